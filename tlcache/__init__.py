@@ -1,0 +1,36 @@
+"""Which pretrained backbone, which head, and is fine-tuning worth it?
+
+tlcache runs each backbone once over a dataset, keeps the embeddings in an HDF5 file, and fits every head on them in
+seconds. The command line and this module offer the same:
+
+`extract` images to a feature file, `open_features` to read one, `fit_heads` to fit and test heads on it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tlcache.extraction import extract
+    from tlcache.fit import fit_heads
+    from tlcache.heads import load_head
+    from tlcache.store import open_features
+
+__all__ = ["__version__", "extract", "fit_heads", "load_head", "open_features"]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "extract": "tlcache.extraction",
+    "fit_heads": "tlcache.fit",
+    "load_head": "tlcache.heads",
+    "open_features": "tlcache.store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is used when it is used: `import tlcache` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tlcache' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

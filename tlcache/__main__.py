@@ -1,0 +1,5 @@
+"""`python -m tlcache`."""
+
+from tlcache.cli import main
+
+main()

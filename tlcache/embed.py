@@ -1,0 +1,295 @@
+"""The extraction loop: one thread per core, each reading, decoding and running the network for batches of its own.
+
+Decoding, resizing and the network all release Python's lock, so the threads need no queues between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.datasets import Dataset
+from tlcache.errors import DataError, ModelError
+from tlcache.images import BadImageError, prepare
+from tlcache.machine import available_cpus
+from tlcache.models import Model
+from tlcache.parts import Part, write_part
+from tlcache.progress import Advance, image_bar
+from tlcache.runtime import Session
+
+__all__ = ["Bad", "Harvest", "Job", "embed"]
+
+PART_SECONDS = 1.5  # what a killed run loses at most
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Why an image cannot be used: one word for counting, a message for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to embed, and what is there already.
+
+    Parameters
+    ----------
+    dataset, model
+        The images and the network.
+    known
+        Hashes of images whose embeddings are there.
+    known_bad
+        Hashes of images that are known to be unusable, and why.
+    workspace
+        Folder for the parts.
+    device, batch_size
+        As for `tlcache.runtime.Session`; images per call of the network.
+    max_bad
+        Largest share of unusable images to go on with.
+    """
+
+    dataset: Dataset
+    model: Model
+    known: Collection[str]
+    known_bad: Mapping[str, Bad]
+    workspace: Path
+    device: str
+    batch_size: int
+    max_bad: float
+
+
+@dataclass
+class Harvest:
+    """What one pass over a dataset found.
+
+    Parameters
+    ----------
+    sha256
+        Per image: hash of the bytes that were read; empty when they could not be read.
+    bad
+        Unusable images by their hash.
+    unreadable
+        Files that could not be read, by their number in the dataset.
+    embedded
+        Images that went through the network in this pass.
+    seconds
+        float64 (4,), as in `tlcache.parts.Part`: decoding, network and writing in thread seconds, and wall time.
+    provider
+        The execution provider; None when nothing had to be embedded.
+    """
+
+    sha256: list[str]
+    bad: dict[str, Bad] = field(default_factory=dict)
+    unreadable: dict[int, Bad] = field(default_factory=dict)
+    embedded: int = 0
+    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
+    provider: str | None = None
+
+
+def embed(job: Job) -> Harvest:
+    """Embed every image whose hash is not known, each distinct content once, into parts.
+
+    Raises
+    ------
+    DataError
+        More than the share `max_bad` of the images is unusable.
+    ModelError, DeviceError
+        The network cannot be run.
+    KeyboardInterrupt
+        Ctrl-C; finished rows are in parts, and the exception says how many images were done.
+    """
+    total, threads = len(job.dataset), available_cpus()
+    run = _Pass(job, threads)
+    with (
+        image_bar(f"{job.dataset.name}: {job.model.name}", total) as advance,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        try:
+            _join([pool.submit(run.work, advance) for _ in range(threads)])
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped at {run.done:,} of {total:,} images") from None
+        finally:
+            run.stop.set()
+    return run.harvest
+
+
+def _join(workers: list[Future[None]]) -> None:
+    """Wait for all workers or the first error, waking often enough to notice Ctrl-C."""
+    pending = set(workers)
+    while pending:
+        done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+        for worker in done:
+            worker.result()
+
+
+class _Pass:
+    """One pass over a dataset: `work` is the body of every thread, the rest is what they share."""
+
+    def __init__(self, job: Job, threads: int) -> None:
+        self.job, self.threads, self.done, self.stop = job, threads, 0, threading.Event()
+        self.harvest = Harvest([""] * len(job.dataset))
+        self._lock, self._session_lock = threading.Lock(), threading.Lock()
+        self._claimed: set[str] = set()
+        self._session: Session | None = None
+        self._batches = iter(range(0, len(job.dataset), job.batch_size))
+
+    def work(self, advance: Advance) -> None:
+        """Take batches until none is left, keeping the finished rows in parts."""
+        pending = _Pending(self.job.workspace)
+        try:
+            for batch in self._next_batches():
+                times = [time.perf_counter()]
+                images = [image for number in batch if (image := self._read(number, pending)) is not None]
+                times.append(time.perf_counter())
+                if images:
+                    pending.rows += self._infer(images, pending)
+                times.append(time.perf_counter())
+                pending.flush(self.harvest.provider, after_s=PART_SECONDS)
+                times.append(time.perf_counter())
+                self._count(len(batch), len(images), times, pending)
+                advance(len(batch))
+        except BaseException:
+            self.stop.set()
+            raise
+        finally:
+            pending.flush(self.harvest.provider)
+
+    def _next_batches(self) -> Iterator[range]:
+        size, total = self.job.batch_size, len(self.job.dataset)
+        while not self.stop.is_set():
+            with self._lock:
+                start = next(self._batches, None)
+            if start is None:
+                return
+            yield range(start, min(start + size, total))
+
+    def _read(self, number: int, pending: _Pending) -> _Image | None:
+        """Read and hash one image; decode it when nobody has its embedding or is making it."""
+        path = self.job.dataset.root / self.job.dataset.paths[number]
+        try:
+            if path.exists() and not path.is_file():
+                raise OSError("not a regular file")  # reading a pipe would wait for ever
+            data = path.read_bytes()
+        except OSError as error:
+            bad = Bad("unreadable", error.strerror or str(error))
+            self._reject(bad, number=number)
+            return None
+        sha256 = self.harvest.sha256[number] = hashlib.sha256(data).hexdigest()
+        if sha256 in self.job.known_bad:
+            self._reject(self.job.known_bad[sha256], sha256)
+        if sha256 in self.job.known or sha256 in self.job.known_bad or not self._claim(sha256):
+            return None
+        try:
+            return _Image(sha256, *prepare(data, self.job.model.preprocess))
+        except BadImageError as error:
+            bad = pending.bad[sha256] = Bad(error.code, str(error))
+        self._reject(bad, sha256)
+        return None
+
+    def _infer(self, images: list[_Image], pending: _Pending) -> list[_Row]:
+        """Run the network and return the finite rows; an embedding that is not finite is never kept."""
+        try:
+            features = self._network()(np.stack([image.pixels for image in images]))
+        except (RuntimeError, MemoryError) as error:
+            raise ModelError(
+                f"The network failed on a batch of {len(images)} ({str(error).splitlines()[0]}). "
+                "If memory ran out, try a smaller --batch-size. Finished images are kept."
+            ) from error
+        rows = []
+        for image, row, finite in zip(images, features, np.isfinite(features).all(axis=1), strict=True):
+            if finite:
+                rows.append(_Row(image.sha256, row, image.size))
+            else:
+                pending.bad[image.sha256] = Bad("non-finite", "the network gives numbers that are not finite")
+                self._reject(pending.bad[image.sha256], image.sha256)
+        return rows
+
+    def _network(self) -> Session:
+        """Return the session, made by the first thread that needs one."""
+        with self._session_lock:
+            if self._session is None:
+                self._session = Session(self.job.model.onnx(), self.job.device)
+                self.harvest.provider = self._session.provider
+        return self._session
+
+    def _claim(self, sha256: str) -> bool:
+        with self._lock:
+            fresh = sha256 not in self._claimed
+            self._claimed.add(sha256)
+        return fresh
+
+    def _reject(self, bad: Bad, sha256: str = "", number: int = -1) -> None:
+        """Note an unusable image; past the allowed share, stop the pass."""
+        with self._lock:
+            if sha256:
+                self.harvest.bad[sha256] = bad
+            else:
+                self.harvest.unreadable[number] = bad
+            count, total = len(self.harvest.bad) + len(self.harvest.unreadable), len(self.job.dataset)
+        if count > self.job.max_bad * total:
+            raise DataError(
+                f"{count:,} of {total:,} images are unusable, more than --max-bad {self.job.max_bad:g} allows; "
+                f"the last one: {bad.message}. Check the data, or allow more with --max-bad."
+            )
+
+    def _count(self, images: int, embedded: int, times: list[float], pending: _Pending) -> None:
+        stages = np.diff(times)
+        spent = np.array([*stages, stages.sum() / self.threads])
+        pending.seconds += spent
+        with self._lock:
+            self.done += images
+            self.harvest.embedded += embedded
+            self.harvest.seconds += spent
+
+
+@dataclass(frozen=True)
+class _Image:
+    sha256: str
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Row:
+    sha256: str
+    features: NDArray[np.float32]
+    size: tuple[int, int]
+
+
+class _Pending:
+    """Rows of one thread that are not on disk yet."""
+
+    def __init__(self, workspace: Path) -> None:
+        self._workspace = workspace
+        self.rows: list[_Row] = []
+        self.bad: dict[str, Bad] = {}
+        self.seconds = np.zeros(4)
+        self._since = time.perf_counter()
+
+    def flush(self, provider: str | None, after_s: float = 0.0) -> None:
+        """Write a part when the last one is at least `after_s` seconds old and there is something to write."""
+        now = time.perf_counter()
+        if now - self._since < after_s or not (self.rows or self.bad):
+            return
+        write_part(
+            self._workspace,
+            Part(
+                np.array([row.sha256 for row in self.rows], "S64"),
+                np.stack([row.features for row in self.rows]) if self.rows else np.empty((0, 0), np.float32),
+                np.array([row.size for row in self.rows], np.int32).reshape(-1, 2),
+                np.array([(sha256, bad.code, bad.message) for sha256, bad in self.bad.items()], "U").reshape(-1, 3),
+                self.seconds,
+                np.array(provider or "", "U"),
+            ),
+        )
+        self.rows, self.bad, self.seconds, self._since = [], {}, np.zeros(4), now

@@ -1,0 +1,62 @@
+"""Errors that a user can act on: each says what was asked, what was found, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CacheError",
+    "DataError",
+    "DeviceError",
+    "HeadError",
+    "ModelError",
+    "TlcacheError",
+    "UnknownNameError",
+    "WeightsError",
+    "closest",
+]
+
+
+class TlcacheError(Exception):
+    """Base of all errors that tlcache raises on purpose; the command line prints them without a traceback."""
+
+
+class UnknownNameError(TlcacheError):
+    """A backbone, head or option value that does not exist."""
+
+
+class DataError(TlcacheError):
+    """A dataset that is missing, malformed, or too small for what was asked."""
+
+
+class WeightsError(TlcacheError):
+    """Weights that cannot be found, downloaded, or read."""
+
+
+class ModelError(TlcacheError):
+    """A network that cannot be exported or run."""
+
+
+class DeviceError(TlcacheError):
+    """A device that was asked for and is not there."""
+
+
+class CacheError(TlcacheError):
+    """A feature file or part that is damaged, foreign, or cannot be written."""
+
+
+class HeadError(TlcacheError):
+    """A head that cannot be fitted, saved, loaded, or used with the given features."""
+
+
+def closest(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for an unknown `name`, with the nearest known one and the whole list.
+
+    >>> closest("backbone", "resnet51", ["resnet50", "vit_b_16"])
+    "Unknown backbone 'resnet51'. Did you mean 'resnet50'? Known: resnet50, vit_b_16."
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(known)}."

@@ -1,0 +1,95 @@
+"""Gradient-boosted trees on the principal components of the features."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.heads.base import Array, Head
+from tlcache.heads.solver import Basis
+
+__all__ = ["LightGbm"]
+
+
+class LightGbm(Head):
+    """LightGBM in a form that suits embeddings.
+
+    Trees look at one feature at a time, while the information of an embedding is spread over all of them; on the
+    leading principal components boosting is both better and, with one tree per class and round, many times faster.
+
+    Parameters
+    ----------
+    components
+        Principal components that the trees see.
+    leaves
+        Leaves of a tree; small trees suffice on components.
+    learning_rate, rounds, patience
+        Shrinkage, most rounds, and rounds without a better validation loss after which boosting stops.
+    seed
+        For the features that each tree sees, a random half.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("middle_", "vectors_", "text_")
+
+    def __init__(
+        self,
+        components: int = 64,
+        leaves: int = 7,
+        learning_rate: float = 0.1,
+        rounds: int = 300,
+        patience: int = 10,
+        seed: int = 0,
+    ) -> None:
+        self.components = components
+        self.leaves = leaves
+        self.learning_rate = learning_rate
+        self.rounds = rounds
+        self.patience = patience
+        self.seed = seed
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the parameters, with the number of rounds that was best on validation."""
+        return {**self.get_params(), "rounds": self.best_round_}
+
+    def _fit(self, X: Array, y: NDArray[np.int64], validation: tuple[Array, NDArray[np.int64]] | None) -> None:
+        import lightgbm
+
+        basis = Basis.of(X)
+        self.middle_, self.vectors_ = basis.middle, basis.vectors[:, : -self.components - 1 : -1]
+        options = {
+            "objective": "multiclass",
+            "num_class": len(self.classes_),
+            "num_leaves": self.leaves,
+            "learning_rate": self.learning_rate,
+            "feature_fraction": 0.5,
+            "min_data_in_leaf": 5,
+            "max_bin": 63,
+            "seed": self.seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+        rows = lightgbm.Dataset(self._components(X), y, params=options)
+        watched, callbacks = [], []
+        if validation is not None:
+            watched = [lightgbm.Dataset(self._components(validation[0]), validation[1], reference=rows)]
+            callbacks = [lightgbm.early_stopping(self.patience, verbose=False)]
+        booster = lightgbm.train(options, rows, self.rounds, valid_sets=watched, callbacks=callbacks)
+        self.best_round_ = booster.best_iteration if validation is not None else self.rounds
+        text = booster.model_to_string(num_iteration=self.best_round_)
+        self.text_ = np.frombuffer(text.encode(), np.uint8)
+
+    def _components(self, X: Array) -> Array:
+        components: Array = (X - self.middle_) @ self.vectors_
+        return components
+
+    def _logits(self, X: Array) -> Array:
+        import lightgbm
+
+        booster = lightgbm.Booster(model_str=self.text_.tobytes().decode())
+        return np.asarray(booster.predict(self._components(X), raw_score=True), np.float32)
+
+    def _width(self) -> int:
+        return len(self.middle_)

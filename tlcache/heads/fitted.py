@@ -1,0 +1,178 @@
+"""A fitted head with all that it needs to answer for new embeddings, and its file."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.errors import HeadError
+from tlcache.files import write_whole
+from tlcache.heads import HEADS
+from tlcache.heads.base import Array, Head, softmax
+from tlcache.keys import canonical_json
+
+__all__ = ["FittedHead", "Scaler", "load_head"]
+
+FORMAT = "tlcache-head"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Standardisation: float32 `middle` and `scale` (dim,); constant features become 0."""
+
+    middle: Array
+    scale: Array
+
+    @classmethod
+    def of(cls, X: Array, scaled: bool = True) -> Scaler:
+        """Measure mean and standard deviation of (n, dim) rows; with `scaled` False, change nothing."""
+        if not scaled:
+            return cls(np.zeros(X.shape[1], np.float32), np.ones(X.shape[1], np.float32))
+        middle, scale = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+        scale[scale < 1e-6 * max(float(scale.max()), 1e-30)] = np.inf
+        return cls(middle.astype(np.float32), scale.astype(np.float32))
+
+    def __call__(self, X: Array) -> Array:
+        """Return the standardised rows."""
+        return (X - self.middle) / self.scale
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A head fitted on the embeddings of one backbone.
+
+    Parameters
+    ----------
+    name
+        Row of `tlcache.heads.HEADS`.
+    head
+        The classifier; its labels are indices into `classes`.
+    scaler
+        Applied to embeddings first.
+    temperature
+        Divides the logits (Guo et al., 2017), fitted on validation.
+    classes
+        Names of all classes of the dataset, seen in training or not.
+    backbone, key
+        Name and model key of the backbone whose embeddings it takes.
+    """
+
+    name: str
+    head: Head
+    scaler: Scaler
+    temperature: float
+    classes: tuple[str, ...]
+    backbone: str
+    key: str
+
+    def predict_proba(self, features: Array, key: str | None = None) -> Array:
+        """Return calibrated probabilities, float32 (n, len(classes)); classes never seen have 0.
+
+        Parameters
+        ----------
+        features
+            float32 (n, dim) embeddings.
+        key
+            The model key of these embeddings, when known: checked against the head's own.
+
+        Raises
+        ------
+        HeadError
+            The embeddings are of another width or key, or not finite.
+        """
+        width = len(self.scaler.middle)
+        if features.ndim != 2 or features.shape[1] != width:
+            raise HeadError(
+                f"The {self.name} head was trained on {self.backbone} with {width} features; given {features.shape}."
+            )
+        if key is not None and key != self.key:
+            raise HeadError(f"The {self.name} head was trained on features of key {self.key[:12]}; given {key[:12]}.")
+        if not np.isfinite(features).all():
+            raise HeadError("The features hold NaN or infinity. Run: tlcache verify")
+        logits = self.head.decision_function(self.scaler(features))
+        probabilities = np.zeros((len(features), len(self.classes)), np.float32)
+        probabilities[:, self.head.classes_] = softmax(logits / self.temperature)
+        return probabilities
+
+    def predict(self, features: Array) -> NDArray[np.str_]:
+        """Return the names of the most probable classes, (n,)."""
+        return np.array(self.classes)[self.predict_proba(features).argmax(axis=1)]
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file: arrays and JSON, no code."""
+        from safetensors.numpy import save
+
+        state = self.head.state()
+        arrays = {f"head.{name}": array for name, array in state.items()}
+        arrays |= {"scaler.middle": self.scaler.middle, "scaler.scale": self.scaler.scale}
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        fields = {
+            "name": self.name,
+            "params": self.head.get_params(),
+            "temperature": self.temperature,
+            "classes": self.classes,
+            "backbone": self.backbone,
+            "key": self.key,
+            "crc32": _checksum(arrays),
+        }
+        metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "fields": canonical_json(fields)}
+        write_whole(path, save(arrays, metadata))
+
+
+def load_head(path: str | Path) -> FittedHead:
+    """Load a head that `fit_heads` saved.
+
+    Raises
+    ------
+    HeadError
+        Missing, damaged, not a head, or of a newer format.
+
+    Examples
+    --------
+    >>> run = fit_heads([feature_file], heads=["ridge"], runs=folder)[0]
+    >>> head = load_head(run.head_path)
+    >>> with open_features(feature_file) as features:
+    ...     head.predict(features.split("test").features).shape
+    (6,)
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    except (OSError, SafetensorError) as error:
+        raise HeadError(f"Cannot read the head '{path}': {error}.") from None
+    if metadata.get("format") != FORMAT or metadata.get("format_version") != str(FORMAT_VERSION):
+        raise HeadError(
+            f"'{path}' is not a head of this tlcache: format {metadata.get('format')} "
+            f"{metadata.get('format_version')}, expected {FORMAT} {FORMAT_VERSION}."
+        )
+    fields: dict[str, Any] = json.loads(metadata["fields"])
+    if fields["crc32"] != _checksum(arrays):
+        raise HeadError(f"The head '{path}' is damaged: its checksum does not match. Fit it again.")
+    state = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
+    return FittedHead(
+        fields["name"],
+        HEADS[fields["name"]].type().restore(fields["params"], state),
+        Scaler(arrays["scaler.middle"], arrays["scaler.scale"]),
+        fields["temperature"],
+        tuple(fields["classes"]),
+        fields["backbone"],
+        fields["key"],
+    )
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]]) -> int:
+    total = 0
+    for name in sorted(arrays):
+        total = zlib.crc32(np.ascontiguousarray(arrays[name]), zlib.crc32(name.encode(), total))
+    return total

@@ -1,0 +1,108 @@
+"""Where the embeddings of one model key are: in parts, in the file to be replaced, in files of other datasets."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.embed import Bad
+from tlcache.errors import CacheError
+from tlcache.parts import read_part
+from tlcache.store import FeatureFile
+
+__all__ = ["Index"]
+
+
+class Index:
+    """Which images are embedded already, by the sha256 of their bytes.
+
+    Parameters
+    ----------
+    key
+        The model key; files and parts of other keys are not used.
+
+    Attributes
+    ----------
+    rows
+        Hash -> (number of the source, row in it); only rows whose checksum is right.
+    bad
+        Hash -> why the image cannot be used.
+    sources
+        The files that `rows` refers to.
+    dim, provider
+        Length of an embedding and the execution provider of the newest source; 0 and empty while there is none.
+    dropped
+        Parts that were damaged and have been removed, and rows of feature files that were not used for that reason.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.rows: dict[str, tuple[int, int]] = {}
+        self.bad: dict[str, Bad] = {}
+        self.sources: list[Path] = []
+        self.dim = 0
+        self.provider = ""
+        self.dropped = 0
+        self._seconds: list[NDArray[np.float64]] = []  # per row of every source
+
+    def add_file(self, path: Path) -> None:
+        """Take the intact rows of a feature file.
+
+        Raises
+        ------
+        CacheError
+            The file cannot be read, or is of another key or format.
+        """
+        with FeatureFile(path) as file:
+            if file.attrs["key"] != self.key:
+                raise CacheError(f"'{path}' holds features of another key. Move it away and extract again.")
+            intact = file.intact()
+            self._add(path, file.hashes(), intact, file.dim, file.seconds(), str(file.attrs["provider"]))
+            for _, sha256, code, message in file.quarantine():
+                if sha256:
+                    self.bad[sha256] = Bad(code, message)
+        self.dropped += int((~intact).sum())
+
+    def add_others(self, folder: Path, name: str) -> None:
+        """Take what feature files called `name` in the folders of other datasets have; unusable ones are passed over."""
+        for path in sorted(folder.glob(f"*/{name}")):
+            with contextlib.suppress(CacheError):
+                if path not in self.sources:
+                    self.add_file(path)
+
+    def add_parts(self, workspace: Path) -> None:
+        """Take every part in a folder that is not taken yet; damaged ones are removed."""
+        for path in sorted(set(workspace.glob("*.npz")) - set(self.sources)):
+            part = read_part(path)
+            if part is None:
+                self.dropped += 1
+                path.unlink()
+                continue
+            whole = np.ones(len(part.sha256), bool)
+            self._add(path, part.sha256, whole, part.features.shape[1], part.seconds, str(part.provider))
+            self.bad |= {str(sha256): Bad(str(code), str(message)) for sha256, code, message in part.bad}
+
+    def seconds(self, sources: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return what the rows from these sources (N,) cost when they were made: float64 (4,) as in `Part`."""
+        counts = np.bincount(sources, minlength=len(self.sources))
+        return sum((n * each for n, each in zip(counts, self._seconds, strict=True)), np.zeros(4))
+
+    def _add(
+        self,
+        path: Path,
+        hashes: NDArray[np.bytes_],
+        good: NDArray[np.bool_],
+        dim: int,
+        seconds: NDArray[np.float64],
+        provider: str,
+    ) -> None:
+        number = len(self.sources)
+        self.sources.append(path)
+        self._seconds.append(seconds / max(1, len(hashes)))
+        for row in np.flatnonzero(good):
+            self.rows.setdefault(hashes[row].decode(), (number, int(row)))
+        if len(hashes):
+            self.dim, self.provider = dim, provider or self.provider

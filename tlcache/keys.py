@@ -1,0 +1,33 @@
+"""Identities: canonical JSON and its hash, and names that are safe as file names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+__all__ = ["canonical_json", "hash_json", "slug"]
+
+
+def canonical_json(value: Any) -> str:
+    """Return `value` as JSON with sorted keys and no spaces: equal values give equal text.
+
+    >>> canonical_json({"b": 1, "a": [0.5, None]})
+    '{"a":[0.5,null],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def hash_json(value: Any) -> str:
+    """Return the sha256 of the canonical JSON of `value`, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def slug(name: str) -> str:
+    """Return `name` as one safe path component, never empty, never hidden, never leading elsewhere.
+
+    >>> slug("../My flowers (2024)")
+    'My_flowers_2024'
+    """
+    return re.sub(r"[^\w.-]+", "_", name).strip("._-")[:80] or "unnamed"

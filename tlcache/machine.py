@@ -1,0 +1,59 @@
+"""The machine and the versions at hand: what runs are made with, for records."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import tlcache
+
+__all__ = ["available_cpus", "hardware", "peak_rss_bytes", "versions"]
+
+_PACKAGES = ("h5py", "lightgbm", "numpy", "onnx", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use: its affinity, bounded by the control group's quota."""
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        cpus = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cpus, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cpus
+
+
+def peak_rss_bytes() -> int:
+    """Return the largest memory this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of tlcache, of Python and of the packages that decide results."""
+    found = {"tlcache": tlcache.__version__, "python": platform.python_version()}
+    for package in (*_PACKAGES, "onnxruntime-gpu", "onnxruntime"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, str | int]:
+    """Return the processor's name, the CPUs this process may use, and the operating system."""
+    return {"cpu": _cpu_name(), "cpus": available_cpus(), "system": platform.platform()}
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,67 @@
+"""Progress bars on standard error; silent where that is not a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
+
+__all__ = ["Advance", "byte_bar", "image_bar", "say", "step_bar"]
+
+Advance = Callable[[int], None]
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+
+@contextmanager
+def _bar(label: str, total: int, *columns: ProgressColumn) -> Iterator[Advance]:
+    console = Console(stderr=True)
+    shown = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *columns,
+        console=console,
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with shown:
+        task = shown.add_task(label, total=total or None)
+        yield lambda steps: shown.advance(task, steps)
+
+
+def byte_bar(label: str, total: int) -> AbstractContextManager[Advance]:
+    """Show a download of `total` bytes (0: unknown); call the yielded function with every block's length."""
+    return _bar(label, total, DownloadColumn(), TransferSpeedColumn())
+
+
+def image_bar(label: str, total: int) -> AbstractContextManager[Advance]:
+    """Show `total` images being embedded, with images per second and the time left."""
+    return _bar(label, total, MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+
+
+def step_bar(label: str, total: int) -> AbstractContextManager[Advance]:
+    """Show `total` steps of any kind, with the time so far."""
+    return _bar(label, total, MofNCompleteColumn(), TimeElapsedColumn())
+
+
+def say(message: str) -> None:
+    """Print a line on standard error, for what a user should know while waiting."""
+    Console(stderr=True).print(message, markup=False, highlight=False)

@@ -1,0 +1,102 @@
+"""Run records: one JSON file per run, with the test predictions and the fitted head beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.errors import CacheError
+from tlcache.files import write_whole
+from tlcache.keys import hash_json, slug
+
+__all__ = ["Run", "read_runs", "runs_folder"]
+
+FORMAT = "tlcache-run"
+FORMAT_VERSION = 1
+_CONTRACT = ("dataset", "backbone", "strategy", "head", "chosen", "fit_s", "record", "test")
+
+
+def runs_folder(runs: str | Path | None = None) -> Path:
+    """Return the folder of run records: the argument, else `TLCACHE_RUNS`, else `runs`."""
+    return Path(runs or os.environ.get("TLCACHE_RUNS") or "runs").expanduser()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a head on frozen features, or a fine-tuning.
+
+    Parameters
+    ----------
+    path
+        The JSON record. Beside it, with other endings: predictions (`.npz`) and the head (`.safetensors`).
+    fields
+        What the record holds: dataset and its digest, backbone, weights, key, strategy, head, arguments, chosen
+        settings, candidates tried, seconds, figures on validation and test, versions, hardware.
+    """
+
+    path: Path
+    fields: Mapping[str, Any]
+
+    @property
+    def head_path(self) -> Path:
+        """The fitted head, for `tlcache.load_head`."""
+        return self.path.with_suffix(".safetensors")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields that `--json` promises."""
+        return {name: self.fields[name] for name in _CONTRACT if name in self.fields}
+
+    def predictions(self) -> dict[str, NDArray[Any]]:
+        """Return the test predictions: `row` (image paths), `label` (n,), `probabilities` (n, C)."""
+        with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+def path_of(folder: Path, identity: Mapping[str, Any]) -> Path:
+    """Return where a run is recorded: the same run, done again, replaces its record.
+
+    `identity` has `dataset`, `backbone` and `head` for people, and whatever else tells two runs apart.
+    """
+    name = f"{identity['backbone']}-{identity['head']}-{hash_json(identity)[:12]}.json"
+    return folder / slug(str(identity["dataset"])) / slug(name)
+
+
+def write_run(
+    path: Path, fields: Mapping[str, Any], rows: tuple[str, ...], labels: NDArray[np.int64], probabilities: Any
+) -> Run:
+    """Write the predictions, then the record: a record that is there is whole."""
+    buffer = io.BytesIO()
+    encoded = np.array([os.fsencode(row) for row in rows], np.bytes_)
+    np.savez_compressed(buffer, row=encoded, label=labels, probabilities=probabilities)
+    write_whole(path.with_suffix(".npz"), buffer.getbuffer())
+    complete = {"format": FORMAT, "format_version": FORMAT_VERSION, **fields, "record": str(path)}
+    write_whole(path, json.dumps(complete, indent=1, allow_nan=False).encode() + b"\n")
+    return Run(path, complete)
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """Return all records under a folder, by path.
+
+    Raises
+    ------
+    CacheError
+        A record is not JSON or of another format.
+    """
+    runs = []
+    for path in sorted(folder.glob("*/*.json")):
+        try:
+            fields = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise CacheError(f"'{path}' is not a run record ({error}). Remove it.") from None
+        if fields.get("format") != FORMAT or fields.get("format_version") != FORMAT_VERSION:
+            raise CacheError(f"'{path}' is not a run record of this tlcache. Remove it.")
+        runs.append(Run(path, fields))
+    return runs

@@ -1,0 +1,106 @@
+"""A network in ONNX Runtime: uint8 (n, 3, H, W) -> float32 (n, dim), on the device that was asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest
+
+__all__ = ["DEVICES", "Session"]
+
+DEVICES = ("auto", "cpu", "cuda")
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Session:
+    """One ONNX Runtime session, safe to call from many threads at once.
+
+    On the CPU a call uses one core: the extraction loop runs one call per core.
+
+    Parameters
+    ----------
+    model
+        The bytes of a single-file ONNX model with one uint8 input and one embedding output.
+    device
+        `auto` (a GPU when there is one), `cpu` or `cuda`.
+
+    Attributes
+    ----------
+    provider
+        The execution provider that runs, as ONNX Runtime names it.
+    dim
+        Length of an embedding.
+
+    Raises
+    ------
+    DeviceError
+        CUDA was asked for and cannot be used.
+    ModelError
+        ONNX Runtime does not accept the model.
+    """
+
+    def __init__(self, model: bytes, device: str = "auto") -> None:
+        if device not in DEVICES:
+            raise UnknownNameError(closest("device", device, DEVICES))
+        wanted = device
+        if device == "auto":
+            wanted = "cuda" if _has_gpu() else "cpu"
+        self._session = _open(model, wanted)
+        self.provider = self._session.get_providers()[0]
+        if device == "cuda" and self.provider != _PROVIDERS["cuda"]:
+            raise DeviceError(
+                f"CUDA was asked for, but the session runs on {self.provider}. "
+                "Install a CUDA-capable onnxruntime-gpu and driver, or pass --device cpu."
+            )
+        image, embedding = self._session.get_inputs(), self._session.get_outputs()
+        if len(image) != 1 or image[0].type != "tensor(uint8)" or len(embedding) != 1:
+            found = [f"{value.name}: {value.type} {value.shape}" for value in (*image, *embedding)]
+            raise ModelError(f"Expected one uint8 image input and one embedding; found {'; '.join(found)}.")
+        self._input, shape = image[0].name, image[0].shape
+        self._batch = shape[0] if isinstance(shape[0], int) else None
+        self.dim = int(self(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed a batch: uint8 (n, 3, H, W) -> float32 (n, dim)."""
+        if self._batch in (None, len(images)):
+            result: NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
+            return result
+        return self._in_fixed_batches(images, self._batch)
+
+    def _in_fixed_batches(self, images: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+        """Feed a network whose batch size is a constant, padding the last batch."""
+        rows = []
+        for start in range(0, len(images), size):
+            batch = np.zeros((size, *images.shape[1:]), np.uint8)
+            part = images[start : start + size]
+            batch[: len(part)] = part
+            rows.append(self._session.run(None, {self._input: batch})[0][: len(part)])
+        return np.concatenate(rows)
+
+
+def _has_gpu() -> bool:
+    """Return whether a CUDA device and a runtime built for it are both there; ONNX Runtime lists CUDA without one."""
+    if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _open(model: bytes, device: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors come back as exceptions; a provider that fell back is checked for
+    providers = [_PROVIDERS["cpu"]]
+    if device == "cpu":
+        options.intra_op_num_threads = 1
+    else:
+        if not _has_gpu():
+            raise DeviceError("CUDA was asked for, but no CUDA device is usable here. Pass --device cpu.")
+        onnxruntime.preload_dlls()
+        providers.insert(0, _PROVIDERS["cuda"])
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=providers)
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime does not accept the model: {str(error).splitlines()[0]}") from None

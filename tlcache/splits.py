@@ -1,0 +1,121 @@
+"""Which image trains, validates and tests: stratified, seeded, and never tearing a group or a duplicate apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.errors import DataError
+
+__all__ = ["FRACTION", "SPLITS", "check_splits", "draw_splits", "find_leaks"]
+
+SPLITS = ("train", "val", "test")
+FRACTION = 0.2
+
+
+def check_splits(labels: NDArray[np.int64], splits: Sequence[str], classes: Sequence[str]) -> None:
+    """Raise DataError when a class is too small for the splits that must be drawn; costs nothing before a long run."""
+    parts = 1 + len(_missing(splits))
+    counts = Counter(label for label, split in zip(labels.tolist(), splits, strict=True) if split == "train")
+    small = [name for number, name in enumerate(classes) if 0 < counts[number] < parts]
+    if small:
+        raise DataError(
+            f"Drawing {' and '.join(_missing(splits))} from train needs {parts} images in every class; too few in: "
+            f"{', '.join(small[:10])}. Add images, remove the class, or give the splits yourself."
+        )
+
+
+def draw_splits(
+    labels: NDArray[np.int64], splits: Sequence[str], groups: Sequence[str], sha256: Sequence[str], seed: int
+) -> tuple[str, ...]:
+    """Complete the splits: each of val and test that is not given takes 20 % of the images that train.
+
+    Images of one group, and images with the same bytes, go to one split together. Within each class the groups are
+    ranked by a hash of the seed and their content, so a dataset that grows keeps nearly all of its split, and neither
+    the order nor the names of files matter.
+
+    Parameters
+    ----------
+    labels, splits, groups, sha256
+        (N,) per image: class, `train`/`val`/`test`, group or empty, hash of the bytes.
+    seed
+        Another seed, another split.
+
+    Returns
+    -------
+    tuple of str
+        (N,) `train`, `val` or `test`.
+    """
+    result, numbers = list(splits), labels.tolist()
+    missing = _missing(splits)
+    train = [row for row, split in enumerate(splits) if split == "train"]
+    by_class: dict[int, list[list[int]]] = defaultdict(list)
+    for rows in _components(train, groups, sha256):
+        by_class[Counter(numbers[row] for row in rows).most_common(1)[0][0]].append(rows)
+    for components in by_class.values():
+        ranked = sorted(components, key=lambda rows: _rank(seed, min(sha256[row] for row in rows)))
+        wanted = max(1, round(FRACTION * sum(map(len, ranked))))
+        for name in missing:
+            for rows in _take(ranked, wanted):
+                for row in rows:
+                    result[row] = name
+    return tuple(result)
+
+
+def _take(ranked: list[list[int]], wanted: int) -> list[list[int]]:
+    """Remove about `wanted` rows from the front of `ranked`, whole groups only, and always leave one group behind."""
+    taken: list[list[int]] = []
+    for rows in list(ranked):
+        if len(ranked) > 1 and sum(map(len, taken)) + len(rows) / 2 <= wanted:
+            taken.append(rows)
+            ranked.remove(rows)
+    if not taken and len(ranked) > 1:
+        taken.append(min(ranked, key=len))
+        ranked.remove(taken[0])
+    return taken
+
+
+def find_leaks(
+    paths: Sequence[str], labels: NDArray[np.int64], splits: Sequence[str], sha256: Sequence[str]
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return pairs of byte-identical images in different splits, and pairs under different labels."""
+    first: dict[str, int] = {}
+    across, conflicts = [], []
+    for row, digest in enumerate(sha256):
+        other = first.setdefault(digest, row)
+        if splits[other] != splits[row]:
+            across.append((paths[other], paths[row]))
+        if labels[other] != labels[row]:
+            conflicts.append((paths[other], paths[row]))
+    return across, conflicts
+
+
+def _missing(splits: Sequence[str]) -> list[str]:
+    given = set(splits)
+    return [name for name in ("test", "val") if name not in given]
+
+
+def _rank(seed: int, content: str) -> str:
+    return hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
+
+
+def _components(rows: Sequence[int], groups: Sequence[str], sha256: Sequence[str]) -> list[list[int]]:
+    """Return the rows joined by a common group or by equal bytes, directly or through others."""
+    parent: dict[str, str] = {}
+
+    def root(node: str) -> str:
+        while parent.setdefault(node, node) != node:
+            parent[node] = node = parent[parent[node]]
+        return node
+
+    for row in rows:
+        if groups[row]:
+            parent[root(f"sha256:{sha256[row]}")] = root(f"group:{groups[row]}")
+    joined: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        joined[root(f"sha256:{sha256[row]}")].append(row)
+    return list(joined.values())

@@ -1,0 +1,139 @@
+"""The rows of a feature file before their features: which images, in which split and order, from which source."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.datasets import Dataset
+from tlcache.embed import Bad, Harvest
+from tlcache.errors import DataError
+from tlcache.index import Index
+from tlcache.keys import hash_json
+from tlcache.splits import SPLITS, draw_splits, find_leaks
+from tlcache.store import QUARANTINE, FeatureFile
+
+__all__ = ["Table", "assemble"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a feature file says of its rows.
+
+    Parameters
+    ----------
+    columns
+        As `tlcache.store.Plan` takes them.
+    digest
+        Hash of classes and rows (path, content, label, split, group): runs with equal digests can be compared.
+    quarantine
+        (path, sha256, code, message) of the images that could not be used.
+    warnings
+        Sentences about leaks and label conflicts between byte-identical images, and about unusable images.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    digest: str
+    quarantine: list[tuple[str, str, str, str]]
+    warnings: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.columns["label"])
+
+    def is_in(self, path: Path) -> bool:
+        """Return whether the file at `path` holds exactly these rows."""
+        if not path.exists():
+            return False
+        with FeatureFile(path) as file:
+            return file.attrs["dataset_digest"] == self.digest and file.quarantine() == self.quarantine
+
+
+def assemble(dataset: Dataset, harvest: Harvest, index: Index, seed: int) -> Table:
+    """Join what was found with where its embeddings are, complete the splits, and put the rows in order.
+
+    Raises
+    ------
+    DataError
+        A class is left without a usable image.
+    """
+    good = [number for number, sha256 in enumerate(harvest.sha256) if sha256 in index.rows]
+    _check_classes(dataset, good)
+    sha256 = [harvest.sha256[number] for number in good]
+    paths = [dataset.paths[number] for number in good]
+    groups = [dataset.groups[number] for number in good]
+    labels = dataset.labels[good]
+    splits = draw_splits(labels, [dataset.splits[number] for number in good], groups, sha256, seed)
+    order = sorted(range(len(good)), key=lambda row: (SPLITS.index(splits[row]), paths[row]))
+    places = np.array([index.rows[sha256[row]] for row in order], np.int64)
+    quarantine = _quarantine(dataset, harvest, set(good))
+    columns = {
+        "path": _bytes([paths[row] for row in order]),
+        "group": _bytes([groups[row] for row in order]),
+        "sha256": _bytes([sha256[row] for row in order]),
+        "label": labels[order],
+        "split": np.array([SPLITS.index(splits[row]) for row in order], np.uint8),
+        "source": places[:, 0],
+        "index": places[:, 1],
+        "classes": _bytes(dataset.classes),
+        **{f"quarantine_{name}": _bytes([row[i] for row in quarantine]) for i, name in enumerate(QUARANTINE)},
+    }
+    listed = [(paths[row], sha256[row], int(labels[row]), splits[row], groups[row]) for row in order]
+    digest = hash_json({"classes": dataset.classes, "rows": listed})
+    return Table(columns, digest, quarantine, tuple(_warnings(dataset, paths, labels, splits, sha256, quarantine)))
+
+
+def _check_classes(dataset: Dataset, good: list[int]) -> None:
+    left = Counter(dataset.labels[good].tolist())
+    lost = [name for number, name in enumerate(dataset.classes) if not left[number]]
+    if lost:
+        raise DataError(f"No usable image is left in class {', '.join(lost[:10])}. Remove the class or mend its images.")
+
+
+def _quarantine(dataset: Dataset, harvest: Harvest, good: set[int]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for number, (path, sha256) in enumerate(zip(dataset.paths, harvest.sha256, strict=True)):
+        if number not in good:
+            bad: Bad = harvest.bad[sha256] if sha256 else harvest.unreadable[number]
+            rows.append((path, sha256, bad.code, bad.message))
+    return rows
+
+
+def _warnings(
+    dataset: Dataset,
+    paths: Sequence[str],
+    labels: NDArray[np.int64],
+    splits: Sequence[str],
+    sha256: Sequence[str],
+    quarantine: Sequence[tuple[str, str, str, str]],
+) -> list[str]:
+    lines = []
+    if dataset.empty:
+        lines.append(f"No images in {_some(dataset.empty)}; these are not classes here.")
+    if quarantine:
+        counts = Counter(code for _, _, code, _ in quarantine).most_common()
+        what = ", ".join(f"{count} {code}" for code, count in counts)
+        lines.append(f"{len(quarantine)} of {len(dataset)} images cannot be used ({what}): {_some([row[0] for row in quarantine])}.")
+    across, conflicts = find_leaks(paths, labels, splits, sha256)
+    if across:
+        pairs = [f"{first} = {second}" for first, second in across]
+        lines.append(f"{len(across)} byte-identical pairs lie in different splits, so the test is a little too easy: {_some(pairs)}.")
+    if conflicts:
+        pairs = [f"{first} = {second}" for first, second in conflicts]
+        lines.append(f"{len(conflicts)} byte-identical pairs carry different labels: {_some(pairs)}.")
+    return lines
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(name.encode("unicode_escape").decode() if not name.isprintable() else name for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _bytes(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    return np.array([os.fsencode(text) for text in texts], dtype=np.bytes_)

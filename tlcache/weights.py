@@ -1,0 +1,184 @@
+"""From `--weights` to a file on disk and its sha256: published, downloaded, given, or random."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from tlcache.backbones import Backbone, Checkpoint
+from tlcache.errors import UnknownNameError, WeightsError, closest
+from tlcache.files import hash_file, write_whole
+from tlcache.progress import byte_bar
+
+__all__ = ["Weights", "at_hand", "cache_folder", "download", "resolve"]
+
+TIMEOUT_S = 20
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights on disk: `label` for people, `path` of a state dict, `sha256` of its bytes."""
+
+    label: str
+    path: Path
+    sha256: str
+
+
+def cache_folder() -> Path:
+    """Return the folder for exported networks and other things that can be made again (`TLCACHE_CACHE` overrides)."""
+    return Path(os.environ.get("TLCACHE_CACHE") or platformdirs.user_cache_dir("tlcache"))
+
+
+def checkpoint_path(checkpoint: Checkpoint) -> Path:
+    """Return where a published checkpoint lies or would lie: torch.hub's own folder, shared with torchvision."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    hub = Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser() / "hub"
+    return hub / "checkpoints" / checkpoint.file
+
+
+def at_hand(backbone: Backbone) -> list[str]:
+    """Return the short names of the published weights of `backbone` that are on this machine."""
+    return [name for name, row in backbone.checkpoints.items() if checkpoint_path(row).is_file()]
+
+
+def resolve(backbone: Backbone, weights: str) -> Weights:
+    """Find, download or make the weights of `backbone`.
+
+    Parameters
+    ----------
+    backbone
+        A row of `tlcache.backbones.BACKBONES`.
+    weights
+        `imagenet`, `imagenet_v2`, `random`, or the path of a state dict.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing or has the wrong hash, or the download failed.
+    UnknownNameError
+        Neither a file nor a known name.
+    """
+    if weights == "random":
+        path = _random_state(backbone)
+        return Weights("random", path, hash_file(path))
+    if weights in backbone.checkpoints:
+        return _published(backbone, weights)
+    path = Path(weights).expanduser()
+    if path.is_file():
+        return Weights(f"file:{path.name}", path, hash_file(path))
+    if path.suffix or os.sep in weights:
+        raise WeightsError(f"No weights at '{weights}'. Give the path of a state dict, or imagenet, or random.")
+    raise UnknownNameError(closest(f"weights for {backbone.name}", weights, [*backbone.checkpoints, "FILE", "random"]))
+
+
+def load_state(weights: Weights) -> dict[str, Any]:
+    """Return the state dict in a file; code inside is never run.
+
+    Raises
+    ------
+    WeightsError
+        Not a plain state dict.
+    """
+    import torch
+
+    try:
+        state = torch.load(weights.path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"'{weights.path}' is not a plain PyTorch state dict ({reason}).") from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(
+            f"'{weights.path}' holds no plain state dict of tensors. Save it with torch.save(model.state_dict(), path)."
+        )
+    return state
+
+
+def download(url: str, path: Path, sha256_prefix: str) -> str:
+    """Download `url` to `path` through a temporary file beside it, and return the sha256 of the bytes.
+
+    Raises
+    ------
+    WeightsError
+        No connection, a transfer that was cut, or a hash that does not begin with `sha256_prefix`.
+        Nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest, received = hashlib.sha256(), 0
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:
+            expected = int(reply.headers.get("Content-Length") or 0)
+            with byte_bar(path.name, expected) as advance:
+                while block := reply.read(1 << 20):
+                    out.write(block)
+                    digest.update(block)
+                    received += len(block)
+                    advance(len(block))
+            os.fsync(out.fileno())
+        if received < expected:
+            raise WeightsError(f"The transfer of {url} was cut: expected {expected:,} bytes, received {received:,}.")
+        if not digest.hexdigest().startswith(sha256_prefix):
+            raise WeightsError(
+                f"{url} has the wrong content: expected a sha256 that starts with {sha256_prefix}, "
+                f"received {digest.hexdigest()}. Nothing was kept."
+            )
+        temporary.replace(path)
+    except (OSError, urllib.error.URLError) as error:
+        raise WeightsError(f"Could not download {url}: {getattr(error, 'reason', error)}.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest.hexdigest()
+
+
+def _published(backbone: Backbone, name: str) -> Weights:
+    checkpoint = backbone.checkpoints[name]
+    path, prefix = checkpoint_path(checkpoint), Path(checkpoint.file).stem.rpartition("-")[2]
+    if path.is_file():
+        sha256 = hash_file(path)
+        if not sha256.startswith(prefix):
+            raise WeightsError(
+                f"'{path}' is damaged: its sha256 should start with {prefix}, found {sha256}. Delete it and try again."
+            )
+        return Weights(name, path, sha256)
+    try:
+        return Weights(name, path, download(_address(backbone, checkpoint), path, prefix))
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}\n{backbone.name} needs its {name} weights. Put the file at {path} by hand, "
+            "or pass --weights FILE (a state dict), or --weights random (untrained: only to try things out)."
+        ) from None
+
+
+def _address(backbone: Backbone, checkpoint: Checkpoint) -> str:
+    """Return where torchvision keeps a checkpoint, or its place on the mirror `TLCACHE_WEIGHTS_URL`."""
+    mirror = os.environ.get("TLCACHE_WEIGHTS_URL")
+    if mirror:
+        return f"{mirror.rstrip('/')}/{checkpoint.file}"
+    from torchvision.models import get_model_weights
+
+    return str(get_model_weights(backbone.builder)[checkpoint.name].url)
+
+
+def _random_state(backbone: Backbone) -> Path:
+    """Return a state dict of fresh weights, made once from seed 0 and then kept, so that its key stays the same."""
+    import torch
+
+    from tlcache.networks import untrained
+
+    release = torch.__version__.partition("+")[0]
+    path = cache_folder() / "random" / f"{backbone.builder}-seed0-torch{release}.pth"
+    if not path.is_file():
+        buffer = io.BytesIO()
+        torch.save(untrained(backbone, seed=0).state_dict(), buffer)
+        write_whole(path, buffer.getbuffer())
+    return path
