@@ -13,6 +13,12 @@ from tlcache.images import Preprocess
 __all__ = ["adapt", "describe", "image_input"]
 
 
+_POOLS: dict[int, dict[str | None, list[str]]] = {
+    2: {None: []},
+    4: {"avg": ["GlobalAveragePool"], "max": ["GlobalMaxPool"], "flatten": []},
+}
+
+
 def adapt(model: onnx.ModelProto, preprocess: Preprocess, output: str | None, pool: str | None) -> onnx.ModelProto:
     """Put scaling, normalisation and layout in front of a model's image input, and pooling behind its output.
 
@@ -79,7 +85,7 @@ def describe(values: list[onnx.ValueInfoProto]) -> str:
 
 def _image(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
     weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
+    inputs: list[onnx.ValueInfoProto] = [value for value in graph.input if value.name not in weights]
     kinds = (TensorProto.UINT8, TensorProto.FLOAT, TensorProto.FLOAT16)
     if len(inputs) == 1 and len(_shape(inputs[0])) == 4 and inputs[0].type.tensor_type.elem_type in kinds:
         return inputs[0]
@@ -121,12 +127,11 @@ def _after(model: onnx.ModelProto, output: str | None, pool: str | None) -> list
     if name not in known:
         raise ModelError(f"The model has no output '{output}'. Its outputs: {describe(list(graph.output))}.")
     rank = len(_shape(known[name]))
-    steps = {2: {None: []}, 4: {"avg": ["GlobalAveragePool"], "max": ["GlobalMaxPool"], "flatten": []}}
-    if pool not in steps.get(rank, {}):
+    if pool not in _POOLS.get(rank, {}):
         want = "--pool avg, max or flatten" if rank == 4 else "no --pool" if rank == 2 else "rank 2 or 4"
         raise ModelError(f"Output {describe([known[name]])} takes {want}; asked: {pool or 'no pooling'}.")
     nodes = []
-    for operator in steps[rank][pool]:
+    for operator in _POOLS[rank][pool]:
         nodes.append(helper.make_node(operator, [name], ["pooled"]))
         name = "pooled"
     nodes += [

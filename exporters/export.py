@@ -62,7 +62,7 @@ def export(backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: s
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, _metadata(backbone, weights, preprocess, pool))
-    data = model.SerializeToString()
+    data: bytes = model.SerializeToString()
     check_parity(data, _run_torch(network), preprocess.crop, backbone.name)
     return data
 

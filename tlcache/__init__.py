@@ -1,4 +1,4 @@
-"""Which pretrained backbone, which head, and is fine-tuning worth it?
+"""Find out which pretrained backbone and which head suit a dataset, and whether fine-tuning is worth it.
 
 tlcache runs each backbone once over a dataset, keeps the embeddings in an HDF5 file, and fits every head on them in
 seconds. The command line and this module offer the same:

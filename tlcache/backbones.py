@@ -68,8 +68,10 @@ class Backbone:
     licence: str = "BSD-3-Clause"
 
 
-def _published(v1: tuple[str, float], v2: tuple[str, float] | None = None, **kwargs: Preprocess) -> dict[str, Checkpoint]:
-    rows = {"imagenet": Checkpoint("IMAGENET1K_V1", *v1, **kwargs)}
+def _published(
+    v1: tuple[str, float], v2: tuple[str, float] | None = None, preprocess: Preprocess = Preprocess()
+) -> dict[str, Checkpoint]:
+    rows = {"imagenet": Checkpoint("IMAGENET1K_V1", *v1, preprocess)}
     if v2 is not None:
         rows["imagenet_v2"] = Checkpoint("IMAGENET1K_V2", *v2, Preprocess(resize=232))
     return rows

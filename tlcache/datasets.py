@@ -19,7 +19,14 @@ from tlcache.splits import SPLITS
 
 __all__ = ["FORMS", "Dataset", "Form", "load_dataset"]
 
-_SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
 _CLUTTER = {"thumbs.db", "desktop.ini"}
 _SIDECARS = {".csv", ".json", ".mat", ".md", ".npy", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
 
@@ -164,7 +171,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> tuple[list[Path], int]:
-    """Return the files of a class, sub-folders included and every folder visited once, and how many were passed over."""
+    """Return the files below a class folder, each folder visited once, and how many files were passed over."""
     images, ignored, seen = [], 0, set()
     for top, folders, files in os.walk(folder, followlinks=True):
         here = Path(top).resolve()
@@ -189,7 +196,9 @@ def _read_manifest(path: Path) -> Iterator[Row]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{line}: not UTF-8 (byte {error.object[error.start]:#04x}). Save it as UTF-8.") from None
+        raise DataError(
+            f"{path}:{line}: not UTF-8 (byte {error.object[error.start]:#04x}). Save it as UTF-8."
+        ) from None
     header = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",")
     columns = [column.strip().lower() for column in next(reader, [])]

@@ -206,8 +206,8 @@ class _Pass:
                 "If memory ran out, try a smaller --batch-size. Finished images are kept."
             ) from error
         rows = []
-        for image, row, finite in zip(images, features, np.isfinite(features).all(axis=1), strict=True):
-            if finite:
+        for image, row in zip(images, features, strict=True):
+            if np.isfinite(row).all():
                 rows.append(_Row(image.sha256, row, image.size))
             else:
                 pending.bad[image.sha256] = Bad("non-finite", "the network gives numbers that are not finite")

@@ -212,7 +212,9 @@ def _alone(workspace: Path) -> Iterator[None]:
         workspace.mkdir(parents=True, exist_ok=True)
         owner.write_text(f"process {os.getpid()} on {platform.node()}")
     except OSError as error:
-        raise CacheError(f"Cannot write to '{workspace.parent}': {error.strerror}. Give another folder with --features.") from None
+        raise CacheError(
+            f"Cannot write to '{workspace.parent}': {error.strerror}. Give another folder with --features."
+        ) from None
     try:
         yield
     finally:

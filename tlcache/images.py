@@ -22,11 +22,11 @@ import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from tlcache.errors import ModelError
 
@@ -96,7 +96,9 @@ class Preprocess:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocess:
         """Return the preprocessing that `as_json` described, with the rules of this version."""
-        known = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+        }
         known.pop("rules", None)
         return cls(**known)
 
@@ -132,6 +134,7 @@ def decode(data: bytes, at_least: int | None = None) -> tuple[NDArray[np.uint8],
         `empty`, `unsupported`, `not-an-image`, `too-large`, `truncated` or `damaged`.
     """
     with warnings.catch_warnings(action="ignore"):  # Pillow warns of odd metadata, which is no fault of the pixels
+        image: Image.Image
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError:
@@ -143,7 +146,7 @@ def decode(data: bytes, at_least: int | None = None) -> tuple[NDArray[np.uint8],
             raise BadImageError("too-large", f"{size[0]} x {size[1]} is more than {MAX_PIXELS:,} pixels")
         try:
             if at_least is not None and image.format in ("JPEG", "MPO"):
-                image.draft("RGB", (at_least, at_least))
+                cast(JpegImagePlugin.JpegImageFile, image).draft("RGB", (at_least, at_least))
             image.load()
         except Exception as error:
             code = "truncated" if "truncated" in str(error) else "damaged"
@@ -218,7 +221,8 @@ def _eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
     else:
         full = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if top <= 2**bits - 1), top)
         scale = 255.0 / full
-    return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+    eight: NDArray[np.uint8] = np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+    return eight
 
 
 def _cut_long(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

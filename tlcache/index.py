@@ -67,7 +67,7 @@ class Index:
         self.dropped += int((~intact).sum())
 
     def add_others(self, folder: Path, name: str) -> None:
-        """Take what feature files called `name` in the folders of other datasets have; unusable ones are passed over."""
+        """Take what files called `name` in the folders of other datasets have; unusable ones are passed over."""
         for path in sorted(folder.glob(f"*/{name}")):
             with contextlib.suppress(CacheError):
                 if path not in self.sources:

@@ -20,7 +20,7 @@ def _cls(tokens: Tensor) -> Tensor:
 
 
 def _patches(features: Tensor) -> Tensor:
-    """Return (batch, channels, positions) of a map (batch, channels, H, W) or of tokens (batch, 1 + positions, channels)."""
+    """Return (batch, channels, positions) of a map (batch, channels, H, W) or of tokens (batch, 1 + n, channels)."""
     return features.flatten(2) if features.ndim == 4 else features[:, 1:].transpose(1, 2)
 
 
@@ -56,7 +56,7 @@ class Embedding(nn.Module):
 
 
 def untrained(backbone: Backbone, seed: int) -> nn.Module:
-    """Return the whole network with torchvision's own initialisation from `seed`; the caller's generator is left alone."""
+    """Return the whole network, initialised by torchvision from `seed`; the caller's generator is left alone."""
     from torchvision.models import get_model
 
     extra = {"init_weights": True} if backbone.builder == "inception_v3" else {}
@@ -110,4 +110,3 @@ def embedding(backbone: Backbone, model: nn.Module, pool: str, preprocess: Prepr
     trunk = create_feature_extractor(model, {backbone.layer: "features"})
     neck = model.get_submodule(backbone.neck) if backbone.neck else None
     return Embedding(trunk, neck, pool, preprocess).eval()
-

@@ -28,7 +28,17 @@ from tlcache.files import sync_folder
 from tlcache.parts import read_part
 from tlcache.splits import SPLITS
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "QUARANTINE", "STAGES", "FeatureFile", "Plan", "Split", "open_features", "publish"]
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "QUARANTINE",
+    "STAGES",
+    "FeatureFile",
+    "Plan",
+    "Split",
+    "open_features",
+    "publish",
+]
 
 FORMAT = "tlcache-features"
 FORMAT_VERSION = 1
@@ -249,7 +259,8 @@ def publish(plan: Plan, workspace: Path) -> None:
         "sources": [str(source) for source in plan.sources],
         "attrs": dict(plan.attrs),
     }
-    np.savez(path, plan=np.array(json.dumps(fields)), **plan.columns)
+    arrays: dict[str, Any] = {"plan": np.array(json.dumps(fields)), **plan.columns}
+    np.savez(path, **arrays)
     child = subprocess.run(
         [sys.executable, "-m", "tlcache.store", str(path)], capture_output=True, text=True, check=False
     )

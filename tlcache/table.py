@@ -93,7 +93,9 @@ def _check_classes(dataset: Dataset, good: list[int]) -> None:
     left = Counter(dataset.labels[good].tolist())
     lost = [name for number, name in enumerate(dataset.classes) if not left[number]]
     if lost:
-        raise DataError(f"No usable image is left in class {', '.join(lost[:10])}. Remove the class or mend its images.")
+        raise DataError(
+            f"No usable image is left in class {', '.join(lost[:10])}. Remove the class or mend its images."
+        )
 
 
 def _quarantine(dataset: Dataset, harvest: Harvest, good: set[int]) -> list[tuple[str, str, str, str]]:
@@ -119,19 +121,26 @@ def _warnings(
     if quarantine:
         counts = Counter(code for _, _, code, _ in quarantine).most_common()
         what = ", ".join(f"{count} {code}" for code, count in counts)
-        lines.append(f"{len(quarantine)} of {len(dataset)} images cannot be used ({what}): {_some([row[0] for row in quarantine])}.")
+        lines.append(
+            f"{len(quarantine)} of {len(dataset)} images cannot be used ({what}): "
+            f"{_some([row[0] for row in quarantine])}."
+        )
     across, conflicts = find_leaks(paths, labels, splits, sha256)
     if across:
         pairs = [f"{first} = {second}" for first, second in across]
-        lines.append(f"{len(across)} byte-identical pairs lie in different splits, so the test is a little too easy: {_some(pairs)}.")
+        lines.append(
+            f"Byte-identical images in different splits make the test too easy; {len(across)} pairs: {_some(pairs)}."
+        )
     if conflicts:
         pairs = [f"{first} = {second}" for first, second in conflicts]
-        lines.append(f"{len(conflicts)} byte-identical pairs carry different labels: {_some(pairs)}.")
+        lines.append(f"Byte-identical images carry different labels; {len(conflicts)} pairs: {_some(pairs)}.")
     return lines
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(name.encode("unicode_escape").decode() if not name.isprintable() else name for name in names[:most])
+    shown = ", ".join(
+        name.encode("unicode_escape").decode() if not name.isprintable() else name for name in names[:most]
+    )
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

@@ -83,9 +83,9 @@ _ROWS = (
     HeadRow(
         "lightgbm",
         "tlcache.heads.boosting:LightGbm",
-        {"components": (64,)},
+        {"components": (64, 128)},
         scaled=True,
-        about="boosted trees on 64 principal components",
+        about="boosted trees on principal components",
     ),
     HeadRow(
         "linear",

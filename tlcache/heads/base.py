@@ -47,7 +47,10 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         validation = None
         if X_val is not None and y_val is not None:
             known = np.isin(y_val, self.classes_)
-            rows, numbers = np.asarray(X_val, np.float32)[known], np.searchsorted(self.classes_, np.asarray(y_val)[known])
+            rows, numbers = (
+                np.asarray(X_val, np.float32)[known],
+                np.searchsorted(self.classes_, np.asarray(y_val)[known]),
+            )
             validation = (rows, numbers) if len(rows) else None
         self._fit(features, target, validation)
         return self
@@ -121,4 +124,5 @@ class LinearHead(Head):
 def softmax(logits: NDArray[np.floating]) -> Array:
     """Return the softmax over the last axis as float32, computed in float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+    probabilities: Array = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return probabilities

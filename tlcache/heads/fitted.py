@@ -104,7 +104,8 @@ class FittedHead:
 
     def predict(self, features: Array) -> NDArray[np.str_]:
         """Return the names of the most probable classes, (n,)."""
-        return np.array(self.classes)[self.predict_proba(features).argmax(axis=1)]
+        names: NDArray[np.str_] = np.array(self.classes)[self.predict_proba(features).argmax(axis=1)]
+        return names
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: arrays and JSON, no code."""
@@ -174,5 +175,5 @@ def load_head(path: str | Path) -> FittedHead:
 def _checksum(arrays: Mapping[str, NDArray[Any]]) -> int:
     total = 0
     for name in sorted(arrays):
-        total = zlib.crc32(np.ascontiguousarray(arrays[name]), zlib.crc32(name.encode(), total))
+        total = zlib.crc32(arrays[name].tobytes(), zlib.crc32(name.encode(), total))
     return total

@@ -95,4 +95,5 @@ class Svm(Head):
 
 def _squared_distances(A: Array, B: Array) -> Array:
     distances = (A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1) - 2 * A @ B.T
-    return np.maximum(distances, 0, out=distances)
+    nearest: Array = np.maximum(distances, 0, out=distances)
+    return nearest

@@ -64,7 +64,7 @@ class _Network(Head):
         for epoch in range(1, self.epochs + 1):
             network.train()
             total = 0.0
-            for rows in torch.randperm(len(labels)).split(self.batch_size):
+            for rows in torch.split(torch.randperm(len(labels)), self.batch_size):
                 loss = cross_entropy(network(features[rows]), labels[rows])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]

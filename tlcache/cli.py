@@ -1,0 +1,255 @@
+"""The command line: each command parses, calls the library, and prints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from tlcache import __version__
+from tlcache.errors import TlcacheError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="tlcache",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Models = Annotated[
+    list[str], typer.Option("--model", "-m", help="Backbone, or an .onnx file; may be repeated. See: tlcache models")
+]
+Data = Annotated[
+    str, typer.Option("--data", "-d", help="Dataset: a built-in name, a folder, a manifest. See: tlcache datasets")
+]
+WeightsOption = Annotated[
+    str, typer.Option("--weights", "-w", help="imagenet, imagenet_v2, random, or a state dict FILE")
+]
+Features = Annotated[Path | None, typer.Option("--features", help="Folder of feature files  [default: features]")]
+Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of run records  [default: runs]")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the same figures to this file")]
+Pool = Annotated[
+    str | None, typer.Option("--pool", help="avg, max, flatten; cls for transformers  [default: the backbone's own]")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+Seed = Annotated[int, typer.Option("--seed", help="Of splits that are drawn, and of everything random in heads")]
+Triple = Annotated[str | None, typer.Option(help="Three numbers: only for an .onnx file that does not say")]
+
+
+def main() -> None:
+    """Run the command line; known errors are one message and a status, never a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except TlcacheError as error:
+        _stop(f"error: {error}", 1)
+    except KeyboardInterrupt as stopped:
+        _stop(f"{stopped or 'stopped'}; run the same command to continue", 130)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True).print(message, style="bold red", markup=False, highlight=False)
+    sys.exit(status)
+
+
+def _show(item: Any) -> None:
+    from rich.console import Console
+
+    Console().print(item)
+
+
+def _warn(lines: Any) -> None:
+    from rich.console import Console
+
+    for line in lines:
+        Console(stderr=True).print(f"warning: {line}", style="yellow", markup=False, highlight=False)
+
+
+def _write_json(path: Path | None, figures: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        first, second, third = (float(part) for part in text.split(","))
+        return first, second, third
+    raise typer.BadParameter(f"{option} takes three numbers like 0.485,0.456,0.406; found '{text}'")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version")] = False) -> None:
+    """Find out which pretrained backbone and which head suit a dataset, and whether fine-tuning is worth it.
+
+    Embed every image once, keep the embeddings, compare heads on them in seconds.
+    """
+    if version:
+        typer.echo(f"tlcache {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def models() -> None:
+    """List the backbones: embedding size, parameters, input, ImageNet accuracy, weights at hand.
+
+    Example: tlcache models
+    """
+    from tlcache.report.tables import models_table
+
+    _show(models_table())
+
+
+@app.command()
+def heads() -> None:
+    """List the heads and the settings that each chooses from.
+
+    Example: tlcache heads
+    """
+    from tlcache.report.tables import heads_table
+
+    _show(heads_table())
+
+
+@app.command()
+def datasets() -> None:
+    """Explain the forms of --data, with an example each.
+
+    Example: tlcache datasets
+    """
+    from tlcache.report.tables import datasets_table
+
+    _show(datasets_table())
+
+
+@app.command()
+def extract(
+    model: Models,
+    data: Data = "digits",
+    weights: WeightsOption = "imagenet",
+    pool: Pool = None,
+    crop_borders: Annotated[bool, typer.Option("--crop-borders", help="Cut dark borders of scans away first")] = False,
+    output: Annotated[str | None, typer.Option(help="Tensor of an .onnx file that is the embedding")] = None,
+    resize: Annotated[int | None, typer.Option(help="Short side in pixels  [default: the backbone's own]")] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of the centre crop in pixels  [default: its own]")] = None,
+    mean: Triple = None,
+    std: Triple = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per call of the network")] = 32,
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of unusable images to go on with")] = 0.05,
+    name: Annotated[str | None, typer.Option(help="Name of the dataset in files and tables")] = None,
+    seed: Seed = 0,
+    features: Features = None,
+    json_file: Json = None,
+) -> None:
+    """Embed every image of a dataset once and keep the embeddings in an HDF5 file.
+
+    What is there already is not computed again; a run that was stopped continues where it was.
+
+    Example: tlcache extract --model mobilenetv3_large --model resnet50 --data photos/
+    """
+    from tlcache.extraction import extract as run
+    from tlcache.report.tables import extractions_table
+
+    done = []
+    for each in model:
+        result = run(
+            data,
+            each,
+            weights,
+            pool=pool,
+            output=output,
+            crop_borders=crop_borders,
+            resize=resize,
+            crop=crop,
+            mean=_numbers(mean, "--mean"),
+            std=_numbers(std, "--std"),
+            device=device,
+            features=features,
+            name=name,
+            seed=seed,
+            batch_size=batch_size,
+            max_bad=max_bad,
+        )
+        done.append(result)
+        _write_json(json_file, {"files": [one.as_json() for one in done]})
+        if result.up_to_date:
+            typer.echo(f"{result.path}: up to date")
+        else:
+            typer.echo(f"{result.path}: written")
+    _warn(dict.fromkeys(line for one in done for line in one.warnings))
+    _show(extractions_table(done))
+
+
+@app.command()
+def fit_heads(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Feature files or folders  [default: all under features/]")
+    ] = None,
+    heads: Annotated[str | None, typer.Option(help="Comma-separated. See: tlcache heads  [default: all]")] = None,
+    seed: Seed = 0,
+    features: Features = None,
+    runs: Runs = None,
+    json_file: Json = None,
+) -> None:
+    """Fit every head on cached embeddings, choose settings on validation, test once, print a table per dataset.
+
+    Example: tlcache fit-heads features/photos --heads logreg,ridge,dense
+    """
+    from tlcache.fit import fit_heads as run
+    from tlcache.report.tables import runs_tables
+
+    names = [name.strip() for name in heads.split(",")] if heads else None
+    done = run(paths, names, features=features, runs=runs, seed=seed)
+    _write_json(json_file, {"runs": [one.as_json() for one in done]})
+    _show(runs_tables(done))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Option("--model", "-m", help="Backbone. See: tlcache models")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write")],
+    weights: WeightsOption = "imagenet",
+    pool: Pool = None,
+) -> None:
+    """Write a backbone as an ONNX file: uint8 images in, embeddings out, parity with torch checked.
+
+    Example: tlcache export --model squeezenet1_1 --weights squeezenet1_1.pth --out squeezenet1_1.onnx
+    """
+    from tlcache.files import write_whole
+    from tlcache.models import load_model
+
+    data = load_model(model, weights, pool=pool).onnx()
+    write_whole(out, data)
+    typer.echo(f"{out}: {len(data):,} bytes")
+
+
+@app.command()
+def demo(
+    features: Features = None,
+    runs: Runs = None,
+) -> None:
+    """Do the whole job on scikit-learn's digits: two backbones, all heads, one table.
+
+    Takes ImageNet weights when they are here or can be downloaded, otherwise random ones, and says so.
+
+    Example: tlcache demo
+    """
+    from tlcache.demo import run_demo
+
+    run_demo(features, runs, _show)

@@ -1,0 +1,96 @@
+"""Records and registries as tables for a terminal, readable at 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tlcache.backbones import BACKBONES
+from tlcache.datasets import FORMS
+from tlcache.extraction import Extraction
+from tlcache.heads import HEADS
+from tlcache.runs import Run
+from tlcache.weights import at_hand
+
+__all__ = ["datasets_table", "extractions_table", "heads_table", "models_table", "runs_tables"]
+
+
+def models_table() -> RenderableType:
+    """Return the backbones with what a user needs to choose one."""
+    table = _table("Backbone", "Dim", "Parameters", "Input", "ImageNet top-1", "Weights here", numbers=slice(1, 5))
+    for row in BACKBONES.values():
+        best = " / ".join(f"{checkpoint.top1:.1f}" for checkpoint in row.checkpoints.values())
+        size = next(iter(row.checkpoints.values())).preprocess.crop
+        here = ", ".join(at_hand(row)) or "-"
+        table.add_row(row.name, f"{row.dim}", f"{row.parameters / 1e6:.1f} M", f"{size}", f"{best} %", here)
+    note = "Two figures: --weights imagenet / imagenet_v2. Any .onnx image model is a backbone too: --model FILE.onnx"
+    return Group(table, Text(note, style="dim"))
+
+
+def heads_table() -> RenderableType:
+    """Return the heads and the settings each chooses from."""
+    table = _table("Head", "What it is", "Chooses from")
+    for row in HEADS.values():
+        space = "; ".join(
+            f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in row.search.items()
+        )
+        table.add_row(row.name, row.about, space)
+    return table
+
+
+def datasets_table() -> RenderableType:
+    """Return the forms of `--data` with an example each."""
+    table = _table("Form", "Example", "Looks like")
+    for form in FORMS:
+        table.add_row(form.name, Text(form.example, no_wrap=True), form.looks_like)
+    rules = (
+        "A split that is not given is drawn from train: 20 % each for val and test, stratified, seeded (--seed). "
+        "Images of one group, and byte-identical images, always go to one split."
+    )
+    return Group(table, Text(rules, style="dim"))
+
+
+def extractions_table(done: Sequence[Extraction]) -> RenderableType:
+    """Return one row per feature file."""
+    table = _table("Backbone", "Rows", "Embedded", "Reused", "Bad", "Images/s", "Seconds", numbers=slice(1, 7))
+    for each in done:
+        rate = f"{each.images_per_s:,.0f}" if each.embedded else "up to date" if each.up_to_date else "-"
+        counts = (each.rows, each.embedded, each.reused, each.quarantined)
+        table.add_row(each.backbone, *(f"{count:,}" for count in counts), rate, f"{each.seconds['wall_s']:.1f}")
+    return table
+
+
+def runs_tables(runs: Iterable[Run]) -> RenderableType:
+    """Return one table per dataset and split, the most accurate run first and marked."""
+    ordered = sorted(runs, key=lambda run: (run.fields["dataset"], run.fields["dataset_digest"]))
+    tables: list[RenderableType] = []
+    for _, group in groupby(ordered, key=lambda run: (run.fields["dataset"], run.fields["dataset_digest"])):
+        tables += [_runs_table(list(group)), Text()]
+    return Group(*tables[:-1])
+
+
+def _runs_table(runs: list[Run]) -> RenderableType:
+    runs = sorted(runs, key=lambda run: (-run.fields["test"]["accuracy"], run.fields["test"]["log_loss"]))
+    first = runs[0].fields
+    title = f"{first['dataset']}: {first['test']['n']:,} test images, {len(first['classes'])} classes"
+    table = _table("", "Backbone", "Head", "Accuracy (95 %)", "Macro-F1", "Log-loss", "Fit s", numbers=slice(3, 7))
+    for run in runs:
+        test = run.fields["test"]
+        best = test["accuracy"] == first["test"]["accuracy"]
+        interval = f"{test['accuracy']:.3f} ({test['accuracy_low']:.3f}-{test['accuracy_high']:.3f})"
+        figures = (interval, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{run.fields['fit_s']:.1f}")
+        backbone = run.fields["backbone"] + (" (random)" if run.fields["weights"] == "random" else "")
+        table.add_row("*" if best else "", backbone, run.fields["head"], *figures, style="bold green" if best else "")
+    return Group(Text(title, style="bold"), table)
+
+
+def _table(*columns: str, numbers: slice = slice(0)) -> Table:
+    right = set(range(len(columns))[numbers])
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number in right else "left")
+    return table
