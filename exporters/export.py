@@ -17,7 +17,7 @@ from torch import nn
 
 from exporters import EXPORT_VERSION
 from tlcache.backbones import Backbone
-from tlcache.errors import ModelError
+from tlcache.errors import ModelError, first_line
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json
 from tlcache.networks import embedding, pretrained
@@ -58,7 +58,7 @@ def export(backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: s
                 verbose=False,
             )
     except Exception as error:
-        raise ModelError(f"{backbone.name} could not be exported: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{backbone.name} could not be exported: {first_line(error)}") from error
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, _metadata(backbone, weights, preprocess, pool))

@@ -68,8 +68,11 @@ class Backbone:
     licence: str = "BSD-3-Clause"
 
 
+_USUAL = Preprocess()
+
+
 def _published(
-    v1: tuple[str, float], v2: tuple[str, float] | None = None, preprocess: Preprocess = Preprocess()
+    v1: tuple[str, float], v2: tuple[str, float] | None = None, preprocess: Preprocess = _USUAL
 ) -> dict[str, Checkpoint]:
     rows = {"imagenet": Checkpoint("IMAGENET1K_V1", *v1, preprocess)}
     if v2 is not None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -51,8 +52,20 @@ def main() -> None:
         app()
     except TlcacheError as error:
         _stop(f"error: {error}", 1)
+    except _StoppedError as stopped:
+        _stop(f"{stopped}; run the same command to continue", 130)
+
+
+class _StoppedError(Exception):
+    """Ctrl-C or SIGTERM in work that can be continued; Typer would end on KeyboardInterrupt without a word."""
+
+
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt as stopped:
-        _stop(f"{stopped or 'stopped'}; run the same command to continue", 130)
+        raise _StoppedError(str(stopped) or "stopped") from None
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -168,30 +181,28 @@ def extract(
 
     done = []
     for each in model:
-        result = run(
-            data,
-            each,
-            weights,
-            pool=pool,
-            output=output,
-            crop_borders=crop_borders,
-            resize=resize,
-            crop=crop,
-            mean=_numbers(mean, "--mean"),
-            std=_numbers(std, "--std"),
-            device=device,
-            features=features,
-            name=name,
-            seed=seed,
-            batch_size=batch_size,
-            max_bad=max_bad,
-        )
+        with _resumable():
+            result = run(
+                data,
+                each,
+                weights,
+                pool=pool,
+                output=output,
+                crop_borders=crop_borders,
+                resize=resize,
+                crop=crop,
+                mean=_numbers(mean, "--mean"),
+                std=_numbers(std, "--std"),
+                device=device,
+                features=features,
+                name=name,
+                seed=seed,
+                batch_size=batch_size,
+                max_bad=max_bad,
+            )
         done.append(result)
         _write_json(json_file, {"files": [one.as_json() for one in done]})
-        if result.up_to_date:
-            typer.echo(f"{result.path}: up to date")
-        else:
-            typer.echo(f"{result.path}: written")
+        typer.echo(f"{result.path}: {'up to date' if result.up_to_date else 'written'}")
     _warn(dict.fromkeys(line for one in done for line in one.warnings))
     _show(extractions_table(done))
 
@@ -215,7 +226,8 @@ def fit_heads(
     from tlcache.report.tables import runs_tables
 
     names = [name.strip() for name in heads.split(",")] if heads else None
-    done = run(paths, names, features=features, runs=runs, seed=seed)
+    with _resumable():
+        done = run(paths, names, features=features, runs=runs, seed=seed)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
     _show(runs_tables(done))
 
@@ -252,4 +264,5 @@ def demo(
     """
     from tlcache.demo import run_demo
 
-    run_demo(features, runs, _show)
+    with _resumable():
+        run_demo(features, runs, _show)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.builtin import BUILT_IN, Row
-from tlcache.errors import DataError, closest
+from tlcache.errors import DataError
 from tlcache.keys import slug
 from tlcache.splits import SPLITS
 
@@ -125,8 +125,10 @@ def load_dataset(data: str | Path = "digits", name: str | None = None) -> Datase
         return _dataset(name or str(data), *BUILT_IN[str(data)]())
     if path.exists():
         raise DataError(f"'{data}' is a file, but not a .csv or .tsv manifest. See: tlcache datasets")
-    hint = closest("dataset", str(data), BUILT_IN)
-    raise DataError(f"No folder or manifest at '{data}'. {hint} See: tlcache datasets")
+    raise DataError(
+        f"No folder or manifest at '{data}', and no built-in dataset of that name ({', '.join(BUILT_IN)}). "
+        "See: tlcache datasets"
+    )
 
 
 def _dataset(name: str, root: Path, rows: list[Row], ignored: int = 0, empty: tuple[str, ...] = ()) -> Dataset:

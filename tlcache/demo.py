@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.panel import Panel
 
 from tlcache.backbones import find
-from tlcache.errors import WeightsError
+from tlcache.errors import WeightsError, first_line
 from tlcache.extraction import extract
 from tlcache.fit import fit_heads
 from tlcache.report.tables import extractions_table, runs_tables
@@ -39,7 +39,7 @@ def _weights() -> tuple[str, str]:
         for model in MODELS:
             resolve(find(model), "imagenet")
     except WeightsError as error:
-        return "random", str(error).splitlines()[0]
+        return "random", first_line(error)
     return "imagenet", ""
 
 
@@ -49,8 +49,8 @@ def _banner(weights: str, problem: str) -> RenderableType:
     return Panel(
         "RANDOM WEIGHTS: these backbones have learned nothing, so the figures say how the tool works and nothing "
         f"about transfer learning.\nImageNet weights could not be had: {problem}\n"
-        "For real results put the weights where `tlcache extract --model mobilenetv3_small` says,\n"
-        "or pass --weights FILE.",
+        "For real results put the weights where `tlcache extract --model mobilenetv3_small` "
+        "says, or pass --weights FILE.",
         style="bold yellow",
         title="random weights",
     )

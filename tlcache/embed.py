@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.datasets import Dataset
-from tlcache.errors import DataError, ModelError
+from tlcache.errors import DataError, ModelError, first_line
 from tlcache.images import BadImageError, prepare
 from tlcache.machine import available_cpus
 from tlcache.models import Model
@@ -202,7 +202,7 @@ class _Pass:
             features = self._network()(np.stack([image.pixels for image in images]))
         except (RuntimeError, MemoryError) as error:
             raise ModelError(
-                f"The network failed on a batch of {len(images)} ({str(error).splitlines()[0]}). "
+                f"The network failed on a batch of {len(images)} ({first_line(error)}). "
                 "If memory ran out, try a smaller --batch-size. Finished images are kept."
             ) from error
         rows = []

@@ -15,6 +15,7 @@ __all__ = [
     "UnknownNameError",
     "WeightsError",
     "closest",
+    "first_line",
 ]
 
 
@@ -60,3 +61,8 @@ def closest(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(known)}."
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type when it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -42,6 +42,7 @@ _LATE_PLUGINS = (TiffImagePlugin, WebPImagePlugin)  # Pillow registers them only
 _BORDER_LEVEL = 16
 _BORDER_SHARE = 0.01
 _LONGEST = 4
+_OURS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 _FOREIGN = (  # (offset, bytes, name): formats people have that are not read here
     (4, b"ftypheic", "HEIC"),
     (4, b"ftypmif1", "HEIF"),
@@ -193,10 +194,10 @@ def _unreadable(data: bytes, error: Exception) -> BadImageError:
     for offset, magic, name in _FOREIGN:
         if data[offset:].startswith(magic):
             return BadImageError("unsupported", f"{name} is not supported; convert it to one of {', '.join(FORMATS)}")
-    if isinstance(error, UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError) and not data.startswith(_OURS):
         start = data[:12].decode("latin-1")
         return BadImageError("not-an-image", f"not an image (starts with {start!r})")
-    return BadImageError("damaged", f"damaged header ({error})")
+    return BadImageError("damaged", f"damaged header (starts with {data[:12]!r})")
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:

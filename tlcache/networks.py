@@ -107,6 +107,6 @@ def embedding(backbone: Backbone, model: nn.Module, pool: str, preprocess: Prepr
 
     if pool not in backbone.pools:
         raise UnknownNameError(closest(f"pooling for {backbone.name}", pool, backbone.pools))
-    trunk = create_feature_extractor(model, {backbone.layer: "features"})
+    trunk = create_feature_extractor(model, {backbone.layer: "features"}, suppress_diff_warning=True)
     neck = model.get_submodule(backbone.neck) if backbone.neck else None
     return Embedding(trunk, neck, pool, preprocess).eval()

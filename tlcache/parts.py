@@ -61,7 +61,7 @@ def write_part(folder: Path, part: Part) -> Path:
 def read_part(path: Path) -> Part | None:
     """Return a part, or None when it is damaged in any way; its rows are then simply computed again."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             part = Part(**{field.name: arrays[field.name] for field in fields(Part)})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

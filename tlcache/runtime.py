@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest
+from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line
 
 __all__ = ["DEVICES", "Session"]
 
@@ -103,4 +103,4 @@ def _open(model: bytes, device: str) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:
-        raise ModelError(f"ONNX Runtime does not accept the model: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"ONNX Runtime does not accept the model: {first_line(error)}") from None

@@ -55,7 +55,8 @@ def draw_splits(
     train = [row for row, split in enumerate(splits) if split == "train"]
     by_class: dict[int, list[list[int]]] = defaultdict(list)
     for rows in _components(train, groups, sha256):
-        by_class[Counter(numbers[row] for row in rows).most_common(1)[0][0]].append(rows)
+        counts = Counter(numbers[row] for row in rows)
+        by_class[min(counts, key=lambda label: (-counts[label], label))].append(rows)
     for components in by_class.values():
         ranked = sorted(components, key=lambda rows: _rank(seed, min(sha256[row] for row in rows)))
         wanted = max(1, round(FRACTION * sum(map(len, ranked))))

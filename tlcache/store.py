@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.errors import CacheError
+from tlcache.errors import CacheError, first_line
 from tlcache.files import sync_folder
 from tlcache.parts import read_part
 from tlcache.splits import SPLITS
@@ -96,7 +96,7 @@ class FeatureFile:
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
-            reason = "no such file" if not self.path.exists() else str(error).splitlines()[0]
+            reason = "no such file" if not self.path.exists() else first_line(error)
             raise CacheError(f"Cannot open the feature file '{self.path}': {reason}.") from None
         try:
             self.attrs: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}

@@ -15,7 +15,7 @@ from typing import Any
 import platformdirs
 
 from tlcache.backbones import Backbone, Checkpoint
-from tlcache.errors import UnknownNameError, WeightsError, closest
+from tlcache.errors import UnknownNameError, WeightsError, closest, first_line
 from tlcache.files import hash_file, write_whole
 from tlcache.progress import byte_bar
 
@@ -93,7 +93,7 @@ def load_state(weights: Weights) -> dict[str, Any]:
     try:
         state = torch.load(weights.path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise WeightsError(f"'{weights.path}' is not a plain PyTorch state dict ({reason}).") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(
@@ -133,7 +133,9 @@ def download(url: str, path: Path, sha256_prefix: str) -> str:
                 f"received {digest.hexdigest()}. Nothing was kept."
             )
         temporary.replace(path)
-    except (OSError, urllib.error.URLError) as error:
+    except OSError as error:  # urllib's errors are among them
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise WeightsError(f"Could not download {url}: {getattr(error, 'reason', error)}.") from None
     finally:
         temporary.unlink(missing_ok=True)

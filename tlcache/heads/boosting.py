@@ -59,7 +59,7 @@ class LightGbm(Head):
 
         basis = Basis.of(X)
         self.middle_ = basis.middle
-        self.vectors_: Array = basis.vectors[:, : -self.components - 1 : -1]
+        self.vectors_ = basis.vectors[:, : -self.components - 1 : -1]
         options = {
             "objective": "multiclass",
             "num_class": len(self.classes_),
@@ -86,14 +86,15 @@ class LightGbm(Head):
         self.text_ = np.frombuffer(text.encode(), np.uint8)
 
     def _components(self, X: Array) -> Array:
-        components: Array = (X - self.middle_) @ self.vectors_
+        components: Array = np.matmul(X - self.middle_, self.vectors_, dtype=np.float32)
         return components
 
     def _logits(self, X: Array) -> Array:
         import lightgbm
 
         booster = lightgbm.Booster(model_str=self.text_.tobytes().decode())
-        return np.asarray(booster.predict(self._components(X), raw_score=True), np.float32)
+        scores: Array = np.asarray(booster.predict(self._components(X), raw_score=True), np.float32)
+        return scores
 
     def _width(self) -> int:
         return len(self.middle_)

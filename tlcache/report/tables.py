@@ -76,15 +76,20 @@ def runs_tables(runs: Iterable[Run]) -> RenderableType:
 def _runs_table(runs: list[Run]) -> RenderableType:
     runs = sorted(runs, key=lambda run: (-run.fields["test"]["accuracy"], run.fields["test"]["log_loss"]))
     first = runs[0].fields
+    weights = {run.fields["weights"] for run in runs}
     title = f"{first['dataset']}: {first['test']['n']:,} test images, {len(first['classes'])} classes"
-    table = _table("", "Backbone", "Head", "Accuracy (95 %)", "Macro-F1", "Log-loss", "Fit s", numbers=slice(3, 7))
+    if len(weights) == 1:
+        title += f", weights: {first['weights']}"
+    names = ("", "Backbone", "Head", "Accuracy (95 %)", "Macro-F1", "Log-loss", "Fit s")
+    table = _table(*names, *(["Weights"] if len(weights) > 1 else []), numbers=slice(3, 7))
     for run in runs:
         test = run.fields["test"]
         best = test["accuracy"] == first["test"]["accuracy"]
         interval = f"{test['accuracy']:.3f} ({test['accuracy_low']:.3f}-{test['accuracy_high']:.3f})"
         figures = (interval, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{run.fields['fit_s']:.1f}")
-        backbone = run.fields["backbone"] + (" (random)" if run.fields["weights"] == "random" else "")
-        table.add_row("*" if best else "", backbone, run.fields["head"], *figures, style="bold green" if best else "")
+        which = [run.fields["weights"]] if len(weights) > 1 else []
+        style = "bold green" if best else ""
+        table.add_row("*" if best else "", run.fields["backbone"], run.fields["head"], *figures, *which, style=style)
     return Group(Text(title, style="bold"), table)
 
 

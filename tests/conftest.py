@@ -1,0 +1,51 @@
+"""Every test has caches of its own and no network; real data is used where it is at hand."""
+
+import os
+from pathlib import Path
+
+import onnx
+import pytest
+from fakes import tiny_network, write_photos
+
+REAL = Path(os.environ.get("TLCACHE_REAL") or Path(__file__).parents[1].parent / "shared")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not (REAL / "data").is_dir():
+        skip = pytest.mark.skip(reason=f"no real images under {REAL} (TLCACHE_REAL)")
+        for item in items:
+            if item.get_closest_marker("real"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test away from the user's caches and from the network."""
+    monkeypatch.setenv("TLCACHE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("TLCACHE_FEATURES", str(tmp_path / "features"))
+    monkeypatch.setenv("TLCACHE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("TLCACHE_WEIGHTS_URL", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("TLCACHE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of three classes with eight images each."""
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Path:
+    """The tiny network as a file that looks like one of our exports."""
+    path = tmp_path / "tiny.onnx"
+    onnx.save(tiny_network(), path)
+    return path
+
+
+@pytest.fixture
+def real() -> Path:
+    """The folder with real images (`data/`) and weights (`weights/`)."""
+    return REAL

@@ -1,0 +1,55 @@
+"""Fakes that are tiny and real: a dozen generated images, an 8-dimensional ONNX network."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+SIDE = 16
+
+
+def write_image(path: Path, seed: int, colour: int, side: int = 20) -> Path:
+    """Write a noisy PNG in which one channel is brighter."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 120, (side, side, 3), dtype=np.uint8)
+    pixels[:, :, colour % 3] += np.uint8(100)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_photos(folder: Path, per_class: int = 8) -> Path:
+    for colour, name in enumerate(("blue", "green", "red")):
+        for number in range(per_class):
+            write_image(folder / name / f"{number}.png", 100 * colour + number, colour)
+    return folder
+
+
+def tiny_network(seed: int = 0) -> onnx.ModelProto:
+    """A convolution, ReLU and global average: uint8 (batch, 3, 16, 16) -> float32 (batch, 8)."""
+    random = np.random.default_rng(seed)
+    kernel = random.normal(0, 0.01, (8, 3, 4, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "kernel"], ["y"], strides=[4, 4]),
+        helper.make_node("Relu", ["y"], ["z"]),
+        helper.make_node("GlobalAveragePool", ["z"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["embedding"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 8])],
+        [numpy_helper.from_array(kernel, "kernel")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    preprocess = {"rules": 1, "resize": SIDE, "crop": SIDE, "interpolation": "bilinear", "crop_borders": False}
+    preprocess |= {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
+    helper.set_model_props(
+        model, {"exporter": "tlcache tests", "preprocess": json.dumps(preprocess), "pool": "avg", "backbone": "tiny"}
+    )
+    return model

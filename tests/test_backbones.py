@@ -1,0 +1,113 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tlcache.backbones import BACKBONES, Backbone, find
+from tlcache.errors import UnknownNameError, WeightsError
+from tlcache.images import Preprocess
+from tlcache.networks import embedding, pretrained, untrained
+
+
+def test_there_are_the_six_of_the_study_and_six_more() -> None:
+    study = {"mobilenetv3_small", "mobilenetv3_large", "resnet50", "resnet101", "resnet152", "inception_v3"}
+    assert study < set(BACKBONES)
+    assert len(BACKBONES) == 12
+
+
+@pytest.mark.parametrize("row", BACKBONES.values(), ids=lambda row: row.name)
+def test_the_table_says_what_torchvision_says(row: Backbone) -> None:
+    from torchvision.models import get_model_weights
+
+    for checkpoint in row.checkpoints.values():
+        weights = get_model_weights(row.builder)[checkpoint.name]
+        preset = weights.transforms()
+        assert weights.url.endswith("/" + checkpoint.file)
+        assert weights.meta["num_params"] == row.parameters
+        assert weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] == checkpoint.top1
+        assert preset.resize_size == [checkpoint.preprocess.resize]
+        assert preset.crop_size == [checkpoint.preprocess.crop]
+        assert preset.interpolation.value == checkpoint.preprocess.interpolation
+        assert preset.antialias
+        assert tuple(preset.mean) == checkpoint.preprocess.mean
+        assert tuple(preset.std) == checkpoint.preprocess.std
+
+
+def test_both_spellings_are_found() -> None:
+    assert find("mobilenet_v3_large") is find("mobilenetv3_large")
+    with pytest.raises(UnknownNameError, match=r"'resnet51'. Did you mean 'resnet50'\? Known: mobilenetv3_small"):
+        find("resnet51")
+
+
+def test_untrained_networks_come_from_their_seed_and_leave_the_generator_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, again, other = (untrained(find("squeezenet1_1"), seed) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    weight = "features.0.weight"
+    assert torch.equal(first.state_dict()[weight], again.state_dict()[weight])
+    assert not torch.equal(first.state_dict()[weight], other.state_dict()[weight])
+
+
+def test_inception_is_built_as_torchvision_builds_it_for_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import Inception_V3_Weights, inception_v3
+
+    row = find("inception_v3")
+    state = untrained(row, 0).state_dict()
+    monkeypatch.setattr(Inception_V3_Weights, "get_state_dict", lambda *_, **__: state)
+    official = inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1).eval()
+    assert official.transform_input
+    captured: list[torch.Tensor] = []
+    official.Mixed_7c.register_forward_hook(lambda *arguments: captured.append(arguments[2]))
+    image = torch.randint(0, 256, (2, 3, 299, 299), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    preprocess = row.checkpoints["imagenet"].preprocess
+    normal = (image / 255 - torch.tensor(preprocess.mean).view(3, 1, 1)) / torch.tensor(preprocess.std).view(3, 1, 1)
+    with torch.inference_mode():
+        official(normal)
+        expected = captured[0].mean((2, 3))
+        trained = embedding(row, pretrained(row, state, "file:x.pth"), "avg", preprocess)(image)
+        fresh = embedding(row, pretrained(row, state, "random"), "avg", preprocess)(image)
+    assert torch.allclose(trained, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert not torch.allclose(fresh, expected, rtol=1e-2)
+
+
+def test_a_checkpoint_with_other_classes_is_a_backbone_too() -> None:
+    from torchvision.models import resnet18
+
+    state = resnet18(weights=None, num_classes=7).state_dict()
+    assert pretrained(find("resnet18"), state, "file:mine.pth").fc.out_features == 7
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    state = untrained(find("squeezenet1_1"), 0).state_dict()
+    with pytest.raises(WeightsError, match=r"'file:x\.pth' do not fit resnet18"):
+        pretrained(find("resnet18"), state, "file:x.pth")
+
+
+@pytest.mark.parametrize(("pool", "dim"), [("avg", 512), ("max", 512), ("flatten", 512 * 2 * 2)])
+def test_pooling(pool: str, dim: int) -> None:
+    row = find("resnet18")
+    network = embedding(row, untrained(row, 0), pool, Preprocess(64, 64))
+    image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        features = network(image)
+        maps = network.trunk((image.float() - network.mean) * network.scale)["features"]
+    assert features.shape == (2, dim)
+    if pool != "flatten":
+        expected = maps.mean((2, 3)) if pool == "avg" else maps.amax((2, 3))
+        assert torch.allclose(features, expected, rtol=1e-5)
+
+
+def test_unknown_pooling_is_refused() -> None:
+    row = find("resnet18")
+    with pytest.raises(UnknownNameError, match="Unknown pooling for resnet18 'cls'. Known: avg, max, flatten"):
+        embedding(row, untrained(row, 0), "cls", Preprocess())
+
+
+def test_half_precision_weights_are_computed_in_float32() -> None:
+    row = replace(find("squeezenet1_1"))
+    state = {name: tensor.half() for name, tensor in untrained(row, 0).state_dict().items()}
+    model = pretrained(row, state, "file:half.pth")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert np.isfinite(model.state_dict()["features.0.weight"].numpy()).all()

@@ -1,0 +1,54 @@
+"""Errors, keys and files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlcache.errors import closest
+from tlcache.files import write_whole
+from tlcache.keys import canonical_json, hash_json, slug
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(VALUES)
+def test_canonical_json_keeps_every_value(value: object) -> None:
+    assert json.loads(canonical_json(value)) == value
+
+
+@given(st.dictionaries(st.text(), st.integers()))
+def test_the_order_of_keys_does_not_change_the_hash(value: dict[str, int]) -> None:
+    assert hash_json(value) == hash_json(dict(reversed(value.items())))
+
+
+@given(st.text())
+def test_slugs_stay_in_their_folder(name: str) -> None:
+    path = Path("/folder") / slug(name)
+    assert path.parent == Path("/folder")
+    assert path.name == slug(name)
+    assert not path.name.startswith(".")
+
+
+def test_closest_name() -> None:
+    assert "Did you mean 'ridge'?" in closest("head", "rigde", ["ridge", "knn"])
+    assert "Did you mean" not in closest("head", "zzz", ["ridge", "knn"])
+
+
+def test_write_whole_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "file"
+    write_whole(path, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]

@@ -1,0 +1,37 @@
+"""The examples in docstrings run, and show what they say."""
+
+import doctest
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import tlcache
+from tlcache.extraction import extract
+
+MODULES = sorted(
+    name
+    for _, name, _ in pkgutil.walk_packages(tlcache.__path__, "tlcache.")
+    if name not in ("tlcache.__main__", "tlcache.cli")
+)
+EXAMPLES = [
+    test
+    for name in MODULES
+    for test in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(name), name)
+    if test.examples
+]
+
+
+def test_there_are_examples() -> None:
+    names = {test.name for test in EXAMPLES}
+    assert {"tlcache.extraction.extract", "tlcache.fit.fit_heads", "tlcache.store.open_features"} <= names
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda test: test.name)
+def test_example(example: doctest.DocTest, photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    example.globs |= {name: getattr(tlcache, name) for name in tlcache.__all__ if name != "__version__"}
+    example.globs |= {"photos": photos, "tiny_model": str(tiny_model), "folder": tmp_path / "examples"}
+    example.globs["feature_file"] = extract(photos, str(tiny_model), features=tmp_path / "made").path
+    failed, _ = doctest.DocTestRunner().run(example)
+    assert failed == 0

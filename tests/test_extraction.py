@@ -1,0 +1,282 @@
+"""The whole of `extract`: reuse, resume, quarantine, and who may write."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from fakes import tiny_network, write_image, write_photos
+from onnx import helper, numpy_helper
+
+from tlcache.errors import CacheError, DataError
+from tlcache.extraction import extract
+from tlcache.store import open_features
+
+
+def features_by_path(path: Path) -> dict[str, np.ndarray]:
+    with open_features(path) as file:
+        everything = file.split("train", "val", "test")
+    return dict(zip(everything.paths, everything.features, strict=True))
+
+
+def test_embeddings_are_those_of_the_network(photos: Path, tiny_model: Path) -> None:
+    from tlcache.images import Preprocess, prepare
+    from tlcache.runtime import Session
+
+    done = extract(photos, str(tiny_model))
+    session = Session(tiny_model.read_bytes(), "cpu")
+    for name, row in features_by_path(done.path).items():
+        pixels, _ = prepare((photos / name).read_bytes(), Preprocess(16, 16))
+        assert np.array_equal(session(pixels[None])[0], row)
+
+
+def test_the_second_call_is_up_to_date_and_does_not_touch_the_network(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = extract(photos, str(tiny_model))
+    before = first.path.read_bytes()
+    monkeypatch.setattr("tlcache.embed.Session", None)
+    second = extract(photos, str(tiny_model))
+    assert second.up_to_date
+    assert (second.embedded, second.reused) == (0, 24)
+    assert second.path.read_bytes() == before
+    assert {entry.suffix for entry in second.path.parent.iterdir()} == {".h5", ".lock"}
+
+
+def test_only_what_is_new_is_embedded(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    original = extract(photos, str(tiny_model))
+    old = features_by_path(original.path)
+    for number in range(10):
+        write_image(photos / "red" / f"new{number}.png", 900 + number, 2)
+    grown = extract(photos, str(tiny_model))
+    assert (grown.embedded, grown.reused, grown.rows) == (10, 24, 34)
+    new = features_by_path(grown.path)
+    assert all(np.array_equal(new[name], row) for name, row in old.items())
+
+    for path in list((photos / "red").iterdir()):
+        path.rename(path.with_name("renamed_" + path.name))
+    assert extract(photos, str(tiny_model)).embedded == 0
+    (photos / "red").rename(photos / "crimson")  # labels edited
+    relabelled = extract(photos, str(tiny_model))
+    assert (relabelled.embedded, relabelled.up_to_date) == (0, False)
+    with open_features(relabelled.path) as file:
+        assert file.classes == ("blue", "crimson", "green")
+    photos.rename(tmp_path / "elsewhere")
+    moved = extract(tmp_path / "elsewhere", str(tiny_model))
+    assert moved.embedded == 0
+    assert moved.path.parent.name == "elsewhere"
+    write_image(tmp_path / "elsewhere" / "blue" / "0.png", 5555, 0)  # content changed
+    assert extract(tmp_path / "elsewhere", str(tiny_model)).embedded == 1
+
+
+def test_other_settings_make_a_new_file_and_keep_the_old_one(photos: Path, tiny_model: Path) -> None:
+    plain = extract(photos, str(tiny_model))
+    cropped = extract(photos, str(tiny_model), crop_borders=True)
+    assert cropped.path != plain.path
+    assert cropped.embedded == 24
+    assert plain.path.exists()
+    faster = extract(photos, str(tiny_model), batch_size=5)
+    assert (faster.path, faster.up_to_date) == (plain.path, True)
+
+
+def test_batch_size_does_not_change_features(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    done = [extract(photos, str(tiny_model), batch_size=n, features=tmp_path / f"b{n}") for n in (1, 7, 32)]
+    first, *others = (features_by_path(each.path) for each in done)
+    for other in others:
+        assert list(other) == list(first)
+        assert all(np.array_equal(other[name], first[name]) for name in first)
+
+
+def test_equal_bytes_are_embedded_once_and_leaks_are_named(tmp_path: Path, tiny_model: Path) -> None:
+    root = tmp_path / "set"
+    for split in ("train", "val", "test"):
+        write_photos(root / split, 2)
+        for number, name in enumerate(("blue", "green", "red")):
+            for image in range(2):
+                write_image(root / split / name / f"{image}.png", hash((split, number, image)) % 10_000, number)
+    shutil.copy(root / "train" / "red" / "0.png", root / "test" / "red" / "copy.png")
+    shutil.copy(root / "train" / "red" / "1.png", root / "train" / "blue" / "wrong.png")
+    done = extract(root, str(tiny_model))
+    assert (done.rows, done.embedded) == (20, 18)
+    assert any("different splits" in line and "test/red/copy.png" in line for line in done.warnings)
+    assert any("different labels" in line and "train/blue/wrong.png" in line for line in done.warnings)
+
+
+def spoil(photos: Path) -> None:
+    good = (photos / "red" / "0.png").read_bytes()
+    (photos / "red" / "empty.png").write_bytes(b"")
+    (photos / "red" / "page.jpg").write_bytes(b"<html>404</html>")
+    (photos / "blue" / "cut.png").write_bytes(good[: len(good) // 2])
+    (photos / "blue" / "gone.png").symlink_to(photos / "nowhere")
+
+
+def test_unusable_images_are_listed_and_the_rest_goes_on(photos: Path, tiny_model: Path) -> None:
+    before = features_by_path(extract(photos, str(tiny_model)).path)
+    spoil(photos)
+    done = extract(photos, str(tiny_model), max_bad=0.2)
+    assert (done.rows, done.quarantined, done.embedded) == (24, 4, 0)
+    assert "4 of 28 images cannot be used" in done.warnings[0]
+    with open_features(done.path) as file:
+        listed = {path: (code, message) for path, _, code, message in file.quarantine()}
+    assert listed["red/empty.png"] == ("empty", "empty file")
+    assert listed["red/page.jpg"][0] == "not-an-image"
+    assert listed["blue/cut.png"][0] == "truncated"
+    assert listed["blue/gone.png"][0] == "unreadable"
+    after = features_by_path(done.path)
+    assert all(np.array_equal(after[name], row) for name, row in before.items())
+    again = extract(photos, str(tiny_model), max_bad=0.2)
+    assert again.up_to_date
+    assert again.quarantined == 4
+
+
+def test_too_many_unusable_images_stop_the_run_and_lose_nothing(photos: Path, tiny_model: Path) -> None:
+    spoil(photos)
+    with pytest.raises(DataError, match=r"of 28 images are unusable, more than --max-bad 0\.05 allows"):
+        extract(photos, str(tiny_model), batch_size=4)
+    assert extract(photos, str(tiny_model), max_bad=1).rows == 24
+
+
+def test_a_class_without_a_usable_image_stops_the_run(photos: Path, tiny_model: Path) -> None:
+    for path in (photos / "red").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="No usable image is left in class red"):
+        extract(photos, str(tiny_model), max_bad=1)
+
+
+def test_embeddings_that_are_not_finite_are_never_kept(photos: Path, tmp_path: Path) -> None:
+    model = tiny_network()
+    kernel = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    kernel[0] = 3e38
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, "kernel"))
+    path = tmp_path / "infinite.onnx"
+    onnx.save(model, path)
+    with pytest.raises(DataError, match="not finite"):
+        extract(photos, str(path))
+
+
+def test_a_class_too_small_for_a_split_is_named_before_the_network_runs(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlcache.embed.Session", None)
+    write_image(photos / "owl" / "1.png", 1, 1)
+    with pytest.raises(DataError, match="too few in: owl"):
+        extract(photos, str(tiny_model))
+
+
+def test_two_datasets_of_one_name_are_kept_apart(tmp_path: Path, tiny_model: Path) -> None:
+    first, second = write_photos(tmp_path / "a" / "photos"), write_photos(tmp_path / "b" / "photos", 9)
+    extract(first, str(tiny_model))
+    with pytest.raises(DataError, match=r"holds features of the dataset in .*a/photos.*--name"):
+        extract(second, str(tiny_model))
+    assert extract(second, str(tiny_model), name="others").path.parent.name == "others"
+
+
+def test_a_folder_that_cannot_be_written_is_named(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CacheError, match=r"Cannot write to .*file/photos.*--features"):
+        extract(photos, str(tiny_model), features=tmp_path / "file")
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "tlcache", "extract", *map(str, arguments)]
+
+
+@pytest.fixture
+def slow_set(tmp_path: Path) -> tuple[Path, Path]:
+    """Enough images, and a network slow enough, that a run lasts some seconds."""
+    photos = write_photos(tmp_path / "many", 400)
+    model = tiny_network()
+    *body, last = model.graph.node
+    matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(700, 700)))[0].astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(matrix, "q"))
+    work = [
+        helper.make_node("ReduceMean", ["pooled"], ["level"], keepdims=0),
+        helper.make_node("Mul", ["q", "level"], ["w0"]),
+        *(helper.make_node("MatMul", [f"w{i}", "q"], [f"w{i + 1}"]) for i in range(24)),
+        helper.make_node("ReduceMean", ["w24"], ["w"], keepdims=0),
+        helper.make_node("Sub", ["w", "w"], ["nothing"]),
+        helper.make_node("Add", ["pooled", "nothing"], ["slowly"]),
+    ]
+    last.input[0] = "slowly"
+    nodes = [*body, *work, last]
+    model.graph.ClearField("node")
+    model.graph.node.extend(nodes)
+    path = tmp_path / "slow.onnx"
+    onnx.save(model, path)
+    return photos, path
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_finished_bit_for_bit(slow_set: tuple[Path, Path], tmp_path: Path) -> None:
+    photos, model = slow_set
+    expected = features_by_path(extract(photos, str(model), features=tmp_path / "reference", batch_size=8).path)
+    chance, kills, report = random.Random(0), 0, tmp_path / "report.json"
+    for _ in range(5):
+        process = subprocess.Popen(command("-m", model, "-d", photos, "--batch-size", "8"), stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.5, 2.5))
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert kills >= 3
+    subprocess.run(command("-m", model, "-d", photos, "--json", report), check=True)
+    (file,) = json.loads(report.read_text())["files"]
+    found = features_by_path(Path(file["path"]))
+    assert list(found) == list(expected)
+    assert all(np.array_equal(found[name], row) for name, row in expected.items())
+    assert extract(photos, str(model)).up_to_date
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_how_far_it_came_and_continues(slow_set: tuple[Path, Path], number: int) -> None:
+    photos, model = slow_set
+    process = subprocess.Popen(
+        command("-m", model, "-d", photos, "--batch-size", "8"), stderr=subprocess.PIPE, text=True
+    )
+    workspace = Path(os.environ["TLCACHE_FEATURES"]) / "many"
+    while not list(workspace.glob(".*/*.npz")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "of 1,200 images; run the same command to continue" in " ".join(message.split())
+    rest = extract(photos, str(model))
+    assert 0 < rest.reused < 1200
+    assert rest.rows == 1200
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_file(slow_set: tuple[Path, Path], tmp_path: Path) -> None:
+    photos, model = slow_set
+    both = [
+        subprocess.Popen(
+            command("-m", model, "-d", photos, "--json", tmp_path / f"{number}.json"), stderr=subprocess.PIPE, text=True
+        )
+        for number in range(2)
+    ]
+    messages = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("Waiting for process" in message for message in messages) == 1
+    embedded = [json.loads((tmp_path / f"{number}.json").read_text())["files"][0]["embedded"] for number in range(2)]
+    assert sorted(embedded) == [0, 1200]
+
+
+def test_memory_of_what_rows_cost_survives_resuming(photos: Path, tiny_model: Path) -> None:
+    first = extract(photos, str(tiny_model))
+    with open_features(first.path) as file:
+        once = file.seconds()
+    write_image(photos / "red" / "more.png", 77, 2)
+    extract(photos, str(tiny_model))
+    with open_features(first.path) as file:
+        twice = file.seconds()
+    assert (once > 0).all()
+    assert (twice > once).all()

@@ -1,0 +1,184 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlcache.errors import ModelError
+from tlcache.images import BadImageError, Preprocess, cut_borders, decode, prepare
+
+RANDOM = np.random.default_rng(0)
+WAVES = np.stack(
+    [np.add.outer(np.sin(np.arange(90) / (7 + c)), np.cos(np.arange(120) / (5 + c))) * 60 + 128 for c in range(3)], 2
+).astype(np.uint8)
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def colour_of(data: bytes) -> list[int]:
+    pixels, _ = decode(data)
+    return pixels[0, 0].tolist()
+
+
+@pytest.mark.parametrize("kind", ["BMP", "PNG", "PPM", "TIFF", "GIF", "WEBP", "JPEG"])
+def test_every_format_is_read(kind: str) -> None:
+    image = Image.fromarray(np.full((8, 8, 3), (200, 100, 50), np.uint8))
+    assert np.abs(np.array(colour_of(encode(image, kind))) - (200, 100, 50)).max() <= 8
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(90, 120), (120, 90), (64, 64), (40, 50)])
+def test_pixels_are_those_of_torchvisions_presets(interpolation: str, size: tuple[int, int]) -> None:
+    import torch
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
+    pixels = np.ascontiguousarray(WAVES[: size[0], : size[1]])
+    found, stored = prepare(encode(Image.fromarray(pixels), "PNG"), Preprocess(64, 48, interpolation))
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    resized = functional.resize(tensor, [64], InterpolationMode(interpolation), antialias=True)
+    expected = functional.center_crop(resized, [48]).numpy()
+    assert found.dtype == np.uint8
+    assert stored == (pixels.shape[1], pixels.shape[0])
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_eight_orientations_give_the_same_pixels(orientation: int) -> None:
+    upright = Image.fromarray(WAVES)
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright if undo is None else upright.transpose(undo)
+    assert np.array_equal(decode(encode(stored, "PNG", exif=exif))[0], WAVES)
+
+
+def test_transparency_is_composed_on_white() -> None:
+    clear = Image.fromarray(np.full((4, 4, 4), (10, 20, 30, 0), np.uint8))
+    half = Image.fromarray(np.full((4, 4, 4), (0, 0, 0, 128), np.uint8))
+    assert colour_of(encode(clear, "PNG")) == [255, 255, 255]
+    assert colour_of(encode(half, "PNG")) == [127, 127, 127]
+    assert colour_of(encode(clear.convert("LA"), "PNG")) == [255, 255, 255]
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 9, 8, 7])
+    assert colour_of(encode(palette, "PNG", transparency=1)) == [255, 255, 255]
+    assert colour_of(encode(palette, "PNG")) == [9, 8, 7]
+
+
+@pytest.mark.parametrize(
+    ("top", "value", "expected"), [(65535, 32768, 128), (4095, 2048, 128), (1023, 512, 128), (255, 128, 128)]
+)
+def test_deep_grey_is_scaled_by_the_bits_it_uses(top: int, value: int, expected: int) -> None:
+    deep = np.full((4, 4), top, np.uint16)
+    deep[0, 0] = value
+    assert colour_of(encode(Image.fromarray(deep), "PNG")) == [expected] * 3
+
+
+def test_other_modes() -> None:
+    unit = np.full((4, 4), 1.0, np.float32)
+    unit[0, 0] = 0.5
+    assert colour_of(encode(Image.fromarray(unit), "TIFF")) == [128, 128, 128]
+    assert colour_of(encode(Image.new("1", (4, 4), 1), "PNG")) == [255, 255, 255]
+    assert colour_of(encode(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "TIFF")) == [255, 0, 0]
+    unit[1, 1] = np.nan
+    with pytest.raises(BadImageError, match="not finite"):
+        decode(encode(Image.fromarray(unit), "TIFF"))
+
+
+def bomb() -> bytes:
+    """A PNG of 30,000 x 30,000 black pixels in a few bytes of header."""
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return start + struct.pack(">I", 1000) + b"IDAT" + bytes(10)
+
+
+JPEG = encode(Image.fromarray(WAVES), "JPEG")
+PNG = encode(Image.fromarray(WAVES), "PNG")
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "words"),
+    [
+        (b"", "empty", "empty file"),
+        (b"<html><body>not found", "not-an-image", "starts with '<html>"),
+        (RANDOM.bytes(500), "not-an-image", "not an image"),
+        (JPEG[: len(JPEG) // 2], "truncated", "truncated"),
+        (PNG[: len(PNG) // 2], "truncated", "truncated"),
+        (PNG[:60] + b"\0" * 40 + PNG[100:], "damaged", "damaged PNG"),
+        (bomb(), "too-large", "pixels"),
+        (PNG[:30], "damaged", "damaged header"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "unsupported", "HEIC is not supported"),
+        (b"8BPS\0\x01" + bytes(20), "unsupported", "Photoshop"),
+        (b"%PDF-1.4", "unsupported", "PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "unsupported", "PostScript"),
+    ],
+)
+def test_bad_images_say_what_they_are(data: bytes, code: str, words: str) -> None:
+    with pytest.raises(BadImageError, match=words) as caught:
+        prepare(data, Preprocess())
+    assert caught.value.code == code
+
+
+def test_harmless_damage_is_accepted() -> None:
+    assert np.array_equal(decode(PNG + b"garbage after the end")[0], WAVES)
+    broken_exif = encode(Image.fromarray(WAVES), "JPEG", exif=b"Exif\0\0MM\0*garbage")
+    assert decode(broken_exif)[0].shape == WAVES.shape
+
+
+def test_first_frame_of_an_animation() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    assert colour_of(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])) == [255, 0, 0]
+
+
+def test_dark_borders_are_cut() -> None:
+    scan = np.zeros((150, 160, 3), np.uint8)
+    scan[10:40, 5:25] = 200
+    scan[2, 3] = 255  # one bright pixel is no content
+    assert cut_borders(scan).shape == (30, 20, 3)
+    assert cut_borders(np.zeros((5, 6, 3), np.uint8)).shape == (5, 6, 3)
+    inside, _ = prepare(encode(Image.fromarray(scan), "PNG"), Preprocess(16, 16, crop_borders=True))
+    assert inside.min() > 190
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 1), (1, 20_000), (3, 4000)])
+def test_extreme_shapes(size: tuple[int, int]) -> None:
+    pixels, stored = prepare(encode(Image.new("RGB", size, (7, 8, 9)), "PNG"), Preprocess())
+    assert pixels.shape == (3, 224, 224)
+    assert stored == size
+    assert pixels[:, 0, 0].tolist() == [7, 8, 9]
+
+
+def test_large_jpegs_are_decoded_small_and_look_the_same() -> None:
+    large = Image.fromarray(WAVES).resize((1600, 1200), Image.Resampling.BICUBIC)
+    data = encode(large, "JPEG", quality=95)
+    reduced, size = decode(data, 2 * 64)
+    assert size == (1600, 1200)
+    assert 2 * 64 <= min(reduced.shape[:2]) < 1200
+    fast, _ = prepare(data, Preprocess(64, 48))
+    slow, _ = prepare(encode(Image.open(io.BytesIO(data)), "PNG"), Preprocess(64, 48))
+    assert np.abs(fast.astype(int) - slow).mean() < 1.5
+
+
+def test_preprocess_survives_json_and_refuses_nonsense() -> None:
+    original = Preprocess(300, 280, "bicubic", crop_borders=True)
+    assert Preprocess.from_json(original.as_json()) == original
+    with pytest.raises(ModelError, match="crop=300, resize=200"):
+        Preprocess(200, 300)
+    with pytest.raises(ModelError, match="Unknown interpolation"):
+        Preprocess(interpolation="nearest")
