@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tlcache.datasets import Dataset
 from tlcache.errors import DataError, ModelError, first_line
-from tlcache.images import BadImageError, prepare
+from tlcache.images import BadImageError, OneTorchThread, prepare
 from tlcache.machine import available_cpus
 from tlcache.models import Model
 from tlcache.parts import Part, write_part
@@ -120,6 +120,7 @@ def embed(job: Job) -> Harvest:
             raise KeyboardInterrupt(f"stopped at {run.done:,} of {total:,} images") from None
         finally:
             run.stop.set()
+            run.torch.stop()
     return run.harvest
 
 
@@ -141,6 +142,7 @@ class _Pass:
         self._lock, self._session_lock = threading.Lock(), threading.Lock()
         self._claimed: set[str] = set()
         self._session: Session | None = None
+        self.torch = OneTorchThread()
         self._batches = iter(range(0, len(job.dataset), job.batch_size))
 
     def work(self, advance: Advance) -> None:
@@ -189,6 +191,7 @@ class _Pass:
             self._reject(self.job.known_bad[sha256], sha256)
         if sha256 in self.job.known or sha256 in self.job.known_bad or not self._claim(sha256):
             return None
+        self.torch.start()
         try:
             return _Image(sha256, *prepare(data, self.job.model.preprocess))
         except BadImageError as error:

@@ -23,6 +23,7 @@ from tlcache.keys import canonical_json, slug
 from tlcache.machine import hardware, peak_rss_bytes, versions
 from tlcache.models import Model, load_model
 from tlcache.progress import say
+from tlcache.runtime import find_device
 from tlcache.splits import check_splits
 from tlcache.store import STAGES, FeatureFile, Plan, publish
 from tlcache.table import Table, assemble
@@ -133,6 +134,8 @@ def extract(
     """
     started = time.perf_counter()
     dataset = load_dataset(data, name)
+    if device != "auto":
+        find_device(device)
     check_splits(dataset.labels, dataset.splits, dataset.classes)
     network = load_model(
         model,

@@ -98,7 +98,7 @@ def find_features(paths: Iterable[str | Path] | None = None, features: str | Pat
         There is none.
     """
     places = [Path(path) for path in paths] if paths else [features_folder(features)]
-    found = [file for place in places for file in (sorted(place.rglob("*.h5")) if place.is_dir() else [place])]
+    found = [file for place in places for file in ([place] if place.suffix == ".h5" else sorted(place.rglob("*.h5")))]
     if not found:
         raise CacheError(f"No feature files in '{', '.join(map(str, places))}'. Make some with: tlcache extract")
     return found

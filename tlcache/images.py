@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -30,7 +31,17 @@ from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedI
 
 from tlcache.errors import ModelError
 
-__all__ = ["FORMATS", "MAX_PIXELS", "RULES_VERSION", "BadImageError", "Preprocess", "cut_borders", "decode", "prepare"]
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "RULES_VERSION",
+    "BadImageError",
+    "OneTorchThread",
+    "Preprocess",
+    "cut_borders",
+    "decode",
+    "prepare",
+]
 
 RULES_VERSION = 1
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -102,6 +113,33 @@ class Preprocess:
         }
         known.pop("rules", None)
         return cls(**known)
+
+
+class OneTorchThread:
+    """Keeps torch to one thread from the first `start` to `stop`; resizing one image is no work for two.
+
+    Torch is imported by `start`, so that a run with nothing to decode does not pay for it.
+    """
+
+    def __init__(self) -> None:
+        self._before: int | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Limit torch, if that is not done yet; any thread may call."""
+        with self._lock:
+            if self._before is None:
+                import torch
+
+                self._before = torch.get_num_threads()
+                torch.set_num_threads(1)
+
+    def stop(self) -> None:
+        """Give torch its threads back."""
+        if self._before is not None:
+            import torch
+
+            torch.set_num_threads(self._before)
 
 
 class BadImageError(Exception):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line
 
-__all__ = ["DEVICES", "Session"]
+__all__ = ["DEVICES", "Session", "find_device"]
 
 DEVICES = ("auto", "cpu", "cuda")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -42,12 +42,7 @@ class Session:
     """
 
     def __init__(self, model: bytes, device: str = "auto") -> None:
-        if device not in DEVICES:
-            raise UnknownNameError(closest("device", device, DEVICES))
-        wanted = device
-        if device == "auto":
-            wanted = "cuda" if _has_gpu() else "cpu"
-        self._session = _open(model, wanted)
+        self._session = _open(model, find_device(device))
         self.provider = self._session.get_providers()[0]
         if device == "cuda" and self.provider != _PROVIDERS["cuda"]:
             raise DeviceError(
@@ -80,6 +75,26 @@ class Session:
         return np.concatenate(rows)
 
 
+def find_device(device: str) -> str:
+    """Return `cpu` or `cuda` for `auto`, `cpu` or `cuda`.
+
+    Raises
+    ------
+    UnknownNameError, DeviceError
+        No such device; CUDA was asked for and there is none.
+    """
+    if device not in DEVICES:
+        raise UnknownNameError(closest("device", device, DEVICES))
+    if device == "auto":
+        return "cuda" if _has_gpu() else "cpu"
+    if device == "cuda" and not _has_gpu():
+        raise DeviceError(
+            "CUDA was asked for, but there is no CUDA device here, or ONNX Runtime is built without CUDA "
+            f"(providers: {', '.join(onnxruntime.get_available_providers())}). Pass --device cpu or auto."
+        )
+    return device
+
+
 def _has_gpu() -> bool:
     """Return whether a CUDA device and a runtime built for it are both there; ONNX Runtime lists CUDA without one."""
     if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
@@ -96,8 +111,6 @@ def _open(model: bytes, device: str) -> onnxruntime.InferenceSession:
     if device == "cpu":
         options.intra_op_num_threads = 1
     else:
-        if not _has_gpu():
-            raise DeviceError("CUDA was asked for, but no CUDA device is usable here. Pass --device cpu.")
         onnxruntime.preload_dlls()
         providers.insert(0, _PROVIDERS["cuda"])
     try:

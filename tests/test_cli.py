@@ -1,0 +1,144 @@
+"""The command line as users meet it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tlcache.backbones import BACKBONES
+from tlcache.cli import app
+from tlcache.datasets import FORMS
+from tlcache.heads import HEADS
+
+COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
+FIGURES = {"n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "ece"}
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tlcache", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def invoke(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    text = invoke(command, "--help")
+    assert f"Example: tlcache {command}" in " ".join(text.replace("│", " ").split())
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from tlcache.cli import app; import tlcache; print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for heavy in ("torch", "onnx", "onnxruntime", "sklearn", "lightgbm", "h5py", "numpy", "PIL"):
+        assert f"'{heavy}'" not in loaded
+
+
+def test_tables_name_everything() -> None:
+    models, heads, datasets = invoke("models"), invoke("heads"), invoke("datasets")
+    assert all(name in models for name in BACKBONES)
+    assert "74.0 / 75.3 %" in models
+    assert all(name in heads for name in HEADS)
+    assert all(form.example in datasets for form in FORMS)
+
+
+def test_extract_and_fit_heads(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    report = tmp_path / "extract.json"
+    first = invoke("extract", "-m", tiny_model, "--data", photos, "--json", report)
+    assert "written" in first
+    (file,) = json.loads(report.read_text())["files"]
+    promised = "path dataset backbone rows embedded reused quarantined seconds images_per_s peak_rss_bytes"
+    assert set(promised.split()) <= set(file)
+    assert set(file["seconds"]) == {"decode_s", "infer_s", "write_s", "wall_s"}
+    assert "up to date" in invoke("extract", "-m", tiny_model, "--data", photos)
+
+    report = tmp_path / "fit.json"
+    table = invoke("fit-heads", "--heads", "ridge, knn", "--json", report)
+    runs = json.loads(report.read_text())["runs"]
+    assert [one["head"] for one in runs] == ["ridge", "knn"]
+    for one in runs:
+        assert set(one) == {"dataset", "backbone", "strategy", "head", "chosen", "fit_s", "record", "test"}
+        assert set(one["test"]) == FIGURES
+        assert Path(one["record"]).is_file()
+    assert "photos: 6 test images, 3 classes" in table
+    best = max(runs, key=lambda one: (one["test"]["accuracy"], -one["test"]["log_loss"]))
+    marked = [line for line in table.splitlines() if line.startswith("*")]
+    assert best["head"] in marked[0]
+    assert f"{best['test']['accuracy']:.3f}" in marked[0]
+
+
+def test_tables_fit_80_columns(photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    invoke("extract", "-m", tiny_model, "--data", photos)
+    table = invoke("fit-heads", "--heads", "ridge,lightgbm")
+    rows = [line for line in table.splitlines() if "lightgbm" in line]
+    assert len(rows) == 1
+    assert len(rows[0].rstrip()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["extract", "-m", "resnet51"], 1, "Did you mean 'resnet50'?"),
+        (["extract", "-m", "resnet50", "-d", "nowhere"], 1, "No folder or manifest at 'nowhere'"),
+        (["extract", "-m", "resnet18"], 1, "needs its imagenet weights. Put the file at"),
+        (["extract", "-m", "squeezenet1_1", "-w", "random", "--device", "cuda"], 1, "CUDA was asked for"),
+        (["extract", "-m", "gone.onnx"], 1, "Cannot read the model 'gone.onnx'"),
+        (["extract"], 2, "Missing option '--model'"),
+        (["extract", "-m", "a.onnx", "--mean", "1,2"], 2, "three numbers like 0.485,0.456,0.406"),
+        (["fit-heads"], 1, "No feature files in"),
+        (["fit-heads", "--heads", "forest"], 1, "Unknown head 'forest'"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_mistakes_get_a_sentence_and_no_traceback(arguments: list[str], status: int, words: str) -> None:
+    import torch
+
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    result = run(*arguments)
+    assert result.returncode == status
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_one_class_is_an_error(tmp_path: Path, tiny_model: Path) -> None:
+    from fakes import write_image
+
+    write_image(tmp_path / "set" / "only" / "1.png", 0, 0)
+    result = run("extract", "-m", tiny_model, "-d", tmp_path / "set")
+    assert result.returncode == 1
+    assert "has one class, 'only'" in " ".join(result.stderr.split())
+
+
+def test_export_writes_a_file_that_is_a_backbone(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "network.onnx"
+    invoke("export", "-m", "squeezenet1_1", "-w", "random", "-o", out)
+    assert "written" in invoke("extract", "-m", out, "-d", photos)
+
+
+def test_version() -> None:
+    assert invoke("--version").startswith("tlcache 0.")
+    with pytest.raises((SystemExit, typer.Exit)):
+        app(["--version"])
+
+
+@pytest.mark.slow
+def test_demo_falls_back_to_random_weights_and_says_so_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlcache.demo.MODELS", ("squeezenet1_1",))
+    monkeypatch.setattr("tlcache.fit.HEADS", {name: HEADS[name] for name in ("ridge", "knn")})
+    text = invoke("demo")
+    assert text.count("RANDOM WEIGHTS") == 2
+    before, table, after = text.index("RANDOM"), text.index("digits: 359 test images"), text.rindex("RANDOM")
+    assert before < table < after

@@ -1,0 +1,121 @@
+"""From feature files to run records."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from fakes import write_image, write_photos
+
+from tlcache.errors import CacheError, DataError, HeadError, UnknownNameError
+from tlcache.extraction import extract
+from tlcache.fit import fit_heads
+from tlcache.heads import HEADS, load_head
+from tlcache.metrics import evaluate
+from tlcache.runs import read_runs, runs_folder
+from tlcache.store import open_features
+
+
+@pytest.fixture
+def made(photos: Path, tiny_model: Path) -> Path:
+    return extract(photos, str(tiny_model)).path
+
+
+def test_every_head_leaves_a_record_that_explains_itself(made: Path) -> None:
+    runs = fit_heads()
+    assert [run.fields["head"] for run in runs] == list(HEADS)
+    with open_features(made) as file:
+        test, key = file.split("test"), file.attrs["key"]
+    for run in runs:
+        record = json.loads(run.path.read_text())
+        assert record["format"] == "tlcache-run"
+        assert record["record"] == str(run.path)
+        assert (record["dataset"], record["backbone"], record["strategy"]) == ("photos", "tiny", "frozen")
+        assert record["rows"] == {"train": 12, "val": 6, "test": 6}
+        assert len(record["candidates"]) == len(HEADS[record["head"]].settings())
+        assert set(HEADS[record["head"]].search) <= set(record["chosen"])
+        assert {"versions", "hardware", "created", "weights", "key", "dataset_digest", "arguments"} <= set(record)
+        assert record["fit_s"] == pytest.approx(record["search_s"] + record["refit_s"])
+        assert 0 <= record["test"]["accuracy_low"] <= record["test"]["accuracy"] <= record["test"]["accuracy_high"] <= 1
+        stored = run.predictions()
+        assert [row.decode() for row in stored["row"]] == list(test.paths)
+        assert np.array_equal(stored["label"], test.labels)
+        assert record["test"] == pytest.approx(evaluate(stored["label"], stored["probabilities"]))
+        head = load_head(run.head_path)
+        assert np.array_equal(head.predict_proba(test.features, key), stored["probabilities"])
+    assert {run.fields["head"] for run in runs if run.fields["history"]} == {"linear", "dense"}
+    colours = {run.fields["head"]: run.fields["test"]["accuracy"] for run in runs}
+    assert max(colours.values()) > 0.8  # a brighter channel is easy
+
+
+def test_the_same_run_again_replaces_its_record_and_another_seed_does_not(made: Path) -> None:
+    first = fit_heads([made], ["ridge"])
+    again = fit_heads([made], ["ridge"])
+    other = fit_heads([made], ["ridge"], seed=1)
+    assert first[0].path == again[0].path != other[0].path
+    assert first[0].fields["test"] == again[0].fields["test"]
+    assert [run.path for run in read_runs(runs_folder())] == sorted([first[0].path, other[0].path])
+
+
+def test_the_test_split_has_no_say_in_what_is_chosen(tmp_path: Path, tiny_model: Path) -> None:
+    """Other test images, same train and val: the same settings and the same fitted head."""
+    heads = []
+    for number in range(2):
+        root = tmp_path / f"set{number}"
+        for split, seed in (("train", 0), ("val", 50), ("test", 1000 * (number + 1))):
+            for colour, name in enumerate(("blue", "green", "red")):
+                for image in range(6):
+                    write_image(root / split / name / f"{image}.png", seed + 7 * image + colour, colour)
+        runs = fit_heads([extract(root, str(tiny_model)).path], ["logreg", "knn", "linear"])
+        heads.append([(run.fields["candidates"], run.fields["chosen"], load_head(run.head_path)) for run in runs])
+    features = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
+    for (tried, chosen, head), (tried_too, chosen_too, head_too) in zip(*heads, strict=True):
+        assert tried == tried_too
+        assert chosen == chosen_too
+        assert np.array_equal(head.predict_proba(features), head_too.predict_proba(features))
+
+
+def test_classes_that_only_the_test_split_has(tmp_path: Path, tiny_model: Path) -> None:
+    root = tmp_path / "set"
+    for split in ("train", "val", "test"):
+        write_photos(root / split, 4)
+    for split in ("train", "val"):
+        shutil.rmtree(root / split / "red")
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        write_image(path, number, ("blue", "green", "red").index(path.parent.name))
+    for run in fit_heads([extract(root, str(tiny_model)).path]):
+        probabilities = run.predictions()["probabilities"]
+        assert probabilities.shape == (12, 3)
+        assert (probabilities[:, 2] == 0).all()
+        assert np.isfinite(run.fields["test"]["log_loss"])
+
+
+def test_what_cannot_be_fitted_says_why(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match=r"No feature files in .*empty.*tlcache extract"):
+        fit_heads([_folder(tmp_path / "empty")])
+    with pytest.raises(UnknownNameError, match="Unknown head 'forest'"):
+        fit_heads([made], ["forest"])
+    broken = tmp_path / "broken.h5"
+    shutil.copy(made, broken)
+    with h5py.File(broken, "r+") as file:
+        file["features"][0, 0] = np.nan
+    with pytest.raises(HeadError, match="not finite"):
+        fit_heads([broken], ["ridge"])
+    shutil.copy(made, broken)
+    with h5py.File(broken, "r+") as file:
+        file["rows/split"][:] = 0
+    with pytest.raises(DataError, match="has no val images"):
+        fit_heads([broken], ["ridge"])
+    record = runs_folder() / "photos" / "bad.json"
+    record.parent.mkdir(parents=True)
+    for text in ("{", "{}"):
+        record.write_text(text)
+        with pytest.raises(CacheError, match=r"bad\.json' is not a run record"):
+            read_runs(runs_folder())
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path

@@ -1,0 +1,293 @@
+"""Heads: right answers, defined behaviour on odd input, and files that bring back the same head bit for bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.neighbors import KNeighborsClassifier
+
+from tlcache.errors import HeadError, UnknownNameError
+from tlcache.fit import fit_temperature
+from tlcache.heads import HEADS, HeadRow, find_head, load_head
+from tlcache.heads.base import Head, softmax
+from tlcache.heads.fitted import FittedHead, Scaler
+from tlcache.heads.kernel import Svm
+from tlcache.heads.linear import LogReg, Ridge
+from tlcache.heads.neighbours import Knn
+from tlcache.heads.neural import OPTIMIZERS, Dense, Linear
+from tlcache.heads.solver import Basis, squared_hinge
+from tlcache.metrics import log_loss
+
+Data = tuple[np.ndarray, np.ndarray]
+
+
+def blobs(n: int, dim: int, classes: int, seed: int = 0, spread: float = 1.0) -> Data:
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(0, 1, (classes, dim))
+    labels = np.arange(n) % classes
+    return (centres[labels] + random.normal(0, spread, (n, dim))).astype(np.float32), labels
+
+
+def quick(row: HeadRow) -> Head:
+    """Return a head of the row with its first setting."""
+    return row.type()(**row.settings()[0])
+
+
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_every_head_learns_what_is_easy(row: HeadRow, classes: int) -> None:
+    X, y = blobs(200, 16, classes)
+    X_test, y_test = blobs(100, 16, classes, seed=1)
+    heads = list(row.type().fit_each(row.settings(), X, y, X_test, y_test))
+    assert len(heads) == len(row.settings())
+    assert max((head.predict(X_test) == y_test).mean() for head in heads) > 0.9
+    for head in heads:
+        probabilities = head.predict_proba(X_test)
+        assert probabilities.dtype == np.float32
+        assert probabilities.shape == (100, classes)
+        assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+        assert head.decision_function(X_test).dtype == np.float32
+
+
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+def test_fitting_is_deterministic_and_settings_fitted_together_are_those_fitted_alone(row: HeadRow) -> None:
+    X, y = blobs(90, 8, 3)
+    together = {
+        str(sorted(head.get_params().items())): head for head in row.type().fit_each(row.settings(), X, y, X, y)
+    }
+    for key, head in together.items():
+        alone = row.type()(**head.get_params()).fit(X, y, X, y)
+        assert key == str(sorted(alone.get_params().items()))
+        assert np.allclose(alone.predict_proba(X), head.predict_proba(X), atol=2e-2)
+        twice = row.type()(**head.get_params()).fit(X, y, X, y)
+        assert np.array_equal(twice.decision_function(X), alone.decision_function(X))
+
+
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+def test_labels_are_whatever_they_were(row: HeadRow) -> None:
+    X, y = blobs(60, 8, 3)
+    names = np.array(["cat", "dog", "owl"])[y]
+    head = quick(row).fit(X, names)
+    assert list(head.classes_) == ["cat", "dog", "owl"]
+    assert set(head.predict(X)) <= {"cat", "dog", "owl"}
+
+
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize(
+    ("n", "dim", "classes"), [(12, 40, 3), (4, 6, 4), (30, 1, 2)], ids=["more features than rows", "one each", "narrow"]
+)
+def test_odd_shapes(row: HeadRow, n: int, dim: int, classes: int) -> None:
+    X, y = blobs(n, dim, classes)
+    assert np.isfinite(quick(row).fit(X, y).decision_function(X)).all()
+
+
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+def test_bad_features_are_refused(row: HeadRow) -> None:
+    X, y = blobs(30, 8, 3)
+    for value in (np.nan, np.inf):
+        bad = X.copy()
+        bad[3, 3] = value
+        with pytest.raises(ValueError, match=r"NaN|infinity"):
+            quick(row).fit(bad, y)
+    with pytest.raises(ValueError, match="2 classes or more; found 1 class"):
+        quick(row).fit(X, np.zeros(30, int))
+    head = quick(row).fit(X, y)
+    with pytest.raises(ValueError, match="8 features"):
+        head.predict(X[:, :5])
+
+
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+def test_constant_features_do_no_harm(row: HeadRow) -> None:
+    X, y = blobs(60, 8, 3)
+    padded = np.hstack([X, np.full((60, 3), 7, np.float32)])
+    scaled = Scaler.of(padded)(padded)
+    assert (scaled[:, 8:] == 0).all()
+    assert np.isfinite(quick(row).fit(scaled, y).decision_function(scaled)).all()
+
+
+@pytest.mark.parametrize("shape", [(300, 20, 3), (40, 100, 4)])
+@pytest.mark.parametrize("C", [1e-3, 1e-1, 10.0])
+def test_logreg_reaches_scikit_learns_optimum(shape: tuple[int, int, int], C: float) -> None:
+    X, y = blobs(*shape, spread=3)
+    head = LogReg(C=C).fit(X, y)
+    other = LogisticRegression(C=C, max_iter=10_000, tol=1e-8).fit(X.astype(np.float64), y)
+
+    def objective(coef: np.ndarray, intercept: np.ndarray) -> float:
+        logits = X.astype(np.float64) @ coef + intercept
+        top = logits.max(axis=1)
+        losses = top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - logits[np.arange(len(y)), y]
+        return float(C * losses.sum() + 0.5 * (coef**2).sum())
+
+    ours = objective(head.coef_.astype(np.float64), head.intercept_.astype(np.float64))
+    theirs = objective(other.coef_.T, other.intercept_)
+    assert ours <= theirs * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("shape", [(300, 20, 3), (40, 100, 4)])
+@pytest.mark.parametrize("alpha", [1.0, 100.0])
+def test_ridge_is_scikit_learns(shape: tuple[int, int, int], alpha: float) -> None:
+    X, y = blobs(*shape, spread=3)
+    other = RidgeClassifier(alpha=alpha).fit(X.astype(np.float64), y)
+    found = Ridge(alpha=alpha).fit(X, y).decision_function(X)
+    assert np.allclose(found, other.decision_function(X), atol=2e-3)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_knn_finds_the_neighbours_that_scikit_learn_finds(k: int) -> None:
+    X, y = blobs(200, 10, 3, spread=2)
+    X_test, _ = blobs(50, 10, 3, seed=1, spread=2)
+    other = KNeighborsClassifier(k, metric="cosine").fit(X, y)
+    found = Knn(k=k, temperature=1e6).fit(X, y)  # so warm that all neighbours weigh the same
+    assert np.allclose(found.predict_proba(X_test), other.predict_proba(X_test), atol=5e-3)
+
+
+def test_the_svm_is_exact_up_to_its_landmarks() -> None:
+    """With every row a landmark, products of features are the Gaussian kernel itself."""
+    X, y = blobs(80, 5, 2, spread=2)
+    head = Svm(gamma=1.0).fit(X, y)
+    features = head._features(X)
+    distances = ((X[:, None] - X[None]) ** 2).sum(axis=2)
+    assert np.allclose(features @ features.T, np.exp(-head.width_ * distances), atol=1e-3)
+    few = Svm(landmarks=20).fit(X, y)
+    assert few.points_.shape == (20, 5)
+    assert (few.predict(X) == y).mean() > 0.8
+
+
+def test_gradients_are_those_of_the_losses() -> None:
+    from scipy.optimize import check_grad
+
+    from tlcache.heads.solver import softmax_loss
+
+    y = np.array([0, 2, 1, 1])
+    start = np.random.default_rng(0).normal(size=12)
+    for loss in (softmax_loss, squared_hinge):
+
+        def value(flat: np.ndarray, loss: object = loss) -> float:
+            return loss(flat.reshape(4, 3).copy(), y)[0]  # type: ignore[operator]
+
+        def slope(flat: np.ndarray, loss: object = loss) -> np.ndarray:
+            return loss(flat.reshape(4, 3).copy(), y)[1].ravel()  # type: ignore[operator]
+
+        assert check_grad(value, slope, start) < 1e-5
+
+
+def test_the_basis_keeps_all_that_matters() -> None:
+    for n, dim in ((50, 10), (10, 50)):
+        X, _ = blobs(n, dim, 2)
+        basis = Basis.of(X)
+        assert basis.Z.shape[1] == min(dim, n - 1)
+        assert np.allclose(basis.Z @ basis.vectors.T + basis.middle, X, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_optimizers(optimizer: str) -> None:
+    X, y = blobs(200, 16, 3)
+    rate = 0.1 if optimizer == "sgd" else 0.01
+    head = Dense(hidden=16, optimizer=optimizer, learning_rate=rate, epochs=20, dropout=0.1).fit(X, y)
+    assert (head.predict(X) == y).mean() > 0.9
+
+
+def test_dense_is_the_studys_head_and_stops_early() -> None:
+    head = Dense()
+    assert (head.hidden, head.depth, head.dropout) == (512, 2, 0.6)
+    X, y = blobs(200, 16, 3)
+    X_val, y_val = blobs(60, 16, 3, seed=1)
+    head = Dense(hidden=16, patience=3, epochs=200).fit(X, y, X_val, y_val)
+    assert head.shapes_.tolist() == [[16, 16], [16, 16], [3, 16]]
+    assert len(head.history_) == head.best_epoch_ + 3
+    assert set(head.history_[0]) == {"epoch", "train_loss", "val_loss", "val_accuracy"}
+    assert head.chosen()["epochs"] == head.best_epoch_
+    with pytest.raises(UnknownNameError, match="Unknown optimizer 'sdg'. Did you mean 'sgd'"):
+        Dense(optimizer="sdg").fit(X, y)
+
+
+def test_a_loss_that_is_not_finite_stops_training() -> None:
+    X, y = blobs(60, 8, 3)
+    with pytest.raises(FloatingPointError, match="the loss became"):
+        Linear(learning_rate=1e30, epochs=5).fit(1e5 * X, y)
+
+
+def test_training_leaves_the_callers_generator_alone() -> None:
+    import torch
+
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    X, y = blobs(60, 8, 3)
+    Dense(hidden=4, epochs=2).fit(X, y)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_temperature_lowers_the_loss_of_sure_and_wrong_logits() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 500)
+    logits = random.normal(0, 1, (500, 3)).astype(np.float32)
+    logits[np.arange(500), labels] += 1
+    temperature = fit_temperature(10 * logits, labels)
+    assert 5 < temperature < 20
+    assert log_loss(labels, softmax(10 * logits / temperature)) < log_loss(labels, softmax(10 * logits))
+
+
+def fitted(row: HeadRow) -> tuple[FittedHead, np.ndarray]:
+    X, y = blobs(60, 8, 3)
+    scaler = Scaler.of(X, row.scaled)
+    head = quick(row).fit(scaler(X), 2 * y)  # classes 0, 2, 4 of five
+    return FittedHead(row.name, head, scaler, 1.5, tuple("abcde"), "tiny", "k" * 64), X
+
+
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+def test_a_saved_head_comes_back_bit_for_bit(row: HeadRow, tmp_path: Path) -> None:
+    head, X = fitted(row)
+    path = tmp_path / "head.safetensors"
+    head.save(path)
+    again = load_head(path)
+    assert np.array_equal(again.predict_proba(X), head.predict_proba(X))
+    assert (again.name, again.classes, again.backbone, again.key) == (row.name, head.classes, "tiny", "k" * 64)
+    assert again.predict_proba(X).shape == (60, 5)
+    assert (again.predict_proba(X)[:, [1, 3]] == 0).all()
+    assert set(again.predict(X)) <= {"a", "c", "e"}
+
+
+@pytest.mark.parametrize("name", ["ridge", "lightgbm"])
+def test_damaged_heads_are_refused(name: str, tmp_path: Path) -> None:
+    head, _ = fitted(HEADS[name])
+    path = tmp_path / "head.safetensors"
+    head.save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:-50])
+    with pytest.raises(HeadError, match="Cannot read the head"):
+        load_head(path)
+    flipped = bytearray(data)
+    flipped[-50] ^= 4
+    path.write_bytes(flipped)
+    with pytest.raises(HeadError, match="is damaged: its checksum does not match"):
+        load_head(path)
+    with pytest.raises(HeadError, match="Cannot read the head"):
+        load_head(tmp_path / "gone.safetensors")
+
+
+def test_other_files_are_no_heads(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "weights.safetensors"
+    save_file({"x": np.zeros(3)}, path)
+    with pytest.raises(HeadError, match="is not a head of this tlcache"):
+        load_head(path)
+
+
+def test_a_head_refuses_features_of_another_backbone() -> None:
+    head, X = fitted(HEADS["ridge"])
+    with pytest.raises(HeadError, match=r"trained on tiny with 8 features; given \(60, 7\)"):
+        head.predict_proba(X[:, :7])
+    with pytest.raises(HeadError, match="features of key kkkkkkkkkkkk; given oooooooooooo"):
+        head.predict_proba(X, key="o" * 64)
+    with pytest.raises(HeadError, match="NaN or infinity"):
+        head.predict_proba(np.full((1, 8), np.nan, np.float32))
+
+
+def test_rows_of_the_table() -> None:
+    assert list(HEADS) == ["logreg", "ridge", "knn", "svm", "lightgbm", "linear", "dense"]
+    with pytest.raises(UnknownNameError, match="Unknown head 'ridg'. Did you mean 'ridge'"):
+        find_head("ridg")
+    for row in HEADS.values():
+        assert set(row.search) <= set(row.type()().get_params())

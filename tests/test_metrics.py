@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn import metrics as reference
+
+from tlcache import metrics
+
+CASES = st.tuples(st.integers(1, 60), st.integers(2, 6), st.integers(0, 10_000))
+
+
+def case(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    probabilities = random.dirichlet(np.full(classes, 0.5), n).astype(np.float32)
+    return random.integers(0, classes, n), probabilities
+
+
+@given(CASES)
+def test_figures_agree_with_scikit_learn(shape: tuple[int, int, int]) -> None:
+    labels, probabilities = case(*shape)
+    predicted = probabilities.argmax(axis=1)
+    found = metrics.evaluate(labels, probabilities)
+    assert found["accuracy"] == pytest.approx(reference.accuracy_score(labels, predicted))
+    assert found["macro_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro", zero_division=0))
+    clipped = np.clip(probabilities[np.arange(len(labels)), labels].astype(float), 1e-7, 1)
+    assert found["log_loss"] == pytest.approx(-np.log(clipped).mean())
+    counts = metrics.confusion(labels, predicted, shape[1])
+    assert np.array_equal(counts, reference.confusion_matrix(labels, predicted, labels=range(shape[1])))
+
+
+@given(st.integers(1, 300), st.data())
+def test_intervals_are_wilsons(n: int, data: st.DataObject) -> None:
+    right = data.draw(st.integers(0, n))
+    expected = binomtest(right, n).proportion_ci(0.95, "wilson")
+    assert metrics.accuracy_interval(right, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_calibration_error() -> None:
+    sure = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
+    assert metrics.calibration_error(np.array([0, 0, 1, 1]), sure) == 0
+    assert metrics.calibration_error(np.array([0, 1, 1, 0]), sure) == pytest.approx(0.5)
+    honest = np.tile(np.float32([0.75, 0.25]), (400, 1))
+    assert metrics.calibration_error(np.repeat([0, 1], [300, 100]), honest) == pytest.approx(0, abs=1e-6)
