@@ -89,7 +89,7 @@ def _warn(lines: Any) -> None:
     from rich.console import Console
 
     for line in lines:
-        Console(stderr=True).print(f"warning: {line}", style="yellow", markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"warning: {line}", style="yellow", markup=False, highlight=False)
 
 
 def _write_json(path: Path | None, figures: dict[str, Any]) -> None:

@@ -126,14 +126,15 @@ def _warnings(
             f"{_some([row[0] for row in quarantine])}."
         )
     across, conflicts = find_leaks(paths, labels, splits, sha256)
-    if across:
-        pairs = [f"{first} = {second}" for first, second in across]
-        lines.append(
-            f"Byte-identical images in different splits make the test too easy; {len(across)} pairs: {_some(pairs)}."
-        )
-    if conflicts:
-        pairs = [f"{first} = {second}" for first, second in conflicts]
-        lines.append(f"Byte-identical images carry different labels; {len(conflicts)} pairs: {_some(pairs)}.")
+    for pairs, what in (
+        (across, "lie in different splits, which makes the test too easy"),
+        (conflicts, "carry different labels"),
+    ):
+        if pairs:
+            shown = _some([f"{first} = {second}" for first, second in pairs])
+            lines.append(
+                f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of byte-identical images {what}: {shown}."
+            )
     return lines
 
 

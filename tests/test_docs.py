@@ -1,0 +1,74 @@
+"""What the README and the schema page tell people to type works, and says what is there."""
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from tlcache.backbones import BACKBONES
+from tlcache.extraction import extract
+from tlcache.heads import HEADS
+
+ROOT = Path(__file__).parents[1]
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_readers_of_the_schema_page_run(photos: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = extract(photos, str(tiny_model)).path
+    (block,) = python_blocks(ROOT / "features" / "README.md")
+    exec(re.sub(r"features/digits/\S+\.h5", str(made), block), {})
+    assert "(12, 8) (12,)" in capsys.readouterr().out
+
+
+def test_the_schema_page_names_every_dataset_and_attribute(photos: Path, tiny_model: Path) -> None:
+    page = (ROOT / "features" / "README.md").read_text()
+    with h5py.File(extract(photos, str(tiny_model)).path) as file:
+        datasets: list[h5py.Dataset] = []
+        file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
+        for dataset in datasets:
+            group, _, name = dataset.name.rpartition("/")
+            (line,) = [line for line in page.splitlines() if re.match(rf"{group}/(\w+, )*{name}\b", line)]
+            kind = "utf-8" if dataset.dtype.kind == "S" else np.dtype(dataset.dtype).name
+            assert kind in line, dataset.name
+        for name in file.attrs:
+            assert f"`{name}`" in page
+
+
+def test_the_python_of_the_readme_runs(photos: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = python_blocks(ROOT / "README.md")
+    assert block.count("photos/") == block.count("mobilenetv3_large") == 1
+    exec(block.replace("photos/", str(photos)).replace("mobilenetv3_large", str(tiny_model)), {})
+    printed = capsys.readouterr().out
+    assert re.search(r"\['(blue|green|red)'", printed)
+
+
+def test_the_readme_names_every_head_and_the_number_of_backbones() -> None:
+    page = (ROOT / "README.md").read_text()
+    assert all(f"| `{name}` |" in page for name in HEADS)
+    assert len(BACKBONES) == 12
+    assert "twelve backbones" in page
+
+
+def test_versions_agree() -> None:
+    import tomllib
+
+    import tlcache
+
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == tlcache.__version__
+    assert f"version: {tlcache.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_constraints_name_every_dependency_and_no_address() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0] for line in lines if "==" in line}
+    assert {re.split(r"[><=; ]", line)[0] for line in wanted} == pinned
+    assert all(re.fullmatch(r"#.*|[a-z0-9_-]+==[0-9.]+", line) for line in lines)
