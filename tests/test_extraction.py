@@ -137,6 +137,40 @@ def test_unusable_images_are_listed_and_the_rest_goes_on(photos: Path, tiny_mode
     assert again.quarantined == 4
 
 
+def test_copies_of_one_bad_file_count_as_often_as_they_occur(photos: Path, tiny_model: Path) -> None:
+    for number in range(4):
+        (photos / "red" / f"empty{number}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="more than --max-bad"):
+        extract(photos, str(tiny_model))
+    assert extract(photos, str(tiny_model), max_bad=0.2).quarantined == 4
+
+
+def test_a_damaged_row_elsewhere_does_not_matter(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    other = extract(write_photos(tmp_path / "other", 9), str(tiny_model)).path
+    extract(photos, str(tiny_model))
+    with open_features(other) as file:
+        row = file.split("test").features[-1].tobytes()
+    other.write_bytes(other.read_bytes().replace(row, bytes(len(row))))
+    assert extract(photos, str(tiny_model)).up_to_date
+    mended = extract(tmp_path / "other", str(tiny_model))
+    assert not mended.up_to_date
+    assert any("damaged" in line for line in mended.warnings)
+
+
+def test_a_full_disk_is_a_sentence_and_loses_nothing(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")  # noqa: PYI024
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: usage(100, 100, 0))
+        with pytest.raises(CacheError, match=r"needs 0\.0 GB; 0\.0 GB are free there. Nothing is lost"):
+            extract(photos, str(tiny_model))
+    again = extract(photos, str(tiny_model))
+    assert (again.embedded, again.reused) == (0, 24)
+
+
 def test_too_many_unusable_images_stop_the_run_and_lose_nothing(photos: Path, tiny_model: Path) -> None:
     spoil(photos)
     with pytest.raises(DataError, match=r"of 28 images are unusable, more than --max-bad 0\.05 allows"):

@@ -52,6 +52,8 @@ def main() -> None:
         app()
     except TlcacheError as error:
         _stop(f"error: {error}", 1)
+    except OSError as error:  # a file that cannot be read or written: the message names it
+        _stop(f"error: {error.strerror or error}: {error.filename or 'no file named'}", 1)
     except _StoppedError as stopped:
         _stop(f"{stopped}; run the same command to continue", 130)
 
@@ -202,7 +204,7 @@ def extract(
             )
         done.append(result)
         _write_json(json_file, {"files": [one.as_json() for one in done]})
-        typer.echo(f"{result.path}: {'up to date' if result.up_to_date else 'written'}")
+        typer.echo(f"{result.path}: {'up to date' if result.up_to_date else f'written, {result.provider}'}")
     _warn(dict.fromkeys(line for one in done for line in one.warnings))
     _show(extractions_table(done))
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.datasets import Dataset
-from tlcache.errors import DataError, ModelError, first_line
+from tlcache.errors import CacheError, DataError, ModelError, first_line
 from tlcache.images import BadImageError, OneTorchThread, prepare
 from tlcache.machine import available_cpus
 from tlcache.models import Model
@@ -25,7 +25,7 @@ from tlcache.parts import Part, write_part
 from tlcache.progress import Advance, image_bar
 from tlcache.runtime import Session
 
-__all__ = ["Bad", "Harvest", "Job", "embed"]
+__all__ = ["Bad", "Harvest", "Job", "check_bad", "embed"]
 
 PART_SECONDS = 1.5  # what a killed run loses at most
 
@@ -124,6 +124,15 @@ def embed(job: Job) -> Harvest:
     return run.harvest
 
 
+def check_bad(count: int, total: int, max_bad: float, example: str) -> None:
+    """Raise DataError when more than the share `max_bad` of `total` images is unusable."""
+    if count > max_bad * total:
+        raise DataError(
+            f"{count:,} of {total:,} images are unusable, more than --max-bad {max_bad:g} allows; "
+            f"the last one: {example}. Check the data, or allow more with --max-bad."
+        )
+
+
 def _join(workers: list[Future[None]]) -> None:
     """Wait for all workers or the first error, waking often enough to notice Ctrl-C."""
     pending = set(workers)
@@ -137,7 +146,8 @@ class _Pass:
     """One pass over a dataset: `work` is the body of every thread, the rest is what they share."""
 
     def __init__(self, job: Job, threads: int) -> None:
-        self.job, self.threads, self.done, self.stop = job, threads, 0, threading.Event()
+        self.job, self.threads, self.stop = job, threads, threading.Event()
+        self.done = self.bad = 0
         self.harvest = Harvest([""] * len(job.dataset))
         self._lock, self._session_lock = threading.Lock(), threading.Lock()
         self._claimed: set[str] = set()
@@ -184,19 +194,19 @@ class _Pass:
             data = path.read_bytes()
         except OSError as error:
             bad = Bad("unreadable", error.strerror or str(error))
-            self._reject(bad, number=number)
+            self._reject(number, bad)
             return None
         sha256 = self.harvest.sha256[number] = hashlib.sha256(data).hexdigest()
         if sha256 in self.job.known_bad:
-            self._reject(self.job.known_bad[sha256], sha256)
+            self._reject(number, self.job.known_bad[sha256])
         if sha256 in self.job.known or sha256 in self.job.known_bad or not self._claim(sha256):
             return None
         self.torch.start()
         try:
-            return _Image(sha256, *prepare(data, self.job.model.preprocess))
+            return _Image(number, sha256, *prepare(data, self.job.model.preprocess))
         except BadImageError as error:
             bad = pending.bad[sha256] = Bad(error.code, str(error))
-        self._reject(bad, sha256)
+        self._reject(number, bad)
         return None
 
     def _infer(self, images: list[_Image], pending: _Pending) -> list[_Row]:
@@ -214,7 +224,7 @@ class _Pass:
                 rows.append(_Row(image.sha256, row, image.size))
             else:
                 pending.bad[image.sha256] = Bad("non-finite", "the network gives numbers that are not finite")
-                self._reject(pending.bad[image.sha256], image.sha256)
+                self._reject(image.number, pending.bad[image.sha256])
         return rows
 
     def _network(self) -> Session:
@@ -231,19 +241,17 @@ class _Pass:
             self._claimed.add(sha256)
         return fresh
 
-    def _reject(self, bad: Bad, sha256: str = "", number: int = -1) -> None:
+    def _reject(self, number: int, bad: Bad) -> None:
         """Note an unusable image; past the allowed share, stop the pass."""
+        sha256 = self.harvest.sha256[number]
         with self._lock:
             if sha256:
                 self.harvest.bad[sha256] = bad
             else:
                 self.harvest.unreadable[number] = bad
-            count, total = len(self.harvest.bad) + len(self.harvest.unreadable), len(self.job.dataset)
-        if count > self.job.max_bad * total:
-            raise DataError(
-                f"{count:,} of {total:,} images are unusable, more than --max-bad {self.job.max_bad:g} allows; "
-                f"the last one: {bad.message}. Check the data, or allow more with --max-bad."
-            )
+            self.bad += 1
+        example = f"{self.job.dataset.paths[number]!r}, {bad.message}"
+        check_bad(self.bad, len(self.job.dataset), self.job.max_bad, example)
 
     def _count(self, images: int, embedded: int, times: list[float], pending: _Pending) -> None:
         stages = np.diff(times)
@@ -257,6 +265,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Image:
+    number: int
     sha256: str
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
@@ -284,15 +293,19 @@ class _Pending:
         now = time.perf_counter()
         if now - self._since < after_s or not (self.rows or self.bad):
             return
-        write_part(
-            self._workspace,
-            Part(
-                np.array([row.sha256 for row in self.rows], "S64"),
-                np.stack([row.features for row in self.rows]) if self.rows else np.empty((0, 0), np.float32),
-                np.array([row.size for row in self.rows], np.int32).reshape(-1, 2),
-                np.array([(sha256, bad.code, bad.message) for sha256, bad in self.bad.items()], "U").reshape(-1, 3),
-                self.seconds,
-                np.array(provider or "", "U"),
-            ),
+        part = Part(
+            np.array([row.sha256 for row in self.rows], "S64"),
+            np.stack([row.features for row in self.rows]) if self.rows else np.empty((0, 0), np.float32),
+            np.array([row.size for row in self.rows], np.int32).reshape(-1, 2),
+            np.array([(sha256, bad.code, bad.message) for sha256, bad in self.bad.items()], "U").reshape(-1, 3),
+            self.seconds,
+            np.array(provider or "", "U"),
         )
+        try:
+            write_part(self._workspace, part)
+        except OSError as error:
+            raise CacheError(
+                f"Cannot write to '{self._workspace}': {error.strerror}. What is finished is kept; "
+                "mend that and run the same command again."
+            ) from None
         self.rows, self.bad, self.seconds, self._since = [], {}, np.zeros(4), now

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tlcache.datasets import Dataset, load_dataset
-from tlcache.embed import Job, embed
+from tlcache.embed import Job, check_bad, embed
 from tlcache.errors import CacheError, DataError
 from tlcache.index import Index
 from tlcache.keys import canonical_json, slug
@@ -51,6 +51,8 @@ class Extraction:
         Embedded images per second of wall time; 0 when there were none.
     peak_rss_bytes
         Largest memory of this process so far.
+    provider
+        ONNX Runtime's execution provider that computed the newest rows.
     warnings
         What a user should know: leaks between splits, unusable images, empty classes.
     """
@@ -66,6 +68,7 @@ class Extraction:
     seconds: Mapping[str, float]
     images_per_s: float
     peak_rss_bytes: int
+    provider: str
     warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -155,19 +158,25 @@ def extract(
     with _alone(workspace):
         index = Index(network.key)
         if target.exists():
-            index.add_file(target)
+            index.dropped += index.add_file(target)
         index.add_others(root, target.name)
         index.add_parts(workspace)
         before = len(index.sources)
         harvest = embed(Job(dataset, network, index.rows, index.bad, workspace, device, batch_size, max_bad))
         index.add_parts(workspace)
         table = assemble(dataset, harvest, index, seed)
+        if table.quarantine:
+            path, _, _, message = table.quarantine[-1]
+            check_bad(len(table.quarantine), len(dataset), max_bad, f"{path!r}, {message}")
         embedded_s = time.perf_counter()
         up_to_date = not harvest.embedded and not index.dropped and table.is_in(target)
         if not up_to_date:
             attrs = _attributes(dataset, network, table, index)
             publish(Plan(target, index.dim, table.columns, index.sources, attrs), workspace)
         shutil.rmtree(workspace)
+    warnings = list(table.warnings)
+    if index.dropped:
+        warnings.append(f"{index.dropped} damaged parts or rows were found in the cache and computed again.")
     ended = time.perf_counter()
     seconds = dict(zip(STAGES, harvest.seconds.tolist(), strict=True)) | {"wall_s": ended - started}
     seconds["write_s"] += ended - embedded_s
@@ -183,7 +192,8 @@ def extract(
         seconds=seconds,
         images_per_s=harvest.embedded / seconds["wall_s"],
         peak_rss_bytes=peak_rss_bytes(),
-        warnings=table.warnings,
+        provider=index.provider,
+        warnings=tuple(warnings),
     )
 
 
@@ -209,8 +219,7 @@ def _alone(workspace: Path) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            with suppress(OSError):
-                say(f"Waiting for {owner.read_text()}, which extracts the same features ...")
+            say(f"Waiting for {_holder(owner)}, which extracts the same features ...")
             lock.acquire()
         workspace.mkdir(parents=True, exist_ok=True)
         owner.write_text(f"process {os.getpid()} on {platform.node()}")
@@ -222,6 +231,13 @@ def _alone(workspace: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _holder(owner: Path) -> str:
+    try:
+        return owner.read_text()
+    except OSError:  # between taking the lock and writing this
+        return "another process"
 
 
 def _attributes(dataset: Dataset, network: Model, table: Table, index: Index) -> dict[str, Any]:

@@ -118,6 +118,8 @@ class _Data:
                 raise DataError(f"'{file.path}' has no {name} images; heads need train, val and test.")
             if not np.isfinite(split.features).all():
                 raise HeadError(f"'{file.path}' holds features that are not finite. Extract again.")
+        if not np.isin(splits["val"].labels, splits["train"].labels).any():
+            raise DataError(f"'{file.path}' has no class that is in train and in val; settings cannot be chosen.")
         return cls(**splits)
 
 

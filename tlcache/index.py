@@ -35,7 +35,7 @@ class Index:
     dim, provider
         Length of an embedding and the execution provider of the newest source; 0 and empty while there is none.
     dropped
-        Parts that were damaged and have been removed, and rows of feature files that were not used for that reason.
+        Parts that were damaged and have been removed, and rows of this dataset's file that are damaged.
     """
 
     def __init__(self, key: str) -> None:
@@ -48,8 +48,8 @@ class Index:
         self.dropped = 0
         self._seconds: list[NDArray[np.float64]] = []  # per row of every source
 
-    def add_file(self, path: Path) -> None:
-        """Take the intact rows of a feature file.
+    def add_file(self, path: Path) -> int:
+        """Take the intact rows of a feature file and return the number of damaged ones.
 
         Raises
         ------
@@ -64,7 +64,7 @@ class Index:
             for _, sha256, code, message in file.quarantine():
                 if sha256:
                     self.bad[sha256] = Bad(code, message)
-        self.dropped += int((~intact).sum())
+        return int((~intact).sum())
 
     def add_others(self, folder: Path, name: str) -> None:
         """Take what files called `name` in the folders of other datasets have; unusable ones are passed over."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zlib
@@ -96,8 +97,12 @@ class FeatureFile:
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
-            reason = "no such file" if not self.path.exists() else first_line(error)
-            raise CacheError(f"Cannot open the feature file '{self.path}': {reason}.") from None
+            if not self.path.exists():
+                raise CacheError(f"Cannot open the feature file '{self.path}': no such file.") from None
+            raise CacheError(
+                f"Cannot open the feature file '{self.path}': {first_line(error)}. If it is damaged, remove it and "
+                "extract again."
+            ) from None
         try:
             self.attrs: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}
             self._check()
@@ -260,7 +265,16 @@ def publish(plan: Plan, workspace: Path) -> None:
         "attrs": dict(plan.attrs),
     }
     arrays: dict[str, Any] = {"plan": np.array(json.dumps(fields)), **plan.columns}
-    np.savez(path, **arrays)
+    needed, free = 4 * plan.dim * len(plan.columns["label"]), shutil.disk_usage(workspace).free
+    if free < 1.1 * needed:
+        raise CacheError(
+            f"Publishing '{plan.target}' needs {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free there. "
+            "Nothing is lost: make room and run the same command again."
+        )
+    try:
+        np.savez(path, **arrays)
+    except OSError as error:
+        raise CacheError(f"Cannot write to '{workspace}': {error.strerror}. Nothing is lost.") from None
     child = subprocess.run(
         [sys.executable, "-m", "tlcache.store", str(path)], capture_output=True, text=True, check=False
     )
