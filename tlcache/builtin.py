@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tlcache.errors import DataError
-from tlcache.files import write_whole
-from tlcache.weights import cache_folder
+from tlcache.files import cache_folder, write_whole
 
 __all__ = ["BUILT_IN", "Row", "data_folder"]
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the folder for those that can be made again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["hash_file", "sync_folder", "write_whole"]
+import platformdirs
+
+__all__ = ["cache_folder", "hash_file", "sync_folder", "write_whole"]
+
+
+def cache_folder() -> Path:
+    """Return the folder for exported networks and other things that can be made again (`TLCACHE_CACHE` overrides)."""
+    return Path(os.environ.get("TLCACHE_CACHE") or platformdirs.user_cache_dir("tlcache"))
 
 
 def hash_file(path: Path) -> str:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from exporters import EXPORT_VERSION
 from tlcache.backbones import find
 from tlcache.errors import ModelError, UnknownNameError, closest
-from tlcache.files import write_whole
+from tlcache.files import cache_folder, write_whole
 from tlcache.images import Preprocess
 from tlcache.keys import hash_json
-from tlcache.weights import cache_folder, resolve
+from tlcache.weights import resolve
 
 if TYPE_CHECKING:
     import onnx

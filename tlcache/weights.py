@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import os
 import tempfile
@@ -12,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from tlcache.backbones import Backbone, Checkpoint
 from tlcache.errors import UnknownNameError, WeightsError, closest, first_line
-from tlcache.files import hash_file, write_whole
+from tlcache.files import cache_folder, hash_file, write_whole
 from tlcache.progress import byte_bar
 
-__all__ = ["Weights", "at_hand", "cache_folder", "download", "resolve"]
+__all__ = ["Weights", "at_hand", "download", "resolve"]
 
 TIMEOUT_S = 20
 
@@ -31,11 +30,6 @@ class Weights:
     label: str
     path: Path
     sha256: str
-
-
-def cache_folder() -> Path:
-    """Return the folder for exported networks and other things that can be made again (`TLCACHE_CACHE` overrides)."""
-    return Path(os.environ.get("TLCACHE_CACHE") or platformdirs.user_cache_dir("tlcache"))
 
 
 def checkpoint_path(checkpoint: Checkpoint) -> Path:
@@ -119,7 +113,7 @@ def download(url: str, path: Path, sha256_prefix: str) -> str:
         with os.fdopen(descriptor, "wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:
             expected = int(reply.headers.get("Content-Length") or 0)
             with byte_bar(path.name, expected) as advance:
-                while block := reply.read(1 << 20):
+                while block := _read(reply):
                     out.write(block)
                     digest.update(block)
                     received += len(block)
@@ -140,6 +134,14 @@ def download(url: str, path: Path, sha256_prefix: str) -> str:
     finally:
         temporary.unlink(missing_ok=True)
     return digest.hexdigest()
+
+
+def _read(reply: http.client.HTTPResponse) -> bytes:
+    """Read a block; what arrived of a transfer that was cut counts like an end."""
+    try:
+        return reply.read(1 << 20)
+    except http.client.IncompleteRead as cut:
+        return cut.partial
 
 
 def _published(backbone: Backbone, name: str) -> Weights:
