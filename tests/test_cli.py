@@ -99,7 +99,11 @@ def test_tables_fit_80_columns(photos: Path, tiny_model: Path, monkeypatch: pyte
         (["fit-heads"], 1, "No feature files in"),
         (["fit-heads", "--heads", "forest"], 1, "Unknown head 'forest'"),
         (["nonsense"], 2, "No such command"),
-        (["export", "-m", "squeezenet1_1", "-w", "random", "-o", "/dev/null/x.onnx"], 1, "error: File exists: /dev/null"),
+        (
+            ["export", "-m", "squeezenet1_1", "-w", "random", "-o", "/dev/null/x.onnx"],
+            1,
+            "error: File exists: /dev/null",
+        ),
     ],
 )
 def test_mistakes_get_a_sentence_and_no_traceback(arguments: list[str], status: int, words: str) -> None:

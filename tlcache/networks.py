@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from typing import cast
 
@@ -87,9 +88,9 @@ def pretrained(backbone: Backbone, state: dict[str, Tensor], source: str) -> nn.
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:4]]
+        lines = [textwrap.shorten(line, 120, placeholder=" ...") for line in str(error).splitlines()[1:4]]
         raise WeightsError(
-            f"The weights '{source}' do not fit {backbone.name}: {' '.join(lines)[:400]} "
+            f"The weights '{source}' do not fit {backbone.name}: {'; '.join(lines)}. "
             "Pass the state dict of that network as torchvision builds it."
         ) from None
     return model.float().eval()
