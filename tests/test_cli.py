@@ -67,7 +67,7 @@ def test_extract_and_fit_heads(photos: Path, tiny_model: Path, tmp_path: Path) -
     runs = json.loads(report.read_text())["runs"]
     assert [one["head"] for one in runs] == ["ridge", "knn"]
     for one in runs:
-        assert set(one) == {"dataset", "backbone", "strategy", "head", "chosen", "fit_s", "record", "test"}
+        assert set(one) == {"dataset", "backbone", "strategy", "head", "chosen", "key", "fit_s", "record", "test"}
         assert set(one["test"]) == FIGURES
         assert Path(one["record"]).is_file()
     assert "photos: 6 test images, 3 classes" in table

@@ -155,7 +155,7 @@ def test_a_manifest(tmp_path: Path, delimiter: str) -> None:
         (b"path,label,split\na.png,x,holdout\n", ":2: unknown split 'holdout'. Known: train, val, test"),
         (b"path,label\na.png,x\n\xff.png,y\n", ":3: not UTF-8 .byte 0xff"),
         (b"path,label\na.png,x\n", "has one class, 'x'"),
-        (b"path,label\n", "No images in"),
+        (b"path,label\n", "has a header and no rows"),
     ],
 )
 def test_manifests_with_faults_name_the_line(tmp_path: Path, content: bytes, words: str) -> None:

@@ -137,6 +137,20 @@ def test_unusable_images_are_listed_and_the_rest_goes_on(photos: Path, tiny_mode
     assert again.quarantined == 4
 
 
+def test_splits_that_cannot_be_judged_are_named(tmp_path: Path, tiny_model: Path) -> None:
+    lines = ["path,label,split,group"]
+    for number in range(12):
+        label, split = "ab"[number % 2], ("train", "val", "test")[number // 4]
+        write_image(tmp_path / f"{number}.png", number, number)
+        lines.append(f"{number}.png,{'c' if number == 11 else label},{split},p{number % 5}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    warnings = extract(tmp_path / "list.csv", str(tiny_model)).warnings
+    assert "Classes in test without an image in train can never be recognised: c." in warnings
+    assert any(
+        line.startswith("Groups that lie in several of the given splits leak; 5 of them: p0") for line in warnings
+    )
+
+
 def test_copies_of_one_bad_file_count_as_often_as_they_occur(photos: Path, tiny_model: Path) -> None:
     for number in range(4):
         (photos / "red" / f"empty{number}.png").write_bytes(b"")

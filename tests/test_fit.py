@@ -1,5 +1,6 @@
 """From feature files to run records."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_the_same_run_again_replaces_its_record_and_another_seed_does_not(made: 
     assert first[0].path == again[0].path != other[0].path
     assert first[0].fields["test"] == again[0].fields["test"]
     assert [run.path for run in read_runs(runs_folder())] == sorted([first[0].path, other[0].path])
+
+
+def test_variants_of_a_backbone_are_told_apart(made: Path, photos: Path, tiny_model: Path) -> None:
+    from rich.console import Console
+
+    from tlcache.report.tables import runs_tables
+
+    other = extract(photos, str(tiny_model), crop_borders=True).path
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(runs_tables(fit_heads([made, other], ["ridge"])))
+    text = console.export_text()
+    assert "tiny crop-borders True" in text
+    assert "tiny crop-borders False" in text
 
 
 def test_the_test_split_has_no_say_in_what_is_chosen(tmp_path: Path, tiny_model: Path) -> None:

@@ -228,6 +228,12 @@ def test_temperature_lowers_the_loss_of_sure_and_wrong_logits() -> None:
     assert log_loss(labels, softmax(10 * logits / temperature)) < log_loss(labels, softmax(10 * logits))
 
 
+def test_few_right_answers_do_not_prove_certainty() -> None:
+    logits = 10 * np.eye(3, dtype=np.float32)[np.arange(12) % 3]
+    temperature = fit_temperature(logits, np.arange(12) % 3)
+    assert 0.5 < softmax(logits / temperature).max() < 1 - 1 / 30
+
+
 def fitted(row: HeadRow) -> tuple[FittedHead, np.ndarray]:
     X, y = blobs(60, 8, 3)
     scaler = Scaler.of(X, row.scaled)

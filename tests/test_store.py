@@ -160,6 +160,8 @@ def test_flipped_bits_in_features_are_noticed(made: Path, photos: Path, tiny_mod
     made.write_bytes(flipped)
     with open_features(made) as file:
         assert not file.intact().all()
+        with pytest.raises(CacheError, match="is damaged .*Extract again"):
+            file.split("train", "val", "test")
     again = extract(photos, str(tiny_model))
     assert not again.up_to_date
     with open_features(made) as file:

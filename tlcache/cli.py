@@ -55,7 +55,7 @@ def main() -> None:
     except OSError as error:  # a file that cannot be read or written: the message names it
         _stop(f"error: {error.strerror or error}: {error.filename or 'no file named'}", 1)
     except _StoppedError as stopped:
-        _stop(f"{stopped}; run the same command to continue", 130)
+        _stop(str(stopped), 130)
 
 
 class _StoppedError(Exception):
@@ -63,11 +63,11 @@ class _StoppedError(Exception):
 
 
 @contextlib.contextmanager
-def _resumable() -> Iterator[None]:
+def _stoppable(then: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stopped:
-        raise _StoppedError(str(stopped) or "stopped") from None
+        raise _StoppedError(f"{stopped if str(stopped) else 'stopped'}; {then}") from None
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -96,6 +96,7 @@ def _warn(lines: Any) -> None:
 
 def _write_json(path: Path | None, figures: dict[str, Any]) -> None:
     if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
@@ -183,7 +184,7 @@ def extract(
 
     done = []
     for each in model:
-        with _resumable():
+        with _stoppable("run the same command to continue"):
             result = run(
                 data,
                 each,
@@ -228,7 +229,7 @@ def fit_heads(
     from tlcache.report.tables import runs_tables
 
     names = [name.strip() for name in heads.split(",")] if heads else None
-    with _resumable():
+    with _stoppable("heads that were finished are recorded"):
         done = run(paths, names, features=features, runs=runs, seed=seed)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
     _show(runs_tables(done))
@@ -266,5 +267,5 @@ def demo(
     """
     from tlcache.demo import run_demo
 
-    with _resumable():
+    with _stoppable("run the same command to continue"):
         run_demo(features, runs, _show)

@@ -107,7 +107,7 @@ def load_dataset(data: str | Path = "digits", name: str | None = None) -> Datase
     Parameters
     ----------
     data
-        A built-in name, a folder, or a CSV or TSV manifest: see `FORMS`.
+        A built-in name, a folder, or a CSV or TSV manifest: see `FORMS`. A folder called as a built-in: `./digits`.
     name
         A name for files and tables; default: the folder's or manifest's own.
 
@@ -116,13 +116,16 @@ def load_dataset(data: str | Path = "digits", name: str | None = None) -> Datase
     DataError
         Nothing there, no images, fewer than two classes, or a malformed manifest (with the line number).
     """
+    if str(data) in BUILT_IN:
+        return _dataset(name or str(data), *BUILT_IN[str(data)]())
     path = Path(data).expanduser()
     if path.is_dir():
         return _dataset(name or path.resolve().name, path, *_walk(path))
     if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
-        return _dataset(name or path.stem, path.parent, list(_read_manifest(path)))
-    if str(data) in BUILT_IN:
-        return _dataset(name or str(data), *BUILT_IN[str(data)]())
+        rows = list(_read_manifest(path))
+        if not rows:
+            raise DataError(f"'{path}' has a header and no rows.")
+        return _dataset(name or path.stem, path.parent, rows)
     if path.exists():
         raise DataError(f"'{data}' is a file, but not a .csv or .tsv manifest. See: tlcache datasets")
     raise DataError(

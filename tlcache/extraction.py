@@ -169,7 +169,7 @@ def extract(
             path, _, _, message = table.quarantine[-1]
             check_bad(len(table.quarantine), len(dataset), max_bad, f"{path!r}, {message}")
         embedded_s = time.perf_counter()
-        up_to_date = not harvest.embedded and not index.dropped and table.is_in(target)
+        up_to_date = not harvest.embedded and not index.dropped and table.is_in(target, dataset.root)
         if not up_to_date:
             attrs = _attributes(dataset, network, table, index)
             publish(Plan(target, index.dim, table.columns, index.sources, attrs), workspace)

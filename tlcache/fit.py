@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from tlcache.errors import CacheError, DataError, HeadError
 from tlcache.extraction import features_folder
@@ -145,6 +147,8 @@ def _fit_one(file: FeatureFile, data: _Data, row: HeadRow, folder: Path, seed: i
     fields = {
         **identity,
         "weights": file.attrs["weights"],
+        "pool": json.loads(file.attrs["key_json"])["pool"],
+        "preprocess": json.loads(file.attrs["preprocess"]),
         "classes": list(file.classes),
         "chosen": _chosen(row, best.head),
         "temperature": best.temperature,
@@ -193,12 +197,17 @@ def _score(head: Head, X_val: Array, y_val: NDArray[np.int64]) -> Candidate:
 
 
 def fit_temperature(logits: Array, labels: NDArray[np.int64]) -> float:
-    """Return the temperature that minimises the log-loss of `softmax(logits / temperature)` (Guo et al., 2017)."""
-    if not len(labels):
-        return 1.0
+    """Return the temperature that minimises the log-loss of `softmax(logits / temperature)` (Guo et al., 2017).
+
+    The targets are smoothed by 1 / (n + 2), as Platt (1999) does: n right answers do not prove that none is wrong.
+    """
+    doubt = 1 / (len(labels) + 2)
 
     def loss(log_temperature: float) -> float:
-        return log_loss(labels, softmax(logits / np.exp(log_temperature)))
+        scores = logits.astype(np.float64) / np.exp(log_temperature)
+        losses = logsumexp(scores, axis=1, keepdims=True) - scores
+        right = losses[np.arange(len(labels)), labels]
+        return float((1 - doubt) * right.mean() + doubt * losses.mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-7, 7), method="bounded").x))
 

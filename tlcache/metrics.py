@@ -61,7 +61,7 @@ def macro_f1(counts: NDArray[np.int64]) -> float:
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:
     """Return the mean of -log(probability of the true class), natural logarithm, probabilities clipped at 1e-7."""
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.clip(chosen, 1e-7, 1)).mean())
+    return abs(float(np.log(np.clip(chosen, 1e-7, 1)).mean()))
 
 
 def calibration_error(labels: Labels, probabilities: Probabilities, bins: int = 15) -> float:

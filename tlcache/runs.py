@@ -21,7 +21,7 @@ __all__ = ["Run", "read_runs", "runs_folder"]
 
 FORMAT = "tlcache-run"
 FORMAT_VERSION = 1
-_CONTRACT = ("dataset", "backbone", "strategy", "head", "chosen", "fit_s", "record", "test")
+_CONTRACT = ("dataset", "backbone", "strategy", "head", "chosen", "key", "fit_s", "record", "test")
 
 
 def runs_folder(runs: str | Path | None = None) -> Path:

@@ -157,15 +157,20 @@ class FeatureFile:
         unknown = [name for name in names if name not in SPLITS]
         if unknown:
             raise CacheError(f"Unknown split '{unknown[0]}'. Known: {', '.join(SPLITS)}.")
-        parts = [self._bounds[name] for name in names]
-        features, labels = self._dataset("features"), self._dataset("labels")
-        paths, groups = self._dataset("rows/path"), self._dataset("rows/group")
-        return Split(
-            np.concatenate([features[part] for part in parts]),
-            np.concatenate([labels[part] for part in parts]),
-            tuple(path for part in parts for path in _decode(paths[part])),
-            tuple(group for part in parts for group in _decode(groups[part])),
-        )
+        try:
+            parts = [self._bounds[name] for name in names]
+            features, labels = self._dataset("features"), self._dataset("labels")
+            paths, groups = self._dataset("rows/path"), self._dataset("rows/group")
+            return Split(
+                np.concatenate([features[part] for part in parts]),
+                np.concatenate([labels[part] for part in parts]),
+                tuple(path for part in parts for path in _decode(paths[part])),
+                tuple(group for part in parts for group in _decode(groups[part])),
+            )
+        except OSError as error:  # a chunk's checksum
+            raise CacheError(
+                f"'{self.path}' is damaged ({first_line(error)}). Extract again: only its damaged rows are computed."
+            ) from None
 
     def seconds(self) -> NDArray[np.float64]:
         """Return what all rows cost when they were made: float64 (4,), in the order of `STAGES`."""

@@ -47,12 +47,13 @@ class Table:
     def __len__(self) -> int:
         return len(self.columns["label"])
 
-    def is_in(self, path: Path) -> bool:
-        """Return whether the file at `path` holds exactly these rows."""
+    def is_in(self, path: Path, source: Path) -> bool:
+        """Return whether the file at `path` holds exactly these rows, from this folder."""
         if not path.exists():
             return False
         with FeatureFile(path) as file:
-            return file.attrs["dataset_digest"] == self.digest and file.quarantine() == self.quarantine
+            same = file.attrs["dataset_digest"] == self.digest and file.attrs["source"] == str(source)
+            return bool(same) and file.quarantine() == self.quarantine
 
 
 def assemble(dataset: Dataset, harvest: Harvest, index: Index, seed: int) -> Table:
@@ -86,7 +87,9 @@ def assemble(dataset: Dataset, harvest: Harvest, index: Index, seed: int) -> Tab
     }
     listed = [(paths[row], sha256[row], int(labels[row]), splits[row], groups[row]) for row in order]
     digest = hash_json({"classes": dataset.classes, "rows": listed})
-    return Table(columns, digest, quarantine, tuple(_warnings(dataset, paths, labels, splits, sha256, quarantine)))
+    return Table(
+        columns, digest, quarantine, tuple(_warnings(dataset, paths, labels, splits, groups, sha256, quarantine))
+    )
 
 
 def _check_classes(dataset: Dataset, good: list[int]) -> None:
@@ -112,6 +115,7 @@ def _warnings(
     paths: Sequence[str],
     labels: NDArray[np.int64],
     splits: Sequence[str],
+    groups: Sequence[str],
     sha256: Sequence[str],
     quarantine: Sequence[tuple[str, str, str, str]],
 ) -> list[str]:
@@ -125,6 +129,16 @@ def _warnings(
             f"{len(quarantine)} of {len(dataset)} images cannot be used ({what}): "
             f"{_some([row[0] for row in quarantine])}."
         )
+    names = np.array(dataset.classes)
+    for split, other, harm in (("test", "train", "can never be recognised"), ("train", "test", "are never tested")):
+        sets = [
+            {int(label) for label, each in zip(labels, splits, strict=True) if each == one} for one in (split, other)
+        ]
+        if lost := sorted(sets[0] - sets[1]):
+            lines.append(f"Classes in {split} without an image in {other} {harm}: {_some(list(names[lost]))}.")
+    places = Counter(group for group, _ in set(zip(groups, splits, strict=True)) if group)
+    if torn := sorted(group for group, count in places.items() if count > 1):
+        lines.append(f"Groups that lie in several of the given splits leak; {len(torn)} of them: {_some(torn)}.")
     across, conflicts = find_leaks(paths, labels, splits, sha256)
     for pairs, what in (
         (across, "lie in different splits, which makes the test too easy"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.backbones import Backbone, Checkpoint
-from tlcache.errors import UnknownNameError, WeightsError, closest, first_line
+from tlcache.errors import UnknownNameError, WeightsError, closest
 from tlcache.files import cache_folder, hash_file, write_whole
 from tlcache.progress import byte_bar
 
@@ -87,8 +87,10 @@ def load_state(weights: Weights) -> dict[str, Any]:
     try:
         state = torch.load(weights.path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = first_line(error)
-        raise WeightsError(f"'{weights.path}' is not a plain PyTorch state dict ({reason}).") from None
+        raise WeightsError(
+            f"'{weights.path}' is not a plain PyTorch state dict ({type(error).__name__}). "
+            "Save one with torch.save(model.state_dict(), path)."
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(
             f"'{weights.path}' holds no plain state dict of tensors. Save it with torch.save(model.state_dict(), path)."
@@ -126,6 +128,7 @@ def download(url: str, path: Path, sha256_prefix: str) -> str:
                 f"{url} has the wrong content: expected a sha256 that starts with {sha256_prefix}, "
                 f"received {digest.hexdigest()}. Nothing was kept."
             )
+        temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:  # urllib's errors are among them
         if isinstance(error, urllib.error.HTTPError):

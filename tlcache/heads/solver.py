@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 __all__ = ["Basis", "Loss", "minimise", "softmax_loss", "squared_hinge"]
 
@@ -97,7 +98,8 @@ def minimise(
         "gtol": GRADIENT_TOLERANCE,
         "ftol": PROGRESS_TOLERANCE,
     }
-    found = minimize(value_and_slope, first.ravel(), jac=True, method="L-BFGS-B", options=options)
+    with threadpool_limits(1, "blas"):  # NumPy's and SciPy's threads spin against each other: 1.6 to 3.5 times slower
+        found = minimize(value_and_slope, first.ravel(), jac=True, method="L-BFGS-B", options=options)
     weights: NDArray[np.float64] = found.x.reshape(r + 1, classes) / scale
     return weights
 

@@ -89,8 +89,20 @@ def _runs_table(runs: list[Run]) -> RenderableType:
         figures = (interval, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{run.fields['fit_s']:.1f}")
         which = [run.fields["weights"]] if len(weights) > 1 else []
         style = "bold green" if best else ""
-        table.add_row("*" if best else "", run.fields["backbone"], run.fields["head"], *figures, *which, style=style)
-    return Group(Text(title, style="bold"), table)
+        table.add_row("*" if best else "", _label(run, runs), run.fields["head"], *figures, *which, style=style)
+    return Group(Text(title, style="bold"), table, Text("* most accurate on this test set", style="dim"))
+
+
+def _label(run: Run, runs: list[Run]) -> str:
+    """Return the backbone's name, with what sets it apart from others of that name in the same table."""
+    alike = [other.fields for other in runs if other.fields["backbone"] == run.fields["backbone"]]
+    facts = {"pool": run.fields["pool"], **run.fields["preprocess"]}
+    apart = [
+        f"{name.replace('_', '-')} {value}"
+        for name, value in facts.items()
+        if any(value != {"pool": other["pool"], **other["preprocess"]}[name] for other in alike)
+    ]
+    return " ".join([str(run.fields["backbone"]), *apart])
 
 
 def _table(*columns: str, numbers: slice = slice(0)) -> Table:
