@@ -164,9 +164,10 @@ class _Pass:
                 images = [image for number in batch if (image := self._read(number, pending)) is not None]
                 times.append(time.perf_counter())
                 if images:
-                    self._network()  # its start is no part of what an image costs
-                    times = [start + time.perf_counter() - times[-1] for start in times]
-                    pending.rows += self._infer(images, pending)
+                    network = self._network()
+                    started_s = time.perf_counter() - times[-1]  # the session's start is no part of what images cost
+                    times = [moment + started_s for moment in times]
+                    pending.rows += self._infer(network, images, pending)
                 times.append(time.perf_counter())
                 pending.flush(self.harvest.provider, after_s=PART_SECONDS)
                 times.append(time.perf_counter())
@@ -211,10 +212,10 @@ class _Pass:
         self._reject(number, bad)
         return None
 
-    def _infer(self, images: list[_Image], pending: _Pending) -> list[_Row]:
+    def _infer(self, network: Session, images: list[_Image], pending: _Pending) -> list[_Row]:
         """Run the network and return the finite rows; an embedding that is not finite is never kept."""
         try:
-            features = self._network()(np.stack([image.pixels for image in images]))
+            features = network(np.stack([image.pixels for image in images]))
         except (RuntimeError, MemoryError) as error:
             raise ModelError(
                 f"The network failed on a batch of {len(images)} ({first_line(error)}). "

@@ -130,11 +130,11 @@ def _warnings(
             f"{_some([row[0] for row in quarantine])}."
         )
     names = np.array(dataset.classes)
+    found: dict[str, set[int]] = {split: set() for split in SPLITS}
+    for label, split in zip(labels.tolist(), splits, strict=True):
+        found[split].add(label)
     for split, other, harm in (("test", "train", "can never be recognised"), ("train", "test", "are never tested")):
-        sets = [
-            {int(label) for label, each in zip(labels, splits, strict=True) if each == one} for one in (split, other)
-        ]
-        if lost := sorted(sets[0] - sets[1]):
+        if lost := sorted(found[split] - found[other]):
             lines.append(f"Classes in {split} without an image in {other} {harm}: {_some(list(names[lost]))}.")
     places = Counter(group for group, _ in set(zip(groups, splits, strict=True)) if group)
     if torn := sorted(group for group, count in places.items() if count > 1):
