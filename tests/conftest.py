@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from fakes import tiny_network, write_photos
+from fakes import slow_network, tiny_network, write_photos
 
 REAL = Path(os.environ.get("TLCACHE_REAL") or Path(__file__).parents[1].parent / "shared")
 
@@ -31,6 +31,15 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extract without a worker process, which saves a second each time, unless the test is marked `worker`."""
+    if not request.node.get_closest_marker("worker"):
+        from tlcache.pipeline import extract_here
+
+        monkeypatch.setattr("tlcache.extraction.run_apart", lambda arguments: extract_here(**arguments).as_json())
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of three classes with eight images each."""
@@ -43,6 +52,14 @@ def tiny_model(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.onnx"
     onnx.save(tiny_network(), path)
     return path
+
+
+@pytest.fixture
+def slow_set(tmp_path: Path) -> tuple[Path, Path]:
+    """Enough images, and a network slow enough, that a run lasts some seconds."""
+    path = tmp_path / "slow.onnx"
+    onnx.save(slow_network(), path)
+    return write_photos(tmp_path / "many", 400), path
 
 
 @pytest.fixture

@@ -1,12 +1,16 @@
 """Fakes that are tiny and real: a dozen generated images, an 8-dimensional ONNX network."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+
+from tlcache import store
 
 SIDE = 16
 
@@ -52,4 +56,33 @@ def tiny_network(seed: int = 0) -> onnx.ModelProto:
     helper.set_model_props(
         model, {"exporter": "tlcache tests", "preprocess": json.dumps(preprocess), "pool": "avg", "backbone": "tiny"}
     )
+    return model
+
+
+def change_features(path: Path, change: Callable[[h5py.File], None]) -> None:
+    """Change a feature file and make its checksums right again, as only a bug or a forger would."""
+    with h5py.File(path, "r+") as file:
+        change(file)
+        columns = [file[name][:] for name in store._ROW]
+        file["integrity/crc32"][:] = store._checksums(file["features"][:], columns)
+
+
+def slow_network() -> onnx.ModelProto:
+    """The tiny network with work that changes nothing, so that an extraction lasts some seconds."""
+    model = tiny_network()
+    *body, last = model.graph.node
+    matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(700, 700)))[0].astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(matrix, "q"))
+    work = [
+        helper.make_node("ReduceMean", ["pooled"], ["level"], keepdims=0),
+        helper.make_node("Mul", ["q", "level"], ["w0"]),
+        *(helper.make_node("MatMul", [f"w{i}", "q"], [f"w{i + 1}"]) for i in range(24)),
+        helper.make_node("ReduceMean", ["w24"], ["w"], keepdims=0),
+        helper.make_node("Sub", ["w", "w"], ["nothing"]),
+        helper.make_node("Add", ["pooled", "nothing"], ["slowly"]),
+    ]
+    last.input[0] = "slowly"
+    nodes = [*body, *work, last]
+    model.graph.ClearField("node")
+    model.graph.node.extend(nodes)
     return model

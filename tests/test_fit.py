@@ -5,10 +5,9 @@ import json
 import shutil
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
-from fakes import write_image, write_photos
+from fakes import change_features, write_image, write_photos
 
 from tlcache.errors import CacheError, DataError, HeadError, UnknownNameError
 from tlcache.extraction import extract
@@ -113,13 +112,11 @@ def test_what_cannot_be_fitted_says_why(made: Path, tmp_path: Path) -> None:
         fit_heads([made], ["forest"])
     broken = tmp_path / "broken.h5"
     shutil.copy(made, broken)
-    with h5py.File(broken, "r+") as file:
-        file["features"][0, 0] = np.nan
+    change_features(broken, lambda file: file["features"].__setitem__((0, 0), np.nan))
     with pytest.raises(HeadError, match="not finite"):
         fit_heads([broken], ["ridge"])
     shutil.copy(made, broken)
-    with h5py.File(broken, "r+") as file:
-        file["rows/split"][:] = 0
+    change_features(broken, lambda file: file["rows/split"].__setitem__(slice(None), 0))
     with pytest.raises(DataError, match="has no val images"):
         fit_heads([broken], ["ridge"])
     record = runs_folder() / "photos" / "bad.json"

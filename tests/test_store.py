@@ -76,7 +76,7 @@ def test_a_stranger_reads_the_file_with_plain_h5py(made: Path) -> None:
         "dim",
     }
     expected |= {"preprocess", "provider", "created", "generated_by", "state", "source"}
-    expected |= {"decode_s", "infer_s", "write_s", "wall_s"}
+    expected |= {"arguments", "header_sha256", "decode_s", "infer_s", "write_s", "wall_s"}
     assert expected == set(attrs)
     assert attrs["state"] == "complete"
 
@@ -120,7 +120,9 @@ def test_what_is_not_a_feature_file_is_refused(made: Path, tmp_path: Path) -> No
         open_features(other)
     for name, value, words in (
         ("format_version", FORMAT_VERSION + 1, f"version {FORMAT_VERSION + 1}; this tlcache reads version"),
-        ("state", "writing", "was not finished"),
+        ("format_version", FORMAT_VERSION - 1, f"version {FORMAT_VERSION - 1}; this .* Extract again"),
+        ("backbone", "resnet50", "its header is not what was written"),
+        ("format", "tlcache-heatures", "its header is not what was written"),
     ):
         other.write_bytes(made.read_bytes())
         with h5py.File(other, "r+") as file:
@@ -150,6 +152,10 @@ def test_hostile_datasets_are_refused_before_they_are_read(made: Path, tmp_path:
             file.split("train")
 
 
+def whole(file: FeatureFile) -> bool:
+    return all(good.all() for _, good in file.intact())
+
+
 def test_flipped_bits_in_features_are_noticed(made: Path, photos: Path, tiny_model: Path) -> None:
     data = made.read_bytes()
     with open_features(made) as file:
@@ -159,13 +165,13 @@ def test_flipped_bits_in_features_are_noticed(made: Path, photos: Path, tiny_mod
     flipped[start + 5] ^= 16
     made.write_bytes(flipped)
     with open_features(made) as file:
-        assert not file.intact().all()
+        assert not whole(file)
         with pytest.raises(CacheError, match="is damaged .*Extract again"):
             file.split("train", "val", "test")
     again = extract(photos, str(tiny_model))
     assert not again.up_to_date
     with open_features(made) as file:
-        assert file.intact().all()
+        assert whole(file)
         assert np.array_equal(file.split("train", "val", "test").features, original)
 
 
@@ -176,7 +182,7 @@ def test_a_failed_publication_keeps_the_old_file_and_leaves_nothing_behind(made:
     columns |= {"label": np.zeros(1, np.int64), "split": np.zeros(1, np.uint8)}
     columns |= {"source": np.zeros(1, np.int64), "index": np.zeros(1, np.int64)}
     missing = tmp_path / "missing.npz"
-    with pytest.raises(CacheError, match=r"Could not write .*damaged in the meantime.*Nothing is lost"):
-        publish(Plan(made, 8, columns, [missing], {}), tmp_path)
+    with pytest.raises(CacheError, match="damaged in the meantime"):
+        publish(Plan(made, 8, columns, [missing], {}))
     assert made.read_bytes() == before
     assert [path.name for path in made.parent.iterdir() if path.suffix == ".tmp"] == []

@@ -169,6 +169,7 @@ def extract(
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call of the network")] = 32,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of unusable images to go on with")] = 0.05,
     name: Annotated[str | None, typer.Option(help="Name of the dataset in files and tables")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait when another process extracts the same")] = True,
     seed: Seed = 0,
     features: Features = None,
     json_file: Json = None,
@@ -202,6 +203,7 @@ def extract(
                 seed=seed,
                 batch_size=batch_size,
                 max_bad=max_bad,
+                wait=wait,
             )
         done.append(result)
         _write_json(json_file, {"files": [one.as_json() for one in done]})
@@ -233,6 +235,67 @@ def fit_heads(
         done = run(paths, names, features=features, runs=runs, seed=seed)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
     _show(runs_tables(done))
+
+
+@app.command("ls")
+def list_files(features: Features = None, json_file: Json = None) -> None:
+    """List what is cached: dataset, backbone, rows, size, age, and whether it is complete.
+
+    Example: tlcache ls
+    """
+    from tlcache.inventory import list_cache
+    from tlcache.report.tables import cache_table
+
+    entries = list_cache(features)
+    _write_json(json_file, {"files": [entry.as_json() for entry in entries]})
+    _show(cache_table(entries))
+
+
+@app.command()
+def verify(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Feature files  [default: all under features/]")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Compute again what is damaged, and only that")] = False,
+    features: Features = None,
+    json_file: Json = None,
+) -> None:
+    """Read feature files whole and compare every row with its checksum; the status is 1 when something is damaged.
+
+    Example: tlcache verify --repair
+    """
+    from tlcache.inventory import verify as run
+    from tlcache.report.tables import checks_lines
+
+    with _stoppable("run the same command to continue"):
+        checks = run(paths, features, repair=repair)
+    _write_json(json_file, {"files": [check.as_json() for check in checks]})
+    for line in checks_lines(checks):
+        typer.echo(line)
+    if not all(check.sound for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def prune(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
+    features: Features = None,
+    json_file: Json = None,
+) -> None:
+    """Remove parts of unfinished extractions, half-written files, and files that this version would not use.
+
+    Example: tlcache prune --yes
+    """
+    from tlcache.inventory import find_leftovers, remove
+    from tlcache.report.tables import leftovers_table
+
+    found = find_leftovers(features)
+    _write_json(json_file, {"leftovers": [leftover.as_json() for leftover in found]})
+    if not found:
+        typer.echo("Nothing to remove.")
+        return
+    _show(leftovers_table(found))
+    if yes or typer.confirm("Remove these?"):
+        remove(found)
+        typer.echo(f"Removed {len(found)}.")
 
 
 @app.command()

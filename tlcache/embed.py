@@ -6,24 +6,30 @@ Decoding, resizing and the network all release Python's lock, so the threads nee
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.datasets import Dataset
 from tlcache.errors import CacheError, DataError, ModelError, first_line
+from tlcache.files import check_room
 from tlcache.images import BadImageError, OneTorchThread, prepare
+from tlcache.journal import Journal
 from tlcache.machine import available_cpus
 from tlcache.models import Model
 from tlcache.parts import Part, write_part
 from tlcache.progress import Advance, image_bar
 from tlcache.runtime import Session
+from tlcache.worker import DECODER_HANGS, decode_limit_s
 
 __all__ = ["Bad", "Harvest", "Job", "check_bad", "embed"]
 
@@ -56,6 +62,8 @@ class Job:
         As for `tlcache.runtime.Session`; images per call of the network.
     max_bad
         Largest share of unusable images to go on with.
+    journal
+        Where to note what is being decoded, so that a decoder that dies or hangs is found; None: nowhere.
     """
 
     dataset: Dataset
@@ -66,6 +74,7 @@ class Job:
     device: str
     batch_size: int
     max_bad: float
+    journal: Journal | None = None
 
 
 @dataclass
@@ -115,7 +124,11 @@ def embed(job: Job) -> Harvest:
         ThreadPoolExecutor(threads) as pool,
     ):
         try:
-            _join([pool.submit(run.work, advance) for _ in range(threads)])
+            workers = [pool.submit(run.work, advance, slot) for slot in range(threads)]
+            _join(workers, job.journal)
+        except _DecoderHangsError as hanging:
+            run.stop.set()
+            _leave(workers, hanging.count)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped at {run.done:,} of {total:,} images") from None
         finally:
@@ -133,13 +146,28 @@ def check_bad(count: int, total: int, max_bad: float, example: str) -> None:
         )
 
 
-def _join(workers: list[Future[None]]) -> None:
-    """Wait for all workers or the first error, waking often enough to notice Ctrl-C."""
-    pending = set(workers)
+class _DecoderHangsError(Exception):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+def _join(workers: list[Future[None]], journal: Journal | None) -> None:
+    """Wait for all workers or the first error, waking often enough to notice Ctrl-C and decoders that hang."""
+    pending, limit_s = set(workers), decode_limit_s()
     while pending:
         done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
         for worker in done:
             worker.result()
+        if journal and (hanging := sum(entry.age_s > limit_s for entry in journal.entries())):
+            raise _DecoderHangsError(hanging)
+
+
+def _leave(workers: list[Future[None]], hanging: int, patience_s: float = 60) -> NoReturn:
+    """End this process, whose hanging threads nothing can stop, once the others have their rows in parts."""
+    until = time.monotonic() + patience_s
+    while sum(not worker.done() for worker in workers) > hanging and time.monotonic() < until:
+        time.sleep(0.05)
+    os._exit(DECODER_HANGS)
 
 
 class _Pass:
@@ -155,9 +183,9 @@ class _Pass:
         self.torch = OneTorchThread()
         self._batches = iter(range(0, len(job.dataset), job.batch_size))
 
-    def work(self, advance: Advance) -> None:
-        """Take batches until none is left, keeping the finished rows in parts."""
-        pending = _Pending(self.job.workspace)
+    def work(self, advance: Advance, slot: int) -> None:
+        """Take batches until none is left, keeping the finished rows in parts; `slot` is the thread's own number."""
+        pending = _Pending(self.job.workspace, slot)
         try:
             for batch in self._next_batches():
                 times = [time.perf_counter()]
@@ -206,11 +234,17 @@ class _Pass:
             return None
         self.torch.start()
         try:
-            return _Image(number, sha256, *prepare(data, self.job.model.preprocess))
+            with self._noted(path, pending.slot):
+                return _Image(number, sha256, *prepare(data, self.job.model.preprocess))
         except BadImageError as error:
             bad = pending.bad[sha256] = Bad(error.code, str(error))
         self._reject(number, bad)
         return None
+
+    def _noted(self, path: Path, slot: int) -> AbstractContextManager[None]:
+        if self.job.journal is None:
+            return nullcontext()
+        return self.job.journal.decoding(slot, path, self.job.model.preprocess.at_least)
 
     def _infer(self, network: Session, images: list[_Image], pending: _Pending) -> list[_Row]:
         """Run the network and return the finite rows; an embedding that is not finite is never kept."""
@@ -235,6 +269,8 @@ class _Pass:
         with self._session_lock:
             if self._session is None:
                 self._session = Session(self.job.model.onnx(), self.job.device)
+                missing = max(0, len(self.job.dataset) - len(self.job.known))  # as parts, then all rows as a file
+                check_room(self.job.workspace, 4 * self._session.dim * (missing + len(self.job.dataset)))
                 self.harvest.provider = self._session.provider
         return self._session
 
@@ -284,8 +320,9 @@ class _Row:
 class _Pending:
     """Rows of one thread that are not on disk yet."""
 
-    def __init__(self, workspace: Path) -> None:
+    def __init__(self, workspace: Path, slot: int) -> None:
         self._workspace = workspace
+        self.slot = slot
         self.rows: list[_Row] = []
         self.bad: dict[str, Bad] = {}
         self.seconds = np.zeros(4)

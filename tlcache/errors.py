@@ -7,10 +7,12 @@ from collections.abc import Iterable
 
 __all__ = [
     "CacheError",
+    "DamagedError",
     "DataError",
     "DeviceError",
     "HeadError",
     "ModelError",
+    "OutdatedError",
     "TlcacheError",
     "UnknownNameError",
     "WeightsError",
@@ -45,6 +47,14 @@ class DeviceError(TlcacheError):
 
 class CacheError(TlcacheError):
     """A feature file or part that is damaged, foreign, or cannot be written."""
+
+
+class DamagedError(CacheError):
+    """A feature file whose bytes are not those that were written."""
+
+
+class OutdatedError(CacheError):
+    """A feature file in a format of an earlier version."""
 
 
 class HeadError(TlcacheError):

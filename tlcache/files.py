@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import platformdirs
 
-__all__ = ["cache_folder", "hash_file", "sync_folder", "write_whole"]
+from tlcache.errors import CacheError
+
+__all__ = ["cache_folder", "check_room", "hash_file", "reserve", "sync_folder", "write_whole"]
 
 
 def cache_folder() -> Path:
@@ -17,10 +20,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TLCACHE_CACHE") or platformdirs.user_cache_dir("tlcache"))
 
 
+def check_room(folder: Path, size: int) -> None:
+    """Raise CacheError when `size` bytes more cannot fit on the disk that holds `folder`."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise CacheError(
+            f"This needs {size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in '{folder}'. What is finished is "
+            "kept: make room, or give another folder with --features, and run the same command again."
+        )
+
+
 def hash_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Make sure that a file can grow to `size` bytes; raises OSError when the disk has no room for it."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        os.posix_fallocate(descriptor, 0, size)
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -99,6 +101,11 @@ class Preprocess:
             raise ModelError(f"Unknown interpolation '{self.interpolation}'. Known: bilinear, bicubic.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ModelError(f"Mean and std take three numbers, std above 0; found {self.mean} and {self.std}.")
+
+    @property
+    def at_least(self) -> int | None:
+        """Short side that a JPEG may be decoded at, in pixels; None where the full size decides."""
+        return None if self.crop_borders else 2 * self.resize
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields and the version of the decoding rules, ready for JSON and for the cache key."""
@@ -210,7 +217,7 @@ def prepare(data: bytes, preprocess: Preprocess) -> tuple[NDArray[np.uint8], tup
     BadImageError
         As `decode`.
     """
-    pixels, size = decode(data, None if preprocess.crop_borders else 2 * preprocess.resize)
+    pixels, size = decode(data, preprocess.at_least)
     if preprocess.crop_borders:
         pixels = cut_borders(pixels)
     return _resize_crop(_cut_long(pixels), preprocess), size
@@ -288,3 +295,10 @@ def _resize_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[n
     top, left = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
     resized: NDArray[np.uint8] = channels_last[0, :, top : top + crop, left : left + crop].contiguous().numpy()
     return resized
+
+
+if __name__ == "__main__":  # decode one file alone, in a process that it may kill
+    try:
+        decode(Path(sys.argv[1]).read_bytes(), int(sys.argv[2]) or None)
+    except (OSError, BadImageError) as problem:
+        sys.exit(str(problem))

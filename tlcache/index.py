@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.embed import Bad
-from tlcache.errors import CacheError
+from tlcache.errors import CacheError, DamagedError, OutdatedError
 from tlcache.parts import read_part
-from tlcache.store import FeatureFile
+from tlcache.store import open_remains
 
 __all__ = ["Index"]
 
@@ -35,7 +35,7 @@ class Index:
     dim, provider
         Length of an embedding and the execution provider of the newest source; 0 and empty while there is none.
     dropped
-        Parts that were damaged and have been removed, and rows of this dataset's file that are damaged.
+        Parts that were damaged and have been removed, and damaged rows of this dataset's file.
     """
 
     def __init__(self, key: str) -> None:
@@ -46,24 +46,42 @@ class Index:
         self.dim = 0
         self.provider = ""
         self.dropped = 0
+        self._lost: list[str] = []
         self._seconds: list[NDArray[np.float64]] = []  # per row of every source
 
-    def add_file(self, path: Path) -> int:
-        """Take the intact rows of a feature file and return the number of damaged ones.
+    def add_target(self, path: Path) -> None:
+        """Take what is intact in the file that is to be replaced, if it is there; damage is counted in `dropped`.
 
         Raises
         ------
         CacheError
-            The file cannot be read, or is of another key or format.
+            The file cannot be read, is not a feature file, or is of another key or a newer format.
         """
-        with FeatureFile(path) as file:
+        if not path.exists():
+            return
+        try:
+            self.dropped += self._add_file(path)
+        except (DamagedError, OutdatedError) as error:
+            self.dropped += 1
+            self._lost.append(f"{error} It is made anew.")
+
+    def warnings(self) -> list[str]:
+        """Return what a user should know of damage that was found."""
+        if self.dropped > len(self._lost):
+            count = self.dropped - len(self._lost)
+            return [*self._lost, f"{count:,} damaged parts or rows were found in the cache and computed again."]
+        return self._lost
+
+    def _add_file(self, path: Path) -> int:
+        """Take the intact rows of a feature file and return the number of damaged ones."""
+        with open_remains(path) as file:
             if file.attrs["key"] != self.key:
                 raise CacheError(f"'{path}' holds features of another key. Move it away and extract again.")
-            intact = file.intact()
+            intact = np.concatenate([good for _, good in file.intact()])
             self._add(path, file.hashes(), intact, file.dim, file.seconds(), str(file.attrs["provider"]))
-            for _, sha256, code, message in file.quarantine():
+            for _, sha256, code, message in file.quarantine:
                 if sha256:
-                    self.bad[sha256] = Bad(code, message)
+                    self.bad.setdefault(sha256, Bad(code, message))
         return int((~intact).sum())
 
     def add_others(self, folder: Path, name: str) -> None:
@@ -71,7 +89,7 @@ class Index:
         for path in sorted(folder.glob(f"*/{name}")):
             with contextlib.suppress(CacheError):
                 if path not in self.sources:
-                    self.add_file(path)
+                    self._add_file(path)
 
     def add_parts(self, workspace: Path) -> None:
         """Take every part in a folder that is not taken yet; damaged ones are removed."""

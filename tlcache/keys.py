@@ -1,4 +1,4 @@
-"""Identities: canonical JSON and its hash, and names that are safe as file names."""
+"""Identities: canonical JSON and its hash, and names that are safe as file names and on terminals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-__all__ = ["canonical_json", "hash_json", "slug"]
+__all__ = ["canonical_json", "hash_json", "printable", "slug"]
 
 
 def canonical_json(value: Any) -> str:
@@ -31,3 +31,12 @@ def slug(name: str) -> str:
     'My_flowers_2024'
     """
     return re.sub(r"[^\w.-]+", "_", name).strip("._-")[:80] or "unnamed"
+
+
+def printable(name: str) -> str:
+    r"""Return `name` as it is, or escaped when it could harm or confuse a terminal.
+
+    >>> print(printable("a\n.jpg"))
+    a\n.jpg
+    """
+    return name if name.isprintable() else name.encode("unicode_escape").decode()

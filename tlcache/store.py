@@ -1,20 +1,21 @@
 """The feature file: one HDF5 file per dataset and model key, immutable once visible.
 
-This module alone imports h5py, and its child process alone writes. A file is written beside its final name by a
-process of its own, so that a crash inside the HDF5 library is an error message; it is then read back, compared row
-by row, and renamed over the old one. `features/README.md` shows the schema.
+This module alone imports h5py. A file is written beside its final name, read back and compared row by row, and
+renamed over the old one. `features/README.md` shows the schema.
+
+HDF5 alone does not notice everything: a chunk of zeros passes its fletcher32 checksum, and attributes have none. So
+every row carries a crc32 over all that is known of it, and all attributes, classes and quarantined images are covered
+by one sha256, which opening a file checks.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import io
 import os
-import shutil
-import subprocess
-import sys
+import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,9 +25,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.errors import CacheError, first_line
-from tlcache.files import sync_folder
-from tlcache.parts import read_part
+from tlcache.errors import CacheError, DamagedError, OutdatedError, first_line
+from tlcache.files import reserve, sync_folder
+from tlcache.keys import hash_json
+from tlcache.parts import Part, read_part
 from tlcache.splits import SPLITS
 
 __all__ = [
@@ -38,14 +40,16 @@ __all__ = [
     "Plan",
     "Split",
     "open_features",
+    "open_remains",
     "publish",
 ]
 
 FORMAT = "tlcache-features"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STAGES = ("decode_s", "infer_s", "write_s", "wall_s")
 QUARANTINE = ("path", "sha256", "code", "message")
-_BLOCK_BYTES = 1 << 20
+_ROW = ("labels", "rows/path", "rows/sha256", "rows/split", "rows/group", "rows/width", "rows/height")
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -80,47 +84,62 @@ class FeatureFile:
     ----------
     path
         A file that `tlcache extract` made.
+    cut
+        Read what is left of a file that has lost its end.
 
     Attributes
     ----------
     attrs
         Everything the file says of itself: backbone, weights, key, preprocessing, versions, seconds.
+    classes
+        Names of the classes; labels are indices into it.
+    quarantine
+        The images that could not be used: path, sha256 (empty when unreadable), code, message.
 
     Raises
     ------
+    DamagedError
+        Not HDF5, or not what was written.
+    OutdatedError
+        A format of an earlier version.
     CacheError
-        Missing, unreadable, not a feature file, unfinished, or of a newer format.
+        Missing, unreadable, not a feature file, or of a newer format.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        try:
-            self._file = h5py.File(self.path, "r")
-        except OSError as error:
-            if not self.path.exists():
-                raise CacheError(f"Cannot open the feature file '{self.path}': no such file.") from None
-            raise CacheError(
-                f"Cannot open the feature file '{self.path}': {first_line(error)}. If it is damaged, remove it and "
-                "extract again."
-            ) from None
-        try:
-            self.attrs: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}
-            self._check()
-        except BaseException:
-            self._file.close()
-            raise
+    attrs: dict[str, Any]
+    classes: tuple[str, ...]
+    quarantine: list[tuple[str, ...]]
 
-    def _check(self) -> None:
+    def __init__(self, path: str | Path, *, cut: bool = False) -> None:
+        self.path = Path(path)
+        with ExitStack() as undo:
+            self._file = undo.enter_context(_open(self.path, cut))
+            try:
+                self._read_header()
+            except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+                raise self._damaged(first_line(error)) from None
+            undo.pop_all()
+
+    def _read_header(self) -> None:
+        self.attrs = {name: _plain(value) for name, value in self._file.attrs.items()}
         if self.attrs.get("format") != FORMAT:
+            if "header_sha256" in self.attrs:
+                raise self._damaged("its header is not what was written")
             raise CacheError(f"'{self.path}' is not a feature file of tlcache (format: {self.attrs.get('format')}).")
         version = self.attrs.get("format_version")
-        if version != FORMAT_VERSION:
-            raise CacheError(
-                f"'{self.path}' has format version {version}; this tlcache reads version {FORMAT_VERSION}. "
-                "Upgrade tlcache, or extract again."
-            )
-        if self.attrs.get("state") != "complete":
-            raise CacheError(f"'{self.path}' was not finished. Extract again.")
+        found = f"'{self.path}' has format version {version}; this tlcache reads version {FORMAT_VERSION}."
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise CacheError(f"{found} Upgrade tlcache.")
+        if version < FORMAT_VERSION:
+            raise OutdatedError(f"{found} Extract again.")
+        self.classes = _decode(self._dataset("classes")[:])
+        self.quarantine = self._read_quarantine()
+        if self.attrs.pop("header_sha256", "") != _hash_header(self.attrs, self.classes, self.quarantine):
+            raise self._damaged("its header is not what was written")
+
+    def _read_quarantine(self) -> list[tuple[str, ...]]:
+        columns = [_decode(self._dataset(f"quarantine/{name}")[:]) for name in QUARANTINE]
+        return list(zip(*columns, strict=True))
 
     def __enter__(self) -> Self:
         return self
@@ -141,77 +160,102 @@ class FeatureFile:
         return int(self._dataset("features").shape[1])
 
     @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; labels are indices into it."""
-        return _decode(self._dataset("classes")[:])
-
-    @cached_property
     def _bounds(self) -> dict[str, slice]:
         """Where each split lies: rows are sorted by split."""
-        splits = self._dataset("rows/split")[:]
+        try:
+            splits = self._dataset("rows/split")[:]
+        except OSError as error:
+            raise self._damaged(first_line(error)) from None
         edges = np.searchsorted(splits, np.arange(len(SPLITS) + 1))
         return {name: slice(int(edges[i]), int(edges[i + 1])) for i, name in enumerate(SPLITS)}
 
     def split(self, *names: str) -> Split:
-        """Read the rows of `train`, `val` or `test`, or of several joined in that order."""
+        """Read the rows of `train`, `val` or `test`, or of several joined in that order.
+
+        Raises
+        ------
+        DamagedError
+            A row is not what was written; rows of other splits are not looked at.
+        """
         unknown = [name for name in names if name not in SPLITS]
         if unknown:
             raise CacheError(f"Unknown split '{unknown[0]}'. Known: {', '.join(SPLITS)}.")
-        try:
-            parts = [self._bounds[name] for name in names]
-            features, labels = self._dataset("features"), self._dataset("labels")
-            paths, groups = self._dataset("rows/path"), self._dataset("rows/group")
-            return Split(
-                np.concatenate([features[part] for part in parts]),
-                np.concatenate([labels[part] for part in parts]),
-                tuple(path for part in parts for path in _decode(paths[part])),
-                tuple(group for part in parts for group in _decode(groups[part])),
-            )
-        except OSError as error:  # a chunk's checksum
-            raise CacheError(
-                f"'{self.path}' is damaged ({first_line(error)}). Extract again: only its damaged rows are computed."
-            ) from None
+        parts = [self._rows(self._bounds[name]) for name in names]
+        if damaged := sum(int((~part.intact).sum()) for part in parts):
+            raise self._damaged(f"rows that are not what was written: {damaged:,}")
+        return Split(
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.columns["labels"] for part in parts]),
+            tuple(path for part in parts for path in _decode(part.columns["rows/path"])),
+            tuple(group for part in parts for group in _decode(part.columns["rows/group"])),
+        )
 
     def seconds(self) -> NDArray[np.float64]:
         """Return what all rows cost when they were made: float64 (4,), in the order of `STAGES`."""
         return np.array([self.attrs[stage] for stage in STAGES])
 
     def hashes(self) -> NDArray[np.bytes_]:
-        """Return the sha256 of every row's image, (N,) of `S64`."""
-        hashes: NDArray[np.bytes_] = self._dataset("rows/sha256")[:]
-        return hashes
+        """Return the sha256 of every row's image, (N,) of `S64`; of use only for rows that are intact."""
+        return self._column("rows/sha256", slice(0, len(self)))
 
-    def rows(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Return features (n, dim) and sizes (n, 2) of some rows, in the given order."""
-        ranked, back = np.unique(indices, return_inverse=True)
-        block = slice(int(ranked[0]), int(ranked[-1]) + 1)
-        inside = ranked - block.start  # one slice read and a pick: HDF5's own point selection is far slower
-        size = np.stack([self._dataset(f"rows/{name}")[block][inside] for name in ("width", "height")], axis=1)
-        return self._dataset("features")[block][inside][back], size[back]
+    def paths(self) -> tuple[str, ...]:
+        """Return the path of every row; of use only for rows that are intact."""
+        return _decode(self._column("rows/path", slice(0, len(self))))
 
-    def quarantine(self) -> list[tuple[str, ...]]:
-        """Return the images that could not be used: path, sha256 (empty when unreadable), code, message."""
-        columns = [_decode(self._dataset(f"quarantine/{name}")[:]) for name in QUARANTINE]
-        return list(zip(*columns, strict=True))
+    def sizes(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return width and height of some images in pixels: int32 (n, 2)."""
+        whole = slice(0, len(self))
+        return np.stack([self._column(f"rows/{name}", whole)[rows] for name in ("width", "height")], axis=1)
 
-    def intact(self) -> NDArray[np.bool_]:
-        """Recompute every row's checksum: bool (N,), False where the features are not those that were written."""
-        expected = self._dataset("integrity/crc32")[:]
-        good = np.zeros(len(expected), bool)
-        for block in _blocks(len(expected), self.dim):
-            with contextlib.suppress(OSError):  # the chunk's own checksum failed
-                good[block] = _checksums(self._dataset("features")[block]) == expected[block]
-        return good
+    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the embeddings of some rows, float32 (n, dim), in the given order."""
+        ranked, back = np.unique(rows, return_inverse=True)
+        block = slice(int(ranked[0]), int(ranked[-1]) + 1)  # a slice and a pick: HDF5's point selection is far slower
+        picked: NDArray[np.float32] = self._column("features", block)[ranked - block.start][back]
+        return picked
+
+    def intact(self) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
+        """Check every row, a block at a time: yield the block and, per row, whether it is what was written."""
+        return ((block, self._rows(block).intact) for block in _blocks(len(self), self.dim))
+
+    def _rows(self, block: slice) -> _Rows:
+        columns = {name: self._column(name, block) for name in _ROW}
+        features, expected = self._column("features", block), self._column("integrity/crc32", block)
+        return _Rows(features, columns, _checksums(features, [columns[name] for name in _ROW]) == expected)
+
+    def _column(self, name: str, block: slice) -> NDArray[Any]:
+        """Read rows of a dataset; where HDF5 refuses a damaged chunk, take what bytes there are."""
+        dataset = self._dataset(name)
+        try:
+            values: NDArray[Any] = dataset[block]
+        except (OSError, RuntimeError):
+            values = _salvaged(dataset, block)
+        if len(values) != block.stop - block.start:
+            raise self._damaged(f"'{name}' has {len(dataset)} rows")
+        return values
 
     def _dataset(self, name: str) -> Any:
         """Return a dataset that really lies in this file: no links elsewhere, no size beyond what is stored."""
-        link = self._file.get(name, getlink=True)
-        found = self._file[name] if isinstance(link, h5py.HardLink) else None
+        try:
+            link = self._file.get(name, getlink=True)
+            found = self._file[name] if isinstance(link, h5py.HardLink) else None
+        except (OSError, RuntimeError, KeyError) as error:
+            raise self._damaged(first_line(error)) from None
         if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
-            raise CacheError(f"'{self.path}' has no usable dataset '{name}'. Extract again.")
-        if found.nbytes > 4 * self.path.stat().st_size + (1 << 20):
-            raise CacheError(f"'{self.path}' claims more data in '{name}' than the file holds. Extract again.")
+            raise self._damaged(f"it has no usable dataset '{name}'")
+        if found.nbytes > 4 * self._stored_bytes + (1 << 20):
+            raise self._damaged(f"it claims more data in '{name}' than the file holds")
         return found
+
+    @cached_property
+    def _stored_bytes(self) -> int:
+        return int(self._file.id.get_filesize())
+
+    def _damaged(self, why: str) -> DamagedError:
+        return DamagedError(
+            f"'{self.path}' is damaged ({why}). Extract again, or run tlcache verify --repair: "
+            "only what is damaged is computed."
+        )
 
 
 def open_features(path: str | Path) -> FeatureFile:
@@ -254,145 +298,210 @@ class Plan:
     attrs: Mapping[str, Any]
 
 
-def publish(plan: Plan, workspace: Path) -> None:
-    """Write the file of `plan` in a child process, check it, and put it in place of the old one.
+def publish(plan: Plan) -> None:
+    """Write the file of `plan`, check it, and put it in place of the old one.
 
     Raises
     ------
     CacheError
-        The child failed or was killed; the old file and all sources are untouched.
+        The file cannot be written; the old file and all sources are untouched.
     """
-    path = workspace / "plan.npz"
-    fields = {
-        "target": str(plan.target),
-        "dim": plan.dim,
-        "sources": [str(source) for source in plan.sources],
-        "attrs": dict(plan.attrs),
-    }
-    arrays: dict[str, Any] = {"plan": np.array(json.dumps(fields)), **plan.columns}
-    needed, free = 4 * plan.dim * len(plan.columns["label"]), shutil.disk_usage(workspace).free
-    if free < 1.1 * needed:
-        raise CacheError(
-            f"Publishing '{plan.target}' needs {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free there. "
-            "Nothing is lost: make room and run the same command again."
-        )
+    descriptor, name = tempfile.mkstemp(prefix=f".{plan.target.name}-", suffix=".tmp", dir=plan.target.parent)
+    temporary = Path(name)
     try:
-        np.savez(path, **arrays)
-    except OSError as error:
-        raise CacheError(f"Cannot write to '{workspace}': {error.strerror}. Nothing is lost.") from None
-    child = subprocess.run(
-        [sys.executable, "-m", "tlcache.store", str(path)], capture_output=True, text=True, check=False
-    )
-    path.unlink(missing_ok=True)
-    if child.returncode:
-        reason = child.stderr.strip().splitlines()[-1:] or [f"stopped by signal {-child.returncode}"]
-        raise CacheError(
-            f"Could not write '{plan.target}': {reason[0]}. Nothing is lost: run the same command again to publish."
-        )
-
-
-def _publish_here(path: Path) -> None:
-    """Do the work of `publish`; runs in the child."""
-    with np.load(path, allow_pickle=False) as arrays:
-        fields = json.loads(str(arrays["plan"]))
-        rows = {name: arrays[name] for name in arrays.files if name != "plan"}
-    target = Path(fields["target"])
-    temporary = target.with_name(f".{target.name}-{os.getpid()}.tmp")
-    try:
-        checksums = _write(temporary, rows, fields)
+        os.fchmod(descriptor, 0o644)
+        _write(temporary, descriptor, plan)
         with FeatureFile(temporary) as written:
-            if not np.array_equal(written._dataset("integrity/crc32")[:], checksums) or not written.intact().all():
-                raise CacheError("the file differs from what was written to it")
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-        sync_folder(target.parent)
+            if not all(good.all() for _, good in written.intact()):
+                raise CacheError(f"'{temporary}' differs from what was written to it.")
+        temporary.replace(plan.target)
+        sync_folder(plan.target.parent)
+    except (OSError, RuntimeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+        raise CacheError(
+            f"Could not write '{plan.target}': {reason}. Nothing is lost: mend that and run the same command again."
+        ) from None
     finally:
+        os.close(descriptor)
         temporary.unlink(missing_ok=True)
 
 
-def _write(path: Path, rows: Mapping[str, NDArray[Any]], fields: Mapping[str, Any]) -> NDArray[np.uint32]:
-    n, dim = len(rows["path"]), int(fields["dim"])
-    sources = [Path(source) for source in fields["sources"]]
-    checksums, size = np.empty(n, np.uint32), np.empty((n, 2), np.int32)
-    with h5py.File(path, "w") as file:
-        chunk = min(n, max(1, _BLOCK_BYTES // (4 * dim)))
-        features = file.create_dataset("features", (n, dim), "f4", chunks=(chunk, dim), fletcher32=True)
-        for block in _blocks(n, dim):
-            values, size[block] = _gather(sources, rows["source"][block], rows["index"][block], dim)
-            features[block], checksums[block] = values, _checksums(values)
+def _write(path: Path, descriptor: int, plan: Plan) -> None:
+    """Write everything but the features first, so that a file that loses its end loses rows and no more."""
+    n, rows = len(plan.columns["label"]), plan.columns
+    chunk = min(n, _chunk_rows(plan.dim))
+    metadata_bytes = 64 * 1024 + 24 * len(_ROW) * (n // max(1, chunk))
+    with (
+        _Sources(plan.sources) as sources,
+        h5py.File(path, "w", libver=("v110", "v110"), meta_block_size=metadata_bytes) as file,
+    ):
+        text_bytes = sum(column.nbytes for column in rows.values())
+        reserve(descriptor, n * (4 * plan.dim + 32) + text_bytes + 2 * metadata_bytes)  # HDF5 dies on a full disk
+        size = sources.sizes(rows["source"], rows["index"])
         columns = {
             "labels": rows["label"],
-            "classes": rows["classes"],
             "rows/path": rows["path"],
-            "rows/group": rows["group"],
             "rows/sha256": rows["sha256"],
             "rows/split": rows["split"],
+            "rows/group": rows["group"],
             "rows/width": size[:, 0],
             "rows/height": size[:, 1],
-            "integrity/crc32": checksums,
-            **{f"quarantine/{name}": rows[f"quarantine_{name}"] for name in QUARANTINE},
         }
-        for name, column in columns.items():
-            if column.dtype.kind == "S":
-                column = column.astype(h5py.string_dtype("utf-8", max(1, column.dtype.itemsize)))
-            file.create_dataset(name, data=column, chunks=True if len(column) else None, fletcher32=len(column) > 0)
-        file.attrs.update(fields["attrs"])
-        file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, dim=dim, state="complete")
-    return checksums
+        stored = [_create(file, name, columns[name], chunk)[:] for name in _ROW]
+        crc32 = _create(file, "integrity/crc32", np.zeros(n, np.uint32), chunk)
+        _create(file, "classes", rows["classes"], len(rows["classes"]))
+        for name in QUARANTINE:
+            _create(file, f"quarantine/{name}", rows[f"quarantine_{name}"], _chunk_rows(32))
+        features = file.create_dataset("features", (n, plan.dim), "f4", chunks=(chunk, plan.dim), fletcher32=True)
+        attrs = {**plan.attrs, "format": FORMAT, "format_version": FORMAT_VERSION, "dim": plan.dim, "state": "complete"}
+        quarantine = list(zip(*(_decode(rows[f"quarantine_{name}"]) for name in QUARANTINE), strict=True))
+        file.attrs.update(attrs, header_sha256=_hash_header(attrs, _decode(rows["classes"]), quarantine))
+        for block in _blocks(n, plan.dim):
+            values = sources.features(rows["source"][block], rows["index"][block], plan.dim)
+            features[block], crc32[block] = values, _checksums(values, [column[block] for column in stored])
+        file.flush()
+        written = int(file.id.get_filesize())
+    os.truncate(descriptor, written)
+    os.fsync(descriptor)
 
 
-def _gather(
-    sources: Sequence[Path], source: NDArray[np.int64], index: NDArray[np.int64], dim: int
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Collect a block of rows from wherever they are."""
-    features, size = np.empty((len(source), dim), np.float32), np.empty((len(source), 2), np.int32)
-    for number in np.unique(source):
-        here = source == number
-        features[here], size[here] = _rows_of(sources[number], index[here])
-    return features, size
+def _create(file: h5py.File, name: str, column: NDArray[Any], chunk: int) -> Any:
+    if column.dtype.kind == "S":
+        column = column.astype(h5py.string_dtype("utf-8", max(1, column.dtype.itemsize)))
+    chunks = (min(len(column), chunk),) if len(column) else None
+    return file.create_dataset(name, data=column, chunks=chunks, fletcher32=len(column) > 0)
 
 
-def _rows_of(source: Path, index: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    if source.suffix == ".h5":
-        return _open_source(source).rows(index)
-    part = _load_part(source)
-    return part.features[index], part.size[index]
+class _Sources:
+    """The parts and older files that rows come from; what was opened lately stays at hand."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._files: dict[Path, FeatureFile] = {}
+        self._part = lru_cache(maxsize=64)(_whole_part)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def sizes(self, source: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int32]:
+        size = np.empty((len(source), 2), np.int32)
+        for path, here in self._grouped(source):
+            size[here] = self._file(path).sizes(index[here]) if _is_file(path) else self._part(path).size[index[here]]
+        return size
+
+    def features(self, source: NDArray[np.int64], index: NDArray[np.int64], dim: int) -> NDArray[np.float32]:
+        rows = np.empty((len(source), dim), np.float32)
+        for path, here in self._grouped(source):
+            picked = index[here]
+            rows[here] = self._file(path).features(picked) if _is_file(path) else self._part(path).features[picked]
+        return rows
+
+    def _grouped(self, source: NDArray[np.int64]) -> Iterator[tuple[Path, NDArray[np.bool_]]]:
+        return ((self._paths[number], source == number) for number in np.unique(source))
+
+    def _file(self, path: Path) -> FeatureFile:
+        if path not in self._files:
+            self._files[path] = open_remains(path)
+        return self._files[path]
 
 
-@lru_cache(maxsize=16)
-def _open_source(path: Path) -> FeatureFile:
-    return FeatureFile(path)
+def _is_file(path: Path) -> bool:
+    return path.suffix == ".h5"
 
 
-@lru_cache(maxsize=16)
-def _load_part(path: Path) -> Any:
+def _whole_part(path: Path) -> Part:
     part = read_part(path)
     if part is None:
-        raise CacheError(f"the part '{path.name}' was damaged in the meantime")
+        raise CacheError(f"The part '{path}' was damaged in the meantime. Run the same command again.")
     return part
 
 
+def open_remains(path: Path) -> FeatureFile:
+    """Open a feature file, or what is left of one that has lost its end; errors as of `FeatureFile`."""
+    try:
+        return FeatureFile(path)
+    except DamagedError as error:
+        with suppress(CacheError):
+            return FeatureFile(path, cut=True)
+        raise error
+
+
+def _open(path: Path, cut: bool) -> h5py.File:
+    try:
+        return h5py.File(_Padded(path) if cut else path, "r")
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise CacheError(f"Cannot open the feature file '{path}': {os.strerror(error.errno).lower()}.") from None
+        raise DamagedError(
+            f"Cannot open the feature file '{path}': it is damaged ({first_line(error)}). Extract again."
+        ) from None
+
+
+class _Padded(io.FileIO):
+    """A file read as if zeros followed its end, up to the length that its HDF5 superblock states."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._length = max(path.stat().st_size, int.from_bytes(self.read(36)[28:], "little"))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return super().seek(self._length + offset) if whence == os.SEEK_END else super().seek(offset, whence)
+
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")
+        found = super().readinto(view)
+        view[found:] = bytes(len(view) - found)
+        return len(view)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    features: NDArray[np.float32]
+    columns: dict[str, NDArray[Any]]
+    intact: NDArray[np.bool_]
+
+
+def _salvaged(dataset: Any, block: slice) -> NDArray[Any]:
+    """Read rows past their chunks' checksums; what cannot be had is zeros, which the rows' own crc32 then tells."""
+    values = np.zeros((block.stop - block.start, *dataset.shape[1:]), dataset.dtype)
+    size, rest = dataset.chunks[0], dataset.shape[1:]
+    for start in range(block.start // size * size, block.stop, size):
+        with suppress(OSError, RuntimeError, ValueError):
+            _, raw = dataset.id.read_direct_chunk((start, *(0 for _ in rest)))
+            chunk = np.frombuffer(raw[:-4], dataset.dtype).reshape(size, *rest)  # fletcher32 is the last four bytes
+            first, last = max(start, block.start), min(start + size, block.stop)
+            values[first - block.start : last - block.start] = chunk[first - start : last - start]
+    return values
+
+
+def _chunk_rows(dim: int) -> int:
+    return max(1, _CHUNK_BYTES // (4 * dim))
+
+
 def _blocks(n: int, dim: int) -> Iterator[slice]:
-    step = max(1, _BLOCK_BYTES // (4 * dim))
+    step = _chunk_rows(dim)
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
-def _checksums(features: NDArray[np.float32]) -> NDArray[np.uint32]:
-    rows = np.ascontiguousarray(features, "<f4")
-    return np.array([zlib.crc32(row) for row in rows], np.uint32)
+def _checksums(features: NDArray[np.float32], columns: Sequence[NDArray[Any]]) -> NDArray[np.uint32]:
+    """Return the crc32 of each row: the bytes of its columns in the order of `_ROW`, then of its features."""
+    n = len(features)
+    known = [np.ascontiguousarray(column).view(np.uint8).reshape(n, column.dtype.itemsize) for column in columns]
+    pairs = zip(np.concatenate(known, axis=1), np.ascontiguousarray(features, "<f4"), strict=True)
+    return np.array([zlib.crc32(values, zlib.crc32(row)) for row, values in pairs], np.uint32)
 
 
-def _decode(column: Sequence[bytes]) -> tuple[str, ...]:
+def _hash_header(attrs: Mapping[str, Any], classes: Sequence[str], quarantine: Sequence[tuple[str, ...]]) -> str:
+    return hash_json({"attributes": attrs, "classes": classes, "quarantine": quarantine})
+
+
+def _decode(column: Iterable[bytes]) -> tuple[str, ...]:
     return tuple(os.fsdecode(text) for text in column)
 
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-if __name__ == "__main__":
-    try:
-        _publish_here(Path(sys.argv[1]))
-    except (OSError, CacheError, MemoryError) as problem:
-        sys.exit(str(problem))

@@ -16,7 +16,7 @@ from tlcache.datasets import Dataset
 from tlcache.embed import Bad, Harvest
 from tlcache.errors import DataError
 from tlcache.index import Index
-from tlcache.keys import hash_json
+from tlcache.keys import hash_json, printable
 from tlcache.splits import SPLITS, draw_splits, find_leaks
 from tlcache.store import QUARANTINE, FeatureFile
 
@@ -53,7 +53,7 @@ class Table:
             return False
         with FeatureFile(path) as file:
             same = file.attrs["dataset_digest"] == self.digest and file.attrs["source"] == str(source)
-            return bool(same) and file.quarantine() == self.quarantine
+            return bool(same) and file.quarantine == self.quarantine
 
 
 def assemble(dataset: Dataset, harvest: Harvest, index: Index, seed: int) -> Table:
@@ -153,9 +153,7 @@ def _warnings(
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(
-        name.encode("unicode_escape").decode() if not name.isprintable() else name for name in names[:most]
-    )
+    shown = ", ".join(printable(name) for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

@@ -18,8 +18,9 @@ from tlcache.errors import UnknownNameError, WeightsError, closest
 from tlcache.files import cache_folder, hash_file, write_whole
 from tlcache.progress import byte_bar
 
-__all__ = ["Weights", "at_hand", "download", "resolve"]
+__all__ = ["NAMES", "Weights", "at_hand", "download", "resolve"]
 
+NAMES = ("imagenet", "imagenet_v2", "random")  # anything else is the path of a state dict
 TIMEOUT_S = 20
 
 

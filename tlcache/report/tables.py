@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from rich import filesize
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -13,10 +15,21 @@ from tlcache.backbones import BACKBONES
 from tlcache.datasets import FORMS
 from tlcache.extraction import Extraction
 from tlcache.heads import HEADS
+from tlcache.inventory import Check, Entry, Leftover
+from tlcache.keys import printable
 from tlcache.runs import Run
 from tlcache.weights import at_hand
 
-__all__ = ["datasets_table", "extractions_table", "heads_table", "models_table", "runs_tables"]
+__all__ = [
+    "cache_table",
+    "checks_lines",
+    "datasets_table",
+    "extractions_table",
+    "heads_table",
+    "leftovers_table",
+    "models_table",
+    "runs_tables",
+]
 
 
 def models_table() -> RenderableType:
@@ -62,6 +75,65 @@ def extractions_table(done: Sequence[Extraction]) -> RenderableType:
         counts = (each.rows, each.embedded, each.reused, each.quarantined)
         table.add_row(each.backbone, *(f"{count:,}" for count in counts), rate, f"{each.seconds['wall_s']:.1f}")
     return table
+
+
+def cache_table(entries: Sequence[Entry]) -> RenderableType:
+    """Return one row per feature file or folder of parts, and below it what is wrong with any."""
+    if not entries:
+        return Text("Nothing is cached yet. Begin with: tlcache extract --model mobilenetv3_large")
+    table = _table("Dataset", "Backbone", "Weights", "Rows", "Size", "Age", "State", numbers=slice(3, 6))
+    for entry in entries:
+        rows = f"{entry.rows:,}"
+        if entry.state in ("unfinished", "running"):
+            rows += f" of {entry.images:,}"
+        style = {"complete": "", "damaged": "bold red"}.get(entry.state, "yellow")
+        names = (entry.dataset, entry.backbone, entry.weights)
+        table.add_row(*names, rows, _size(entry.size_bytes), _age(entry.created), entry.state, style=style)
+    notes = [Text(f"{entry.path}: {entry.detail}", style="dim") for entry in entries if entry.detail]
+    total = sum(entry.size_bytes for entry in entries)
+    return Group(table, *notes, Text(f"{len(entries)} in all, {_size(total)}", style="dim"))
+
+
+def checks_lines(checks: Sequence[Check]) -> list[str]:
+    """Return a line or two per file: whole, damaged and where, repaired."""
+    lines = []
+    for check in checks:
+        if not (check.damaged or check.problem):
+            lines.append(f"{check.path}: {check.rows:,} rows, all as written")
+            continue
+        end = "; repaired" if check.repaired else ""
+        if check.damaged:
+            some = ", ".join(printable(name) for name in check.damaged[:10])
+            more = f" and {len(check.damaged) - 10:,} more" if len(check.damaged) > 10 else ""
+            count = f"{len(check.damaged):,} of {check.rows:,} rows are damaged"
+            lines.append(f"{check.path}: {count}: {some}{more}{end}")
+            end = ""
+        if check.problem:
+            lines.append(f"{check.path}: {check.problem}{end}")
+    return lines
+
+
+def leftovers_table(leftovers: Sequence[Leftover]) -> RenderableType:
+    """Return what can be removed, and why."""
+    table = _table("What", "Why", "Size", numbers=slice(2, 3))
+    for leftover in leftovers:
+        table.add_row(str(leftover.path), leftover.why, _size(leftover.size_bytes))
+    return table
+
+
+def _size(count: int) -> str:
+    return str(filesize.decimal(count))
+
+
+def _age(created: str) -> str:
+    """Return how long ago that was, in its largest unit."""
+    if not created:
+        return "-"
+    seconds = (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(created)).total_seconds()
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
 
 
 def runs_tables(runs: Iterable[Run]) -> RenderableType:

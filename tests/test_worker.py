@@ -1,0 +1,151 @@
+"""Images that kill or hang their decoder, and workers that die: one image is lost, or none, and a sentence says so."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tlcache.errors import CacheError
+from tlcache.extraction import extract
+from tlcache.store import open_features
+
+pytestmark = pytest.mark.worker
+
+SABOTAGE = '''
+"""Imported by every Python process of the test: Pillow's PNG decoder dies or hangs on images with a marker."""
+import os, signal, sys, time
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
+
+
+class Saboteur(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path, target) if name == "PIL.PngImagePlugin" else None
+        if spec is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                load(module)
+                original = module.PngImageFile.load_prepare
+
+                def load_prepare(image):
+                    if image.info.get("fate") == "crash":
+                        os.kill(os.getpid(), signal.SIGSEGV)
+                    while image.info.get("fate") == "hang":
+                        time.sleep(0.01)
+                    if image.info.get("fate") == "stall once" and not os.path.exists(os.environ["STALLED"]):
+                        open(os.environ["STALLED"], "w").close()
+                        time.sleep(60)
+                    original(image)
+
+                module.PngImageFile.load_prepare = load_prepare
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Saboteur())
+'''
+
+
+def doom(path: Path, fate: str) -> None:
+    from PIL import Image, PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    info.add_text("fate", fate)
+    seed = sum(map(ord, path.name + fate))
+    Image.new("RGB", (20, 20), (seed % 256, 0, 0)).save(path, pnginfo=info)
+
+
+@pytest.fixture
+def sabotaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "sabotage"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(SABOTAGE)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("STALLED", str(tmp_path / "stalled"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sabotaged")
+def test_images_that_kill_or_hang_their_decoder_cost_themselves_alone(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TLCACHE_DECODE_LIMIT_S", "4")
+    doom(photos / "red" / "crash.png", "crash")
+    doom(photos / "blue" / "crash too.png", "crash")
+    doom(photos / "green" / "hang.png", "hang")
+    done = extract(photos, str(tiny_model), max_bad=0.2, batch_size=4)
+    assert (done.rows, done.quarantined) == (24, 3)
+    with open_features(done.path) as file:
+        why = {path: (code, message) for path, _, code, message in file.quarantine}
+    assert why["red/crash.png"] == ("crashes", "its decoder dies of SIGSEGV")
+    assert why["blue/crash too.png"][0] == "crashes"
+    assert why["green/hang.png"] == ("hangs", "its decoder was not done after 4 s")
+    assert extract(photos, str(tiny_model), max_bad=0.2).up_to_date
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sabotaged")
+def test_an_image_that_is_innocent_when_alone_is_not_condemned(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TLCACHE_DECODE_LIMIT_S", "3")
+    doom(photos / "red" / "stalls.png", "stall once")
+    with pytest.raises(CacheError, match="took more than 3 s, but not when it was tried alone"):
+        extract(photos, str(tiny_model))
+    assert extract(photos, str(tiny_model)).rows == 25
+
+
+def workers_of(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state, owner = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(owner) == parent and state != "Z" and "tlcache.worker" in (entry / "cmdline").read_text():
+                found.append(int(entry.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
+@pytest.mark.parametrize("victim", ["parent", "worker"])
+def test_a_kill_of_either_process_ends_both_and_loses_nothing(slow_set: tuple[Path, Path], victim: str) -> None:
+    photos, model = slow_set
+    command = [sys.executable, "-m", "tlcache", "extract", "-m", model, "-d", photos, "--batch-size", "8"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list(Path(os.environ["TLCACHE_FEATURES"]).glob("many/.*/*.npz")):
+        time.sleep(0.02)
+        assert process.poll() is None
+    (worker,) = workers_of(process.pid)
+    os.kill(process.pid if victim == "parent" else worker, signal.SIGKILL)
+    _, message = process.communicate(timeout=30)
+    if victim == "worker":
+        assert process.returncode == 1
+        assert "was killed, perhaps because memory ran out. Finished images are kept" in " ".join(message.split())
+    for _ in range(100):
+        if not Path(f"/proc/{worker}").exists():
+            break
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()
+    rest = extract(photos, str(model), wait=False)
+    assert 0 < rest.reused < 1200
+    assert rest.rows == 1200
+
+
+@pytest.mark.slow
+def test_a_second_process_may_refuse_to_wait(slow_set: tuple[Path, Path]) -> None:
+    photos, model = slow_set
+    first = subprocess.Popen([sys.executable, "-m", "tlcache", "extract", "-m", model, "-d", photos])
+    while not list(Path(os.environ["TLCACHE_FEATURES"]).glob("many/.*/*.npz")):
+        time.sleep(0.02)
+        assert first.poll() is None
+    with pytest.raises(CacheError, match=r"Process \d+ on .* extracts the same features\. .*--no-wait"):
+        extract(photos, str(model), wait=False)
+    assert first.wait(60) == 0

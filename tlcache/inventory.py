@@ -1,0 +1,305 @@
+"""What is cached, whether it is what was written, and what of it is of no use any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import Timeout
+
+from exporters import EXPORT_VERSION
+from tlcache.errors import CacheError, DamagedError, OutdatedError, TlcacheError
+from tlcache.extraction import extract, features_folder
+from tlcache.images import RULES_VERSION
+from tlcache.models import KEY_VERSION
+from tlcache.parts import read_part
+from tlcache.pipeline import lock_of
+from tlcache.progress import step_bar
+from tlcache.store import FeatureFile, open_remains
+
+__all__ = ["Check", "Entry", "Leftover", "find_leftovers", "list_cache", "remove", "verify"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A feature file, or the parts of one that is not finished.
+
+    Parameters
+    ----------
+    path
+        The file, or the folder of parts.
+    dataset, backbone, weights
+        What it holds; empty when it cannot be read.
+    rows, dim
+        Embeddings and their length.
+    images
+        Images of the dataset; for parts, how many there will be.
+    size_bytes
+        On disk.
+    created
+        When it was published, UTC, ISO 8601; empty for parts.
+    state
+        `complete`, `running` (a process works on these parts), `unfinished` (parts that the next extraction continues
+        from), `outdated` (made by a version whose embeddings this one would not use), or `damaged`.
+    detail
+        What there is to say of the state.
+    """
+
+    path: Path
+    dataset: str
+    backbone: str
+    weights: str
+    rows: int
+    dim: int
+    images: int
+    size_bytes: int
+    created: str
+    state: str
+    detail: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {**vars(self), "path": str(self.path)}
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a feature file looks like on a close look.
+
+    Parameters
+    ----------
+    path
+        The file.
+    rows
+        How many it has; 0 when it cannot be read.
+    damaged
+        Paths of the rows that are not what was written; `row 17` where even the path is lost.
+    problem
+        Why the file as a whole cannot be used; empty when it can.
+    repaired
+        It was damaged and has been made whole.
+    """
+
+    path: Path
+    rows: int
+    damaged: tuple[str, ...] = ()
+    problem: str = ""
+    repaired: bool = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether all is what was written, or has been made so."""
+        return self.repaired or not (self.damaged or self.problem)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {**vars(self), "path": str(self.path), "damaged": list(self.damaged), "sound": self.sound}
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something in the cache that can go: where, why, how large."""
+
+    path: Path
+    why: str
+    size_bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {**vars(self), "path": str(self.path)}
+
+
+def list_cache(features: str | Path | None = None) -> list[Entry]:
+    """Return every feature file and every folder of parts, by path.
+
+    Examples
+    --------
+    >>> [(entry.backbone, entry.rows, entry.state) for entry in list_cache(feature_file.parent.parent)]
+    [('tiny', 24, 'complete')]
+    """
+    root = features_folder(features)
+    files = [_entry_of_file(path) for path in sorted(root.glob("*/*.h5"))]
+    parts = [_entry_of_parts(path) for path in sorted(root.glob("*/.*.parts"))]
+    return sorted(files + parts, key=lambda entry: (entry.path.parent, entry.path.name.lstrip(".")))
+
+
+def verify(
+    paths: Sequence[str | Path] | None = None, features: str | Path | None = None, *, repair: bool = False
+) -> list[Check]:
+    """Read feature files whole and compare every row and the header with their checksums.
+
+    Parameters
+    ----------
+    paths
+        Feature files; default: all under `features`.
+    repair
+        Extract again what is damaged: rows that are intact are kept. Needs the dataset and the weights where they
+        were when the file was made.
+
+    Raises
+    ------
+    CacheError
+        No such file, or nothing is cached.
+
+    Examples
+    --------
+    >>> [(check.rows, check.sound) for check in verify([feature_file])]
+    [(24, True)]
+    """
+    root = features_folder(features)
+    found = [Path(path) for path in paths] if paths else sorted(root.glob("*/*.h5"))
+    if not found:
+        raise CacheError(f"No feature files under '{root}'. Make one with tlcache extract.")
+    checks = []
+    with step_bar("verifying", len(found)) as advance:
+        for path in found:
+            check = _check(path)
+            checks.append(_repaired(check) if repair and not check.sound else check)
+            advance(1)
+    return checks
+
+
+def find_leftovers(features: str | Path | None = None) -> list[Leftover]:
+    """Return what a cache can do without: parts nobody works on, half-written files, files of outdated versions."""
+    root, found = features_folder(features), []
+    for entry in list_cache(root):
+        if entry.state == "unfinished":
+            why = f"parts of an extraction that was not finished, {entry.rows:,} of {entry.images:,} images"
+            found.append(Leftover(entry.path, why, entry.size_bytes))
+        elif entry.state == "outdated":
+            found.append(Leftover(entry.path, entry.detail, entry.size_bytes))
+    for path in sorted(root.glob("*/.*.h5-*.tmp")):
+        workspace = path.with_name(path.name.rpartition(".h5-")[0] + ".parts")
+        with _if_idle(workspace) as idle:
+            if idle:
+                found.append(Leftover(path, "a file that was never finished", path.stat().st_size))
+    return found
+
+
+def remove(leftovers: Sequence[Leftover]) -> None:
+    """Remove what `find_leftovers` found, save what a process has begun to work on since then."""
+    for leftover in leftovers:
+        if leftover.path.is_dir():
+            with _if_idle(leftover.path) as idle:
+                if idle:
+                    for part in leftover.path.iterdir():
+                        part.unlink()
+                    leftover.path.rmdir()
+        else:
+            leftover.path.unlink(missing_ok=True)
+
+
+def _entry_of_file(path: Path) -> Entry:
+    size = path.stat().st_size
+    try:
+        with FeatureFile(path) as file:
+            text = {name: str(file.attrs[name]) for name in ("dataset", "backbone", "weights", "created")}
+            old = _outdated(json.loads(file.attrs["key_json"]))
+            rows, state = len(file), "outdated" if old else "complete"
+            images = rows + len(file.quarantine)
+            return Entry(path, rows=rows, dim=file.dim, images=images, size_bytes=size, state=state, detail=old, **text)
+    except CacheError as error:
+        state = "outdated" if isinstance(error, OutdatedError) else "damaged"
+        backbone = path.stem.rpartition("-")[0]
+        return Entry(path, path.parent.name, backbone, "", 0, 0, 0, size, "", state, str(error))
+
+
+def _entry_of_parts(workspace: Path) -> Entry:
+    try:
+        note = json.loads((workspace / "run.json").read_bytes())
+    except (OSError, ValueError):
+        note = {}
+    parts = [part for path in workspace.glob("*.npz") if (part := read_part(path)) is not None]
+    with _if_idle(workspace) as idle:
+        state = "unfinished" if idle else "running"
+    return Entry(
+        workspace,
+        workspace.parent.name,
+        workspace.name[1:].rpartition("-")[0],
+        str(note.get("arguments", {}).get("weights", "")),
+        rows=sum(len(part.sha256) for part in parts),
+        dim=max((part.features.shape[1] for part in parts), default=0),
+        images=int(note.get("images", 0)),
+        size_bytes=sum(path.stat().st_size for path in workspace.glob("*")),
+        created="",
+        state=state,
+        detail="" if state == "unfinished" else f"process {note.get('process')} on {note.get('host')}",
+    )
+
+
+@contextmanager
+def _if_idle(workspace: Path) -> Iterator[bool]:
+    """Hold the lock of a folder of parts and yield True, or yield False when a process works there."""
+    lock = lock_of(workspace)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _outdated(identity: dict[str, Any]) -> str:
+    """Return why no key of this version can be equal to this one; empty when one can."""
+    backbone, rules = identity["backbone"], identity["preprocess"]["rules"]
+    versions = {
+        "keys": (identity["version"], KEY_VERSION),
+        "exports": (backbone.get("export", EXPORT_VERSION), EXPORT_VERSION),
+        "decoding": (rules, RULES_VERSION),
+    }
+    old = [f"{name} version {found}, now {now}" for name, (found, now) in versions.items() if found < now]
+    return f"made by an earlier tlcache ({', '.join(old)})" if old else ""
+
+
+def _check(path: Path) -> Check:
+    try:
+        with FeatureFile(path):
+            problem = ""
+    except DamagedError as error:
+        problem = str(error)
+    except OutdatedError as error:
+        return Check(path, 0, problem=str(error))
+    try:
+        with open_remains(path) as file:
+            good = np.concatenate([rows for _, rows in file.intact()])
+            bad = np.flatnonzero(~good)
+            names = file.paths() if len(bad) else ()
+            known = {name for name, intact in zip(names, good, strict=bool(names)) if intact}
+            damaged = tuple(names[row] if _plausible(names[row], known) else f"row {row}" for row in bad)
+            return Check(path, len(file), damaged, "" if len(damaged) else problem)
+    except DamagedError as error:
+        return Check(path, 0, problem=str(error))
+
+
+def _plausible(name: str, known: set[str]) -> bool:
+    """Return whether the path of a damaged row can be the one that was written."""
+    return bool(name) and name.isprintable() and name not in known
+
+
+def _repaired(check: Check) -> Check:
+    try:
+        with open_remains(check.path) as file:
+            arguments = json.loads(file.attrs["arguments"])
+        if arguments["mean"]:
+            arguments |= {name: tuple(arguments[name]) for name in ("mean", "std")}
+        done = extract(**arguments, features=check.path.parent.parent)
+    except (DamagedError, OutdatedError):
+        return check  # not even the arguments can be read
+    except TlcacheError as error:
+        return Check(check.path, check.rows, check.damaged, f"{check.problem} It cannot be repaired: {error}".strip())
+    if not done.path.exists() or done.path.resolve() != check.path.resolve():
+        return Check(
+            check.path,
+            check.rows,
+            check.damaged,
+            f"Extracting again made '{done.path}': the weights or the model are not those it was made with.",
+        )
+    return Check(check.path, check.rows, check.damaged, check.problem, _check(check.path).sound)

@@ -1,0 +1,225 @@
+"""The steps of an extraction: find what is there, embed what is missing, put the rows in order, publish."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tlcache.builtin import BUILT_IN
+from tlcache.datasets import Dataset, load_dataset
+from tlcache.embed import Bad, Job, check_bad, embed
+from tlcache.errors import CacheError, DataError
+from tlcache.extraction import Extraction
+from tlcache.files import check_room, write_whole
+from tlcache.index import Index
+from tlcache.journal import Journal
+from tlcache.keys import canonical_json, slug
+from tlcache.machine import hardware, peak_rss_bytes, versions
+from tlcache.models import Model, load_model
+from tlcache.progress import say
+from tlcache.runtime import find_device
+from tlcache.splits import check_splits
+from tlcache.store import STAGES, FeatureFile, Plan, publish
+from tlcache.table import Table, assemble
+from tlcache.weights import NAMES
+
+__all__ = ["extract_here", "lock_of"]
+
+
+def extract_here(
+    *,
+    features: str,
+    device: str,
+    batch_size: int,
+    max_bad: float,
+    wait: bool,
+    condemned: Mapping[str, Sequence[str]] | None = None,
+    journal: Journal | None = None,
+    **request: Any,
+) -> Extraction:
+    """Do what `tlcache.extraction.extract` says, in this process.
+
+    Parameters
+    ----------
+    condemned
+        Content hash -> code and message of images that are not to be decoded.
+    journal
+        Where to note which images are being decoded.
+    features, device, batch_size, max_bad, wait, **request
+        As for `tlcache.extraction.extract`, all of them given.
+    """
+    started = time.perf_counter()
+    dataset = load_dataset(request["data"], request["name"])
+    if device != "auto":
+        find_device(device)
+    check_splits(dataset.labels, dataset.splits, dataset.classes)
+    network = _load_network(request)
+    root = Path(features)
+    target = root / dataset.name / f"{slug(network.name)}-{network.key[:12]}.h5"
+    workspace = target.with_name(f".{target.stem}.parts")
+    _check_folder(target.parent, dataset)
+    note = {"arguments": _anywhere(request, dataset, max_bad), "images": len(dataset)}
+    with _alone(workspace, note, wait):
+        _sweep(target)
+        index = Index(network.key)
+        index.bad |= {sha256: Bad(*reason) for sha256, reason in (condemned or {}).items()}
+        index.add_target(target)
+        index.add_others(root, target.name)
+        index.add_parts(workspace)
+        before = len(index.sources)
+        harvest = embed(Job(dataset, network, index.rows, index.bad, workspace, device, batch_size, max_bad, journal))
+        index.add_parts(workspace)
+        table = assemble(dataset, harvest, index, request["seed"])
+        if table.quarantine:
+            path, _, _, message = table.quarantine[-1]
+            check_bad(len(table.quarantine), len(dataset), max_bad, f"{path!r}, {message}")
+        embedded_s = time.perf_counter()
+        up_to_date = not harvest.embedded and not index.dropped and table.is_in(target, dataset.root)
+        if not up_to_date:
+            check_room(target.parent, 4 * index.dim * len(table))
+            publish(
+                Plan(target, index.dim, table.columns, index.sources, _attributes(dataset, network, table, index, note))
+            )
+        shutil.rmtree(workspace)
+    ended = time.perf_counter()
+    seconds = dict(zip(STAGES, harvest.seconds.tolist(), strict=True)) | {"wall_s": ended - started}
+    seconds["write_s"] += ended - embedded_s
+    return Extraction(
+        path=target,
+        dataset=dataset.name,
+        backbone=network.name,
+        rows=len(table),
+        embedded=harvest.embedded,
+        reused=int((table.columns["source"] < before).sum()),
+        quarantined=len(table.quarantine),
+        up_to_date=up_to_date,
+        seconds=seconds,
+        images_per_s=harvest.embedded / seconds["wall_s"],
+        peak_rss_bytes=peak_rss_bytes(),
+        provider=index.provider,
+        warnings=(*table.warnings, *index.warnings()),
+    )
+
+
+def lock_of(workspace: Path) -> FileLock:
+    """Return the lock of a folder of parts, which the kernel frees when its holder dies."""
+    return FileLock(workspace.with_suffix(".lock"))
+
+
+def _load_network(request: Mapping[str, Any]) -> Model:
+    mean, std = (tuple(request[name]) if request[name] else None for name in ("mean", "std"))
+    return load_model(
+        request["model"],
+        request["weights"],
+        pool=request["pool"],
+        output=request["output"],
+        crop_borders=request["crop_borders"] or None,
+        resize=request["resize"],
+        crop=request["crop"],
+        mean=mean,
+        std=std,
+    )
+
+
+def _anywhere(request: Mapping[str, Any], dataset: Dataset, max_bad: float) -> dict[str, Any]:
+    """Return the arguments that repeat this extraction from any folder."""
+    places = {
+        "data": request["data"] in BUILT_IN,
+        "model": not request["model"].lower().endswith(".onnx"),
+        "weights": request["weights"] in NAMES,
+    }
+    absolute = {
+        name: str(Path(request[name]).expanduser().absolute()) for name, is_name in places.items() if not is_name
+    }
+    return {**request, **absolute, "name": dataset.name, "max_bad": max_bad}
+
+
+def _check_folder(folder: Path, dataset: Dataset) -> None:
+    """Raise when another dataset, one that still exists, has its feature files under this name."""
+    for path in folder.glob("*.h5"):
+        with suppress(CacheError), FeatureFile(path) as file:
+            source = str(file.attrs["source"])
+            if source != str(dataset.root) and Path(source).exists():
+                raise DataError(
+                    f"'{folder}' holds features of the dataset in '{source}'; asked: '{dataset.root}'. "
+                    "Give this one another name with --name."
+                )
+
+
+@contextmanager
+def _alone(workspace: Path, note: Mapping[str, Any], wait: bool) -> Iterator[None]:
+    """Make the workspace, hold its lock, and leave word of who works in it and on what."""
+    run = workspace / "run.json"
+    try:
+        _make(workspace)
+        lock = lock_of(workspace)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if not wait:
+                raise CacheError(
+                    f"{_holder(run).capitalize()} extracts the same features. Wait for it, or leave --no-wait out."
+                ) from None
+            say(f"Waiting for {_holder(run)}, which extracts the same features ...")
+            lock.acquire()
+        _make(workspace)
+        who = {"process": os.getpid(), "host": platform.node()}
+        write_whole(run, json.dumps({**who, **note}).encode())
+    except OSError as error:
+        raise CacheError(
+            f"Cannot write to '{workspace.parent}': {error.strerror}. Give another folder with --features."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make(workspace: Path) -> None:
+    if workspace.is_symlink():
+        raise CacheError(f"'{workspace}' is a symbolic link; nothing is written through it. Remove it.")
+    workspace.mkdir(parents=True, exist_ok=True)
+
+
+def _holder(run: Path) -> str:
+    try:
+        note = json.loads(run.read_bytes())
+        return f"process {note['process']} on {note['host']}"
+    except (OSError, ValueError, KeyError):  # between taking the lock and writing this
+        return "another process"
+
+
+def _sweep(target: Path) -> None:
+    """Remove what a process left that was killed while it published; the lock is ours, so nobody works on it."""
+    for path in target.parent.glob(f".{target.name}-*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _attributes(
+    dataset: Dataset, network: Model, table: Table, index: Index, note: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "key": network.key,
+        "key_json": canonical_json(network.identity),
+        "dataset": dataset.name,
+        "dataset_digest": table.digest,
+        "source": str(dataset.root),
+        "arguments": canonical_json(note["arguments"]),
+        "backbone": network.name,
+        "weights": network.weights,
+        "preprocess": canonical_json(network.preprocess.as_json()),
+        "provider": index.provider,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "generated_by": canonical_json({**versions(), **hardware()}),
+        **dict(zip(STAGES, index.seconds(table.columns["source"]).tolist(), strict=True)),
+    }
