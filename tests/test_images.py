@@ -1,6 +1,9 @@
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,7 +48,7 @@ def test_pixels_are_those_of_torchvisions_presets(interpolation: str, size: tupl
     resized = functional.resize(tensor, [64], InterpolationMode(interpolation), antialias=True)
     expected = functional.center_crop(resized, [48]).numpy()
     assert found.dtype == np.uint8
-    assert stored == (pixels.shape[1], pixels.shape[0])
+    assert stored == (pixels.shape[1], pixels.shape[0], 1)
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
@@ -108,6 +111,12 @@ def bomb() -> bytes:
     return start + struct.pack(">I", 1000) + b"IDAT" + bytes(10)
 
 
+def with_bad_crc(png: bytes) -> bytes:
+    damaged = bytearray(png)
+    damaged[png.index(b"IEND") - 5] ^= 1  # the last byte of the checksum of the pixels
+    return bytes(damaged)
+
+
 JPEG = encode(Image.fromarray(WAVES), "JPEG")
 PNG = encode(Image.fromarray(WAVES), "PNG")
 
@@ -119,7 +128,10 @@ PNG = encode(Image.fromarray(WAVES), "PNG")
         (b"<html><body>not found", "not-an-image", "starts with '<html>"),
         (RANDOM.bytes(500), "not-an-image", "not an image"),
         (JPEG[: len(JPEG) // 2], "truncated", "truncated"),
+        (JPEG[: len(JPEG) * 99 // 100], "truncated", "truncated"),
+        (JPEG[:-2], "truncated", "truncated"),
         (PNG[: len(PNG) // 2], "truncated", "truncated"),
+        (with_bad_crc(PNG), "damaged", "checksum of its IDAT is wrong"),
         (PNG[:60] + b"\0" * 40 + PNG[100:], "damaged", "damaged PNG"),
         (bomb(), "too-large", "pixels"),
         (PNG[:30], "damaged", "damaged header"),
@@ -136,14 +148,50 @@ def test_bad_images_say_what_they_are(data: bytes, code: str, words: str) -> Non
 
 
 def test_harmless_damage_is_accepted() -> None:
+    assert decode(encode(Image.fromarray(WAVES), "JPEG", icc_profile=b"garbage"))[0].shape == WAVES.shape
+    assert np.array_equal(decode(PNG[:-2])[0], WAVES)  # all pixels are there
     assert np.array_equal(decode(PNG + b"garbage after the end")[0], WAVES)
     broken_exif = encode(Image.fromarray(WAVES), "JPEG", exif=b"Exif\0\0MM\0*garbage")
     assert decode(broken_exif)[0].shape == WAVES.shape
 
 
-def test_first_frame_of_an_animation() -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    assert colour_of(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])) == [255, 0, 0]
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_first_frame_of_several(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    pixels, stored = decode(encode(frames[0], kind, save_all=True, append_images=frames[1:]))
+    assert stored == (8, 8, 3)
+    assert np.abs(pixels[0, 0].astype(int) - [255, 0, 0]).max() <= 1
+
+
+def sixteen_bit_rgb(red: int, green: int, blue: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = (b"\0" + struct.pack(">HHH", red, green, blue) * 4) * 4
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_golden_values_of_rare_modes() -> None:
+    assert colour_of(sixteen_bit_rgb(0x8040, 0x0100, 0xFFFF)) == [128, 1, 255]
+    assert colour_of(encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")) == [255, 0, 0]
+    assert colour_of(encode(Image.new("LA", (4, 4), (100, 128)), "PNG")) == [177] * 3
+    assert colour_of(encode(Image.fromarray(np.full((4, 4), 300.0, np.float32)), "TIFF")) == [75] * 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
+def test_a_bomb_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(bomb())
+    code = (
+        "import resource, pathlib; from tlcache.images import decode, BadImageError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: decode(pathlib.Path('bomb.png').read_bytes())\n"
+        "except BadImageError as error: print(error.code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    what, grown_kb = done.stdout.split()
+    assert what == "too-large"
+    assert int(grown_kb) < 100_000
 
 
 def test_dark_borders_are_cut() -> None:
@@ -160,7 +208,7 @@ def test_dark_borders_are_cut() -> None:
 def test_extreme_shapes(size: tuple[int, int]) -> None:
     pixels, stored = prepare(encode(Image.new("RGB", size, (7, 8, 9)), "PNG"), Preprocess())
     assert pixels.shape == (3, 224, 224)
-    assert stored == size
+    assert stored == (*size, 1)
     assert pixels[:, 0, 0].tolist() == [7, 8, 9]
 
 
@@ -168,7 +216,7 @@ def test_large_jpegs_are_decoded_small_and_look_the_same() -> None:
     large = Image.fromarray(WAVES).resize((1600, 1200), Image.Resampling.BICUBIC)
     data = encode(large, "JPEG", quality=95)
     reduced, size = decode(data, 2 * 64)
-    assert size == (1600, 1200)
+    assert size == (1600, 1200, 1)
     assert 2 * 64 <= min(reduced.shape[:2]) < 1200
     fast, _ = prepare(data, Preprocess(64, 48))
     slow, _ = prepare(encode(Image.open(io.BytesIO(data)), "PNG"), Preprocess(64, 48))

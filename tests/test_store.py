@@ -17,7 +17,7 @@ def part(seed: int = 0, n: int = 5, dim: int = 4) -> Part:
     return Part(
         np.array([f"{seed * 100 + row:064x}" for row in range(n)], "S64"),
         random.normal(size=(n, dim)).astype(np.float32),
-        random.integers(1, 99, (n, 2), dtype=np.int32),
+        random.integers(1, 99, (n, 3), dtype=np.int32),
         np.array([["f" * 64, "damaged", "bad news"]]),
         np.arange(4.0),
         np.array("CPUExecutionProvider"),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tlcache.datasets import Dataset
 from tlcache.errors import CacheError, DataError, ModelError, first_line
 from tlcache.files import check_room
-from tlcache.images import BadImageError, OneTorchThread, prepare
+from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
 from tlcache.journal import Journal
 from tlcache.machine import available_cpus
 from tlcache.models import Model
@@ -258,7 +258,7 @@ class _Pass:
         rows = []
         for image, row in zip(images, features, strict=True):
             if np.isfinite(row).all():
-                rows.append(_Row(image.sha256, row, image.size))
+                rows.append(_Row(image.sha256, row, image.stored))
             else:
                 pending.bad[image.sha256] = Bad("non-finite", "the network gives numbers that are not finite")
                 self._reject(image.number, pending.bad[image.sha256])
@@ -307,14 +307,14 @@ class _Image:
     number: int
     sha256: str
     pixels: NDArray[np.uint8]
-    size: tuple[int, int]
+    stored: Stored
 
 
 @dataclass(frozen=True)
 class _Row:
     sha256: str
     features: NDArray[np.float32]
-    size: tuple[int, int]
+    stored: Stored
 
 
 class _Pending:
@@ -336,7 +336,7 @@ class _Pending:
         part = Part(
             np.array([row.sha256 for row in self.rows], "S64"),
             np.stack([row.features for row in self.rows]) if self.rows else np.empty((0, 0), np.float32),
-            np.array([row.size for row in self.rows], np.int32).reshape(-1, 2),
+            np.array([row.stored for row in self.rows], np.int32).reshape(-1, 3),
             np.array([(sha256, bad.code, bad.message) for sha256, bad in self.bad.items()], "U").reshape(-1, 3),
             self.seconds,
             np.array(provider or "", "U"),

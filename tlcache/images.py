@@ -22,10 +22,11 @@ import io
 import sys
 import threading
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ __all__ = [
     "BadImageError",
     "OneTorchThread",
     "Preprocess",
+    "Stored",
     "cut_borders",
     "decode",
     "prepare",
@@ -157,7 +159,15 @@ class BadImageError(Exception):
         self.code = code
 
 
-def decode(data: bytes, at_least: int | None = None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+class Stored(NamedTuple):
+    """What a file's header says: width and height in pixels, and frames (pages); only the first frame is used."""
+
+    width: int
+    height: int
+    frames: int
+
+
+def decode(data: bytes, at_least: int | None = None) -> tuple[NDArray[np.uint8], Stored]:
     """Decode an encoded image to upright 8-bit RGB.
 
     Parameters
@@ -171,8 +181,8 @@ def decode(data: bytes, at_least: int | None = None) -> tuple[NDArray[np.uint8],
     -------
     pixels
         uint8 (H, W, 3).
-    size
-        Width and height in pixels as the file's header states them.
+    stored
+        What the file's header says.
 
     Raises
     ------
@@ -187,9 +197,11 @@ def decode(data: bytes, at_least: int | None = None) -> tuple[NDArray[np.uint8],
             raise BadImageError("too-large", f"more than {MAX_PIXELS:,} pixels") from None
         except Exception as error:
             raise _unreadable(data, error) from None
-        size = image.size
-        if size[0] * size[1] > MAX_PIXELS:
-            raise BadImageError("too-large", f"{size[0]} x {size[1]} is more than {MAX_PIXELS:,} pixels")
+        stored = Stored(*image.size, _frames(image))
+        if stored.width * stored.height > MAX_PIXELS:
+            raise BadImageError("too-large", f"{stored.width} x {stored.height} is more than {MAX_PIXELS:,} pixels")
+        if image.format == "PNG":
+            _check_png(data)
         try:
             if at_least is not None and image.format in ("JPEG", "MPO"):
                 cast(JpegImagePlugin.JpegImageFile, image).draft("RGB", (at_least, at_least))
@@ -199,28 +211,28 @@ def decode(data: bytes, at_least: int | None = None) -> tuple[NDArray[np.uint8],
             raise BadImageError(code, f"{code} {image.format} ({error})") from None
         with contextlib.suppress(Exception):  # a broken EXIF block says nothing about the pixels
             image = ImageOps.exif_transpose(image)
-        return _rgb(image), size
+        return _rgb(image), stored
 
 
-def prepare(data: bytes, preprocess: Preprocess) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def prepare(data: bytes, preprocess: Preprocess) -> tuple[NDArray[np.uint8], Stored]:
     """Decode, cut dark borders if asked, resize and crop one image.
 
     Returns
     -------
     pixels
         uint8 (3, crop, crop), RGB, contiguous.
-    size
-        Width and height in pixels as the file's header states them.
+    stored
+        What the file's header says.
 
     Raises
     ------
     BadImageError
         As `decode`.
     """
-    pixels, size = decode(data, preprocess.at_least)
+    pixels, stored = decode(data, preprocess.at_least)
     if preprocess.crop_borders:
         pixels = cut_borders(pixels)
-    return _resize_crop(_cut_long(pixels), preprocess), size
+    return _resize_crop(_cut_long(pixels), preprocess), stored
 
 
 def cut_borders(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -231,6 +243,30 @@ def cut_borders(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if not len(rows) or not len(columns):
         return pixels
     return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _check_png(data: bytes) -> None:
+    """Compare the checksums of a PNG's critical chunks; Pillow does not look at those of the pixels."""
+    at = 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind, end = data[at + 4 : at + 8], at + 8 + length
+        critical = kind[:1].isupper() and end + 4 <= len(data)
+        if critical and zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise BadImageError("damaged", f"damaged PNG (the checksum of its {kind.decode('latin-1')} is wrong)")
+        if kind == b"IEND":
+            return
+        at = end + 4
+
+
+def _frames(image: Image.Image) -> int:
+    """Return the number of frames; the second image in a camera's JPEG is a preview and does not count."""
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 2))
+    except Exception:  # a later frame is damaged: there are several all the same
+        return 2
 
 
 def _unreadable(data: bytes, error: Exception) -> BadImageError:

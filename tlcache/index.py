@@ -30,6 +30,8 @@ class Index:
         Hash -> (number of the source, row in it); only rows whose checksum is right.
     bad
         Hash -> why the image cannot be used.
+    several
+        Hashes of images with several frames or pages, of which the first is used.
     sources
         The files that `rows` refers to.
     dim, provider
@@ -42,6 +44,7 @@ class Index:
         self.key = key
         self.rows: dict[str, tuple[int, int]] = {}
         self.bad: dict[str, Bad] = {}
+        self.several: set[str] = set()
         self.sources: list[Path] = []
         self.dim = 0
         self.provider = ""
@@ -78,7 +81,8 @@ class Index:
             if file.attrs["key"] != self.key:
                 raise CacheError(f"'{path}' holds features of another key. Move it away and extract again.")
             intact = np.concatenate([good for _, good in file.intact()])
-            self._add(path, file.hashes(), intact, file.dim, file.seconds(), str(file.attrs["provider"]))
+            frames = file.stored(np.arange(len(file)))[:, 2]
+            self._add(path, file.hashes(), intact, frames, file.dim, file.seconds(), str(file.attrs["provider"]))
             for _, sha256, code, message in file.quarantine:
                 if sha256:
                     self.bad.setdefault(sha256, Bad(code, message))
@@ -100,7 +104,8 @@ class Index:
                 path.unlink()
                 continue
             whole = np.ones(len(part.sha256), bool)
-            self._add(path, part.sha256, whole, part.features.shape[1], part.seconds, str(part.provider))
+            frames, dim = part.stored[:, 2], part.features.shape[1]
+            self._add(path, part.sha256, whole, frames, dim, part.seconds, str(part.provider))
             self.bad |= {str(sha256): Bad(str(code), str(message)) for sha256, code, message in part.bad}
 
     def seconds(self, sources: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -113,6 +118,7 @@ class Index:
         path: Path,
         hashes: NDArray[np.bytes_],
         good: NDArray[np.bool_],
+        frames: NDArray[np.int32],
         dim: int,
         seconds: NDArray[np.float64],
         provider: str,
@@ -122,5 +128,6 @@ class Index:
         self._seconds.append(seconds / max(1, len(hashes)))
         for row in np.flatnonzero(good):
             self.rows.setdefault(hashes[row].decode(), (number, int(row)))
+        self.several |= {sha256.decode() for sha256 in hashes[good & (frames > 1)]}
         if len(hashes):
             self.dim, self.provider = dim, provider or self.provider

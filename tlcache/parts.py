@@ -1,15 +1,14 @@
 """Finished batches on disk, before they are published: what a killed run resumes from.
 
-A part is one `.npz` file, whose zip checksums cover every byte of its arrays, written whole or not at all. Parts of
-one feature file lie in one folder; each names its rows by the sha256 of the image's bytes, so any number of workers
-may add parts and none needs to know of the others.
+A part is one `.npz` file named by the sha256 of its bytes, written whole or not at all; nothing is parsed before the
+hash is right. Parts of one feature file lie in one folder; each names its rows by the sha256 of the image's bytes, so
+any number of workers may add parts and none needs to know of the others.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-import uuid
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -31,8 +30,8 @@ class Part:
         (n,) of `S64`: hash of the bytes that were embedded.
     features
         float32 (n, dim).
-    size
-        int32 (n, 2): width and height in pixels.
+    stored
+        int32 (n, 3): width and height in pixels, frames.
     bad
         (m, 3) of `U`: hash, code, message.
     seconds
@@ -43,17 +42,17 @@ class Part:
 
     sha256: NDArray[np.bytes_]
     features: NDArray[np.float32]
-    size: NDArray[np.int32]
+    stored: NDArray[np.int32]
     bad: NDArray[np.str_]
     seconds: NDArray[np.float64]
     provider: NDArray[np.str_]
 
 
 def write_part(folder: Path, part: Part) -> Path:
-    """Write a part under a name of its own and return its path."""
+    """Write a part and return its path."""
     buffer = io.BytesIO()
     np.savez(buffer, **vars(part))
-    path = folder / f"{uuid.uuid4().hex}.npz"
+    path = folder / f"{hashlib.sha256(buffer.getbuffer()).hexdigest()}.npz"
     write_whole(path, buffer.getbuffer())
     return path
 
@@ -61,10 +60,10 @@ def write_part(folder: Path, part: Part) -> Path:
 def read_part(path: Path) -> Part | None:
     """Return a part, or None when it is damaged in any way; its rows are then simply computed again."""
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            part = Part(**{field.name: arrays[field.name] for field in fields(Part)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        data = path.read_bytes()
+    except OSError:
         return None
-    n = len(part.sha256)
-    shapes_fit = part.features.ndim == 2 and len(part.features) == n and part.size.shape == (n, 2)
-    return part if shapes_fit else None
+    if hashlib.sha256(data).hexdigest() != path.stem:
+        return None
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return Part(**{field.name: arrays[field.name] for field in fields(Part)})

@@ -90,7 +90,8 @@ def extract_here(
             publish(
                 Plan(target, index.dim, table.columns, index.sources, _attributes(dataset, network, table, index, note))
             )
-        shutil.rmtree(workspace)
+        for part in workspace.glob("*.npz"):
+            part.unlink()
     ended = time.perf_counter()
     seconds = dict(zip(STAGES, harvest.seconds.tolist(), strict=True)) | {"wall_s": ended - started}
     seconds["write_s"] += ended - embedded_s
@@ -161,7 +162,7 @@ def _alone(workspace: Path, note: Mapping[str, Any], wait: bool) -> Iterator[Non
     """Make the workspace, hold its lock, and leave word of who works in it and on what."""
     run = workspace / "run.json"
     try:
-        _make(workspace)
+        workspace.parent.mkdir(parents=True, exist_ok=True)
         lock = lock_of(workspace)
         try:
             lock.acquire(blocking=False)
@@ -172,7 +173,9 @@ def _alone(workspace: Path, note: Mapping[str, Any], wait: bool) -> Iterator[Non
                 ) from None
             say(f"Waiting for {_holder(run)}, which extracts the same features ...")
             lock.acquire()
-        _make(workspace)
+        if workspace.is_symlink():
+            raise CacheError(f"'{workspace}' is a symbolic link; nothing is written through it. Remove it.")
+        workspace.mkdir(exist_ok=True)
         who = {"process": os.getpid(), "host": platform.node()}
         write_whole(run, json.dumps({**who, **note}).encode())
     except OSError as error:
@@ -182,13 +185,9 @@ def _alone(workspace: Path, note: Mapping[str, Any], wait: bool) -> Iterator[Non
     try:
         yield
     finally:
+        if not any(workspace.glob("*.npz")):
+            shutil.rmtree(workspace, ignore_errors=True)
         lock.release()
-
-
-def _make(workspace: Path) -> None:
-    if workspace.is_symlink():
-        raise CacheError(f"'{workspace}' is a symbolic link; nothing is written through it. Remove it.")
-    workspace.mkdir(parents=True, exist_ok=True)
 
 
 def _holder(run: Path) -> str:

@@ -48,7 +48,8 @@ FORMAT = "tlcache-features"
 FORMAT_VERSION = 2
 STAGES = ("decode_s", "infer_s", "write_s", "wall_s")
 QUARANTINE = ("path", "sha256", "code", "message")
-_ROW = ("labels", "rows/path", "rows/sha256", "rows/split", "rows/group", "rows/width", "rows/height")
+_ROW = ("labels", "rows/path", "rows/sha256", "rows/split", "rows/group", "rows/width", "rows/height", "rows/frames")
+_STORED = ("width", "height", "frames")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -113,19 +114,20 @@ class FeatureFile:
     def __init__(self, path: str | Path, *, cut: bool = False) -> None:
         self.path = Path(path)
         with ExitStack() as undo:
-            self._file = undo.enter_context(_open(self.path, cut))
+            self._file = _open(self.path, cut, undo)
             try:
                 self._read_header()
             except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
                 raise self._damaged(first_line(error)) from None
-            undo.pop_all()
+            self._open = undo.pop_all()
 
     def _read_header(self) -> None:
-        self.attrs = {name: _plain(value) for name, value in self._file.attrs.items()}
+        self.attrs = {name: _plain(self._attribute(name)) for name in self._file.attrs}
         if self.attrs.get("format") != FORMAT:
             if "header_sha256" in self.attrs:
                 raise self._damaged("its header is not what was written")
-            raise CacheError(f"'{self.path}' is not a feature file of tlcache (format: {self.attrs.get('format')}).")
+            if self.attrs.get("format_version") != 1:
+                raise CacheError(f"'{self.path}' is not a feature file of tlcache.")
         version = self.attrs.get("format_version")
         found = f"'{self.path}' has format version {version}; this tlcache reads version {FORMAT_VERSION}."
         if not isinstance(version, int) or version > FORMAT_VERSION:
@@ -136,6 +138,10 @@ class FeatureFile:
         self.quarantine = self._read_quarantine()
         if self.attrs.pop("header_sha256", "") != _hash_header(self.attrs, self.classes, self.quarantine):
             raise self._damaged("its header is not what was written")
+
+    def _attribute(self, name: str) -> Any:
+        """Read an attribute that is stored in place; HDF5 may hang on a damaged heap of strings elsewhere."""
+        return self._file.attrs[name] if self._file.attrs.get_id(name).dtype.kind != "O" else None
 
     def _read_quarantine(self) -> list[tuple[str, ...]]:
         columns = [_decode(self._dataset(f"quarantine/{name}")[:]) for name in QUARANTINE]
@@ -152,7 +158,7 @@ class FeatureFile:
 
     def close(self) -> None:
         """Close the HDF5 file; arrays already read stay valid."""
-        self._file.close()
+        self._open.close()
 
     @property
     def dim(self) -> int:
@@ -202,10 +208,10 @@ class FeatureFile:
         """Return the path of every row; of use only for rows that are intact."""
         return _decode(self._column("rows/path", slice(0, len(self))))
 
-    def sizes(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return width and height of some images in pixels: int32 (n, 2)."""
+    def stored(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return width and height in pixels and frames of some images: int32 (n, 3)."""
         whole = slice(0, len(self))
-        return np.stack([self._column(f"rows/{name}", whole)[rows] for name in ("width", "height")], axis=1)
+        return np.stack([self._column(f"rows/{name}", whole)[rows] for name in _STORED], axis=1)
 
     def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the embeddings of some rows, float32 (n, dim), in the given order."""
@@ -328,41 +334,62 @@ def publish(plan: Plan) -> None:
 
 def _write(path: Path, descriptor: int, plan: Plan) -> None:
     """Write everything but the features first, so that a file that loses its end loses rows and no more."""
-    n, rows = len(plan.columns["label"]), plan.columns
-    chunk = min(n, _chunk_rows(plan.dim))
-    metadata_bytes = 64 * 1024 + 24 * len(_ROW) * (n // max(1, chunk))
-    with (
-        _Sources(plan.sources) as sources,
-        h5py.File(path, "w", libver=("v110", "v110"), meta_block_size=metadata_bytes) as file,
-    ):
-        text_bytes = sum(column.nbytes for column in rows.values())
-        reserve(descriptor, n * (4 * plan.dim + 32) + text_bytes + 2 * metadata_bytes)  # HDF5 dies on a full disk
-        size = sources.sizes(rows["source"], rows["index"])
-        columns = {
-            "labels": rows["label"],
-            "rows/path": rows["path"],
-            "rows/sha256": rows["sha256"],
-            "rows/split": rows["split"],
-            "rows/group": rows["group"],
-            "rows/width": size[:, 0],
-            "rows/height": size[:, 1],
-        }
-        stored = [_create(file, name, columns[name], chunk)[:] for name in _ROW]
-        crc32 = _create(file, "integrity/crc32", np.zeros(n, np.uint32), chunk)
-        _create(file, "classes", rows["classes"], len(rows["classes"]))
-        for name in QUARANTINE:
-            _create(file, f"quarantine/{name}", rows[f"quarantine_{name}"], _chunk_rows(32))
-        features = file.create_dataset("features", (n, plan.dim), "f4", chunks=(chunk, plan.dim), fletcher32=True)
-        attrs = {**plan.attrs, "format": FORMAT, "format_version": FORMAT_VERSION, "dim": plan.dim, "state": "complete"}
-        quarantine = list(zip(*(_decode(rows[f"quarantine_{name}"]) for name in QUARANTINE), strict=True))
-        file.attrs.update(attrs, header_sha256=_hash_header(attrs, _decode(rows["classes"]), quarantine))
-        for block in _blocks(n, plan.dim):
-            values = sources.features(rows["source"][block], rows["index"][block], plan.dim)
-            features[block], crc32[block] = values, _checksums(values, [column[block] for column in stored])
+    n = len(plan.columns["label"])
+    metadata_bytes = 64 * 1024 + 24 * (len(_ROW) + 2) * (n // _chunk_rows(plan.dim))
+    text_bytes = sum(column.nbytes for column in plan.columns.values())
+    layout = {"libver": ("v110", "v110"), "meta_block_size": metadata_bytes}  # v110: metadata has checksums
+    with _Sources(plan.sources) as sources, h5py.File(path, "w", **layout) as file:
+        reserve(descriptor, n * (4 * plan.dim + 32) + text_bytes + 2 * metadata_bytes)  # HDF5 may die on a full disk
+        columns = _write_columns(file, plan, sources)
+        _write_header(file, plan)
+        file.flush()
+        _write_features(file, plan, sources, columns)
         file.flush()
         written = int(file.id.get_filesize())
     os.truncate(descriptor, written)
     os.fsync(descriptor)
+
+
+def _write_columns(file: h5py.File, plan: Plan, sources: _Sources) -> list[NDArray[Any]]:
+    """Write what is known of every row, and make room for the rest; return the columns of `_ROW` as stored."""
+    rows, chunk = plan.columns, _chunk_rows(plan.dim)
+    stored = sources.stored(rows["source"], rows["index"])
+    columns = {
+        "labels": rows["label"],
+        "rows/path": rows["path"],
+        "rows/sha256": rows["sha256"],
+        "rows/split": rows["split"],
+        "rows/group": rows["group"],
+        **{f"rows/{name}": stored[:, number] for number, name in enumerate(_STORED)},
+    }
+    n = len(stored)
+    written = [_create(file, name, columns[name], chunk)[:] for name in _ROW]
+    _create(file, "integrity/crc32", np.zeros(n, np.uint32), chunk)
+    file.create_dataset("features", (n, plan.dim), "f4", chunks=(min(n, chunk), plan.dim), fletcher32=True)
+    return written
+
+
+def _write_header(file: h5py.File, plan: Plan) -> None:
+    columns = plan.columns
+    _create(file, "classes", columns["classes"], len(columns["classes"]))
+    for name in QUARANTINE:
+        _create(file, f"quarantine/{name}", columns[f"quarantine_{name}"], _chunk_rows(32))
+    attrs = {**plan.attrs, "format": FORMAT, "format_version": FORMAT_VERSION, "dim": plan.dim, "state": "complete"}
+    quarantine = list(zip(*(_decode(columns[f"quarantine_{name}"]) for name in QUARANTINE), strict=True))
+    attrs["header_sha256"] = _hash_header(attrs, _decode(columns["classes"]), quarantine)
+    for name, value in attrs.items():
+        if isinstance(value, str):
+            text = os.fsencode(value)
+            file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
+        else:
+            file.attrs[name] = value
+
+
+def _write_features(file: h5py.File, plan: Plan, sources: _Sources, columns: Sequence[NDArray[Any]]) -> None:
+    features, crc32, rows = file["features"], file["integrity/crc32"], plan.columns
+    for block in _blocks(len(features), plan.dim):
+        values = sources.features(rows["source"][block], rows["index"][block], plan.dim)
+        features[block], crc32[block] = values, _checksums(values, [column[block] for column in columns])
 
 
 def _create(file: h5py.File, name: str, column: NDArray[Any], chunk: int) -> Any:
@@ -387,11 +414,12 @@ class _Sources:
         for file in self._files.values():
             file.close()
 
-    def sizes(self, source: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int32]:
-        size = np.empty((len(source), 2), np.int32)
+    def stored(self, source: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int32]:
+        rows = np.empty((len(source), len(_STORED)), np.int32)
         for path, here in self._grouped(source):
-            size[here] = self._file(path).sizes(index[here]) if _is_file(path) else self._part(path).size[index[here]]
-        return size
+            picked = index[here]
+            rows[here] = self._file(path).stored(picked) if _is_file(path) else self._part(path).stored[picked]
+        return rows
 
     def features(self, source: NDArray[np.int64], index: NDArray[np.int64], dim: int) -> NDArray[np.float32]:
         rows = np.empty((len(source), dim), np.float32)
@@ -430,9 +458,10 @@ def open_remains(path: Path) -> FeatureFile:
         raise error
 
 
-def _open(path: Path, cut: bool) -> h5py.File:
+def _open(path: Path, cut: bool, opened: ExitStack) -> h5py.File:
     try:
-        return h5py.File(_Padded(path) if cut else path, "r")
+        source = opened.enter_context(_Padded(path)) if cut else path
+        return opened.enter_context(h5py.File(source, "r"))
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise CacheError(f"Cannot open the feature file '{path}': {os.strerror(error.errno).lower()}.") from None
@@ -504,4 +533,6 @@ def _decode(column: Iterable[bytes]) -> tuple[str, ...]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
     return value.item() if isinstance(value, np.generic) else value

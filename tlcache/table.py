@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tlcache.datasets import Dataset
 from tlcache.embed import Bad, Harvest
-from tlcache.errors import DataError
+from tlcache.errors import CacheError, DataError
 from tlcache.index import Index
 from tlcache.keys import hash_json, printable
 from tlcache.splits import SPLITS, draw_splits, find_leaks
@@ -63,6 +63,8 @@ def assemble(dataset: Dataset, harvest: Harvest, index: Index, seed: int) -> Tab
     ------
     DataError
         A class is left without a usable image.
+    CacheError
+        Parts vanished during the run.
     """
     good = [number for number, sha256 in enumerate(harvest.sha256) if sha256 in index.rows]
     _check_classes(dataset, good)
@@ -87,9 +89,10 @@ def assemble(dataset: Dataset, harvest: Harvest, index: Index, seed: int) -> Tab
     }
     listed = [(paths[row], sha256[row], int(labels[row]), splits[row], groups[row]) for row in order]
     digest = hash_json({"classes": dataset.classes, "rows": listed})
-    return Table(
-        columns, digest, quarantine, tuple(_warnings(dataset, paths, labels, splits, groups, sha256, quarantine))
-    )
+    warnings = _warnings(dataset, paths, labels, splits, groups, sha256, quarantine)
+    if several := [path for path, content in zip(paths, sha256, strict=True) if content in index.several]:
+        warnings.append(f"Images with several frames or pages, of which the first is used: {_some(several)}.")
+    return Table(columns, digest, quarantine, tuple(warnings))
 
 
 def _check_classes(dataset: Dataset, good: list[int]) -> None:
@@ -105,6 +108,11 @@ def _quarantine(dataset: Dataset, harvest: Harvest, good: set[int]) -> list[tupl
     rows = []
     for number, (path, sha256) in enumerate(zip(dataset.paths, harvest.sha256, strict=True)):
         if number not in good:
+            if sha256 and sha256 not in harvest.bad:
+                raise CacheError(
+                    f"The embedding of '{path}' vanished from the cache while this run went on; has something removed "
+                    "its files? Run the same command again: what is left is used."
+                )
             bad: Bad = harvest.bad[sha256] if sha256 else harvest.unreadable[number]
             rows.append((path, sha256, bad.code, bad.message))
     return rows
