@@ -65,6 +65,10 @@ def change_features(path: Path, change: Callable[[h5py.File], None]) -> None:
         change(file)
         columns = [file[name][:] for name in store._ROW]
         file["integrity/crc32"][:] = store._checksums(file["features"][:], columns)
+        attrs = {name: store._plain(value) for name, value in file.attrs.items() if name != "header_sha256"}
+        quarantine = zip(*(store._decode(file[f"quarantine/{name}"][:]) for name in store.QUARANTINE), strict=True)
+        header = store._hash_header(attrs, store._decode(file["classes"][:]), list(quarantine))
+        file.attrs["header_sha256"] = np.bytes_(header)
 
 
 def slow_network() -> onnx.ModelProto:

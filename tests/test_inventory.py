@@ -126,6 +126,22 @@ def test_a_chunk_of_zeros_passes_hdf5_and_not_us(made: Path) -> None:
     assert verify(repair=True)[0].sound
 
 
+def test_a_wrong_checksum_over_right_rows_is_repaired_too(made: Path) -> None:
+    before = everything(made)
+    with h5py.File(made) as file:
+        where = file["rows/split"].id.get_chunk_info(0)
+    data = bytearray(made.read_bytes())
+    data[where.byte_offset + where.size - 1] ^= 1
+    made.write_bytes(data)
+    assert everything(made) == before
+    (check,) = verify()
+    assert (check.damaged, check.sound) == ((), False)
+    assert "all rows are as written, but a checksum of HDF5's own is not" in check.problem
+    assert verify(repair=True)[0].repaired
+    with h5py.File(made) as file:
+        assert len(file["rows/split"][:]) == 24
+
+
 def test_a_file_that_lost_its_end_lost_rows_and_no_more(tmp_path: Path, tiny_model: Path) -> None:
     from tlcache import store
 

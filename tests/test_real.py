@@ -4,6 +4,8 @@ The expected accuracies are those of plain scikit-learn heads on the same networ
 """
 
 import json
+import random
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +40,69 @@ def test_flowers_with_mobilenetv2(real: Path, tmp_path: Path) -> None:
     assert len(figures) == 7
     assert figures["logreg"]["accuracy"] >= 0.895
     assert max(test["accuracy"] for test in figures.values()) >= 0.90
+
+
+COUNT = '''
+"""Imported by every Python process of the test: one byte in a file for every image that leaves the network."""
+import os, sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
+
+
+class Counter(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path, target) if name == "tlcache.runtime" else None
+        if spec is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                load(module)
+                original = module.Session.__call__
+                counted = os.open(os.environ["COUNTED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+                def call(session, images):
+                    features = original(session, images)
+                    os.write(counted, b"x" * (len(images) if images.any() else 0))
+                    return features
+
+                module.Session.__call__ = call
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Counter())
+'''
+
+
+def test_killed_ten_times_and_finished(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, data = real / "weights" / "mobilenet_v2-imagenet.pth", real / "data" / "flowers102_small"
+    command = ["extract", "-m", "mobilenetv2", "-w", str(weights), "-d", str(data)]
+    run(*command, "--features", tmp_path / "reference")
+    (tmp_path / "sitecustomize.py").write_text(COUNT)
+    counted, chance = tmp_path / "counted", random.Random(7)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("COUNTED", str(counted))
+    counted.write_bytes(b"")
+    for kill in range(1, 11):  # each at a random moment of the work that is left, so that ten fit in
+        process = subprocess.Popen([sys.executable, "-m", "tlcache", *command])
+        before = counted.stat().st_size
+        moment = before + chance.uniform(0, 2766 - before) * 2 / (12 - kill)
+        while counted.stat().st_size < moment:
+            time.sleep(0.005)
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run(*command, "--json", tmp_path / "report.json")
+    (file,) = json.loads((tmp_path / "report.json").read_text())["files"]
+    assert content(Path(file["path"])) == content(*(tmp_path / "reference").glob("*/*.h5"))
+    assert 2766 <= counted.stat().st_size <= 1.15 * 2766
+
+
+def content(path: Path) -> dict[str, bytes]:
+    with open_features(path) as file:
+        rows = file.split("train", "val", "test")
+    return {name: row.tobytes() for name, row in zip(rows.paths, rows.features, strict=True)}
 
 
 def test_flowers_with_mobilenetv3_small(real: Path, tmp_path: Path) -> None:

@@ -174,6 +174,14 @@ def kill_after(child: int, seconds: float) -> int:
     return finish(child)
 
 
+def until_killed(rounds: Iterator[int], outcome: Outcome) -> Iterator[int]:
+    """Yield every round until its kill came in time."""
+    for number in rounds:
+        before = outcome.tried
+        while outcome.tried == before:
+            yield number
+
+
 def rows_in_parts(features: Path) -> int:
     found = [part for path in features.glob("*/.*.parts/*.npz") if (part := read_part(path)) is not None]
     return len({sha256 for part in found for sha256 in part.sha256.tolist()})
@@ -182,7 +190,7 @@ def rows_in_parts(features: Path) -> int:
 def kill_while_embedding(outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path) -> None:
     bench = Bench.make(folder, 12, slow_network())
     features, n = folder / "features", len(bench.content)
-    for _ in rounds:
+    for _ in until_killed(rounds, outcome):
         kept = rows_in_parts(features)
         status = kill_after(start(lambda: bench.run(features)), chance.uniform(0, bench.seconds))
         outcome.tried += status == -signal.SIGKILL
@@ -206,7 +214,7 @@ def kill_while_publishing(outcome: Outcome, rounds: Iterator[int], chance: rando
     tlcache.pipeline.publish = stop
     assert fork(lambda: bench.run(full)) == 3
     tlcache.pipeline.publish = real
-    for number in rounds:
+    for number in until_killed(rounds, outcome):
         shutil.copytree(full, features)
         if number % 2:  # an older file is to be replaced
             shutil.copytree(folder / "reference", features, dirs_exist_ok=True)
@@ -330,7 +338,7 @@ def read_damaged(path: Path, good: dict[str, tuple[bytes, int]], header: dict[st
         seen = content(path)
     except CacheError:
         found.note("noticed")
-        if check.sound:
+        if check.sound:  # a sound file can be read
             found.wrong += 1
         return
     found.note("harmless")

@@ -166,7 +166,9 @@ def extract(
     mean: Triple = None,
     std: Triple = None,
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per call of the network")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per call of the network  [default: 8, on a GPU 64]")
+    ] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of unusable images to go on with")] = 0.05,
     name: Annotated[str | None, typer.Option(help="Name of the dataset in files and tables")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait when another process extracts the same")] = True,

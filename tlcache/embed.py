@@ -33,7 +33,9 @@ from tlcache.worker import DECODER_HANGS, decode_limit_s
 
 __all__ = ["Bad", "Harvest", "Job", "check_bad", "embed"]
 
-PART_SECONDS = 1.5  # what a killed run loses at most
+PART_SECONDS = 1.5  # what a killed run loses at most,
+PART_SHARE = 0.1  # but no more than this share of what it has done,
+LEAST_PART_SECONDS = 0.1  # or this: writing a part takes some milliseconds
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ class _Pass:
     def __init__(self, job: Job, threads: int) -> None:
         self.job, self.threads, self.stop = job, threads, threading.Event()
         self.done = self.bad = 0
+        self._began = time.perf_counter()
         self.harvest = Harvest([""] * len(job.dataset))
         self._lock, self._session_lock = threading.Lock(), threading.Lock()
         self._claimed: set[str] = set()
@@ -197,7 +200,7 @@ class _Pass:
                     times = [moment + started_s for moment in times]
                     pending.rows += self._infer(network, images, pending)
                 times.append(time.perf_counter())
-                pending.flush(self.harvest.provider, after_s=PART_SECONDS)
+                pending.flush(self.harvest.provider, after_s=self._part_seconds())
                 times.append(time.perf_counter())
                 self._count(len(batch), len(images), times, pending)
                 advance(len(batch))
@@ -206,6 +209,9 @@ class _Pass:
             raise
         finally:
             pending.flush(self.harvest.provider)
+
+    def _part_seconds(self) -> float:
+        return min(PART_SECONDS, max(LEAST_PART_SECONDS, PART_SHARE * (time.perf_counter() - self._began)))
 
     def _next_batches(self) -> Iterator[range]:
         size, total = self.job.batch_size, len(self.job.dataset)

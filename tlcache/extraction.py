@@ -84,7 +84,7 @@ def extract(
     features: str | Path | None = None,
     name: str | None = None,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     max_bad: float = 0.05,
     wait: bool = True,
 ) -> Extraction:
@@ -107,7 +107,7 @@ def extract(
     seed
         Of the splits that have to be drawn.
     batch_size
-        Images per call of the network.
+        Images per call of the network; default: what is fast on the device.
     max_bad
         Largest share of unusable images to go on with.
     wait

@@ -86,7 +86,7 @@ class Index:
             for _, sha256, code, message in file.quarantine:
                 if sha256:
                     self.bad.setdefault(sha256, Bad(code, message))
-        return int((~intact).sum())
+            return int((~intact).sum()) or int(file.salvaged)
 
     def add_others(self, folder: Path, name: str) -> None:
         """Take what files called `name` in the folders of other datasets have; unusable ones are passed over."""

@@ -274,7 +274,9 @@ def _check(path: Path) -> Check:
             names = file.paths() if len(bad) else ()
             known = {name for name, intact in zip(names, good, strict=bool(names)) if intact}
             damaged = tuple(names[row] if _plausible(names[row], known) else f"row {row}" for row in bad)
-            return Check(path, len(file), damaged, "" if len(damaged) else problem)
+            if file.salvaged and not damaged:
+                problem = "all rows are as written, but a checksum of HDF5's own is not"
+            return Check(path, len(file), damaged, "" if damaged else problem)
     except DamagedError as error:
         return Check(path, 0, problem=str(error))
 

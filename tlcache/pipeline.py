@@ -27,7 +27,7 @@ from tlcache.keys import canonical_json, slug
 from tlcache.machine import hardware, peak_rss_bytes, versions
 from tlcache.models import Model, load_model
 from tlcache.progress import say
-from tlcache.runtime import find_device
+from tlcache.runtime import BATCH_SIZES, find_device
 from tlcache.splits import check_splits
 from tlcache.store import STAGES, FeatureFile, Plan, publish
 from tlcache.table import Table, assemble
@@ -40,7 +40,7 @@ def extract_here(
     *,
     features: str,
     device: str,
-    batch_size: int,
+    batch_size: int | None,
     max_bad: float,
     wait: bool,
     condemned: Mapping[str, Sequence[str]] | None = None,
@@ -60,8 +60,7 @@ def extract_here(
     """
     started = time.perf_counter()
     dataset = load_dataset(request["data"], request["name"])
-    if device != "auto":
-        find_device(device)
+    batch_size = batch_size or BATCH_SIZES[find_device(device)]
     check_splits(dataset.labels, dataset.splits, dataset.classes)
     network = _load_network(request)
     root = Path(features)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line
 
-__all__ = ["DEVICES", "Session", "find_device"]
+__all__ = ["BATCH_SIZES", "DEVICES", "Session", "find_device"]
+
+# Images per call. Measured on 2 CPU cores, images/s with 8 against 32 to a call: MobileNetV3-Small 1,220 against 919,
+# MobileNetV2 234 against 223, ResNet-50 25.7 against 26.3. On a GPU not measured yet.
+BATCH_SIZES = {"cpu": 8, "cuda": 64}
 
 DEVICES = ("auto", "cpu", "cuda")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -99,6 +106,8 @@ def _has_gpu() -> bool:
     """Return whether a CUDA device and a runtime built for it are both there; ONNX Runtime lists CUDA without one."""
     if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
         return False
+    if sys.platform == "linux" and not any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg")):
+        return False  # without importing torch
     import torch
 
     return torch.cuda.is_available()

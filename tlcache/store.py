@@ -11,6 +11,7 @@ by one sha256, which opening a file checks.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import tempfile
 import zlib
@@ -96,6 +97,8 @@ class FeatureFile:
         Names of the classes; labels are indices into it.
     quarantine
         The images that could not be used: path, sha256 (empty when unreadable), code, message.
+    salvaged
+        Something had to be read past a checksum of HDF5's own that is wrong; other readers will refuse it.
 
     Raises
     ------
@@ -110,6 +113,7 @@ class FeatureFile:
     attrs: dict[str, Any]
     classes: tuple[str, ...]
     quarantine: list[tuple[str, ...]]
+    salvaged = False
 
     def __init__(self, path: str | Path, *, cut: bool = False) -> None:
         self.path = Path(path)
@@ -168,12 +172,8 @@ class FeatureFile:
     @cached_property
     def _bounds(self) -> dict[str, slice]:
         """Where each split lies: rows are sorted by split."""
-        try:
-            splits = self._dataset("rows/split")[:]
-        except OSError as error:
-            raise self._damaged(first_line(error)) from None
-        edges = np.searchsorted(splits, np.arange(len(SPLITS) + 1))
-        return {name: slice(int(edges[i]), int(edges[i + 1])) for i, name in enumerate(SPLITS)}
+        edges = list(itertools.accumulate((self.attrs[f"{name}_rows"] for name in SPLITS), initial=0))
+        return {name: slice(edges[i], edges[i + 1]) for i, name in enumerate(SPLITS)}
 
     def split(self, *names: str) -> Split:
         """Read the rows of `train`, `val` or `test`, or of several joined in that order.
@@ -235,7 +235,7 @@ class FeatureFile:
         try:
             values: NDArray[Any] = dataset[block]
         except (OSError, RuntimeError):
-            values = _salvaged(dataset, block)
+            self.salvaged, values = True, _salvaged(dataset, block)
         if len(values) != block.stop - block.start:
             raise self._damaged(f"'{name}' has {len(dataset)} rows")
         return values
@@ -375,6 +375,7 @@ def _write_header(file: h5py.File, plan: Plan) -> None:
     for name in QUARANTINE:
         _create(file, f"quarantine/{name}", columns[f"quarantine_{name}"], _chunk_rows(32))
     attrs = {**plan.attrs, "format": FORMAT, "format_version": FORMAT_VERSION, "dim": plan.dim, "state": "complete"}
+    attrs |= {f"{name}_rows": int((columns["split"] == number).sum()) for number, name in enumerate(SPLITS)}
     quarantine = list(zip(*(_decode(columns[f"quarantine_{name}"]) for name in QUARANTINE), strict=True))
     attrs["header_sha256"] = _hash_header(attrs, _decode(columns["classes"]), quarantine)
     for name, value in attrs.items():
