@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test torture check format bench clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,6 +23,9 @@ demo: $(READY)  ## The whole job on scikit-learn's digits: extract, fit all head
 
 test: $(READY)  ## Run the tests
 	$(BIN)/python -m pytest
+
+torture: $(READY)  ## Provoke faults for a quarter of an hour: kills, full disks, flipped bits, damaged images
+	$(BIN)/python tests/torture.py --json torture.json
 
 check: $(READY)  ## Lint, formatting and types
 	$(BIN)/ruff check .

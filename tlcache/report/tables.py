@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from rich import filesize
 from rich.console import Group, RenderableType
@@ -89,7 +90,7 @@ def cache_table(entries: Sequence[Entry]) -> RenderableType:
         style = {"complete": "", "damaged": "bold red"}.get(entry.state, "yellow")
         names = (entry.dataset, entry.backbone, entry.weights)
         table.add_row(*names, rows, _size(entry.size_bytes), _age(entry.created), entry.state, style=style)
-    notes = [Text(f"{entry.path}: {entry.detail}", style="dim") for entry in entries if entry.detail]
+    notes = [Text(_about(entry.path, entry.detail), style="dim") for entry in entries if entry.detail]
     total = sum(entry.size_bytes for entry in entries)
     return Group(table, *notes, Text(f"{len(entries)} in all, {_size(total)}", style="dim"))
 
@@ -109,7 +110,7 @@ def checks_lines(checks: Sequence[Check]) -> list[str]:
             lines.append(f"{check.path}: {count}: {some}{more}{end}")
             end = ""
         if check.problem:
-            lines.append(f"{check.path}: {check.problem}{end}")
+            lines.append(f"{_about(check.path, check.problem)}{end}")
     return lines
 
 
@@ -119,6 +120,11 @@ def leftovers_table(leftovers: Sequence[Leftover]) -> RenderableType:
     for leftover in leftovers:
         table.add_row(str(leftover.path), leftover.why, _size(leftover.size_bytes))
     return table
+
+
+def _about(path: Path, what: str) -> str:
+    """Return what there is to say of a file, with its path unless that is part of it."""
+    return what if str(path) in what else f"{path}: {what}"
 
 
 def _size(count: int) -> str:
