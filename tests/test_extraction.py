@@ -262,7 +262,10 @@ def test_killed_at_random_moments_and_finished_bit_for_bit(slow_set: tuple[Path,
 def test_a_stopped_run_says_how_far_it_came_and_continues(slow_set: tuple[Path, Path], number: int) -> None:
     photos, model = slow_set
     process = subprocess.Popen(
-        command("-m", model, "-d", photos, "--batch-size", "8"), stderr=subprocess.PIPE, text=True
+        command("-m", model, "-d", photos, "--batch-size", "8"),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which background jobs ignore
     )
     workspace = Path(os.environ["TLCACHE_FEATURES"]) / "many"
     while not list(workspace.glob(".*/*.npz")):

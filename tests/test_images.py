@@ -1,3 +1,4 @@
+import contextlib
 import io
 import struct
 import subprocess
@@ -161,6 +162,17 @@ def test_first_frame_of_several(kind: str) -> None:
     pixels, stored = decode(encode(frames[0], kind, save_all=True, append_images=frames[1:]))
     assert stored == (8, 8, 3)
     assert np.abs(pixels[0, 0].astype(int) - [255, 0, 0]).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_a_file_cut_anywhere_is_an_image_or_a_bad_one(kind: str) -> None:
+    frames = [Image.fromarray(WAVES[:12, :12]), Image.fromarray(WAVES[20:32, 20:32])]
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    usable = 0
+    for end in range(len(data)):
+        with contextlib.suppress(BadImageError):  # anything else would end the run
+            usable += decode(data[:end])[0].shape == (12, 12, 3)
+    assert usable < len(data)
 
 
 def sixteen_bit_rgb(red: int, green: int, blue: int) -> bytes:

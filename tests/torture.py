@@ -414,10 +414,8 @@ def flip_part(outcome: Outcome, rounds: Iterator[int], chance: random.Random, fo
 
 
 def seeds_of_images() -> list[bytes]:
-    random_pixels = np.random.default_rng(0)
-    pixels = np.asarray(Image.effect_noise((48, 40), 60).convert("RGB")) // 2 + random_pixels.integers(
-        0, 9, (40, 48, 3)
-    )
+    chance = np.random.default_rng(0)
+    pixels = np.clip(chance.normal(128, 40, (40, 48, 1)) + chance.integers(0, 9, (40, 48, 3)), 0, 255)
     image = Image.fromarray(pixels.astype(np.uint8))
     kinds: list[tuple[str, str, dict[str, Any]]] = [
         ("JPEG", "RGB", {}), ("JPEG", "L", {"progressive": True}), ("JPEG", "CMYK", {}), ("PNG", "RGB", {}),

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
-from tlcache.errors import ModelError
+from tlcache.errors import ModelError, first_line
 
 __all__ = [
     "FORMATS",
@@ -197,21 +197,24 @@ def decode(data: bytes, at_least: int | None = None) -> tuple[NDArray[np.uint8],
             raise BadImageError("too-large", f"more than {MAX_PIXELS:,} pixels") from None
         except Exception as error:
             raise _unreadable(data, error) from None
-        stored = Stored(*image.size, _frames(image))
-        if stored.width * stored.height > MAX_PIXELS:
-            raise BadImageError("too-large", f"{stored.width} x {stored.height} is more than {MAX_PIXELS:,} pixels")
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise BadImageError("too-large", f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
         if image.format == "PNG":
             _check_png(data)
         try:
             if at_least is not None and image.format in ("JPEG", "MPO"):
                 cast(JpegImagePlugin.JpegImageFile, image).draft("RGB", (at_least, at_least))
             image.load()
+            stored = Stored(width, height, _frames(image))
+            with contextlib.suppress(Exception):  # a broken EXIF block says nothing about the pixels
+                image = ImageOps.exif_transpose(image)
+            return _rgb(image), stored
+        except BadImageError:
+            raise
         except Exception as error:
             code = "truncated" if "truncated" in str(error) else "damaged"
-            raise BadImageError(code, f"{code} {image.format} ({error})") from None
-        with contextlib.suppress(Exception):  # a broken EXIF block says nothing about the pixels
-            image = ImageOps.exif_transpose(image)
-        return _rgb(image), stored
+            raise BadImageError(code, f"{code} {image.format} ({first_line(error)})") from None
 
 
 def prepare(data: bytes, preprocess: Preprocess) -> tuple[NDArray[np.uint8], Stored]:
@@ -261,12 +264,10 @@ def _check_png(data: bytes) -> None:
 
 def _frames(image: Image.Image) -> int:
     """Return the number of frames; the second image in a camera's JPEG is a preview and does not count."""
-    if image.format == "MPO" or not getattr(image, "is_animated", False):
-        return 1
-    try:
-        return int(getattr(image, "n_frames", 2))
-    except Exception:  # a later frame is damaged: there are several all the same
-        return 2
+    with contextlib.suppress(Exception):  # what follows the first frame may be damaged, and is not used
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            return int(getattr(image, "n_frames", 2))
+    return 1
 
 
 def _unreadable(data: bytes, error: Exception) -> BadImageError:

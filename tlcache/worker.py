@@ -77,7 +77,7 @@ def _attempt(request: Mapping[str, Any], journal: int) -> tuple[int, bytes]:
                 worker.stdin.write(json.dumps(request).encode() + b"\n")
             answer = worker.stdout.read()
         except KeyboardInterrupt:
-            worker.send_signal(signal.SIGINT)
+            worker.terminate()  # not SIGINT, which a background job of a shell ignores
             try:
                 answer = worker.stdout.read()
             except KeyboardInterrupt:
