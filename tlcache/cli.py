@@ -256,7 +256,9 @@ def list_files(features: Features = None, json_file: Json = None) -> None:
 @app.command()
 def verify(
     paths: Annotated[list[Path] | None, typer.Argument(help="Feature files  [default: all under features/]")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Compute again what is damaged, and only that")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Extract again: only damaged and new images are computed")
+    ] = False,
     features: Features = None,
     json_file: Json = None,
 ) -> None:

@@ -294,7 +294,8 @@ def _repaired(check: Check) -> Check:
             arguments |= {name: tuple(arguments[name]) for name in ("mean", "std")}
         done = extract(**arguments, features=check.path.parent.parent)
     except (DamagedError, OutdatedError):
-        return check  # not even the arguments can be read
+        problem = f"'{check.path}' cannot be repaired: its header is lost. Run its tlcache extract again."
+        return Check(check.path, check.rows, check.damaged, problem)
     except TlcacheError as error:
         return Check(check.path, check.rows, check.damaged, f"{check.problem} It cannot be repaired: {error}".strip())
     if not done.path.exists() or done.path.resolve() != check.path.resolve():

@@ -102,7 +102,7 @@ def checks_lines(checks: Sequence[Check]) -> list[str]:
         if not (check.damaged or check.problem):
             lines.append(f"{check.path}: {check.rows:,} rows, all as written")
             continue
-        end = "; repaired" if check.repaired else ""
+        end = " (repaired: extracted again from the dataset as it is now)" if check.repaired else ""
         if check.damaged:
             some = ", ".join(printable(name) for name in check.damaged[:10])
             more = f" and {len(check.damaged) - 10:,} more" if len(check.damaged) > 10 else ""
