@@ -257,7 +257,7 @@ def list_files(features: Features = None, json_file: Json = None) -> None:
 def verify(
     paths: Annotated[list[Path] | None, typer.Argument(help="Feature files  [default: all under features/]")] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Extract again: only damaged and new images are computed")
+        bool, typer.Option("--repair", help="Extract again: damaged and new images are computed")
     ] = False,
     features: Features = None,
     json_file: Json = None,
