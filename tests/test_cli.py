@@ -96,7 +96,7 @@ def test_tables_fit_80_columns(photos: Path, tiny_model: Path, monkeypatch: pyte
         (["extract", "-m", "gone.onnx"], 1, "Cannot read the model 'gone.onnx'"),
         (["extract"], 2, "Missing option '--model'"),
         (["extract", "-m", "a.onnx", "--mean", "1,2"], 2, "three numbers like 0.485,0.456,0.406"),
-        (["fit-heads"], 1, "No feature files in"),
+        (["fit-heads"], 1, "No feature files under"),
         (["fit-heads", "--heads", "forest"], 1, "Unknown head 'forest'"),
         (["nonsense"], 2, "No such command"),
         (

@@ -78,7 +78,7 @@ def test_a_damaged_part_is_computed_again(
     parts[1].write_bytes(flipped)
     done = extract(photos, str(tiny_model), batch_size=6)
     assert (done.embedded, done.reused) == (12, 12)
-    assert any("2 damaged parts or rows were found" in line for line in done.warnings)
+    assert any("made good: 2 parts or rows" in line for line in done.warnings)
     assert everything(done.path) == expected
 
 

@@ -75,7 +75,19 @@ def test_ls_tells_what_is_there(made: Path, tiny_model: Path, tmp_path: Path, mo
     assert "unfinished" in shown
     listed = json.loads((tmp_path / "ls.json").read_text())["files"]
     assert [entry["state"] for entry in listed] == [entry.state for entry in list_cache()]
-    assert "Nothing is cached yet" in tlcache("ls", "--features", tmp_path / "nowhere")
+    assert f"Nothing is cached in '{tmp_path / 'nowhere'}' yet" in tlcache("ls", "--features", tmp_path / "nowhere")
+
+
+def test_ls_tells_variants_of_one_backbone_apart(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    extract(photos, str(tiny_model))
+    assert "tiny onnx:tiny.onnx" in tlcache("ls")
+    extract(photos, str(tiny_model), crop_borders=True)
+    shown = tlcache("ls")
+    assert "tiny crop-borders False" in shown
+    assert "tiny crop-borders True" in shown
 
 
 def test_verify_names_the_damaged_row_and_repair_computes_that_row_alone(made: Path, tmp_path: Path) -> None:
@@ -91,6 +103,7 @@ def test_verify_names_the_damaged_row_and_repair_computes_that_row_alone(made: P
     assert (figures["damaged"], figures["repaired"], figures["sound"]) == ([name], True, True)
     assert everything(made) == before
     assert "24 rows, all as written" in tlcache("verify", made)
+    assert "24 rows, all as written" in tlcache("verify", made.parent)
 
 
 @pytest.mark.parametrize("column", ["label", "path", "crc32", "sha256"])
@@ -158,7 +171,7 @@ def test_a_file_that_lost_its_end_lost_rows_and_no_more(tmp_path: Path, tiny_mod
         assert set(check.damaged) == {name for name, _, _ in before[64:]}
         again = extract(folder, str(tiny_model))
         assert again.embedded == len(check.damaged)
-        assert any("56 damaged parts or rows" in line for line in again.warnings)
+        assert any("made good: 56 parts or rows" in line for line in again.warnings)
         assert everything(path) == before
     finally:
         store._CHUNK_BYTES = whole
@@ -200,6 +213,7 @@ def test_what_cannot_be_repaired_says_why(made: Path, photos: Path) -> None:
     (check,) = verify(repair=True)
     assert not check.sound
     assert "It cannot be repaired: No folder or manifest at" in check.problem
+    assert check.problem.endswith("If the data have moved: tlcache extract --data THERE --name photos")
 
 
 def test_prune_asks_and_removes_what_nobody_works_on(

@@ -245,17 +245,20 @@ def list_files(features: Features = None, json_file: Json = None) -> None:
 
     Example: tlcache ls
     """
+    from tlcache.extraction import features_folder
     from tlcache.inventory import list_cache
     from tlcache.report.tables import cache_table
 
     entries = list_cache(features)
     _write_json(json_file, {"files": [entry.as_json() for entry in entries]})
-    _show(cache_table(entries))
+    _show(cache_table(entries, features_folder(features)))
 
 
 @app.command()
 def verify(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Feature files  [default: all under features/]")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Feature files or folders  [default: all under features/]")
+    ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Extract again: damaged and new images are computed")
     ] = False,
@@ -272,6 +275,7 @@ def verify(
     with _stoppable("run the same command to continue"):
         checks = run(paths, features, repair=repair)
     _write_json(json_file, {"files": [check.as_json() for check in checks]})
+    _warn(dict.fromkeys(line for check in checks for line in check.warnings))
     for line in checks_lines(checks):
         typer.echo(line)
     if not all(check.sound for check in checks):

@@ -118,6 +118,8 @@ def load_dataset(data: str | Path = "digits", name: str | None = None) -> Datase
     """
     if str(data) in BUILT_IN:
         return _dataset(name or str(data), *BUILT_IN[str(data)]())
+    if not str(data):
+        raise DataError("--data is empty. Give a folder, a manifest or a built-in name; the current folder is '.'")
     path = Path(data).expanduser()
     if path.is_dir():
         return _dataset(name or path.resolve().name, path, *_walk(path))

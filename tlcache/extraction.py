@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlcache.errors import CacheError
 from tlcache.worker import run_apart
 
-__all__ = ["Extraction", "extract", "features_folder"]
+__all__ = ["Extraction", "extract", "features_folder", "find_features"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,21 @@ class Extraction:
 def features_folder(features: str | Path | None = None) -> Path:
     """Return the folder of feature files: the argument, else `TLCACHE_FEATURES`, else `features`."""
     return Path(features or os.environ.get("TLCACHE_FEATURES") or "features").expanduser()
+
+
+def find_features(paths: Iterable[str | Path] | None = None, features: str | Path | None = None) -> list[Path]:
+    """Return the feature files named by `paths` (files or folders), or all under the folder of features.
+
+    Raises
+    ------
+    CacheError
+        There is none.
+    """
+    places = [Path(path) for path in paths] if paths else [features_folder(features)]
+    found = [file for place in places for file in ([place] if place.suffix == ".h5" else sorted(place.rglob("*.h5")))]
+    if not found:
+        raise CacheError(f"No feature files under '{', '.join(map(str, places))}'. Make some with: tlcache extract")
+    return found
 
 
 def extract(

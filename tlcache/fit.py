@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from tlcache.errors import CacheError, DataError, HeadError
-from tlcache.extraction import features_folder
+from tlcache.errors import DataError, HeadError
+from tlcache.extraction import find_features
 from tlcache.heads import HEADS, HeadRow, find_head
 from tlcache.heads.base import Array, Head, softmax
 from tlcache.heads.fitted import FittedHead, Scaler
@@ -26,7 +26,7 @@ from tlcache.progress import step_bar
 from tlcache.runs import Run, path_of, runs_folder, write_run
 from tlcache.store import STAGES, FeatureFile, Split
 
-__all__ = ["find_features", "fit_heads"]
+__all__ = ["fit_heads"]
 
 
 @dataclass(frozen=True)
@@ -91,21 +91,6 @@ def fit_heads(
     return results
 
 
-def find_features(paths: Iterable[str | Path] | None = None, features: str | Path | None = None) -> list[Path]:
-    """Return the feature files named by `paths` (files or folders), or all under the folder of features.
-
-    Raises
-    ------
-    CacheError
-        There is none.
-    """
-    places = [Path(path) for path in paths] if paths else [features_folder(features)]
-    found = [file for place in places for file in ([place] if place.suffix == ".h5" else sorted(place.rglob("*.h5")))]
-    if not found:
-        raise CacheError(f"No feature files in '{', '.join(map(str, places))}'. Make some with: tlcache extract")
-    return found
-
-
 @dataclass(frozen=True)
 class _Data:
     train: Split
@@ -126,7 +111,7 @@ class _Data:
 
 
 def _fit_one(file: FeatureFile, data: _Data, row: HeadRow, folder: Path, seed: int) -> Run:
-    started = time.perf_counter()
+    started, embedded = time.perf_counter(), json.loads(file.attrs["key_json"])
     candidates = _search(row, data, seed)
     best = max(candidates, key=lambda candidate: (candidate.accuracy, -candidate.log_loss))
     searched = time.perf_counter()
@@ -147,8 +132,9 @@ def _fit_one(file: FeatureFile, data: _Data, row: HeadRow, folder: Path, seed: i
     fields = {
         **identity,
         "weights": file.attrs["weights"],
-        "pool": json.loads(file.attrs["key_json"])["pool"],
-        "preprocess": json.loads(file.attrs["preprocess"]),
+        "pool": embedded["pool"],
+        "precision": embedded["precision"],
+        "preprocess": embedded["preprocess"],
         "classes": list(file.classes),
         "chosen": _chosen(row, best.head),
         "temperature": best.temperature,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ import numpy as np
 from filelock import Timeout
 
 from exporters import EXPORT_VERSION
-from tlcache.errors import CacheError, DamagedError, OutdatedError, TlcacheError
-from tlcache.extraction import extract, features_folder
+from tlcache.errors import CacheError, DamagedError, DataError, OutdatedError, TlcacheError
+from tlcache.extraction import extract, features_folder, find_features
 from tlcache.images import RULES_VERSION
 from tlcache.models import KEY_VERSION
 from tlcache.parts import read_part
@@ -43,6 +43,8 @@ class Entry:
         On disk.
     created
         When it was published, UTC, ISO 8601; empty for parts.
+    identity
+        What decided the embeddings, as in the key; empty when it cannot be read.
     state
         `complete`, `running` (a process works on these parts), `unfinished` (parts that the next extraction continues
         from), `outdated` (made by a version whose embeddings this one would not use), or `damaged`.
@@ -59,6 +61,7 @@ class Entry:
     images: int
     size_bytes: int
     created: str
+    identity: Mapping[str, Any]
     state: str
     detail: str = ""
 
@@ -83,6 +86,8 @@ class Check:
         Why the file as a whole cannot be used; empty when it can.
     repaired
         It was damaged and has been made whole.
+    warnings
+        What the extraction that repaired it had to say.
     """
 
     path: Path
@@ -90,6 +95,7 @@ class Check:
     damaged: tuple[str, ...] = ()
     problem: str = ""
     repaired: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -98,7 +104,13 @@ class Check:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        return {**vars(self), "path": str(self.path), "damaged": list(self.damaged), "sound": self.sound}
+        return {
+            **vars(self),
+            "path": str(self.path),
+            "damaged": list(self.damaged),
+            "warnings": list(self.warnings),
+            "sound": self.sound,
+        }
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ def verify(
     Parameters
     ----------
     paths
-        Feature files; default: all under `features`.
+        Feature files, or folders of them; default: all under `features`.
     repair
         Extract again what is damaged: rows that are intact are kept. Needs the dataset and the weights where they
         were when the file was made.
@@ -151,10 +163,7 @@ def verify(
     >>> [(check.rows, check.sound) for check in verify([feature_file])]
     [(24, True)]
     """
-    root = features_folder(features)
-    found = [Path(path) for path in paths] if paths else sorted(root.glob("*/*.h5"))
-    if not found:
-        raise CacheError(f"No feature files under '{root}'. Make one with tlcache extract.")
+    found = find_features(paths, features)
     checks = []
     with step_bar("verifying", len(found)) as advance:
         for path in found:
@@ -199,14 +208,25 @@ def _entry_of_file(path: Path) -> Entry:
     try:
         with FeatureFile(path) as file:
             text = {name: str(file.attrs[name]) for name in ("dataset", "backbone", "weights", "created")}
-            old = _outdated(json.loads(file.attrs["key_json"]))
+            identity = json.loads(file.attrs["key_json"])
+            old = _outdated(identity)
             rows, state = len(file), "outdated" if old else "complete"
             images = rows + len(file.quarantine)
-            return Entry(path, rows=rows, dim=file.dim, images=images, size_bytes=size, state=state, detail=old, **text)
+            return Entry(
+                path,
+                rows=rows,
+                dim=file.dim,
+                images=images,
+                size_bytes=size,
+                identity=identity,
+                state=state,
+                detail=old,
+                **text,
+            )
     except CacheError as error:
         state = "outdated" if isinstance(error, OutdatedError) else "damaged"
         backbone = path.stem.rpartition("-")[0]
-        return Entry(path, path.parent.name, backbone, "", 0, 0, 0, size, "", state, str(error))
+        return Entry(path, path.parent.name, backbone, "", 0, 0, 0, size, "", {}, state, str(error))
 
 
 def _entry_of_parts(workspace: Path) -> Entry:
@@ -227,6 +247,7 @@ def _entry_of_parts(workspace: Path) -> Entry:
         images=int(note.get("images", 0)),
         size_bytes=sum(path.stat().st_size for path in workspace.glob("*")),
         created="",
+        identity=note.get("identity", {}),
         state=state,
         detail="" if state == "unfinished" else f"process {note.get('process')} on {note.get('host')}",
     )
@@ -297,7 +318,10 @@ def _repaired(check: Check) -> Check:
         problem = f"'{check.path}' cannot be repaired: its header is lost. Run its tlcache extract again."
         return Check(check.path, check.rows, check.damaged, problem)
     except TlcacheError as error:
-        return Check(check.path, check.rows, check.damaged, f"{check.problem} It cannot be repaired: {error}".strip())
+        problem = f"{check.problem} It cannot be repaired: {error}".strip()
+        if isinstance(error, DataError):
+            problem += f" If the data have moved: tlcache extract --data THERE --name {check.path.parent.name}"
+        return Check(check.path, check.rows, check.damaged, problem)
     if not done.path.exists() or done.path.resolve() != check.path.resolve():
         return Check(
             check.path,
@@ -305,4 +329,4 @@ def _repaired(check: Check) -> Check:
             check.damaged,
             f"Extracting again made '{done.path}': the weights or the model are not those it was made with.",
         )
-    return Check(check.path, check.rows, check.damaged, check.problem, _check(check.path).sound)
+    return Check(check.path, check.rows, check.damaged, check.problem, _check(check.path).sound, done.warnings)

@@ -35,6 +35,8 @@ from tlcache.weights import NAMES
 
 __all__ = ["extract_here", "lock_of"]
 
+_GRACE_S = 0.5  # a holder that has just begun has then said who it is; one that is ending has ended
+
 
 def extract_here(
     *,
@@ -67,7 +69,8 @@ def extract_here(
     target = root / dataset.name / f"{slug(network.name)}-{network.key[:12]}.h5"
     workspace = target.with_name(f".{target.stem}.parts")
     _check_folder(target.parent, dataset)
-    note = {"arguments": _anywhere(request, dataset, max_bad), "images": len(dataset)}
+    arguments = _anywhere(request, dataset, max_bad)
+    note = {"arguments": arguments, "images": len(dataset), "identity": network.identity}
     with _alone(workspace, note, wait):
         _sweep(target)
         index = Index(network.key)
@@ -164,7 +167,7 @@ def _alone(workspace: Path, note: Mapping[str, Any], wait: bool) -> Iterator[Non
         workspace.parent.mkdir(parents=True, exist_ok=True)
         lock = lock_of(workspace)
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=_GRACE_S)
         except Timeout:
             if not wait:
                 raise CacheError(

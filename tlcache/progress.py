@@ -64,4 +64,4 @@ def step_bar(label: str, total: int) -> AbstractContextManager[Advance]:
 
 def say(message: str) -> None:
     """Print a line on standard error, for what a user should know while waiting."""
-    Console(stderr=True).print(message, markup=False, highlight=False)
+    Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)

@@ -52,6 +52,7 @@ QUARANTINE = ("path", "sha256", "code", "message")
 _ROW = ("labels", "rows/path", "rows/sha256", "rows/split", "rows/group", "rows/width", "rows/height", "rows/frames")
 _STORED = ("width", "height", "frames")
 _CHUNK_BYTES = 1 << 20
+_MEND = "Extract again, or run tlcache verify --repair: only what is damaged is computed."
 
 
 @dataclass(frozen=True)
@@ -258,10 +259,7 @@ class FeatureFile:
         return int(self._file.id.get_filesize())
 
     def _damaged(self, why: str) -> DamagedError:
-        return DamagedError(
-            f"'{self.path}' is damaged ({why}). Extract again, or run tlcache verify --repair: "
-            "only what is damaged is computed."
-        )
+        return DamagedError(f"'{self.path}' is damaged ({why}). {_MEND}")
 
 
 def open_features(path: str | Path) -> FeatureFile:
@@ -466,9 +464,7 @@ def _open(path: Path, cut: bool, opened: ExitStack) -> h5py.File:
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise CacheError(f"Cannot open the feature file '{path}': {os.strerror(error.errno).lower()}.") from None
-        raise DamagedError(
-            f"Cannot open the feature file '{path}': it is damaged ({first_line(error)}). Extract again."
-        ) from None
+        raise DamagedError(f"'{path}' is damaged ({first_line(error)}). {_MEND}") from None
 
 
 class _Padded(io.FileIO):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from rich import filesize
 from rich.console import Group, RenderableType
@@ -78,21 +79,23 @@ def extractions_table(done: Sequence[Extraction]) -> RenderableType:
     return table
 
 
-def cache_table(entries: Sequence[Entry]) -> RenderableType:
+def cache_table(entries: Sequence[Entry], folder: Path) -> RenderableType:
     """Return one row per feature file or folder of parts, and below it what is wrong with any."""
     if not entries:
-        return Text("Nothing is cached yet. Begin with: tlcache extract --model mobilenetv3_large")
+        return Text(f"Nothing is cached in '{folder}' yet. Begin with: tlcache extract --model mobilenetv3_large")
     table = _table("Dataset", "Backbone", "Weights", "Rows", "Size", "Age", "State", numbers=slice(3, 6))
     for entry in entries:
         rows = f"{entry.rows:,}"
         if entry.state in ("unfinished", "running"):
             rows += f" of {entry.images:,}"
         style = {"complete": "", "damaged": "bold red"}.get(entry.state, "yellow")
-        names = (entry.dataset, entry.backbone, entry.weights)
+        alike = [other.identity for other in entries if other.identity and _name(other) == _name(entry)]
+        backbone = _apart(entry.backbone, entry.identity, alike) if entry.identity else entry.backbone
+        names = (entry.dataset, backbone, entry.weights)
         table.add_row(*names, rows, _size(entry.size_bytes), _age(entry.created), entry.state, style=style)
     notes = [Text(_about(entry.path, entry.detail), style="dim") for entry in entries if entry.detail]
     total = sum(entry.size_bytes for entry in entries)
-    return Group(table, *notes, Text(f"{len(entries)} in all, {_size(total)}", style="dim"))
+    return Group(table, *notes, Text(f"{len(entries)} in '{folder}', {_size(total)}", style="dim"))
 
 
 def checks_lines(checks: Sequence[Check]) -> list[str]:
@@ -116,9 +119,9 @@ def checks_lines(checks: Sequence[Check]) -> list[str]:
 
 def leftovers_table(leftovers: Sequence[Leftover]) -> RenderableType:
     """Return what can be removed, and why."""
-    table = _table("What", "Why", "Size", numbers=slice(2, 3))
+    table = _table("Size", "Why", numbers=slice(0, 1))
     for leftover in leftovers:
-        table.add_row(str(leftover.path), leftover.why, _size(leftover.size_bytes))
+        table.add_row(_size(leftover.size_bytes), Text(f"{leftover.path}: {leftover.why}", overflow="fold"))
     return table
 
 
@@ -172,15 +175,27 @@ def _runs_table(runs: list[Run]) -> RenderableType:
 
 
 def _label(run: Run, runs: list[Run]) -> str:
-    """Return the backbone's name, with what sets it apart from others of that name in the same table."""
     alike = [other.fields for other in runs if other.fields["backbone"] == run.fields["backbone"]]
-    facts = {"pool": run.fields["pool"], **run.fields["preprocess"]}
+    return _apart(run.fields["backbone"], run.fields, alike)
+
+
+def _name(entry: Entry) -> tuple[str, ...]:
+    return entry.dataset, entry.backbone, entry.weights
+
+
+def _apart(name: str, fields: Mapping[str, Any], alike: Iterable[Mapping[str, Any]]) -> str:
+    """Return a backbone's name, with what sets its embeddings apart from others of that name in the same table."""
+    mine, others = _settings(fields), [_settings(other) for other in alike]
     apart = [
-        f"{name.replace('_', '-')} {value}"
-        for name, value in facts.items()
-        if any(value != {"pool": other["pool"], **other["preprocess"]}[name] for other in alike)
+        f"{setting.replace('_', '-')} {value}"
+        for setting, value in mine.items()
+        if any(value != other.get(setting) for other in others)
     ]
-    return " ".join([str(run.fields["backbone"]), *apart])
+    return " ".join([name, *apart])
+
+
+def _settings(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {"pool": fields["pool"], "precision": fields["precision"], **fields["preprocess"]}
 
 
 def _table(*columns: str, numbers: slice = slice(0)) -> Table:
