@@ -59,7 +59,7 @@ def slow_set(tmp_path: Path) -> tuple[Path, Path]:
     """Enough images, and a network slow enough, that a run lasts some seconds."""
     path = tmp_path / "slow.onnx"
     onnx.save(slow_network(), path)
-    return write_photos(tmp_path / "many", 400), path
+    return write_photos(tmp_path / "many", 200), path
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_classes_that_only_the_test_split_has(tmp_path: Path, tiny_model: Path) 
 
 
 def test_what_cannot_be_fitted_says_why(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match=r"No feature files in .*empty.*tlcache extract"):
+    with pytest.raises(CacheError, match=r"No feature files under .*empty.*tlcache extract"):
         fit_heads([_folder(tmp_path / "empty")])
     with pytest.raises(UnknownNameError, match="Unknown head 'forest'"):
         fit_heads([made], ["forest"])

@@ -72,7 +72,7 @@ class Index:
         """Return what a user should know of damage that was found."""
         if self.dropped > len(self._lost):
             count = self.dropped - len(self._lost)
-            return [*self._lost, f"Damage in the cache, left out and made good: {count:,} parts or rows."]
+            return [*self._lost, f"Damaged parts or rows in the cache, made good now: {count:,}."]
         return self._lost
 
     def _add_file(self, path: Path) -> int:
