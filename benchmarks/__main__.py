@@ -1,133 +1,90 @@
-"""`make bench`: how fast images are embedded, against the bound that decoding and the network set, and heads fitted.
+"""`make bench`: how fast this machine embeds images, what the limit is, what others reach, and what heads cost.
 
-The last line of standard output is JSON; the same goes to `benchmarks/results/`. `QUICK=1` takes one backbone.
+Tables go to standard output, whose last line is JSON; the same JSON goes to `benchmarks/results/`.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.images import write_photos
-from tlcache.extraction import extract
-from tlcache.fit import fit_heads
-from tlcache.heads import HEADS
-from tlcache.images import prepare
+from benchmarks import tables
+from benchmarks.extraction import Bench, measure_backbone, measure_large_photos, variants_here
+from benchmarks.growth import measure_growth, measure_large_file
+from benchmarks.heads import measure_heads
+from benchmarks.images import describe, find_images, make_photos, write_images
+from benchmarks.peers import has_timm
 from tlcache.machine import available_cpus, hardware, versions
-from tlcache.models import load_model
-from tlcache.runtime import Session
+from tlcache.progress import step_bar
+from tlcache.runtime import find_device
 
-REPEATS = 3
-BATCH = 32
-LONG_ENOUGH_S = 4
-NOISY = 1.15  # slowest over fastest repeat
+BACKBONES = ("mobilenetv3_small", "mobilenetv3_large", "resnet50")
 
 
 def main() -> None:
     """Run everything and print the tables."""
-    quick = os.environ.get("QUICK") == "1"
-    models = ["mobilenetv3_small"] if quick else ["mobilenetv3_small", "mobilenetv3_large", "resnet50"]
-    console, threads = Console(), available_cpus()
-    torch.set_num_threads(1)  # as in extraction
-    console.print(f"{hardware()['cpu']}, {threads} CPUs; random weights; {REPEATS} interleaved repeats, medians")
-    with tempfile.TemporaryDirectory() as scratch:
-        photos = write_photos(Path(scratch) / "photos", 2048)
-        figures: dict[str, Any] = {"hardware": hardware(), "versions": versions(), "extraction": [], "heads": []}
-        for name in models:
-            figures["extraction"].append(_extraction(name, photos, threads))
-        torch.set_num_threads(threads)
-        figures["heads"] = _heads(photos, Path(scratch), models[0])
-    console.print(_table("Images per second on all cores", figures["extraction"]))
-    console.print(_table("Fitting heads on cached embeddings", figures["heads"]))
-    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    path = Path(__file__).parent / "results" / f"{date}-cpu.json"
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", default=os.environ.get("QUICK") == "1", help="under two minutes"
+    )
+    parser.add_argument("--images", type=Path, help="folder of JPEGs to measure with; default: made ones")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    options = parser.parse_args()
+    device, began = find_device(options.device), time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="tlcache-bench-") as scratch:
+        figures = _measure(options.quick, options.images, device, Path(scratch))
+    figures["wall_s"] = time.perf_counter() - began
+    path = Path(__file__).parent / "results" / f"{figures['date']}-{device.replace('cuda', 'gpu')}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(figures, indent=1) + "\n")
+    Console(stderr=True).print(f"{figures['wall_s']:.0f} s; the same figures: {path}", highlight=False)
     print(json.dumps(figures))
 
 
-def _extraction(name: str, photos: Path, threads: int) -> dict[str, Any]:
-    """Time decoding alone, the network alone, and the whole, on every core.
-
-    The whole is the time of many images less that of few, so that the start of a session does not count.
-    """
-    model = load_model(name, "random")
-    session = Session(model.onnx(), "cpu")
-    files = [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))]
-    batch = np.stack([prepare(data, model.preprocess)[0] for data in files[:BATCH]])
-    rate = BATCH / _parallel(lambda _: session(batch), range(threads), threads) * threads
-    many = min(len(files), int(rate * LONG_ENOUGH_S) // BATCH * BATCH + 4 * BATCH)
-    times: dict[str, list[float]] = {"decode": [], "network": [], "whole": []}
-    for _ in range(REPEATS):
-        times["decode"].append(many / _parallel(lambda data: prepare(data, model.preprocess), files[:many], threads))
-        rounds = range(many // BATCH)
-        times["network"].append(len(rounds) * BATCH / _parallel(lambda _: session(batch), rounds, threads))
-        times["whole"].append((many - 2 * BATCH) / (_whole(name, files[:many]) - _whole(name, files[: 2 * BATCH])))
-    middle = {stage: median(values) for stage, values in times.items()}
-    bound = 1 / (1 / middle["decode"] + 1 / middle["network"])
-    return {
-        "backbone": name,
-        "images": many,
-        "decode_images_per_s": middle["decode"],
-        "network_images_per_s": middle["network"],
-        "bound_images_per_s": bound,
-        "extract_images_per_s": middle["whole"],
-        "ratio_to_bound": middle["whole"] / bound,
-        "noisy": any(max(values) / min(values) > NOISY for values in times.values()),
+def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> dict[str, Any]:
+    console, seconds, rounds = Console(), *((2.0, 2) if quick else (4.0, 3))
+    names = BACKBONES[:1] if quick else BACKBONES
+    torch.set_num_threads(1)  # as in extraction, where every thread has a core of its own
+    encoded = find_images(images) if images else list(make_photos(16 if quick else 64, 500, 667))
+    photos = write_images(scratch / "photos", encoded, 2_048 if quick else 8_192)
+    bench = Bench(photos, seconds, rounds, variants_here(device), device)
+    figures: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "quick": quick,
+        "hardware": hardware(),
+        "versions": versions(),
+        "device": device,
+        "images": describe(encoded),
     }
-
-
-def _whole(name: str, files: list[bytes]) -> float:
-    """Return the seconds of an extraction from nothing."""
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, data in enumerate(files):
-            path = Path(scratch) / "photos" / f"class{number % 2}" / f"{number}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        photos = Path(scratch) / "photos"
-        done = extract(photos, name, "random", features=Path(scratch) / "features", device="cpu")
-        return done.seconds["wall_s"]
-
-
-def _parallel(work: Callable[[Any], object], items: Any, threads: int) -> float:
-    """Return the seconds that `threads` threads need for all items, after a warm-up."""
-    work(items[0])
-    with ThreadPoolExecutor(threads) as pool:
-        started = time.perf_counter()
-        list(pool.map(work, items))
-        return time.perf_counter() - started
-
-
-def _heads(photos: Path, scratch: Path, name: str) -> list[dict[str, Any]]:
-    """Time every head, search included, on the embeddings of the photos."""
-    path = extract(photos, name, "random", features=scratch / "features-heads", device="cpu").path
-    rows = []
-    for head in HEADS:
-        seconds = [fit_heads([path], [head], runs=scratch / "runs")[0].fields["fit_s"] for _ in range(REPEATS)]
-        rows.append({"head": head, "fit_s": median(seconds), "noisy": max(seconds) / min(seconds) > NOISY})
-    return rows
-
-
-def _table(title: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name.replace("_images_per_s", "").replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    return table
+    console.print(tables.heading(figures), highlight=False)
+    contenders = 1 + 2 * len(bench.variants) + 2 + has_timm()
+    with step_bar("extraction", len(names) * (10 + rounds * contenders)) as advance:
+        figures["extraction"] = [measure_backbone(bench, name, advance) for name in names]
+    console.print(tables.extraction(figures["extraction"]))
+    with step_bar("12-megapixel photographs", 2 * rounds) as advance:
+        large = list(make_photos(2 if quick else 6, 3000, 4000))
+        figures["large_photos"] = measure_large_photos(bench, names[0], large, advance)
+    console.print(tables.large_photos(figures["large_photos"]))
+    sizes = (1_000, 10_000) if quick else (1_000, 10_000, 100_000)
+    with step_bar("growing datasets", len(sizes) + 1) as advance:
+        figures["growth"] = measure_growth(sizes, scratch, advance)
+        figures["large_file"] = measure_large_file(20_000 if quick else 1_000_000, 768, scratch)
+        advance(1)
+    console.print(tables.growth(figures["growth"], figures["large_file"]))
+    torch.set_num_threads(available_cpus())
+    with step_bar("heads", 7 * rounds) as advance:
+        figures["heads"], figures["cache"] = measure_heads(photos[:1024], names[0], scratch, rounds, advance)
+    console.print(tables.heads(figures["heads"], figures["cache"]))
+    return figures
 
 
 if __name__ == "__main__":

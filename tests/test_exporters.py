@@ -15,7 +15,7 @@ from tlcache.backbones import BACKBONES, find
 from tlcache.errors import ModelError
 from tlcache.images import Preprocess
 from tlcache.models import load_model
-from tlcache.runtime import Session
+from tlcache.runtime import open_session
 from tlcache.weights import resolve
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -35,7 +35,7 @@ def test_every_backbone_exports_and_agrees_with_torch(name: str) -> None:
     assert metadata["weights"] == "random"
     assert metadata["weights_sha256"] == resolve(row, "random").sha256
     assert Preprocess.from_json(json.loads(metadata["preprocess"])) == model.preprocess
-    session = Session(data, "cpu")
+    session = open_session(data, "cpu")
     assert session.dim == row.dim
 
 
@@ -48,7 +48,7 @@ def test_the_export_is_made_once_and_made_again_when_damaged(tmp_path: Path) -> 
     assert path.stat().st_mtime_ns == stamp
     path.write_bytes(first[:-100])
     images = RANDOM.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
-    assert np.array_equal(Session(model.onnx(), "cpu")(images), Session(first, "cpu")(images))
+    assert np.array_equal(open_session(model.onnx(), "cpu")(images), open_session(first, "cpu")(images))
 
 
 @pytest.mark.parametrize("pool", ["cls", "avg", "max", "flatten"])
@@ -119,20 +119,20 @@ def test_a_foreign_network_gets_uint8_images_and_pooling(layout: str, pool: str)
     original = foreign(layout)
     before = original.SerializeToString()
     wrapped = adapt(original, PREPROCESS, "map", pool)
-    found = Session(wrapped.SerializeToString(), "cpu")(IMAGES)
+    found = open_session(wrapped.SerializeToString(), "cpu")(IMAGES)
     assert np.allclose(found, by_hand(pool), rtol=1e-4, atol=1e-4)
     assert original.SerializeToString() == before
 
 
 def test_a_flat_output_needs_no_pooling_and_half_precision_works() -> None:
-    flat = Session(adapt(foreign(), PREPROCESS, "logits", None).SerializeToString(), "cpu")(IMAGES)
+    flat = open_session(adapt(foreign(), PREPROCESS, "logits", None).SerializeToString(), "cpu")(IMAGES)
     assert np.allclose(flat, by_hand("max"), rtol=1e-4, atol=1e-4)
     half = adapt(foreign(kind=TensorProto.FLOAT16), PREPROCESS, "map", "avg")
-    assert np.allclose(Session(half.SerializeToString(), "cpu")(IMAGES), by_hand("avg"), atol=0.05)
+    assert np.allclose(open_session(half.SerializeToString(), "cpu")(IMAGES), by_hand("avg"), atol=0.05)
 
 
 def test_a_constant_batch_is_filled_up() -> None:
-    fixed = Session(adapt(foreign(batch=2), PREPROCESS, "map", "avg").SerializeToString(), "cpu")
+    fixed = open_session(adapt(foreign(batch=2), PREPROCESS, "map", "avg").SerializeToString(), "cpu")
     assert np.allclose(fixed(IMAGES), by_hand("avg"), rtol=1e-4, atol=1e-4)  # 5 images in batches of 2
 
 

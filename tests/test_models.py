@@ -6,9 +6,9 @@ import pytest
 from fakes import tiny_network
 from test_exporters import IMAGES, foreign
 
-from tlcache.errors import DeviceError, ModelError, UnknownNameError
+from tlcache.errors import ModelError, UnknownNameError
 from tlcache.models import load_model
-from tlcache.runtime import Session
+from tlcache.runtime import open_session
 
 
 def test_the_key_holds_what_changes_embeddings_and_nothing_else(tmp_path: Path, tiny_model: Path) -> None:
@@ -22,9 +22,11 @@ def test_the_key_holds_what_changes_embeddings_and_nothing_else(tmp_path: Path, 
         load_model("squeezenet1_1", "random", crop_borders=True),
         load_model("squeezenet1_1", "random", resize=300),
         load_model("squeezenet1_1", "random", mean=(0.5, 0.5, 0.5)),
+        load_model("squeezenet1_1", "random", precision="fp16"),
+        load_model("squeezenet1_1", "random", precision="bf16"),
         load_model("resnet18", "random"),
     ]
-    assert len({plain.key, *(other.key for other in others)}) == 6
+    assert len({plain.key, *(other.key for other in others)}) == 8
 
 
 def test_the_same_weights_by_another_name_have_the_same_key(tmp_path: Path) -> None:
@@ -43,7 +45,7 @@ def test_an_exported_file_alone_gives_the_same_embeddings_bit_for_bit(tmp_path: 
     alone = load_model(str(path))
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)
     assert alone.preprocess == built_in.preprocess
-    assert np.array_equal(Session(alone.onnx(), "cpu")(images), Session(built_in.onnx(), "cpu")(images))
+    assert np.array_equal(open_session(alone.onnx(), "cpu")(images), open_session(built_in.onnx(), "cpu")(images))
 
 
 def test_what_is_part_of_an_exported_graph_cannot_be_changed(tiny_model: Path) -> None:
@@ -62,7 +64,7 @@ def test_a_foreign_file_must_say_how_images_are_prepared(tmp_path: Path) -> None
     with pytest.raises(ModelError, match="images of 16 x 16 pixels; asked: --crop 10"):
         load_model(str(path), crop=10, **stated)
     model = load_model(str(path), output="map", pool="avg", **stated)
-    assert Session(model.onnx(), "cpu")(IMAGES).shape == (5, 4)
+    assert open_session(model.onnx(), "cpu")(IMAGES).shape == (5, 4)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", tiny_network().SerializeToString()[:-300]])
@@ -93,43 +95,3 @@ def test_options_that_do_not_fit() -> None:
         load_model("resnet18", "random", output="x")
     with pytest.raises(UnknownNameError, match="Unknown pooling for resnet18 'mean'"):
         load_model("resnet18", "random", pool="mean")
-
-
-def test_devices(tiny_model: Path) -> None:
-    import torch
-
-    data = tiny_model.read_bytes()
-    assert Session(data, "cpu").provider == "CPUExecutionProvider"
-    assert Session(data, "cpu").dim == 8
-    with pytest.raises(UnknownNameError, match="Unknown device 'gpu'"):
-        Session(data, "gpu")
-    if not torch.cuda.is_available():
-        assert Session(data, "auto").provider == "CPUExecutionProvider"
-        with pytest.raises(DeviceError, match="CUDA was asked for"):
-            Session(data, "cuda")
-
-
-@pytest.mark.gpu
-def test_cuda_gives_what_the_cpu_gives(tiny_model: Path) -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    images = np.random.default_rng(0).integers(0, 256, (8, 3, 16, 16), dtype=np.uint8)
-    data = tiny_model.read_bytes()
-    assert np.allclose(Session(data, "cuda")(images), Session(data, "cpu")(images), rtol=1e-2, atol=1e-3)
-
-
-def test_a_session_wants_uint8_images() -> None:
-    with pytest.raises(ModelError, match="Expected one uint8 image input"):
-        Session(foreign().SerializeToString(), "cpu")
-    with pytest.raises(ModelError, match="does not accept the model"):
-        Session(b"nonsense", "cpu")
-
-
-@pytest.mark.parametrize("batch", [1, 2, 3, 7, 32])
-def test_batch_size_does_not_change_embeddings(tiny_model: Path, batch: int) -> None:
-    session = Session(tiny_model.read_bytes(), "cpu")
-    images = np.random.default_rng(0).integers(0, 256, (32, 3, 16, 16), dtype=np.uint8)
-    parts = [session(images[start : start + batch]) for start in range(0, 32, batch)]
-    assert np.array_equal(np.concatenate(parts), session(images))

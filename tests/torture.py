@@ -126,7 +126,7 @@ def extract(photos: Path, model: Path, features: Path) -> dict[str, Any]:
     done = tlcache.pipeline.extract_here(
         data=str(photos), model=str(model), features=str(features), weights="imagenet", pool=None, output=None,
         crop_borders=False, resize=None, crop=None, mean=None, std=None, device="cpu", name=None, seed=0,
-        batch_size=4, max_bad=0.05, wait=True,
+        batch_size=4, max_bad=0.05, wait=True, engine="onnxruntime", precision="fp32",
     )  # fmt: skip
     return done.as_json()
 

@@ -166,8 +166,12 @@ def extract(
     mean: Triple = None,
     std: Triple = None,
     device: Device = "auto",
+    engine: Annotated[str, typer.Option(help="What runs the network: onnxruntime or openvino")] = "onnxruntime",
+    precision: Annotated[
+        str, typer.Option(help="Of the network: fp32; fp16 (onnxruntime on a GPU); bf16 (openvino)")
+    ] = "fp32",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per call of the network  [default: 8, on a GPU 64]")
+        int | None, typer.Option(min=1, help="Images per call of the network  [default: by device and size]")
     ] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of unusable images to go on with")] = 0.05,
     name: Annotated[str | None, typer.Option(help="Name of the dataset in files and tables")] = None,
@@ -200,6 +204,8 @@ def extract(
                 mean=_numbers(mean, "--mean"),
                 std=_numbers(std, "--std"),
                 device=device,
+                engine=engine,
+                precision=precision,
                 features=features,
                 name=name,
                 seed=seed,

@@ -28,7 +28,7 @@ from tlcache.machine import available_cpus
 from tlcache.models import Model
 from tlcache.parts import Part, write_part
 from tlcache.progress import Advance, image_bar
-from tlcache.runtime import Session
+from tlcache.runtime import Session, open_session
 from tlcache.worker import DECODER_HANGS, decode_limit_s
 
 __all__ = ["Bad", "Harvest", "Job", "check_bad", "embed"]
@@ -60,8 +60,8 @@ class Job:
         Hashes of images that are known to be unusable, and why.
     workspace
         Folder for the parts.
-    device, batch_size
-        As for `tlcache.runtime.Session`; images per call of the network.
+    device, engine, batch_size
+        As for `tlcache.runtime.open_session`; images per call of the network.
     max_bad
         Largest share of unusable images to go on with.
     journal
@@ -74,6 +74,7 @@ class Job:
     known_bad: Mapping[str, Bad]
     workspace: Path
     device: str
+    engine: str
     batch_size: int
     max_bad: float
     journal: Journal | None = None
@@ -274,7 +275,14 @@ class _Pass:
         """Return the session, made by the first thread that needs one."""
         with self._session_lock:
             if self._session is None:
-                self._session = Session(self.job.model.onnx(), self.job.device)
+                job = self.job
+                self._session = open_session(
+                    job.model.onnx(),
+                    job.device,
+                    engine=job.engine,
+                    precision=job.model.precision,
+                    batch=job.batch_size,
+                )
                 missing = max(0, len(self.job.dataset) - len(self.job.known))  # as parts, then all rows as a file
                 check_room(self.job.workspace, 4 * self._session.dim * (missing + len(self.job.dataset)))
                 self.harvest.provider = self._session.provider

@@ -35,7 +35,7 @@ class Extraction:
     peak_rss_bytes
         Largest memory of this process so far.
     provider
-        ONNX Runtime's execution provider that computed the newest rows.
+        What computed the newest rows: ONNX Runtime's execution provider, or OpenVINO and its precision.
     warnings
         What a user should know: leaks between splits, unusable images, empty classes.
     """
@@ -97,6 +97,8 @@ def extract(
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
     device: str = "auto",
+    engine: str = "onnxruntime",
+    precision: str = "fp32",
     features: str | Path | None = None,
     name: str | None = None,
     seed: int = 0,
@@ -118,6 +120,10 @@ def extract(
         The backbone as for `tlcache.models.load_model`.
     device
         `auto`, `cpu` or `cuda`.
+    engine
+        What runs the network: `onnxruntime` or `openvino`.
+    precision
+        Of the network's arithmetic, part of the key: `fp32`, `fp16` (ONNX Runtime on a GPU) or `bf16` (OpenVINO).
     features
         Folder of feature files; default `TLCACHE_FEATURES` or `features`.
     seed
@@ -154,6 +160,8 @@ def extract(
         "mean": mean,
         "std": std,
         "device": device,
+        "engine": engine,
+        "precision": precision,
         "features": str(features_folder(features)),
         "name": name,
         "seed": seed,

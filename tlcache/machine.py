@@ -38,7 +38,7 @@ def peak_rss_bytes() -> int:
 def versions() -> dict[str, str]:
     """Return the versions of tlcache, of Python and of the packages that decide results."""
     found = {"tlcache": tlcache.__version__, "python": platform.python_version()}
-    for package in (*_PACKAGES, "onnxruntime-gpu", "onnxruntime"):
+    for package in (*_PACKAGES, "onnxruntime-gpu", "onnxruntime", "openvino"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

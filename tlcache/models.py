@@ -55,6 +55,11 @@ class Model:
         """The sha256 of `identity`: equal keys mean equal embeddings for equal images."""
         return hash_json(self.identity)
 
+    @property
+    def precision(self) -> str:
+        """Of the network's arithmetic: `fp32`, `fp16` or `bf16`."""
+        return str(self.identity["precision"])
+
 
 def load_model(
     model: str,
@@ -62,6 +67,7 @@ def load_model(
     *,
     pool: str | None = None,
     output: str | None = None,
+    precision: str = "fp32",
     **changes: Any,
 ) -> Model:
     """Resolve a backbone's name or an ONNX file.
@@ -76,6 +82,8 @@ def load_model(
         `avg`, `max`, `flatten` (`cls` for transformers); default: the backbone's own.
     output
         Only with an ONNX file: the tensor that is the embedding.
+    precision
+        Of the network's arithmetic: `fp32`, `fp16` (weights are converted) or `bf16` (the engine computes so).
     **changes
         Fields of `Preprocess` that replace the backbone's own; None leaves a field as it is.
 
@@ -87,7 +95,7 @@ def load_model(
     changes = {name: value for name, value in changes.items() if value is not None}
     path = Path(model).expanduser()
     if path.suffix.lower() == ".onnx":
-        return _from_onnx(path, pool, output, changes)
+        return _at(precision, _from_onnx(path, pool, output, changes))
     if output is not None:
         raise ModelError("--output names a tensor of an .onnx file; built-in backbones are cut at a fixed layer.")
     backbone = find(model)
@@ -110,7 +118,22 @@ def load_model(
 
         return export(backbone, found, preprocess, pool)
 
-    return Model(backbone.name, found.label, preprocess, identity, partial(_cached, backbone.name, identity, make))
+    exported = partial(_cached, backbone.name, identity, make)
+    return _at(precision, Model(backbone.name, found.label, preprocess, identity, exported))
+
+
+def _at(precision: str, model: Model) -> Model:
+    """Return a float32 model as one of another precision."""
+    if precision == "fp32":
+        return model
+    onnx = partial(_half, model.onnx) if precision == "fp16" else model.onnx
+    return replace(model, identity={**model.identity, "precision": precision}, onnx=onnx)
+
+
+def _half(onnx: Callable[[], bytes]) -> bytes:
+    from exporters.half import to_half
+
+    return to_half(onnx())
 
 
 def _from_onnx(path: Path, pool: str | None, output: str | None, changes: dict[str, Any]) -> Model:

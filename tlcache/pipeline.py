@@ -27,7 +27,7 @@ from tlcache.keys import canonical_json, slug
 from tlcache.machine import hardware, peak_rss_bytes, versions
 from tlcache.models import Model, load_model
 from tlcache.progress import say
-from tlcache.runtime import BATCH_SIZES, find_device
+from tlcache.runtime import default_batch, find_device
 from tlcache.splits import check_splits
 from tlcache.store import STAGES, FeatureFile, Plan, publish
 from tlcache.table import Table, assemble
@@ -62,9 +62,10 @@ def extract_here(
     """
     started = time.perf_counter()
     dataset = load_dataset(request["data"], request["name"])
-    batch_size = batch_size or BATCH_SIZES[find_device(device)]
+    found = find_device(device, request["engine"], request["precision"])
     check_splits(dataset.labels, dataset.splits, dataset.classes)
     network = _load_network(request)
+    batch_size = batch_size or default_batch(found, network.preprocess.crop)
     root = Path(features)
     target = root / dataset.name / f"{slug(network.name)}-{network.key[:12]}.h5"
     workspace = target.with_name(f".{target.stem}.parts")
@@ -79,7 +80,19 @@ def extract_here(
         index.add_others(root, target.name)
         index.add_parts(workspace)
         before = len(index.sources)
-        harvest = embed(Job(dataset, network, index.rows, index.bad, workspace, device, batch_size, max_bad, journal))
+        job = Job(
+            dataset=dataset,
+            model=network,
+            known=index.rows,
+            known_bad=index.bad,
+            workspace=workspace,
+            device=device,
+            engine=request["engine"],
+            batch_size=batch_size,
+            max_bad=max_bad,
+            journal=journal,
+        )
+        harvest = embed(job)
         index.add_parts(workspace)
         table = assemble(dataset, harvest, index, request["seed"])
         if table.quarantine:
@@ -126,6 +139,7 @@ def _load_network(request: Mapping[str, Any]) -> Model:
         request["weights"],
         pool=request["pool"],
         output=request["output"],
+        precision=request["precision"],
         crop_borders=request["crop_borders"] or None,
         resize=request["resize"],
         crop=request["crop"],

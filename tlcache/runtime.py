@@ -1,75 +1,62 @@
-"""A network in ONNX Runtime: uint8 (n, 3, H, W) -> float32 (n, dim), on the device that was asked for."""
+"""A network in ONNX Runtime or OpenVINO: uint8 (n, 3, H, W) -> float32 (n, dim), on the device that was asked for."""
 
 from __future__ import annotations
 
+import io
 import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line
+from tlcache.machine import available_cpus
+from tlcache.progress import say
 
-__all__ = ["BATCH_SIZES", "DEVICES", "Session", "find_device"]
-
-# Images per call. Measured on 2 CPU cores, images/s with 8 against 32 to a call: MobileNetV3-Small 1,220 against 919,
-# MobileNetV2 234 against 223, ResNet-50 25.7 against 26.3. On a GPU not measured yet.
-BATCH_SIZES = {"cpu": 8, "cuda": 64}
+__all__ = ["DEVICES", "ENGINES", "PRECISIONS", "Session", "default_batch", "find_device", "open_session"]
 
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("fp32", "fp16", "bf16")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
+# Images per call of the network. Measured on 2 CPU cores, images/s with 8 against 32 to a call: MobileNetV3-Small 1,220
+# against 919, MobileNetV2 234 against 223, ResNet-50 25.7 against 26.3. On a GPU not measured yet.
+_BATCH_SIZES = {"cpu": 8, "cuda": 64}
+_BATCH_PIXELS = 299 * 299  # of larger images fewer go into a batch, so that its activations need no more memory
 
-class Session:
-    """One ONNX Runtime session, safe to call from many threads at once.
+
+class Session(ABC):
+    """A network that is ready to run, safe to call from many threads at once.
 
     On the CPU a call uses one core: the extraction loop runs one call per core.
-
-    Parameters
-    ----------
-    model
-        The bytes of a single-file ONNX model with one uint8 input and one embedding output.
-    device
-        `auto` (a GPU when there is one), `cpu` or `cuda`.
 
     Attributes
     ----------
     provider
-        The execution provider that runs, as ONNX Runtime names it.
+        What runs the network: ONNX Runtime's execution provider, or OpenVINO and its precision.
     dim
         Length of an embedding.
-
-    Raises
-    ------
-    DeviceError
-        CUDA was asked for and cannot be used.
-    ModelError
-        ONNX Runtime does not accept the model.
     """
 
-    def __init__(self, model: bytes, device: str = "auto") -> None:
-        self._session = _open(model, find_device(device))
-        self.provider = self._session.get_providers()[0]
-        if device == "cuda" and self.provider != _PROVIDERS["cuda"]:
-            raise DeviceError(
-                f"CUDA was asked for, but the session runs on {self.provider}. "
-                "Install a CUDA-capable onnxruntime-gpu and driver, or pass --device cpu."
-            )
-        image, embedding = self._session.get_inputs(), self._session.get_outputs()
-        if len(image) != 1 or image[0].type != "tensor(uint8)" or len(embedding) != 1:
-            found = [f"{value.name}: {value.type} {value.shape}" for value in (*image, *embedding)]
-            raise ModelError(f"Expected one uint8 image input and one embedding; found {'; '.join(found)}.")
-        self._input, shape = image[0].name, image[0].shape
-        self._batch = shape[0] if isinstance(shape[0], int) else None
-        self.dim = int(self(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
+    provider: str
+    dim: int
+    _batch: int | None = None
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed a batch: uint8 (n, 3, H, W) -> float32 (n, dim)."""
-        if self._batch in (None, len(images)):
-            result: NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
-            return result
+        if self._batch is None or self._batch == len(images):
+            return self._run(images)
         return self._in_fixed_batches(images, self._batch)
+
+    @abstractmethod
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the network once."""
 
     def _in_fixed_batches(self, images: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """Feed a network whose batch size is a constant, padding the last batch."""
@@ -78,28 +65,192 @@ class Session:
             batch = np.zeros((size, *images.shape[1:]), np.uint8)
             part = images[start : start + size]
             batch[: len(part)] = part
-            rows.append(self._session.run(None, {self._input: batch})[0][: len(part)])
+            rows.append(self._run(batch)[: len(part)])
         return np.concatenate(rows)
 
 
-def find_device(device: str) -> str:
-    """Return `cpu` or `cuda` for `auto`, `cpu` or `cuda`.
+@dataclass(frozen=True)
+class Engine:
+    """What runs networks: its name, the precisions it has on each device it knows, and what opens a session."""
+
+    name: str
+    precisions: Mapping[str, tuple[str, ...]]
+    session: type[OnnxRuntimeSession] | type[OpenVinoSession]
+
+
+def open_session(
+    model: bytes, device: str = "auto", *, engine: str = "onnxruntime", precision: str = "fp32", batch: int = 0
+) -> Session:
+    """Make a network ready to run.
+
+    Parameters
+    ----------
+    model
+        The bytes of a single-file ONNX model with one uint8 input (batch, 3, H, W) and one embedding output.
+    device
+        `auto` (a GPU when there is one and the engine can use it), `cpu` or `cuda`.
+    engine
+        A name of `ENGINES`.
+    precision
+        Of the arithmetic: `fp32`; `bf16` with OpenVINO; `fp16` on a GPU, where the model itself is in float16
+        (`exporters.half`).
+    batch
+        How many images calls will bring; OpenVINO compiles for it, and pads smaller batches.
 
     Raises
     ------
     UnknownNameError, DeviceError
-        No such device; CUDA was asked for and there is none.
+        No such device, engine or precision, or not here.
+    ModelError
+        The engine does not accept the model.
     """
-    if device not in DEVICES:
-        raise UnknownNameError(closest("device", device, DEVICES))
-    if device == "auto":
-        return "cuda" if _has_gpu() else "cpu"
-    if device == "cuda" and not _has_gpu():
+    found, session = find_device(device, engine, precision), ENGINES[engine].session
+    try:
+        return session(model, found, precision, batch)
+    except DeviceError as error:
+        if (device, found) != ("auto", "cuda"):
+            raise
+        say(f"Going on without the GPU. {error}")
+        return session(model, "cpu", precision, batch)
+
+
+class OnnxRuntimeSession(Session):
+    """One session of ONNX Runtime."""
+
+    def __init__(self, model: bytes, device: str, precision: str, batch: int) -> None:  # noqa: ARG002  as every engine
+        self._session = _open(model, device)
+        self.provider = self._session.get_providers()[0]
+        if self.provider != _PROVIDERS[device]:
+            raise DeviceError(
+                f"CUDA was asked for, but the session runs on {self.provider}. "
+                "Install a CUDA-capable onnxruntime-gpu and driver, or pass --device cpu."
+            )
+        images, embeddings = self._session.get_inputs(), self._session.get_outputs()
+        if len(images) != 1 or images[0].type != "tensor(uint8)" or len(embeddings) != 1:
+            found = [f"{value.name}: {value.type} {value.shape}" for value in (*images, *embeddings)]
+            raise _unfit(found)
+        self._input, shape = images[0].name, images[0].shape
+        self._batch = shape[0] if isinstance(shape[0], int) else None
+        self.dim = int(self(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
+
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
+        return result
+
+
+class OpenVinoSession(Session):
+    """One compiled network of OpenVINO with a stream per core, and one request for each thread that calls."""
+
+    def __init__(self, model: bytes, device: str, precision: str, batch: int) -> None:  # noqa: ARG002  CPU only
+        core = _openvino_core()
+        try:
+            network = core.read_model(io.BytesIO(model))
+            self._compiled = self._compile(core, network, precision, batch)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO does not accept the model: {first_line(error)}") from None
+        self.provider = f"OpenVINO {precision}"
+        self._requests = threading.local()
+        self.dim = int(self._run(np.zeros(self._compiled.input(0).shape, np.uint8)).shape[1])
+
+    def _compile(self, core: Any, network: Any, precision: str, batch: int) -> Any:
+        kinds = [value.get_element_type().to_string() for value in network.inputs]
+        if kinds != ["u8"] or len(network.outputs) != 1:
+            raise _unfit([str(value) for value in (*network.inputs, *network.outputs)])
+        shape = network.input(0).partial_shape
+        if shape[0].is_dynamic:  # a constant batch is faster than a dynamic one
+            shape[0] = batch or _BATCH_SIZES["cpu"]
+            network.reshape(shape)
+        self._batch = shape[0].get_length()
+        threads = available_cpus()
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # others use these cores as well, our own decoding among them
+        }
+        return core.compile_model(network, "CPU", settings)
+
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        request = self._requests.own
+        request.infer([images], share_inputs=True)
+        result: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
+        return result
+
+
+ENGINES: Mapping[str, Engine] = {
+    row.name: row
+    for row in (
+        Engine("onnxruntime", {"cpu": ("fp32",), "cuda": ("fp32", "fp16")}, OnnxRuntimeSession),
+        Engine("openvino", {"cpu": ("fp32", "bf16")}, OpenVinoSession),
+    )
+}
+
+
+def find_device(device: str, engine: str = "onnxruntime", precision: str = "fp32") -> str:
+    """Return `cpu` or `cuda` for `auto`, `cpu` or `cuda`, once engine and precision are known to fit.
+
+    Raises
+    ------
+    UnknownNameError, DeviceError
+        No such device, engine or precision; the engine is not installed or does not have them together; CUDA was
+        asked for and there is none.
+    """
+    for kind, name, known in (
+        ("device", device, DEVICES),
+        ("engine", engine, ENGINES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if name not in known:
+            raise UnknownNameError(closest(kind, name, known))
+    able = ENGINES[engine].precisions
+    if device != "auto" and device not in able:
+        raise DeviceError(f"--engine {engine} runs on {' or '.join(able)}; asked: {device}.")
+    if engine == "openvino" and "BF16" not in _openvino_abilities() and precision == "bf16":
+        raise DeviceError(
+            "bf16 was asked for, but this processor has no bf16 arithmetic (AVX-512 BF16 or AMX). "
+            "Pass --precision fp32."
+        )
+    found = ("cuda" if "cuda" in able and _has_gpu() else "cpu") if device == "auto" else device
+    if found == "cuda" and not _has_gpu():
         raise DeviceError(
             "CUDA was asked for, but there is no CUDA device here, or ONNX Runtime is built without CUDA "
             f"(providers: {', '.join(onnxruntime.get_available_providers())}). Pass --device cpu or auto."
         )
-    return device
+    if precision not in able[found]:
+        where = [
+            f"--engine {row.name} --device {name}"
+            for row in ENGINES.values()
+            for name, precisions in row.precisions.items()
+            if precision in precisions
+        ]
+        raise DeviceError(
+            f"On {found}, --engine {engine} computes in {' or '.join(able[found])}; asked: {precision}, "
+            f"which {' and '.join(where)} has."
+        )
+    return found
+
+
+def default_batch(device: str, crop: int) -> int:
+    """Return how many images of `crop` x `crop` pixels go into one call of the network on `cpu` or `cuda`."""
+    return max(1, _BATCH_SIZES[device] * _BATCH_PIXELS // max(_BATCH_PIXELS, crop * crop))
+
+
+def _openvino_core() -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise DeviceError("OpenVINO is not installed. Install it with: pip install 'tlcache[openvino]'") from None
+    return openvino.Core()
+
+
+def _openvino_abilities() -> list[str]:
+    return list(_openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def _unfit(found: list[str]) -> ModelError:
+    return ModelError(f"Expected one uint8 image input and one embedding; found {'; '.join(found)}.")
 
 
 def _has_gpu() -> bool:

@@ -1,0 +1,239 @@
+"""Extraction: its ceiling (decoding and the network, each alone on all cores), the whole command, and peers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import peers
+from benchmarks.images import write_manifest
+from benchmarks.timing import Rates, in_threads, in_turn, ratio
+from tlcache.errors import DeviceError
+from tlcache.extraction import extract
+from tlcache.images import Preprocess, prepare
+from tlcache.machine import available_cpus
+from tlcache.models import Model, load_model
+from tlcache.runtime import ENGINES, Session, default_batch, find_device, open_session
+
+__all__ = ["Bench", "Variant", "measure_backbone", "measure_large_photos", "variants_here"]
+
+LEAST_BATCHES = 12  # for every thread, so that one that ends early does not wait long
+TRIAL_S = 2.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a network: engine and precision."""
+
+    engine: str
+    precision: str
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return f"{self.engine} {self.precision}"
+
+
+def variants_here(device: str) -> list[Variant]:
+    """Return what this machine can run; of OpenVINO, the fastest precision that it has here."""
+    able: dict[str, list[Variant]] = {name: [] for name in ENGINES}
+    for engine, row in ENGINES.items():
+        for precision in row.precisions.get(device, ()):
+            with suppress(DeviceError):
+                find_device(device, engine, precision)
+                able[engine].append(Variant(engine, precision))
+    return able["onnxruntime"] + able["openvino"][-1:]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all measurements share.
+
+    Parameters
+    ----------
+    photos
+        Image files in class folders, with different bytes.
+    seconds
+        How long one measurement should last.
+    rounds
+        How often contenders take turns.
+    variants
+        The ways to run networks that are to be compared.
+    device
+        `cpu` or `cuda`.
+    """
+
+    photos: Sequence[Path]
+    seconds: float
+    rounds: int
+    variants: Sequence[Variant]
+    device: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the class folders."""
+        return self.photos[0].parents[1]
+
+    @cached_property
+    def threads(self) -> int:
+        """Threads of an extraction: one per CPU that this process may use."""
+        return available_cpus()
+
+    def count(self, rate: float) -> int:
+        """Return how many images a measurement takes at this rate: whole batches for every thread."""
+        step = self.step
+        return min(len(self.photos) // step * step, max(LEAST_BATCHES * step, round(rate * self.seconds / step) * step))
+
+    @property
+    def step(self) -> int:
+        """A batch for every thread, in images."""
+        return self.threads * default_batch(self.device, 224)
+
+
+def measure_backbone(bench: Bench, name: str, advance: Callable[[int], None]) -> dict[str, Any]:
+    """Measure one backbone with every engine and precision, and its peers, in turn."""
+    model, contenders = load_model(name, "random"), {}
+    contenders["decode"] = partial(_decode_rate, bench, model.preprocess)
+    for variant in bench.variants:
+        network = _Network(bench, name, variant)
+        count = bench.count(network.guess())
+        contenders[f"network {variant.name}"] = partial(network.rate, count)
+        contenders[f"extract {variant.name}"] = partial(_extract_rate, bench, name, variant, count)
+    chosen = _best_peers(bench, name, advance)
+    for peer in chosen:
+        contenders[f"peer {peer.variant}"] = partial(
+            peers.measure, peer, name, bench.folder, bench.seconds, bench.device
+        )
+    rates = in_turn(contenders, bench.rounds, advance)
+    return {
+        "backbone": name,
+        "decode": rates["decode"].as_json(),
+        "engines": [_engine_row(rates, variant) for variant in bench.variants],
+        "peers": [{**vars(peer), **rates[f"peer {peer.variant}"].as_json()} for peer in chosen],
+        "ratios": {
+            f"{variant.name} / {peer.variant}": ratio(
+                rates[f"extract {variant.name}"], rates[f"peer {peer.variant}"]
+            ).as_json("ratio")
+            for variant in bench.variants
+            for peer in chosen
+        },
+    }
+
+
+def _engine_row(rates: dict[str, Rates], variant: Variant) -> dict[str, Any]:
+    decode, network, whole = (rates[name] for name in ("decode", f"network {variant.name}", f"extract {variant.name}"))
+    bound = Rates(tuple(1 / (1 / a + 1 / b) for a, b in zip(decode.rounds, network.rounds, strict=True)))
+    return {
+        "engine": variant.engine,
+        "precision": variant.precision,
+        "network": network.as_json(),
+        "bound": bound.as_json(),
+        "extract": whole.as_json(),
+        "of_bound": ratio(whole, bound).as_json("ratio"),
+    }
+
+
+def _decode_rate(bench: Bench, preprocess: Preprocess) -> float:
+    """Decode and resize on every core; the files' bytes are in memory."""
+    data = [path.read_bytes() for path in bench.photos[: bench.count(1000)]]
+    return len(data) / in_threads(lambda each: prepare(each, preprocess), data, bench.threads)
+
+
+class _Network:
+    """A network alone: every thread runs batch after batch of the same decoded images."""
+
+    def __init__(self, bench: Bench, name: str, variant: Variant) -> None:
+        self.bench, self.model = bench, load_model(name, "random", precision=variant.precision)
+        self.session, self.batch = _ready(bench, self.model, variant)
+
+    def rate(self, images: int) -> float:
+        calls = max(self.bench.threads, images // len(self.batch))
+        seconds = in_threads(lambda _: self.session(self.batch), range(calls), self.bench.threads)
+        return calls * len(self.batch) / seconds
+
+    def guess(self) -> float:
+        self.rate(1)
+        return self.rate(4 * self.bench.threads * len(self.batch))
+
+
+def _ready(bench: Bench, model: Model, variant: Variant) -> tuple[Session, NDArray[np.uint8]]:
+    size = default_batch(bench.device, model.preprocess.crop)
+    session = open_session(model.onnx(), bench.device, engine=variant.engine, precision=variant.precision, batch=size)
+    batch = np.stack([prepare(path.read_bytes(), model.preprocess)[0] for path in islice(bench.photos, size)])
+    return session, batch
+
+
+def _extract_rate(bench: Bench, name: str, variant: Variant, images: int) -> float:
+    """Run `extract` on many images and on few: the difference is free of what starting a session costs."""
+    short = _extract_s(bench, name, variant, bench.photos[-bench.step :])
+    long = _extract_s(bench, name, variant, bench.photos[:images])
+    return (images - bench.step) / (long - short)
+
+
+def _extract_s(bench: Bench, name: str, variant: Variant, photos: Sequence[Path]) -> float:
+    with tempfile.TemporaryDirectory(dir=bench.folder.parent) as scratch:
+        done = extract(
+            write_manifest(photos),
+            name,
+            "random",
+            device=bench.device,
+            engine=variant.engine,
+            precision=variant.precision,
+            features=Path(scratch),
+        )
+        return done.seconds["wall_s"]
+
+
+def _best_peers(bench: Bench, name: str, advance: Callable[[int], None]) -> list[peers.Peer]:
+    """Return the fastest setting of each variant, each tried once and briefly."""
+    tried: dict[peers.Peer, float] = {}
+    for peer in peers.candidates(bench.threads):
+        tried[peer] = peers.measure(peer, name, bench.folder, TRIAL_S, bench.device)
+        advance(1)
+    best = {peer.variant: peer for peer in sorted(tried, key=lambda peer: tried[peer])}
+    if peers.has_timm():
+        best["timm"] = replace(best["fp32"], variant="timm")
+    return list(best.values())
+
+
+class _FullSize(Preprocess):
+    """The same preprocessing, with JPEGs decoded at their full size."""
+
+    @property
+    def at_least(self) -> None:
+        """No reduced size will do."""
+        return
+
+
+def measure_large_photos(
+    bench: Bench, name: str, photos: Sequence[bytes], advance: Callable[[int], None]
+) -> dict[str, Any]:
+    """Measure decode + network on large JPEGs, decoded at a reduced size where possible, and always at full size."""
+    model = load_model(name, "random")
+    session, batch = _ready(bench, model, bench.variants[0])
+    full = _FullSize(**{field: getattr(model.preprocess, field) for field in vars(model.preprocess)})
+
+    def rate(preprocess: Preprocess) -> float:
+        def work(start: int) -> None:
+            picked = [photos[(start + number) % len(photos)] for number in range(len(batch))]
+            session(np.stack([prepare(data, preprocess)[0] for data in picked]))
+
+        calls = bench.threads * max(1, round(bench.seconds))
+        return calls * len(batch) / in_threads(work, range(calls), bench.threads)
+
+    rates = in_turn({"reduced": partial(rate, model.preprocess), "full": partial(rate, full)}, bench.rounds, advance)
+    return {
+        "backbone": name,
+        "reduced": rates["reduced"].as_json(),
+        "full": rates["full"].as_json(),
+        "speedup": ratio(rates["reduced"], rates["full"]).as_json("ratio"),
+    }

@@ -1,0 +1,67 @@
+"""Rates that can be compared: contenders take turns, ratios are formed within a round, and noise is shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+__all__ = ["Rates", "in_turn", "in_threads", "ratio"]
+
+NOISY = 1.10  # fastest over slowest round
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one contender did in each round, in images (or whatever is counted) per second."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The figure to quote."""
+        return median(self.rounds)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the rounds differ by more than 10 %."""
+        return max(self.rounds) / min(self.rounds) > NOISY
+
+    def as_json(self, unit: str = "images_per_s") -> dict[str, Any]:
+        """Return median, extremes and rounds, with the unit in the keys."""
+        return {
+            unit: self.median,
+            f"{unit}_low": min(self.rounds),
+            f"{unit}_high": max(self.rounds),
+            "rounds": list(self.rounds),
+            "noisy": self.noisy,
+        }
+
+
+def in_turn(
+    contenders: Mapping[str, Callable[[], float]], rounds: int, advance: Callable[[int], None]
+) -> dict[str, Rates]:
+    """Let every contender measure its rate once a round, in an order that turns round from one to the next."""
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name in list(contenders)[:: -1 if number % 2 else 1]:
+            found[name].append(contenders[name]())
+            advance(1)
+    return {name: Rates(tuple(values)) for name, values in found.items()}
+
+
+def ratio(first: Rates, second: Rates) -> Rates:
+    """Return first / second, round by round: what slows the machine for a while slows both."""
+    return Rates(tuple(a / b for a, b in zip(first.rounds, second.rounds, strict=True)))
+
+
+def in_threads(work: Callable[[Any], object], items: Sequence[Any] | Iterable[Any], threads: int) -> float:
+    """Return the seconds that `threads` threads need for all items."""
+    with ThreadPoolExecutor(threads) as pool:
+        began = time.perf_counter()
+        for _ in pool.map(work, items):
+            pass
+        return time.perf_counter() - began
