@@ -26,7 +26,8 @@ from tlcache.runtime import ENGINES, Session, default_batch, find_device, open_s
 
 __all__ = ["Bench", "Variant", "measure_backbone", "measure_large_photos", "variants_here"]
 
-LEAST_BATCHES = 12  # for every thread, so that one that ends early does not wait long
+BATCH = 32  # measurements take multiples of it for every thread, and a few at least
+LEAST_BATCHES = 3
 TRIAL_S = 2.0
 
 
@@ -90,13 +91,8 @@ class Bench:
 
     def count(self, rate: float) -> int:
         """Return how many images a measurement takes at this rate: whole batches for every thread."""
-        step = self.step
+        step = self.threads * BATCH
         return min(len(self.photos) // step * step, max(LEAST_BATCHES * step, round(rate * self.seconds / step) * step))
-
-    @property
-    def step(self) -> int:
-        """A batch for every thread, in images."""
-        return self.threads * default_batch(self.device, 224)
 
 
 def measure_backbone(bench: Bench, name: str, advance: Callable[[int], None]) -> dict[str, Any]:
@@ -145,7 +141,8 @@ def _engine_row(rates: dict[str, Rates], variant: Variant) -> dict[str, Any]:
 def _decode_rate(bench: Bench, preprocess: Preprocess) -> float:
     """Decode and resize on every core; the files' bytes are in memory."""
     data = [path.read_bytes() for path in bench.photos[: bench.count(1000)]]
-    return len(data) / in_threads(lambda each: prepare(each, preprocess), data, bench.threads)
+    batches = [data[start : start + BATCH] for start in range(0, len(data), BATCH)]
+    return len(data) / in_threads(lambda some: [prepare(each, preprocess) for each in some], batches, bench.threads)
 
 
 class _Network:
@@ -166,7 +163,7 @@ class _Network:
 
 
 def _ready(bench: Bench, model: Model, variant: Variant) -> tuple[Session, NDArray[np.uint8]]:
-    size = default_batch(bench.device, model.preprocess.crop)
+    size = default_batch(variant.engine, bench.device, model.preprocess.crop)
     session = open_session(model.onnx(), bench.device, engine=variant.engine, precision=variant.precision, batch=size)
     batch = np.stack([prepare(path.read_bytes(), model.preprocess)[0] for path in islice(bench.photos, size)])
     return session, batch
@@ -174,9 +171,10 @@ def _ready(bench: Bench, model: Model, variant: Variant) -> tuple[Session, NDArr
 
 def _extract_rate(bench: Bench, name: str, variant: Variant, images: int) -> float:
     """Run `extract` on many images and on few: the difference is free of what starting a session costs."""
-    short = _extract_s(bench, name, variant, bench.photos[-bench.step :])
+    few = bench.threads * BATCH
+    short = _extract_s(bench, name, variant, bench.photos[-few:])
     long = _extract_s(bench, name, variant, bench.photos[:images])
-    return (images - bench.step) / (long - short)
+    return (images - few) / (long - short)
 
 
 def _extract_s(bench: Bench, name: str, variant: Variant, photos: Sequence[Path]) -> float:

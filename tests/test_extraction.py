@@ -310,5 +310,6 @@ def test_memory_of_what_rows_cost_survives_resuming(photos: Path, tiny_model: Pa
     extract(photos, str(tiny_model))
     with open_features(first.path) as file:
         twice = file.seconds()
-    assert (once > 0).all()
-    assert (twice > once).all()
+    assert once.tolist()[2] == 0  # one part: it cannot say what writing it cost
+    assert (once[[0, 1, 3]] > 0).all()
+    assert (twice[[0, 1, 3]] > once[[0, 1, 3]]).all()

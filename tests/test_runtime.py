@@ -156,8 +156,9 @@ def test_a_gpu_that_cannot_be_used_is_an_error_or_said_once(
 
 
 def test_larger_images_go_into_smaller_batches() -> None:
-    assert [default_batch("cpu", side) for side in (96, 224, 299, 384, 600, 2000)] == [8, 8, 8, 4, 1, 1]
-    assert default_batch("cuda", 224) > default_batch("cuda", 600) > 1
+    assert [default_batch("onnxruntime", "cpu", side) for side in (96, 224, 299, 384, 600, 2000)] == [8, 8, 8, 4, 1, 1]
+    assert default_batch("openvino", "cpu", 384) == 19
+    assert default_batch("onnxruntime", "cuda", 224) > default_batch("onnxruntime", "cuda", 600) > 1
 
 
 def test_engine_and_precision_reach_the_file(photos: Path, tiny_model: Path) -> None:

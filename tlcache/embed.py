@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tlcache.datasets import Dataset
 from tlcache.errors import CacheError, DataError, ModelError, first_line
-from tlcache.files import check_room
+from tlcache.files import check_room, read_regular
 from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
 from tlcache.journal import Journal
 from tlcache.machine import available_cpus
@@ -95,7 +95,8 @@ class Harvest:
     embedded
         Images that went through the network in this pass.
     seconds
-        float64 (4,), as in `tlcache.parts.Part`: decoding, network and writing in thread seconds, and wall time.
+        float64 (4,), as in `tlcache.parts.Part`: decoding, network and writing in thread seconds, and wall time. Parts
+        are written beside the rest; what the last one cost, no part can say.
     provider
         The execution provider; None when nothing had to be embedded.
     """
@@ -124,6 +125,7 @@ def embed(job: Job) -> Harvest:
     run = _Pass(job, threads)
     with (
         image_bar(f"{job.dataset.name}: {job.model.name}", total) as advance,
+        run.writer,
         ThreadPoolExecutor(threads) as pool,
     ):
         try:
@@ -185,11 +187,12 @@ class _Pass:
         self._claimed: set[str] = set()
         self._session: Session | None = None
         self.torch = OneTorchThread()
+        self.writer = ThreadPoolExecutor(1)  # waits for the disk, so that no core does
         self._batches = iter(range(0, len(job.dataset), job.batch_size))
 
     def work(self, advance: Advance, slot: int) -> None:
         """Take batches until none is left, keeping the finished rows in parts; `slot` is the thread's own number."""
-        pending = _Pending(self.job.workspace, slot)
+        pending = _Pending(self.job.workspace, slot, self.writer)
         try:
             for batch in self._next_batches():
                 times = [time.perf_counter()]
@@ -201,15 +204,17 @@ class _Pass:
                     times = [moment + started_s for moment in times]
                     pending.rows += self._infer(network, images, pending)
                 times.append(time.perf_counter())
-                pending.flush(self.harvest.provider, after_s=self._part_seconds())
-                times.append(time.perf_counter())
                 self._count(len(batch), len(images), times, pending)
+                pending.flush(self.harvest.provider, after_s=self._part_seconds())
                 advance(len(batch))
         except BaseException:
             self.stop.set()
             raise
         finally:
             pending.flush(self.harvest.provider)
+            pending.settle()
+            with self._lock:
+                self.harvest.seconds[2] += pending.write_s
 
     def _part_seconds(self) -> float:
         return min(PART_SECONDS, max(LEAST_PART_SECONDS, PART_SHARE * (time.perf_counter() - self._began)))
@@ -227,9 +232,7 @@ class _Pass:
         """Read and hash one image; decode it when nobody has its embedding or is making it."""
         path = self.job.dataset.root / self.job.dataset.paths[number]
         try:
-            if path.exists() and not path.is_file():
-                raise OSError("not a regular file")  # reading a pipe would wait for ever
-            data = path.read_bytes()
+            data = read_regular(path)
         except OSError as error:
             bad = Bad("unreadable", error.strerror or str(error))
             self._reject(number, bad)
@@ -307,8 +310,9 @@ class _Pass:
         check_bad(self.bad, len(self.job.dataset), self.job.max_bad, example)
 
     def _count(self, images: int, embedded: int, times: list[float], pending: _Pending) -> None:
-        stages = np.diff(times)
-        spent = np.array([*stages, stages.sum() / self.threads])
+        decode_s, infer_s = np.diff(times)
+        write_s, pending.write_s = pending.write_s, 0.0
+        spent = np.array([decode_s, infer_s, write_s, (decode_s + infer_s) / self.threads])
         pending.seconds += spent
         with self._lock:
             self.done += images
@@ -332,18 +336,19 @@ class _Row:
 
 
 class _Pending:
-    """Rows of one thread that are not on disk yet."""
+    """Rows of one thread that are not on disk yet; `write_s` are the seconds of writes not accounted for yet."""
 
-    def __init__(self, workspace: Path, slot: int) -> None:
-        self._workspace = workspace
-        self.slot = slot
+    def __init__(self, workspace: Path, slot: int, writer: ThreadPoolExecutor) -> None:
+        self._workspace, self._writer = workspace, writer
+        self._write: Future[float] | None = None
+        self.slot, self.write_s = slot, 0.0
         self.rows: list[_Row] = []
         self.bad: dict[str, Bad] = {}
         self.seconds = np.zeros(4)
         self._since = time.perf_counter()
 
     def flush(self, provider: str | None, after_s: float = 0.0) -> None:
-        """Write a part when the last one is at least `after_s` seconds old and there is something to write."""
+        """Begin to write a part when the last one is at least `after_s` seconds old and there is something to write."""
         now = time.perf_counter()
         if now - self._since < after_s or not (self.rows or self.bad):
             return
@@ -355,11 +360,25 @@ class _Pending:
             self.seconds,
             np.array(provider or "", "U"),
         )
-        try:
-            write_part(self._workspace, part)
-        except OSError as error:
-            raise CacheError(
-                f"Cannot write to '{self._workspace}': {error.strerror}. What is finished is kept; "
-                "mend that and run the same command again."
-            ) from None
+        self.settle()
+        self._write = self._writer.submit(_write, self._workspace, part)
         self.rows, self.bad, self.seconds, self._since = [], {}, np.zeros(4), now
+
+    def settle(self) -> None:
+        """Wait until the part that is being written is on disk; raises CacheError when it cannot be written."""
+        if self._write is not None:
+            self.write_s += self._write.result()
+            self._write = None
+
+
+def _write(workspace: Path, part: Part) -> float:
+    """Write a part and return the seconds that took."""
+    began = time.perf_counter()
+    try:
+        write_part(workspace, part)
+    except OSError as error:
+        raise CacheError(
+            f"Cannot write to '{workspace}': {error.strerror}. What is finished is kept; "
+            "mend that and run the same command again."
+        ) from None
+    return time.perf_counter() - began

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import platformdirs
 
 from tlcache.errors import CacheError
 
-__all__ = ["cache_folder", "check_room", "hash_file", "reserve", "sync_folder", "write_whole"]
+__all__ = ["cache_folder", "check_room", "hash_file", "read_regular", "reserve", "sync_folder", "write_whole"]
 
 
 def cache_folder() -> Path:
@@ -34,6 +35,19 @@ def hash_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the bytes of a regular file; raises OSError for anything else, as reading a pipe would wait for ever."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a regular file")
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            return file.readall()
+    finally:
+        os.close(descriptor)
 
 
 def reserve(descriptor: int, size: int) -> None:

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
+from tlcache.arrow import view
 from tlcache.errors import ModelError, first_line
 
 __all__ = [
@@ -189,6 +190,12 @@ def decode(data: bytes, at_least: int | None = None) -> tuple[NDArray[np.uint8],
     BadImageError
         `empty`, `unsupported`, `not-an-image`, `too-large`, `truncated` or `damaged`.
     """
+    pixels, stored = _decode(data, at_least)
+    return pixels[:, :, :3], stored
+
+
+def _decode(data: bytes, at_least: int | None) -> tuple[NDArray[np.uint8], Stored]:
+    """Do what `decode` says; the pixels may have a fourth channel that means nothing."""
     with warnings.catch_warnings(action="ignore"):  # Pillow warns of odd metadata, which is no fault of the pixels
         image: Image.Image
         try:
@@ -208,7 +215,7 @@ def decode(data: bytes, at_least: int | None = None) -> tuple[NDArray[np.uint8],
             image.load()
             stored = Stored(width, height, _frames(image))
             with contextlib.suppress(Exception):  # a broken EXIF block says nothing about the pixels
-                image = ImageOps.exif_transpose(image)
+                ImageOps.exif_transpose(image, in_place=True)
             return _rgb(image), stored
         except BadImageError:
             raise
@@ -232,7 +239,7 @@ def prepare(data: bytes, preprocess: Preprocess) -> tuple[NDArray[np.uint8], Sto
     BadImageError
         As `decode`.
     """
-    pixels, stored = decode(data, preprocess.at_least)
+    pixels, stored = _decode(data, preprocess.at_least)
     if preprocess.crop_borders:
         pixels = cut_borders(pixels)
     return _resize_crop(_cut_long(pixels), preprocess), stored
@@ -240,7 +247,7 @@ def prepare(data: bytes, preprocess: Preprocess) -> tuple[NDArray[np.uint8], Sto
 
 def cut_borders(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a view of uint8 (H, W, 3) `pixels` without its dark outer rows and columns; an all-dark image stays."""
-    bright = pixels.max(axis=2) > _BORDER_LEVEL
+    bright = pixels[:, :, :3].max(axis=2) > _BORDER_LEVEL
     rows = np.flatnonzero(bright.mean(axis=1) >= _BORDER_SHARE)
     columns = np.flatnonzero(bright.mean(axis=0) >= _BORDER_SHARE)
     if not len(rows) or not len(columns):
@@ -283,7 +290,7 @@ def _unreadable(data: bytes, error: Exception) -> BadImageError:
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Return any of Pillow's modes as uint8 (H, W, 3) by the rules at the top of this file."""
+    """Return any of Pillow's modes as uint8 (H, W, 3 or more) by the rules at the top of this file."""
     if image.mode in ("F", "I") or image.mode.startswith("I;"):
         grey = _eight_bits(np.asarray(image))
         return np.repeat(grey[:, :, None], 3, axis=2)
@@ -291,7 +298,7 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, layer)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return view(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
@@ -330,7 +337,7 @@ def _resize_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[n
     if size != (height, width):
         channels_last = interpolate(channels_last, size, mode=preprocess.interpolation, antialias=True)
     top, left = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
-    resized: NDArray[np.uint8] = channels_last[0, :, top : top + crop, left : left + crop].contiguous().numpy()
+    resized: NDArray[np.uint8] = channels_last[0, :3, top : top + crop, left : left + crop].contiguous().numpy()
     return resized
 
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tlcache.machine import available_cpus
+
 __all__ = ["Decoding", "Journal"]
 
 _HEAD = struct.Struct("dIH")  # when it began, `at_least`, length of the path
 _SLOT_BYTES = 4096 + _HEAD.size
-_SLOTS = 1024
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class Decoding:
 
 
 class Journal:
-    """One slot per thread; writing one costs under a microsecond and outlives the process that wrote it.
+    """One slot for each CPU, as extraction has a thread for each.
+
+    Writing one costs under a microsecond, and what is written outlives the process that wrote it.
 
     Parameters
     ----------
@@ -36,14 +39,15 @@ class Journal:
     """
 
     def __init__(self, descriptor: int) -> None:
-        os.ftruncate(descriptor, _SLOTS * _SLOT_BYTES)
-        self._map = mmap.mmap(descriptor, _SLOTS * _SLOT_BYTES)
+        self._starts = range(0, available_cpus() * _SLOT_BYTES, _SLOT_BYTES)
+        os.ftruncate(descriptor, len(self._starts) * _SLOT_BYTES)
+        self._map = mmap.mmap(descriptor, len(self._starts) * _SLOT_BYTES)
 
     @contextmanager
     def decoding(self, slot: int, path: os.PathLike[str], at_least: int | None) -> Iterator[None]:
         """Note that a thread is decoding a file while the context lasts."""
         name = os.fsencode(path)[:4096]
-        start = slot % _SLOTS * _SLOT_BYTES
+        start = self._starts[slot % len(self._starts)]
         self._map[start + _HEAD.size : start + _HEAD.size + len(name)] = name
         self._map[start : start + _HEAD.size] = _HEAD.pack(time.monotonic(), at_least or 0, len(name))
         try:
@@ -54,7 +58,7 @@ class Journal:
     def entries(self) -> list[Decoding]:
         """Return what is being decoded."""
         found = []
-        for start in range(0, _SLOTS * _SLOT_BYTES, _SLOT_BYTES):
+        for start in self._starts:
             began, at_least, length = _HEAD.unpack_from(self._map, start)
             if length:
                 name = self._map[start + _HEAD.size : start + _HEAD.size + length]
@@ -64,6 +68,6 @@ class Journal:
     def take(self) -> list[Decoding]:
         """Return what was being decoded and forget it; for when the process that wrote it has ended."""
         found = self.entries()
-        for start in range(0, _SLOTS * _SLOT_BYTES, _SLOT_BYTES):
+        for start in self._starts:
             self._map[start : start + _HEAD.size] = bytes(_HEAD.size)
         return found

@@ -65,7 +65,7 @@ def extract_here(
     found = find_device(device, request["engine"], request["precision"])
     check_splits(dataset.labels, dataset.splits, dataset.classes)
     network = _load_network(request)
-    batch_size = batch_size or default_batch(found, network.preprocess.crop)
+    batch_size = batch_size or default_batch(request["engine"], found, network.preprocess.crop)
     root = Path(features)
     target = root / dataset.name / f"{slug(network.name)}-{network.key[:12]}.h5"
     workspace = target.with_name(f".{target.stem}.parts")

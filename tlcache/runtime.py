@@ -25,9 +25,11 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("fp32", "fp16", "bf16")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
-# Images per call of the network. Measured on 2 CPU cores, images/s with 8 against 32 to a call: MobileNetV3-Small 1,220
-# against 919, MobileNetV2 234 against 223, ResNet-50 25.7 against 26.3. On a GPU not measured yet.
-_BATCH_SIZES = {"cpu": 8, "cuda": 64}
+# Images per call of the network. Measured on 2 CPU cores, images/s with 8 against 32 to a call: ONNX Runtime 1,220 to 919
+# (MobileNetV3-Small), 234 to 223 (MobileNetV2), 25.7 to 26.3 (ResNet-50); OpenVINO in bf16, decoding included, as
+# switching between that and the network costs it more: 690 to 749 (MobileNetV3-Small).
+# On a GPU not measured yet.
+_BATCH_SIZES = {("onnxruntime", "cpu"): 8, ("openvino", "cpu"): 32, ("onnxruntime", "cuda"): 64}
 _BATCH_PIXELS = 299 * 299  # of larger images fewer go into a batch, so that its activations need no more memory
 
 
@@ -79,7 +81,7 @@ class Engine:
 
 
 def open_session(
-    model: bytes, device: str = "auto", *, engine: str = "onnxruntime", precision: str = "fp32", batch: int = 0
+    model: bytes, device: str = "auto", *, engine: str = "onnxruntime", precision: str = "fp32", batch: int = 8
 ) -> Session:
     """Make a network ready to run.
 
@@ -158,7 +160,7 @@ class OpenVinoSession(Session):
             raise _unfit([str(value) for value in (*network.inputs, *network.outputs)])
         shape = network.input(0).partial_shape
         if shape[0].is_dynamic:  # a constant batch is faster than a dynamic one
-            shape[0] = batch or _BATCH_SIZES["cpu"]
+            shape[0] = batch
             network.reshape(shape)
         self._batch = shape[0].get_length()
         threads = available_cpus()
@@ -232,9 +234,9 @@ def find_device(device: str, engine: str = "onnxruntime", precision: str = "fp32
     return found
 
 
-def default_batch(device: str, crop: int) -> int:
+def default_batch(engine: str, device: str, crop: int) -> int:
     """Return how many images of `crop` x `crop` pixels go into one call of the network on `cpu` or `cuda`."""
-    return max(1, _BATCH_SIZES[device] * _BATCH_PIXELS // max(_BATCH_PIXELS, crop * crop))
+    return max(1, _BATCH_SIZES[engine, device] * _BATCH_PIXELS // max(_BATCH_PIXELS, crop * crop))
 
 
 def _openvino_core() -> Any:
