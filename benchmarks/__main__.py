@@ -18,16 +18,18 @@ import torch
 from rich.console import Console
 
 from benchmarks import tables
-from benchmarks.extraction import Bench, measure_backbone, measure_large_photos, variants_here
+from benchmarks.extraction import Bench, measure_backbone, measure_large_photos, measure_network, variants_here
 from benchmarks.growth import measure_growth, measure_large_file
 from benchmarks.heads import measure_heads
 from benchmarks.images import describe, find_images, make_photos, write_images
-from benchmarks.peers import has_timm
+from benchmarks.peers import candidates, has_timm
+from tlcache.backbones import BACKBONES
+from tlcache.heads import HEADS
 from tlcache.machine import available_cpus, hardware, versions
 from tlcache.progress import step_bar
 from tlcache.runtime import find_device
 
-BACKBONES = ("mobilenetv3_small", "mobilenetv3_large", "resnet50")
+CHOSEN = ("mobilenetv3_small", "mobilenetv3_large", "resnet50")
 
 
 def main() -> None:
@@ -52,11 +54,11 @@ def main() -> None:
 
 def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> dict[str, Any]:
     console, seconds, rounds = Console(), *((2.0, 2) if quick else (4.0, 3))
-    names = BACKBONES[:1] if quick else BACKBONES
+    names = CHOSEN[:1] if quick else CHOSEN
     torch.set_num_threads(1)  # as in extraction, where every thread has a core of its own
     encoded = find_images(images) if images else list(make_photos(16 if quick else 64, 500, 667))
     photos = write_images(scratch / "photos", encoded, 2_048 if quick else 8_192)
-    bench = Bench(photos, seconds, rounds, variants_here(device), device)
+    bench = Bench(photos, seconds, rounds, quick, variants_here(device), device)
     figures: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "quick": quick,
@@ -67,22 +69,32 @@ def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> di
     }
     console.print(tables.heading(figures), highlight=False)
     contenders = 1 + 2 * len(bench.variants) + 2 + has_timm()
-    with step_bar("extraction", len(names) * (10 + rounds * contenders)) as advance:
+    trials = len(candidates(bench.threads, quick))
+    with step_bar("extraction", len(names) * (trials + rounds * contenders)) as advance:
         figures["extraction"] = [measure_backbone(bench, name, advance) for name in names]
     console.print(tables.extraction(figures["extraction"]))
+    others = [] if quick else list(BACKBONES)
+    with step_bar("every backbone", len(others)) as advance:
+        figures["networks"] = []
+        for name in others:
+            figures["networks"].append(measure_network(bench, name))
+            advance(1)
+    console.print(tables.networks(figures["networks"]))
     with step_bar("12-megapixel photographs", 2 * rounds) as advance:
-        large = list(make_photos(2 if quick else 6, 3000, 4000))
+        large = list(make_photos(1 if quick else 6, 3000, 4000))
         figures["large_photos"] = measure_large_photos(bench, names[0], large, advance)
     console.print(tables.large_photos(figures["large_photos"]))
-    sizes = (1_000, 10_000) if quick else (1_000, 10_000, 100_000)
+    sizes = (1_000, 5_000) if quick else (1_000, 10_000, 100_000)
     with step_bar("growing datasets", len(sizes) + 1) as advance:
         figures["growth"] = measure_growth(sizes, scratch, advance)
         figures["large_file"] = measure_large_file(20_000 if quick else 1_000_000, 768, scratch)
         advance(1)
     console.print(tables.growth(figures["growth"], figures["large_file"]))
     torch.set_num_threads(available_cpus())
-    with step_bar("heads", 7 * rounds) as advance:
-        figures["heads"], figures["cache"] = measure_heads(photos[:1024], names[0], scratch, rounds, advance)
+    turns = 1 if quick else rounds
+    with step_bar("heads", len(HEADS) * turns) as advance:
+        some = photos[: 512 if quick else 1024]
+        figures["heads"], figures["cache"] = measure_heads(some, names[0], scratch, turns, advance)
     console.print(tables.heads(figures["heads"], figures["cache"]))
     return figures
 

@@ -24,11 +24,10 @@ from tlcache.machine import available_cpus
 from tlcache.models import Model, load_model
 from tlcache.runtime import ENGINES, Session, default_batch, find_device, open_session
 
-__all__ = ["Bench", "Variant", "measure_backbone", "measure_large_photos", "variants_here"]
+__all__ = ["Bench", "Variant", "measure_backbone", "measure_large_photos", "measure_network", "variants_here"]
 
 BATCH = 32  # measurements take multiples of it for every thread, and a few at least
 LEAST_BATCHES = 3
-TRIAL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,8 @@ class Bench:
         How long one measurement should last.
     rounds
         How often contenders take turns.
+    quick
+        Try fewer settings of peers, and each for a shorter time.
     variants
         The ways to run networks that are to be compared.
     device
@@ -76,6 +77,7 @@ class Bench:
     photos: Sequence[Path]
     seconds: float
     rounds: int
+    quick: bool
     variants: Sequence[Variant]
     device: str
 
@@ -97,13 +99,14 @@ class Bench:
 
 def measure_backbone(bench: Bench, name: str, advance: Callable[[int], None]) -> dict[str, Any]:
     """Measure one backbone with every engine and precision, and its peers, in turn."""
-    model, contenders = load_model(name, "random"), {}
+    model = load_model(name, "random")
+    contenders: dict[str, Callable[[], float]] = {}
     contenders["decode"] = partial(_decode_rate, bench, model.preprocess)
     for variant in bench.variants:
         network = _Network(bench, name, variant)
         count = bench.count(network.guess())
         contenders[f"network {variant.name}"] = partial(network.rate, count)
-        contenders[f"extract {variant.name}"] = partial(_extract_rate, bench, name, variant, count)
+        contenders[f"extract {variant.name}"] = _Extraction(bench, name, variant, count)
     chosen = _best_peers(bench, name, advance)
     for peer in chosen:
         contenders[f"peer {peer.variant}"] = partial(
@@ -123,6 +126,16 @@ def measure_backbone(bench: Bench, name: str, advance: Callable[[int], None]) ->
             for peer in chosen
         },
     }
+
+
+def measure_network(bench: Bench, name: str) -> dict[str, Any]:
+    """Measure a network alone with every engine and precision, once and briefly."""
+    rates = {}
+    for variant in bench.variants:
+        network = _Network(bench, name, variant)
+        network.guess()
+        rates[variant.name] = network.rate(round(network.guess() * bench.seconds / 2))
+    return {"backbone": name, "network_images_per_s": rates}
 
 
 def _engine_row(rates: dict[str, Rates], variant: Variant) -> dict[str, Any]:
@@ -169,33 +182,40 @@ def _ready(bench: Bench, model: Model, variant: Variant) -> tuple[Session, NDArr
     return session, batch
 
 
-def _extract_rate(bench: Bench, name: str, variant: Variant, images: int) -> float:
-    """Run `extract` on many images and on few: the difference is free of what starting a session costs."""
-    few = bench.threads * BATCH
-    short = _extract_s(bench, name, variant, bench.photos[-few:])
-    long = _extract_s(bench, name, variant, bench.photos[:images])
-    return (images - few) / (long - short)
+class _Extraction:
+    """The whole of `extract`, on many images and on few: the difference is free of what starting a session costs."""
 
+    def __init__(self, bench: Bench, name: str, variant: Variant, images: int) -> None:
+        self.bench, self.name, self.variant, self.images = bench, name, variant, images
+        self.few = bench.threads * BATCH
 
-def _extract_s(bench: Bench, name: str, variant: Variant, photos: Sequence[Path]) -> float:
-    with tempfile.TemporaryDirectory(dir=bench.folder.parent) as scratch:
-        done = extract(
-            write_manifest(photos),
-            name,
-            "random",
-            device=bench.device,
-            engine=variant.engine,
-            precision=variant.precision,
-            features=Path(scratch),
-        )
-        return done.seconds["wall_s"]
+    def __call__(self) -> float:
+        short = self._quick_start_s if self.bench.quick else self._seconds(self.bench.photos[-self.few :])
+        return (self.images - self.few) / (self._seconds(self.bench.photos[: self.images]) - short)
+
+    @cached_property
+    def _quick_start_s(self) -> float:
+        return self._seconds(self.bench.photos[-self.few :])
+
+    def _seconds(self, photos: Sequence[Path]) -> float:
+        with tempfile.TemporaryDirectory(dir=self.bench.folder.parent) as scratch:
+            done = extract(
+                write_manifest(photos),
+                self.name,
+                "random",
+                device=self.bench.device,
+                engine=self.variant.engine,
+                precision=self.variant.precision,
+                features=Path(scratch),
+            )
+            return done.seconds["wall_s"]
 
 
 def _best_peers(bench: Bench, name: str, advance: Callable[[int], None]) -> list[peers.Peer]:
     """Return the fastest setting of each variant, each tried once and briefly."""
     tried: dict[peers.Peer, float] = {}
-    for peer in peers.candidates(bench.threads):
-        tried[peer] = peers.measure(peer, name, bench.folder, TRIAL_S, bench.device)
+    for peer in peers.candidates(bench.threads, bench.quick):
+        tried[peer] = peers.measure(peer, name, bench.folder, bench.seconds / 2, bench.device)
         advance(1)
     best = {peer.variant: peer for peer in sorted(tried, key=lambda peer: tried[peer])}
     if peers.has_timm():

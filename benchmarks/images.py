@@ -27,8 +27,8 @@ def find_images(folder: Path) -> list[bytes]:
 def make_photos(n: int, width: int, height: int) -> Iterator[bytes]:
     """Make JPEGs of noise whose amplitudes fall with the frequency, as in photographs (Field, 1987).
 
-    With f to the power of -1.5 and quality 85 they are as large, and take as long to decode, as real ones (64 KB and 560
-    images/s to a core at 500 x 667, where photographs of flowers have 40 KB and 575).
+    With f to the power of -1.5 and quality 85 they are about as large as real ones and take as long to decode: 64 KB
+    and 560 images/s to a core at 500 x 667, where photographs of flowers have 40 KB and 575.
     """
     random = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)).astype(np.float32) ** 1.5

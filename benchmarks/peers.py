@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["ABOUT", "Peer", "candidates", "has_timm", "measure"]
 
 ABOUT = {
-    "fp32": "DataLoader + eager torch, fp32",
-    "bf16": "the same, channels_last + bf16 autocast",
-    "timm": "DataLoader + timm's network, fp32",
+    "fp32": "torch, eager, fp32",
+    "bf16": "torch, channels_last, bf16",
+    "timm": "timm, eager, fp32",
 }
 _TIMM = {"mobilenetv3_small": "mobilenetv3_small_100", "mobilenetv3_large": "mobilenetv3_large_100"}
 BATCH = 32
@@ -38,9 +38,11 @@ class Peer:
     threads: int
 
 
-def candidates(cpus: int) -> list[Peer]:
+def candidates(cpus: int, few: bool) -> list[Peer]:
     """Return the settings among which a fair peer is chosen; timm's network is tried with the best plain one."""
-    settings = {(0, cpus), (1, max(1, cpus - 1)), (1, cpus), (cpus, 1), (cpus, cpus)}
+    settings = {(1, max(1, cpus - 1)), (cpus, 1)}
+    if not few:
+        settings |= {(0, cpus), (1, cpus), (cpus, cpus)}
     return [Peer(variant, *setting) for variant in ("fp32", "bf16") for setting in sorted(settings)]
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from benchmarks.peers import ABOUT
 
-__all__ = ["extraction", "growth", "heading", "heads", "large_photos"]
+__all__ = ["extraction", "growth", "heading", "heads", "large_photos", "networks"]
 
 Figures = Mapping[str, Any]
 
@@ -43,14 +43,29 @@ def extraction(rows: Sequence[Figures]) -> RenderableType:
 
 def _peers(row: Figures) -> RenderableType:
     engines = [f"{engine['engine']} {engine['precision']}" for engine in row["engines"]]
-    table = _table(f"{row['backbone']} against other loops", "Loop", "Best setting")
-    table.add_column("Images/s", justify="right")
-    for engine in engines:
-        table.add_column(f"tlcache {engine}", justify="right")
+    table = _table(f"{row['backbone']}: extract against a DataLoader with", "Network")
+    for name in ("Workers", "Threads", "Images/s", *(engine.replace(" ", "\n") for engine in engines)):
+        table.add_column(name, justify="right")
     for peer in row["peers"]:
-        setting = f"{peer['workers']} workers, {peer['threads']} threads"
+        setting = (f"{peer['workers']}", f"{peer['threads']}")
         ratios = [f"{_ratio(row['ratios'][engine + ' / ' + peer['variant']])} x" for engine in engines]
-        table.add_row(ABOUT[peer["variant"]], setting, _rate(peer), *ratios)
+        table.add_row(ABOUT[peer["variant"]], *setting, _rate(peer), *ratios)
+    return Group(table, Text())
+
+
+def networks(rows: Sequence[Figures]) -> RenderableType:
+    """Return how fast every network runs, without decoding."""
+    if not rows:
+        return Text()
+    engines = list(rows[0]["network_images_per_s"])
+    table = _table("Every network alone on all cores, images per second (one short measurement)", "Backbone")
+    for engine in engines:
+        table.add_column(engine, justify="right")
+    for row in rows:
+        rates = row["network_images_per_s"]
+        table.add_row(
+            row["backbone"], *(f"{rates[engine]:,.{0 if rates[engine] >= 100 else 1}f}" for engine in engines)
+        )
     return Group(table, Text())
 
 

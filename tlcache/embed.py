@@ -181,6 +181,7 @@ class _Pass:
     def __init__(self, job: Job, threads: int) -> None:
         self.job, self.threads, self.stop = job, threads, threading.Event()
         self.done = self.bad = 0
+        self._root = str(job.dataset.root)
         self._began = time.perf_counter()
         self.harvest = Harvest([""] * len(job.dataset))
         self._lock, self._session_lock = threading.Lock(), threading.Lock()
@@ -230,7 +231,7 @@ class _Pass:
 
     def _read(self, number: int, pending: _Pending) -> _Image | None:
         """Read and hash one image; decode it when nobody has its embedding or is making it."""
-        path = self.job.dataset.root / self.job.dataset.paths[number]
+        path = os.path.join(self._root, self.job.dataset.paths[number])  # noqa: PTH118  a Path costs 10 times as much
         try:
             data = read_regular(path)
         except OSError as error:
@@ -251,7 +252,7 @@ class _Pass:
         self._reject(number, bad)
         return None
 
-    def _noted(self, path: Path, slot: int) -> AbstractContextManager[None]:
+    def _noted(self, path: str, slot: int) -> AbstractContextManager[None]:
         if self.job.journal is None:
             return nullcontext()
         return self.job.journal.decoding(slot, path, self.job.model.preprocess.at_least)

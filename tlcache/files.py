@@ -37,15 +37,20 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_regular(path: Path) -> bytes:
+def read_regular(path: str) -> bytes:
     """Return the bytes of a regular file; raises OSError for anything else, as reading a pipe would wait for ever."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")
-        with open(descriptor, "rb", buffering=0, closefd=False) as file:
-            return file.readall()
+        data = os.read(descriptor, status.st_size + 1)  # one call; the byte more tells that the end was reached
+        while len(data) > status.st_size or 0 < len(data) < status.st_size:  # it grows, or came in pieces
+            more = os.read(descriptor, 1 << 20)
+            if not more:
+                break
+            data += more
+        return data
     finally:
         os.close(descriptor)
 

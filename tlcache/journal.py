@@ -44,7 +44,7 @@ class Journal:
         self._map = mmap.mmap(descriptor, len(self._starts) * _SLOT_BYTES)
 
     @contextmanager
-    def decoding(self, slot: int, path: os.PathLike[str], at_least: int | None) -> Iterator[None]:
+    def decoding(self, slot: int, path: str, at_least: int | None) -> Iterator[None]:
         """Note that a thread is decoding a file while the context lasts."""
         name = os.fsencode(path)[:4096]
         start = self._starts[slot % len(self._starts)]
