@@ -27,7 +27,7 @@ from tlcache.runtime import ENGINES, Session, default_batch, find_device, open_s
 __all__ = ["Bench", "Variant", "measure_backbone", "measure_large_photos", "measure_network", "variants_here"]
 
 BATCH = 32  # measurements take multiples of it for every thread, and a few at least
-LEAST_BATCHES = 3
+LEAST_BATCHES = 5
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,6 @@ def measure_network(bench: Bench, name: str) -> dict[str, Any]:
     rates = {}
     for variant in bench.variants:
         network = _Network(bench, name, variant)
-        network.guess()
         rates[variant.name] = network.rate(round(network.guess() * bench.seconds / 2))
     return {"backbone": name, "network_images_per_s": rates}
 
@@ -172,7 +171,7 @@ class _Network:
 
     def guess(self) -> float:
         self.rate(1)
-        return self.rate(4 * self.bench.threads * len(self.batch))
+        return self.rate(2 * self.bench.threads * len(self.batch))
 
 
 def _ready(bench: Bench, model: Model, variant: Variant) -> tuple[Session, NDArray[np.uint8]]:
@@ -215,7 +214,7 @@ def _best_peers(bench: Bench, name: str, advance: Callable[[int], None]) -> list
     """Return the fastest setting of each variant, each tried once and briefly."""
     tried: dict[peers.Peer, float] = {}
     for peer in peers.candidates(bench.threads, bench.quick):
-        tried[peer] = peers.measure(peer, name, bench.folder, bench.seconds / 2, bench.device)
+        tried[peer] = peers.measure(peer, name, bench.folder, bench.seconds / 4, bench.device)
         advance(1)
     best = {peer.variant: peer for peer in sorted(tried, key=lambda peer: tried[peer])}
     if peers.has_timm():

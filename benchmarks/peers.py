@@ -42,7 +42,7 @@ def candidates(cpus: int, few: bool) -> list[Peer]:
     """Return the settings among which a fair peer is chosen; timm's network is tried with the best plain one."""
     settings = {(1, max(1, cpus - 1)), (cpus, 1)}
     if not few:
-        settings |= {(0, cpus), (1, cpus), (cpus, cpus)}
+        settings |= {(1, cpus), (cpus, cpus)}
     return [Peer(variant, *setting) for variant in ("fp32", "bf16") for setting in sorted(settings)]
 
 

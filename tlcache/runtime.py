@@ -26,9 +26,10 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 # Images per call of the network. Measured on 2 CPU cores, images/s with 8 and with 32 to a call: ONNX Runtime 1,220 and
-# 919 (MobileNetV3-Small), 234 and 223 (MobileNetV2), 25.7 and 26.3 (ResNet-50); OpenVINO in bf16, decoding included, as
-# switching between that and the network costs it more, 690 and 749 (MobileNetV3-Small). On a GPU not measured yet.
-_BATCH_SIZES = {("onnxruntime", "cpu"): 8, ("openvino", "cpu"): 32, ("onnxruntime", "cuda"): 64}
+# 919 (MobileNetV3-Small), 234 and 223 (MobileNetV2), 25.7 and 26.3 (ResNet-50). OpenVINO in bf16, decoding included, as
+# switching between that and the network costs it more: 690 with 8, 715 with 16, 740 with 32 (MobileNetV3-Small); but 32
+# of a ResNet-152 take 3 seconds, which a kill may lose. On a GPU not measured yet.
+_BATCH_SIZES = {("onnxruntime", "cpu"): 8, ("openvino", "cpu"): 16, ("onnxruntime", "cuda"): 64}
 _BATCH_PIXELS = 299 * 299  # of larger images fewer go into a batch, so that its activations need no more memory
 
 

@@ -1,0 +1,137 @@
+"""What a shortcut costs in accuracy: a head on embeddings in another precision, or of JPEGs decoded at a reduced size.
+
+python -m benchmarks.accuracy --data flowers/ --model mobilenetv2 --weights mobilenet_v2.pth [--enlarge 8]
+
+With --enlarge, a copy of the dataset is made whose images are that many times as long and wide, as from a camera of
+today, so that the JPEG decoder may reduce them; it is embedded so, and decoded at full size. Predictions are compared
+image by image; p is that of McNemar's exact test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import PropertyMock, patch
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+
+from benchmarks.extraction import variants_here
+from benchmarks.timing import in_threads
+from tlcache.datasets import Dataset, load_dataset
+from tlcache.extraction import extract
+from tlcache.fit import fit_heads
+from tlcache.images import Preprocess
+from tlcache.machine import available_cpus
+from tlcache.runs import Run
+from tlcache.runtime import find_device
+
+
+def main() -> None:
+    """Fit the same head on each kind of embeddings, and compare with the first."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--model", default="mobilenetv3_large")
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--head", default="logreg")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--enlarge", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tlcache-accuracy-") as scratch:
+        folder = Path(scratch)
+        if options.enlarge > 1:
+            data = _enlarged(load_dataset(options.data), options.enlarge, folder / "enlarged")
+            ways = {"full size": _full_size, "reduced size": _as_usual}
+            settings: dict[str, dict[str, str]] = dict.fromkeys(ways, {})
+        else:
+            data, ways = options.data, {}
+            settings = {
+                variant.name: {"engine": variant.engine, "precision": variant.precision}
+                for variant in variants_here(find_device(options.device))
+            }
+        runs = {}
+        for name, setting in settings.items():
+            embed: Callable[..., Path] = ways.get(name, _as_usual)
+            path = embed(data, options.model, options.weights, features=folder / name, **setting)
+            (runs[name],) = fit_heads([path], [options.head], runs=folder / f"runs {name}")
+        figures = _compare(runs)
+    Console().print(_table(figures, options.head))
+    print(json.dumps(figures))
+
+
+def _as_usual(data: str | Path, model: str, weights: str, **options: Any) -> Path:
+    return extract(data, model, weights, **options).path
+
+
+def _full_size(data: str | Path, model: str, weights: str, **options: Any) -> Path:
+    """Extract in this process, with JPEGs decoded at full size."""
+    from tlcache.pipeline import extract_here
+
+    def here(arguments: dict[str, Any]) -> dict[str, Any]:
+        return extract_here(**arguments).as_json()
+
+    with (
+        patch.object(Preprocess, "at_least", PropertyMock(return_value=None)),
+        patch("tlcache.extraction.run_apart", here),
+    ):
+        return extract(data, model, weights, **options).path
+
+
+def _enlarged(dataset: Dataset, factor: int, folder: Path) -> Path:
+    """Write a dataset again with larger images, and a manifest with its labels and splits."""
+
+    def enlarge(number: int) -> None:
+        path = folder / f"{number:06d}.jpg"
+        with Image.open(dataset.root / dataset.paths[number]) as image:
+            large = image.convert("RGB").resize((factor * image.width, factor * image.height), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        large.save(buffer, "JPEG", quality=92)
+        path.write_bytes(buffer.getvalue())
+
+    folder.mkdir()
+    in_threads(enlarge, range(len(dataset)), available_cpus())
+    rows = (
+        f"{number:06d}.jpg,{dataset.classes[label]},{split}"
+        for number, (label, split) in enumerate(zip(dataset.labels, dataset.splits, strict=True))
+    )
+    manifest = folder / "enlarged.csv"
+    manifest.write_text("\n".join(["path,label,split", *rows]) + "\n")
+    return manifest
+
+
+def _compare(runs: dict[str, Run]) -> list[dict[str, Any]]:
+    right = {name: _right(run) for name, run in runs.items()}
+    first, figures = next(iter(right)), []
+    for name, run in runs.items():
+        lost, won = int((right[first] & ~right[name]).sum()), int((~right[first] & right[name]).sum())
+        p = binomtest(lost, lost + won).pvalue if lost + won else 1.0
+        test = {key: run.fields["test"][key] for key in ("n", "accuracy", "accuracy_low", "accuracy_high")}
+        figures.append({"embeddings": name, **test, "lost": lost, "won": won, "p": float(p)})
+    return figures
+
+
+def _right(run: Run) -> Any:
+    found = run.predictions()
+    return np.array(found["probabilities"]).argmax(axis=1) == found["label"]
+
+
+def _table(figures: list[dict[str, Any]], head: str) -> Table:
+    table = Table(title=f"{head} on {figures[0]['n']:,} test images", box=None, pad_edge=False, title_justify="left")
+    for column in ("Embeddings", "Accuracy (95 %)", "Lost", "Won", "p"):
+        table.add_column(column, justify="left" if column == "Embeddings" else "right")
+    for row in figures:
+        interval = f"{row['accuracy']:.4f} ({row['accuracy_low']:.3f}-{row['accuracy_high']:.3f})"
+        table.add_row(row["embeddings"], interval, str(row["lost"]), str(row["won"]), f"{row['p']:.2f}")
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What `make bench` measures with: fair turns, honest images, and the same work on both sides of a ratio."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import tables
+from benchmarks.extraction import Bench, Variant, measure_backbone, measure_large_photos, measure_network, variants_here
+from benchmarks.growth import measure_growth, measure_large_file
+from benchmarks.images import describe, find_images, make_photos, write_images, write_manifest
+from benchmarks.peers import Peer, candidates, measure
+from benchmarks.timing import Rates, in_turn, ratio
+from tlcache.datasets import load_dataset
+from tlcache.images import decode
+
+
+def test_contenders_take_turns_and_ratios_are_formed_within_a_round() -> None:
+    order: list[str] = []
+
+    def contender(name: str, speed: float) -> float:
+        order.append(name)
+        return speed / (1 if len(order) <= 2 else 2)  # the machine slows down to half after the first round
+
+    rates = in_turn({"a": lambda: contender("a", 30), "b": lambda: contender("b", 10)}, 2, lambda _: None)
+    assert order == ["a", "b", "b", "a"]
+    assert rates["a"].rounds == (30, 15)
+    assert rates["a"].noisy
+    assert ratio(rates["a"], rates["b"]).rounds == (3, 3)
+    assert not ratio(rates["a"], rates["b"]).noisy
+    assert Rates((1, 3, 2)).as_json("x_per_s") == {
+        "x_per_s": 2, "x_per_s_low": 1, "x_per_s_high": 3, "rounds": [1, 3, 2], "noisy": True,
+    }  # fmt: skip
+
+
+def test_made_photographs_are_as_large_as_real_ones() -> None:
+    photos = list(make_photos(3, 500, 667))
+    assert len(set(photos)) == 3
+    assert all(30_000 < len(photo) < 100_000 for photo in photos)
+    assert all(decode(photo)[1][:2] == (500, 667) for photo in photos)
+    assert describe(photos).startswith("3 JPEGs, median 500 x 667")
+
+
+def test_written_images_differ_in_bytes_and_not_in_pixels(tmp_path: Path) -> None:
+    photos = list(make_photos(2, 60, 40))
+    paths = write_images(tmp_path / "photos", photos, 10)
+    written = [path.read_bytes() for path in paths]
+    assert len(set(written)) == 10
+    assert np.array_equal(decode(written[0])[0], decode(written[2])[0])
+    assert sorted(find_images(tmp_path)) == sorted(written)
+    dataset = load_dataset(write_manifest(paths[:8]))
+    assert (len(dataset), dataset.classes) == (8, ("class0", "class1", "class2", "class3"))
+    with pytest.raises(SystemExit, match="No JPEGs under"):
+        find_images(tmp_path / "nothing")
+
+
+def test_reading_one_split_of_a_large_file_does_not_read_the_others(tmp_path: Path) -> None:
+    found = measure_large_file(60_000, 128, tmp_path)
+    assert found["test_rows"] == 12_000
+    assert found["file_bytes"] > 4 * 60_000 * 128
+    if Path("/proc/self/io").exists():
+        assert 4 * 12_000 * 128 <= found["test_split_read_bytes"] < 0.35 * found["file_bytes"]
+
+
+@pytest.mark.worker
+def test_growth_says_what_every_size_cost(tmp_path: Path) -> None:
+    rows = measure_growth([40, 80], tmp_path, lambda _: None)
+    assert [row["rows"] for row in rows] == [40, 80]
+    for row in rows:
+        assert row["first_s_per_1000"] > row["again_s_per_1000"] > 0
+        assert row["first_peak_rss_bytes"] > row["file_bytes"] > 0
+
+
+def test_peers_are_tried_in_several_settings() -> None:
+    assert len(candidates(2, few=False)) == 8
+    assert {peer.variant for peer in candidates(8, few=True)} == {"fp32", "bf16"}
+    assert Peer("fp32", 8, 1) in candidates(8, few=True)
+
+
+@pytest.mark.slow
+@pytest.mark.worker
+def test_a_backbone_is_measured_with_every_engine_and_every_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.peers.candidates", lambda *_: [Peer("fp32", 0, 2), Peer("bf16", 0, 2)])
+    photos = write_images(tmp_path / "photos", list(make_photos(4, 300, 200)), 384)
+    bench = Bench(photos, 0.2, 1, True, variants_here("cpu"), "cpu")
+    assert Variant("onnxruntime", "fp32") in bench.variants
+    row = measure_backbone(bench, "squeezenet1_1", lambda _: None)
+    assert [engine["engine"] for engine in row["engines"]] == [variant.engine for variant in bench.variants]
+    for engine in row["engines"]:
+        (decoding,), (network,), (whole,) = (
+            part["rounds"] for part in (row["decode"], engine["network"], engine["extract"])
+        )
+        assert engine["bound"]["rounds"] == [pytest.approx(1 / (1 / decoding + 1 / network))]
+        assert engine["of_bound"]["ratio"] == pytest.approx(whole / engine["bound"]["images_per_s"])
+    assert {"fp32", "bf16"} <= {peer["variant"] for peer in row["peers"]}
+    large = measure_large_photos(bench, "squeezenet1_1", list(make_photos(1, 1600, 1200)), lambda _: None)
+    assert large["speedup"]["ratio"] > 0
+    networks = measure_network(bench, "squeezenet1_1")
+    assert set(networks["network_images_per_s"]) == {variant.name for variant in bench.variants}
+    json.dumps([row, large, networks], allow_nan=False)
+    for table in (tables.extraction([row]), tables.large_photos(large), tables.networks([networks])):
+        assert table is not None
+
+
+@pytest.mark.slow
+def test_a_peer_measures_whole_batches(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", list(make_photos(2, 300, 200)), 128)
+    assert measure(Peer("bf16", 1, 1), "squeezenet1_1", tmp_path / "photos", 0.1, "cpu") > 1
