@@ -269,12 +269,12 @@ def _has_gpu() -> bool:
 def _open(model: bytes, device: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors come back as exceptions; a provider that fell back is checked for
-    providers = [_PROVIDERS["cpu"]]
+    providers: list[Any] = [_PROVIDERS["cpu"]]
     if device == "cpu":
         options.intra_op_num_threads = 1
     else:
         onnxruntime.preload_dlls()
-        providers.insert(0, _PROVIDERS["cuda"])
+        providers.insert(0, (_PROVIDERS["cuda"], {"use_tf32": "0"}))  # whose 10 bits would not be fp32
     try:
         return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:
