@@ -271,7 +271,9 @@ class _Pass:
             if np.isfinite(row).all():
                 rows.append(_Row(image.sha256, row, image.stored))
             else:
-                pending.bad[image.sha256] = Bad("non-finite", "the network gives numbers that are not finite")
+                hint = "; try --precision fp32" if self.job.model.precision == "fp16" else ""
+                why = f"the network gives numbers that are not finite{hint}"
+                pending.bad[image.sha256] = Bad("non-finite", why)
                 self._reject(image.number, pending.bad[image.sha256])
         return rows
 
