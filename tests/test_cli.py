@@ -93,6 +93,8 @@ def test_tables_fit_80_columns(photos: Path, tiny_model: Path, monkeypatch: pyte
         (["extract", "-m", "resnet50", "-d", "nowhere"], 1, "No folder or manifest at 'nowhere'"),
         (["extract", "-m", "resnet18"], 1, "needs its imagenet weights. Put the file at"),
         (["extract", "-m", "squeezenet1_1", "-w", "random", "--device", "cuda"], 1, "CUDA was asked for"),
+        (["extract", "-m", "gone.onnx", "-m", "resnet51"], 1, "Did you mean 'resnet50'?"),
+        (["fit-heads", "--heads", ""], 1, "Unknown head ''. Known: logreg"),
         (["extract", "-m", "gone.onnx"], 1, "Cannot read the model 'gone.onnx'"),
         (["extract"], 2, "Missing option '--model'"),
         (["extract", "-m", "a.onnx", "--mean", "1,2"], 2, "three numbers like 0.485,0.456,0.406"),

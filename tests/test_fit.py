@@ -68,8 +68,8 @@ def test_variants_of_a_backbone_are_told_apart(made: Path, photos: Path, tiny_mo
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(runs_tables(fit_heads([made, other], ["ridge"])))
     text = console.export_text()
-    assert "tiny crop-borders True" in text
-    assert "tiny crop-borders False" in text
+    assert "tiny crop-borders  ridge" in text
+    assert "tiny               ridge" in text
 
 
 def test_the_test_split_has_no_say_in_what_is_chosen(tmp_path: Path, tiny_model: Path) -> None:

@@ -13,6 +13,7 @@ from fakes import write_image, write_photos
 
 from tlcache.errors import CacheError
 from tlcache.extraction import extract
+from tlcache.fit import fit_heads
 from tlcache.inventory import find_leftovers, list_cache, remove, verify
 from tlcache.store import open_features
 
@@ -86,8 +87,8 @@ def test_ls_tells_variants_of_one_backbone_apart(
     assert "tiny onnx:tiny.onnx" in tlcache("ls")
     extract(photos, str(tiny_model), crop_borders=True)
     shown = tlcache("ls")
-    assert "tiny crop-borders False" in shown
-    assert "tiny crop-borders True" in shown
+    assert "tiny crop-borders onnx:tiny.onnx" in shown
+    assert "tiny onnx:tiny.onnx" in shown
 
 
 def test_verify_names_the_damaged_row_and_repair_computes_that_row_alone(made: Path, tmp_path: Path) -> None:
@@ -97,6 +98,8 @@ def test_verify_names_the_damaged_row_and_repair_computes_that_row_alone(made: P
     (check,) = verify()
     assert (check.rows, check.damaged, check.sound) == (24, (name,), False)
     assert f"1 of 24 rows are damaged: {name}" in tlcache("verify", status=1)
+    with pytest.raises(CacheError, match=r"verify --repair.*To leave it out, name the others: tlcache fit-heads PATH"):
+        fit_heads()
     report = tmp_path / "verify.json"
     assert "repaired" in tlcache("verify", "--repair", "--json", report)
     (figures,) = json.loads(report.read_text())["files"]
@@ -183,6 +186,9 @@ def test_a_file_of_which_nothing_is_left_is_made_anew(made: Path, photos: Path, 
     (check,) = verify(repair=True)
     assert not check.sound
     assert "cannot be repaired: its header is lost" in check.problem
+    assert [(leftover.path, leftover.why) for leftover in find_leftovers()] == [
+        (made, "damaged beyond repair: its header is lost")
+    ]
     again = extract(photos, str(tiny_model))
     assert again.embedded == 24
     assert any("It is made anew" in line for line in again.warnings)
@@ -213,7 +219,8 @@ def test_what_cannot_be_repaired_says_why(made: Path, photos: Path) -> None:
     (check,) = verify(repair=True)
     assert not check.sound
     assert "It cannot be repaired: No folder or manifest at" in check.problem
-    assert check.problem.endswith("If the data have moved: tlcache extract --data THERE --name photos")
+    assert "datasets. If the data have moved: tlcache extract --model " in check.problem
+    assert check.problem.endswith("--data THERE --name photos")
 
 
 def test_prune_asks_and_removes_what_nobody_works_on(

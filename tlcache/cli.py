@@ -186,9 +186,13 @@ def extract(
 
     Example: tlcache extract --model mobilenetv3_large --model resnet50 --data photos/
     """
+    from tlcache.backbones import find
     from tlcache.extraction import extract as run
     from tlcache.report.tables import extractions_table
 
+    for each in model:  # a slip in the last one shall not wait for the others
+        if not each.lower().endswith(".onnx"):
+            find(each)
     done = []
     for each in model:
         with _stoppable("run the same command to continue"):
@@ -238,7 +242,7 @@ def fit_heads(
     from tlcache.fit import fit_heads as run
     from tlcache.report.tables import runs_tables
 
-    names = [name.strip() for name in heads.split(",")] if heads else None
+    names = [name.strip() for name in heads.split(",")] if heads is not None else None
     with _stoppable("heads that were finished are recorded"):
         done = run(paths, names, features=features, runs=runs, seed=seed)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
@@ -294,7 +298,7 @@ def prune(
     features: Features = None,
     json_file: Json = None,
 ) -> None:
-    """Remove parts of unfinished extractions, half-written files, and files that this version would not use.
+    """Remove parts of unfinished extractions, half-written files, and files that cannot be used any more.
 
     Example: tlcache prune --yes
     """
@@ -307,9 +311,11 @@ def prune(
         typer.echo("Nothing to remove.")
         return
     _show(leftovers_table(found))
-    if yes or typer.confirm("Remove these?"):
-        remove(found)
-        typer.echo(f"Removed {len(found)}.")
+    if not yes and not typer.confirm("Remove these?"):
+        typer.echo("Nothing was removed.")
+        return
+    remove(found)
+    typer.echo(f"Removed {len(found)}.")
 
 
 @app.command()

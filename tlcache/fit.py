@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from tlcache.errors import DataError, HeadError
+from tlcache.errors import DamagedError, DataError, HeadError
 from tlcache.extraction import find_features
 from tlcache.heads import HEADS, HeadRow, find_head
 from tlcache.heads.base import Array, Head, softmax
@@ -83,12 +84,21 @@ def fit_heads(
     folder, results = runs_folder(runs), []
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
         for path in found:
-            with FeatureFile(path) as file:
+            with _opened(path) as file:
                 data = _Data.of(file)
                 for row in rows:
                     results.append(_fit_one(file, data, row, folder, seed))
                     advance(1)
     return results
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[FeatureFile]:
+    try:
+        with FeatureFile(path) as file:
+            yield file
+    except DamagedError as error:
+        raise DamagedError(f"{error} To leave it out, name the others: tlcache fit-heads PATH ...") from None
 
 
 @dataclass(frozen=True)

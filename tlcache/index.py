@@ -64,7 +64,10 @@ class Index:
             return
         try:
             self.dropped += self._add_file(path)
-        except (DamagedError, OutdatedError) as error:
+        except DamagedError:
+            self.dropped += 1
+            self._lost.append(f"'{path}' was damaged and its header lost. It is made anew.")
+        except OutdatedError as error:
             self.dropped += 1
             self._lost.append(f"{error} It is made anew.")
 

@@ -21,6 +21,7 @@ from tlcache.parts import read_part
 from tlcache.pipeline import lock_of
 from tlcache.progress import step_bar
 from tlcache.store import FeatureFile, open_remains
+from tlcache.weights import NAMES
 
 __all__ = ["Check", "Entry", "Leftover", "find_leftovers", "list_cache", "remove", "verify"]
 
@@ -174,7 +175,7 @@ def verify(
 
 
 def find_leftovers(features: str | Path | None = None) -> list[Leftover]:
-    """Return what a cache can do without: parts nobody works on, half-written files, files of outdated versions."""
+    """Return what a cache can do without: parts nobody works on, half-written, outdated and unreadable files."""
     root, found = features_folder(features), []
     for entry in list_cache(root):
         if entry.state == "unfinished":
@@ -182,6 +183,8 @@ def find_leftovers(features: str | Path | None = None) -> list[Leftover]:
             found.append(Leftover(entry.path, why, entry.size_bytes))
         elif entry.state == "outdated":
             found.append(Leftover(entry.path, entry.detail, entry.size_bytes))
+        elif entry.state == "damaged" and _is_beyond_repair(entry.path):
+            found.append(Leftover(entry.path, "damaged beyond repair: its header is lost", entry.size_bytes))
     for path in sorted(root.glob("*/.*.h5-*.tmp")):
         workspace = path.with_name(path.name.rpartition(".h5-")[0] + ".parts")
         with _if_idle(workspace) as idle:
@@ -241,7 +244,7 @@ def _entry_of_parts(workspace: Path) -> Entry:
         workspace,
         workspace.parent.name,
         workspace.name[1:].rpartition("-")[0],
-        str(note.get("arguments", {}).get("weights", "")),
+        _label(str(note.get("arguments", {}).get("weights", ""))),
         rows=sum(len(part.sha256) for part in parts),
         dim=max((part.features.shape[1] for part in parts), default=0),
         images=int(note.get("images", 0)),
@@ -251,6 +254,11 @@ def _entry_of_parts(workspace: Path) -> Entry:
         state=state,
         detail="" if state == "unfinished" else f"process {note.get('process')} on {note.get('host')}",
     )
+
+
+def _label(weights: str) -> str:
+    """Return weights as a finished file names them."""
+    return weights if weights in (*NAMES, "") else f"file:{Path(weights).name}"
 
 
 @contextmanager
@@ -266,6 +274,14 @@ def _if_idle(workspace: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _is_beyond_repair(path: Path) -> bool:
+    try:
+        open_remains(path).close()
+    except DamagedError:
+        return True
+    return False
 
 
 def _outdated(identity: dict[str, Any]) -> str:
@@ -315,12 +331,16 @@ def _repaired(check: Check) -> Check:
             arguments |= {name: tuple(arguments[name]) for name in ("mean", "std")}
         done = extract(**arguments, features=check.path.parent.parent)
     except (DamagedError, OutdatedError):
-        problem = f"'{check.path}' cannot be repaired: its header is lost. Run its tlcache extract again."
+        problem = (
+            f"'{check.path}' cannot be repaired: its header is lost, and with it what it was made of. "
+            "Run its tlcache extract again, or remove it with tlcache prune."
+        )
         return Check(check.path, check.rows, check.damaged, problem)
     except TlcacheError as error:
         problem = f"{check.problem} It cannot be repaired: {error}".strip()
-        if isinstance(error, DataError):
-            problem += f" If the data have moved: tlcache extract --data THERE --name {check.path.parent.name}"
+        if isinstance(error, DataError) and not Path(arguments["data"]).exists():
+            again = f"--model {arguments['model']} --data THERE --name {arguments['name']}"
+            problem = f"{problem.rstrip('.')}. If the data have moved: tlcache extract {again}"
         return Check(check.path, check.rows, check.damaged, problem)
     if not done.path.exists() or done.path.resolve() != check.path.resolve():
         return Check(

@@ -216,10 +216,7 @@ def find_device(device: str, engine: str = "onnxruntime", precision: str = "fp32
         )
     found = ("cuda" if "cuda" in able and _has_gpu() else "cpu") if device == "auto" else device
     if found == "cuda" and not _has_gpu():
-        raise DeviceError(
-            "CUDA was asked for, but there is no CUDA device here, or ONNX Runtime is built without CUDA "
-            f"(providers: {', '.join(onnxruntime.get_available_providers())}). Pass --device cpu or auto."
-        )
+        raise DeviceError(f"CUDA was asked for, but {_why_no_gpu()}. Pass --device cpu or auto.")
     if precision not in able[found]:
         where = [
             f"--engine {row.name} --device {name}"
@@ -227,8 +224,9 @@ def find_device(device: str, engine: str = "onnxruntime", precision: str = "fp32
             for name, precisions in row.precisions.items()
             if precision in precisions
         ]
+        reason = f" ({_why_no_gpu()})" if found == "cpu" and "cuda" in able and not _has_gpu() else ""
         raise DeviceError(
-            f"On {found}, --engine {engine} computes in {' or '.join(able[found])}; asked: {precision}, "
+            f"On {found}{reason}, --engine {engine} computes in {' or '.join(able[found])}; asked: {precision}, "
             f"which {' and '.join(where)} has."
         )
     return found
@@ -264,6 +262,13 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def _why_no_gpu() -> str:
+    providers = onnxruntime.get_available_providers()
+    if _PROVIDERS["cuda"] in providers:
+        return "there is no CUDA device here"
+    return f"this ONNX Runtime is built without CUDA (providers: {', '.join(providers)})"
 
 
 def _open(model: bytes, device: str) -> onnxruntime.InferenceSession:

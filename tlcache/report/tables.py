@@ -187,9 +187,9 @@ def _apart(name: str, fields: Mapping[str, Any], alike: Iterable[Mapping[str, An
     """Return a backbone's name, with what sets its embeddings apart from others of that name in the same table."""
     mine, others = _settings(fields), [_settings(other) for other in alike]
     apart = [
-        f"{setting.replace('_', '-')} {value}"
+        setting.replace("_", "-") if value is True else f"{setting.replace('_', '-')} {value}"
         for setting, value in mine.items()
-        if any(value != other.get(setting) for other in others)
+        if value is not False and any(value != other.get(setting) for other in others)
     ]
     return " ".join([name, *apart])
 
