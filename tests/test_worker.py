@@ -17,7 +17,7 @@ pytestmark = pytest.mark.worker
 
 SABOTAGE = '''
 """Imported by every Python process of the test: Pillow's PNG decoder dies or hangs on images with a marker."""
-import os, signal, sys, time
+import os, signal, sys, threading, time
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 
@@ -34,7 +34,7 @@ class Saboteur(MetaPathFinder):
 
                 def load_prepare(image):
                     if image.info.get("fate") == "crash":
-                        os.kill(os.getpid(), signal.SIGSEGV)
+                        signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)  # here, as a real fault
                     while image.info.get("fate") == "hang":
                         time.sleep(0.01)
                     if image.info.get("fate") == "stall once" and not os.path.exists(os.environ["STALLED"]):
