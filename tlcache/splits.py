@@ -70,10 +70,15 @@ def draw_splits(
 def _take(ranked: list[list[int]], wanted: int) -> list[list[int]]:
     """Remove about `wanted` rows from the front of `ranked`, whole groups only, and always leave one group behind."""
     taken: list[list[int]] = []
-    for rows in list(ranked):
-        if len(ranked) > 1 and sum(map(len, taken)) + len(rows) / 2 <= wanted:
+    left: list[list[int]] = []
+    count = 0
+    for rows in ranked:
+        if len(ranked) - len(taken) > 1 and count + len(rows) / 2 <= wanted:
             taken.append(rows)
-            ranked.remove(rows)
+            count += len(rows)
+        else:
+            left.append(rows)
+    ranked[:] = left
     if not taken and len(ranked) > 1:
         taken.append(min(ranked, key=len))
         ranked.remove(taken[0])
