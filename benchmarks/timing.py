@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
@@ -58,7 +58,7 @@ def ratio(first: Rates, second: Rates) -> Rates:
     return Rates(tuple(a / b for a, b in zip(first.rounds, second.rounds, strict=True)))
 
 
-def in_threads(work: Callable[[Any], object], items: Sequence[Any] | Iterable[Any], threads: int) -> float:
+def in_threads(work: Callable[[Any], object], items: Iterable[Any], threads: int) -> float:
     """Return the seconds that `threads` threads need for all items."""
     with ThreadPoolExecutor(threads) as pool:
         began = time.perf_counter()

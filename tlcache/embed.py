@@ -280,8 +280,8 @@ class _Pass:
     def _network(self) -> Session:
         """Return the session, made by the first thread that needs one."""
         with self._session_lock:
+            job = self.job
             if self._session is None:
-                job = self.job
                 self._session = open_session(
                     job.model.onnx(),
                     job.device,
@@ -289,8 +289,8 @@ class _Pass:
                     precision=job.model.precision,
                     batch=job.batch_size,
                 )
-                missing = max(0, len(self.job.dataset) - len(self.job.known))  # as parts, then all rows as a file
-                check_room(self.job.workspace, 4 * self._session.dim * (missing + len(self.job.dataset)))
+                missing = max(0, len(job.dataset) - len(job.known))  # as parts, then all rows as a file
+                check_room(job.workspace, 4 * self._session.dim * (missing + len(job.dataset)))
                 self.harvest.provider = self._session.provider
         return self._session
 

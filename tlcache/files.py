@@ -45,7 +45,7 @@ def read_regular(path: str) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")
         data = os.read(descriptor, status.st_size + 1)  # one call; the byte more tells that the end was reached
-        while len(data) > status.st_size or 0 < len(data) < status.st_size:  # it grows, or came in pieces
+        while data and len(data) != status.st_size:  # it grows, or came in pieces
             more = os.read(descriptor, 1 << 20)
             if not more:
                 break

@@ -21,7 +21,6 @@ from tlcache.parts import read_part
 from tlcache.pipeline import lock_of
 from tlcache.progress import step_bar
 from tlcache.store import FeatureFile, open_remains
-from tlcache.weights import NAMES
 
 __all__ = ["Check", "Entry", "Leftover", "find_leftovers", "list_cache", "remove", "verify"]
 
@@ -244,7 +243,7 @@ def _entry_of_parts(workspace: Path) -> Entry:
         workspace,
         workspace.parent.name,
         workspace.name[1:].rpartition("-")[0],
-        _label(str(note.get("arguments", {}).get("weights", ""))),
+        str(note.get("weights", "")),
         rows=sum(len(part.sha256) for part in parts),
         dim=max((part.features.shape[1] for part in parts), default=0),
         images=int(note.get("images", 0)),
@@ -254,11 +253,6 @@ def _entry_of_parts(workspace: Path) -> Entry:
         state=state,
         detail="" if state == "unfinished" else f"process {note.get('process')} on {note.get('host')}",
     )
-
-
-def _label(weights: str) -> str:
-    """Return weights as a finished file names them."""
-    return weights if weights in (*NAMES, "") else f"file:{Path(weights).name}"
 
 
 @contextmanager

@@ -71,7 +71,8 @@ def extract_here(
     workspace = target.with_name(f".{target.stem}.parts")
     _check_folder(target.parent, dataset)
     arguments = _anywhere(request, dataset, max_bad)
-    note = {"arguments": arguments, "images": len(dataset), "identity": network.identity}
+    note = {"arguments": arguments, "images": len(dataset)}
+    note |= {"identity": network.identity, "weights": network.weights}
     with _alone(workspace, note, wait):
         _sweep(target)
         index = Index(network.key)

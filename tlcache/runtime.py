@@ -209,11 +209,13 @@ def find_device(device: str, engine: str = "onnxruntime", precision: str = "fp32
     able = ENGINES[engine].precisions
     if device != "auto" and device not in able:
         raise DeviceError(f"--engine {engine} runs on {' or '.join(able)}; asked: {device}.")
-    if engine == "openvino" and "BF16" not in _openvino_abilities() and precision == "bf16":
-        raise DeviceError(
-            "bf16 was asked for, but this processor has no bf16 arithmetic (AVX-512 BF16 or AMX). "
-            "Pass --precision fp32."
-        )
+    if engine == "openvino":
+        abilities = _openvino_abilities()  # an error where OpenVINO is not installed
+        if precision == "bf16" and "BF16" not in abilities:
+            raise DeviceError(
+                "bf16 was asked for, but this processor has no bf16 arithmetic (AVX-512 BF16 or AMX). "
+                "Pass --precision fp32."
+            )
     found = ("cuda" if "cuda" in able and _has_gpu() else "cpu") if device == "auto" else device
     if found == "cuda" and not _has_gpu():
         raise DeviceError(f"CUDA was asked for, but {_why_no_gpu()}. Pass --device cpu or auto.")
