@@ -14,7 +14,7 @@ from tlcache.extraction import extract
 from tlcache.fit import fit_heads
 from tlcache.heads import HEADS, load_head
 from tlcache.metrics import evaluate
-from tlcache.runs import read_runs, runs_folder
+from tlcache.runs import Run, read_runs, runs_folder
 from tlcache.store import open_features
 
 
@@ -35,7 +35,7 @@ def test_every_head_leaves_a_record_that_explains_itself(made: Path) -> None:
         assert (record["dataset"], record["backbone"], record["strategy"]) == ("photos", "tiny", "frozen")
         assert record["rows"] == {"train": 12, "val": 6, "test": 6}
         assert len(record["candidates"]) == len(HEADS[record["head"]].settings())
-        assert set(HEADS[record["head"]].search) <= set(record["chosen"])
+        assert set(HEADS[record["head"]].quick) <= set(record["chosen"])
         assert {"versions", "hardware", "created", "weights", "key", "dataset_digest", "arguments"} <= set(record)
         assert record["fit_s"] == pytest.approx(record["search_s"] + record["refit_s"])
         assert 0 <= record["test"]["accuracy_low"] <= record["test"]["accuracy"] <= record["test"]["accuracy_high"] <= 1
@@ -82,7 +82,7 @@ def test_the_test_split_has_no_say_in_what_is_chosen(tmp_path: Path, tiny_model:
                 for image in range(6):
                     write_image(root / split / name / f"{image}.png", seed + 7 * image + colour, colour)
         runs = fit_heads([extract(root, str(tiny_model)).path], ["logreg", "knn", "linear"])
-        heads.append([(run.fields["candidates"], run.fields["chosen"], load_head(run.head_path)) for run in runs])
+        heads.append([(_scores(run), run.fields["chosen"], load_head(run.head_path)) for run in runs])
     features = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
     for (tried, chosen, head), (tried_too, chosen_too, head_too) in zip(*heads, strict=True):
         assert tried == tried_too
@@ -118,7 +118,7 @@ def test_what_cannot_be_fitted_says_why(made: Path, tmp_path: Path) -> None:
     shutil.copy(made, broken)
     sizes = {"train_rows": 24, "val_rows": 0, "test_rows": 0}
     change_features(broken, lambda file: file.attrs.update(sizes))
-    with pytest.raises(DataError, match="has no val images"):
+    with pytest.raises(DataError, match="has no test images"):
         fit_heads([broken], ["ridge"])
     record = runs_folder() / "photos" / "bad.json"
     record.parent.mkdir(parents=True)
@@ -126,6 +126,10 @@ def test_what_cannot_be_fitted_says_why(made: Path, tmp_path: Path) -> None:
         record.write_text(text)
         with pytest.raises(CacheError, match=r"bad\.json' is not a run record"):
             read_runs(runs_folder())
+
+
+def _scores(run: Run) -> list[dict[str, float]]:
+    return [{name: value for name, value in tried.items() if name != "fit_s"} for tried in run.fields["candidates"]]
 
 
 def _folder(path: Path) -> Path:

@@ -4,20 +4,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.utils.estimator_checks import check_estimator
 
 from tlcache.errors import HeadError, UnknownNameError
-from tlcache.fit import fit_temperature
 from tlcache.heads import HEADS, HeadRow, find_head, load_head
 from tlcache.heads.base import Head, softmax
+from tlcache.heads.boosting import LightGbm
 from tlcache.heads.fitted import FittedHead, Scaler
 from tlcache.heads.kernel import Svm
+from tlcache.heads.lbfgs import minimise
 from tlcache.heads.linear import LogReg, Ridge
 from tlcache.heads.neighbours import Knn
-from tlcache.heads.neural import OPTIMIZERS, Dense, Linear
-from tlcache.heads.solver import Basis, squared_hinge
+from tlcache.heads.neural import Dense, Linear
+from tlcache.heads.solver import Basis, Loss, softmax_loss, squared_hinge
+from tlcache.heads.training import OPTIMIZERS
 from tlcache.metrics import log_loss
+from tlcache.selection import fit_temperature
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -47,7 +52,7 @@ def test_every_head_learns_what_is_easy(row: HeadRow, classes: int) -> None:
         assert probabilities.dtype == np.float32
         assert probabilities.shape == (100, classes)
         assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-        assert head.decision_function(X_test).dtype == np.float32
+        assert head.logits(X_test).dtype == np.float32
 
 
 @pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
@@ -61,7 +66,7 @@ def test_fitting_is_deterministic_and_settings_fitted_together_are_those_fitted_
         assert key == str(sorted(alone.get_params().items()))
         assert np.allclose(alone.predict_proba(X), head.predict_proba(X), atol=2e-2)
         twice = row.type()(**head.get_params()).fit(X, y, X, y)
-        assert np.array_equal(twice.decision_function(X), alone.decision_function(X))
+        assert np.array_equal(twice.logits(X), alone.logits(X))
 
 
 @pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
@@ -79,7 +84,7 @@ def test_labels_are_whatever_they_were(row: HeadRow) -> None:
 )
 def test_odd_shapes(row: HeadRow, n: int, dim: int, classes: int) -> None:
     X, y = blobs(n, dim, classes)
-    assert np.isfinite(quick(row).fit(X, y).decision_function(X)).all()
+    assert np.isfinite(quick(row).fit(X, y).logits(X)).all()
 
 
 @pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
@@ -103,7 +108,7 @@ def test_constant_features_do_no_harm(row: HeadRow) -> None:
     padded = np.hstack([X, np.full((60, 3), 7, np.float32)])
     scaled = Scaler.of(padded)(padded)
     assert (scaled[:, 8:] == 0).all()
-    assert np.isfinite(quick(row).fit(scaled, y).decision_function(scaled)).all()
+    assert np.isfinite(quick(row).fit(scaled, y).logits(scaled)).all()
 
 
 @pytest.mark.parametrize("shape", [(300, 20, 3), (40, 100, 4)])
@@ -129,7 +134,7 @@ def test_logreg_reaches_scikit_learns_optimum(shape: tuple[int, int, int], C: fl
 def test_ridge_is_scikit_learns(shape: tuple[int, int, int], alpha: float) -> None:
     X, y = blobs(*shape, spread=3)
     other = RidgeClassifier(alpha=alpha).fit(X.astype(np.float64), y)
-    found = Ridge(alpha=alpha).fit(X, y).decision_function(X)
+    found = Ridge(alpha=alpha).fit(X, y).logits(X)
     assert np.allclose(found, other.decision_function(X), atol=2e-3)
 
 
@@ -154,30 +159,81 @@ def test_the_svm_is_exact_up_to_its_landmarks() -> None:
     assert (few.predict(X) == y).mean() > 0.8
 
 
-def test_gradients_are_those_of_the_losses() -> None:
-    from scipy.optimize import check_grad
+@pytest.mark.parametrize("loss", [softmax_loss, squared_hinge])
+def test_slopes_are_those_of_the_losses(loss: Loss) -> None:
+    y = torch.tensor([0, 2, 1, 1])
+    scores = torch.randn(4, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    numeric = torch.empty_like(scores)
+    for place in np.ndindex(*scores.shape):
+        nudge = torch.zeros_like(scores)
+        nudge[place] = 1e-6
+        rise = loss(scores + nudge, y)[0] - loss(scores - nudge, y)[0]
+        numeric[place] = rise[place[:2]] / 2e-6
+    assert torch.allclose(loss(scores, y)[1], numeric, atol=1e-6)
 
-    from tlcache.heads.solver import softmax_loss
 
-    y = np.array([0, 2, 1, 1])
-    start = np.random.default_rng(0).normal(size=12)
-    for loss in (softmax_loss, squared_hinge):
+def test_problems_side_by_side_end_where_each_ends_alone() -> None:
+    """Ill-conditioned quadratics, one of them already solved, and one whose first step is far too long."""
+    random = np.random.default_rng(0)
+    curves = torch.tensor(np.exp(random.uniform(-3, 3, (4, 30))), dtype=torch.float32)
+    curves[3] *= 1000
+    goals = torch.tensor(random.normal(size=(4, 30)), dtype=torch.float32)
 
-        def value(flat: np.ndarray, loss: object = loss) -> float:
-            return loss(flat.reshape(4, 3).copy(), y)[0]  # type: ignore[operator]
+    def objective(x: torch.Tensor, some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        off = x - goals[some]
+        return 1 + (curves[some] * off * off).double().sum(1) / 2, curves[some] * off
 
-        def slope(flat: np.ndarray, loss: object = loss) -> np.ndarray:
-            return loss(flat.reshape(4, 3).copy(), y)[1].ravel()  # type: ignore[operator]
-
-        assert check_grad(value, slope, start) < 1e-5
+    start = torch.zeros(4, 30)
+    start[1] = goals[1]
+    assert torch.allclose(minimise(objective, start), goals, atol=2e-2)
 
 
 def test_the_basis_keeps_all_that_matters() -> None:
     for n, dim in ((50, 10), (10, 50)):
         X, _ = blobs(n, dim, 2)
         basis = Basis.of(X)
-        assert basis.Z.shape[1] == min(dim, n - 1)
-        assert np.allclose(basis.Z @ basis.vectors.T + basis.middle, X, atol=1e-4)
+        assert basis.Z.shape[1] == min(dim, n - 1) + 1
+        assert (basis.Z[:, -1] == 1).all()
+        assert np.allclose((basis.Z[:, :-1] @ basis.vectors.T + basis.middle).numpy(), X, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", [LogReg(C=0.1), Ridge(alpha=10.0), Svm(C=1.0), Knn(k=5), Linear(), Dense(hidden=16)])
+def test_a_class_weight_of_two_is_every_row_twice(head: Head) -> None:
+    X, y = blobs(60, 8, 3, spread=2)
+    rows = np.repeat(np.arange(60), np.where(y == 1, 2, 1))
+    weighted = type(head)(**{**head.get_params(), "class_weight": {0: 1.0, 1: 2.0, 2: 1.0}}).fit(X, y)
+    doubled = type(head)(**head.get_params()).fit(X[rows], y[rows])
+    if isinstance(head, Linear | Dense | Knn):  # other batches, other neighbours: only the direction is the same
+        plain = type(head)(**head.get_params()).fit(X, y)
+        assert weighted.predict_proba(X)[:, 1].mean() > plain.predict_proba(X)[:, 1].mean()
+    elif isinstance(head, Svm):  # its width is a median of distances, which rows that are there twice change
+        assert (weighted.predict(X) == doubled.predict(X)).mean() > 0.9
+    else:
+        assert np.allclose(weighted.logits(X), doubled.logits(X), atol=2e-2)
+
+
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+def test_balanced_weights_help_a_rare_class(row: HeadRow) -> None:
+    X, y = blobs(400, 8, 2, spread=3)
+    rare = np.flatnonzero((y == 0) | (np.arange(400) % 20 == 1))
+    test, truth = blobs(400, 8, 2, seed=1, spread=3)
+    recall = [
+        (
+            row.type()(**{**row.settings()[0], "class_weight": weight}).fit(X[rare], y[rare]).predict(test)[truth == 1]
+            == 1
+        ).mean()
+        for weight in (None, "balanced")
+    ]
+    assert recall[1] >= recall[0]
+    assert row.name == "knn" or recall[1] > recall[0] + 0.05
+
+
+def test_boosting_ends_in_time() -> None:
+    X, y = blobs(2000, 32, 10, spread=5)
+    head = LightGbm(rounds=100_000, patience=100_000, seconds=0.3).fit(X, y, X[:50], y[:50])
+    assert 0 < head.best_round_ < 100_000
+    assert head.chosen()["seconds"] is None
+    assert head.logits(X[:3]).shape == (3, 10)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -194,7 +250,7 @@ def test_dense_is_the_studys_head_and_stops_early() -> None:
     X, y = blobs(200, 16, 3)
     X_val, y_val = blobs(60, 16, 3, seed=1)
     head = Dense(hidden=16, patience=3, epochs=200).fit(X, y, X_val, y_val)
-    assert head.shapes_.tolist() == [[16, 16], [16, 16], [3, 16]]
+    assert head.shapes_.tolist() == [[16, 16], [16, 16], [16, 3]]
     assert len(head.history_) == head.best_epoch_ + 3
     assert set(head.history_[0]) == {"epoch", "train_loss", "val_loss", "val_accuracy"}
     assert head.chosen()["epochs"] == head.best_epoch_
@@ -209,8 +265,6 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
 
 
 def test_training_leaves_the_callers_generator_alone() -> None:
-    import torch
-
     torch.manual_seed(3)
     before = torch.get_rng_state()
     X, y = blobs(60, 8, 3)
@@ -291,9 +345,22 @@ def test_a_head_refuses_features_of_another_backbone() -> None:
         head.predict_proba(np.full((1, 8), np.nan, np.float32))
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        LogReg(), Ridge(), Knn(), Svm(landmarks=50), LightGbm(rounds=20), Linear(epochs=60),
+        Dense(hidden=16, learning_rate=1e-2),
+    ],
+    ids=HEADS,
+)  # fmt: skip
+def test_scikit_learns_own_checks_pass(head: Head) -> None:
+    failed = [result for result in check_estimator(head, on_skip=None, on_fail=None) if result["status"] == "failed"]
+    assert failed == []
+
+
 def test_rows_of_the_table() -> None:
     assert list(HEADS) == ["logreg", "ridge", "knn", "svm", "lightgbm", "linear", "dense"]
     with pytest.raises(UnknownNameError, match="Unknown head 'ridg'. Did you mean 'ridge'"):
         find_head("ridg")
     for row in HEADS.values():
-        assert set(row.search) <= set(row.type()().get_params())
+        assert set(row.quick) <= set(row.type()().get_params())

@@ -3,7 +3,8 @@
 tlcache runs each backbone once over a dataset, keeps the embeddings in an HDF5 file, and fits every head on them in
 seconds. The command line and this module offer the same:
 
-`extract` images to a feature file, `open_features` to read one, `fit_heads` to fit and test heads on it.
+`extract` images to a feature file, `open_features` to read one, `fit_heads` to fit and test heads on it, `fit_curves`
+to see how many labelled images they need. `ImageEmbedder` is a transformer for scikit-learn's pipelines.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tlcache.embedder import ImageEmbedder
     from tlcache.extraction import extract
     from tlcache.fit import fit_heads
     from tlcache.heads import load_head
+    from tlcache.shots import fit_curves
     from tlcache.store import open_features
 
-__all__ = ["__version__", "extract", "fit_heads", "load_head", "open_features"]
+__all__ = ["ImageEmbedder", "__version__", "extract", "fit_curves", "fit_heads", "load_head", "open_features"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ImageEmbedder": "tlcache.embedder",
     "extract": "tlcache.extraction",
+    "fit_curves": "tlcache.shots",
     "fit_heads": "tlcache.fit",
     "load_head": "tlcache.heads",
     "open_features": "tlcache.store",

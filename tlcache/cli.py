@@ -109,6 +109,12 @@ def _numbers(text: str | None, option: str) -> tuple[float, float, float] | None
     raise typer.BadParameter(f"{option} takes three numbers like 0.485,0.456,0.406; found '{text}'")
 
 
+def _shots(text: str) -> list[int | None]:
+    with contextlib.suppress(ValueError):
+        return [None if part.strip() == "all" else int(part) for part in text.split(",")]
+    raise typer.BadParameter(f"--shots takes numbers of images per class and 'all', like 1,2,4,all; found '{text}'")
+
+
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version")] = False) -> None:
     """Find out which pretrained backbone and which head suit a dataset, and whether fine-tuning is worth it.
@@ -230,6 +236,23 @@ def fit_heads(
         list[Path] | None, typer.Argument(help="Feature files or folders  [default: all under features/]")
     ] = None,
     heads: Annotated[str | None, typer.Option(help="Comma-separated. See: tlcache heads  [default: all]")] = None,
+    search: Annotated[str, typer.Option(help="How many settings to try: quick or full")] = "quick",
+    folds: Annotated[
+        int, typer.Option(help="Choose by cross-validation over train and val; 0: on the validation split")
+    ] = 0,
+    metric: Annotated[str, typer.Option(help="Choose by accuracy, macro_f1 or log_loss")] = "accuracy",
+    one_se: Annotated[
+        bool, typer.Option("--one-se", help="Choose the simplest setting within one standard error of the best")
+    ] = False,
+    class_weight: Annotated[str | None, typer.Option(help="balanced: every class counts the same")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Seeds for the last fit [1], or samples for every number of --shots [5]")
+    ] = None,
+    budget: Annotated[float | None, typer.Option(help="Seconds for the heads of one feature file")] = None,
+    shots: Annotated[
+        str | None, typer.Option(help="Labelled images per class, like 1,2,4,8,all: how much data is enough?")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="With --shots: draw the curves (.png, .svg, .pdf)")] = None,
     seed: Seed = 0,
     features: Features = None,
     runs: Runs = None,
@@ -239,12 +262,32 @@ def fit_heads(
 
     Example: tlcache fit-heads features/photos --heads logreg,ridge,dense
     """
+    from dataclasses import asdict
+
     from tlcache.fit import fit_heads as run
-    from tlcache.report.tables import runs_tables
+    from tlcache.report.tables import curves_table, runs_tables
+    from tlcache.selection import Protocol
 
     names = [name.strip() for name in heads.split(",")] if heads is not None else None
+    times = repeats if repeats is not None else 5 if shots else 1
+    protocol = asdict(Protocol(search, folds, metric, one_se, class_weight, times, seed, budget))
+    if shots is not None:
+        from tlcache.report.plots import check_format, plot_curves
+        from tlcache.shots import fit_curves
+
+        if plot:
+            check_format(plot)
+        with _stoppable("nothing of this curve is kept"):
+            curves = fit_curves(paths, _shots(shots), names, features=features, runs=runs, **protocol)
+        _write_json(json_file, {"curves": [curve.as_json() for curve in curves]})
+        _show(curves_table(curves))
+        if plot:
+            plot_curves(curves, plot)
+        return
+    if plot:
+        raise typer.BadParameter("--plot draws the curves of --shots; give both")
     with _stoppable("heads that were finished are recorded"):
-        done = run(paths, names, features=features, runs=runs, seed=seed)
+        done = run(paths, names, features=features, runs=runs, **protocol)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
     _show(runs_tables(done))
 

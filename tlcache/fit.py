@@ -1,4 +1,4 @@
-"""Feature file + head -> run record: settings chosen on validation, fitted again on train + val, tested once."""
+"""Feature file + head -> run record: settings chosen without the test split, fitted again on the rest, tested once."""
 
 from __future__ import annotations
 
@@ -7,37 +7,27 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
 from tlcache.errors import DamagedError, DataError, HeadError
 from tlcache.extraction import find_features
+from tlcache.folds import split_folds
 from tlcache.heads import HEADS, HeadRow, find_head
-from tlcache.heads.base import Array, Head, softmax
 from tlcache.heads.fitted import FittedHead, Scaler
 from tlcache.machine import hardware, versions
-from tlcache.metrics import evaluate, log_loss
+from tlcache.metrics import calibration_error, evaluate
 from tlcache.progress import step_bar
 from tlcache.runs import Run, path_of, runs_folder, write_run
+from tlcache.selection import Candidate, Fold, Protocol, choose, search
 from tlcache.store import STAGES, FeatureFile, Split
 
-__all__ = ["fit_heads"]
+__all__ = ["Data", "fit_heads", "opened", "refit"]
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A head fitted on train with some setting, and how it does on validation."""
-
-    head: Head
-    accuracy: float
-    log_loss: float
-    temperature: float
+FOLDS = 5  # where there is no validation split
 
 
 def fit_heads(
@@ -46,9 +36,9 @@ def fit_heads(
     *,
     features: str | Path | None = None,
     runs: str | Path | None = None,
-    seed: int = 0,
+    **protocol: Any,
 ) -> list[Run]:
-    """Fit heads on cached features, choose their settings on validation, and test each once.
+    """Fit heads on cached features, choose their settings, and test each once.
 
     Parameters
     ----------
@@ -58,8 +48,8 @@ def fit_heads(
         Names of `tlcache.heads.HEADS`; default: all.
     features, runs
         Folders of feature files and of run records.
-    seed
-        Of everything random in a head.
+    **protocol
+        How settings are chosen, as for `tlcache.selection.Protocol`; default: on the validation split, by accuracy.
 
     Returns
     -------
@@ -79,21 +69,25 @@ def fit_heads(
     >>> sorted(runs[0].fields["test"])
     ['accuracy', 'accuracy_high', 'accuracy_low', 'ece', 'log_loss', 'macro_f1', 'n']
     """
+    how = Protocol(**protocol)
     rows = [find_head(name) for name in heads or HEADS]
     found = find_features(paths, features)
     folder, results = runs_folder(runs), []
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
         for path in found:
-            with _opened(path) as file:
-                data = _Data.of(file)
-                for row in rows:
-                    results.append(_fit_one(file, data, row, folder, seed))
+            with opened(path) as file:
+                data, began = Data.of(file), time.perf_counter()
+                for number, row in enumerate(rows):
+                    spent = time.perf_counter() - began
+                    budget_s = how.budget_s and max(0.0, how.budget_s - spent) / (len(rows) - number)
+                    results.append(_fit_one(file, data, row, folder, how, budget_s))
                     advance(1)
     return results
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[FeatureFile]:
+def opened(path: Path) -> Iterator[FeatureFile]:
+    """Open a feature file whose rows are all to be read."""
     try:
         with FeatureFile(path) as file:
             yield file
@@ -102,32 +96,62 @@ def _opened(path: Path) -> Iterator[FeatureFile]:
 
 
 @dataclass(frozen=True)
-class _Data:
+class Data:
+    """The splits of a feature file; `val` may be empty."""
+
     train: Split
     val: Split
     test: Split
+    classes: int
 
     @classmethod
-    def of(cls, file: FeatureFile) -> _Data:
+    def of(cls, file: FeatureFile) -> Data:
+        """Read and check the splits.
+
+        Raises
+        ------
+        DataError, HeadError
+            No rows to train on or to test; features that are not finite.
+        """
         splits = {name: file.split(name) for name in ("train", "val", "test")}
         for name, split in splits.items():
-            if not len(split):
-                raise DataError(f"'{file.path}' has no {name} images; heads need train, val and test.")
+            if not len(split) and name != "val":
+                raise DataError(f"'{file.path}' has no {name} images; heads need train and test.")
             if not np.isfinite(split.features).all():
                 raise HeadError(f"'{file.path}' holds features that are not finite. Extract again.")
-        if not np.isin(splits["val"].labels, splits["train"].labels).any():
+        if len(splits["val"]) and not np.isin(splits["val"].labels, splits["train"].labels).any():
             raise DataError(f"'{file.path}' has no class that is in train and in val; settings cannot be chosen.")
-        return cls(**splits)
+        return cls(**splits, classes=len(file.classes))
+
+    def fitting(self) -> Split:
+        """Return train and val together."""
+        return self.train.joined(self.val) if len(self.val) else self.train
+
+    def folds(self, protocol: Protocol) -> list[Fold]:
+        """Return the validation split, or folds of all rows that are not for testing."""
+        train, val = self.train, self.val
+        if len(val) and not protocol.folds:
+            return [Fold(train.features, train.labels, val.features, val.labels)]
+        rows = self.fitting()
+        return [
+            Fold(rows.features[fit], rows.labels[fit], rows.features[held], rows.labels[held])
+            for fit, held in split_folds(rows, protocol.folds or FOLDS, protocol.seed)
+        ]
 
 
-def _fit_one(file: FeatureFile, data: _Data, row: HeadRow, folder: Path, seed: int) -> Run:
-    started, embedded = time.perf_counter(), json.loads(file.attrs["key_json"])
-    candidates = _search(row, data, seed)
-    best = max(candidates, key=lambda candidate: (candidate.accuracy, -candidate.log_loss))
+def _fit_one(
+    file: FeatureFile, data: Data, row: HeadRow, folder: Path, protocol: Protocol, budget_s: float | None
+) -> Run:
+    started = time.perf_counter()
+    settings, folds = protocol.settings(row), data.folds(protocol)
+    candidates = search(row, settings, folds, data.classes, budget_s)
+    best = choose(candidates, protocol.metric, protocol.one_se)
     searched = time.perf_counter()
-    fitted = _refit(row, file, data, best)
+    fitted = refit(row, file, data.fitting(), best, protocol)
     ended = time.perf_counter()
-    probabilities = fitted.predict_proba(data.test.features)
+    each = [head.predict_proba(data.test.features) for head in fitted]
+    tests = [evaluate(data.test.labels, probabilities) for probabilities in each]
+    plain = fitted[0].with_temperature(1.0).predict_proba(data.test.features)
     identity = {
         "dataset": file.attrs["dataset"],
         "dataset_digest": file.attrs["dataset_digest"],
@@ -135,10 +159,14 @@ def _fit_one(file: FeatureFile, data: _Data, row: HeadRow, folder: Path, seed: i
         "key": file.attrs["key"],
         "strategy": "frozen",
         "head": row.name,
-        "arguments": {"seed": seed, "search": {name: list(values) for name, values in row.search.items()}},
+        "arguments": {
+            **asdict(protocol),
+            "space": {name: list(values) for name, values in row.space(protocol.search).items()},
+        },
     }
     path = path_of(folder, identity)
-    fitted.save(path.with_suffix(".safetensors"))
+    fitted[0].save(path.with_suffix(".safetensors"))
+    embedded = json.loads(file.attrs["key_json"])
     fields = {
         **identity,
         "weights": file.attrs["weights"],
@@ -146,79 +174,63 @@ def _fit_one(file: FeatureFile, data: _Data, row: HeadRow, folder: Path, seed: i
         "precision": embedded["precision"],
         "preprocess": embedded["preprocess"],
         "classes": list(file.classes),
-        "chosen": _chosen(row, best.head),
-        "temperature": best.temperature,
-        "candidates": [
-            {**_chosen(row, each.head), "val_accuracy": each.accuracy, "val_log_loss": each.log_loss}
-            for each in candidates
-        ],
-        "history": getattr(best.head, "history_", []),
+        "chosen": _chosen(row, protocol, best),
+        "chosen_by": f"{len(folds)}-fold cross-validation" if len(folds) > 1 else "validation split",
+        "candidates": [_tried(row, protocol, candidate) for candidate in candidates],
+        "skipped": len(settings) - len(candidates),
+        "history": list(best.history),
+        "calibration": {
+            "temperature": best.temperature,
+            "val_ece_before": best.ece_before,
+            "val_ece_after": best.ece_after,
+            "test_ece_before": calibration_error(data.test.labels, plain),
+            "test_ece_after": tests[0]["ece"],
+        },
         "fit_s": ended - started,
         "search_s": searched - started,
         "refit_s": ended - searched,
         "extract": {stage: file.attrs[stage] for stage in STAGES},
         "rows": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
-        "test": evaluate(data.test.labels, probabilities),
+        "test": tests[0],
+        "repeats": _repeats([head.head for head in fitted], tests),
         "features": str(file.path),
         "versions": versions(),
         "hardware": hardware(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    return write_run(path, fields, data.test.paths, data.test.labels, probabilities)
+    return write_run(path, fields, data.test.paths, data.test.labels, each[0])
 
 
-def _search(row: HeadRow, data: _Data, seed: int) -> list[Candidate]:
-    """Fit every setting on train and score it on validation."""
-    scaler = Scaler.of(data.train.features, row.scaled)
-    X, X_val = scaler(data.train.features), scaler(data.val.features)
-    head_type = row.type()
-    seeded = {"seed": seed} if "seed" in head_type().get_params() else {}
-    settings = [{**setting, **seeded} for setting in row.settings()]
-    try:
-        fitted = head_type.fit_each(settings, X, data.train.labels, X_val, data.val.labels)
-        return [_score(head, X_val, data.val.labels) for head in fitted]
-    except (ValueError, FloatingPointError) as error:
-        raise HeadError(f"The {row.name} head could not be fitted: {error}") from error
+def refit(row: HeadRow, file: FeatureFile, rows: Split, best: Candidate, protocol: Protocol) -> list[FittedHead]:
+    """Fit the chosen setting on all rows, with every seed of the protocol; the temperature is the candidate's."""
+    scaler, attrs = Scaler.of(rows.features, row.scaled), file.attrs
+    seeds = range(protocol.seed, protocol.seed + protocol.repeats) if "seed" in best.params else [0]
+    settings = [{**best.params, **({"seed": seed} if "seed" in best.params else {})} for seed in seeds]
+    heads = row.type().fit_each(settings, scaler(rows.features), rows.labels)
+    return [
+        FittedHead(row.name, head, scaler, best.temperature, file.classes, attrs["backbone"], attrs["key"])
+        for head in heads
+    ]
 
 
-def _score(head: Head, X_val: Array, y_val: NDArray[np.int64]) -> Candidate:
-    logits = head.decision_function(X_val)
-    labels = head.classes_[logits.argmax(axis=1)]
-    known = np.isin(y_val, head.classes_)
-    columns = np.searchsorted(head.classes_, y_val[known])
-    temperature = fit_temperature(logits[known], columns)
-    return Candidate(
-        head, float((labels == y_val).mean()), log_loss(columns, softmax(logits[known] / temperature)), temperature
-    )
+def _repeats(heads: Sequence[Any], tests: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Return how much the seed matters: figures of every repetition, their mean and standard deviation."""
+    accuracies = [test["accuracy"] for test in tests]
+    return {
+        "seeds": [getattr(head, "seed", None) for head in heads],
+        "accuracy": accuracies,
+        "accuracy_mean": float(np.mean(accuracies)),
+        "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+    }
 
 
-def fit_temperature(logits: Array, labels: NDArray[np.int64]) -> float:
-    """Return the temperature that minimises the log-loss of `softmax(logits / temperature)` (Guo et al., 2017).
-
-    The targets are smoothed by 1 / (n + 2), as Platt (1999) does: n right answers do not prove that none is wrong.
-    """
-    doubt = 1 / (len(labels) + 2)
-
-    def loss(log_temperature: float) -> float:
-        scores = logits.astype(np.float64) / np.exp(log_temperature)
-        losses = logsumexp(scores, axis=1, keepdims=True) - scores
-        right = losses[np.arange(len(labels)), labels]
-        return float((1 - doubt) * right.mean() + doubt * losses.mean())
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-7, 7), method="bounded").x))
+def _tried(row: HeadRow, protocol: Protocol, candidate: Candidate) -> dict[str, Any]:
+    scores = {f"val_{name}": value for name, value in candidate.scores.items()}
+    errors = {f"val_{name}_se": value for name, value in candidate.errors.items()}
+    return {**_chosen(row, protocol, candidate), **scores, **errors, "fit_s": candidate.fit_s}
 
 
-def _refit(row: HeadRow, file: FeatureFile, data: _Data, best: Candidate) -> FittedHead:
-    """Fit the chosen setting on train + val; the temperature stays the one found on validation."""
-    X = np.concatenate([data.train.features, data.val.features])
-    y = np.concatenate([data.train.labels, data.val.labels])
-    scaler = Scaler.of(X, row.scaled)
-    head = row.type()(**best.head.chosen()).fit(scaler(X), y)
-    attrs = file.attrs
-    return FittedHead(row.name, head, scaler, best.temperature, file.classes, attrs["backbone"], attrs["key"])
-
-
-def _chosen(row: HeadRow, head: Head) -> dict[str, Any]:
-    """Return the searched parameters of a head, and those that early stopping found."""
-    found, start = head.chosen(), type(head)().get_params()
-    return {name: value for name, value in found.items() if name in row.search or value != start[name]}
+def _chosen(row: HeadRow, protocol: Protocol, candidate: Candidate) -> dict[str, Any]:
+    """Return the searched parameters of a candidate, and those that are not the head's defaults."""
+    start, space = row.type()().get_params(), row.space(protocol.search)
+    return {name: value for name, value in candidate.params.items() if name in space or value != start[name]}

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["accuracy_interval", "calibration_error", "confusion", "evaluate", "log_loss", "macro_f1"]
+__all__ = ["accuracy_interval", "calibration_error", "confusion", "evaluate", "log_loss", "log_losses", "macro_f1"]
 
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float32]
@@ -59,9 +59,14 @@ def macro_f1(counts: NDArray[np.int64]) -> float:
 
 
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:
-    """Return the mean of -log(probability of the true class), natural logarithm, probabilities clipped at 1e-7."""
+    """Return the mean of `log_losses`."""
+    return float(log_losses(labels, probabilities).mean())
+
+
+def log_losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
+    """Return -log(probability of the true class) (n,), natural logarithm, probabilities clipped at 1e-7."""
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return abs(float(np.log(np.clip(chosen, 1e-7, 1)).mean()))
+    return np.abs(np.log(np.clip(chosen, 1e-7, 1)))
 
 
 def calibration_error(labels: Labels, probabilities: Probabilities, bins: int = 15) -> float:

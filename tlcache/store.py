@@ -43,6 +43,7 @@ __all__ = [
     "open_features",
     "open_remains",
     "publish",
+    "read_rows",
 ]
 
 FORMAT = "tlcache-features"
@@ -78,6 +79,20 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def joined(self, other: Split) -> Split:
+        """Return these rows and then those of `other`."""
+        return Split(
+            np.concatenate([self.features, other.features]),
+            np.concatenate([self.labels, other.labels]),
+            self.paths + other.paths,
+            self.groups + other.groups,
+        )
+
+    def of(self, rows: NDArray[np.int64]) -> Split:
+        """Return some of the rows, by their numbers."""
+        paths, groups = (tuple(names[row] for row in rows) for names in (self.paths, self.groups))
+        return Split(self.features[rows], self.labels[rows], paths, groups)
 
 
 class FeatureFile:
@@ -387,7 +402,7 @@ def _write_header(file: h5py.File, plan: Plan) -> None:
 def _write_features(file: h5py.File, plan: Plan, sources: _Sources, columns: Sequence[NDArray[Any]]) -> None:
     features, crc32, rows = file["features"], file["integrity/crc32"], plan.columns
     for block in _blocks(len(features), plan.dim):
-        values = sources.features(rows["source"][block], rows["index"][block], plan.dim)
+        values = sources.features(rows["source"][block], rows["index"][block])
         features[block], crc32[block] = values, _checksums(values, [column[block] for column in columns])
 
 
@@ -396,6 +411,23 @@ def _create(file: h5py.File, name: str, column: NDArray[Any], chunk: int) -> Any
         column = column.astype(h5py.string_dtype("utf-8", max(1, column.dtype.itemsize)))
     chunks = (min(len(column), chunk),) if len(column) else None
     return file.create_dataset(name, data=column, chunks=chunks, fletcher32=len(column) > 0)
+
+
+def read_rows(sources: Sequence[Path], places: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+    """Return embeddings from parts and feature files, float32 (n, dim), in the given order.
+
+    Parameters
+    ----------
+    sources
+        Parts (`.npz`) and feature files (`.h5`).
+    places
+        For each row, the number of its source and the row in it.
+    """
+    if not places:
+        return np.empty((0, 0), np.float32)
+    source, index = np.array(places, np.int64).T
+    with _Sources(sources) as opened:
+        return np.concatenate([opened.features(source[block], index[block]) for block in _blocks(len(places), 1024)])
 
 
 class _Sources:
@@ -420,12 +452,15 @@ class _Sources:
             rows[here] = self._file(path).stored(picked) if _is_file(path) else self._part(path).stored[picked]
         return rows
 
-    def features(self, source: NDArray[np.int64], index: NDArray[np.int64], dim: int) -> NDArray[np.float32]:
-        rows = np.empty((len(source), dim), np.float32)
+    def features(self, source: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] | None = None
         for path, here in self._grouped(source):
             picked = index[here]
-            rows[here] = self._file(path).features(picked) if _is_file(path) else self._part(path).features[picked]
-        return rows
+            found = self._file(path).features(picked) if _is_file(path) else self._part(path).features[picked]
+            if rows is None:
+                rows = np.empty((len(source), found.shape[1]), np.float32)
+            rows[here] = found
+        return np.empty((0, 0), np.float32) if rows is None else rows
 
     def _grouped(self, source: NDArray[np.int64]) -> Iterator[tuple[Path, NDArray[np.bool_]]]:
         return ((self._paths[number], source == number) for number in np.unique(source))

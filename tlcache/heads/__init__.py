@@ -13,7 +13,9 @@ from tlcache.errors import UnknownNameError, closest
 if TYPE_CHECKING:
     from tlcache.heads.base import Head
 
-__all__ = ["HEADS", "HeadRow", "find_head", "load_head"]
+__all__ = ["HEADS", "OPTIMIZER_NAMES", "HeadRow", "find_head", "load_head"]
+
+OPTIMIZER_NAMES = ("sgd", "rmsprop", "adam", "nadam", "adamw")
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class HeadRow:
         As in `--heads`.
     builder
         `module:class` of a `tlcache.heads.base.Head`, imported when used.
-    search
-        Values to choose from, by parameter; every combination is tried.
+    quick, full
+        Values to choose from, by parameter, each from the simplest model to the most flexible; every combination is
+        tried.
     scaled
         Whether features are standardised first.
     about
@@ -36,13 +39,19 @@ class HeadRow:
 
     name: str
     builder: str
-    search: Mapping[str, tuple[Any, ...]]
+    quick: Mapping[str, tuple[Any, ...]]
+    full: Mapping[str, tuple[Any, ...]]
     scaled: bool
     about: str
 
-    def settings(self) -> list[dict[str, Any]]:
-        """Return every combination of the search space."""
-        return [dict(zip(self.search, values, strict=True)) for values in product(*self.search.values())]
+    def space(self, search: str = "quick") -> Mapping[str, tuple[Any, ...]]:
+        """Return the search space called `quick` or `full`."""
+        return {"quick": self.quick, "full": self.full}[search]
+
+    def settings(self, search: str = "quick") -> list[dict[str, Any]]:
+        """Return every combination of a search space."""
+        space = self.space(search)
+        return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
 
     def type(self) -> type[Head]:
         """Import and return the class."""
@@ -55,49 +64,56 @@ _ROWS = (
     HeadRow(
         "logreg",
         "tlcache.heads.linear:LogReg",
-        {"C": (1e-4, 1e-3, 1e-2, 1e-1, 1.0)},
+        quick={"C": (1e-4, 1e-3, 1e-2, 1e-1, 1.0)},
+        full={"C": (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)},
         scaled=True,
         about="multinomial logistic regression, L2",
     ),
     HeadRow(
         "ridge",
         "tlcache.heads.linear:Ridge",
-        {"alpha": (1.0, 1e1, 1e2, 1e3, 1e4, 1e5)},
+        quick={"alpha": (1e5, 3e4, 1e4, 3e3, 1e3, 3e2, 1e2, 1e1, 1.0)},
+        full={"alpha": tuple(10.0 ** (exponent / 4) for exponent in range(24, -9, -1))},
         scaled=True,
         about="ridge regression in closed form",
     ),
     HeadRow(
         "knn",
         "tlcache.heads.neighbours:Knn",
-        {"k": (1, 3, 5, 10, 20, 50)},
+        quick={"k": (50, 20, 10, 5, 3, 1)},
+        full={"k": (200, 100, 50, 30, 20, 15, 10, 7, 5, 3, 2, 1), "temperature": (0.2, 0.07, 0.03)},
         scaled=True,
         about="k nearest neighbours by cosine, weighted",
     ),
     HeadRow(
         "svm",
         "tlcache.heads.kernel:Svm",
-        {"gamma": (0.5, 1.0), "C": (1.0, 10.0)},
+        quick={"gamma": (0.5, 1.0), "C": (1.0, 10.0)},
+        full={"gamma": (0.25, 0.5, 1.0, 2.0), "C": (0.1, 1.0, 10.0, 100.0)},
         scaled=True,
         about="support vector machine, Gaussian kernel (Nystroem)",
     ),
     HeadRow(
         "lightgbm",
         "tlcache.heads.boosting:LightGbm",
-        {"components": (64, 128)},
+        quick={"components": (64,)},
+        full={"components": (32, 64, 128, 256), "leaves": (7, 15, 31)},
         scaled=True,
         about="boosted trees on principal components",
     ),
     HeadRow(
         "linear",
         "tlcache.heads.neural:Linear",
-        {"learning_rate": (1e-3, 1e-2), "weight_decay": (0.0, 1e-2)},
+        quick={"learning_rate": (1e-2, 3e-2), "weight_decay": (1e-2, 0.0)},
+        full={"learning_rate": (1e-3, 1e-2, 3e-2), "weight_decay": (1e-1, 1e-2, 0.0), "optimizer": OPTIMIZER_NAMES},
         scaled=True,
         about="softmax layer, stochastic gradient descent",
     ),
     HeadRow(
         "dense",
         "tlcache.heads.neural:Dense",
-        {"learning_rate": (3e-4, 1e-3)},
+        quick={"learning_rate": (3e-4, 1e-3)},
+        full={"learning_rate": (1e-4, 3e-4, 1e-3), "dropout": (0.6, 0.3), "optimizer": OPTIMIZER_NAMES},
         scaled=True,
         about="512 - dropout 0.6 - 512 - dropout 0.6 - softmax",
     ),

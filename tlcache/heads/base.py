@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 __all__ = ["Head", "LinearHead", "softmax"]
 
 Array = NDArray[np.float32]
+Validation = tuple[Array, NDArray[np.int64]] | None
 
 
 class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A classifier on embeddings.
 
-    A subclass sets its parameters in `__init__` as scikit-learn wants them, fits in `_fit` and answers in `_logits`;
-    `STATE` names the fitted arrays that make it what it is.
+    A subclass sets its parameters in `__init__` as scikit-learn wants them, fits in `_fit` (or, where several settings
+    share work, in `_fit_heads`) and answers in `_logits`; `STATE` names the fitted arrays that make it what it is.
 
     Attributes
     ----------
@@ -28,6 +31,8 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
     """
 
     STATE: ClassVar[tuple[str, ...]] = ()
+
+    class_weight: Any
 
     def fit(self, X: ArrayLike, y: ArrayLike, X_val: ArrayLike | None = None, y_val: ArrayLike | None = None) -> Self:
         """Fit on float32 (n, dim) features and (n,) labels.
@@ -40,45 +45,70 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         ValueError
             Not finite, not two-dimensional, of unequal length, or fewer than two classes.
         """
-        features, labels = validate_data(self, X, y, dtype=np.float32)
-        self.classes_, target = np.unique(labels, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"Classifying needs 2 classes or more; found {len(self.classes_)} class.")
-        validation = None
-        if X_val is not None and y_val is not None:
-            known = np.isin(y_val, self.classes_)
-            rows, numbers = (
-                np.asarray(X_val, np.float32)[known],
-                np.searchsorted(self.classes_, np.asarray(y_val)[known]),
-            )
-            validation = (rows, numbers) if len(rows) else None
-        self._fit(features, target, validation)
+        self.fit_together([self], X, y, X_val, y_val)
         return self
 
     @classmethod
     def fit_each(
-        cls, settings: Sequence[Mapping[str, Any]], X: Array, y: ArrayLike, X_val: Array, y_val: ArrayLike
-    ) -> Iterator[Self]:
-        """Fit one head for each of `settings`; a subclass overrides it where that is cheaper together."""
-        for setting in settings:
-            yield cls(**setting).fit(X, y, X_val, y_val)
+        cls,
+        settings: Sequence[Mapping[str, Any]],
+        X: ArrayLike,
+        y: ArrayLike,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> list[Self]:
+        """Return a head for each of `settings`, fitted on the same rows; what they can share is computed once."""
+        heads = [cls(**setting) for setting in settings]
+        cls.fit_together(heads, X, y, X_val, y_val)
+        return heads
+
+    @classmethod
+    def fit_together(
+        cls,
+        heads: Sequence[Self],
+        X: ArrayLike,
+        y: ArrayLike,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> None:
+        """Fit several heads on the same rows, as `fit` says; they differ in their parameters."""
+        for head in heads:
+            features, labels = validate_data(head, X, y, dtype=np.float32, order="C")
+        check_classification_targets(labels)
+        classes, target = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"Classifying needs 2 classes or more; found {len(classes)} class.")
+        for head in heads:
+            head.classes_ = classes
+        validation = _known(X_val, y_val, classes)
+        by_weight: dict[str, list[Self]] = {}
+        for head in heads:
+            by_weight.setdefault(str(head.class_weight), []).append(head)
+        for group in by_weight.values():
+            cls._fit_heads(group, features, target, validation)
 
     def chosen(self) -> dict[str, Any]:
         """Return the parameters to fit again with, what early stopping found included."""
         return dict(self.get_params())
 
-    def decision_function(self, X: ArrayLike) -> Array:
+    def logits(self, X: ArrayLike) -> Array:
         """Return logits, float32 (n, C); their softmax is `predict_proba`."""
         check_is_fitted(self)
-        return self._logits(validate_data(self, X, dtype=np.float32, reset=False))
+        return self._logits(validate_data(self, X, dtype=np.float32, order="C", reset=False))
+
+    def decision_function(self, X: ArrayLike) -> Array:
+        """Return `logits`; with two classes, as scikit-learn wants it, how far the second is above the first (n,)."""
+        logits = self.logits(X)
+        return logits if logits.shape[1] > 2 else logits[:, 1] - logits[:, 0]
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return probabilities, float32 (n, C), rows summing to 1."""
-        return softmax(self.decision_function(X))
+        return softmax(self.logits(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable label of each row."""
-        labels: NDArray[Any] = self.classes_[self.decision_function(X).argmax(axis=1)]
+        best = self.logits(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[best]
         return labels
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -94,8 +124,21 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         head.n_features_in_ = head._width()
         return head
 
-    def _fit(self, X: Array, y: NDArray[np.int64], validation: tuple[Array, NDArray[np.int64]] | None) -> None:
+    @classmethod
+    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+        """Fit heads of one class weight; `y` are indices into their `classes_`."""
+        for head in heads:
+            head._fit(X, y, validation)
+
+    def _fit(self, X: Array, y: NDArray[np.int64], validation: Validation) -> None:
         raise NotImplementedError
+
+    def _row_weights(self, y: NDArray[np.int64]) -> Array | None:
+        """Return a weight for each row, float32 (n,), or None where all are 1."""
+        if self.class_weight is None:
+            return None
+        weights: Array = compute_sample_weight(self.class_weight, self.classes_[y]).astype(np.float32)
+        return weights
 
     def _logits(self, X: Array) -> Array:
         raise NotImplementedError
@@ -119,6 +162,17 @@ class LinearHead(Head):
 
     def _width(self) -> int:
         return len(self.coef_)
+
+
+def _known(X_val: ArrayLike | None, y_val: ArrayLike | None, classes: NDArray[Any]) -> Validation:
+    """Return the validation rows of known classes, and their indices into `classes`; None when there are none."""
+    if X_val is None or y_val is None:
+        return None
+    labels = np.asarray(y_val)
+    known = np.isin(labels, classes)
+    if not known.any():
+        return None
+    return np.asarray(X_val, np.float32)[known], np.searchsorted(classes, labels[known])
 
 
 def softmax(logits: NDArray[np.floating]) -> Array:

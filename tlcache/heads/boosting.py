@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Array, Head
+from tlcache.heads.base import Array, Head, Validation
 from tlcache.heads.solver import Basis
 
 __all__ = ["LightGbm"]
@@ -28,6 +29,10 @@ class LightGbm(Head):
         Leaves of a tree; small trees suffice on components.
     learning_rate, rounds, patience
         Shrinkage, most rounds, and rounds without a better validation loss after which boosting stops.
+    seconds
+        Boosting begins no round after so many seconds; None: no limit.
+    class_weight
+        `balanced`, a weight per label, or None.
     seed
         For the components that each node chooses from, a random fifth.
     """
@@ -38,9 +43,11 @@ class LightGbm(Head):
         self,
         components: int = 64,
         leaves: int = 15,
-        learning_rate: float = 0.2,
-        rounds: int = 300,
+        learning_rate: float = 0.3,
+        rounds: int = 150,
         patience: int = 10,
+        seconds: float | None = None,
+        class_weight: Any = None,
         seed: int = 0,
     ) -> None:
         self.components = components
@@ -48,18 +55,20 @@ class LightGbm(Head):
         self.learning_rate = learning_rate
         self.rounds = rounds
         self.patience = patience
+        self.seconds = seconds
+        self.class_weight = class_weight
         self.seed = seed
 
     def chosen(self) -> dict[str, Any]:
-        """Return the parameters, with the number of rounds that was best on validation."""
-        return {**self.get_params(), "rounds": self.best_round_}
+        """Return the parameters, with the number of rounds that was best on validation, which need no limit."""
+        return {**self.get_params(), "rounds": self.best_round_, "seconds": None}
 
-    def _fit(self, X: Array, y: NDArray[np.int64], validation: tuple[Array, NDArray[np.int64]] | None) -> None:
+    def _fit(self, X: Array, y: NDArray[np.int64], validation: Validation) -> None:
         import lightgbm
 
         basis = Basis.of(X)
-        self.middle_ = basis.middle
-        self.vectors_ = basis.vectors[:, : -self.components - 1 : -1]
+        self.middle_ = basis.middle.cpu().numpy()
+        self.vectors_ = basis.vectors.cpu().numpy()[:, : -self.components - 1 : -1]
         options = {
             "objective": "multiclass",
             "num_class": len(self.classes_),
@@ -74,14 +83,16 @@ class LightGbm(Head):
             "force_row_wise": True,
             "verbosity": -1,
         }
-        rows = lightgbm.Dataset(self._components(X), y, params=options)
+        rows = lightgbm.Dataset(self._components(X), y, weight=self._row_weights(y), params=options)
         watched: list[lightgbm.Dataset] = []
         callbacks: list[Callable[..., Any]] = []
         if validation is not None:
             watched = [lightgbm.Dataset(self._components(validation[0]), validation[1], reference=rows)]
             callbacks = [lightgbm.early_stopping(self.patience, verbose=False)]
+        if self.seconds is not None:
+            callbacks.append(_Limit(time.monotonic() + self.seconds))
         booster = lightgbm.train(options, rows, self.rounds, valid_sets=watched, callbacks=callbacks)
-        self.best_round_ = booster.best_iteration if validation is not None else self.rounds
+        self.best_round_ = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
         text = booster.model_to_string(num_iteration=self.best_round_)
         self.text_ = np.frombuffer(text.encode(), np.uint8)
 
@@ -98,3 +109,21 @@ class LightGbm(Head):
 
     def _width(self) -> int:
         return len(self.middle_)
+
+
+class _Limit:
+    """Ends boosting at a moment of the monotonic clock; the best round so far is kept."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.best: tuple[float, int, Any] | None = None
+
+    def __call__(self, env: Any) -> None:
+        from lightgbm.callback import EarlyStopException
+
+        results = env.evaluation_result_list or []
+        if results and (self.best is None or results[0][2] < self.best[0]):
+            self.best = (results[0][2], env.iteration, results)
+        if time.monotonic() > self.until:
+            _, iteration, best = self.best or (0.0, env.iteration, results)
+            raise EarlyStopException(iteration, best)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ class FittedHead:
             raise HeadError(f"The {self.name} head was trained on features of key {self.key[:12]}; given {key[:12]}.")
         if not np.isfinite(features).all():
             raise HeadError("The features hold NaN or infinity. Run: tlcache verify")
-        logits = self.head.decision_function(self.scaler(features))
+        logits = self.head.logits(self.scaler(features))
         probabilities = np.zeros((len(features), len(self.classes)), np.float32)
         probabilities[:, self.head.classes_] = softmax(logits / self.temperature)
         return probabilities
@@ -106,6 +106,10 @@ class FittedHead:
         """Return the names of the most probable classes, (n,)."""
         names: NDArray[np.str_] = np.array(self.classes)[self.predict_proba(features).argmax(axis=1)]
         return names
+
+    def with_temperature(self, temperature: float) -> FittedHead:
+        """Return the same head with another temperature; 1 undoes the calibration."""
+        return replace(self, temperature=temperature)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: arrays and JSON, no code."""

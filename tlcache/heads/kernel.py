@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
-from tlcache.heads.base import Array, Head
-from tlcache.heads.solver import Basis, minimise, squared_hinge
+from tlcache.heads.base import Array, Head, Validation
+from tlcache.heads.solver import Basis, solve_path, squared_hinge
 
 __all__ = ["Svm"]
+
+_JITTER = 1e-6  # on the kernel's diagonal of 1: equal rows shall not make it singular
 
 
 class Svm(Head):
@@ -27,43 +30,40 @@ class Svm(Head):
         Weight of the loss against the penalty `|coef|^2 / 2`.
     gamma
         Width of the kernel in units of 1 / m.
+    class_weight
+        `balanced`, a weight per label, or None.
     landmarks, seed
         Most rows that span the kernel's features, and the seed that draws them.
     """
 
     STATE: ClassVar[tuple[str, ...]] = ("points_", "map_", "width_", "coef_", "intercept_")
 
-    def __init__(self, C: float = 10.0, gamma: float = 1.0, landmarks: int = 2000, seed: int = 0) -> None:
+    def __init__(
+        self, C: float = 10.0, gamma: float = 1.0, landmarks: int = 2000, class_weight: Any = None, seed: int = 0
+    ) -> None:
         self.C = C
         self.gamma = gamma
         self.landmarks = landmarks
+        self.class_weight = class_weight
         self.seed = seed
 
     @classmethod
-    def fit_each(
-        cls, settings: Sequence[Mapping[str, Any]], X: Array, y: ArrayLike, X_val: Array, y_val: ArrayLike
-    ) -> Iterator[Self]:
-        """Fit every setting; those with one `gamma` share its features and their eigendecomposition."""
-        del X_val, y_val
-        classes, target = np.unique(y, return_inverse=True)
-        ordered = sorted(settings, key=lambda setting: (float(setting["gamma"]), float(setting["C"])))
-        for _, group in groupby(ordered, key=lambda setting: setting["gamma"]):
-            heads = [cls(**setting) for setting in group]
-            heads[0]._span(X)
-            basis, start = Basis.of(heads[0]._features(X)), None
-            for head in heads:
-                head.classes_, head.n_features_in_ = classes, X.shape[1]
-                head.points_, head.map_, head.width_ = heads[0].points_, heads[0].map_, heads[0].width_
-                start = minimise(basis, target, head.C, squared_hinge, start)
-                head.coef_, head.intercept_ = (part.astype(np.float32) for part in basis.back(start))
-                yield head
-
-    def _fit(self, X: Array, y: NDArray[np.int64], validation: object = None) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+        """Fit every head; those with one kernel share its features and their eigendecomposition."""
         del validation
-        self._span(X)
-        basis = Basis.of(self._features(X))
-        weights = basis.back(minimise(basis, y, self.C, squared_hinge))
-        self.coef_, self.intercept_ = (part.astype(np.float32) for part in weights)
+        ordered = sorted(heads, key=lambda head: (head._kernel_settings(), head.C))
+        for _, group in groupby(ordered, key=cls._kernel_settings):
+            first, *others = alike = list(group)
+            first._span(X)
+            for head in others:
+                head.points_, head.map_, head.width_ = first.points_, first.map_, first.width_
+            basis, penalties = Basis.of(first._features(X)), [float(head.C) for head in alike]
+            found = solve_path(basis, y, penalties, squared_hinge, first._row_weights(y))
+            for head, weights in zip(alike, found, strict=True):
+                head.coef_, head.intercept_ = basis.back(weights)
+
+    def _kernel_settings(self) -> tuple[float, int, int]:
+        return self.gamma, self.landmarks, self.seed
 
     def _span(self, X: Array) -> None:
         """Choose the landmarks and the map from kernel values to features whose products are the kernel."""
@@ -73,9 +73,11 @@ class Svm(Head):
         some = random.permutation(len(self.points_))[:500]
         distances = _squared_distances(self.points_[some], self.points_[some])
         self.width_ = np.float32(self.gamma / max(float(np.median(distances)), 1e-12))
-        power, vectors = np.linalg.eigh(self._kernel(self.points_).astype(np.float64))
-        kept = power > 1e-6 * power[-1]
-        self.map_ = (vectors[:, kept] / np.sqrt(power[kept])).astype(np.float32)
+        kernel = np.exp(
+            -self.width_ * _squared_distances(*[self.points_.astype(np.float64)] * 2)
+        )  # not definite in float32
+        np.einsum("ii->i", kernel)[:] += _JITTER
+        self.map_ = solve_triangular(np.linalg.cholesky(kernel), np.eye(len(kernel)), lower=True).T.astype(np.float32)
 
     def _kernel(self, X: Array) -> Array:
         kernel: Array = np.exp(-self.width_ * _squared_distances(X, self.points_))
@@ -93,7 +95,7 @@ class Svm(Head):
         return int(self.points_.shape[1])
 
 
-def _squared_distances(A: Array, B: Array) -> Array:
+def _squared_distances(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
     distances = (A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1) - 2 * A @ B.T
-    nearest: Array = np.maximum(distances, 0, out=distances)
+    nearest: NDArray[Any] = np.maximum(distances, 0, out=distances)
     return nearest

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import torch
+from numpy.typing import NDArray
 
-from tlcache.heads.base import Array, LinearHead
-from tlcache.heads.solver import Basis, minimise, softmax_loss
+from tlcache.heads.base import Array, LinearHead, Validation
+from tlcache.heads.solver import Basis, softmax_loss, solve_path
 
 __all__ = ["LogReg", "Ridge"]
 
@@ -21,31 +22,23 @@ class LogReg(LinearHead):
     ----------
     C
         Inverse penalty, as in scikit-learn: minimises `C * sum of log-losses + |coef|^2 / 2`.
+    class_weight
+        `balanced`, a weight per label, or None.
     """
 
-    def __init__(self, C: float = 0.01) -> None:
+    def __init__(self, C: float = 0.01, class_weight: Any = None) -> None:
         self.C = C
+        self.class_weight = class_weight
 
     @classmethod
-    def fit_each(
-        cls, settings: Sequence[Mapping[str, Any]], X: Array, y: ArrayLike, X_val: Array, y_val: ArrayLike
-    ) -> Iterator[Self]:
-        """Fit the whole path of penalties: one eigendecomposition, each fit started from the stronger penalty's."""
-        del X_val, y_val
-        basis, start = None, None
-        for setting in sorted(settings, key=lambda setting: float(setting["C"])):
-            head = cls(**setting)
-            head.classes_, target = np.unique(y, return_inverse=True)
-            head.n_features_in_ = X.shape[1]
-            basis = basis or Basis.of(X)
-            start = minimise(basis, target, head.C, softmax_loss, start)
-            head._set(*basis.back(start))
-            yield head
-
-    def _fit(self, X: Array, y: NDArray[np.int64], validation: object = None) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+        """Fit the whole path of penalties from one eigendecomposition."""
         del validation
-        basis = Basis.of(X)
-        self._set(*basis.back(minimise(basis, y, self.C, softmax_loss)))
+        basis, ordered = Basis.of(X), sorted(heads, key=lambda head: head.C)
+        penalties = [float(head.C) for head in ordered]
+        found = solve_path(basis, y, penalties, softmax_loss, ordered[0]._row_weights(y))
+        for head, weights in zip(ordered, found, strict=True):
+            head.coef_, head.intercept_ = basis.back(weights)
 
 
 class Ridge(LinearHead):
@@ -57,31 +50,26 @@ class Ridge(LinearHead):
     ----------
     alpha
         Penalty, as in scikit-learn: minimises `|X coef - Y|^2 + alpha * |coef|^2`; the intercept is free.
+    class_weight
+        `balanced`, a weight per label, or None.
     """
 
-    def __init__(self, alpha: float = 1000.0) -> None:
+    def __init__(self, alpha: float = 1000.0, class_weight: Any = None) -> None:
         self.alpha = alpha
+        self.class_weight = class_weight
 
     @classmethod
-    def fit_each(
-        cls, settings: Sequence[Mapping[str, Any]], X: Array, y: ArrayLike, X_val: Array, y_val: ArrayLike
-    ) -> Iterator[Self]:
-        """Fit every penalty from one eigendecomposition."""
-        del X_val, y_val
-        basis = Basis.of(X)
-        classes, target = np.unique(y, return_inverse=True)
-        for setting in settings:
-            head = cls(**setting)
-            head.classes_, head.n_features_in_ = classes, X.shape[1]
-            head._solve(basis, target)
-            yield head
-
-    def _fit(self, X: Array, y: NDArray[np.int64], validation: object = None) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+        """Solve for every penalty in one eigenbasis."""
         del validation
-        self._solve(Basis.of(X), y)
-
-    def _solve(self, basis: Basis, y: NDArray[np.int64]) -> None:
+        row_weights = heads[0]._row_weights(y)
+        basis = Basis.of(X, row_weights)
+        share = np.ones(len(y), np.float32) if row_weights is None else row_weights
         targets = 2 * np.eye(int(y.max()) + 1, dtype=np.float32)[y] - 1
-        middle = targets.mean(axis=0)
-        weights = (basis.Z.T @ (targets - middle)) / (basis.power + self.alpha)[:, None]
-        self._set(*basis.back(np.vstack([weights, middle])))
+        middle = np.average(targets, axis=0, weights=share).astype(np.float32)
+        centred = torch.from_numpy((targets - middle) * np.sqrt(share)[:, None]).to(basis.Z.device)
+        products = (centred.T @ basis.Z[:, :-1]).double()
+        intercept = torch.from_numpy(middle).to(products)[:, None]
+        for head in heads:
+            weights = products / (basis.power + head.alpha)
+            head.coef_, head.intercept_ = basis.back(torch.cat([weights, intercept], 1))

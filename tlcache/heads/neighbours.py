@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Array, Head
+from tlcache.heads.base import Array, Head, Validation
 
 __all__ = ["Knn"]
 
@@ -25,17 +25,25 @@ class Knn(Head):
         Number of neighbours; all rows when there are fewer.
     temperature
         Small values let the most similar rows decide.
+    class_weight
+        `balanced`, a weight per label, or None; multiplies the votes.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = ("rows_", "targets_")
+    STATE: ClassVar[tuple[str, ...]] = ("rows_", "targets_", "weights_")
 
-    def __init__(self, k: int = 10, temperature: float = 0.07) -> None:
+    def __init__(self, k: int = 10, temperature: float = 0.07, class_weight: Any = None) -> None:
         self.k = k
         self.temperature = temperature
+        self.class_weight = class_weight
 
-    def _fit(self, X: Array, y: NDArray[np.int64], validation: object = None) -> None:
+    @classmethod
+    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+        """Keep the rows, once for all heads."""
         del validation
-        self.rows_, self.targets_ = _unit(X), y
+        rows, weights = _unit(X), heads[0]._row_weights(y)
+        for head in heads:
+            head.rows_, head.targets_ = rows, y
+            head.weights_ = np.ones(len(y), np.float32) if weights is None else weights
 
     def _logits(self, X: Array) -> Array:
         k, classes = min(self.k, len(self.rows_)), len(self.classes_)
@@ -44,7 +52,7 @@ class Knn(Head):
             cosines = _unit(X[block]) @ self.rows_.T
             nearest = np.argpartition(cosines, -k, axis=1)[:, -k:]
             similar = np.take_along_axis(cosines, nearest, axis=1)
-            votes = np.exp((similar - similar.max(axis=1, keepdims=True)) / self.temperature)
+            votes = np.exp((similar - similar.max(axis=1, keepdims=True)) / self.temperature) * self.weights_[nearest]
             tally = np.zeros((len(votes), classes))
             np.add.at(tally, (np.arange(len(votes))[:, None], self.targets_[nearest]), votes)
             share = tally / tally.sum(axis=1, keepdims=True)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import UnknownNameError, closest
-from tlcache.heads.base import Array, Head
+from tlcache.heads.base import Array, Head, Validation
 
-__all__ = ["OPTIMIZERS", "Dense", "Linear"]
-
-OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "sgd": ("SGD", {"momentum": 0.9}),
-    "rmsprop": ("RMSprop", {}),
-    "adam": ("Adam", {}),
-    "nadam": ("NAdam", {}),
-    "adamw": ("AdamW", {}),
-}
+__all__ = ["Dense", "Linear", "Network"]
 
 
-class _Network(Head):
-    """Fully connected layers with ReLU and dropout between them; minimises the log-loss in mini-batches."""
+class Network(Head):
+    """Fully connected layers with ReLU and dropout between them; minimises the log-loss in mini-batches.
+
+    Networks of one shape are trained side by side, whatever their learning rates, decays, dropout and seeds are.
+    """
 
     STATE: ClassVar[tuple[str, ...]] = ("layers_", "shapes_")
 
@@ -34,6 +30,8 @@ class _Network(Head):
     patience: int
     batch_size: int
     seed: int
+    history_: list[dict[str, float]]
+    best_epoch_: int
 
     def _hidden(self) -> tuple[int, ...]:
         return ()
@@ -45,70 +43,24 @@ class _Network(Head):
         """Return the parameters, with the number of epochs that was best on validation."""
         return {**self.get_params(), "epochs": self.best_epoch_}
 
-    def _fit(self, X: Array, y: NDArray[np.int64], validation: tuple[Array, NDArray[np.int64]] | None) -> None:
-        import torch
+    @classmethod
+    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+        from tlcache.heads.training import OPTIMIZERS, train
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            self._train(X, y, validation)
+        for head in heads:
+            if head.optimizer not in OPTIMIZERS:
+                raise UnknownNameError(closest("optimizer", head.optimizer, OPTIMIZERS))
+        for _, alike in groupby(sorted(heads, key=cls._shape), key=cls._shape):
+            train(list(alike), X, y, validation)
 
-    def _train(self, X: Array, y: NDArray[np.int64], validation: tuple[Array, NDArray[np.int64]] | None) -> None:
-        import torch
-        from torch.nn.functional import cross_entropy
+    def _shape(self) -> tuple[Any, ...]:
+        """Return what networks must share to be trained side by side."""
+        return (self._hidden(), self.optimizer, self.batch_size, self.epochs, self.patience)
 
-        network = self._build(X.shape[1])
-        features, labels = torch.from_numpy(X), torch.from_numpy(y)
-        optimizer = self._optimizer(network.parameters())
-        self.history_: list[dict[str, float]] = []
-        best, self.best_epoch_ = (-1.0, 0.0), self.epochs
-        for epoch in range(1, self.epochs + 1):
-            network.train()
-            total = 0.0
-            for rows in torch.split(torch.randperm(len(labels)), self.batch_size):
-                loss = cross_entropy(network(features[rows]), labels[rows])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                total += float(loss.detach()) * len(rows)
-            figures = {"epoch": epoch, "train_loss": total / len(labels)}
-            if not np.isfinite(total):
-                raise FloatingPointError(f"the loss became {total / len(labels)} in epoch {epoch}")
-            if validation is None:
-                self.history_.append(figures)
-                continue
-            accuracy, loss_val = _score(network, *validation)
-            self.history_.append({**figures, "val_loss": loss_val, "val_accuracy": accuracy})
-            if (accuracy, -loss_val) > best:
-                best, self.best_epoch_ = (accuracy, -loss_val), epoch
-                self._keep(network)
-            elif epoch - self.best_epoch_ >= self.patience:
-                break
-        if validation is None:
-            self._keep(network)
-
-    def _build(self, width: int) -> Any:
-        from torch import nn
-
-        layers: list[nn.Module] = []
-        for size in self._hidden():
-            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(self._dropout())]
-            width = size
-        return nn.Sequential(*layers, nn.Linear(width, len(self.classes_)))
-
-    def _optimizer(self, parameters: Any) -> Any:
-        import torch
-
-        if self.optimizer not in OPTIMIZERS:
-            raise UnknownNameError(closest("optimizer", self.optimizer, OPTIMIZERS))
-        name, extra = OPTIMIZERS[self.optimizer]
-        return getattr(torch.optim, name)(parameters, lr=self.learning_rate, weight_decay=self.weight_decay, **extra)
-
-    def _keep(self, network: Any) -> None:
-        """Copy all layers into one array of weights and one of shapes, (L, 2)."""
-        matrices = [layer for layer in network if hasattr(layer, "weight")]
-        weights = [part.detach().numpy().ravel() for layer in matrices for part in (layer.weight, layer.bias)]
-        self.layers_ = np.concatenate(weights)
-        self.shapes_ = np.array([tuple(layer.weight.shape) for layer in matrices], np.int64)
+    def _keep(self, layers: Sequence[tuple[Array, Array]]) -> None:
+        """Copy layers, each (in, out) weights and (out,) biases, into one array of numbers and one of shapes (L, 2)."""
+        self.layers_ = np.concatenate([part.ravel() for layer in layers for part in layer])
+        self.shapes_ = np.array([weights.shape for weights, _ in layers], np.int64)
 
     def _logits(self, X: Array) -> Array:
         start = 0
@@ -116,26 +68,15 @@ class _Network(Head):
             if number:
                 X = np.maximum(X, 0)
             stop = start + rows * columns
-            weight, bias = self.layers_[start:stop].reshape(rows, columns), self.layers_[stop : stop + rows]
-            X, start = X @ weight.T + bias, stop + rows
+            weights, biases = self.layers_[start:stop].reshape(rows, columns), self.layers_[stop : stop + columns]
+            X, start = X @ weights + biases, stop + columns
         return X
 
     def _width(self) -> int:
-        return int(self.shapes_[0, 1])
+        return int(self.shapes_[0, 0])
 
 
-def _score(network: Any, X: Array, y: NDArray[np.int64]) -> tuple[float, float]:
-    """Return accuracy and mean log-loss on validation rows."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    network.eval()
-    with torch.inference_mode():
-        logits, labels = network(torch.from_numpy(X)), torch.from_numpy(y)
-        return float((logits.argmax(dim=1) == labels).float().mean()), float(cross_entropy(logits, labels))
-
-
-class Linear(_Network):
+class Linear(Network):
     """A softmax layer trained by gradient steps.
 
     Parameters
@@ -146,6 +87,8 @@ class Linear(_Network):
         As in torch.
     epochs, patience
         Most epochs, and epochs without a better validation score after which training stops.
+    class_weight
+        `balanced`, a weight per label, or None.
     """
 
     def __init__(
@@ -156,6 +99,7 @@ class Linear(_Network):
         epochs: int = 100,
         patience: int = 10,
         batch_size: int = 128,
+        class_weight: Any = None,
         seed: int = 0,
     ) -> None:
         self.optimizer = optimizer
@@ -164,10 +108,11 @@ class Linear(_Network):
         self.epochs = epochs
         self.patience = patience
         self.batch_size = batch_size
+        self.class_weight = class_weight
         self.seed = seed
 
 
-class Dense(_Network):
+class Dense(Network):
     """The study's head: dense 512, dropout 0.6, dense 512, dropout 0.6, softmax.
 
     Parameters
@@ -186,9 +131,10 @@ class Dense(_Network):
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
-        epochs: int = 100,
-        patience: int = 15,
+        epochs: int = 60,
+        patience: int = 10,
         batch_size: int = 128,
+        class_weight: Any = None,
         seed: int = 0,
     ) -> None:
         self.hidden = hidden
@@ -200,6 +146,7 @@ class Dense(_Network):
         self.epochs = epochs
         self.patience = patience
         self.batch_size = batch_size
+        self.class_weight = class_weight
         self.seed = seed
 
     def _hidden(self) -> tuple[int, ...]:

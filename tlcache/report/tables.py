@@ -20,11 +20,13 @@ from tlcache.heads import HEADS
 from tlcache.inventory import Check, Entry, Leftover
 from tlcache.keys import printable
 from tlcache.runs import Run
+from tlcache.shots import Curve, Point
 from tlcache.weights import at_hand
 
 __all__ = [
     "cache_table",
     "checks_lines",
+    "curves_table",
     "datasets_table",
     "extractions_table",
     "heads_table",
@@ -50,9 +52,7 @@ def heads_table() -> RenderableType:
     """Return the heads and the settings each chooses from."""
     table = _table("Head", "What it is", "Chooses from")
     for row in HEADS.values():
-        space = "; ".join(
-            f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in row.search.items()
-        )
+        space = "; ".join(f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in row.quick.items())
         table.add_row(row.name, row.about, space)
     return table
 
@@ -172,6 +172,25 @@ def _runs_table(runs: list[Run]) -> RenderableType:
         style = "bold green" if best else ""
         table.add_row("*" if best else "", _label(run, runs), run.fields["head"], *figures, *which, style=style)
     return Group(Text(title, style="bold"), table, Text("* most accurate on this test set", style="dim"))
+
+
+def curves_table(curves: Sequence[Curve]) -> RenderableType:
+    """Return one table per dataset and backbone: heads against labelled images per class."""
+    parts: list[RenderableType] = []
+    ordered = sorted(curves, key=lambda curve: (curve.dataset, curve.backbone, -curve.points[-1].mean))
+    for (dataset, backbone), group in groupby(ordered, key=lambda curve: (curve.dataset, curve.backbone)):
+        alike = list(group)
+        counts = [f"{point.shots or 'all'}" for point in alike[0].points]
+        table = _table("Images per class:", *counts, numbers=slice(1, None))
+        for curve in alike:
+            table.add_row(curve.head, *(_spread(point) for point in curve.points))
+        parts += [Text(f"{dataset}, {backbone}: accuracy on the test split", style="bold"), table, Text()]
+    note = "Mean and standard deviation over random samples; settings are chosen within each sample."
+    return Group(*parts, Text(note, style="dim"))
+
+
+def _spread(point: Point) -> str:
+    return f"{point.mean:.3f}" + (f" +-{point.std:.3f}" if len(point.accuracy) > 1 else "")
 
 
 def _label(run: Run, runs: list[Run]) -> str:

@@ -1,0 +1,94 @@
+"""The scikit-learn transformer: the same embeddings as `extract`, and none of them twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+import tlcache.embedder
+from tlcache.embedder import ImageEmbedder
+from tlcache.errors import DataError, UnknownNameError
+from tlcache.extraction import extract
+from tlcache.store import open_features
+
+
+@pytest.fixture
+def paths(photos: Path) -> list[Path]:
+    return sorted(photos.rglob("*.png"))
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of images of every batch that goes through a network."""
+    seen: list[int] = []
+
+    def spy(session: object, network: object, images: list) -> dict:
+        seen.append(len(images))
+        return run(session, network, images)  # type: ignore[arg-type]
+
+    run = tlcache.embedder._run
+    monkeypatch.setattr(tlcache.embedder, "_run", spy)
+    return seen
+
+
+def test_embeddings_are_those_of_extract_which_are_not_computed_again(
+    photos: Path, paths: list[Path], tiny_model: Path, sessions: list[int]
+) -> None:
+    fresh = ImageEmbedder(str(tiny_model), cache=False).transform(paths)
+    assert fresh.dtype == np.float32
+    assert sum(sessions) == len(paths)
+    with open_features(extract(photos, str(tiny_model)).path) as file:
+        split = file.split("train", "val", "test")
+    expected = dict(zip(split.paths, split.features, strict=True))
+    assert np.array_equal(fresh, [expected[str(path.relative_to(photos))] for path in paths])
+    again = ImageEmbedder(str(tiny_model)).transform(paths)
+    assert np.array_equal(again, fresh)
+    assert sum(sessions) == len(paths)
+
+
+def test_nothing_is_embedded_twice(paths: list[Path], tiny_model: Path, sessions: list[int]) -> None:
+    embedder = ImageEmbedder(str(tiny_model))
+    first = embedder.transform([*paths[:6], paths[0]])
+    assert sum(sessions) == 6
+    assert np.array_equal(first[0], first[6])
+    rest = clone(embedder).transform(paths)
+    assert sum(sessions) == len(paths)
+    assert np.array_equal(rest[:6], first[:6])
+
+
+def test_paths_pictures_and_arrays_are_the_same_images(paths: list[Path], tiny_model: Path) -> None:
+    embedder = ImageEmbedder(str(tiny_model))
+    pictures = [Image.open(path).convert("RGB") for path in paths]
+    arrays = np.stack([np.asarray(picture) for picture in pictures])
+    by_path = embedder.transform([str(path) for path in paths])
+    assert np.array_equal(embedder.transform(pictures), by_path)
+    assert np.array_equal(embedder.transform(arrays), by_path)
+    assert embedder.transform([arrays[0][:, :, 0]]).shape == (1, 8)
+    assert embedder.transform([]).shape == (0, 0)
+
+
+def test_a_grid_search_embeds_every_image_once(paths: list[Path], tiny_model: Path, sessions: list[int]) -> None:
+    labels = [path.parent.name for path in paths]
+    pipeline = make_pipeline(ImageEmbedder(str(tiny_model)), LogisticRegression())
+    grid = GridSearchCV(pipeline, {"logisticregression__C": [0.1, 1.0, 10.0]}, cv=3).fit(paths, labels)
+    assert grid.best_score_ > 0.9
+    assert sum(sessions) == len(paths)
+
+
+def test_bad_images_are_named(paths: list[Path], tiny_model: Path, tmp_path: Path) -> None:
+    embedder = ImageEmbedder(str(tiny_model))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(paths[0].read_bytes()[:40])
+    with pytest.raises(DataError, match=r"broken\.png' cannot be used: .*Leave it out"):
+        embedder.transform([paths[0], broken])
+    with pytest.raises(DataError, match=r"Cannot read '.*gone\.png': No such file"):
+        embedder.transform([tmp_path / "gone.png"])
+    with pytest.raises(DataError, match=r"Image 1 is no image: expected a path, .* found float64 \(8, 8\)"):
+        embedder.transform([paths[0], np.zeros((8, 8))])
+    with pytest.raises(UnknownNameError, match="Unknown backbone"):
+        ImageEmbedder("resnet51").transform(paths)

@@ -1,0 +1,190 @@
+"""How settings are chosen: folds that tear nothing apart, scores, the one-standard-error rule, a budget."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import write_photos
+from sklearn.metrics import f1_score
+from test_heads import blobs
+
+from tlcache.errors import DataError, HeadError, UnknownNameError
+from tlcache.extraction import extract
+from tlcache.fit import Data, fit_heads
+from tlcache.folds import draw_shots, group_numbers, split_folds
+from tlcache.heads import HEADS
+from tlcache.selection import Candidate, Fold, Protocol, choose, fit_temperature, search
+from tlcache.store import Split, open_features
+
+
+def split(n: int = 60, classes: int = 3, groups: tuple[str, ...] | None = None) -> Split:
+    X, y = blobs(n, 8, classes, spread=2)
+    return Split(X, y, tuple(f"{row}.png" for row in range(n)), groups or ("",) * n)
+
+
+def one_fold() -> Fold:
+    X, y = blobs(120, 8, 3, spread=2)
+    return Fold(X[:80], y[:80], X[80:], y[80:])
+
+
+def candidate(accuracy: float, error: float, log_loss: float = 1.0) -> Candidate:
+    scores = {"accuracy": accuracy, "macro_f1": accuracy, "log_loss": log_loss}
+    return replace(Candidate.untried({}), scores=scores, errors=dict.fromkeys(scores, error))
+
+
+def test_folds_keep_groups_and_duplicates_together_and_classes_apart() -> None:
+    rows = split(90, groups=tuple(f"g{row // 3}" if row < 30 else "" for row in range(90)))
+    rows.features[80] = rows.features[50]  # the same image twice
+    numbers = group_numbers(rows)
+    assert numbers[80] == numbers[50]
+    held = []
+    for fit, judge in split_folds(rows, 5, seed=0):
+        assert not set(numbers[fit]) & set(numbers[judge])
+        assert set(rows.labels[judge]) == {0, 1, 2}
+        held += judge.tolist()
+    assert sorted(held) == list(range(90))
+    again = [judge.tolist() for _, judge in split_folds(rows, 5, seed=0)]
+    assert again != [judge.tolist() for _, judge in split_folds(rows, 5, seed=1)]
+    with pytest.raises(DataError, match="5 folds need as many images or groups of images; found 2"):
+        list(split_folds(split(4, groups=("a", "a", "b", "b")), 5, seed=0))
+
+
+def test_samples_of_one_seed_are_nested() -> None:
+    rows = split(60)
+    few, more = draw_shots(rows, 2, seed=0), draw_shots(rows, 5, seed=0)
+    assert set(few) < set(more)
+    assert np.bincount(rows.labels[few]).tolist() == [2, 2, 2]
+    assert not np.array_equal(few, draw_shots(rows, 2, seed=1))
+    assert len(draw_shots(rows, 1000, seed=0)) == 60
+
+
+def test_scores_are_those_of_the_held_out_rows() -> None:
+    fold, row = one_fold(), HEADS["logreg"]
+    (found,) = search(row, [{"C": 0.1}], [fold], 3, None)
+    head = row.type()(C=0.1)
+    from tlcache.heads.fitted import Scaler
+
+    scaler = Scaler.of(fold.X)
+    predicted = head.fit(scaler(fold.X), fold.y).predict(scaler(fold.X_val))
+    right = predicted == fold.y_val
+    assert found.scores["accuracy"] == pytest.approx(right.mean())
+    assert found.scores["macro_f1"] == pytest.approx(f1_score(fold.y_val, predicted, average="macro"))
+    assert found.errors["accuracy"] == pytest.approx(np.sqrt(right.mean() * (1 - right.mean()) / 40))
+    assert 0 < found.errors["macro_f1"] < 0.2
+    assert found.params == {"C": 0.1, "class_weight": None}
+
+
+def test_folds_are_pooled_and_early_stopping_takes_their_median() -> None:
+    X, y = blobs(120, 8, 3, spread=2)
+    parts = np.arange(120) % 4
+    folds = [Fold(X[parts != part], y[parts != part], X[parts == part], y[parts == part]) for part in range(4)]
+    settings = [{"learning_rate": 0.05, "epochs": 40, "patience": 3}]
+    (pooled,) = search(HEADS["linear"], settings, folds, 3, None)
+    single = [search(HEADS["linear"], settings, [fold], 3, None)[0] for fold in folds]
+    epochs = [each.params["epochs"] for each in single]
+    assert pooled.params["epochs"] == round(np.median(epochs))
+    assert pooled.scores["accuracy"] == pytest.approx(np.mean([each.scores["accuracy"] for each in single]))
+
+
+def test_classes_that_a_fold_does_not_know() -> None:
+    X, y = blobs(80, 8, 4)
+    seen = y[:40] != 3
+    fold = Fold(X[:40][seen], y[:40][seen], X[40:], y[40:])
+    (found,) = search(HEADS["ridge"], [{"alpha": 10.0}], [fold], 4, None)
+    assert found.scores["accuracy"] <= 0.75
+    assert np.isfinite(found.scores["log_loss"])
+    assert 0 < found.temperature < np.inf
+
+
+def test_the_best_is_chosen_by_the_metric_that_was_asked_for() -> None:
+    sure, right = candidate(0.7, 0.01, log_loss=0.5), candidate(0.8, 0.01, log_loss=0.9)
+    assert choose([sure, right], "accuracy", one_se=False) is right
+    assert choose([sure, right], "log_loss", one_se=False) is sure
+    tied = candidate(0.8, 0.01, log_loss=0.6)
+    assert choose([right, tied], "accuracy", one_se=False) is tied
+
+
+def test_one_standard_error_takes_the_simplest_that_is_about_as_good() -> None:
+    poor, simple, best, flexible = (candidate(score, 0.02) for score in (0.70, 0.79, 0.80, 0.795))
+    assert choose([poor, simple, best, flexible], "accuracy", one_se=True) is simple
+    worse, near = candidate(0.5, 0.1, log_loss=1.5), candidate(0.5, 0.1, log_loss=0.95)
+    assert choose([worse, near, candidate(0.5, 0.1, log_loss=0.9)], "log_loss", one_se=True) is near
+
+
+def test_a_budget_leaves_settings_out_but_never_the_first() -> None:
+    settings = [{"k": k} for k in (1, 3, 5)]
+    assert len(search(HEADS["knn"], settings, [one_fold()], 3, budget_s=1e-9)) == 1
+    assert len(search(HEADS["knn"], settings, [one_fold()], 3, budget_s=60)) == 3
+
+
+def test_temperatures_pass_over_classes_that_were_never_seen() -> None:
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(0, 3, (200, 4)).astype(np.float32), random.integers(0, 3, 200)
+    padded = logits.copy()
+    padded[:, 3] = -np.inf
+    assert fit_temperature(padded, labels) == pytest.approx(fit_temperature(logits[:, :3], labels), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"search": "ful"}, "Unknown search 'ful'. Did you mean 'full'"),
+        ({"metric": "f1"}, "Unknown metric 'f1'"),
+        ({"class_weight": "even"}, "Unknown class weight 'even'"),
+    ],
+)
+def test_unknown_words_are_refused(words: dict[str, str], message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        Protocol(**words)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("numbers", [{"folds": 1}, {"folds": -2}, {"repeats": 0}, {"budget_s": 0.0}])
+def test_numbers_that_make_no_sense_are_refused(numbers: dict[str, int]) -> None:
+    with pytest.raises(HeadError, match=r"2 folds or more|Repeats are 1 or more"):
+        Protocol(**numbers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_settings_are_complete_and_the_full_search_has_more(name: str) -> None:
+    row = HEADS[name]
+    quick, full = (
+        Protocol(search=search, class_weight="balanced", seed=7).settings(row) for search in ("quick", "full")
+    )
+    assert len(full) > len(quick)
+    for setting in quick + full:
+        head = row.type()(**setting)
+        assert head.class_weight == "balanced"
+        assert getattr(head, "seed", 7) == 7
+
+
+@pytest.fixture
+def made(tmp_path: Path, tiny_model: Path) -> Path:
+    return extract(write_photos(tmp_path / "photos", 12), str(tiny_model)).path
+
+
+def test_the_protocol_is_in_the_record(made: Path) -> None:
+    (run,) = fit_heads(
+        [made], ["linear"], folds=3, metric="macro_f1", one_se=True, class_weight="balanced", repeats=3, seed=5
+    )
+    record = run.fields
+    assert record["arguments"]["folds"] == 3
+    assert record["chosen_by"] == "3-fold cross-validation"
+    assert record["chosen"]["class_weight"] == "balanced"
+    assert record["repeats"]["seeds"] == [5, 6, 7]
+    assert record["repeats"]["accuracy_mean"] == pytest.approx(np.mean(record["repeats"]["accuracy"]))
+    assert record["repeats"]["accuracy"][0] == record["test"]["accuracy"]
+    assert record["calibration"]["test_ece_after"] == record["test"]["ece"]
+    assert {"val_macro_f1", "val_macro_f1_se", "fit_s"} <= set(record["candidates"][0])
+    (plain,) = fit_heads([made], ["ridge"])
+    assert plain.fields["chosen_by"] == "validation split"
+    assert plain.fields["repeats"]["accuracy_std"] is None
+
+
+def test_without_a_validation_split_there_are_five_folds(made: Path) -> None:
+    with open_features(made) as file:
+        data = Data.of(file)
+    without = replace(data, val=data.val.of(np.array([], np.int64)))
+    assert len(without.folds(Protocol())) == 5
+    assert len(data.folds(Protocol())) == 1
+    assert len(without.fitting()) == len(data.train)

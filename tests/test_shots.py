@@ -1,0 +1,94 @@
+"""Accuracy against labelled images per class."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import write_photos
+from typer.testing import CliRunner
+
+from tlcache.cli import app
+from tlcache.errors import HeadError, UnknownNameError
+from tlcache.extraction import extract
+from tlcache.report.plots import check_format, plot_curves
+from tlcache.runs import read_runs, runs_folder
+from tlcache.shots import fit_curves
+
+
+@pytest.fixture
+def made(tmp_path: Path, tiny_model: Path) -> Path:
+    return extract(write_photos(tmp_path / "photos", 20), str(tiny_model)).path
+
+
+def test_more_images_help_and_all_is_all(tiny_model: Path) -> None:
+    made = extract("digits", str(tiny_model)).path
+    curves = fit_curves([made], [None, 1, 4], ["ridge", "knn"], repeats=4)
+    assert [curve.head for curve in curves] == ["ridge", "knn"]
+    for curve in curves:
+        assert [point.shots for point in curve.points] == [1, 4, None]
+        assert [len(point.accuracy) for point in curve.points] == [4, 4, 1]
+        assert [point.images_per_class for point in curve.points][:2] == [1, 4]
+        assert curve.points[2].images_per_class == pytest.approx(0.8 * 179.7, rel=0.02)
+        assert curve.points[0].mean + 0.1 < curve.points[-1].mean
+        assert curve.points[0].std > 0
+        record = json.loads(curve.record.read_text())
+        assert record["format"] == "tlcache-shots"
+        assert record["points"][0]["accuracy_mean"] == pytest.approx(np.mean(curve.points[0].accuracy))
+    again = fit_curves([made], [4], ["ridge"], repeats=4)
+    assert again[0].points[0] == curves[0].points[1]
+    assert read_runs(runs_folder()) == []  # curves are no runs
+
+
+def test_a_sample_knows_no_labels_but_its_own(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlcache import shots
+
+    sizes = []
+
+    def spy(row: object, settings: object, folds: list, classes: int, budget_s: object) -> list:
+        sizes.append([len(fold.y) + len(fold.y_val) for fold in folds])
+        return search(row, settings, folds, classes, budget_s)  # type: ignore[arg-type]
+
+    search = shots.search
+    monkeypatch.setattr(shots, "search", spy)
+    fit_curves([made], [1, 3], ["ridge"], repeats=1)
+    assert sizes == [[9, 9, 9]]  # with one image per class there is nothing to choose by
+
+
+def test_the_command_prints_a_table_and_draws(made: Path, tmp_path: Path) -> None:
+    picture, figures = tmp_path / "shots.png", tmp_path / "shots.json"
+    words = [
+        "--heads",
+        "ridge,knn",
+        "--shots",
+        "1,2,all",
+        "--repeats",
+        "2",
+        "--plot",
+        str(picture),
+        "--json",
+        str(figures),
+    ]
+    result = CliRunner().invoke(app, ["fit-heads", str(made), *words])
+    assert result.exit_code == 0, result.output
+    assert "Images per class:" in result.output
+    assert "+-" in result.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [point["shots"] for point in json.loads(figures.read_text())["curves"][0]["points"]] == [1, 2, None]
+
+
+def test_pictures_are_the_same_bytes_again(made: Path, tmp_path: Path) -> None:
+    curves = fit_curves([made], [1, 2], ["ridge"], repeats=2)
+    for name in ("a.svg", "b.svg"):
+        plot_curves(curves, tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_bad_words_are_refused_before_any_work(made: Path) -> None:
+    with pytest.raises(HeadError, match="numbers of images per class"):
+        fit_curves([made], [0])
+    with pytest.raises(UnknownNameError, match=r"written as \.png, \.svg, \.pdf; asked: 'x\.bmp'"):
+        check_format(Path("x.bmp"))
+    for words in (["--shots", "1,some"], ["--plot", "x.png"]):
+        result = CliRunner().invoke(app, ["fit-heads", str(made), *words])
+        assert result.exit_code == 2
