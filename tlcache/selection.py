@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 
 from tlcache.errors import HeadError, UnknownNameError, closest
 from tlcache.heads import HeadRow
-from tlcache.heads.base import Array, softmax
+from tlcache.heads.base import Array, Head, softmax
 from tlcache.heads.fitted import Scaler
 from tlcache.metrics import calibration_error, confusion, log_losses, macro_f1
 
@@ -212,9 +212,10 @@ def _fit(row: HeadRow, settings: Sequence[Mapping[str, Any]], folds: Sequence[Fo
         fitted = [head_type.fit_each(settings, fold.X, fold.y, fold.X_val, fold.y_val) for fold in folds]
     except (ValueError, FloatingPointError) as error:
         raise HeadError(f"The {row.name} head could not be fitted: {error}") from error
+    scored = [head_type.logits_each(heads, fold.X_val) for heads, fold in zip(fitted, folds, strict=True)]
     found = []
-    for heads in zip(*fitted, strict=True):
-        logits = [_all_logits(head, fold.X_val, classes) for head, fold in zip(heads, folds, strict=True)]
+    for number, heads in enumerate(zip(*fitted, strict=True)):
+        logits = [_widened(each[number], head, classes) for each, head in zip(scored, heads, strict=True)]
         labels = np.concatenate([fold.y_val for fold in folds])
         found.append((_params([head.chosen() for head in heads]), np.concatenate(logits), labels, heads[0]))
     seconds = (time.perf_counter() - started) / len(settings)
@@ -223,11 +224,11 @@ def _fit(row: HeadRow, settings: Sequence[Mapping[str, Any]], folds: Sequence[Fo
     ]
 
 
-def _all_logits(head: Any, X: Array, classes: int) -> Array:
+def _widened(logits: Array, head: Head, classes: int) -> Array:
     """Return logits for all classes of the dataset, -inf for those that the head has not seen."""
-    logits = np.full((len(X), classes), -np.inf, np.float32)
-    logits[:, head.classes_] = head.logits(X)
-    return logits
+    wide = np.full((len(logits), classes), -np.inf, np.float32)
+    wide[:, head.classes_] = logits
+    return wide
 
 
 def _params(chosen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tlcache.heads.base import Array, Head, Validation
 
@@ -45,19 +45,38 @@ class Knn(Head):
             head.rows_, head.targets_ = rows, y
             head.weights_ = np.ones(len(y), np.float32) if weights is None else weights
 
-    def _logits(self, X: Array) -> Array:
-        k, classes = min(self.k, len(self.rows_)), len(self.classes_)
-        logits = np.empty((len(X), classes), np.float32)
-        for block in _blocks(len(X)):
-            cosines = _unit(X[block]) @ self.rows_.T
-            nearest = np.argpartition(cosines, -k, axis=1)[:, -k:]
-            similar = np.take_along_axis(cosines, nearest, axis=1)
-            votes = np.exp((similar - similar.max(axis=1, keepdims=True)) / self.temperature) * self.weights_[nearest]
-            tally = np.zeros((len(votes), classes))
-            np.add.at(tally, (np.arange(len(votes))[:, None], self.targets_[nearest]), votes)
-            share = tally / tally.sum(axis=1, keepdims=True)
-            logits[block] = np.log((share + _SMOOTHING) / (1 + classes * _SMOOTHING))
+    @classmethod
+    def logits_each(cls, heads: Sequence[Self], X: ArrayLike) -> list[Array]:
+        """Return the logits of heads that were fitted together, whose neighbours are looked for once."""
+        rows, most = np.asarray(X, np.float32), max(heads, key=lambda head: head.k)
+        logits = [np.empty((len(rows), len(most.classes_)), np.float32) for _ in heads]
+        for block in _blocks(len(rows)):
+            similar, nearest = most._nearest(rows[block])
+            for head, found in zip(heads, logits, strict=True):
+                found[block] = head._votes(similar[:, : head.k], nearest[:, : head.k])
         return logits
+
+    def _logits(self, X: Array) -> Array:
+        return self.logits_each([self], X)[0]
+
+    def _nearest(self, X: Array) -> tuple[Array, NDArray[np.int64]]:
+        """Return cosines and numbers of the k most similar rows (n, k), the most similar first."""
+        k = min(self.k, len(self.rows_))
+        cosines = _unit(X) @ self.rows_.T
+        nearest = np.argpartition(cosines, -k, axis=1)[:, -k:]
+        similar = np.take_along_axis(cosines, nearest, axis=1)
+        order = np.argsort(-similar, axis=1, kind="stable")
+        return np.take_along_axis(similar, order, axis=1), np.take_along_axis(nearest, order, axis=1)
+
+    def _votes(self, similar: Array, nearest: NDArray[np.int64]) -> Array:
+        """Return the logarithm of each class's share of the votes, (n, C)."""
+        n, classes = len(similar), len(self.classes_)
+        votes = np.exp((similar - similar[:, :1]) / self.temperature) * self.weights_[nearest]
+        places = np.arange(n)[:, None] * classes + self.targets_[nearest]
+        tally = np.bincount(places.ravel(), votes.ravel(), n * classes).reshape(n, classes)
+        share = tally / tally.sum(axis=1, keepdims=True)
+        logs: Array = np.log((share + _SMOOTHING) / (1 + classes * _SMOOTHING)).astype(np.float32)
+        return logs
 
     def _width(self) -> int:
         return int(self.rows_.shape[1])

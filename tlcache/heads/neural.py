@@ -28,7 +28,7 @@ class Network(Head):
     weight_decay: float
     epochs: int
     patience: int
-    batch_size: int
+    batch_size: int | None
     seed: int
     history_: list[dict[str, float]]
     best_epoch_: int
@@ -83,8 +83,10 @@ class Linear(Network):
     ----------
     optimizer
         `sgd` (momentum 0.9), `rmsprop`, `adam`, `nadam` or `adamw`.
-    learning_rate, weight_decay, batch_size, seed
+    learning_rate, weight_decay, seed
         As in torch.
+    batch_size
+        Rows to a step; None: 128, and more where that would be over 64 steps an epoch.
     epochs, patience
         Most epochs, and epochs without a better validation score after which training stops.
     class_weight
@@ -98,7 +100,7 @@ class Linear(Network):
         weight_decay: float = 0.0,
         epochs: int = 100,
         patience: int = 10,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         class_weight: Any = None,
         seed: int = 0,
     ) -> None:
@@ -133,7 +135,7 @@ class Dense(Network):
         weight_decay: float = 0.0,
         epochs: int = 60,
         patience: int = 10,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         class_weight: Any = None,
         seed: int = 0,
     ) -> None:

@@ -129,7 +129,8 @@ class _Stack:
 
     def epoch(self, features: Tensor, labels: Tensor, row_weights: Tensor) -> list[float]:
         """Take every row once; return each network's mean loss."""
-        n, size = len(labels), self.heads[0].batch_size
+        n = len(labels)
+        size = self.heads[0].batch_size or max(128, n // 64)
         orders = torch.from_numpy(np.stack([random.permutation(n) for random in self.randoms])).to(self._device)
         total = torch.zeros(len(self.heads), device=self._device)
         for rows in torch.split(orders, size, dim=1):
