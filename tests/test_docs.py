@@ -40,11 +40,18 @@ def test_the_schema_page_names_every_dataset_and_attribute(photos: Path, tiny_mo
 
 
 def test_the_python_of_the_readme_runs(photos: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (block,) = python_blocks(ROOT / "README.md")
-    assert block.count("photos/") == block.count("mobilenetv3_large") == 1
-    exec(block.replace("photos/", str(photos)).replace("mobilenetv3_large", str(tiny_model)), {})
+    steps, pipeline = python_blocks(ROOT / "README.md")
+    assert steps.count("photos/") == steps.count("mobilenetv3_large") == 1
+    names: dict[str, object] = {}
+    exec(steps.replace("photos/", str(photos)).replace("mobilenetv3_large", str(tiny_model)), names)
     printed = capsys.readouterr().out
     assert re.search(r"\['(blue|green|red)'", printed)
+    first, last = sorted(photos.rglob("*.png"))[0], sorted(photos.rglob("*.png"))[-1]
+    for written, there in (("photos/cat/1.jpg", first), ("photos/dog/7.jpg", last), ("mobilenetv3_large", tiny_model)):
+        assert pipeline.count(written) == 1
+        pipeline = pipeline.replace(written, str(there))
+    exec(pipeline, names)
+    assert list(names["classifier"].classes_) == ["cat", "dog"]  # type: ignore[attr-defined]
 
 
 def test_the_readme_names_every_head_and_the_number_of_backbones() -> None:

@@ -71,7 +71,7 @@ def test_the_command_prints_a_table_and_draws(made: Path, tmp_path: Path) -> Non
     ]
     result = CliRunner().invoke(app, ["fit-heads", str(made), *words])
     assert result.exit_code == 0, result.output
-    assert "Images per class:" in result.output
+    assert "test accuracy by labelled images per class" in result.output
     assert "+-" in result.output
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert [point["shots"] for point in json.loads(figures.read_text())["curves"][0]["points"]] == [1, 2, None]

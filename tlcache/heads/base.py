@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -74,7 +75,8 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         """Fit several heads on the same rows, as `fit` says; they differ in their parameters."""
         for head in heads:
             features, labels = validate_data(head, X, y, dtype=np.float32, order="C")
-        check_classification_targets(labels)
+        with warnings.catch_warnings(action="ignore"):  # of as many classes as rows, which one shot per class is
+            check_classification_targets(labels)
         classes, target = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"Classifying needs 2 classes or more; found {len(classes)} class.")

@@ -55,7 +55,7 @@ def _draw(ax: Axes, curves: Sequence[Curve]) -> None:
     ticks = {round(point.images_per_class, 2): point for point in curves[0].points}
     ax.set_xscale("log", base=2)
     ax.set_xticks(list(ticks), [f"{point.shots or 'all'}" for point in ticks.values()], minor=False)
-    ax.set_xlabel("Labelled images per class (bars: standard deviation over samples)")
+    ax.set_xlabel("Labelled images per class (mean and standard deviation)")
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
 

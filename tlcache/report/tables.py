@@ -181,10 +181,14 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
     for (dataset, backbone), group in groupby(ordered, key=lambda curve: (curve.dataset, curve.backbone)):
         alike = list(group)
         counts = [f"{point.shots or 'all'}" for point in alike[0].points]
-        table = _table("Images per class:", *counts, numbers=slice(1, None))
+        table = _table("Head", *counts, numbers=slice(1, None))
         for curve in alike:
             table.add_row(curve.head, *(_spread(point) for point in curve.points))
-        parts += [Text(f"{dataset}, {backbone}: accuracy on the test split", style="bold"), table, Text()]
+        parts += [
+            Text(f"{dataset}, {backbone}: test accuracy by labelled images per class", style="bold"),
+            table,
+            Text(),
+        ]
     note = "Mean and standard deviation over random samples; settings are chosen within each sample."
     return Group(*parts, Text(note, style="dim"))
 
