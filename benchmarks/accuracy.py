@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", default="mobilenetv3_large")
-    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--weights")
     parser.add_argument("--head", default="logreg")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--enlarge", type=int, default=1)
@@ -67,11 +67,11 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def _as_usual(data: str | Path, model: str, weights: str, **options: Any) -> Path:
+def _as_usual(data: str | Path, model: str, weights: str | None, **options: Any) -> Path:
     return extract(data, model, weights, **options).path
 
 
-def _full_size(data: str | Path, model: str, weights: str, **options: Any) -> Path:
+def _full_size(data: str | Path, model: str, weights: str | None, **options: Any) -> Path:
     """Extract in this process, with JPEGs decoded at full size."""
     from tlcache.pipeline import extract_here
 

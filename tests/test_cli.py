@@ -1,6 +1,7 @@
 """The command line as users meet it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from tlcache.backbones import BACKBONES
 from tlcache.cli import app
 from tlcache.datasets import FORMS
 from tlcache.heads import HEADS
+from tlcache.weights import checkpoint_path
 
 COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
 FIGURES = {"n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "ece"}
@@ -48,6 +50,8 @@ def test_tables_name_everything() -> None:
     models, heads, datasets = invoke("models"), invoke("heads"), invoke("datasets")
     assert all(name in models for name in BACKBONES)
     assert "74.0 / 75.3 %" in models
+    (embedded,) = [line for line in models.splitlines() if line.startswith("resnet20_cifar")]
+    assert re.search(r"128 .* 0\.3 M .* 32 .* CIFAR-10: \d\d\.\d % .*embedded", embedded)
     assert all(name in heads for name in HEADS)
     assert all(form.example in datasets for form in FORMS)
 
@@ -131,7 +135,7 @@ def test_one_class_is_an_error(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_export_writes_a_file_that_is_a_backbone(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "network.onnx"
-    invoke("export", "-m", "squeezenet1_1", "-w", "random", "-o", out)
+    invoke("export", "-m", "resnet20_cifar", "-o", out)
     assert "written" in invoke("extract", "-m", out, "-d", photos)
 
 
@@ -141,11 +145,30 @@ def test_version() -> None:
         app(["--version"])
 
 
-@pytest.mark.slow
-def test_demo_falls_back_to_random_weights_and_says_so_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlcache.demo.MODELS", ("squeezenet1_1",))
+def test_demo_takes_the_embedded_weights_and_says_how_to_get_the_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tlcache.fit.HEADS", {name: HEADS[name] for name in ("ridge", "knn")})
+    monkeypatch.setattr("tlcache.weights.download", lambda *_: pytest.fail("the demo downloads nothing"))
     text = invoke("demo")
-    assert text.count("RANDOM WEIGHTS") == 2
-    before, table, after = text.index("RANDOM"), text.index("digits: 359 test images"), text.rindex("RANDOM")
+    plain = " ".join(text.replace("│", " ").split())
+    assert plain.count("tlcache extract --data FOLDER --model mobilenetv3_small downloads them") == 2
+    before, table, after = (
+        text.index("embedded weights"),
+        text.index("digits: 359 test images, 10 classes, weights: embedded"),
+        text.rindex("embedded weights"),
+    )
     assert before < table < after
+    assert max(float(one) for one in re.findall(r"(0\.\d{3}) \(0\.", text)) > 0.9
+
+
+def test_demo_takes_the_backbones_whose_imagenet_weights_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mobilenetv3_large", "resnet50"):
+        place = checkpoint_path(BACKBONES[name].checkpoints["imagenet"])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+
+    def extract(_: str, model: str, **__: object) -> None:
+        raise RuntimeError(model)
+
+    monkeypatch.setattr("tlcache.demo.extract", extract)
+    with pytest.raises(RuntimeError, match="mobilenetv3_large"):
+        invoke("demo")

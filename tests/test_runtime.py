@@ -75,9 +75,11 @@ def test_threads_share_a_session(tiny_model: Path, engine: str) -> None:
     assert np.array_equal(np.concatenate(parts), session(many))
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenetv3_small"])
-def test_openvino_gives_what_onnx_runtime_gives(name: str) -> None:
-    data, some = load_model(name, "random", resize=64, crop=64).onnx(), images(5, 64)
+@pytest.mark.parametrize(
+    ("name", "weights"), [("squeezenet1_1", "random"), ("mobilenetv3_small", "random"), ("resnet20_cifar", "embedded")]
+)
+def test_openvino_gives_what_onnx_runtime_gives(name: str, weights: str) -> None:
+    data, some = load_model(name, weights, resize=64, crop=64).onnx(), images(5, 64)
     expected = open_session(data, "cpu")(some)
     exact = open_session(data, "cpu", engine="openvino")
     assert exact.provider == "OpenVINO fp32"
@@ -85,22 +87,24 @@ def test_openvino_gives_what_onnx_runtime_gives(name: str) -> None:
     assert np.abs(exact(some) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def test_bf16_stays_within_its_bound() -> None:
+@pytest.mark.parametrize(("name", "weights"), [("mobilenetv3_small", "random"), ("resnet20_cifar", "embedded")])
+def test_bf16_stays_within_its_bound(name: str, weights: str) -> None:
     try:
         find_device("cpu", "openvino", "bf16")
     except DeviceError:
         pytest.skip("no bf16 arithmetic here")
-    model, some = load_model("mobilenetv3_small", "random", resize=64, crop=64, precision="bf16"), images(5, 64)
+    model, some = load_model(name, weights, resize=64, crop=64, precision="bf16"), images(5, 64)
     expected = open_session(model.onnx(), "cpu")(some)
     found = open_session(model.onnx(), "cpu", engine="openvino", precision="bf16")
     assert found.provider == "OpenVINO bf16"
     assert 1e-5 < distance(found(some), expected) <= 0.1
 
 
-def test_fp16_keeps_inputs_and_outputs_and_stays_within_its_bound() -> None:
+@pytest.mark.parametrize(("name", "weights"), [("squeezenet1_1", "random"), ("resnet20_cifar", "embedded")])
+def test_fp16_keeps_inputs_and_outputs_and_stays_within_its_bound(name: str, weights: str) -> None:
     """On a GPU this is what runs; here ONNX Runtime's CPU kernels run it, which users are not offered."""
-    plain = load_model("squeezenet1_1", "random", resize=64, crop=64)
-    half = load_model("squeezenet1_1", "random", resize=64, crop=64, precision="fp16")
+    plain = load_model(name, weights, resize=64, crop=64)
+    half = load_model(name, weights, resize=64, crop=64, precision="fp16")
     assert len(half.onnx()) < 0.6 * len(plain.onnx())
     session = onnxruntime.InferenceSession(half.onnx(), providers=["CPUExecutionProvider"])
     assert [value.type for value in (*session.get_inputs(), *session.get_outputs())] == [

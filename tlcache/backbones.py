@@ -18,43 +18,49 @@ class Checkpoint:
     Parameters
     ----------
     name
-        torchvision's name of the weights, which knows the address to download them from.
+        torchvision's name of the weights, which knows the address to download them from; empty for weights that are
+        part of this package.
     file
         File name; ends with the first 8 digits of the file's sha256.
     top1
-        ImageNet validation accuracy in per cent, as torchvision states it.
+        Accuracy in per cent on images of `task` that were not trained on: as torchvision states it, or our model card.
     preprocess
         The preprocessing the weights were evaluated with.
+    task
+        What the weights were trained on.
     """
 
     name: str
     file: str
     top1: float
     preprocess: Preprocess = Preprocess()
+    task: str = "ImageNet"
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of torchvision, cut before its classifier.
+    """A network, cut before its classifier or earlier.
 
     Parameters
     ----------
     name, builder
-        Our name and torchvision's.
+        Our name, and that of the function that builds the network: torchvision's name of it.
     dim
         Length of the embedding with the default pooling.
     parameters
-        Parameters of the whole network with its ImageNet classifier.
+        Parameters of the whole network with its published classifier.
     layer
         Name of the last node of the trunk: its output is pooled into the embedding.
     checkpoints
-        Published weights by their short name: `imagenet`, `imagenet_v2`.
+        Published weights by their short name, `imagenet`, `imagenet_v2` or `embedded`; the first are the default.
     pools
         Poolings that make sense, the default first.
     neck
         Module of the classifier that still belongs to the embedding (a normalisation), if any.
     licence
         Licence of the code and the published weights.
+    module
+        Where `builder` is.
     """
 
     name: str
@@ -66,9 +72,16 @@ class Backbone:
     pools: tuple[str, ...] = ("avg", "max", "flatten")
     neck: str | None = None
     licence: str = "BSD-3-Clause"
+    module: str = "torchvision.models"
+
+    @property
+    def default_weights(self) -> str:
+        """The short name of the weights that are taken when none are asked for."""
+        return next(iter(self.checkpoints))
 
 
 _USUAL = Preprocess()
+_CIFAR = Preprocess(resize=32, crop=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
 
 def _published(
@@ -132,6 +145,13 @@ _ROWS = (
         "vit_b_16", "vit_b_16", 768, 86_567_656, "encoder",
         _published(("vit_b_16-c867db91.pth", 81.072)),
         pools=("cls", "avg", "max", "flatten"),
+    ),
+    Backbone(
+        "resnet20_cifar", "resnet20_cifar", 128, 272_474, "layer2",  # what layer3 adds serves CIFAR-10 alone
+        {"embedded": Checkpoint("", "resnet20_cifar-8fe8b048.safetensors", 87.49, _CIFAR, "CIFAR-10")},
+        pools=("quarters", "avg", "max", "flatten"),
+        licence="Apache-2.0",
+        module="tlcache.embedded.network",
     ),
 )  # fmt: skip
 

@@ -32,13 +32,19 @@ Data = Annotated[
     str, typer.Option("--data", "-d", help="Dataset: a built-in name, a folder, a manifest. See: tlcache datasets")
 ]
 WeightsOption = Annotated[
-    str, typer.Option("--weights", "-w", help="imagenet, imagenet_v2, random, or a state dict FILE")
+    str | None,
+    typer.Option(
+        "--weights",
+        "-w",
+        help="imagenet, imagenet_v2, embedded, random, or a state dict FILE  [default: the first it has]",
+    ),
 ]
 Features = Annotated[Path | None, typer.Option("--features", help="Folder of feature files  [default: features]")]
 Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of run records  [default: runs]")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the same figures to this file")]
 Pool = Annotated[
-    str | None, typer.Option("--pool", help="avg, max, flatten; cls for transformers  [default: the backbone's own]")
+    str | None,
+    typer.Option("--pool", help="avg, max, flatten; cls for transformers; quarters  [default: the backbone's own]"),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 Seed = Annotated[int, typer.Option("--seed", help="Of splits that are drawn, and of everything random in heads")]
@@ -128,7 +134,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command()
 def models() -> None:
-    """List the backbones: embedding size, parameters, input, ImageNet accuracy, weights at hand.
+    """List the backbones: embedding size, parameters, input, accuracy, weights at hand.
 
     Example: tlcache models
     """
@@ -163,7 +169,7 @@ def datasets() -> None:
 def extract(
     model: Models,
     data: Data = "digits",
-    weights: WeightsOption = "imagenet",
+    weights: WeightsOption = None,
     pool: Pool = None,
     crop_borders: Annotated[bool, typer.Option("--crop-borders", help="Cut dark borders of scans away first")] = False,
     output: Annotated[str | None, typer.Option(help="Tensor of an .onnx file that is the embedding")] = None,
@@ -365,7 +371,7 @@ def prune(
 def export(
     model: Annotated[str, typer.Option("--model", "-m", help="Backbone. See: tlcache models")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write")],
-    weights: WeightsOption = "imagenet",
+    weights: WeightsOption = None,
     pool: Pool = None,
 ) -> None:
     """Write a backbone as an ONNX file: uint8 images in, embeddings out, parity with torch checked.
@@ -385,9 +391,9 @@ def demo(
     features: Features = None,
     runs: Runs = None,
 ) -> None:
-    """Do the whole job on scikit-learn's digits: two backbones, all heads, one table.
+    """Do the whole job on scikit-learn's digits: extract, fit all heads, one table.
 
-    Takes ImageNet weights when they are here or can be downloaded, otherwise random ones, and says so.
+    Takes the MobileNetV3s whose ImageNet weights are here, otherwise the small network that is part of tlcache.
 
     Example: tlcache demo
     """

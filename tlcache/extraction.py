@@ -87,7 +87,7 @@ def find_features(paths: Iterable[str | Path] | None = None, features: str | Pat
 def extract(
     data: str | Path = "digits",
     model: str = "mobilenetv3_large",
-    weights: str = "imagenet",
+    weights: str | None = None,
     *,
     pool: str | None = None,
     output: str | None = None,

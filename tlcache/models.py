@@ -35,7 +35,7 @@ class Model:
     name
         Short name, used for files and tables.
     weights
-        What the weights are, for people: `imagenet`, `random`, `file:NAME`, `onnx:NAME`.
+        What the weights are, for people: `imagenet`, `embedded`, `random`, `file:NAME`, `onnx:NAME`.
     preprocess
         What happens to images before the network.
     identity
@@ -63,7 +63,7 @@ class Model:
 
 def load_model(
     model: str,
-    weights: str = "imagenet",
+    weights: str | None = None,
     *,
     pool: str | None = None,
     output: str | None = None,
@@ -77,9 +77,10 @@ def load_model(
     model
         A name of `tlcache.backbones.BACKBONES` or the path of an `.onnx` file.
     weights
-        `imagenet`, `imagenet_v2`, `random` or the path of a state dict; not used with an ONNX file.
+        `imagenet`, `imagenet_v2`, `embedded`, `random` or the path of a state dict; default: the backbone's first
+        published weights. Not used with an ONNX file.
     pool
-        `avg`, `max`, `flatten` (`cls` for transformers); default: the backbone's own.
+        `avg`, `max`, `flatten` (`cls` for transformers, `quarters` for resnet20_cifar); default: the backbone's own.
     output
         Only with an ONNX file: the tensor that is the embedding.
     precision
@@ -100,7 +101,7 @@ def load_model(
         raise ModelError("--output names a tensor of an .onnx file; built-in backbones are cut at a fixed layer.")
     backbone = find(model)
     found = resolve(backbone, weights)
-    checkpoint = backbone.checkpoints.get(weights, backbone.checkpoints["imagenet"])
+    checkpoint = backbone.checkpoints.get(found.label, backbone.checkpoints[backbone.default_weights])
     preprocess = replace(checkpoint.preprocess, **changes)
     pool = pool or backbone.pools[0]
     if pool not in backbone.pools:

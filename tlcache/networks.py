@@ -1,13 +1,15 @@
-"""torchvision's networks as torch modules: built, loaded, and cut before the classifier."""
+"""The networks of the table as torch modules: built, loaded, and cut before the classifier."""
 
 from __future__ import annotations
 
+import importlib
 import textwrap
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from tlcache.backbones import Backbone
 from tlcache.errors import UnknownNameError, WeightsError, closest
@@ -28,6 +30,7 @@ def _patches(features: Tensor) -> Tensor:
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "avg": lambda features: _patches(features).mean(2),
     "max": lambda features: _patches(features).amax(2),
+    "quarters": lambda features: adaptive_avg_pool2d(features, 2).flatten(1),  # the mean of each quarter of a map
     "flatten": lambda features: features.flatten(1),
     "cls": _cls,
 }
@@ -57,17 +60,15 @@ class Embedding(nn.Module):
 
 
 def untrained(backbone: Backbone, seed: int) -> nn.Module:
-    """Return the whole network, initialised by torchvision from `seed`; the caller's generator is left alone."""
-    from torchvision.models import get_model
-
+    """Return the whole network, initialised by its builder from `seed`; the caller's generator is left alone."""
     extra = {"init_weights": True} if backbone.builder == "inception_v3" else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return cast(nn.Module, get_model(backbone.builder, weights=None, **extra)).eval()
+        return _build(backbone, **extra).eval()
 
 
 def pretrained(backbone: Backbone, state: dict[str, Tensor], source: str) -> nn.Module:
-    """Return the whole network with `state` loaded strictly, as torchvision constructs it for its own weights.
+    """Return the whole network with `state` loaded strictly, built as for its published weights.
 
     The number of classes is the one of `state`, so that a checkpoint fine-tuned on other classes is a backbone too.
     `source` names the weights in errors and says whether they are `random`: torchvision's Inception-v3 shifts its
@@ -78,22 +79,24 @@ def pretrained(backbone: Backbone, state: dict[str, Tensor], source: str) -> nn.
     WeightsError
         The names or shapes are not those of the network.
     """
-    from torchvision.models import get_model
-
     extra = {"init_weights": False, "transform_input": source != "random"} if backbone.builder == "inception_v3" else {}
     with torch.device("meta"):
-        last = list(get_model(backbone.builder, weights=None, **extra).state_dict())[-1]
+        last = list(_build(backbone, **extra).state_dict())[-1]
         classes = state[last].shape[0] if last in state else 1000
-        model: nn.Module = get_model(backbone.builder, weights=None, num_classes=classes, **extra)
+        model = _build(backbone, num_classes=classes, **extra)
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         lines = [textwrap.shorten(line, 120, placeholder=" ...") for line in str(error).splitlines()[1:4]]
         raise WeightsError(
             f"The weights '{source}' do not fit {backbone.name}: {'; '.join(lines)}. "
-            "Pass the state dict of that network as torchvision builds it."
+            f"Pass the state dict of that network as {backbone.module} builds it."
         ) from None
     return model.float().eval()
+
+
+def _build(backbone: Backbone, **options: Any) -> nn.Module:
+    return cast(nn.Module, getattr(importlib.import_module(backbone.module), backbone.builder)(**options))
 
 
 def embedding(backbone: Backbone, model: nn.Module, pool: str, preprocess: Preprocess) -> Embedding:

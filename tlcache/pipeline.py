@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from tlcache.backbones import find
 from tlcache.builtin import BUILT_IN
 from tlcache.datasets import Dataset, load_dataset
 from tlcache.embed import Bad, Job, check_bad, embed
@@ -150,16 +151,20 @@ def _load_network(request: Mapping[str, Any]) -> Model:
 
 
 def _anywhere(request: Mapping[str, Any], dataset: Dataset, max_bad: float) -> dict[str, Any]:
-    """Return the arguments that repeat this extraction from any folder."""
+    """Return the arguments that repeat this extraction from any folder, whatever the default weights are then."""
+    built_in = not request["model"].lower().endswith(".onnx")
+    weights = request["weights"]
+    if weights is None and built_in:
+        weights = find(request["model"]).default_weights
     places = {
         "data": request["data"] in BUILT_IN,
-        "model": not request["model"].lower().endswith(".onnx"),
-        "weights": request["weights"] in NAMES,
+        "model": built_in,
+        "weights": weights in {None, *NAMES},
     }
     absolute = {
         name: str(Path(request[name]).expanduser().absolute()) for name, is_name in places.items() if not is_name
     }
-    return {**request, **absolute, "name": dataset.name, "max_bad": max_bad}
+    return {**request, "weights": weights, **absolute, "name": dataset.name, "max_bad": max_bad}
 
 
 def _check_folder(folder: Path, dataset: Dataset) -> None:

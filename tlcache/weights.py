@@ -1,4 +1,4 @@
-"""From `--weights` to a file on disk and its sha256: published, downloaded, given, or random."""
+"""From `--weights` to a file on disk and its sha256: embedded, downloaded, given, or random."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlcache.backbones import Backbone, Checkpoint
+from tlcache.backbones import BACKBONES, Backbone, Checkpoint
 from tlcache.errors import UnknownNameError, WeightsError, closest
 from tlcache.files import cache_folder, hash_file, write_whole
 from tlcache.progress import byte_bar
 
 __all__ = ["NAMES", "Weights", "at_hand", "download", "resolve"]
 
-NAMES = ("imagenet", "imagenet_v2", "random")  # anything else is the path of a state dict
+NAMES = {"random", *(name for row in BACKBONES.values() for name in row.checkpoints)}  # the others are paths
 TIMEOUT_S = 20
 
 
@@ -34,7 +34,9 @@ class Weights:
 
 
 def checkpoint_path(checkpoint: Checkpoint) -> Path:
-    """Return where a published checkpoint lies or would lie: torch.hub's own folder, shared with torchvision."""
+    """Return where a published checkpoint lies or would lie: in this package, or in torch.hub's own folder."""
+    if not checkpoint.name:
+        return Path(__file__).parent / "embedded" / checkpoint.file
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     hub = Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser() / "hub"
     return hub / "checkpoints" / checkpoint.file
@@ -45,7 +47,7 @@ def at_hand(backbone: Backbone) -> list[str]:
     return [name for name, row in backbone.checkpoints.items() if checkpoint_path(row).is_file()]
 
 
-def resolve(backbone: Backbone, weights: str) -> Weights:
+def resolve(backbone: Backbone, weights: str | None = None) -> Weights:
     """Find, download or make the weights of `backbone`.
 
     Parameters
@@ -53,7 +55,7 @@ def resolve(backbone: Backbone, weights: str) -> Weights:
     backbone
         A row of `tlcache.backbones.BACKBONES`.
     weights
-        `imagenet`, `imagenet_v2`, `random`, or the path of a state dict.
+        A short name of `backbone.checkpoints`, `random`, or the path of a state dict; default: the first short name.
 
     Raises
     ------
@@ -62,6 +64,7 @@ def resolve(backbone: Backbone, weights: str) -> Weights:
     UnknownNameError
         Neither a file nor a known name.
     """
+    weights = backbone.default_weights if weights is None else weights
     if weights == "random":
         path = _random_state(backbone)
         return Weights("random", path, hash_file(path))
@@ -70,8 +73,9 @@ def resolve(backbone: Backbone, weights: str) -> Weights:
     path = Path(weights).expanduser()
     if path.is_file():
         return Weights(f"file:{path.name}", path, hash_file(path))
+    known = ", ".join([*backbone.checkpoints, "random"])
     if path.suffix or os.sep in weights:
-        raise WeightsError(f"No weights at '{weights}'. Give the path of a state dict, or imagenet, or random.")
+        raise WeightsError(f"No weights at '{weights}'. Give the path of a state dict, or one of: {known}.")
     raise UnknownNameError(closest(f"weights for {backbone.name}", weights, [*backbone.checkpoints, "FILE", "random"]))
 
 
@@ -84,13 +88,16 @@ def load_state(weights: Weights) -> dict[str, Any]:
         Not a plain state dict.
     """
     import torch
+    from safetensors.torch import load
 
     try:
+        if weights.path.suffix == ".safetensors":
+            return load(weights.path.read_bytes())
         state = torch.load(weights.path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(
             f"'{weights.path}' is not a plain PyTorch state dict ({type(error).__name__}). "
-            "Save one with torch.save(model.state_dict(), path)."
+            "Save one with torch.save(model.state_dict(), path), or as .safetensors."
         ) from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(
@@ -154,16 +161,18 @@ def _published(backbone: Backbone, name: str) -> Weights:
     if path.is_file():
         sha256 = hash_file(path)
         if not sha256.startswith(prefix):
-            raise WeightsError(
-                f"'{path}' is damaged: its sha256 should start with {prefix}, found {sha256}. Delete it and try again."
-            )
+            remedy = "Delete it and try again." if checkpoint.name else "Install tlcache again."
+            raise WeightsError(f"'{path}' is damaged: its sha256 should start with {prefix}, found {sha256}. {remedy}")
         return Weights(name, path, sha256)
+    if not checkpoint.name:
+        raise WeightsError(f"'{path}', which is part of tlcache, is not there. Install tlcache again.")
     try:
         return Weights(name, path, download(_address(backbone, checkpoint), path, prefix))
     except WeightsError as error:
         raise WeightsError(
             f"{error}\n{backbone.name} needs its {name} weights. Put the file at {path} by hand, "
-            "or pass --weights FILE (a state dict), or --weights random (untrained: only to try things out)."
+            "or pass --weights FILE (a state dict), or --weights random (untrained: a control). To try things out, "
+            "--model resnet20_cifar needs no download."
         ) from None
 
 

@@ -38,13 +38,18 @@ __all__ = [
 
 def models_table() -> RenderableType:
     """Return the backbones with what a user needs to choose one."""
-    table = _table("Backbone", "Dim", "Parameters", "Input", "ImageNet top-1", "Weights here", numbers=slice(1, 5))
+    table = _table("Backbone", "Dim", "Parameters", "Input", "Top-1", "Weights here", numbers=slice(1, 5))
     for row in BACKBONES.values():
         best = " / ".join(f"{checkpoint.top1:.1f}" for checkpoint in row.checkpoints.values())
-        size = next(iter(row.checkpoints.values())).preprocess.crop
+        first = row.checkpoints[row.default_weights]
+        accuracy = f"{best} %" if first.task == "ImageNet" else f"{first.task}: {best} %"
         here = ", ".join(at_hand(row)) or "-"
-        table.add_row(row.name, f"{row.dim}", f"{row.parameters / 1e6:.1f} M", f"{size}", f"{best} %", here)
-    note = "Two figures: --weights imagenet / imagenet_v2. Any .onnx image model is a backbone too: --model FILE.onnx"
+        parameters = f"{row.parameters / 1e6:.1f} M"
+        table.add_row(row.name, f"{row.dim}", parameters, f"{first.preprocess.crop}", accuracy, here)
+    note = (
+        "Top-1: on ImageNet where nothing else is said; two figures: --weights imagenet / imagenet_v2. "
+        "Any .onnx image model is a backbone too: --model FILE.onnx"
+    )
     return Group(table, Text(note, style="dim"))
 
 
