@@ -68,7 +68,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
     def __init__(
         self,
         model: str = "mobilenetv3_large",
-        weights: str = "imagenet",
+        weights: str | None = None,
         *,
         pool: str | None = None,
         precision: str = "fp32",
