@@ -3,7 +3,8 @@
 tlcache runs each backbone once over a dataset, keeps the embeddings in an HDF5 file, and fits every head on them in
 seconds. The command line and this module offer the same:
 
-`extract` images to a feature file, `open_features` to read one, `fit_heads` to fit and test heads on it.
+`extract` images to a feature file, `open_features` to read one, `fit_heads` to fit and test heads on it, `finetune` to
+train the network itself for comparison.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlcache.extraction import extract
+    from tlcache.finetuning.run import finetune
     from tlcache.fit import fit_heads
     from tlcache.heads import load_head
     from tlcache.store import open_features
 
-__all__ = ["__version__", "extract", "fit_heads", "load_head", "open_features"]
+__all__ = ["__version__", "extract", "finetune", "fit_heads", "load_head", "open_features"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "extract": "tlcache.extraction",
+    "finetune": "tlcache.finetuning.run",
     "fit_heads": "tlcache.fit",
     "load_head": "tlcache.heads",
     "open_features": "tlcache.store",

@@ -18,9 +18,10 @@ from tlcache.errors import UnknownNameError, WeightsError, closest
 from tlcache.files import cache_folder, hash_file, write_whole
 from tlcache.progress import byte_bar
 
-__all__ = ["NAMES", "Weights", "at_hand", "download", "resolve"]
+__all__ = ["HEAD_PREFIX", "NAMES", "Weights", "at_hand", "download", "resolve"]
 
 NAMES = ("imagenet", "imagenet_v2", "random")  # anything else is the path of a state dict
+HEAD_PREFIX = "tlcache.head."  # of a fine-tuned network's own head, beside torchvision's names
 TIMEOUT_S = 20
 
 
@@ -76,7 +77,7 @@ def resolve(backbone: Backbone, weights: str) -> Weights:
 
 
 def load_state(weights: Weights) -> dict[str, Any]:
-    """Return the state dict in a file; code inside is never run.
+    """Return the state dict in a file; code inside is never run. Of a fine-tuned network, the head is left out.
 
     Raises
     ------
@@ -86,6 +87,10 @@ def load_state(weights: Weights) -> dict[str, Any]:
     import torch
 
     try:
+        if weights.path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return {name: each for name, each in load_file(weights.path).items() if not name.startswith(HEAD_PREFIX)}
         state = torch.load(weights.path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(

@@ -56,7 +56,7 @@ class _Network(Head):
         import torch
         from torch.nn.functional import cross_entropy
 
-        network = self._build(X.shape[1])
+        network = self.build(X.shape[1])
         features, labels = torch.from_numpy(X), torch.from_numpy(y)
         optimizer = self._optimizer(network.parameters())
         self.history_: list[dict[str, float]] = []
@@ -86,7 +86,8 @@ class _Network(Head):
         if validation is None:
             self._keep(network)
 
-    def _build(self, width: int) -> Any:
+    def build(self, width: int) -> Any:
+        """Return the layers as a torch module with fresh weights: (n, width) -> logits (n, C), C the length of `classes_`."""
         from torch import nn
 
         layers: list[nn.Module] = []
