@@ -48,8 +48,8 @@ class Backbone:
     layer
         Name of the last node of the trunk: its output is pooled into the embedding.
     stages
-        Nodes where the stages of the trunk end, except the last, which ends at `layer`: a single tensor passes there, so
-        the trunk can be frozen and cut in two.
+        Nodes where the stages of the trunk end, except the last, which ends at `layer`. A single tensor passes there,
+        so the trunk can be frozen up to it and cut in two.
     checkpoints
         Published weights by their short name: `imagenet`, `imagenet_v2`.
     pools

@@ -109,7 +109,7 @@ def load_model(
 
 
 def load_stem(backbone: Backbone, weights: Weights, preprocess: Preprocess, cut: str) -> Model:
-    """Return the part of a backbone up to `cut`, one of its stages' ends; the activation there, flat, is its embedding."""
+    """Return a backbone up to `cut`, one of its stages' ends; the activation there, flat, is its embedding."""
     part = replace(backbone, layer=cut, stages=(), neck=None, pools=("flatten",))
     return _built_in(part, weights, preprocess, "flatten")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any, cast
 
 import torch
@@ -138,7 +139,8 @@ def find_layers(backbone: Backbone, model: nn.Module) -> list[tuple[str, tuple[s
     """Return name, names of parameters and stage (from 1) of every layer that has parameters, as images meet them."""
     graph = _extractor(model, {name: name for name in (*backbone.stages, backbone.layer)}).eval_graph
     (outputs,) = next(node for node in graph.nodes if node.op == "output").args
-    ends, found, stage = set(outputs.values()), {}, 1
+    ends, stage = set(outputs.values()), 1
+    found: dict[str, tuple[tuple[str, ...], int]] = {}
     names = [name for name, _ in model.named_parameters()]
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
@@ -160,13 +162,12 @@ def _extractor(model: nn.Module, nodes: dict[str, str]) -> Any:
 
 def _begin_at_cut(graph: fx.Graph) -> None:
     """Make the output called `cut` the input of `graph`, and drop all that led to it."""
-    image = next(node for node in graph.nodes if node.op == "placeholder")
     last = next(node for node in graph.nodes if node.op == "output")
     outputs = dict(last.args[0])
     cut = outputs.pop("cut")
-    with graph.inserting_before(cut):
+    with graph.inserting_after(cut):
         start = graph.placeholder("activation")
     cut.replace_all_uses_with(start)
     last.args = (outputs,)
-    graph.eliminate_dead_code()
-    graph.erase_node(image)
+    for node in reversed(list(takewhile(lambda node: node is not start, graph.nodes))):
+        graph.erase_node(node)  # checks of the image's shape included, which no output depends on

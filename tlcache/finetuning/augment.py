@@ -14,7 +14,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 __all__ = ["PRESETS", "Preset", "augment", "draws"]
 
-_DRAWS = 8  # random numbers per image: which of them decides what is fixed below
+_DRAWS = 7  # random numbers per image: which of them decides what is fixed below
 _WEIGHTS = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # of red, green and blue in grey (ITU-R BT.601)
 
 
@@ -53,7 +53,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def draws(seed: int, epoch: int, images: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return numbers in [0, 1), (n, 8), for each image: the same in every batch, order and process."""
+    """Return numbers in [0, 1), (n, 7), for each image: the same in every batch, order and process."""
     return np.stack(
         [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, epoch, i])).random(_DRAWS) for i in images]
     )
@@ -71,7 +71,7 @@ def augment(pixels: Tensor, crop: int, preset: Preset, random: NDArray[np.float6
     preset
         A value of `PRESETS`.
     random
-        float64 (n, 8), from `draws`.
+        float64 (n, 7), from `draws`.
 
     Returns
     -------
@@ -89,8 +89,8 @@ def augment(pixels: Tensor, crop: int, preset: Preset, random: NDArray[np.float6
     changed = images.round_().clamp_(0, 255).to(torch.uint8)
     if preset.trivial:
         chosen = (random[:, 5] * len(_TRIVIAL)).astype(int)
-        for image, which, strength, sign in zip(changed, chosen, random[:, 6], random[:, 7], strict=True):
-            image.copy_(_TRIVIAL[which](image, float(strength), 1.0 if sign < 0.5 else -1.0))
+        for image, which, number in zip(changed, chosen, random[:, 6], strict=True):
+            image.copy_(_TRIVIAL[which](image, 2 * float(number) - 1))
     return changed
 
 
@@ -133,26 +133,26 @@ def _affine(image: Tensor, **change: float) -> Tensor:
     return moved
 
 
-def _enhanced(name: str) -> Callable[[Tensor, float, float], Tensor]:
-    return lambda image, strength, sign: _functional(name)(image, 1 + 0.99 * strength * sign)
+def _enhanced(name: str) -> Callable[[Tensor, float], Tensor]:
+    return lambda image, level: _functional(name)(image, 1 + 0.99 * level)
 
 
 _STEEPEST = math.degrees(math.atan(0.99))
 
-# TrivialAugment's wide space (Mueller and Hutter, 2021, table 7): one operation, at a strength drawn from [0, 1).
-_TRIVIAL: tuple[Callable[[Tensor, float, float], Tensor], ...] = (
-    lambda image, strength, sign: image,
-    lambda image, strength, sign: _affine(image, shear_x=_STEEPEST * strength * sign),
-    lambda image, strength, sign: _affine(image, shear_y=_STEEPEST * strength * sign),
-    lambda image, strength, sign: _affine(image, x=32 * strength * sign),
-    lambda image, strength, sign: _affine(image, y=32 * strength * sign),
-    lambda image, strength, sign: _affine(image, angle=135 * strength * sign),
+# TrivialAugment's wide space (Mueller and Hutter, 2021, table 7): one operation, at a level drawn from (-1, 1).
+_TRIVIAL: tuple[Callable[[Tensor, float], Tensor], ...] = (
+    lambda image, _: image,
+    lambda image, level: _affine(image, shear_x=_STEEPEST * level),
+    lambda image, level: _affine(image, shear_y=_STEEPEST * level),
+    lambda image, level: _affine(image, x=32 * level),
+    lambda image, level: _affine(image, y=32 * level),
+    lambda image, level: _affine(image, angle=135 * level),
     _enhanced("adjust_brightness"),
     _enhanced("adjust_saturation"),
     _enhanced("adjust_contrast"),
     _enhanced("adjust_sharpness"),
-    lambda image, strength, sign: _functional("posterize")(image, 8 - round(6 * strength)),
-    lambda image, strength, sign: _functional("solarize")(image, 255 * (1 - strength)),
-    lambda image, strength, sign: _functional("autocontrast")(image),
-    lambda image, strength, sign: _functional("equalize")(image),
+    lambda image, level: _functional("posterize")(image, 8 - round(6 * abs(level))),
+    lambda image, level: _functional("solarize")(image, 255 * (1 - abs(level))),
+    lambda image, _: _functional("autocontrast")(image),
+    lambda image, _: _functional("equalize")(image),
 )

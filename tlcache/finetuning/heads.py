@@ -27,12 +27,10 @@ def fresh_head(kind: str, width: int, classes: int) -> nn.Sequential:
     """Return a head of `tlcache.heads.neural` as torch initialises it: embeddings (n, width) -> logits (n, classes)."""
     head = HEADS[kind].type()()
     head.classes_ = np.arange(classes)
-    return cast(nn.Sequential, head.build(width))  # type: ignore[attr-defined]
+    return cast(nn.Sequential, head.build(width))
 
 
-def cached_head(
-    kind: str, train: Split, val: Split, classes: int, seed: int, refit: bool = False
-) -> nn.Sequential:
+def cached_head(kind: str, train: Split, val: Split, classes: int, seed: int, refit: bool = False) -> nn.Sequential:
     """Return a head fitted on the embeddings of train, its settings chosen on val, the standardisation folded in.
 
     Only with `refit` it is then fitted on train + val, as `fit_heads` does: what follows is otherwise chosen on val.
@@ -51,7 +49,8 @@ def cached_head(
     assert isinstance(best, LinearHead | Dense)
     matrices = _matrices(best)
     first, bias = matrices[0]
-    matrices[0] = (first / scaler.scale, bias - (first / scaler.scale) @ scaler.middle)
+    first = first / scaler.scale
+    matrices[0] = (first, bias - first @ scaler.middle)
     matrices[-1] = _for_all_classes(*matrices[-1], best.classes_, classes)
     network = fresh_head(kind, train.features.shape[1], classes)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def make_optimizer(
     return optimizer
 
 
-def _groups(parameters: list[nn.Parameter], share: float, decay: float) -> list[dict[str, object]]:
+def _groups(parameters: list[nn.Parameter], share: float, decay: float) -> list[dict[str, Any]]:
     kinds = (
         ([each for each in parameters if each.ndim > 1], decay),
         ([each for each in parameters if each.ndim <= 1], 0.0),

@@ -108,7 +108,9 @@ class Recipe:
                 raise UnknownNameError(closest(name.replace("_", " "), str(getattr(self, name)), known))
         kind, _, number = self.unfreeze.partition(":")
         if self.unfreeze != "all" and not (kind in ("last", "stage") and number.isdecimal() and int(number) > 0):
-            raise RecipeError(f"--unfreeze is all, last:N or stage:K with a number from 1 on; asked: '{self.unfreeze}'.")
+            raise RecipeError(
+                f"--unfreeze is all, last:N or stage:K with a number from 1 on; asked: '{self.unfreeze}'."
+            )
         positive = ("head_epochs", "head_lr", "epochs", "batch_size", "patience", "views", "layer_decay")
         small = [name for name in positive if not getattr(self, name) > 0]
         if small or not self.learning_rate > 0:

@@ -17,20 +17,18 @@ from filelock import FileLock, Timeout
 from tlcache.backbones import find
 from tlcache.errors import CacheError, ModelError
 from tlcache.extraction import extract
-from tlcache.files import write_whole
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.recipe import Recipe, make_recipe
+from tlcache.finetuning.saved import save_weights
 from tlcache.finetuning.speed import Way, find_torch_device
 from tlcache.finetuning.training import State, logits_of
 from tlcache.finetuning.trial import Task, Trial
 from tlcache.fit import fit_temperature
 from tlcache.heads.base import softmax
-from tlcache.keys import canonical_json
 from tlcache.machine import hardware, versions
 from tlcache.metrics import evaluate
 from tlcache.runs import Run, path_of, runs_folder, write_run
 from tlcache.store import FeatureFile
-from tlcache.weights import HEAD_PREFIX
 
 __all__ = ["finetune"]
 
@@ -161,7 +159,7 @@ def _train_and_test(task: Task, recipe: Recipe, identity: Mapping[str, Any], pat
         "hardware": {**hardware(), "device": task.device, "threads": torch.get_num_threads()},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    _save_weights(trial, path.with_suffix(".safetensors"), fields)
+    save_weights(path.with_suffix(".safetensors"), trial.model, trial.head, fields)
     run = write_run(path, fields, test.paths, test.labels, probabilities)
     shutil.rmtree(path.with_suffix(".checkpoints"), ignore_errors=True)
     return run
@@ -170,7 +168,7 @@ def _train_and_test(task: Task, recipe: Recipe, identity: Mapping[str, Any], pat
 def _best_epochs(state: State) -> dict[str, int]:
     """Return how many epochs of each phase led to the best weights."""
     best = state.history[: state.best["epochs"]]
-    found = {phase: 0 for phase in ("head", "backbone")}
+    found = dict.fromkeys(("head", "backbone"), 0)
     for phase in found:
         own = [epoch for epoch in best if epoch["phase"] == phase]
         if own:
@@ -187,13 +185,3 @@ def _speeds(state: State, epochs: list[dict[str, Any]]) -> dict[str, float]:
         "epoch_s": statistics.median(epoch["train_s"] + epoch["val_s"] for epoch in backbone),
         "images_per_s": statistics.median(epoch["images_per_s"] for epoch in backbone),
     }
-
-
-def _save_weights(trial: Trial, path: Path, fields: Mapping[str, Any]) -> None:
-    """Write the backbone under torchvision's names, so that `--weights` takes the file, and the head beside it."""
-    from safetensors.torch import save
-
-    state = trial.model.state_dict() | {HEAD_PREFIX + name: each for name, each in trial.head.state_dict().items()}
-    tensors = {name: each.detach().cpu().contiguous() for name, each in state.items()}
-    about = {name: fields[name] for name in ("backbone", "head", "classes", "preprocess", "temperature", "key")}
-    write_whole(path, save(tensors, {"format": "tlcache-finetuned", "fields": canonical_json(about)}))

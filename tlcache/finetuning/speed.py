@@ -37,7 +37,7 @@ class Way:
 
     def lay(self, model: nn.Module) -> None:
         """Bring the weights of a model into this layout."""
-        model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        model.to(memory_format=self.memory_format)
 
     @contextmanager
     def computing(self, device: str) -> Iterator[None]:
@@ -71,7 +71,9 @@ def find_torch_device(device: str) -> str:
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def choose_way(precision: str, layout: str, network: Classifier, crop: int, device: str) -> tuple[Way, dict[str, float]]:
+def choose_way(
+    precision: str, layout: str, network: Classifier, crop: int, device: str
+) -> tuple[Way, dict[str, float]]:
     """Return how to compute, and the images per second that were measured where `auto` leaves a choice.
 
     A few training steps are timed without an optimizer; afterwards the network is as it was.

@@ -134,7 +134,7 @@ class Training:
                 state.phase, state.epoch, state.optimizer, state.average = state.phase + 1, 0, None, None
                 state.weights = state.best["weights"] if state.best else state.weights
                 self.both.load_state_dict(state.weights)
-                self._checkpoints.save(len(state.history), vars(state))
+                self._keep(state)
         return state
 
     def _run_phase(self, phase: Phase, state: State, report: Report) -> None:
@@ -156,15 +156,18 @@ class Training:
             state.epoch += 1
             state.weights, state.optimizer = self.both.state_dict(), optimizer.state_dict()
             state.average = {"weights": average.weights, "steps": average.steps} if average else None
-            self._checkpoints.save(len(state.history), vars(state))
+            self._keep(state)
             report.say(_line(state.history[-1], phase.epochs))
+
+    def _keep(self, state: State) -> None:
+        self._checkpoints.save(len(state.history) + state.phase, vars(state))  # the end of a phase is one more
 
     def _is_stale(self, phase: Phase, state: State) -> bool:
         """Return whether the best epoch is further back than patience reaches; each phase has its own patience."""
         if phase.val is None or not state.best:
             return False
         begin = len(state.history) - state.epoch
-        return len(state.history) - max(begin, state.best["epochs"]) >= self.recipe.patience
+        return bool(len(state.history) - max(begin, state.best["epochs"]) >= self.recipe.patience)
 
     def _train_epoch(
         self, phase: Phase, state: State, optimizer: torch.optim.Optimizer, average: Average | None, report: Report
@@ -193,7 +196,7 @@ class Training:
             seen, loss_sum = seen + len(labels), loss_sum + float(loss.detach()) * len(labels)
             right += int((logits.argmax(1) == targets).sum())
             if not math.isfinite(loss_sum):
-                raise TrainingError(self._not_finite(phase, state, step - state.epoch * steps))
+                raise self._not_finite(phase, state)
             report.advance(len(labels), f"{phase.name} {state.epoch + 1}/{phase.epochs}", loss_sum / seen, right / seen)
         seconds = time.perf_counter() - began
         return {
@@ -219,6 +222,8 @@ class Training:
             labels = torch.from_numpy(phase.val.labels)
             accuracy = float((logits.argmax(1) == labels).double().mean())
             loss = float(make_loss(self.recipe.loss)(logits, labels))
+            if not math.isfinite(loss):
+                raise self._not_finite(phase, state)
             figures |= {"val_loss": loss, "val_accuracy": accuracy}
         state.history.append({**figures, "val_s": time.perf_counter() - began})
         best = state.best
@@ -226,12 +231,12 @@ class Training:
             weights = {name: each.detach().clone() for name, each in self.both.state_dict().items()}
             state.best = {"val_accuracy": accuracy, "val_loss": loss, "epochs": len(state.history), "weights": weights}
 
-    def _not_finite(self, phase: Phase, state: State, step: int) -> str:
-        return (
-            f"The loss is no finite number any more, in step {step + 1} of epoch {state.epoch + 1} of the {phase.name} "
-            f"phase (learning rate {phase.learning_rate:g}, {self.recipe.optimizer}). The state of the epoch before "
-            f"is kept in '{self._checkpoints.folder}'. Try a smaller "
-            f"{'--head-lr' if phase.name == 'head' else '--lr'}, or a longer --warmup-epochs."
+    def _not_finite(self, phase: Phase, state: State) -> TrainingError:
+        option = "--head-lr" if phase.name == "head" else "--lr"
+        return TrainingError(
+            f"The loss is no finite number any more, in epoch {state.epoch + 1} of the {phase.name} phase "
+            f"({self.recipe.optimizer}, learning rate {phase.learning_rate:g}). The state before that epoch stays in "
+            f"'{self._checkpoints.folder}'. Try a smaller {option}, or more --warmup-epochs."
         )
 
 
@@ -252,5 +257,3 @@ def _line(figures: dict[str, Any], epochs: int) -> str:
         f"{figures['train_accuracy']:.3f}{val}; {figures['images_per_s']:.0f} images/s, "
         f"{figures['train_s'] + figures['val_s']:.0f} s"
     )
-
-

@@ -74,9 +74,7 @@ class Task:
                 raise DataError(f"'{file.path}' has no {name} images; fine-tuning needs train, val and test.")
         backbone, sha256 = find(file.attrs["backbone"]), tuple(sha256.decode() for sha256 in file.hashes())
         preprocess = Preprocess.from_json(json.loads(file.attrs["preprocess"]))
-        return cls(
-            file.attrs, file.classes, splits, sha256, backbone, resolve(backbone, weights), preprocess, device
-        )
+        return cls(file.attrs, file.classes, splits, sha256, backbone, resolve(backbone, weights), preprocess, device)
 
     def rows(self, *names: str) -> NDArray[np.int64]:
         """Return the numbers of the rows of some splits; in the file, splits follow each other."""
@@ -132,9 +130,7 @@ class Trial:
             way, rates = choose_way(recipe.precision, recipe.layout, self.network, crop, self.task.device)
             both = nn.ModuleDict({"model": self.model, "head": self.head})
             state = State(way.precision, way.layout, rates, both.state_dict())
-        training = Training(
-            self.model, self.head, self.recipe, len(self.task.classes), self.task.device, checkpoints
-        )
+        training = Training(self.model, self.head, self.recipe, len(self.task.classes), self.task.device, checkpoints)
         with torch.random.fork_rng():
             return training.run(self._phases(), state)
 
@@ -172,9 +168,7 @@ class Trial:
 
     def _images(self, preset: str, *splits: str) -> Source:
         task = self.task
-        return from_pixels(
-            task.pixels, task.rows(*splits), task.labels(*splits), preset, self.recipe.seed, task.device
-        )
+        return from_pixels(task.pixels, task.rows(*splits), task.labels(*splits), preset, self.recipe.seed, task.device)
 
     def _embeddings(self, preset: str, *splits: str) -> Source:
         """Return the cached embeddings, which know of no augmentation."""

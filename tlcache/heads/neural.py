@@ -87,7 +87,7 @@ class _Network(Head):
             self._keep(network)
 
     def build(self, width: int) -> Any:
-        """Return the layers as a torch module with fresh weights: (n, width) -> logits (n, C), C the length of `classes_`."""
+        """Return the layers as a torch module with fresh weights: (n, width) -> logits of `classes_`, (n, C)."""
         from torch import nn
 
         layers: list[nn.Module] = []
