@@ -9,20 +9,28 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from fakes import write_image, write_photos
+from filelock import FileLock
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 import tlcache
 from tlcache.backbones import find
-from tlcache.errors import CacheError, DataError, DeviceError, ModelError, UnknownNameError
+from tlcache.cli import app
+from tlcache.errors import CacheError, DataError, DeviceError, ModelError, TlcacheError, UnknownNameError
+from tlcache.finetuning.augment import PRESETS
 from tlcache.finetuning.recipe import CHOICES, RecipeError
 from tlcache.finetuning.run import finetune
 from tlcache.finetuning.saved import export_tuned
 from tlcache.finetuning.training import TrainingError
+from tlcache.finetuning.trial import Task, Trial
 from tlcache.fit import fit_heads
 from tlcache.heads.neural import OPTIMIZERS
+from tlcache.images import Preprocess, prepare
 from tlcache.metrics import evaluate
 from tlcache.runs import Run, runs_folder
 from tlcache.store import open_features
@@ -60,7 +68,7 @@ def test_a_run_is_recorded_as_heads_are_and_on_the_same_rows(photos: Path) -> No
     assert [epoch["epoch"] for epoch in record["history"]] == [0, 1, 2]
     for epoch in record["history"][1:]:
         assert {"phase", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "train_s"} <= set(epoch)
-    assert record["train_s"] == pytest.approx(sum(epoch["train_s"] + epoch["val_s"] for epoch in record["history"][1:]))
+    assert record["train_s"] == pytest.approx(sum(epoch.get("train_s", 0) + epoch["val_s"] for epoch in record["history"]))
     assert not list(run.path.parent.glob("*.checkpoints"))
     assert not list(run.path.parent.glob("*.lock"))
 
@@ -178,13 +186,6 @@ def test_tuned_weights_are_weights_for_extract(photos: Path) -> None:
 
 
 def test_a_tuned_network_exports_with_logits_and_embeddings(photos: Path, tmp_path: Path) -> None:
-    import onnx
-    import onnxruntime
-    from typer.testing import CliRunner
-
-    from tlcache.cli import app
-    from tlcache.images import Preprocess, prepare
-
     run, out = tune(photos, head="dense"), tmp_path / "tuned.onnx"
     result = CliRunner().invoke(app, ["export", "-m", str(run.head_path), "-o", str(out)])
     assert result.exit_code == 0, result.output
@@ -281,8 +282,6 @@ def test_what_cannot_be_tuned_says_why(photos: Path, tiny_model: Path, tmp_path:
 
 
 def test_two_processes_do_not_do_the_same(photos: Path) -> None:
-    from filelock import FileLock
-
     done = tune(photos)
     with (
         FileLock(done.path.with_suffix(".lock")),
@@ -292,8 +291,6 @@ def test_two_processes_do_not_do_the_same(photos: Path) -> None:
 
 
 def test_an_image_that_changed_meanwhile_is_an_error(photos: Path) -> None:
-    from tlcache.finetuning.trial import Task
-
     done = tlcache.extract(photos, "tinynet", "random")
     write_image(photos / "red" / "0.png", 12345, 1)
     with open_features(done.path) as file, pytest.raises(DataError, match="has changed since its features were"):
@@ -301,7 +298,62 @@ def test_an_image_that_changed_meanwhile_is_an_error(photos: Path) -> None:
 
 
 def test_the_choices_of_a_recipe_are_those_there_are() -> None:
-    from tlcache.finetuning.augment import PRESETS
-
     assert set(CHOICES["optimizer"]) == set(OPTIMIZERS)
     assert set(CHOICES["augment"]) == set(PRESETS)
+
+
+def test_a_sweep_chooses_on_validation_and_tests_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tested = []
+    plain = Trial.plain_images
+    monkeypatch.setattr(Trial, "plain_images", lambda trial, split: tested.append(split) or plain(trial, split))
+    settings = {"init_head": "scratch", "head_epochs": 1, "warmup_epochs": 0.0}
+    run = tune(photos, **settings, sweep={"optimizer": ["sgd", "adam"], "lr": [1e30, 0.01]})
+    assert tested == ["val", "test"]
+    tried = run.fields["candidates"]
+    assert [(each["optimizer"], each["lr"]) for each in tried] == [
+        ("sgd", 1e30), ("sgd", 0.01), ("adam", 1e30), ("adam", 0.01),
+    ]  # fmt: skip
+    assert tried[0]["diverged"]
+    best = max(
+        (each for each in tried if "val_loss" in each), key=lambda each: (each["val_accuracy"], -each["val_loss"])
+    )
+    assert {"optimizer": best["optimizer"], "lr": best["lr"]}.items() <= run.fields["chosen"].items()
+    alone = tune(photos, **settings, optimizer=best["optimizer"], lr=best["lr"])
+    assert same(run, alone)
+    assert run.fields["train_s"] >= sum(each.get("train_s", 0) for each in tried)
+
+
+def test_a_budget_ends_a_sweep_and_never_before_its_first_setting(photos: Path) -> None:
+    run = tune(photos, epochs=1, sweep={"lr": [1e-3, 1e-4, 1e-5]}, budget=1e-6)
+    assert [each["lr"] for each in run.fields["candidates"]] == [1e-3]
+    with pytest.raises(UnknownNameError, match="Unknown setting 'rate'"):
+        tune(photos, sweep={"rate": [1]})
+
+
+def test_the_command_line_sweeps_draws_and_writes_json(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    report, picture = tmp_path / "tune.json", tmp_path / "curves.svg"
+    result = CliRunner().invoke(
+        app,
+        [
+            *("finetune", "-m", "tinynet", "-w", "random", "-d", str(photos), "--epochs", "2", "--batch-size", "8"),
+            *("--sweep", "lr=1e-3,1e-2", "--unfreeze", "stage:2", "--layout", "contiguous", "--precision", "fp32"),
+            *("--init-head", "scratch", "--head-epochs", "2", "--json", str(report), "--plot", str(picture)),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    assert "linear fine-tuned" in result.output
+    (run,) = json.loads(report.read_text())["runs"]
+    promised = "dataset backbone strategy head train_s epoch_s images_per_s record test history"
+    assert set(promised.split()) <= set(run)
+    assert run["strategy"] == "finetune"
+    assert Path(run["record"]).is_file()
+    assert "</svg>" in picture.read_text()
+
+
+def test_a_picture_that_cannot_be_drawn_is_an_error_before_the_training(photos: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["finetune", "-m", "tinynet", "-w", "random", "-d", str(photos), "--plot", "a.gif"]
+    )
+    assert isinstance(result.exception, TlcacheError)
+    assert not runs_folder().exists()

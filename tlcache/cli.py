@@ -280,6 +280,10 @@ def finetune(
         bool, typer.Option("--cached-prefix", help="Compute the frozen layers once, train on their activations")
     ] = False,
     views: Annotated[int, typer.Option(help="Augmented views per image that --cached-prefix keeps")] = 1,
+    sweep: Annotated[
+        list[str] | None, typer.Option(help="Values to choose from on validation, like lr=1e-3,1e-2; may be repeated")
+    ] = None,
+    budget: Annotated[float | None, typer.Option(help="Minutes of training that a sweep may take")] = None,
     refit: Annotated[bool, typer.Option("--refit", help="Then train again on train + val, as fit-heads does")] = False,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here")] = "auto",
     layout: Annotated[str, typer.Option(help="contiguous, channels_last, or auto: what is faster here")] = "auto",
@@ -291,6 +295,7 @@ def finetune(
     seed: Annotated[int, typer.Option(help="Of order, augmentation, dropout and fresh heads")] = 0,
     split_seed: Annotated[int, typer.Option(help="Of splits that are drawn: the --seed of extract")] = 0,
     again: Annotated[bool, typer.Option("--again", help="Train even if this very run is recorded")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the learning curves to this .png or .svg")] = None,
     features: Features = None,
     runs: Runs = None,
     json_file: Json = None,
@@ -302,13 +307,20 @@ def finetune(
     Example: tlcache finetune --model mobilenetv2 --data photos/
     """
     settings = {**locals()}  # every option but one is the library's, under the same name
-    del settings["json_file"]
+    del settings["json_file"], settings["plot"]
+    from tlcache.finetuning.recipe import parse_sweep
     from tlcache.finetuning.run import finetune as run
+    from tlcache.report.curves import check_plot, draw_curves
     from tlcache.report.tables import runs_tables
 
+    settings["sweep"] = parse_sweep(sweep or [])
+    if plot is not None:
+        check_plot(plot)
     with _stoppable("run the same command to go on after the last finished epoch"):
         done = run(**settings)
     _write_json(json_file, {"runs": [done.as_json()]})
+    if plot is not None:
+        draw_curves(done, plot)
     _show(runs_tables([done]))
 
 

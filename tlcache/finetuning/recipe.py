@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import product
 from typing import Any
 
 from tlcache.errors import TlcacheError, UnknownNameError, closest
 
-__all__ = ["AUGMENTATIONS", "CHOICES", "Recipe", "RecipeError", "make_recipe"]
+__all__ = ["CHOICES", "Recipe", "RecipeError", "make_recipe", "parse_sweep", "variants"]
 
-AUGMENTATIONS = ("none", "light", "study", "strong")
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "head": ("linear", "dense"),
     "init_head": ("cached", "scratch"),
     "optimizer": ("sgd", "rmsprop", "adam", "nadam", "adamw"),
     "schedule": ("constant", "cosine", "step"),
-    "augment": AUGMENTATIONS,
+    "augment": ("none", "light", "study", "strong"),
     "loss": ("ce", "bce"),
     "batch_norm": ("train", "eval"),
     "precision": ("auto", "fp32", "bf16"),
@@ -147,3 +148,37 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
         if name not in known:
             raise UnknownNameError(closest("setting", name, known))
     return Recipe(**settings)
+
+
+def variants(recipe: Recipe, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], Recipe]]:
+    """Return every combination of the values in `sweep`, with the recipe that it makes of `recipe`.
+
+    Without a sweep that is the recipe itself.
+
+    >>> [setting for setting, _ in variants(Recipe(), {"lr": [0.1, 0.01]})]
+    [{'lr': 0.1}, {'lr': 0.01}]
+    """
+    settings = [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
+    return [(setting, make_recipe({**asdict(recipe), **setting})) for setting in settings]
+
+
+def parse_sweep(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the settings and values that are written `NAME=VALUE,VALUE`.
+
+    >>> parse_sweep(["lr=1e-3,0.01", "optimizer=sgd,adamw"])
+    {'lr': [0.001, 0.01], 'optimizer': ['sgd', 'adamw']}
+    """
+    sweep = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if not values:
+            raise RecipeError(f"--sweep takes NAME=VALUE,VALUE like lr=1e-4,1e-3; asked: '{text}'.")
+        sweep[name.strip().removeprefix("--").replace("-", "_")] = [_value(each.strip()) for each in values.split(",")]
+    return sweep
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

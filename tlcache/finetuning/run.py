@@ -6,7 +6,7 @@ import datetime
 import json
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from tlcache.backbones import find
 from tlcache.errors import CacheError, ModelError
 from tlcache.extraction import extract
 from tlcache.finetuning.checkpoints import Checkpoints
-from tlcache.finetuning.recipe import Recipe, make_recipe
+from tlcache.finetuning.recipe import make_recipe, variants
 from tlcache.finetuning.saved import save_weights
+from tlcache.finetuning.search import Candidate, Variant, best_epochs, search, seconds_of
 from tlcache.finetuning.speed import Way, find_torch_device
 from tlcache.finetuning.training import State, logits_of
 from tlcache.finetuning.trial import Task, Trial
@@ -47,6 +48,8 @@ def finetune(
     features: str | Path | None = None,
     runs: str | Path | None = None,
     again: bool = False,
+    sweep: Mapping[str, Sequence[Any]] | None = None,
+    budget: float | None = None,
     **recipe: Any,
 ) -> Run:
     """Train a backbone and its head on a dataset's images, choose the epoch on validation, and test once.
@@ -67,6 +70,11 @@ def finetune(
         Folder of run records.
     again
         Train even if this very run is recorded.
+    sweep
+        Values of settings to choose from on validation, like `{"lr": [1e-3, 1e-2], "optimizer": ["sgd", "adam"]}`: all
+        combinations are trained, one is tested.
+    budget
+        Minutes of training for a sweep. A combination is not begun that would probably not fit in; the first always is.
     **recipe
         Fields of `tlcache.finetuning.recipe.Recipe`.
 
@@ -86,7 +94,7 @@ def finetune(
     >>> run.fields["strategy"], [epoch["epoch"] for epoch in run.fields["history"]]
     ('finetune', [0, 1])
     """
-    wanted = make_recipe(recipe)
+    wanted = variants(make_recipe(recipe), sweep or {})
     if model.lower().endswith(".onnx"):
         raise ModelError(f"'{model}' is an ONNX file, which cannot be trained here. Give a name of: tlcache models")
     found = extract(
@@ -101,13 +109,18 @@ def finetune(
     )
     with FeatureFile(found.path) as file:
         task = Task.of(file, weights, find_torch_device(device))
-    about = {name: task.attrs[name] for name in ("dataset", "dataset_digest", "backbone", "key")}
-    identity = {**about, "strategy": "finetune", "head": wanted.head, "arguments": wanted.as_json()}
+    first, asked = wanted[0][1], {"sweep": {name: list(values) for name, values in (sweep or {}).items()}}
+    identity = {
+        **{name: task.attrs[name] for name in ("dataset", "dataset_digest", "backbone", "key")},
+        "strategy": "finetune",
+        "head": first.head,
+        "arguments": {**make_recipe(recipe).as_json(), **asked, "budget": budget},
+    }
     path = path_of(runs_folder(runs), identity)
     if path.exists() and path.with_suffix(".safetensors").exists() and not again:
         return Run(path, json.loads(path.read_bytes()))
     with _alone(path):
-        return _train_and_test(task, wanted, identity, path)
+        return _train_and_test(task, wanted, budget, identity, path)
 
 
 @contextmanager
@@ -125,34 +138,34 @@ def _alone(path: Path) -> Iterator[None]:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _train_and_test(task: Task, recipe: Recipe, identity: Mapping[str, Any], path: Path) -> Run:
-    checkpoints = Checkpoints(path.with_suffix(".checkpoints") / "train")
-    trial = Trial(task, recipe)
-    state = trial.train(checkpoints)
+def _train_and_test(
+    task: Task, wanted: Sequence[Variant], budget: float | None, identity: Mapping[str, Any], path: Path
+) -> Run:
+    folder = path.with_suffix(".checkpoints")
+    candidates = search(task, wanted, budget, folder)
+    best = max(candidates, key=Candidate.score)
+    trial, state = best.trial, best.state
+    assert trial is not None
+    assert state is not None
     way = Way("fp32", state.layout)  # what is reported is computed as it will be used
-    temperature = fit_temperature(
-        logits_of(trial.network, trial.test_source("val"), task.device, way), task.labels("val")
-    )
-    again: State | None = None
-    if recipe.refit:
-        trial = Trial(task, recipe, refit=_best_epochs(state))
-        again = trial.train(Checkpoints(path.with_suffix(".checkpoints") / "refit"))
-    probabilities = softmax(logits_of(trial.network, trial.test_source("test"), task.device, way) / temperature)
-    test, epochs = task.splits["test"], state.history + (again.history if again else [])
+    logits = logits_of(trial.network, trial.plain_images("val"), task.device, way)
+    temperature = fit_temperature(logits, task.labels("val"))
+    refit: list[dict[str, Any]] = []
+    if best.recipe.refit:
+        trial = Trial(task, best.recipe, refit=best_epochs(state))
+        refit = trial.train(Checkpoints(folder / "refit"), state.way).history
+    probabilities = softmax(logits_of(trial.network, trial.plain_images("test"), task.device, way) / temperature)
+    test = task.splits["test"]
     fields = {
         **identity,
-        "weights": task.attrs["weights"],
-        **{name: json.loads(task.attrs["key_json"])[name] for name in ("pool", "preprocess")},
-        "precision": state.precision,
-        "layout": state.layout,
-        "classes": list(task.classes),
-        "chosen": {"epochs": _best_epochs(state), "val_accuracy": state.best["val_accuracy"]},
+        **_network_fields(task, trial, state),
+        "chosen": {**best.setting, "epochs": best_epochs(state)},
         "temperature": temperature,
+        "candidates": [each.as_json() for each in candidates],
         "history": state.history,
-        "refit_history": again.history if again else [],
-        **_speeds(state, epochs),
-        "measured_images_per_s": state.measured,
-        "layers": {"trained": [layer.name for layer in trial.layers], "cut": trial.network.cut},
+        "refit_history": refit,
+        "train_s": sum(each.seconds for each in candidates) + seconds_of(refit),
+        **_speeds(state),
         "rows": {name: len(split) for name, split in task.splits.items()},
         "test": evaluate(test.labels, probabilities),
         "versions": versions(),
@@ -161,27 +174,28 @@ def _train_and_test(task: Task, recipe: Recipe, identity: Mapping[str, Any], pat
     }
     save_weights(path.with_suffix(".safetensors"), trial.model, trial.head, fields)
     run = write_run(path, fields, test.paths, test.labels, probabilities)
-    shutil.rmtree(path.with_suffix(".checkpoints"), ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     return run
 
 
-def _best_epochs(state: State) -> dict[str, int]:
-    """Return how many epochs of each phase led to the best weights."""
-    best = state.history[: state.best["epochs"]]
-    found = dict.fromkeys(("head", "backbone"), 0)
-    for phase in found:
-        own = [epoch for epoch in best if epoch["phase"] == phase]
-        if own:
-            found[phase] = max(own, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))["epoch"]
-    return found
+def _network_fields(task: Task, trial: Trial, state: State) -> dict[str, Any]:
+    embedded = json.loads(task.attrs["key_json"])
+    return {
+        "weights": task.attrs["weights"],
+        "pool": embedded["pool"],
+        "preprocess": embedded["preprocess"],
+        "precision": state.precision,
+        "layout": state.layout,
+        "measured_images_per_s": state.measured,
+        "layers": {"trained": [layer.name for layer in trial.layers], "cut": trial.network.cut},
+        "classes": list(task.classes),
+    }
 
 
-def _speeds(state: State, epochs: list[dict[str, Any]]) -> dict[str, float]:
-    """Return seconds in all, and of the phase that trains the backbone: seconds an epoch, and images per second."""
-    trained = [epoch for epoch in epochs if "train_s" in epoch]
+def _speeds(state: State) -> dict[str, float]:
+    """Return medians of the phase that trains the backbone: seconds an epoch, images per second while training."""
     backbone = [epoch for epoch in state.history if epoch["phase"] == "backbone" and "train_s" in epoch]
     return {
-        "train_s": sum(epoch["train_s"] + epoch["val_s"] for epoch in trained),
         "epoch_s": statistics.median(epoch["train_s"] + epoch["val_s"] for epoch in backbone),
         "images_per_s": statistics.median(epoch["images_per_s"] for epoch in backbone),
     }

@@ -22,7 +22,7 @@ from tlcache.finetuning.heads import cached_head, fresh_head
 from tlcache.finetuning.pixels import Pixels, open_pixels
 from tlcache.finetuning.recipe import Recipe, RecipeError
 from tlcache.finetuning.sources import Source, from_activations, from_array, from_pixels
-from tlcache.finetuning.speed import choose_way
+from tlcache.finetuning.speed import Way, choose_way
 from tlcache.finetuning.training import Phase, State, Training
 from tlcache.images import Preprocess
 from tlcache.models import load_stem
@@ -120,21 +120,26 @@ class Trial:
                 "part that could be cached. Unfreeze less, or leave --cached-prefix out."
             )
 
-    def train(self, checkpoints: Checkpoints) -> State:
-        """Train, or go on where the checkpoints end; the best weights are in the network afterwards."""
+    def train(self, checkpoints: Checkpoints, way: Way | None = None) -> State:
+        """Train, or go on where the checkpoints end; the best weights are in the network afterwards.
+
+        How to compute is measured, where the recipe leaves it open and `way` does not say.
+        """
         saved = checkpoints.latest()
         if saved:
             state = State(**saved)
         else:
             recipe, crop = self.recipe, self.task.preprocess.crop
-            way, rates = choose_way(recipe.precision, recipe.layout, self.network, crop, self.task.device)
+            rates: dict[str, float] = {}
+            if way is None:
+                way, rates = choose_way(recipe.precision, recipe.layout, self.network, crop, self.task.device)
             both = nn.ModuleDict({"model": self.model, "head": self.head})
             state = State(way.precision, way.layout, rates, both.state_dict())
         training = Training(self.model, self.head, self.recipe, len(self.task.classes), self.task.device, checkpoints)
         with torch.random.fork_rng():
             return training.run(self._phases(), state)
 
-    def test_source(self, split: str) -> Source:
+    def plain_images(self, split: str) -> Source:
         """Return the images of a split as they are."""
         return self._images("none", split)
 
