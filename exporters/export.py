@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 
 import numpy as np
@@ -23,7 +23,7 @@ from tlcache.keys import canonical_json
 from tlcache.networks import embedding, pretrained
 from tlcache.weights import Weights, load_state
 
-__all__ = ["check_parity", "export"]
+__all__ = ["check_parity", "export", "export_classifier"]
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -44,33 +44,64 @@ def export(backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: s
         Export failed, or torch and ONNX Runtime differ by more than 1e-4 of the largest value.
     """
     network = embedding(backbone, pretrained(backbone, load_state(weights), weights.label), pool, preprocess)
-    example = torch.zeros(2, 3, preprocess.crop, preprocess.crop, dtype=torch.uint8)  # a batch of 1 becomes a constant
+    return _to_onnx(network, ("embedding",), preprocess.crop, _metadata(backbone, weights, preprocess, pool))
+
+
+def export_classifier(
+    network: nn.Module, backbone: Backbone, weights: Weights, preprocess: Preprocess, classes: Sequence[str]
+) -> bytes:
+    """Export a fine-tuned network, as `export` does with a frozen one.
+
+    Parameters
+    ----------
+    network
+        uint8 images -> logits (n, C) and embeddings (n, dim).
+    classes
+        Names of the classes, in the order of the logits; they go into the metadata.
+
+    Returns
+    -------
+    bytes
+        A single-file model. Input `image`: uint8 (batch, 3, crop, crop); outputs `logits` and `embedding`, float32.
+    """
+    metadata = _metadata(backbone, weights, preprocess, backbone.pools[0])
+    metadata["classes"] = canonical_json(list(classes))
+    return _to_onnx(network, ("logits", "embedding"), preprocess.crop, metadata)
+
+
+def _to_onnx(network: nn.Module, outputs: tuple[str, ...], size: int, metadata: dict[str, str]) -> bytes:
+    example = torch.zeros(2, 3, size, size, dtype=torch.uint8)  # a batch of 1 becomes a constant
     try:
         with _quiet():
             program = torch.onnx.export(
                 network,
                 (example,),
                 input_names=["image"],
-                output_names=["embedding"],
+                output_names=list(outputs),
                 opset_version=OPSET,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 dynamo=True,
                 verbose=False,
             )
     except Exception as error:
-        raise ModelError(f"{backbone.name} could not be exported: {first_line(error)}") from error
+        raise ModelError(f"{metadata['backbone']} could not be exported: {first_line(error)}") from error
     assert program is not None
     model = program.model_proto
-    onnx.helper.set_model_props(model, _metadata(backbone, weights, preprocess, pool))
+    onnx.helper.set_model_props(model, metadata)
     data: bytes = model.SerializeToString()
-    check_parity(data, _run_torch(network), preprocess.crop, backbone.name)
+    for number, output in enumerate(outputs):
+        check_parity(data, _run_torch(network, number), size, metadata["backbone"], output)
     return data
 
 
 def check_parity(
-    model: bytes, reference: Callable[[NDArray[np.uint8]], NDArray[np.float32]], size: int, name: str
+    model: bytes,
+    reference: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    size: int,
+    name: str,
+    output: str = "embedding",
 ) -> float:
-    """Compare a model in ONNX Runtime with `reference` on fixed inputs, in batches of 1 and 3.
+    """Compare an output of a model in ONNX Runtime with `reference` on fixed inputs, in batches of 1 and 3.
 
     Returns
     -------
@@ -86,7 +117,7 @@ def check_parity(
     worst = 0.0
     for batch in (1, 3):
         image = np.random.default_rng(batch).integers(0, 256, (batch, 3, size, size), dtype=np.uint8)
-        expected, found = reference(image), session.run(None, {"image": image})[0]
+        expected, found = reference(image), session.run([output], {"image": image})[0]
         worst = max(worst, float(np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-12)))
     if not worst <= TOLERANCE:
         raise ModelError(
@@ -96,11 +127,12 @@ def check_parity(
     return worst
 
 
-def _run_torch(network: nn.Module) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+def _run_torch(network: nn.Module, number: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     def run(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            output: NDArray[np.float32] = network(torch.from_numpy(image)).numpy()
-        return output
+            outputs = network(torch.from_numpy(image))
+        array: NDArray[np.float32] = (outputs[number] if isinstance(outputs, tuple) else outputs).numpy()
+        return array
 
     return run
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from fakes import slow_network, tiny_network, write_photos
+from fakes import slow_network, tiny_backbone, tiny_network, write_photos
 
 REAL = Path(os.environ.get("TLCACHE_REAL") or Path(__file__).parents[1].parent / "shared")
 
@@ -66,3 +66,9 @@ def slow_set(tmp_path: Path) -> tuple[Path, Path]:
 def real() -> Path:
     """The folder with real images (`data/`) and weights (`weights/`)."""
     return REAL
+
+
+@pytest.fixture
+def tinynet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backbone called `tinynet`, of three stages with BatchNorm, which trains in no time."""
+    monkeypatch.setattr("tlcache.backbones._ROWS", (tiny_backbone(),))

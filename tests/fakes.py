@@ -7,10 +7,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from torch import nn
 
 from tlcache import store
+from tlcache.backbones import Backbone, Checkpoint
+from tlcache.images import Preprocess
 
 SIDE = 16
 
@@ -90,3 +94,30 @@ def slow_network() -> onnx.ModelProto:
     model.graph.ClearField("node")
     model.graph.node.extend(nodes)
     return model
+
+
+class TinyNetwork(nn.Module):
+    """Three stages of convolution, BatchNorm and ReLU, named as torchvision names its networks' parts."""
+
+    def __init__(self, num_classes: int = 1000) -> None:
+        super().__init__()
+        widths = (3, 8, 16, 16)
+        self.features = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+                for a, b, stride in zip(widths, widths[1:], (2, 2, 1), strict=False)
+            )
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(16, num_classes))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
+        return out
+
+
+def tiny_backbone() -> Backbone:
+    """Return a row for `TinyNetwork`."""
+    checkpoints = {"imagenet": Checkpoint("NONE", "tiny-00000000.pth", 0.0, Preprocess(resize=24, crop=20))}
+    stages = ("features.0", "features.1")
+    return Backbone("tinynet", "TinyNetwork", 16, 4_000, "features", stages, checkpoints, module="fakes")

@@ -4,7 +4,8 @@ tlcache runs each backbone once over a dataset, keeps the embeddings in an HDF5 
 seconds. The command line and this module offer the same:
 
 `extract` images to a feature file, `open_features` to read one, `fit_heads` to fit and test heads on it, `fit_curves`
-to see how many labelled images they need. `ImageEmbedder` is a transformer for scikit-learn's pipelines.
+to see how many labelled images they need, `finetune` to train the network itself for comparison. `ImageEmbedder` is a
+transformer for scikit-learn's pipelines.
 """
 
 from __future__ import annotations
@@ -15,18 +16,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tlcache.embedder import ImageEmbedder
     from tlcache.extraction import extract
+    from tlcache.finetuning.run import finetune
     from tlcache.fit import fit_heads
     from tlcache.heads import load_head
     from tlcache.shots import fit_curves
     from tlcache.store import open_features
 
-__all__ = ["ImageEmbedder", "__version__", "extract", "fit_curves", "fit_heads", "load_head", "open_features"]
+__all__ = [
+    "ImageEmbedder",
+    "__version__",
+    "extract",
+    "finetune",
+    "fit_curves",
+    "fit_heads",
+    "load_head",
+    "open_features",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ImageEmbedder": "tlcache.embedder",
     "extract": "tlcache.extraction",
+    "finetune": "tlcache.finetuning.run",
     "fit_curves": "tlcache.shots",
     "fit_heads": "tlcache.fit",
     "load_head": "tlcache.heads",

@@ -298,6 +298,81 @@ def fit_heads(
     _show(runs_tables(done))
 
 
+@app.command()
+def finetune(
+    model: Annotated[str, typer.Option("--model", "-m", help="Backbone. See: tlcache models")],
+    data: Data = "digits",
+    weights: WeightsOption = None,
+    head: Annotated[str, typer.Option(help="linear or dense")] = "linear",
+    init_head: Annotated[
+        str, typer.Option(help="cached: begin with a head fitted on the cached features; scratch: train one first")
+    ] = "cached",
+    head_epochs: Annotated[int, typer.Option(help="Epochs of a head from scratch, the backbone frozen")] = 10,
+    head_lr: Annotated[float, typer.Option(help="Learning rate of that")] = 1e-3,
+    epochs: Annotated[int, typer.Option(help="Epochs that train the backbone")] = 15,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of that  [default: by optimizer]")] = None,
+    unfreeze: Annotated[str, typer.Option(help="all, last:N (layers), or stage:K (from stage K on)")] = "all",
+    optimizer: Annotated[str, typer.Option(help="sgd, rmsprop, adam, nadam or adamw")] = "adamw",
+    weight_decay: Annotated[float, typer.Option(help="Of matrices and kernels")] = 0.01,
+    batch_size: Annotated[int, typer.Option(help="Images per step")] = 32,
+    schedule: Annotated[str, typer.Option(help="constant, cosine or step")] = "cosine",
+    warmup_epochs: Annotated[float, typer.Option(help="Epochs in which the learning rate rises")] = 1.0,
+    layer_decay: Annotated[float, typer.Option(help="Factor of the learning rate per stage away from the head")] = 1.0,
+    augment: Annotated[str, typer.Option(help="none, light, study or strong")] = "light",
+    loss: Annotated[str, typer.Option(help="ce or bce")] = "ce",
+    label_smoothing: Annotated[float, typer.Option(help="Share of a label spread over all classes")] = 0.0,
+    class_weights: Annotated[bool, typer.Option("--class-weights", help="All classes count alike")] = False,
+    batch_norm: Annotated[str, typer.Option(help="Statistics of trained BatchNorms: train, or eval (kept)")] = "train",
+    ema: Annotated[float, typer.Option(help="Decay of a moving average of the weights; 0: none")] = 0.0,
+    patience: Annotated[int, typer.Option(help="Epochs without a better validation score to stop after")] = 5,
+    cached_prefix: Annotated[
+        bool, typer.Option("--cached-prefix", help="Compute the frozen layers once, train on their activations")
+    ] = False,
+    views: Annotated[int, typer.Option(help="Augmented views per image that --cached-prefix keeps")] = 1,
+    sweep: Annotated[
+        list[str] | None, typer.Option(help="Values to choose from on validation, like lr=1e-3,1e-2; may be repeated")
+    ] = None,
+    budget: Annotated[float | None, typer.Option(help="Minutes of training that a sweep may take")] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Then train again on train + val, as fit-heads does")] = False,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here")] = "auto",
+    layout: Annotated[str, typer.Option(help="contiguous, channels_last, or auto: what is faster here")] = "auto",
+    crop_borders: Annotated[bool, typer.Option("--crop-borders", help="Cut dark borders of scans away first")] = False,
+    resize: Annotated[int | None, typer.Option(help="Short side in pixels  [default: the backbone's own]")] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of the crop in pixels  [default: its own]")] = None,
+    device: Device = "auto",
+    name: Annotated[str | None, typer.Option(help="Name of the dataset in files and tables")] = None,
+    seed: Annotated[int, typer.Option(help="Of order, augmentation, dropout and fresh heads")] = 0,
+    split_seed: Annotated[int, typer.Option(help="Of splits that are drawn: the --seed of extract")] = 0,
+    again: Annotated[bool, typer.Option("--again", help="Train even if this very run is recorded")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the learning curves to this .png or .svg")] = None,
+    features: Features = None,
+    runs: Runs = None,
+    json_file: Json = None,
+) -> None:
+    """Train a backbone and its head on the images themselves, choose the epoch on validation, test once.
+
+    Splits are those of `tlcache extract`; a run that was stopped or killed goes on after its last finished epoch.
+
+    Example: tlcache finetune --model mobilenetv2 --data photos/
+    """
+    settings = {**locals()}  # every option but one is the library's, under the same name
+    del settings["json_file"], settings["plot"]
+    from tlcache.finetuning.recipe import parse_sweep
+    from tlcache.finetuning.run import finetune as run
+    from tlcache.report.curves import check_plot, draw_curves
+    from tlcache.report.tables import runs_tables
+
+    settings["sweep"] = parse_sweep(sweep or [])
+    if plot is not None:
+        check_plot(plot)
+    with _stoppable("run the same command to go on after the last finished epoch"):
+        done = run(**settings)
+    _write_json(json_file, {"runs": [done.as_json()]})
+    if plot is not None:
+        draw_curves(done, plot)
+    _show(runs_tables([done]))
+
+
 @app.command("ls")
 def list_files(features: Features = None, json_file: Json = None) -> None:
     """List what is cached: dataset, backbone, rows, size, age, and whether it is complete.
@@ -369,19 +444,28 @@ def prune(
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Option("--model", "-m", help="Backbone. See: tlcache models")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Backbone, or the .safetensors of a fine-tuning. See: tlcache models")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write")],
     weights: WeightsOption = None,
     pool: Pool = None,
 ) -> None:
-    """Write a backbone as an ONNX file: uint8 images in, embeddings out, parity with torch checked.
+    """Write a network as an ONNX file: uint8 images in, embeddings out, parity with torch checked.
+
+    A fine-tuned network gives logits as well, whose softmax are calibrated probabilities.
 
     Example: tlcache export --model squeezenet1_1 --weights squeezenet1_1.pth --out squeezenet1_1.onnx
     """
     from tlcache.files import write_whole
     from tlcache.models import load_model
 
-    data = load_model(model, weights, pool=pool).onnx()
+    if model.endswith(".safetensors"):
+        from tlcache.finetuning.saved import export_tuned
+
+        data = export_tuned(Path(model))
+    else:
+        data = load_model(model, weights, pool=pool).onnx()
     write_whole(out, data)
     typer.echo(f"{out}: {len(data):,} bytes")
 

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters import EXPORT_VERSION
-from tlcache.backbones import find
+from tlcache.backbones import Backbone, find
 from tlcache.errors import ModelError, UnknownNameError, closest
 from tlcache.files import cache_folder, write_whole
 from tlcache.images import Preprocess
 from tlcache.keys import hash_json
-from tlcache.weights import resolve
+from tlcache.weights import Weights, resolve
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["KEY_VERSION", "Model", "load_model"]
+__all__ = ["KEY_VERSION", "Model", "load_model", "load_stem"]
 
 KEY_VERSION = 1
 
@@ -106,10 +106,20 @@ def load_model(
     pool = pool or backbone.pools[0]
     if pool not in backbone.pools:
         raise UnknownNameError(closest(f"pooling for {backbone.name}", pool, backbone.pools))
+    return _at(precision, _built_in(backbone, found, preprocess, pool))
+
+
+def load_stem(backbone: Backbone, weights: Weights, preprocess: Preprocess, cut: str) -> Model:
+    """Return a backbone up to `cut`, one of its stages' ends; the activation there, flat, is its embedding."""
+    part = replace(backbone, layer=cut, stages=(), neck=None, pools=("flatten",))
+    return _built_in(part, weights, preprocess, "flatten")
+
+
+def _built_in(backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: str) -> Model:
     source = {
         "builder": backbone.builder,
         "layer": backbone.layer,
-        "weights_sha256": found.sha256,
+        "weights_sha256": weights.sha256,
         "export": EXPORT_VERSION,
     }
     identity = _identity(source, "embedding", pool, preprocess)
@@ -117,10 +127,10 @@ def load_model(
     def make() -> bytes:
         from exporters.export import export
 
-        return export(backbone, found, preprocess, pool)
+        return export(backbone, weights, preprocess, pool)
 
     exported = partial(_cached, backbone.name, identity, make)
-    return _at(precision, Model(backbone.name, found.label, preprocess, identity, exported))
+    return Model(backbone.name, weights.label, preprocess, identity, exported)
 
 
 def _at(precision: str, model: Model) -> Model:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib
 import textwrap
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from tlcache.backbones import Backbone
 from tlcache.errors import UnknownNameError, WeightsError, closest
 from tlcache.images import Preprocess
 
-__all__ = ["POOLS", "Embedding", "embedding", "pretrained", "untrained"]
+__all__ = ["POOLS", "Embedding", "embedding", "find_layers", "pretrained", "split", "untrained"]
 
 
 def _cls(tokens: Tensor) -> Tensor:
@@ -51,7 +52,15 @@ class Embedding(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the embeddings of a batch."""
-        features: Tensor = self.trunk((image.float() - self.mean) * self.scale)["features"]
+        return self.embedded(self.normalised(image))
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """Return what the network's first layer takes: float32, like `image` in shape."""
+        return (image.float() - self.mean) * self.scale
+
+    def embedded(self, activation: Tensor) -> Tensor:
+        """Return the embeddings of what the trunk takes."""
+        features: Tensor = self.trunk(activation)["features"]
         if self.neck is None:
             return POOLS[self.pool](features)
         if self.pool != "flatten":
@@ -107,10 +116,61 @@ def embedding(backbone: Backbone, model: nn.Module, pool: str, preprocess: Prepr
     UnknownNameError
         The backbone has no such pooling.
     """
-    from torchvision.models.feature_extraction import create_feature_extractor
-
     if pool not in backbone.pools:
         raise UnknownNameError(closest(f"pooling for {backbone.name}", pool, backbone.pools))
-    trunk = create_feature_extractor(model, {backbone.layer: "features"}, suppress_diff_warning=True)
+    trunk = _extractor(model, {backbone.layer: "features"})
     neck = model.get_submodule(backbone.neck) if backbone.neck else None
     return Embedding(trunk, neck, pool, preprocess).eval()
+
+
+def split(backbone: Backbone, model: nn.Module, cut: str | None) -> tuple[nn.Module | None, nn.Module]:
+    """Return the trunk in two parts that share its parameters: up to `cut`, one of the stages' ends, and from there on.
+
+    Each takes a tensor and returns another as `features` in a dictionary. Without a cut there is no first part.
+    """
+    if cut is None:
+        return None, _extractor(model, {backbone.layer: "features"})
+    stem = _extractor(model, {cut: "features"})
+    rest = _extractor(model, {cut: "cut", backbone.layer: "features"})
+    for graph in (rest.train_graph, rest.eval_graph):
+        _begin_at_cut(graph)
+    rest.graph = rest.train_graph if rest.training else rest.eval_graph
+    return stem, rest
+
+
+def find_layers(backbone: Backbone, model: nn.Module) -> list[tuple[str, tuple[str, ...], int]]:
+    """Return name, names of parameters and stage (from 1) of every layer that has parameters, as images meet them."""
+    graph = _extractor(model, {name: name for name in (*backbone.stages, backbone.layer)}).eval_graph
+    (outputs,) = next(node for node in graph.nodes if node.op == "output").args
+    ends, stage = set(outputs.values()), 1
+    found: dict[str, tuple[tuple[str, ...], int]] = {}
+    names = [name for name, _ in model.named_parameters()]
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            own = tuple(name for name in names if name == node.target or name.startswith(f"{node.target}."))
+            if own:
+                found.setdefault(str(node.target), (own, stage))
+        stage += node in ends
+    if backbone.neck:
+        own = tuple(name for name in names if name.startswith(f"{backbone.neck}."))
+        found[backbone.neck] = (own, len(backbone.stages) + 1)
+    return [(name, own, at) for name, (own, at) in found.items()]
+
+
+def _extractor(model: nn.Module, nodes: dict[str, str]) -> Any:
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    return create_feature_extractor(model, nodes, suppress_diff_warning=True)
+
+
+def _begin_at_cut(graph: fx.Graph) -> None:
+    """Make the output called `cut` the input of `graph`, and drop all that led to it."""
+    last = next(node for node in graph.nodes if node.op == "output")
+    outputs = dict(last.args[0])
+    cut = outputs.pop("cut")
+    with graph.inserting_after(cut):
+        start = graph.placeholder("activation")
+    cut.replace_all_uses_with(start)
+    last.args = (outputs,)
+    for node in reversed(list(takewhile(lambda node: node is not start, graph.nodes))):
+        graph.erase_node(node)  # checks of the image's shape included, which no output depends on

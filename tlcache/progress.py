@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["Advance", "byte_bar", "image_bar", "say", "step_bar"]
+__all__ = ["Advance", "Report", "byte_bar", "image_bar", "say", "step_bar", "training_bar"]
 
 Advance = Callable[[int], None]
 
@@ -60,6 +60,31 @@ def image_bar(label: str, total: int) -> AbstractContextManager[Advance]:
 def step_bar(label: str, total: int) -> AbstractContextManager[Advance]:
     """Show `total` steps of any kind, with the time so far."""
     return _bar(label, total, MofNCompleteColumn(), TimeElapsedColumn())
+
+
+class Report:
+    """What a training tells while it runs: a bar on a terminal, and a line after every epoch anywhere."""
+
+    def __init__(self, shown: Progress, total: int) -> None:
+        self._shown, self._task = shown, shown.add_task("training", total=total or None)
+
+    def advance(self, images: int, where: str, loss: float, accuracy: float) -> None:
+        """Count images, and show the mean loss and accuracy of the epoch so far."""
+        label = f"{where}: loss {loss:.3f}, accuracy {accuracy:.3f}"
+        self._shown.update(self._task, advance=images, description=label)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._shown.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def training_bar(total: int) -> Iterator[Report]:
+    """Show `total` images being trained on, with images per second and the time left."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Rate(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as shown:
+        yield Report(shown, total)
 
 
 def say(message: str) -> None:

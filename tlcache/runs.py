@@ -21,7 +21,10 @@ __all__ = ["Run", "read_runs", "runs_folder"]
 
 FORMAT = "tlcache-run"
 FORMAT_VERSION = 1
-_CONTRACT = ("dataset", "backbone", "strategy", "head", "chosen", "key", "fit_s", "record", "test")
+_CONTRACT = (
+    *("dataset", "backbone", "strategy", "head", "chosen", "key", "fit_s", "record", "test"),
+    *("train_s", "epoch_s", "images_per_s", "history"),  # of a fine-tuning
+)
 
 
 def runs_folder(runs: str | Path | None = None) -> Path:
@@ -52,7 +55,8 @@ class Run:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that `--json` promises."""
-        return {name: self.fields[name] for name in _CONTRACT if name in self.fields}
+        names = _CONTRACT if self.fields["strategy"] == "finetune" else _CONTRACT[:-4]
+        return {name: self.fields[name] for name in names if name in self.fields}
 
     def predictions(self) -> dict[str, NDArray[Any]]:
         """Return the test predictions: `row` (image paths), `label` (n,), `probabilities` (n, C)."""

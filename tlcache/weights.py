@@ -18,9 +18,10 @@ from tlcache.errors import UnknownNameError, WeightsError, closest
 from tlcache.files import cache_folder, hash_file, write_whole
 from tlcache.progress import byte_bar
 
-__all__ = ["NAMES", "Weights", "at_hand", "download", "resolve"]
+__all__ = ["HEAD_PREFIX", "NAMES", "Weights", "at_hand", "download", "resolve"]
 
 NAMES = {"random", *(name for row in BACKBONES.values() for name in row.checkpoints)}  # the others are paths
+HEAD_PREFIX = "tlcache.head."  # of a fine-tuned network's own head, beside torchvision's names
 TIMEOUT_S = 20
 
 
@@ -80,7 +81,7 @@ def resolve(backbone: Backbone, weights: str | None = None) -> Weights:
 
 
 def load_state(weights: Weights) -> dict[str, Any]:
-    """Return the state dict in a file; code inside is never run.
+    """Return the state dict in a file; code inside is never run. Of a fine-tuned network, the head is left out.
 
     Raises
     ------
@@ -92,7 +93,8 @@ def load_state(weights: Weights) -> dict[str, Any]:
 
     try:
         if weights.path.suffix == ".safetensors":
-            return load(weights.path.read_bytes())
+            state = load(weights.path.read_bytes())
+            return {name: each for name, each in state.items() if not name.startswith(HEAD_PREFIX)}
         state = torch.load(weights.path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(

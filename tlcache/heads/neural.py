@@ -57,6 +57,16 @@ class Network(Head):
         """Return what networks must share to be trained side by side."""
         return (self._hidden(), self.optimizer, self.batch_size, self.epochs, self.patience)
 
+    def build(self, width: int) -> Any:
+        """Return the layers as a torch module with fresh weights: (n, width) -> logits of `classes_`, (n, C)."""
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for size in self._hidden():
+            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(self._dropout())]
+            width = size
+        return nn.Sequential(*layers, nn.Linear(width, len(self.classes_)))
+
     def _keep(self, layers: Sequence[tuple[Array, Array]]) -> None:
         """Copy layers, each (in, out) weights and (out,) biases, into one array of numbers and one of shapes (L, 2)."""
         self.layers_ = np.concatenate([part.ravel() for layer in layers for part in layer])

@@ -172,10 +172,11 @@ def _runs_table(runs: list[Run]) -> RenderableType:
         test = run.fields["test"]
         best = test["accuracy"] == first["test"]["accuracy"]
         interval = f"{test['accuracy']:.3f} ({test['accuracy_low']:.3f}-{test['accuracy_high']:.3f})"
-        figures = (interval, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{run.fields['fit_s']:.1f}")
+        figures = (interval, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{_train_s(run):,.1f}")
         which = [run.fields["weights"]] if len(weights) > 1 else []
         style = "bold green" if best else ""
-        table.add_row("*" if best else "", _label(run, runs), run.fields["head"], *figures, *which, style=style)
+        head = run.fields["head"] + (" fine-tuned" if run.fields["strategy"] == "finetune" else "")
+        table.add_row("*" if best else "", _label(run, runs), head, *figures, *which, style=style)
     return Group(Text(title, style="bold"), table, Text("* most accurate on this test set", style="dim"))
 
 
@@ -200,6 +201,10 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
 
 def _spread(point: Point) -> str:
     return f"{point.mean:.3f}" + (f" +-{point.std:.3f}" if len(point.accuracy) > 1 else "")
+
+
+def _train_s(run: Run) -> float:
+    return float(run.fields["train_s" if run.fields["strategy"] == "finetune" else "fit_s"])
 
 
 def _label(run: Run, runs: list[Run]) -> str:

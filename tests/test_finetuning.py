@@ -1,0 +1,361 @@
+"""From images to a fine-tuned network and its record."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from fakes import write_image, write_photos
+from filelock import FileLock
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import tlcache
+from tlcache.backbones import find
+from tlcache.cli import app
+from tlcache.errors import CacheError, DataError, DeviceError, ModelError, TlcacheError, UnknownNameError
+from tlcache.finetuning.augment import PRESETS
+from tlcache.finetuning.recipe import CHOICES, RecipeError
+from tlcache.finetuning.run import finetune
+from tlcache.finetuning.saved import export_tuned
+from tlcache.finetuning.training import TrainingError
+from tlcache.finetuning.trial import Task, Trial
+from tlcache.fit import fit_heads
+from tlcache.heads.training import OPTIMIZERS
+from tlcache.images import Preprocess, prepare
+from tlcache.metrics import evaluate
+from tlcache.runs import Run, runs_folder
+from tlcache.store import open_features
+from tlcache.weights import load_state, resolve
+
+pytestmark = pytest.mark.usefixtures("tinynet")
+
+FIXED = {"precision": "fp32", "layout": "contiguous"}
+
+
+def tune(data: Path, name: str = "tinynet", **settings: object) -> Run:
+    return finetune(data, name, "random", **{**FIXED, "epochs": 2, "batch_size": 8, **settings})
+
+
+def weights_of(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.head_path)
+
+
+def same(one: Run, other: Run) -> bool:
+    first, second = weights_of(one), weights_of(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_is_recorded_as_heads_are_and_on_the_same_rows(photos: Path) -> None:
+    run = tune(photos)
+    (head,) = fit_heads(heads=["ridge"])
+    assert [*run.predictions()["row"]] == [*head.predictions()["row"]]
+    for name in ("dataset", "dataset_digest", "backbone", "key", "weights", "preprocess", "classes", "rows"):
+        assert run.fields[name] == head.fields[name]
+    record = json.loads(run.path.read_text())
+    stored = run.predictions()
+    assert record["test"] == pytest.approx(evaluate(stored["label"], stored["probabilities"]))
+    assert record["arguments"]["lr"] == 3e-4
+    assert record["hardware"]["threads"] == torch.get_num_threads()
+    assert [epoch["epoch"] for epoch in record["history"]] == [0, 1, 2]
+    for epoch in record["history"][1:]:
+        assert {"phase", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "train_s"} <= set(epoch)
+    assert record["train_s"] == pytest.approx(
+        sum(epoch.get("train_s", 0) + epoch["val_s"] for epoch in record["history"])
+    )
+    assert not list(run.path.parent.glob("*.checkpoints"))
+    assert not list(run.path.parent.glob("*.lock"))
+
+
+def test_the_same_run_is_not_done_again_unless_asked(photos: Path) -> None:
+    first = tune(photos)
+    stamp = first.path.stat().st_mtime_ns
+    assert tune(photos).fields == first.fields
+    assert first.path.stat().st_mtime_ns == stamp
+    again = tune(photos, again=True)
+    assert again.path.stat().st_mtime_ns > stamp
+    assert same(first, again)
+    assert tune(photos, seed=1).path != first.path
+
+
+def test_the_cached_head_begins_where_its_fit_ended(photos: Path) -> None:
+    """Epoch 0 is the frozen network with the fitted head, in torch instead of ONNX Runtime and scikit-learn."""
+    for head, frozen in (("linear", "logreg"), ("dense", "dense")):
+        run = tune(photos, head=head, epochs=1)
+        (fitted,) = fit_heads(heads=[frozen])
+        best = max(each["val_accuracy"] for each in fitted.fields["candidates"])
+        assert run.fields["history"][0]["val_accuracy"] == pytest.approx(best)
+
+
+def test_a_fresh_head_is_trained_first_with_the_backbone_frozen(photos: Path) -> None:
+    run = tune(photos, init_head="scratch", head_epochs=3, epochs=1)
+    phases = [(epoch["phase"], epoch["epoch"]) for epoch in run.fields["history"]]
+    assert phases == [("head", 1), ("head", 2), ("head", 3), ("backbone", 1)]
+
+
+@pytest.mark.parametrize("setting", [{"augment": "strong"}, {"loss": "bce", "class_weights": True}, {"ema": 0.5}])
+def test_training_learns(photos: Path, setting: dict[str, object]) -> None:
+    run = tune(photos, lr=0.01, epochs=6, init_head="scratch", head_epochs=1, patience=10, **setting)
+    losses = [epoch["train_loss"] for epoch in run.fields["history"]]
+    assert losses[-1] < 0.8 * losses[0]
+    assert run.fields["test"]["accuracy"] > 0.6
+
+
+def test_only_what_is_unfrozen_changes(photos: Path) -> None:
+    before = load_state(resolve(find("tinynet"), "random"))
+    for unfreeze, changed in (
+        ("stage:3", {"features.2"}),
+        ("last:1", {"features.2.1"}),
+        ("last:3", {"features.2", "features.1.1"}),
+        ("all", {"features.0", "features.1", "features.2"}),
+    ):
+        run = tune(photos, unfreeze=unfreeze, epochs=1, refit=True, init_head="scratch", head_epochs=1)
+        after = weights_of(run)
+        for name, tensor in before.items():
+            trained = name.startswith(tuple(changed))
+            assert torch.equal(tensor, after[name]) != trained, (unfreeze, name)
+
+
+def test_the_test_split_has_no_say(tmp_path: Path) -> None:
+    runs = []
+    for number in range(2):
+        root = tmp_path / f"set{number}"
+        for split, seed in (("train", 0), ("val", 50), ("test", 1000 * (number + 1))):
+            for colour, name in enumerate(("blue", "green", "red")):
+                for image in range(4):
+                    write_image(root / split / name / f"{image}.png", seed + 7 * image + colour, colour)
+        runs.append(tune(root))
+    assert same(*runs)
+    assert runs[0].fields["temperature"] == runs[1].fields["temperature"]
+    assert not np.array_equal(runs[0].predictions()["probabilities"], runs[1].predictions()["probabilities"])
+
+
+def test_refitting_takes_validation_in_and_as_many_epochs_as_were_best(photos: Path) -> None:
+    run = tune(photos, refit=True, init_head="scratch", head_epochs=2, lr=0.01)
+    best = run.fields["chosen"]["epochs"]
+    counts = {"head": 0, "backbone": 0}
+    for epoch in run.fields["refit_history"]:
+        counts[epoch["phase"]] += 1
+        assert "val_loss" not in epoch
+    assert counts == best
+    assert not same(run, tune(photos, init_head="scratch", head_epochs=2, lr=0.01))
+
+
+def test_a_cached_prefix_gives_the_same_network(photos: Path) -> None:
+    """Same seeds, same order, no augmentation: only rounding differs, as ONNX Runtime computes the frozen layers."""
+    for unfreeze, cut in (("stage:3", "features.1"), ("last:3", "features.0")):
+        settings = {"unfreeze": unfreeze, "augment": "none", "lr": 0.01, "epochs": 3, "patience": 9}
+        plain, cached = tune(photos, **settings), tune(photos, **settings, cached_prefix=True)
+        assert plain.fields["layers"] == cached.fields["layers"]
+        assert cached.fields["layers"]["cut"] == cut
+        first, second = weights_of(plain), weights_of(cached)
+        for name in first:
+            torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
+        for one, other in zip(plain.fields["history"], cached.fields["history"], strict=True):
+            assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
+
+
+def test_views_take_turns(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlcache.finetuning.training.Training._is_stale", lambda *_: False)
+    one = tune(photos, unfreeze="stage:3", cached_prefix=True, epochs=2)
+    two = tune(photos, unfreeze="stage:3", cached_prefix=True, epochs=2, views=2)
+    shapes = {np.load(path, "r").shape for path in Path(os.environ["TLCACHE_CACHE"]).glob("activations/*.npy")}
+    assert shapes == {(1, 12, 16, 5, 5), (2, 12, 16, 5, 5), (1, 6, 16, 5, 5)}
+    losses = [[epoch["train_loss"] for epoch in run.fields["history"][1:]] for run in (one, two)]
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] != losses[1][1]
+
+
+def test_tuned_weights_are_weights_for_extract(photos: Path) -> None:
+    run = tune(photos, lr=0.01, init_head="scratch", head_epochs=1, unfreeze="stage:2")
+    done = tlcache.extract(photos, "tinynet", str(run.head_path), name="tuned")
+    tensors = weights_of(run)
+    weight, bias = (tensors[f"tlcache.head.0.{name}"].numpy() for name in ("weight", "bias"))
+    with open_features(done.path) as file:
+        logits = file.split("test").features @ weight.T + bias
+    expected = run.predictions()["probabilities"]
+    assert np.array_equal(logits.argmax(1), expected.argmax(1))
+    scaled = np.exp(logits / run.fields["temperature"])
+    assert np.allclose(scaled / scaled.sum(1, keepdims=True), expected, atol=1e-4)
+
+
+def test_a_tuned_network_exports_with_logits_and_embeddings(photos: Path, tmp_path: Path) -> None:
+    run, out = tune(photos, head="dense"), tmp_path / "tuned.onnx"
+    result = CliRunner().invoke(app, ["export", "-m", str(run.head_path), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    preprocess = Preprocess.from_json(run.fields["preprocess"])
+    names = [row.decode() for row in run.predictions()["row"]]
+    images = np.stack([prepare((photos / name).read_bytes(), preprocess)[0] for name in names])
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    logits, embeddings = session.run(["logits", "embedding"], {"image": images})
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert np.allclose(probabilities, run.predictions()["probabilities"], atol=1e-4)
+    assert embeddings.shape == (6, 16)
+    metadata = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+    assert json.loads(metadata["classes"]) == ["blue", "green", "red"]
+    with pytest.raises(ModelError, match="is not a network that tlcache finetune saved"):
+        export_tuned(fit_heads(heads=["ridge"])[0].head_path)
+
+
+def test_a_loss_that_is_no_number_stops_it_and_the_last_good_state_stays(photos: Path) -> None:
+    settings = {"optimizer": "sgd", "schedule": "constant", "init_head": "scratch", "epochs": 3}
+    with pytest.raises(TrainingError, match=r"no finite number any more, in epoch 1 of the backbone .*smaller --lr"):
+        tune(photos, **settings, lr=1e30, warmup_epochs=0.0, head_epochs=2)
+    names = [path.name[:6] for path in sorted(runs_folder().rglob("*.pt"))]
+    assert names == ["000002", "000003"]
+    with pytest.raises(TrainingError, match=r"sgd, learning rate 1e\+30.* stays in '.*checkpoints/"):
+        tune(photos, **settings, lr=1e30, warmup_epochs=0.0, head_epochs=2)
+
+
+KILLED = """
+import sys
+sys.path[:0] = {paths!r}
+from fakes import tiny_backbone
+import tlcache.backbones, tlcache.extraction
+from tlcache.pipeline import extract_here
+tlcache.backbones._ROWS = (tiny_backbone(),)
+tlcache.extraction.run_apart = lambda arguments: extract_here(**arguments).as_json()
+from tlcache.finetuning.run import finetune
+from tlcache.finetuning.saved import export_tuned
+if __name__ == "__main__":
+    finetune({photos!r}, "tinynet", "random", precision="fp32", layout="contiguous", epochs=12, patience=99,
+             batch_size=8, head="dense", ema=0.9, init_head="scratch", head_epochs=2, lr=0.003, runs={runs!r})
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, how: signal.Signals) -> None:
+    photos = write_photos(tmp_path / "photos", 40)
+    paths = [str(Path(__file__).parent), str(Path(tlcache.__file__).parents[1])]
+    script = tmp_path / "job.py"
+    script.write_text(KILLED.format(paths=paths, photos=str(photos), runs=str(tmp_path / "runs")))
+    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
+    while len(kept := list((tmp_path / "runs").rglob("*.pt"))) < 2:  # the second epoch has ended, the third runs
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(how)
+    process.wait()
+    assert not list((tmp_path / "runs").rglob("*.json"))
+    assert len(list((tmp_path / "runs").rglob("*.pt"))) <= 3, kept
+    settings = {**FIXED, "epochs": 12, "patience": 99, "batch_size": 8, "head": "dense", "ema": 0.9, "lr": 0.003}
+    settings |= {"init_head": "scratch", "head_epochs": 2}
+    resumed = finetune(photos, "tinynet", "random", **settings, runs=tmp_path / "runs")
+    whole = finetune(photos, "tinynet", "random", **settings, runs=tmp_path / "other")
+    assert same(resumed, whole)
+    for one, other in zip(resumed.fields["history"], whole.fields["history"], strict=True):
+        timeless = [{name: value for name, value in each.items() if not name.endswith("_s")} for each in (one, other)]
+        assert timeless[0] == timeless[1]
+
+
+def test_what_cannot_be_tuned_says_why(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is an ONNX file, which cannot be trained here"):
+        finetune(photos, str(tiny_model))
+    with pytest.raises(UnknownNameError, match="Unknown optimizer 'adamv'. Did you mean 'adam'"):
+        tune(photos, optimizer="adamv")
+    with pytest.raises(UnknownNameError, match="Unknown setting 'epoch'. Did you mean 'epochs'"):
+        tune(photos, epoch=3)
+    with pytest.raises(RecipeError, match="tinynet has 6 layers with parameters; asked: --unfreeze last:7"):
+        tune(photos, unfreeze="last:7")
+    with pytest.raises(RecipeError, match="tinynet has 3 stages; asked: --unfreeze stage:4"):
+        tune(photos, unfreeze="stage:4")
+    with pytest.raises(RecipeError, match="--unfreeze is all, last:N or stage:K"):
+        tune(photos, unfreeze="first:2")
+    with pytest.raises(RecipeError, match="--cached-prefix needs frozen layers"):
+        tune(photos, cached_prefix=True)
+    with pytest.raises(RecipeError, match="reaches into the first stage of tinynet"):
+        tune(photos, cached_prefix=True, unfreeze="stage:1")
+    with pytest.raises(RecipeError, match="--lr must be above 0"):
+        tune(photos, lr=-1.0)
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="CUDA was asked for"):
+            tune(photos, device="cuda")
+    for name in ("train", "test"):
+        write_photos(tmp_path / "three" / name, 2)
+    write_image(tmp_path / "three" / "val" / "red" / "0.png", 99, 2)
+    assert tune(tmp_path / "three", batch_size=5).fields["rows"]["val"] == 1  # a last batch of one joins another
+
+
+def test_two_processes_do_not_do_the_same(photos: Path) -> None:
+    done = tune(photos)
+    with (
+        FileLock(done.path.with_suffix(".lock")),
+        pytest.raises(CacheError, match="Another process does the same fine-tuning"),
+    ):
+        tune(photos, again=True)
+
+
+def test_an_image_that_changed_meanwhile_is_an_error(photos: Path) -> None:
+    done = tlcache.extract(photos, "tinynet", "random")
+    write_image(photos / "red" / "0.png", 12345, 1)
+    with open_features(done.path) as file, pytest.raises(DataError, match="has changed since its features were"):
+        assert Task.of(file, "random", "cpu").pixels
+
+
+def test_the_choices_of_a_recipe_are_those_there_are() -> None:
+    assert set(CHOICES["optimizer"]) == set(OPTIMIZERS)
+    assert set(CHOICES["augment"]) == set(PRESETS)
+
+
+def test_a_sweep_chooses_on_validation_and_tests_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tested = []
+    plain = Trial.plain_images
+    monkeypatch.setattr(Trial, "plain_images", lambda trial, split: tested.append(split) or plain(trial, split))
+    settings = {"init_head": "scratch", "head_epochs": 1, "warmup_epochs": 0.0}
+    run = tune(photos, **settings, sweep={"optimizer": ["sgd", "adam"], "lr": [1e30, 0.01]})
+    assert tested == ["val", "test"]
+    tried = run.fields["candidates"]
+    assert [(each["optimizer"], each["lr"]) for each in tried] == [
+        ("sgd", 1e30), ("sgd", 0.01), ("adam", 1e30), ("adam", 0.01),
+    ]  # fmt: skip
+    assert tried[0]["diverged"]
+    best = max(
+        (each for each in tried if "val_loss" in each), key=lambda each: (each["val_accuracy"], -each["val_loss"])
+    )
+    assert {"optimizer": best["optimizer"], "lr": best["lr"]}.items() <= run.fields["chosen"].items()
+    alone = tune(photos, **settings, optimizer=best["optimizer"], lr=best["lr"])
+    assert same(run, alone)
+    assert run.fields["train_s"] >= sum(each.get("train_s", 0) for each in tried)
+
+
+def test_a_budget_ends_a_sweep_and_never_before_its_first_setting(photos: Path) -> None:
+    run = tune(photos, epochs=1, sweep={"lr": [1e-3, 1e-4, 1e-5]}, budget=1e-6)
+    assert [each["lr"] for each in run.fields["candidates"]] == [1e-3]
+    with pytest.raises(UnknownNameError, match="Unknown setting 'rate'"):
+        tune(photos, sweep={"rate": [1]})
+
+
+def test_the_command_line_sweeps_draws_and_writes_json(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    report, picture = tmp_path / "tune.json", tmp_path / "curves.svg"
+    result = CliRunner().invoke(
+        app,
+        [
+            *("finetune", "-m", "tinynet", "-w", "random", "-d", str(photos), "--epochs", "2", "--batch-size", "8"),
+            *("--sweep", "lr=1e-3,1e-2", "--unfreeze", "stage:2", "--layout", "contiguous", "--precision", "fp32"),
+            *("--init-head", "scratch", "--head-epochs", "2", "--json", str(report), "--plot", str(picture)),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    assert "linear fine-tuned" in result.output
+    (run,) = json.loads(report.read_text())["runs"]
+    promised = "dataset backbone strategy head train_s epoch_s images_per_s record test history"
+    assert set(promised.split()) <= set(run)
+    assert run["strategy"] == "finetune"
+    assert Path(run["record"]).is_file()
+    assert "</svg>" in picture.read_text()
+
+
+def test_a_picture_that_cannot_be_drawn_is_an_error_before_the_training(photos: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["finetune", "-m", "tinynet", "-w", "random", "-d", str(photos), "--plot", "a.gif"]
+    )
+    assert isinstance(result.exception, TlcacheError)
+    assert not runs_folder().exists()

@@ -1,0 +1,235 @@
+"""The parts of fine-tuning: cut networks, pixels, augmentation, optimisation, checkpoints."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fakes import write_photos
+from torch import nn
+
+from tlcache.backbones import BACKBONES, find
+from tlcache.errors import CacheError
+from tlcache.finetuning.augment import PRESETS, Preset, augment, draws
+from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.classifier import Classifier, cut_before, trained_layers
+from tlcache.finetuning.optimisation import Average, balance, learning_rate_factor, make_loss, make_optimizer
+from tlcache.finetuning.pixels import open_pixels
+from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.sources import Source, from_pixels
+from tlcache.images import Preprocess, prepare
+from tlcache.networks import embedding, find_layers, split, untrained
+
+SIDES = {"inception_v3": 75, "vit_b_16": 224}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_layers_are_all_there_and_in_stages(name: str) -> None:
+    row = BACKBONES[name]
+    model = untrained(row, 0)
+    layers = find_layers(row, model)
+    stages = [stage for _, _, stage in layers]
+    if row.neck is None:
+        assert stages == sorted(stages)
+    assert set(stages) == set(range(1, len(row.stages) + 2))
+    named = [parameter for _, parameters, _ in layers for parameter in parameters]
+    assert len(named) == len(set(named))
+    after = ("layer3",) if row.layer == "layer2" else ()  # what the embedding does without
+    head = ("classifier", "fc", "heads", "AuxLogits", *after)
+    rest = {parameter for parameter, _ in model.named_parameters() if not parameter.startswith(head)}
+    assert {parameter for parameter in named if not parameter.startswith(head)} == rest
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2", "resnet18", "inception_v3", "efficientnet_b0", "convnext_tiny", "vit_b_16"]
+)
+def test_a_network_cut_in_two_is_the_same_network(name: str) -> None:
+    row = BACKBONES[name]
+    model, side = untrained(row, seed=0), SIDES.get(name, 64)
+    whole = embedding(row, model, row.pools[0], Preprocess(resize=side, crop=side))
+    images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = whole(images)
+        stem, whole.trunk = split(row, model, row.stages[1])
+        assert stem is not None
+        found = whole.eval().embedded(stem.eval()(whole.normalised(images))["features"])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def _classifier(name: str, unfreeze: str, still: bool = False) -> tuple[nn.Module, Classifier]:
+    row = find(name)
+    model, preprocess = untrained(row, seed=0), Preprocess(resize=64, crop=64)
+    layers = trained_layers(row, model, unfreeze)
+    network = Classifier(row, model, nn.Linear(row.dim, 3), preprocess, layers, still)
+    network.unfreeze()
+    return model, network
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small", "efficientnet_b0"])
+@pytest.mark.parametrize("still", [False, True])
+def test_a_frozen_batchnorm_keeps_its_statistics_and_the_frozen_part_is_a_function(name: str, still: bool) -> None:
+    model, network = _classifier(name, "stage:4", still)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    network.train()
+    assert torch.equal(network.before(images), network.before(images))  # no dropped paths, no batch statistics
+    network(images).square().mean().backward()
+    stage = {
+        parameter: layer.stage for layer in trained_layers(find(name), model, "all") for parameter in layer.parameters
+    }
+    for buffer, value in model.named_buffers():
+        norm = buffer.rpartition(".")[0]
+        trained = stage.get(f"{norm}.weight", 0) >= 4 and not still
+        assert torch.equal(before[buffer], value) != trained, buffer
+    for parameter, value in model.named_parameters():
+        assert (value.grad is not None) == (stage.get(parameter, 0) >= 4), parameter
+
+
+def test_the_cut_is_the_last_stage_that_is_frozen_as_a_whole() -> None:
+    row = find("resnet18")
+    model = untrained(row, seed=0)
+    cuts = {each: cut_before(row, trained_layers(row, model, each)) for each in ("all", "stage:2", "last:3", "last:11")}
+    assert cuts == {"all": None, "stage:2": "layer1", "last:3": "layer3", "last:11": "layer2"}
+
+
+def test_pixels_are_those_of_extraction_and_damage_is_noticed(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 3)
+    paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    sha256 = [hashlib.sha256((photos / path).read_bytes()).hexdigest() for path in paths]
+    for preprocess in (Preprocess(resize=32, crop=24), Preprocess(resize=33, crop=20), Preprocess(resize=24, crop=24)):
+        pixels = open_pixels(photos, paths, sha256, preprocess)
+        source = from_pixels(pixels, np.arange(9), np.zeros(9, np.int64), "none", 0, "cpu")
+        found = source.fetch(np.array([8, 0]), 0).numpy()
+        for image, path in zip(found, (paths[8], paths[0]), strict=True):
+            assert np.array_equal(image, prepare((photos / path).read_bytes(), preprocess)[0])
+    files = [path for path in Path(os.environ["TLCACHE_CACHE"], "pixels").iterdir() if "crc32" not in path.name]
+    assert len(files) == 3
+    assert open_pixels(photos, paths, sha256, replace_mean(preprocess)).images.filename == pixels.images.filename  # type: ignore[attr-defined]
+    with Path(pixels.images.filename).open("r+b") as file:  # type: ignore[attr-defined]
+        file.seek(-5, os.SEEK_END)
+        file.write(b"\x07")
+    with pytest.raises(CacheError, match="is damaged. Remove it; it is made again"):
+        pixels[np.array([8])]
+
+
+def replace_mean(preprocess: Preprocess) -> Preprocess:
+    return Preprocess(preprocess.resize, preprocess.crop, mean=(0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_augmentation_is_decided_by_seed_epoch_and_image_alone(name: str) -> None:
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    rows = np.array([4, 9, 2, 7, 5, 11])
+
+    def changed(seed: int, epoch: int, order: list[int]) -> torch.Tensor:
+        return augment(images[order], 24, PRESETS[name], draws(seed, epoch, rows[order]))
+
+    one = changed(0, 3, [0, 1, 2, 3, 4, 5])
+    assert one.dtype == torch.uint8
+    assert one.shape == (6, 3, 24, 24)
+    alone = torch.cat([changed(0, 3, [number]) for number in (5, 0)])
+    assert (alone.int() - one[[5, 0]].int()).abs().max() <= 1  # the order of sums may round otherwise
+    if name != "none":
+        assert not torch.equal(one, changed(0, 4, [0, 1, 2, 3, 4, 5]))
+        assert not torch.equal(one, changed(1, 3, [0, 1, 2, 3, 4, 5]))
+
+
+def test_flips_and_crops_are_what_they_say() -> None:
+    images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
+    random = draws(0, 0, np.arange(64))
+    centre = images[:, :, 4:28, 4:28]
+    assert torch.equal(augment(images, 24, Preset(), random), centre)
+    assert torch.equal(augment(images, 24, Preset(flips=(1.0, 0.0)), random), centre.flip(3))
+    assert torch.equal(augment(images, 24, Preset(flips=(0.0, 1.0)), random), centre.flip(2))
+    half = augment(images, 24, Preset(flips=(0.5, 0.5)), random)
+    kinds = [centre, centre.flip(3), centre.flip(2), centre.flip((2, 3))]
+    counts = [int((half == kind).flatten(1).all(1).sum()) for kind in kinds]
+    assert sum(counts) == 64
+    assert min(counts) >= 6
+    assert torch.equal(augment(images, 32, Preset(area=(1.0, 1.0)), random), images)
+    grey = images[:, :1].expand(-1, 3, -1, -1)
+    assert torch.equal(augment(grey, 24, Preset(saturation=0.9), random), grey[:, :, 4:28, 4:28])
+
+
+def test_every_operation_of_trivial_augment_runs() -> None:
+    images = torch.randint(0, 256, (300, 3, 16, 16), dtype=torch.uint8)
+    random = draws(0, 0, np.arange(300))
+    assert len(set((random[:, 5] * 14).astype(int))) == 14
+    assert augment(images, 16, Preset(trivial=True), random).shape == images.shape
+
+
+def test_learning_rates() -> None:
+    steps = [learning_rate_factor("cosine", step, 100, 10) for step in range(100)]
+    assert steps[:10] == sorted(steps[:10])
+    assert steps[10] == 1
+    assert steps[10:] == sorted(steps[10:], reverse=True)
+    assert steps[-1] < 0.001
+    assert {learning_rate_factor("constant", step, 10, 0) for step in range(10)} == {1.0}
+    falling = [learning_rate_factor("step", step, 100, 0) for step in (59, 60, 84, 85)]
+    assert falling == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+def test_groups_decay_by_stage_and_spare_biases_and_norms() -> None:
+    row = find("resnet18")
+    model = untrained(row, seed=0)
+    layers, head = trained_layers(row, model, "stage:3"), nn.Linear(512, 3)
+    optimizer = make_optimizer(Recipe(layer_decay=0.5, weight_decay=0.1), 1.0, model, head, layers)
+    rates = {
+        id(each): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for each in group["params"]
+    }
+    named = dict(model.named_parameters())
+    assert rates[id(head.weight)] == (1.0, 0.1)
+    assert rates[id(head.bias)] == (1.0, 0.0)
+    assert rates[id(named["layer4.0.conv1.weight"])] == (0.5, 0.1)
+    assert rates[id(named["layer3.0.bn1.weight"])] == (0.25, 0.0)
+    assert id(named["layer2.0.conv1.weight"]) not in rates
+
+
+def test_losses() -> None:
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 1.0]]), torch.tensor([0, 2])
+    ones = torch.nn.functional.one_hot(labels, 3).float()
+    binary = torch.nn.functional.binary_cross_entropy_with_logits(logits, ones, reduction="none").sum(1)
+    assert make_loss("bce")(logits, labels) == pytest.approx(float(binary.mean()))
+    weighted = make_loss("bce", 0.0, torch.tensor([1.0, 1.0, 3.0]))(logits, labels)
+    assert weighted == pytest.approx(float((binary[0] + 3 * binary[1]) / 4))
+    assert balance(np.array([0, 0, 0, 1]), 3).tolist() == pytest.approx([4 / 9, 4 / 3, 0])
+
+
+def test_an_average_follows_and_is_put_in_place_for_a_while() -> None:
+    layer = nn.Linear(1, 1)
+    nn.init.zeros_(layer.weight)
+    average = Average(layer, 0.9)
+    for _ in range(200):
+        nn.init.ones_(layer.weight)
+        average.update()
+    with average.in_place():
+        assert 0.99 < layer.weight.item() < 1
+    assert layer.weight.item() == 1
+
+
+def test_a_batch_never_has_a_single_image() -> None:
+    source = Source(np.arange(9), lambda rows, _: torch.from_numpy(rows))
+    sizes = [len(labels) for _, labels in source.batches(np.arange(9), 4, 0)]
+    assert sizes == [4, 5]
+    order = np.random.default_rng(0).permutation(9)
+    batches = list(source.batches(order, 2, 0))
+    assert torch.equal(torch.cat([labels for _, labels in batches]), torch.from_numpy(order))
+    assert all(torch.equal(inputs, labels) for inputs, labels in batches)
+
+
+def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "kept")
+    assert checkpoints.latest() is None
+    for number in range(4):
+        checkpoints.save(number, {"epoch": number, "weights": {"a": torch.full((2,), float(number))}})
+    files = sorted((tmp_path / "kept").iterdir())
+    assert [path.name[:6] for path in files] == ["000002", "000003"]
+    state = checkpoints.latest()
+    assert state is not None
+    assert state["epoch"] == 3
+    files[1].write_bytes(files[1].read_bytes()[:-7])
+    state = checkpoints.latest()
+    assert state is not None
+    assert state["epoch"] == 2

@@ -1,0 +1,158 @@
+"""Random changes to batches of uint8 images, decided by (seed, epoch, image) alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+__all__ = ["PRESETS", "Preset", "augment", "draws"]
+
+_DRAWS = 7  # random numbers per image: which of them decides what is fixed below
+_WEIGHTS = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # of red, green and blue in grey (ITU-R BT.601)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How far images are changed.
+
+    Parameters
+    ----------
+    area
+        Least and largest share of the stored square that a crop takes; None: the centre crop.
+    rotation
+        Largest angle in degrees.
+    flips
+        Probabilities of a horizontal and of a vertical flip.
+    contrast, saturation
+        Largest relative change.
+    trivial
+        One operation of TrivialAugment as well.
+    """
+
+    area: tuple[float, float] | None = None
+    rotation: float = 0.0
+    flips: tuple[float, float] = (0.0, 0.0)
+    contrast: float = 0.0
+    saturation: float = 0.0
+    trivial: bool = False
+
+
+PRESETS: Mapping[str, Preset] = {
+    "none": Preset(),
+    "light": Preset(area=(0.5, 1.0), flips=(0.5, 0.0)),
+    "study": Preset(rotation=20.0, flips=(0.5, 0.5), contrast=0.2, saturation=0.2),
+    "strong": Preset(area=(0.35, 1.0), flips=(0.5, 0.0), trivial=True),
+}
+
+
+def draws(seed: int, epoch: int, images: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return numbers in [0, 1), (n, 7), for each image: the same in every batch, order and process."""
+    return np.stack(
+        [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, epoch, i])).random(_DRAWS) for i in images]
+    )
+
+
+def augment(pixels: Tensor, crop: int, preset: Preset, random: NDArray[np.float64]) -> Tensor:
+    """Change a batch.
+
+    Parameters
+    ----------
+    pixels
+        uint8 (n, 3, side, side).
+    crop
+        Side of the result in pixels.
+    preset
+        A value of `PRESETS`.
+    random
+        float64 (n, 7), from `draws`.
+
+    Returns
+    -------
+    Tensor
+        uint8 (n, 3, crop, crop).
+    """
+    numbers = torch.from_numpy(random).float().to(pixels.device)
+    grid = affine_grid(_placed(pixels.shape[-1], crop, preset, numbers), [len(pixels), 3, crop, crop], False)
+    images = grid_sample(pixels.float(), grid, padding_mode="reflection", align_corners=False)
+    if preset.saturation:
+        grey = (images * _WEIGHTS.to(images.device)).sum(1, keepdim=True)
+        images = _blend(images, grey, preset.saturation, numbers[:, 5])
+    if preset.contrast:
+        images = _blend(images, images.mean((1, 2, 3), keepdim=True), preset.contrast, numbers[:, 6])
+    changed = images.round_().clamp_(0, 255).to(torch.uint8)
+    if preset.trivial:
+        chosen = (random[:, 5] * len(_TRIVIAL)).astype(int)
+        for image, which, number in zip(changed, chosen, random[:, 6], strict=True):
+            image.copy_(_TRIVIAL[which](image, 2 * float(number) - 1))
+    return changed
+
+
+def _placed(side: int, crop: int, preset: Preset, numbers: Tensor) -> Tensor:
+    """Return the affine maps (n, 2, 3) from the result to where it is taken from, in units of half the side."""
+    scale = numbers.new_full((len(numbers),), crop / side)
+    shift = numbers.new_zeros(len(numbers), 2)
+    if preset.area:
+        least, most = preset.area
+        scale = (least + (most - least) * numbers[:, 0]).sqrt()
+        shift = (2 * numbers[:, 1:3] - 1) * (1 - scale)[:, None]
+    angle = math.radians(preset.rotation) * (2 * numbers[:, 3] - 1)
+    flip = numbers[:, 4]
+    across, down = preset.flips
+    x = torch.where(2 * flip % 1 < across, -1.0, 1.0)  # one number decides both flips: its half, and where in it
+    y = torch.where(flip < down, -1.0, 1.0)
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    rows = (torch.stack([cos * x, -sin * y, shift[:, 0]], 1), torch.stack([sin * x, cos * y, shift[:, 1]], 1))
+    return torch.stack(rows, 1)
+
+
+def _blend(images: Tensor, other: Tensor, most: float, numbers: Tensor) -> Tensor:
+    factor = (1 + most * (2 * numbers - 1)).view(-1, 1, 1, 1)
+    return images * factor + other * (1 - factor)
+
+
+def _functional(name: str) -> Callable[..., Tensor]:
+    from torchvision.transforms import functional
+
+    found: Callable[..., Tensor] = getattr(functional, name)
+    return found
+
+
+def _affine(image: Tensor, **change: float) -> Tensor:
+    from torchvision.transforms.functional import affine
+
+    shear = [change.get("shear_x", 0.0), change.get("shear_y", 0.0)]
+    shift = [round(change.get("x", 0.0)), round(change.get("y", 0.0))]
+    moved: Tensor = affine(image, change.get("angle", 0.0), shift, 1.0, shear)
+    return moved
+
+
+def _enhanced(name: str) -> Callable[[Tensor, float], Tensor]:
+    return lambda image, level: _functional(name)(image, 1 + 0.99 * level)
+
+
+_STEEPEST = math.degrees(math.atan(0.99))
+
+# TrivialAugment's wide space (Mueller and Hutter, 2021, table 7): one operation, at a level drawn from (-1, 1).
+_TRIVIAL: tuple[Callable[[Tensor, float], Tensor], ...] = (
+    lambda image, _: image,
+    lambda image, level: _affine(image, shear_x=_STEEPEST * level),
+    lambda image, level: _affine(image, shear_y=_STEEPEST * level),
+    lambda image, level: _affine(image, x=32 * level),
+    lambda image, level: _affine(image, y=32 * level),
+    lambda image, level: _affine(image, angle=135 * level),
+    _enhanced("adjust_brightness"),
+    _enhanced("adjust_saturation"),
+    _enhanced("adjust_contrast"),
+    _enhanced("adjust_sharpness"),
+    lambda image, level: _functional("posterize")(image, 8 - round(6 * abs(level))),
+    lambda image, level: _functional("solarize")(image, 255 * (1 - abs(level))),
+    lambda image, _: _functional("autocontrast")(image),
+    lambda image, _: _functional("equalize")(image),
+)

@@ -1,0 +1,133 @@
+"""A torchvision network with a head of our own, cut where its frozen layers end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tlcache.backbones import Backbone
+from tlcache.finetuning.recipe import RecipeError
+from tlcache.images import Preprocess
+from tlcache.networks import Embedding, find_layers, split
+
+__all__ = ["Classifier", "Layer", "cut_before", "trained_layers"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that has parameters: its name, theirs, and its stage from 1 at the image on."""
+
+    name: str
+    parameters: tuple[str, ...]
+    stage: int
+
+
+def trained_layers(backbone: Backbone, model: nn.Module, unfreeze: str) -> list[Layer]:
+    """Return the layers of the backbone that `unfreeze` (`all`, `last:N`, `stage:K`) names, from the image on.
+
+    Raises
+    ------
+    RecipeError
+        The backbone has fewer layers or stages.
+    """
+    layers = [Layer(*found) for found in find_layers(backbone, model)]
+    kind, _, number = unfreeze.partition(":")
+    most = {"all": 0, "last": len(layers), "stage": layers[-1].stage}[kind]
+    if kind != "all" and int(number) > most:
+        what = "layers with parameters" if kind == "last" else "stages"
+        raise RecipeError(f"{backbone.name} has {most} {what}; asked: --unfreeze {unfreeze}.")
+    if kind == "last":
+        return layers[-int(number) :]
+    return [layer for layer in layers if kind == "all" or layer.stage >= int(number)]
+
+
+def cut_before(backbone: Backbone, layers: Sequence[Layer]) -> str | None:
+    """Return the last stage's end before all of `layers`; None when they begin in the first stage."""
+    first = min(layer.stage for layer in layers)
+    return backbone.stages[first - 2] if first > 1 else None
+
+
+class Classifier(nn.Module):
+    """uint8 images (n, 3, H, W) -> logits (n, C), in two steps of which the first never changes.
+
+    `stem` turns images into what the trained part takes: normalised images, the activation at a cut, or embeddings.
+    It is evaluated, without gradients, and so a function that can be computed once. `rest` does everything after it.
+
+    Parameters
+    ----------
+    backbone, model
+        A row of the table and the network; its parameters are shared, not copied.
+    head
+        Embeddings (n, dim) -> logits (n, C).
+    preprocess
+        Its mean and standard deviation are applied to images.
+    layers
+        The layers of the backbone that are trained; all others are frozen. Empty: the head alone is trained.
+    freeze_statistics
+        Keep the statistics of the BatchNorms that are trained, too.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        model: nn.Module,
+        head: nn.Module,
+        preprocess: Preprocess,
+        layers: Sequence[Layer],
+        freeze_statistics: bool = False,
+    ) -> None:
+        super().__init__()
+        self.head, self._freeze_statistics, self._head_only = head, freeze_statistics, not layers
+        self.cut = cut_before(backbone, layers) if layers else None
+        self.stem, body = split(backbone, model, self.cut)
+        neck = model.get_submodule(backbone.neck) if backbone.neck else None
+        self.body = Embedding(body, neck, backbone.pools[0], preprocess)
+        trained = {name for layer in layers for name in layer.parameters}
+        self._trained = [(parameter, name in trained) for name, parameter in model.named_parameters()]
+        self.eval()
+
+    def unfreeze(self) -> None:
+        """Let gradients flow to the layers that are trained, and to no others."""
+        for parameter, trained in self._trained:
+            parameter.requires_grad_(trained)
+
+    def before(self, images: Tensor) -> Tensor:
+        """Return what `after` takes, from uint8 images; no gradient flows back from it."""
+        with torch.no_grad():
+            if self._head_only:
+                return cast(Tensor, self.body(images))
+            normal = self.body.normalised(images)
+            return normal if self.stem is None else cast(Tensor, self.stem(normal)["features"])
+
+    def embed(self, activations: Tensor) -> Tensor:
+        """Return embeddings (n, dim) of what `before` returned."""
+        return activations if self._head_only else self.body.embedded(activations)
+
+    def after(self, activations: Tensor) -> Tensor:
+        """Return logits (n, C) of what `before` returned."""
+        return cast(Tensor, self.head(self.embed(activations)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (n, C)."""
+        return self.after(self.before(images))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set what is trained to training mode; frozen layers, whose statistics belong to them, stay in `eval`."""
+        super().train(mode)
+        if self._head_only:
+            self.body.eval()
+        for module in self.body.modules():
+            if isinstance(module, _BatchNorm) and (self._freeze_statistics or not _is_trained(module)):
+                module.eval()
+        if self.stem is not None:
+            self.stem.eval()
+        return self
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))

@@ -1,0 +1,78 @@
+"""Heads as torch modules: fresh, or with the weights of one that was fitted on cached embeddings."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tlcache.heads import HEADS
+from tlcache.heads.base import Array, LinearHead
+from tlcache.heads.fitted import Scaler
+from tlcache.heads.neural import Dense
+from tlcache.store import Split
+
+__all__ = ["cached_head", "fresh_head"]
+
+_FITTED = {"linear": "logreg", "dense": "dense"}  # a softmax layer's optimum is known without gradient steps
+_NEVER = -20.0  # logit of a class that train does not have
+
+Matrices = list[tuple[Array, Array]]  # weight (out, in) and bias (out,) of each layer
+
+
+def fresh_head(kind: str, width: int, classes: int) -> nn.Sequential:
+    """Return a head of `tlcache.heads.neural` as torch initialises it: embeddings (n, width) -> logits (n, classes)."""
+    head = HEADS[kind].type()()
+    head.classes_ = np.arange(classes)
+    return cast(nn.Sequential, head.build(width))
+
+
+def cached_head(kind: str, train: Split, val: Split, classes: int, seed: int, refit: bool = False) -> nn.Sequential:
+    """Return a head fitted on the embeddings of train, its settings chosen on val, the standardisation folded in.
+
+    Only with `refit` it is then fitted on train + val, as `fit_heads` does: what follows is otherwise chosen on val.
+    """
+    row = HEADS[_FITTED[kind]]
+    scaler = Scaler.of(train.features, row.scaled)
+    X, X_val = scaler(train.features), scaler(val.features)
+    seeded = {"seed": seed} if "seed" in row.type()().get_params() else {}
+    settings = [{**setting, **seeded} for setting in row.settings()]
+    heads = list(row.type().fit_each(settings, X, train.labels, X_val, val.labels))
+    best = max(heads, key=lambda head: float((head.predict(X_val) == val.labels).mean()))
+    if refit:
+        X, y = np.concatenate([train.features, val.features]), np.concatenate([train.labels, val.labels])
+        scaler = Scaler.of(X, row.scaled)
+        best = row.type()(**best.chosen()).fit(scaler(X), y)
+    assert isinstance(best, LinearHead | Dense)
+    matrices = _matrices(best)
+    first, bias = matrices[0]
+    first = first / scaler.scale
+    matrices[0] = (first, bias - first @ scaler.middle)
+    matrices[-1] = _for_all_classes(*matrices[-1], best.classes_, classes)
+    network = fresh_head(kind, train.features.shape[1], classes)
+    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+    with torch.no_grad():
+        for layer, (weight, bias) in zip(layers, matrices, strict=True):
+            layer.weight.copy_(torch.from_numpy(weight))
+            layer.bias.copy_(torch.from_numpy(bias))
+    return network
+
+
+def _matrices(head: LinearHead | Dense) -> Matrices:
+    if isinstance(head, LinearHead):
+        return [(head.coef_.T, head.intercept_)]
+    found, start = [], 0
+    for rows, columns in head.shapes_:
+        stop = start + rows * columns
+        found.append((head.layers_[start:stop].reshape(rows, columns).T, head.layers_[stop : stop + columns]))
+        start = stop + columns
+    return found
+
+
+def _for_all_classes(weight: Array, bias: Array, known: NDArray[np.int64], classes: int) -> tuple[Array, Array]:
+    whole, offsets = np.zeros((classes, weight.shape[1]), np.float32), np.full(classes, _NEVER, np.float32)
+    whole[known], offsets[known] = weight, bias
+    return whole, offsets

@@ -1,0 +1,127 @@
+"""What a training step is made of: loss, parameter groups, learning rates, and the moving average of weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+
+from tlcache.finetuning.classifier import Layer
+from tlcache.finetuning.recipe import Recipe
+from tlcache.heads.training import OPTIMIZERS
+
+__all__ = ["Average", "balance", "learning_rate_factor", "make_loss", "make_optimizer"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def make_loss(kind: str, smoothing: float = 0.0, weights: Tensor | None = None) -> Loss:
+    """Return the mean loss of logits (n, C) and labels (n,).
+
+    `ce` is the cross-entropy; `bce` the binary cross-entropy of every class against the others, summed over classes.
+    """
+    if kind == "ce":
+        return lambda logits, labels: cross_entropy(logits, labels, weights, label_smoothing=smoothing)
+
+    def binary(logits: Tensor, labels: Tensor) -> Tensor:
+        classes = logits.shape[1]
+        targets = one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
+        losses = binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
+        if weights is None:
+            return losses.mean()
+        return (losses * weights[labels]).sum() / weights[labels].sum()
+
+    return binary
+
+
+def balance(labels: NDArray[np.int64], classes: int) -> Tensor:
+    """Return weights (C,) with which all classes count alike; a class without a row has 0."""
+    counts = np.bincount(labels, minlength=classes)
+    weights = np.divide(len(labels) / classes, counts, out=np.zeros(classes), where=counts > 0)
+    return torch.from_numpy(weights).float()
+
+
+def make_optimizer(
+    recipe: Recipe, learning_rate: float, model: nn.Module, head: nn.Module, layers: Sequence[Layer]
+) -> torch.optim.Optimizer:
+    """Return the optimizer of all that is trained, in groups of one stage each.
+
+    Weight decay falls on matrices and kernels alone; every stage further from the head learns `layer_decay` times as
+    fast as the next.
+    """
+    named = dict(model.named_parameters())
+    last = max((layer.stage for layer in layers), default=0)
+    groups = []
+    for stage in range(last, 0, -1):
+        own = [named[name] for layer in layers if layer.stage == stage for name in layer.parameters]
+        groups += _groups(own, recipe.layer_decay ** (last - stage + 1), recipe.weight_decay)
+    groups += _groups(list(head.parameters()), 1.0, recipe.weight_decay)
+    kind, options = OPTIMIZERS[recipe.optimizer]
+    return kind([{**group, "lr": group["share"] * learning_rate} for group in groups], lr=learning_rate, **options)
+
+
+def _groups(parameters: list[nn.Parameter], share: float, decay: float) -> list[dict[str, Any]]:
+    kinds = (
+        ([each for each in parameters if each.ndim > 1], decay),
+        ([each for each in parameters if each.ndim <= 1], 0.0),
+    )
+    return [{"params": each, "share": share, "weight_decay": amount} for each, amount in kinds if each]
+
+
+def learning_rate_factor(schedule: str, step: int, steps: int, warmup: int) -> float:
+    """Return what the learning rate is multiplied by in step 0 ... steps - 1, the first `warmup` of which rise to 1."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, steps - warmup)
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0 if schedule == "constant" else float(0.1 ** ((done >= 0.6) + (done >= 0.85)))
+
+
+class Average:
+    """An exponential moving average of a module's floating-point state.
+
+    Parameters
+    ----------
+    module
+        What is averaged.
+    decay
+        Share of the average that a step keeps; smaller in the first steps, so that the beginning is forgotten.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._module, self._decay, self.steps = module, decay, 0
+        self.weights = {name: each.clone() for name, each in self._tensors()}
+
+    def update(self) -> None:
+        """Take the weights of this step in."""
+        self.steps += 1
+        keep = min(self._decay, self.steps / (self.steps + 10))
+        with torch.no_grad():
+            for name, each in self._tensors():
+                self.weights[name].lerp_(each, 1 - keep)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the averages into the module for a while."""
+        own = {name: each.clone() for name, each in self._tensors()}
+        self._put(self.weights)
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, each in self._tensors():
+                each.copy_(weights[name])
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, each) for name, each in self._module.state_dict().items() if each.is_floating_point())

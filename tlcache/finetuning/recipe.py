@@ -1,0 +1,184 @@
+"""How a network is fine-tuned: every setting that decides the result, with the defaults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+from typing import Any
+
+from tlcache.errors import TlcacheError, UnknownNameError, closest
+
+__all__ = ["CHOICES", "Recipe", "RecipeError", "make_recipe", "parse_sweep", "variants"]
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "head": ("linear", "dense"),
+    "init_head": ("cached", "scratch"),
+    "optimizer": ("sgd", "rmsprop", "adam", "nadam", "adamw"),
+    "schedule": ("constant", "cosine", "step"),
+    "augment": ("none", "light", "study", "strong"),
+    "loss": ("ce", "bce"),
+    "batch_norm": ("train", "eval"),
+    "precision": ("auto", "fp32", "bf16"),
+    "layout": ("auto", "contiguous", "channels_last"),
+}
+_LEARNING_RATES = {"sgd": 1e-2, "rmsprop": 1e-4, "adam": 3e-4, "nadam": 3e-4, "adamw": 3e-4}  # of the backbone
+
+
+class RecipeError(TlcacheError):
+    """A setting of a fine-tuning that is impossible, or does not go with another."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a fine-tuning.
+
+    Parameters
+    ----------
+    head
+        `linear`, or `dense` (512, dropout 0.6, 512, dropout 0.6).
+    init_head
+        `cached`: begin with a head fitted on the cached embeddings and train everything from the first step (linear
+        probing, then fine-tuning: Kumar et al., 2022). `scratch`: train a fresh head for `head_epochs` first, the
+        backbone frozen.
+    head_epochs, head_lr
+        Most epochs and learning rate of that first phase.
+    epochs, lr
+        Of the phase that trains the backbone too; `lr` None: 3e-4, SGD 1e-2, RMSprop 1e-4.
+    unfreeze
+        What of the backbone is trained: `all`, `last:N` (N layers with parameters; a convolution and its BatchNorm
+        are two) or `stage:K` (from stage K on; see `tlcache models`).
+    optimizer, weight_decay, batch_size
+        As in torch, SGD with momentum 0.9; biases and normalisations do not decay.
+    schedule, warmup_epochs
+        `constant`, `cosine` (to 0) or `step` (a tenth after 60 and 85 % of the epochs), after a linear warm-up.
+    layer_decay
+        Factor of the learning rate from each stage to the one before it; 1: the same everywhere.
+    augment
+        `none`, `light` (flip, crop), `study` (rotation, flips, contrast, saturation) or `strong` (TrivialAugment).
+    loss, label_smoothing, class_weights
+        `ce` (cross-entropy) or `bce` (binary cross-entropy on one-hot labels); classes weighted by 1 / frequency.
+    batch_norm
+        Of layers that are trained: `train` or `eval` (statistics stay as they are). Frozen ones are always in `eval`.
+    ema
+        Decay of an exponential moving average of the weights, which is then what is validated and kept; 0: none.
+    patience
+        Epochs without a better validation score after which a phase ends.
+    cached_prefix, views
+        Compute the activations where the frozen layers end once, of `views` augmented views per image, and train on
+        them. Needs `unfreeze` other than `all`.
+    refit
+        Train again on train + val, for as many epochs as were best, as `fit_heads` does.
+    precision, layout
+        `fp32` or `bf16` (autocast), `contiguous` or `channels_last`; `auto`: the fastest here, measured at the start.
+    seed
+        Of everything random: order, augmentation, dropout, fresh heads.
+    """
+
+    head: str = "linear"
+    init_head: str = "cached"
+    head_epochs: int = 10
+    head_lr: float = 1e-3
+    epochs: int = 15
+    lr: float | None = None
+    unfreeze: str = "all"
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    batch_size: int = 32
+    schedule: str = "cosine"
+    warmup_epochs: float = 1.0
+    layer_decay: float = 1.0
+    augment: str = "light"
+    loss: str = "ce"
+    label_smoothing: float = 0.0
+    class_weights: bool = False
+    batch_norm: str = "train"
+    ema: float = 0.0
+    patience: int = 5
+    cached_prefix: bool = False
+    views: int = 1
+    refit: bool = False
+    precision: str = "auto"
+    layout: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UnknownNameError(closest(name.replace("_", " "), str(getattr(self, name)), known))
+        kind, _, number = self.unfreeze.partition(":")
+        if self.unfreeze != "all" and not (kind in ("last", "stage") and number.isdecimal() and int(number) > 0):
+            raise RecipeError(
+                f"--unfreeze is all, last:N or stage:K with a number from 1 on; asked: '{self.unfreeze}'."
+            )
+        positive = ("head_epochs", "head_lr", "epochs", "batch_size", "patience", "views", "layer_decay")
+        small = [name for name in positive if not getattr(self, name) > 0]
+        if small or not self.learning_rate > 0:
+            raise RecipeError(f"--{(small or ['lr'])[0].replace('_', '-')} must be above 0.")
+        if self.batch_size < 2:
+            raise RecipeError("--batch-size must be 2 or more: BatchNorm has no statistics of a single image.")
+        if not (0 <= self.ema < 1 and 0 <= self.label_smoothing < 1 and self.weight_decay >= 0 <= self.warmup_epochs):
+            raise RecipeError("--ema and --label-smoothing are from 0 to below 1; weight decay and warm-up from 0 on.")
+        if self.cached_prefix and self.unfreeze == "all":
+            raise RecipeError("--cached-prefix needs frozen layers to cache: give --unfreeze last:N or stage:K.")
+        if self.views > 1 and not self.cached_prefix:
+            raise RecipeError("--views says how many augmented views --cached-prefix keeps; give that too.")
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the phase that trains the backbone."""
+        return _LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all settings, the learning rate in force included."""
+        return {**asdict(self), "lr": self.learning_rate}
+
+
+def make_recipe(settings: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with some of its fields given.
+
+    Raises
+    ------
+    UnknownNameError, RecipeError
+        No such setting or choice, or a number that is impossible.
+    """
+    known = [field.name for field in fields(Recipe)]
+    for name in settings:
+        if name not in known:
+            raise UnknownNameError(closest("setting", name, known))
+    return Recipe(**settings)
+
+
+def variants(recipe: Recipe, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], Recipe]]:
+    """Return every combination of the values in `sweep`, with the recipe that it makes of `recipe`.
+
+    Without a sweep that is the recipe itself.
+
+    >>> [setting for setting, _ in variants(Recipe(), {"lr": [0.1, 0.01]})]
+    [{'lr': 0.1}, {'lr': 0.01}]
+    """
+    settings = [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
+    return [(setting, make_recipe({**asdict(recipe), **setting})) for setting in settings]
+
+
+def parse_sweep(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the settings and values that are written `NAME=VALUE,VALUE`.
+
+    >>> parse_sweep(["lr=1e-3,0.01", "optimizer=sgd,adamw"])
+    {'lr': [0.001, 0.01], 'optimizer': ['sgd', 'adamw']}
+    """
+    sweep = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if not values:
+            raise RecipeError(f"--sweep takes NAME=VALUE,VALUE like lr=1e-4,1e-3; asked: '{text}'.")
+        sweep[name.strip().removeprefix("--").replace("-", "_")] = [_value(each.strip()) for each in values.split(",")]
+    return sweep
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

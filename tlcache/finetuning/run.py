@@ -1,0 +1,201 @@
+"""Dataset + backbone -> fine-tuned network -> run record, on the rows and splits of the cached features."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from tlcache.backbones import find
+from tlcache.errors import CacheError, ModelError
+from tlcache.extraction import extract
+from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.recipe import make_recipe, variants
+from tlcache.finetuning.saved import save_weights
+from tlcache.finetuning.search import Candidate, Variant, best_epochs, search, seconds_of
+from tlcache.finetuning.speed import Way, find_torch_device
+from tlcache.finetuning.training import State, logits_of
+from tlcache.finetuning.trial import Task, Trial
+from tlcache.heads.base import softmax
+from tlcache.machine import hardware, versions
+from tlcache.metrics import evaluate
+from tlcache.runs import Run, path_of, runs_folder, write_run
+from tlcache.selection import fit_temperature
+from tlcache.store import FeatureFile
+
+__all__ = ["finetune"]
+
+
+def finetune(
+    data: str | Path = "digits",
+    model: str = "mobilenetv3_large",
+    weights: str | None = None,
+    *,
+    crop_borders: bool = False,
+    resize: int | None = None,
+    crop: int | None = None,
+    name: str | None = None,
+    split_seed: int = 0,
+    device: str = "auto",
+    features: str | Path | None = None,
+    runs: str | Path | None = None,
+    again: bool = False,
+    sweep: Mapping[str, Sequence[Any]] | None = None,
+    budget: float | None = None,
+    **recipe: Any,
+) -> Run:
+    """Train a backbone and its head on a dataset's images, choose the epoch on validation, and test once.
+
+    Rows, splits and labels are those of the feature file that `tlcache.extract` makes of the same arguments, so that
+    any head on frozen features can be compared image by image; it is made first when it is missing. A run that was
+    stopped or killed goes on after its last finished epoch; one that is recorded already is not done again.
+
+    Parameters
+    ----------
+    data, model, weights, crop_borders, resize, crop, name, features
+        As for `tlcache.extract`; `model` is a name of the table.
+    split_seed
+        Of the splits that have to be drawn: the `seed` of `tlcache.extract`.
+    device
+        `auto`, `cpu` or `cuda`.
+    runs
+        Folder of run records.
+    again
+        Train even if this very run is recorded.
+    sweep
+        Values of settings to choose from on validation, like `{"lr": [1e-3, 1e-2], "optimizer": ["sgd", "adam"]}`: all
+        combinations are trained, one is tested.
+    budget
+        Minutes of training for a sweep. A combination is not begun that would probably not fit in; the first always is.
+    **recipe
+        Fields of `tlcache.finetuning.recipe.Recipe`.
+
+    Returns
+    -------
+    Run
+        Its record; beside it the test predictions, and the weights for `--weights` (`run.head_path`).
+
+    Raises
+    ------
+    TlcacheError
+        One of its kinds, for everything that the caller can mend.
+
+    Examples
+    --------
+    >>> run = finetune(photos, "squeezenet1_1", "random", resize=32, crop=32, epochs=1, features=folder, runs=folder)
+    >>> run.fields["strategy"], [epoch["epoch"] for epoch in run.fields["history"]]
+    ('finetune', [0, 1])
+    """
+    wanted = variants(make_recipe(recipe), sweep or {})
+    if model.lower().endswith(".onnx"):
+        raise ModelError(f"'{model}' is an ONNX file, which cannot be trained here. Give a name of: tlcache models")
+    found = extract(
+        *(data, find(model).name, weights),
+        crop_borders=crop_borders,
+        resize=resize,
+        crop=crop,
+        device=device,
+        features=features,
+        name=name,
+        seed=split_seed,
+    )
+    with FeatureFile(found.path) as file:
+        task = Task.of(file, weights, find_torch_device(device))
+    first, asked = wanted[0][1], {"sweep": {name: list(values) for name, values in (sweep or {}).items()}}
+    identity = {
+        **{name: task.attrs[name] for name in ("dataset", "dataset_digest", "backbone", "key")},
+        "strategy": "finetune",
+        "head": first.head,
+        "arguments": {**make_recipe(recipe).as_json(), **asked, "budget": budget},
+    }
+    path = path_of(runs_folder(runs), identity)
+    if path.exists() and path.with_suffix(".safetensors").exists() and not again:
+        return Run(path, json.loads(path.read_bytes()))
+    with _alone(path):
+        return _train_and_test(task, wanted, budget, identity, path)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    lock = FileLock(path.with_suffix(".lock"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0.5)
+    except Timeout:
+        raise CacheError("Another process does the same fine-tuning. Wait for it, or change a setting.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _train_and_test(
+    task: Task, wanted: Sequence[Variant], budget: float | None, identity: Mapping[str, Any], path: Path
+) -> Run:
+    folder = path.with_suffix(".checkpoints")
+    candidates = search(task, wanted, budget, folder)
+    best = max(candidates, key=Candidate.score)
+    trial, state = best.trial, best.state
+    assert trial is not None
+    assert state is not None
+    way = Way("fp32", state.layout)  # what is reported is computed as it will be used
+    logits = logits_of(trial.network, trial.plain_images("val"), task.device, way)
+    temperature = fit_temperature(logits, task.labels("val"))
+    refit: list[dict[str, Any]] = []
+    if best.recipe.refit:
+        trial = Trial(task, best.recipe, refit=best_epochs(state))
+        refit = trial.train(Checkpoints(folder / "refit"), state.way).history
+    probabilities = softmax(logits_of(trial.network, trial.plain_images("test"), task.device, way) / temperature)
+    test = task.splits["test"]
+    fields = {
+        **identity,
+        **_network_fields(task, trial, state),
+        "chosen": {**best.setting, "epochs": best_epochs(state)},
+        "temperature": temperature,
+        "candidates": [each.as_json() for each in candidates],
+        "history": state.history,
+        "refit_history": refit,
+        "train_s": sum(each.seconds for each in candidates) + seconds_of(refit),
+        **_speeds(state),
+        "rows": {name: len(split) for name, split in task.splits.items()},
+        "test": evaluate(test.labels, probabilities),
+        "versions": versions(),
+        "hardware": {**hardware(), "device": task.device, "threads": torch.get_num_threads()},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    save_weights(path.with_suffix(".safetensors"), trial.model, trial.head, fields)
+    run = write_run(path, fields, test.paths, test.labels, probabilities)
+    shutil.rmtree(folder, ignore_errors=True)
+    return run
+
+
+def _network_fields(task: Task, trial: Trial, state: State) -> dict[str, Any]:
+    embedded = json.loads(task.attrs["key_json"])
+    return {
+        "weights": task.attrs["weights"],
+        "pool": embedded["pool"],
+        "preprocess": embedded["preprocess"],
+        "precision": state.precision,
+        "layout": state.layout,
+        "measured_images_per_s": state.measured,
+        "layers": {"trained": [layer.name for layer in trial.layers], "cut": trial.network.cut},
+        "classes": list(task.classes),
+    }
+
+
+def _speeds(state: State) -> dict[str, float]:
+    """Return medians of the phase that trains the backbone: seconds an epoch, images per second while training."""
+    backbone = [epoch for epoch in state.history if epoch["phase"] == "backbone" and "train_s" in epoch]
+    return {
+        "epoch_s": statistics.median(epoch["train_s"] + epoch["val_s"] for epoch in backbone),
+        "images_per_s": statistics.median(epoch["images_per_s"] for epoch in backbone),
+    }

@@ -1,0 +1,85 @@
+"""A fine-tuned network as a file: safetensors to load again, ONNX to use anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from tlcache.backbones import Backbone, find
+from tlcache.errors import ModelError
+from tlcache.files import hash_file, write_whole
+from tlcache.finetuning.heads import fresh_head
+from tlcache.images import Preprocess
+from tlcache.keys import canonical_json
+from tlcache.networks import embedding, pretrained
+from tlcache.weights import HEAD_PREFIX, Weights, load_state
+
+__all__ = ["FORMAT", "export_tuned", "save_weights"]
+
+FORMAT = "tlcache-finetuned"
+_ABOUT = ("backbone", "head", "classes", "preprocess", "temperature", "key")
+
+
+def save_weights(path: Path, model: nn.Module, head: nn.Module, fields: Mapping[str, Any]) -> None:
+    """Write the backbone under torchvision's names, so that `--weights` takes the file, and the head beside it.
+
+    `fields` are those of the run record, some of which go into the metadata.
+    """
+    state = model.state_dict() | {HEAD_PREFIX + name: each for name, each in head.state_dict().items()}
+    tensors = {name: each.detach().cpu().contiguous() for name, each in state.items()}
+    about = {name: fields[name] for name in _ABOUT}
+    write_whole(path, save(tensors, {"format": FORMAT, "fields": canonical_json(about)}))
+
+
+def export_tuned(path: Path) -> bytes:
+    """Return a network that `finetune` saved as ONNX: uint8 images in, calibrated logits and embeddings out.
+
+    Raises
+    ------
+    ModelError
+        Not such a file, or ONNX Runtime and torch differ by more than 1e-4 of the largest value.
+    """
+    from exporters.export import export_classifier
+
+    try:
+        with safe_open(path, "torch") as file:
+            metadata = file.metadata() or {}
+            head = {name: file.get_tensor(name) for name in file.keys() if name.startswith(HEAD_PREFIX)}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"Cannot read the network '{path}': {error}.") from None
+    if metadata.get("format") != FORMAT:
+        raise ModelError(f"'{path}' is not a network that tlcache finetune saved.")
+    fields = json.loads(metadata["fields"])
+    backbone, preprocess = find(fields["backbone"]), Preprocess.from_json(fields["preprocess"])
+    weights = Weights(f"file:{path.name}", path, hash_file(path))
+    network = _Tuned(backbone, weights, preprocess, head, fields)
+    return export_classifier(network.eval(), backbone, weights, preprocess, fields["classes"])
+
+
+class _Tuned(nn.Module):
+    """Images -> logits, divided by the temperature so that their softmax is calibrated, and embeddings."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        weights: Weights,
+        preprocess: Preprocess,
+        head: Mapping[str, Tensor],
+        fields: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        model = pretrained(backbone, load_state(weights), weights.label)
+        self.embedding = embedding(backbone, model, backbone.pools[0], preprocess)
+        self.head = fresh_head(fields["head"], backbone.dim, len(fields["classes"]))
+        self.head.load_state_dict({name.removeprefix(HEAD_PREFIX): each for name, each in head.items()})
+        self.temperature = float(fields["temperature"])
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        embeddings = cast(Tensor, self.embedding(image))
+        return self.head(embeddings) / self.temperature, embeddings

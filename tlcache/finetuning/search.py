@@ -1,0 +1,101 @@
+"""Several recipes on one task: each trained, the best on validation kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.training import State, TrainingError
+from tlcache.finetuning.trial import Task, Trial
+from tlcache.keys import hash_json
+from tlcache.progress import say
+
+__all__ = ["Candidate", "Variant", "best_epochs", "search", "seconds_of"]
+
+Variant = tuple[dict[str, Any], Recipe]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A setting that was trained.
+
+    Parameters
+    ----------
+    setting, recipe
+        What differs from the others, and all of it.
+    trial, state
+        Its network and how the training went. The network is kept of the best alone; there is no state where the loss
+        went out of bounds.
+    seconds
+        Of training and validation.
+    """
+
+    setting: dict[str, Any]
+    recipe: Recipe
+    trial: Trial | None
+    state: State | None
+    seconds: float
+
+    def score(self) -> tuple[float, float]:
+        """Return what candidates are compared by: accuracy on validation, then loss."""
+        best = self.state.best if self.state else {"val_accuracy": -1.0, "val_loss": 0.0}
+        return best["val_accuracy"], -best["val_loss"]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the setting and how it did, for the record."""
+        if self.state is None:
+            return {**self.setting, "diverged": True}
+        figures = {name: self.state.best[name] for name in ("val_accuracy", "val_loss")}
+        return {**self.setting, **figures, "epochs": best_epochs(self.state), "train_s": self.seconds}
+
+
+def search(task: Task, wanted: Sequence[Variant], budget: float | None, folder: Path) -> list[Candidate]:
+    """Train the variants one after the other, as many as the budget has room for; all compute in the same way."""
+    done: list[Candidate] = []
+    for setting, asked in wanted:
+        spent, longest = sum(each.seconds for each in done), max((each.seconds for each in done), default=0.0)
+        if done and budget is not None and spent + longest > 60 * budget:
+            say(f"The budget of {budget:g} minutes has no room for {setting} and what would follow.")
+            break
+        way = next((each.state.way for each in done if each.state), None)
+        recipe = replace(asked, precision=way.precision, layout=way.layout) if way else asked
+        if setting:
+            say(", ".join(f"{name} {value}" for name, value in setting.items()))
+        done.append(_try(task, setting, recipe, folder, alone=len(wanted) == 1))
+        best = max(done, key=Candidate.score)
+        done = [each if each is best else replace(each, trial=None) for each in done]  # one network at a time
+    if best.state is None:
+        raise TrainingError("The loss went out of bounds with every setting of the sweep. Try smaller learning rates.")
+    return done
+
+
+def _try(task: Task, setting: dict[str, Any], recipe: Recipe, folder: Path, alone: bool) -> Candidate:
+    trial = Trial(task, recipe)
+    try:
+        state = trial.train(Checkpoints(folder / hash_json(recipe.as_json())[:12]))
+    except TrainingError as error:
+        if alone:
+            raise
+        say(str(error))
+        return Candidate(setting, recipe, None, None, 0.0)
+    return Candidate(setting, recipe, trial, state, seconds_of(state.history))
+
+
+def best_epochs(state: State) -> dict[str, int]:
+    """Return how many epochs of each phase led to the best weights."""
+    best = state.history[: state.best["epochs"]]
+    found = dict.fromkeys(("head", "backbone"), 0)
+    for phase in found:
+        own = [epoch for epoch in best if epoch["phase"] == phase]
+        if own:
+            found[phase] = max(own, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))["epoch"]
+    return found
+
+
+def seconds_of(history: list[dict[str, Any]]) -> float:
+    """Return what epochs cost, validation included."""
+    return float(sum(epoch.get("train_s", 0.0) + epoch["val_s"] for epoch in history))

@@ -1,0 +1,142 @@
+"""Where training batches come from: images, augmented on the way, or activations that were computed once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tlcache.files import cache_folder
+from tlcache.finetuning.augment import PRESETS, augment, draws
+from tlcache.finetuning.pixels import Pixels, whole_file
+from tlcache.keys import hash_json
+from tlcache.machine import available_cpus
+from tlcache.models import Model
+from tlcache.progress import image_bar
+from tlcache.runtime import default_batch, find_device, open_session
+
+__all__ = ["Source", "from_activations", "from_array", "from_pixels"]
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled training or validation rows.
+
+    Parameters
+    ----------
+    labels
+        int64 (n,).
+    fetch
+        Numbers of rows and an epoch -> what goes in: uint8 images, or with `ready` what `Classifier.after` takes.
+    ready
+        The frozen part of the network has been applied.
+    """
+
+    labels: NDArray[np.int64]
+    fetch: Callable[[Rows, int], Tensor]
+    ready: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, order: Rows, size: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs and labels in the given order, the next batch being made while one is used.
+
+        A last batch of a single row joins the one before it: BatchNorm has no statistics of one image.
+        """
+        starts = list(range(0, len(order), size))
+        if len(starts) > 1 and len(order) - starts[-1] == 1:
+            del starts[-1]
+        parts = [order[start:stop] for start, stop in zip(starts, [*starts[1:], len(order)], strict=True)]
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self.fetch, parts[0], epoch)
+            for part, after in zip(parts, [*parts[1:], None], strict=True):
+                inputs = coming.result()
+                if after is not None:
+                    coming = pool.submit(self.fetch, after, epoch)
+                yield inputs, torch.from_numpy(self.labels[part])
+
+
+def from_pixels(pixels: Pixels, rows: Rows, labels: NDArray[np.int64], preset: str, seed: int, device: str) -> Source:
+    """Return some rows of the pixel store, augmented anew every epoch."""
+
+    def fetch(numbers: Rows, epoch: int) -> Tensor:
+        return _augmented(pixels, rows[numbers], preset, seed, epoch, device)
+
+    return Source(labels, fetch)
+
+
+def from_array(array: NDArray[np.float32], labels: NDArray[np.int64]) -> Source:
+    """Return activations (views, n, ...); every epoch takes the next view."""
+
+    def fetch(numbers: Rows, epoch: int) -> Tensor:
+        return torch.from_numpy(array[epoch % len(array), numbers])
+
+    return Source(labels, fetch, ready=True)
+
+
+def from_activations(
+    stem: Model,
+    shape: tuple[int, ...],
+    pixels: Pixels,
+    rows: Rows,
+    labels: NDArray[np.int64],
+    preset: str,
+    seed: int,
+    views: int,
+    device: str,
+) -> Source:
+    """Return the activations (views, n, *shape) where `stem` ends, computed by ONNX Runtime and kept in a file.
+
+    The file is named after what decides its content: the key of the stem, the images, and how they are augmented.
+    """
+    views = 1 if preset == "none" else views
+    decides = {
+        "stem": stem.key,
+        "images": hashlib.sha256(pixels.checksums[rows].tobytes()).hexdigest(),
+        "augment": preset,
+        "seed": seed if preset != "none" else None,
+        "views": views,
+    }
+    path = cache_folder() / "activations" / f"{hash_json(decides)[:16]}.npy"
+    if not path.exists():
+        with whole_file(path, (views, len(rows), *shape), np.float32) as array:
+            _fill(array, stem, pixels, rows, preset, seed, device)
+    return from_array(np.load(path, "r"), labels)
+
+
+def _fill(array: NDArray[Any], stem: Model, pixels: Pixels, rows: Rows, preset: str, seed: int, device: str) -> None:
+    """Compute all views, on the CPU a batch per core at a time."""
+    size = default_batch("onnxruntime", find_device(device, "onnxruntime", "fp32"), pixels.crop)
+    session = open_session(stem.onnx(), device, batch=size)
+    numbers = np.arange(len(rows))
+
+    def one(task: tuple[int, Rows]) -> None:
+        view, part = task
+        images = _augmented(pixels, rows[part], preset, seed, view, "cpu").numpy()
+        array[view, part] = session(images).reshape(len(part), *array.shape[2:])
+        advance(len(part))
+
+    tasks = [(view, part) for view in range(len(array)) for part in np.split(numbers, range(size, len(rows), size))]
+    with (
+        image_bar("frozen layers", len(array) * len(rows)) as advance,
+        ThreadPoolExecutor(available_cpus()) as pool,
+    ):
+        for _ in pool.map(one, tasks):
+            pass
+
+
+def _augmented(pixels: Pixels, rows: Rows, preset: str, seed: int, epoch: int, device: str) -> Tensor:
+    images = torch.from_numpy(pixels[rows])
+    if preset == "none":
+        return images[:, :, pixels.margin, pixels.margin].to(device)
+    return augment(images.to(device), pixels.crop, PRESETS[preset], draws(seed, epoch, rows))

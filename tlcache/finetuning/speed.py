@@ -1,0 +1,106 @@
+"""Which device to train on, and the precision and memory layout that are fastest there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tlcache.errors import DeviceError, UnknownNameError, closest
+from tlcache.finetuning.classifier import Classifier
+from tlcache.runtime import DEVICES
+
+__all__ = ["Way", "choose_way", "find_torch_device", "images_per_s"]
+
+_IMAGES, _STEPS = 8, 3
+_WORTH = 1.1  # a way that rounds more or is less usual has to be faster by more than a short measurement's noise
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a network is computed: `fp32` or `bf16` (autocast), and the `contiguous` or `channels_last` layout."""
+
+    precision: str
+    layout: str
+
+    def __str__(self) -> str:
+        return f"{self.precision} {self.layout}"
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout in torch's terms."""
+        return torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
+
+    def lay(self, model: nn.Module) -> None:
+        """Bring the weights of a model into this layout."""
+        model.to(memory_format=self.memory_format)
+
+    @contextmanager
+    def computing(self, device: str) -> Iterator[None]:
+        """Compute in this precision."""
+        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
+            yield
+
+    def forward(self, network: Classifier, inputs: Tensor, ready: bool) -> Tensor:
+        """Return float32 logits of images, or with `ready` of what `network.before` returns for them."""
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=self.memory_format)
+        with self.computing(inputs.device.type):
+            return (network.after(inputs) if ready else network(inputs)).float()
+
+
+WAYS = tuple(Way(precision, layout) for precision in ("fp32", "bf16") for layout in ("contiguous", "channels_last"))
+
+
+def find_torch_device(device: str) -> str:
+    """Return `cpu` or `cuda`.
+
+    Raises
+    ------
+    UnknownNameError, DeviceError
+        No such device, or torch cannot use it.
+    """
+    if device not in DEVICES:
+        raise UnknownNameError(closest("device", device, DEVICES))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("CUDA was asked for, but torch finds no GPU. Pass --device cpu, or install torch for CUDA.")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def choose_way(
+    precision: str, layout: str, network: Classifier, crop: int, device: str
+) -> tuple[Way, dict[str, float]]:
+    """Return how to compute, and the images per second that were measured where `auto` leaves a choice.
+
+    A few training steps are timed without an optimizer; afterwards the network is as it was.
+    """
+    ways = [way for way in WAYS if precision in ("auto", way.precision) and layout in ("auto", way.layout)]
+    if len(ways) == 1:
+        return ways[0], {}
+    buffers = [(each, each.clone()) for each in network.buffers()]
+    rates = {way: images_per_s(way, network, crop, device) for way in ways}
+    for each, before in buffers:
+        each.copy_(before)
+    network.zero_grad(set_to_none=True)
+    fastest = max(ways, key=lambda way: rates[way] / (1 if way == ways[0] else _WORTH))
+    return fastest, {str(way): rate for way, rate in rates.items()}
+
+
+def images_per_s(way: Way, network: Classifier, crop: int, device: str, images: int = _IMAGES) -> float:
+    """Time the fastest of a few training steps on a batch that is ready; weights stay, statistics do not."""
+    batch = torch.zeros(images, 3, crop, crop, dtype=torch.uint8, device=device)
+    way.lay(network)
+    network.unfreeze()
+    network.train()
+    seconds = []
+    for _ in range(1 + _STEPS):
+        began = time.perf_counter()
+        way.forward(network, batch, ready=False).square().mean().backward()  # type: ignore[no-untyped-call]
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return images / min(seconds[1:])

@@ -1,0 +1,259 @@
+"""The training loop: phases of epochs, validated after each, resumable, the best by validation restored."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tlcache.errors import TlcacheError
+from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.classifier import Classifier, Layer
+from tlcache.finetuning.optimisation import Average, balance, learning_rate_factor, make_loss, make_optimizer
+from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.sources import Source
+from tlcache.finetuning.speed import Way
+from tlcache.progress import Report, training_bar
+
+__all__ = ["Phase", "State", "Training", "TrainingError", "logits_of"]
+
+
+class TrainingError(TlcacheError):
+    """A training that cannot go on, because its loss is no number any more."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some epochs in which the same layers are trained.
+
+    Parameters
+    ----------
+    name
+        `head` or `backbone`.
+    network, layers
+        The classifier, and the layers of its backbone that are trained.
+    epochs, learning_rate
+        As planned, for the schedule; early stopping may end sooner.
+    stop
+        Epochs after which the phase ends in any case.
+    train, val
+        What is trained on, and what decides which epoch was best; without `val` the last one is kept.
+    """
+
+    name: str
+    network: Classifier
+    layers: Sequence[Layer]
+    epochs: int
+    stop: int
+    learning_rate: float
+    train: Source
+    val: Source | None
+
+
+@dataclass
+class State:
+    """How far a training is; all that a checkpoint has to hold.
+
+    Parameters
+    ----------
+    phase, epoch
+        Phases that are finished, and epochs of the one that is not.
+    history
+        Per epoch: phase, epoch, losses, accuracies, learning rate, seconds, images per second.
+    best
+        Validation accuracy, loss, `history` index and weights of the best epoch so far.
+    weights, optimizer, average
+        After the last epoch.
+    precision, layout, measured
+        How the network is computed, and the images per second that decided it.
+    """
+
+    precision: str
+    layout: str
+    measured: dict[str, float]
+    weights: dict[str, Tensor]
+    phase: int = 0
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] | None = None
+    average: dict[str, Any] | None = None
+
+    @property
+    def way(self) -> Way:
+        """How the network is computed."""
+        return Way(self.precision, self.layout)
+
+
+class Training:
+    """Trains a model and its head, phase after phase.
+
+    Parameters
+    ----------
+    model, head
+        What is trained, on `device`.
+    recipe
+        The settings.
+    classes
+        Number of classes.
+    checkpoints
+        Where the state is kept after every epoch.
+    """
+
+    def __init__(
+        self, model: nn.Module, head: nn.Module, recipe: Recipe, classes: int, device: str, checkpoints: Checkpoints
+    ) -> None:
+        self.model, self.head, self.recipe, self.classes, self.device = model, head, recipe, classes, device
+        self.both = nn.ModuleDict({"model": model, "head": head})
+        self._checkpoints = checkpoints
+
+    def run(self, phases: Sequence[Phase], state: State) -> State:
+        """Train from `state` on to the end of the last phase, and load the best weights.
+
+        Raises
+        ------
+        TrainingError
+            The loss is no number any more; the last epoch's state is kept.
+        """
+        state.way.lay(self.model)
+        self.both.load_state_dict(state.weights)
+        if self.recipe.init_head == "cached" and phases[0].val and not state.history:
+            self._judge(phases[0], state, {"phase": phases[0].name, "epoch": 0})
+        total = sum(phase.stop * len(phase.train) for phase in phases[state.phase :])
+        with training_bar(total) as report:
+            while state.phase < len(phases):
+                phase = phases[state.phase]
+                self._run_phase(phase, state, report)
+                state.phase, state.epoch, state.optimizer, state.average = state.phase + 1, 0, None, None
+                state.weights = state.best["weights"] if state.best else state.weights
+                self.both.load_state_dict(state.weights)
+                self._keep(state)
+        return state
+
+    def _run_phase(self, phase: Phase, state: State, report: Report) -> None:
+        recipe = self.recipe
+        phase.network.unfreeze()
+        optimizer = make_optimizer(recipe, phase.learning_rate, self.model, self.head, phase.layers)
+        average = Average(self.both, recipe.ema) if recipe.ema else None
+        if state.optimizer is not None:
+            optimizer.load_state_dict(state.optimizer)
+        if average and state.average:
+            average.weights, average.steps = state.average["weights"], state.average["steps"]
+        while state.epoch < phase.stop and not self._is_stale(phase, state):
+            figures = self._train_epoch(phase, state, optimizer, average, report)
+            if average:
+                with average.in_place():
+                    self._judge(phase, state, figures)
+            else:
+                self._judge(phase, state, figures)
+            state.epoch += 1
+            state.weights, state.optimizer = self.both.state_dict(), optimizer.state_dict()
+            state.average = {"weights": average.weights, "steps": average.steps} if average else None
+            self._keep(state)
+            report.say(_line(state.history[-1], phase.epochs))
+
+    def _keep(self, state: State) -> None:
+        self._checkpoints.save(len(state.history) + state.phase, vars(state))  # the end of a phase is one more
+
+    def _is_stale(self, phase: Phase, state: State) -> bool:
+        """Return whether the best epoch is further back than patience reaches; each phase has its own patience."""
+        if phase.val is None or not state.best:
+            return False
+        begin = len(state.history) - state.epoch
+        return bool(len(state.history) - max(begin, state.best["epochs"]) >= self.recipe.patience)
+
+    def _train_epoch(
+        self, phase: Phase, state: State, optimizer: torch.optim.Optimizer, average: Average | None, report: Report
+    ) -> dict[str, Any]:
+        recipe, network = self.recipe, phase.network.train()
+        weights = balance(phase.train.labels, self.classes).to(self.device) if recipe.class_weights else None
+        loss_of = make_loss(recipe.loss, recipe.label_smoothing, weights)
+        seeds = np.random.SeedSequence([recipe.seed, state.phase, state.epoch])  # an epoch needs nothing of the last
+        order = np.random.default_rng(seeds).permutation(len(phase.train))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        steps = math.ceil(len(order) / recipe.batch_size)
+        began, seen, right, loss_sum = time.perf_counter(), 0, 0, 0.0
+        batches = phase.train.batches(order, recipe.batch_size, state.epoch)
+        for step, (inputs, labels) in enumerate(batches, state.epoch * steps):
+            factor = self._factor(phase, step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = group["share"] * phase.learning_rate * factor
+            targets = labels.to(self.device)
+            logits = state.way.forward(network, inputs.to(self.device), phase.train.ready)
+            loss = loss_of(logits, targets)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if average:
+                average.update()
+            seen, loss_sum = seen + len(labels), loss_sum + float(loss.detach()) * len(labels)
+            right += int((logits.argmax(1) == targets).sum())
+            if not math.isfinite(loss_sum):
+                raise self._not_finite(phase, state)
+            report.advance(len(labels), f"{phase.name} {state.epoch + 1}/{phase.epochs}", loss_sum / seen, right / seen)
+        seconds = time.perf_counter() - began
+        return {
+            "phase": phase.name,
+            "epoch": state.epoch + 1,
+            "train_loss": loss_sum / seen,
+            "train_accuracy": right / seen,
+            "lr": phase.learning_rate * self._factor(phase, (state.epoch + 1) * steps - 1, steps),
+            "train_s": seconds,
+            "images_per_s": seen / seconds,
+        }
+
+    def _factor(self, phase: Phase, step: int, steps: int) -> float:
+        warmup = round(self.recipe.warmup_epochs * steps)
+        return learning_rate_factor(self.recipe.schedule, step, phase.epochs * steps, warmup)
+
+    def _judge(self, phase: Phase, state: State, figures: dict[str, Any]) -> None:
+        """Validate, write the epoch down, and keep its weights when they are the best so far."""
+        began = time.perf_counter()
+        accuracy, loss = 0.0, math.inf
+        if phase.val is not None:
+            logits = torch.from_numpy(logits_of(phase.network, phase.val, self.device, state.way))
+            labels = torch.from_numpy(phase.val.labels)
+            accuracy = float((logits.argmax(1) == labels).double().mean())
+            loss = float(make_loss(self.recipe.loss)(logits, labels))
+            if not math.isfinite(loss):
+                raise self._not_finite(phase, state)
+            figures |= {"val_loss": loss, "val_accuracy": accuracy}
+        state.history.append({**figures, "val_s": time.perf_counter() - began})
+        best = state.best
+        if phase.val is None or not best or (accuracy, -loss) > (best["val_accuracy"], -best["val_loss"]):
+            weights = {name: each.detach().clone() for name, each in self.both.state_dict().items()}
+            state.best = {"val_accuracy": accuracy, "val_loss": loss, "epochs": len(state.history), "weights": weights}
+
+    def _not_finite(self, phase: Phase, state: State) -> TrainingError:
+        option = "--head-lr" if phase.name == "head" else "--lr"
+        return TrainingError(
+            f"The loss is no finite number any more, in epoch {state.epoch + 1} of the {phase.name} phase "
+            f"({self.recipe.optimizer}, learning rate {phase.learning_rate:g}). The state before that epoch stays in "
+            f"'{self._checkpoints.folder}'. Try a smaller {option}, or more --warmup-epochs."
+        )
+
+
+def logits_of(network: Classifier, source: Source, device: str, way: Way) -> NDArray[np.float32]:
+    """Return the logits (n, C) of all rows of a source, in order; the network is left in evaluation mode."""
+    network.eval()
+    rows: list[Tensor] = []
+    with torch.inference_mode():
+        for inputs, _ in source.batches(np.arange(len(source)), 64, 0):
+            rows.append(way.forward(network, inputs.to(device), source.ready).cpu())
+    return torch.cat(rows).numpy()
+
+
+def _line(figures: dict[str, Any], epochs: int) -> str:
+    val = f", val {figures['val_loss']:.3f} {figures['val_accuracy']:.3f}" if "val_loss" in figures else ""
+    return (
+        f"{figures['phase']} {figures['epoch']}/{epochs}: loss and accuracy: train {figures['train_loss']:.3f} "
+        f"{figures['train_accuracy']:.3f}{val}; {figures['images_per_s']:.0f} images/s, "
+        f"{figures['train_s'] + figures['val_s']:.0f} s"
+    )

@@ -1,0 +1,199 @@
+"""One recipe on one task: its network, the phases, and what each is fed with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tlcache.backbones import Backbone, find
+from tlcache.errors import DataError
+from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.classifier import Classifier, Layer, trained_layers
+from tlcache.finetuning.heads import cached_head, fresh_head
+from tlcache.finetuning.pixels import Pixels, open_pixels
+from tlcache.finetuning.recipe import Recipe, RecipeError
+from tlcache.finetuning.sources import Source, from_activations, from_array, from_pixels
+from tlcache.finetuning.speed import Way, choose_way
+from tlcache.finetuning.training import Phase, State, Training
+from tlcache.images import Preprocess
+from tlcache.models import load_stem
+from tlcache.networks import pretrained
+from tlcache.splits import SPLITS
+from tlcache.store import FeatureFile, Split
+from tlcache.weights import Weights, load_state, resolve
+
+__all__ = ["Task", "Trial"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What there is to train: the rows of a feature file, and the backbone whose embeddings it holds.
+
+    Parameters
+    ----------
+    attrs, classes, splits
+        As in `tlcache.store.FeatureFile`.
+    sha256
+        Of every row's image.
+    backbone, weights, preprocess
+        The network and how its images are prepared.
+    device
+        `cpu` or `cuda`.
+    """
+
+    attrs: Mapping[str, Any]
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    sha256: tuple[str, ...]
+    backbone: Backbone
+    weights: Weights
+    preprocess: Preprocess
+    device: str
+
+    @classmethod
+    def of(cls, file: FeatureFile, weights: str | None, device: str) -> Task:
+        """Read all of a feature file's rows.
+
+        Raises
+        ------
+        DataError
+            A split is empty.
+        """
+        splits = {name: file.split(name) for name in SPLITS}
+        for name, split in splits.items():
+            if not len(split):
+                raise DataError(f"'{file.path}' has no {name} images; fine-tuning needs train, val and test.")
+        backbone, sha256 = find(file.attrs["backbone"]), tuple(sha256.decode() for sha256 in file.hashes())
+        preprocess = Preprocess.from_json(json.loads(file.attrs["preprocess"]))
+        return cls(file.attrs, file.classes, splits, sha256, backbone, resolve(backbone, weights), preprocess, device)
+
+    def rows(self, *names: str) -> NDArray[np.int64]:
+        """Return the numbers of the rows of some splits; in the file, splits follow each other."""
+        starts, start = {}, 0
+        for name in SPLITS:
+            starts[name], start = start, start + len(self.splits[name])
+        return np.concatenate([starts[name] + np.arange(len(self.splits[name])) for name in names])
+
+    def labels(self, *names: str) -> NDArray[np.int64]:
+        """Return the labels of the rows of some splits."""
+        return np.concatenate([self.splits[name].labels for name in names])
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """The images, decoded when they are first asked for."""
+        paths = [path for name in SPLITS for path in self.splits[name].paths]
+        return open_pixels(Path(self.attrs["source"]), paths, self.sha256, self.preprocess)
+
+
+class Trial:
+    """A network that is trained by a recipe.
+
+    Parameters
+    ----------
+    task, recipe
+        What is trained, and how.
+    refit
+        Train on train + val, without validation, for these numbers of epochs of each phase.
+    """
+
+    def __init__(self, task: Task, recipe: Recipe, refit: Mapping[str, int] | None = None) -> None:
+        self.task, self.recipe, self._refit = task, recipe, refit
+        backbone = task.backbone
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.head = self._head().to(task.device)
+        self.model = pretrained(backbone, load_state(task.weights), task.weights.label).to(task.device)
+        self.layers = trained_layers(backbone, self.model, recipe.unfreeze)
+        self.network = self._classifier(self.layers)
+        if recipe.cached_prefix and self.network.cut is None:
+            raise RecipeError(
+                f"--unfreeze {recipe.unfreeze} reaches into the first stage of {backbone.name}: there is no frozen "
+                "part that could be cached. Unfreeze less, or leave --cached-prefix out."
+            )
+
+    def train(self, checkpoints: Checkpoints, way: Way | None = None) -> State:
+        """Train, or go on where the checkpoints end; the best weights are in the network afterwards.
+
+        How to compute is measured, where the recipe leaves it open and `way` does not say.
+        """
+        saved = checkpoints.latest()
+        if saved:
+            state = State(**saved)
+        else:
+            recipe, crop = self.recipe, self.task.preprocess.crop
+            rates: dict[str, float] = {}
+            if way is None:
+                way, rates = choose_way(recipe.precision, recipe.layout, self.network, crop, self.task.device)
+            both = nn.ModuleDict({"model": self.model, "head": self.head})
+            state = State(way.precision, way.layout, rates, both.state_dict())
+        training = Training(self.model, self.head, self.recipe, len(self.task.classes), self.task.device, checkpoints)
+        with torch.random.fork_rng():
+            return training.run(self._phases(), state)
+
+    def plain_images(self, split: str) -> Source:
+        """Return the images of a split as they are."""
+        return self._images("none", split)
+
+    def _head(self) -> nn.Sequential:
+        recipe, splits, classes = self.recipe, self.task.splits, len(self.task.classes)
+        if recipe.init_head == "scratch":
+            return fresh_head(recipe.head, splits["train"].features.shape[1], classes)
+        refit = self._refit is not None
+        return cached_head(recipe.head, splits["train"], splits["val"], classes, recipe.seed, refit)
+
+    def _classifier(self, layers: list[Layer]) -> Classifier:
+        task = self.task
+        still = self.recipe.batch_norm == "eval"
+        return Classifier(task.backbone, self.model, self.head, task.preprocess, layers, still).to(task.device)
+
+    def _phases(self) -> list[Phase]:
+        recipe, phases = self.recipe, []
+        if recipe.init_head == "scratch":
+            phases.append(self._phase("head", self._classifier([]), [], recipe.head_epochs, recipe.head_lr))
+        phases.append(self._phase("backbone", self.network, self.layers, recipe.epochs, recipe.learning_rate))
+        return phases
+
+    def _phase(self, name: str, network: Classifier, layers: list[Layer], epochs: int, rate: float) -> Phase:
+        sources = {"head": self._embeddings, "backbone": self._activations}
+        cached = self.recipe.cached_prefix or (name == "head" and self.recipe.augment == "none")
+        source = sources[name] if cached else self._images
+        train = source(self.recipe.augment, "train", *(["val"] if self._refit else []))
+        val = None if self._refit else source("none", "val")
+        stop = self._refit[name] if self._refit else epochs
+        return Phase(name, network, layers, epochs, stop, rate, train, val)
+
+    def _images(self, preset: str, *splits: str) -> Source:
+        task = self.task
+        return from_pixels(task.pixels, task.rows(*splits), task.labels(*splits), preset, self.recipe.seed, task.device)
+
+    def _embeddings(self, preset: str, *splits: str) -> Source:
+        """Return the cached embeddings, which know of no augmentation."""
+        del preset
+        features = np.concatenate([self.task.splits[name].features for name in splits])
+        return from_array(features[None], self.task.labels(*splits))
+
+    def _activations(self, preset: str, *splits: str) -> Source:
+        task, recipe = self.task, self.recipe
+        assert self.network.cut is not None
+        crop = task.preprocess.crop
+        probe = torch.zeros(1, 3, crop, crop, dtype=torch.uint8, device=task.device)
+        return from_activations(
+            load_stem(task.backbone, task.weights, task.preprocess, self.network.cut),
+            tuple(self.network.before(probe).shape[1:]),
+            task.pixels,
+            task.rows(*splits),
+            task.labels(*splits),
+            preset,
+            recipe.seed,
+            recipe.views,
+            task.device,
+        )
