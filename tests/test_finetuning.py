@@ -68,7 +68,9 @@ def test_a_run_is_recorded_as_heads_are_and_on_the_same_rows(photos: Path) -> No
     assert [epoch["epoch"] for epoch in record["history"]] == [0, 1, 2]
     for epoch in record["history"][1:]:
         assert {"phase", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "train_s"} <= set(epoch)
-    assert record["train_s"] == pytest.approx(sum(epoch.get("train_s", 0) + epoch["val_s"] for epoch in record["history"]))
+    assert record["train_s"] == pytest.approx(
+        sum(epoch.get("train_s", 0) + epoch["val_s"] for epoch in record["history"])
+    )
     assert not list(run.path.parent.glob("*.checkpoints"))
     assert not list(run.path.parent.glob("*.lock"))
 
@@ -89,8 +91,10 @@ def test_the_cached_head_begins_where_its_fit_ended(photos: Path) -> None:
     for head, frozen in (("linear", "logreg"), ("dense", "dense")):
         run = tune(photos, head=head, epochs=1)
         (fitted,) = fit_heads(heads=[frozen])
-        best = max(each["val_accuracy"] for each in fitted.fields["candidates"])
-        assert run.fields["history"][0]["val_accuracy"] == pytest.approx(best)
+        found = [each["val_accuracy"] for each in fitted.fields["candidates"]]
+        error = np.sqrt(max(found) * (1 - max(found)) / 6)
+        first = next(accuracy for accuracy in found if accuracy >= max(found) - error)
+        assert run.fields["history"][0]["val_accuracy"] == pytest.approx(first)
 
 
 def test_a_fresh_head_is_trained_first_with_the_backbone_frozen(photos: Path) -> None:
@@ -166,7 +170,7 @@ def test_views_take_turns(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None
     one = tune(photos, unfreeze="stage:3", cached_prefix=True, epochs=2)
     two = tune(photos, unfreeze="stage:3", cached_prefix=True, epochs=2, views=2)
     shapes = {np.load(path, "r").shape for path in Path(os.environ["TLCACHE_CACHE"]).glob("activations/*.npy")}
-    assert shapes == {(1, 12, 16, 5, 5), (2, 12, 16, 5, 5), (1, 6, 16, 5, 5)}
+    assert shapes == {(12, 16, 5, 5), (24, 16, 5, 5), (6, 16, 5, 5)}
     losses = [[epoch["train_loss"] for epoch in run.fields["history"][1:]] for run in (one, two)]
     assert losses[0][0] == losses[1][0]
     assert losses[0][1] != losses[1][1]
@@ -209,7 +213,7 @@ def test_a_loss_that_is_no_number_stops_it_and_the_last_good_state_stays(photos:
         tune(photos, **settings, lr=1e30, warmup_epochs=0.0, head_epochs=2)
     names = [path.name[:6] for path in sorted(runs_folder().rglob("*.pt"))]
     assert names == ["000002", "000003"]
-    with pytest.raises(TrainingError, match=r"sgd, learning rate 1e\+30.* stays in '.*checkpoints/train'"):
+    with pytest.raises(TrainingError, match=r"sgd, learning rate 1e\+30.* stays in '.*checkpoints/"):
         tune(photos, **settings, lr=1e30, warmup_epochs=0.0, head_epochs=2)
 
 
