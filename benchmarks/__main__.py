@@ -19,11 +19,13 @@ from rich.console import Console
 
 from benchmarks import tables
 from benchmarks.extraction import Bench, measure_backbone, measure_large_photos, measure_network, variants_here
+from benchmarks.finetuning import finetuning_table, measure_finetuning
 from benchmarks.growth import measure_growth, measure_large_file
 from benchmarks.heads import measure_heads
 from benchmarks.images import describe, find_images, make_photos, write_images
 from benchmarks.peers import candidates, has_timm
 from tlcache.backbones import BACKBONES
+from tlcache.finetuning.speed import WAYS, find_torch_device
 from tlcache.heads import HEADS
 from tlcache.machine import available_cpus, hardware, versions
 from tlcache.progress import step_bar
@@ -96,6 +98,10 @@ def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> di
         some = photos[: 512 if quick else 1024]
         figures["heads"], figures["cache"] = measure_heads(some, names[0], scratch, turns, advance)
     console.print(tables.heads(figures["heads"], figures["cache"]))
+    with step_bar("fine-tuning", turns * (len(WAYS) + 4)) as advance:
+        some = photos[: 160 if quick else 320]
+        figures["finetuning"] = measure_finetuning(some, names[0], scratch, turns, find_torch_device(device), advance)
+    console.print(finetuning_table(figures["finetuning"]))
     return figures
 
 

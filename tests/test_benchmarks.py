@@ -8,11 +8,13 @@ import pytest
 
 from benchmarks import tables
 from benchmarks.extraction import Bench, Variant, measure_backbone, measure_large_photos, measure_network, variants_here
+from benchmarks.finetuning import finetuning_table, measure_finetuning
 from benchmarks.growth import measure_growth, measure_large_file
 from benchmarks.images import describe, find_images, make_photos, write_images, write_manifest
 from benchmarks.peers import Peer, candidates, measure
 from benchmarks.timing import Rates, in_turn, ratio
 from tlcache.datasets import load_dataset
+from tlcache.finetuning.speed import WAYS
 from tlcache.images import decode
 
 
@@ -103,6 +105,19 @@ def test_a_backbone_is_measured_with_every_engine_and_every_peer(
     json.dumps([row, large, networks], allow_nan=False)
     for table in (tables.extraction([row]), tables.large_photos(large), tables.networks([networks])):
         assert table is not None
+
+
+@pytest.mark.slow
+def test_fine_tuning_is_measured_against_a_bare_step_and_with_its_prefix(tmp_path: Path) -> None:
+    photos = write_images(tmp_path / "photos", list(make_photos(4, 120, 90)), 80)
+    figures = measure_finetuning(photos, "squeezenet1_1", tmp_path, 1, "cpu", lambda _: None)
+    assert set(figures["ways"]) == {str(way) for way in WAYS}
+    assert figures["of_bare"]["ratio"] == pytest.approx(
+        figures["loop"]["images_per_s"] / figures["bare"]["images_per_s"]
+    )
+    assert figures["prefix_speedup"]["ratio"] > 1
+    json.dumps(figures, allow_nan=False)
+    assert finetuning_table(figures) is not None
 
 
 @pytest.mark.slow

@@ -91,8 +91,10 @@ def test_the_cached_head_begins_where_its_fit_ended(photos: Path) -> None:
     for head, frozen in (("linear", "logreg"), ("dense", "dense")):
         run = tune(photos, head=head, epochs=1)
         (fitted,) = fit_heads(heads=[frozen])
-        best = max(each["val_accuracy"] for each in fitted.fields["candidates"])
-        assert run.fields["history"][0]["val_accuracy"] == pytest.approx(best)
+        found = [each["val_accuracy"] for each in fitted.fields["candidates"]]
+        error = np.sqrt(max(found) * (1 - max(found)) / 6)
+        first = next(accuracy for accuracy in found if accuracy >= max(found) - error)
+        assert run.fields["history"][0]["val_accuracy"] == pytest.approx(first)
 
 
 def test_a_fresh_head_is_trained_first_with_the_backbone_frozen(photos: Path) -> None:
@@ -168,7 +170,7 @@ def test_views_take_turns(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None
     one = tune(photos, unfreeze="stage:3", cached_prefix=True, epochs=2)
     two = tune(photos, unfreeze="stage:3", cached_prefix=True, epochs=2, views=2)
     shapes = {np.load(path, "r").shape for path in Path(os.environ["TLCACHE_CACHE"]).glob("activations/*.npy")}
-    assert shapes == {(1, 12, 16, 5, 5), (2, 12, 16, 5, 5), (1, 6, 16, 5, 5)}
+    assert shapes == {(12, 16, 5, 5), (24, 16, 5, 5), (6, 16, 5, 5)}
     losses = [[epoch["train_loss"] for epoch in run.fields["history"][1:]] for run in (one, two)]
     assert losses[0][0] == losses[1][0]
     assert losses[0][1] != losses[1][1]
@@ -333,7 +335,6 @@ def test_a_budget_ends_a_sweep_and_never_before_its_first_setting(photos: Path) 
 
 
 def test_the_command_line_sweeps_draws_and_writes_json(photos: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     report, picture = tmp_path / "tune.json", tmp_path / "curves.svg"
     result = CliRunner().invoke(
         app,

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tlcache.finetuning.optimisation import Average, balance, learning_rate_fact
 from tlcache.finetuning.pixels import open_pixels
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source, from_pixels
+from tlcache.finetuning.stored import Stored
 from tlcache.images import Preprocess, prepare
 from tlcache.networks import embedding, find_layers, split, untrained
 
@@ -67,8 +69,7 @@ def _classifier(name: str, unfreeze: str, still: bool = False) -> tuple[nn.Modul
     return model, network
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_small", "efficientnet_b0"])
-@pytest.mark.parametrize("still", [False, True])
+@pytest.mark.parametrize(("name", "still"), [("mobilenetv3_small", False), ("efficientnet_b0", True)])
 def test_a_frozen_batchnorm_keeps_its_statistics_and_the_frozen_part_is_a_function(name: str, still: bool) -> None:
     model, network = _classifier(name, "stage:4", still)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -104,18 +105,27 @@ def test_pixels_are_those_of_extraction_and_damage_is_noticed(tmp_path: Path) ->
         found = source.fetch(np.array([8, 0]), 0).numpy()
         for image, path in zip(found, (paths[8], paths[0]), strict=True):
             assert np.array_equal(image, prepare((photos / path).read_bytes(), preprocess)[0])
-    files = [path for path in Path(os.environ["TLCACHE_CACHE"], "pixels").iterdir() if "crc32" not in path.name]
-    assert len(files) == 3
-    assert open_pixels(photos, paths, sha256, replace_mean(preprocess)).images.filename == pixels.images.filename  # type: ignore[attr-defined]
-    with Path(pixels.images.filename).open("r+b") as file:  # type: ignore[attr-defined]
+    assert len(list(Path(os.environ["TLCACHE_CACHE"], "pixels").glob("*.npy"))) == 3
+    other = replace(preprocess, mean=(0.5, 0.5, 0.5))  # applied by the network
+    assert open_pixels(photos, paths, sha256, other).images.path == pixels.images.path
+    with pixels.images.path.open("r+b") as file:
         file.seek(-5, os.SEEK_END)
         file.write(b"\x07")
-    with pytest.raises(CacheError, match="is damaged. Remove it; it is made again"):
-        pixels[np.array([8])]
+    assert len(pixels.images[np.array([0, 7])]) == 2
+    with pytest.raises(CacheError, match="is damaged. Remove it and run the same command"):
+        pixels.images[np.array([8])]
 
 
-def replace_mean(preprocess: Preprocess) -> Preprocess:
-    return Preprocess(preprocess.resize, preprocess.crop, mean=(0.5, 0.5, 0.5))
+def test_what_is_stopped_while_it_is_computed_leaves_nothing(tmp_path: Path) -> None:
+    def fill(array: np.ndarray) -> None:
+        array[0] = 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Stored(tmp_path / "some.npy", (3, 2), np.float32, fill)
+    assert not list(tmp_path.iterdir())
+    assert Stored(tmp_path / "some.npy", (3, 2), np.float32, lambda array: array.fill(2)).rows.sum() == 12
+    assert {path.name for path in tmp_path.iterdir()} == {"some.npy", "some.crc32"}
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -311,7 +311,7 @@ def finetune(
     head_lr: Annotated[float, typer.Option(help="Learning rate of that")] = 1e-3,
     epochs: Annotated[int, typer.Option(help="Epochs that train the backbone")] = 15,
     lr: Annotated[float | None, typer.Option(help="Learning rate of that  [default: by optimizer]")] = None,
-    unfreeze: Annotated[str, typer.Option(help="all, last:N (layers), or stage:K (from stage K on)")] = "all",
+    unfreeze: Annotated[str, typer.Option(help="all, last:N (layers), or stage:K (from stage K of 4 or 5 on)")] = "all",
     optimizer: Annotated[str, typer.Option(help="sgd, rmsprop, adam, nadam or adamw")] = "adamw",
     weight_decay: Annotated[float, typer.Option(help="Of matrices and kernels")] = 0.01,
     batch_size: Annotated[int, typer.Option(help="Images per step")] = 32,

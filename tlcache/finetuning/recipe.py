@@ -48,7 +48,7 @@ class Recipe:
         Of the phase that trains the backbone too; `lr` None: 3e-4, SGD 1e-2, RMSprop 1e-4.
     unfreeze
         What of the backbone is trained: `all`, `last:N` (N layers with parameters; a convolution and its BatchNorm
-        are two) or `stage:K` (from stage K on; see `tlcache models`).
+        are two) or `stage:K` (from stage K on; a backbone has 4 or 5).
     optimizer, weight_decay, batch_size
         As in torch, SGD with momentum 0.9; biases and normalisations do not decay.
     schedule, warmup_epochs

@@ -27,6 +27,7 @@ from tlcache.finetuning.trial import Task, Trial
 from tlcache.heads.base import softmax
 from tlcache.machine import hardware, versions
 from tlcache.metrics import evaluate
+from tlcache.progress import say
 from tlcache.runs import Run, path_of, runs_folder, write_run
 from tlcache.selection import fit_temperature
 from tlcache.store import FeatureFile
@@ -107,6 +108,8 @@ def finetune(
         name=name,
         seed=split_seed,
     )
+    for line in found.warnings:
+        say(f"warning: {line}")
     with FeatureFile(found.path) as file:
         task = Task.of(file, weights, find_torch_device(device))
     first, asked = wanted[0][1], {"sweep": {name: list(values) for name, values in (sweep or {}).items()}}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +13,15 @@ from torch import Tensor
 
 from tlcache.files import cache_folder
 from tlcache.finetuning.augment import PRESETS, augment, draws
-from tlcache.finetuning.pixels import Pixels, whole_file
+from tlcache.finetuning.pixels import Pixels
+from tlcache.finetuning.stored import Stored
 from tlcache.keys import hash_json
 from tlcache.machine import available_cpus
 from tlcache.models import Model
 from tlcache.progress import image_bar
 from tlcache.runtime import default_batch, find_device, open_session
 
-__all__ = ["Source", "from_activations", "from_array", "from_pixels"]
+__all__ = ["Source", "from_activations", "from_embeddings", "from_pixels"]
 
 Rows = NDArray[np.int64]
 
@@ -75,13 +74,9 @@ def from_pixels(pixels: Pixels, rows: Rows, labels: NDArray[np.int64], preset: s
     return Source(labels, fetch)
 
 
-def from_array(array: NDArray[np.float32], labels: NDArray[np.int64]) -> Source:
-    """Return activations (views, n, ...); every epoch takes the next view."""
-
-    def fetch(numbers: Rows, epoch: int) -> Tensor:
-        return torch.from_numpy(array[epoch % len(array), numbers])
-
-    return Source(labels, fetch, ready=True)
+def from_embeddings(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Source:
+    """Return cached embeddings (n, dim), the same in every epoch."""
+    return Source(labels, lambda numbers, _: torch.from_numpy(embeddings[numbers]), ready=True)
 
 
 def from_activations(
@@ -95,48 +90,53 @@ def from_activations(
     views: int,
     device: str,
 ) -> Source:
-    """Return the activations (views, n, *shape) where `stem` ends, computed by ONNX Runtime and kept in a file.
+    """Return activations where `stem` ends, of `shape` each, computed by ONNX Runtime and kept in a file.
 
-    The file is named after what decides its content: the key of the stem, the images, and how they are augmented.
+    Of every image there are `views` augmented views, and epochs take turns with them. The file belongs to the key of
+    the stem, the images, and how they are augmented.
     """
     views = 1 if preset == "none" else views
     decides = {
         "stem": stem.key,
-        "images": hashlib.sha256(pixels.checksums[rows].tobytes()).hexdigest(),
-        "augment": preset,
-        "seed": seed if preset != "none" else None,
-        "views": views,
+        "pixels": pixels.key,
+        "rows": rows.tolist(),
+        "augment": [preset, seed, views] if preset != "none" else None,
     }
+
+    def fill(array: NDArray[np.float32]) -> None:
+        _fill(array, stem, pixels, rows, preset, seed, device)
+
     path = cache_folder() / "activations" / f"{hash_json(decides)[:16]}.npy"
-    if not path.exists():
-        with whole_file(path, (views, len(rows), *shape), np.float32) as array:
-            _fill(array, stem, pixels, rows, preset, seed, device)
-    return from_array(np.load(path, "r"), labels)
+    stored = Stored(path, (views * len(rows), *shape), np.float32, fill)
+
+    def fetch(numbers: Rows, epoch: int) -> Tensor:
+        return torch.from_numpy(stored[epoch % views * len(rows) + numbers])
+
+    return Source(labels, fetch, ready=True)
 
 
-def _fill(array: NDArray[Any], stem: Model, pixels: Pixels, rows: Rows, preset: str, seed: int, device: str) -> None:
-    """Compute all views, on the CPU a batch per core at a time."""
+def _fill(
+    array: NDArray[np.float32], stem: Model, pixels: Pixels, rows: Rows, preset: str, seed: int, device: str
+) -> None:
+    """Compute the views one after the other, on the CPU a batch per core at a time."""
     size = default_batch("onnxruntime", find_device(device, "onnxruntime", "fp32"), pixels.crop)
     session = open_session(stem.onnx(), device, batch=size)
-    numbers = np.arange(len(rows))
 
-    def one(task: tuple[int, Rows]) -> None:
-        view, part = task
-        images = _augmented(pixels, rows[part], preset, seed, view, "cpu").numpy()
-        array[view, part] = session(images).reshape(len(part), *array.shape[2:])
+    def one(start: int) -> None:
+        view, first = divmod(start, len(rows))
+        part = rows[first : first + size]
+        images = _augmented(pixels, part, preset, seed, view, "cpu").numpy()
+        array[start : start + len(part)] = session(images).reshape(len(part), *array.shape[1:])
         advance(len(part))
 
-    tasks = [(view, part) for view in range(len(array)) for part in np.split(numbers, range(size, len(rows), size))]
-    with (
-        image_bar("frozen layers", len(array) * len(rows)) as advance,
-        ThreadPoolExecutor(available_cpus()) as pool,
-    ):
-        for _ in pool.map(one, tasks):
+    starts = [view + first for view in range(0, len(array), len(rows)) for first in range(0, len(rows), size)]
+    with image_bar("frozen layers", len(array)) as advance, ThreadPoolExecutor(available_cpus()) as pool:
+        for _ in pool.map(one, starts):
             pass
 
 
 def _augmented(pixels: Pixels, rows: Rows, preset: str, seed: int, epoch: int, device: str) -> Tensor:
-    images = torch.from_numpy(pixels[rows])
+    images = torch.from_numpy(pixels.images[rows])
     if preset == "none":
-        return images[:, :, pixels.margin, pixels.margin].to(device)
+        return images[:, :, pixels.centre, pixels.centre].to(device)
     return augment(images.to(device), pixels.crop, PRESETS[preset], draws(seed, epoch, rows))

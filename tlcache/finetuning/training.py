@@ -126,8 +126,9 @@ class Training:
         self.both.load_state_dict(state.weights)
         if self.recipe.init_head == "cached" and phases[0].val and not state.history:
             self._judge(phases[0], state, {"phase": phases[0].name, "epoch": 0})
-        total = sum(phase.stop * len(phase.train) for phase in phases[state.phase :])
-        with training_bar(total) as report:
+        left = [phase.stop * len(phase.train) for phase in phases[state.phase :]]
+        done = state.epoch * len(phases[state.phase].train) if left else 0
+        with training_bar(sum(left) - done) as report:
             while state.phase < len(phases):
                 phase = phases[state.phase]
                 self._run_phase(phase, state, report)

@@ -21,7 +21,7 @@ from tlcache.finetuning.classifier import Classifier, Layer, trained_layers
 from tlcache.finetuning.heads import cached_head, fresh_head
 from tlcache.finetuning.pixels import Pixels, open_pixels
 from tlcache.finetuning.recipe import Recipe, RecipeError
-from tlcache.finetuning.sources import Source, from_activations, from_array, from_pixels
+from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
 from tlcache.finetuning.speed import Way, choose_way
 from tlcache.finetuning.training import Phase, State, Training
 from tlcache.images import Preprocess
@@ -125,18 +125,17 @@ class Trial:
 
         How to compute is measured, where the recipe leaves it open and `way` does not say.
         """
-        saved = checkpoints.latest()
-        if saved:
-            state = State(**saved)
-        else:
-            recipe, crop = self.recipe, self.task.preprocess.crop
+        task, recipe = self.task, self.recipe
+        training = Training(self.model, self.head, recipe, len(task.classes), task.device, checkpoints)
+        with torch.random.fork_rng():
+            saved = checkpoints.latest()
+            if saved:
+                return training.run(self._phases(), State(**saved))
             rates: dict[str, float] = {}
             if way is None:
-                way, rates = choose_way(recipe.precision, recipe.layout, self.network, crop, self.task.device)
-            both = nn.ModuleDict({"model": self.model, "head": self.head})
-            state = State(way.precision, way.layout, rates, both.state_dict())
-        training = Training(self.model, self.head, self.recipe, len(self.task.classes), self.task.device, checkpoints)
-        with torch.random.fork_rng():
+                crop = task.preprocess.crop
+                way, rates = choose_way(recipe.precision, recipe.layout, self.network, crop, task.device)
+            state = State(way.precision, way.layout, rates, training.both.state_dict())
             return training.run(self._phases(), state)
 
     def plain_images(self, split: str) -> Source:
@@ -179,7 +178,7 @@ class Trial:
         """Return the cached embeddings, which know of no augmentation."""
         del preset
         features = np.concatenate([self.task.splits[name].features for name in splits])
-        return from_array(features[None], self.task.labels(*splits))
+        return from_embeddings(features, self.task.labels(*splits))
 
     def _activations(self, preset: str, *splits: str) -> Source:
         task, recipe = self.task, self.recipe
