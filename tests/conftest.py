@@ -1,6 +1,7 @@
 """Every test has caches of its own and no network; real data is used where it is at hand."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -69,6 +70,12 @@ def real() -> Path:
 
 
 @pytest.fixture
-def tinynet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backbone called `tinynet`, of three stages with BatchNorm, which trains in no time."""
+def tinynet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A backbone called `tinynet`, of three stages with BatchNorm, which trains in no time, on one thread."""
+    import torch
+
     monkeypatch.setattr("tlcache.backbones._ROWS", (tiny_backbone(),))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -88,13 +88,12 @@ def test_the_same_run_is_not_done_again_unless_asked(photos: Path) -> None:
 
 def test_the_cached_head_begins_where_its_fit_ended(photos: Path) -> None:
     """Epoch 0 is the frozen network with the fitted head, in torch instead of ONNX Runtime and scikit-learn."""
-    for head, frozen in (("linear", "logreg"), ("dense", "dense")):
-        run = tune(photos, head=head, epochs=1)
-        (fitted,) = fit_heads(heads=[frozen])
-        found = [each["val_accuracy"] for each in fitted.fields["candidates"]]
-        error = np.sqrt(max(found) * (1 - max(found)) / 6)
-        first = next(accuracy for accuracy in found if accuracy >= max(found) - error)
-        assert run.fields["history"][0]["val_accuracy"] == pytest.approx(first)
+    run = tune(photos, epochs=1)
+    (fitted,) = fit_heads(heads=["logreg"])
+    found = [each["val_accuracy"] for each in fitted.fields["candidates"]]
+    error = np.sqrt(max(found) * (1 - max(found)) / 6)
+    first = next(accuracy for accuracy in found if accuracy >= max(found) - error)
+    assert run.fields["history"][0]["val_accuracy"] == pytest.approx(first)
 
 
 def test_a_fresh_head_is_trained_first_with_the_backbone_frozen(photos: Path) -> None:
@@ -220,6 +219,8 @@ def test_a_loss_that_is_no_number_stops_it_and_the_last_good_state_stays(photos:
 KILLED = """
 import sys
 sys.path[:0] = {paths!r}
+import torch
+torch.set_num_threads(1)
 from fakes import tiny_backbone
 import tlcache.backbones, tlcache.extraction
 from tlcache.pipeline import extract_here
@@ -228,7 +229,7 @@ tlcache.extraction.run_apart = lambda arguments: extract_here(**arguments).as_js
 from tlcache.finetuning.run import finetune
 from tlcache.finetuning.saved import export_tuned
 if __name__ == "__main__":
-    finetune({photos!r}, "tinynet", "random", precision="fp32", layout="contiguous", epochs=12, patience=99,
+    finetune({photos!r}, "tinynet", "random", precision="fp32", layout="contiguous", epochs=5, patience=99,
              batch_size=8, head="dense", ema=0.9, init_head="scratch", head_epochs=2, lr=0.003, runs={runs!r})
 """
 
@@ -247,7 +248,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, how: s
     process.wait()
     assert not list((tmp_path / "runs").rglob("*.json"))
     assert len(list((tmp_path / "runs").rglob("*.pt"))) <= 3, kept
-    settings = {**FIXED, "epochs": 12, "patience": 99, "batch_size": 8, "head": "dense", "ema": 0.9, "lr": 0.003}
+    settings = {**FIXED, "epochs": 5, "patience": 99, "batch_size": 8, "head": "dense", "ema": 0.9, "lr": 0.003}
     settings |= {"init_head": "scratch", "head_epochs": 2}
     resumed = finetune(photos, "tinynet", "random", **settings, runs=tmp_path / "runs")
     whole = finetune(photos, "tinynet", "random", **settings, runs=tmp_path / "other")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from tlcache.finetuning.classifier import Layer
 from tlcache.finetuning.recipe import Recipe
 from tlcache.heads.training import OPTIMIZERS
 
-__all__ = ["Average", "balance", "learning_rate_factor", "make_loss", "make_optimizer"]
+__all__ = ["Average", "Loss", "balance", "learning_rate_factor", "make_loss", "make_optimizer"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -94,11 +94,19 @@ class Average:
         What is averaged.
     decay
         Share of the average that a step keeps; smaller in the first steps, so that the beginning is forgotten.
+    saved
+        What `state` returned, to go on from there.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self._module, self._decay, self.steps = module, decay, 0
-        self.weights = {name: each.clone() for name, each in self._tensors()}
+    def __init__(self, module: nn.Module, decay: float, saved: Mapping[str, Any] | None = None) -> None:
+        self._module, self._decay = module, decay
+        start: Mapping[str, Any] = saved or {"steps": 0, "weights": dict(self._tensors())}
+        self.steps: int = start["steps"]
+        self.weights: dict[str, Tensor] = {name: each.clone() for name, each in start["weights"].items()}
+
+    def state(self) -> dict[str, Any]:
+        """Return the average for a checkpoint."""
+        return {"steps": self.steps, "weights": self.weights}
 
     def update(self) -> None:
         """Take the weights of this step in."""

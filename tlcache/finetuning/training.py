@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from tlcache.errors import TlcacheError
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, Layer
-from tlcache.finetuning.optimisation import Average, balance, learning_rate_factor, make_loss, make_optimizer
+from tlcache.finetuning.optimisation import Average, Loss, balance, learning_rate_factor, make_loss, make_optimizer
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source
 from tlcache.finetuning.speed import Way
@@ -139,26 +140,28 @@ class Training:
         return state
 
     def _run_phase(self, phase: Phase, state: State, report: Report) -> None:
-        recipe = self.recipe
         phase.network.unfreeze()
-        optimizer = make_optimizer(recipe, phase.learning_rate, self.model, self.head, phase.layers)
-        average = Average(self.both, recipe.ema) if recipe.ema else None
-        if state.optimizer is not None:
-            optimizer.load_state_dict(state.optimizer)
-        if average and state.average:
-            average.weights, average.steps = state.average["weights"], state.average["steps"]
+        step = self._step(phase, state)
         while state.epoch < phase.stop and not self._is_stale(phase, state):
-            figures = self._train_epoch(phase, state, optimizer, average, report)
-            if average:
-                with average.in_place():
-                    self._judge(phase, state, figures)
-            else:
+            figures = self._train_epoch(phase, state, step, report)
+            with step.average.in_place() if step.average else nullcontext():
                 self._judge(phase, state, figures)
             state.epoch += 1
-            state.weights, state.optimizer = self.both.state_dict(), optimizer.state_dict()
-            state.average = {"weights": average.weights, "steps": average.steps} if average else None
+            state.weights, state.optimizer = self.both.state_dict(), step.optimizer.state_dict()
+            state.average = step.average.state() if step.average else None
             self._keep(state)
             report.say(_line(state.history[-1], phase.epochs))
+
+    def _step(self, phase: Phase, state: State) -> _Step:
+        """Return what a step needs, the optimizer and the average as they were when the state was kept."""
+        recipe = self.recipe
+        weights = balance(phase.train.labels, self.classes).to(self.device) if recipe.class_weights else None
+        optimizer = make_optimizer(recipe, phase.learning_rate, self.model, self.head, phase.layers)
+        if state.optimizer is not None:
+            optimizer.load_state_dict(state.optimizer)
+        average = Average(self.both, recipe.ema, state.average) if recipe.ema else None
+        loss_of = make_loss(recipe.loss, recipe.label_smoothing, weights)
+        return _Step(phase, state.way, self.device, optimizer, average, loss_of)
 
     def _keep(self, state: State) -> None:
         self._checkpoints.save(len(state.history) + state.phase, vars(state))  # the end of a phase is one more
@@ -170,34 +173,19 @@ class Training:
         begin = len(state.history) - state.epoch
         return bool(len(state.history) - max(begin, state.best["epochs"]) >= self.recipe.patience)
 
-    def _train_epoch(
-        self, phase: Phase, state: State, optimizer: torch.optim.Optimizer, average: Average | None, report: Report
-    ) -> dict[str, Any]:
-        recipe, network = self.recipe, phase.network.train()
-        weights = balance(phase.train.labels, self.classes).to(self.device) if recipe.class_weights else None
-        loss_of = make_loss(recipe.loss, recipe.label_smoothing, weights)
-        seeds = np.random.SeedSequence([recipe.seed, state.phase, state.epoch])  # an epoch needs nothing of the last
+    def _train_epoch(self, phase: Phase, state: State, step: _Step, report: Report) -> dict[str, Any]:
+        seeds = np.random.SeedSequence([self.recipe.seed, state.phase, state.epoch])  # nothing of the epoch before
         order = np.random.default_rng(seeds).permutation(len(phase.train))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
-        steps = math.ceil(len(order) / recipe.batch_size)
+        steps = math.ceil(len(order) / self.recipe.batch_size)
         began, seen, right, loss_sum = time.perf_counter(), 0, 0, 0.0
-        batches = phase.train.batches(order, recipe.batch_size, state.epoch)
-        for step, (inputs, labels) in enumerate(batches, state.epoch * steps):
-            factor = self._factor(phase, step, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = group["share"] * phase.learning_rate * factor
-            targets = labels.to(self.device)
-            logits = state.way.forward(network, inputs.to(self.device), phase.train.ready)
-            loss = loss_of(logits, targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if average:
-                average.update()
-            seen, loss_sum = seen + len(labels), loss_sum + float(loss.detach()) * len(labels)
-            right += int((logits.argmax(1) == targets).sum())
-            if not math.isfinite(loss_sum):
+        phase.network.train()
+        batches = phase.train.batches(order, self.recipe.batch_size, state.epoch)
+        for number, (inputs, labels) in enumerate(batches, state.epoch * steps):
+            loss, hits = step(inputs, labels, self._factor(phase, number, steps))
+            if not math.isfinite(loss):
                 raise self._not_finite(phase, state)
+            seen, right, loss_sum = seen + len(labels), right + hits, loss_sum + loss * len(labels)
             report.advance(len(labels), f"{phase.name} {state.epoch + 1}/{phase.epochs}", loss_sum / seen, right / seen)
         seconds = time.perf_counter() - began
         return {
@@ -239,6 +227,32 @@ class Training:
             f"({self.recipe.optimizer}, learning rate {phase.learning_rate:g}). The state before that epoch stays in "
             f"'{self._checkpoints.folder}'. Try a smaller {option}, or more --warmup-epochs."
         )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Forward, backward and update for one batch: called with inputs, labels and the factor of the learning rate."""
+
+    phase: Phase
+    way: Way
+    device: str
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    loss_of: Loss
+
+    def __call__(self, inputs: Tensor, labels: Tensor, factor: float) -> tuple[float, int]:
+        """Return the loss of the batch and how many of it were right, before the update."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["share"] * self.phase.learning_rate * factor
+        targets = labels.to(self.device)
+        logits = self.way.forward(self.phase.network, inputs.to(self.device), self.phase.train.ready)
+        loss = self.loss_of(logits, targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.average:
+            self.average.update()
+        return float(loss.detach()), int((logits.argmax(1) == targets).sum())
 
 
 def logits_of(network: Classifier, source: Source, device: str, way: Way) -> NDArray[np.float32]:
