@@ -76,7 +76,7 @@ def test_another_network_fails_the_parity_check() -> None:
 
 def test_export_refuses_a_network_that_changes_in_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     row = find("squeezenet1_1")
-    monkeypatch.setattr("exporters.export._run_torch", lambda _: lambda image: np.ones((len(image), 512), np.float32))
+    monkeypatch.setattr("exporters.export._run_torch", lambda *_: lambda image: np.ones((len(image), 512), np.float32))
     with pytest.raises(ModelError, match="ONNX Runtime differs from torch"):
         export(row, resolve(row, "random"), Preprocess(64, 64), "avg")
 
