@@ -346,7 +346,7 @@ def test_the_command_line_sweeps_draws_and_writes_json(photos: Path, tmp_path: P
         ],
     )
     assert result.exit_code == 0, result.output
-    assert "linear fine-tuned" in result.output
+    assert "tinynet   fine-tuned" in result.output
     (run,) = json.loads(report.read_text())["runs"]
     promised = "dataset backbone strategy head train_s epoch_s images_per_s record test history"
     assert set(promised.split()) <= set(run)

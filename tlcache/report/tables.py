@@ -175,8 +175,7 @@ def _runs_table(runs: list[Run]) -> RenderableType:
         figures = (interval, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{_train_s(run):,.1f}")
         which = [run.fields["weights"]] if len(weights) > 1 else []
         style = "bold green" if best else ""
-        head = run.fields["head"] + (" fine-tuned" if run.fields["strategy"] == "finetune" else "")
-        table.add_row("*" if best else "", _label(run, runs), head, *figures, *which, style=style)
+        table.add_row("*" if best else "", _label(run, runs), _what(run), *figures, *which, style=style)
     return Group(Text(title, style="bold"), table, Text("* most accurate on this test set", style="dim"))
 
 
@@ -201,6 +200,14 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
 
 def _spread(point: Point) -> str:
     return f"{point.mean:.3f}" + (f" +-{point.std:.3f}" if len(point.accuracy) > 1 else "")
+
+
+def _what(run: Run) -> str:
+    """Return the head, or what a fine-tuning is called in a column that is narrow."""
+    head = str(run.fields["head"])
+    if run.fields["strategy"] == "frozen":
+        return head
+    return "fine-tuned" if head == "linear" else f"fine-tuned {head}"
 
 
 def _train_s(run: Run) -> float:
