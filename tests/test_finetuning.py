@@ -328,6 +328,14 @@ def test_a_sweep_chooses_on_validation_and_tests_once(photos: Path, monkeypatch:
     assert run.fields["train_s"] >= sum(each.get("train_s", 0) for each in tried)
 
 
+def test_a_sweep_over_heads_records_and_saves_the_head_that_was_chosen(photos: Path) -> None:
+    run = tune(photos, epochs=1, sweep={"head": ["linear", "dense"], "lr": [1e-5]}, init_head="scratch", head_epochs=1)
+    assert run.fields["head"] == run.fields["chosen"]["head"]
+    layers = {name for name in weights_of(run) if name.startswith("tlcache.head.")}
+    assert len(layers) == {"linear": 2, "dense": 6}[run.fields["head"]]
+    assert export_tuned(run.head_path)
+
+
 def test_a_budget_ends_a_sweep_and_never_before_its_first_setting(photos: Path) -> None:
     run = tune(photos, epochs=1, sweep={"lr": [1e-3, 1e-4, 1e-5]}, budget=1e-6)
     assert [each["lr"] for each in run.fields["candidates"]] == [1e-3]

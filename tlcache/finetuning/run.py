@@ -95,7 +95,8 @@ def finetune(
     >>> run.fields["strategy"], [epoch["epoch"] for epoch in run.fields["history"]]
     ('finetune', [0, 1])
     """
-    wanted = variants(make_recipe(recipe), sweep or {})
+    base = make_recipe(recipe)
+    wanted, found_device = variants(base, sweep or {}), find_torch_device(device)
     if model.lower().endswith(".onnx"):
         raise ModelError(f"'{model}' is an ONNX file, which cannot be trained here. Give a name of: tlcache models")
     found = extract(
@@ -111,13 +112,13 @@ def finetune(
     for line in found.warnings:
         say(f"warning: {line}")
     with FeatureFile(found.path) as file:
-        task = Task.of(file, weights, find_torch_device(device))
-    first, asked = wanted[0][1], {"sweep": {name: list(values) for name, values in (sweep or {}).items()}}
+        task = Task.of(file, weights, found_device)
+    searched = {"sweep": {name: list(values) for name, values in (sweep or {}).items()}, "budget": budget}
     identity = {
         **{name: task.attrs[name] for name in ("dataset", "dataset_digest", "backbone", "key")},
         "strategy": "finetune",
-        "head": first.head,
-        "arguments": {**make_recipe(recipe).as_json(), **asked, "budget": budget},
+        "head": base.head,
+        "arguments": {**base.as_json(), **searched},
     }
     path = path_of(runs_folder(runs), identity)
     if path.exists() and path.with_suffix(".safetensors").exists() and not again:
@@ -161,6 +162,7 @@ def _train_and_test(
     test = task.splits["test"]
     fields = {
         **identity,
+        "head": best.recipe.head,
         **_network_fields(task, trial, state),
         "chosen": {**best.setting, "epochs": best_epochs(state)},
         "temperature": temperature,
