@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from tlcache.backbones import find
 from tlcache.extraction import extract
+from tlcache.folds import draw_shots
 from tlcache.heads.fitted import Scaler
 from tlcache.heads.linear import LogReg
 from tlcache.networks import untrained
@@ -57,7 +57,8 @@ def measure(seeds: range, folder: Path) -> list[dict[str, Any]]:
                 with open_features(done.path) as file:
                     given, test = file.split("train", "val"), file.split("test")
                 for n in LABELS:
-                    reached[kind, n].append(_accuracy(given, _draw(given.labels, n, seed), test))
+                    some = given.of(draw_shots(given, n // len(file.classes), seed)) if n else given
+                    reached[kind, n].append(_accuracy(some, test))
                 advance(1)
     return [
         {"weights": kind, "labels": n or len(given), "accuracy": values, "mean": fmean(values), "sd": _spread(values)}
@@ -71,18 +72,9 @@ def _random(seed: int, folder: Path) -> Path:
     return path
 
 
-def _draw(labels: NDArray[np.int64], n: int | None, seed: int) -> NDArray[np.int64]:
-    """Return the rows of `n` labels, as many of each class; all rows without `n`."""
-    if n is None:
-        return np.arange(len(labels))
-    order = np.random.default_rng(seed).permutation(len(labels))
-    classes = np.unique(labels)
-    return np.concatenate([order[labels[order] == label][: n // len(classes)] for label in classes])
-
-
-def _accuracy(given: Split, rows: NDArray[np.int64], test: Split) -> float:
-    scaler = Scaler.of(given.features[rows])
-    head = LogReg().fit(scaler(given.features[rows]), given.labels[rows])
+def _accuracy(given: Split, test: Split) -> float:
+    scaler = Scaler.of(given.features)
+    head = LogReg().fit(scaler(given.features), given.labels)
     return float(np.mean(head.predict(scaler(test.features)) == test.labels))
 
 

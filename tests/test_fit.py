@@ -42,6 +42,9 @@ def test_every_head_leaves_a_record_that_explains_itself(made: Path) -> None:
         stored = run.predictions()
         assert [row.decode() for row in stored["row"]] == list(test.paths)
         assert np.array_equal(stored["label"], test.labels)
+        assert [group.decode() for group in stored["group"]] == list(test.groups)
+        assert record["classes"] == list(file.classes)
+        assert record["source"] == file.attrs["source"]
         assert record["test"] == pytest.approx(evaluate(stored["label"], stored["probabilities"]))
         head = load_head(run.head_path)
         assert np.array_equal(head.predict_proba(test.features, key), stored["probabilities"])

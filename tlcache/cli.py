@@ -359,12 +359,13 @@ def finetune(
     del settings["json_file"], settings["plot"]
     from tlcache.finetuning.recipe import parse_sweep
     from tlcache.finetuning.run import finetune as run
-    from tlcache.report.curves import check_plot, draw_curves
+    from tlcache.report.curves import draw_curves
+    from tlcache.report.plots import check_format
     from tlcache.report.tables import runs_tables
 
     settings["sweep"] = parse_sweep(sweep or [])
     if plot is not None:
-        check_plot(plot)
+        check_format(plot)
     with _stoppable("run the same command to go on after the last finished epoch"):
         done = run(**settings)
     _write_json(json_file, {"runs": [done.as_json()]})

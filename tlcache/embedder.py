@@ -21,7 +21,6 @@ from tlcache.extraction import features_folder
 from tlcache.files import read_regular
 from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
 from tlcache.index import Index
-from tlcache.keys import slug
 from tlcache.machine import available_cpus
 from tlcache.models import Model, load_model
 from tlcache.parts import Part, write_part
@@ -130,12 +129,12 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         """Return what is there already: from this transformer, and from feature files of the same key."""
         index = Index(network.key)
         if self.cache:
-            index.add_others(features_folder(self.features), f"{_name(network)}.h5")
+            index.add_others(features_folder(self.features), f"{network.file_stem}.h5")
             index.add_parts(self._folder(network))
         return index
 
     def _folder(self, network: Model) -> Path:
-        return features_folder(self.features) / ".embedder" / _name(network)
+        return features_folder(self.features) / ".embedder" / network.file_stem
 
     def _embed(self, network: Model, images: Mapping[str, _Source]) -> dict[str, _Row]:
         """Return embedding and size of every image, by the hash of its bytes, and keep them."""
@@ -169,24 +168,29 @@ class _Source:
     """One image that is asked for: a file's path, or pixels, which count as the PNG they would be."""
 
     def __init__(self, number: int, image: Any) -> None:
-        self.name = str(image) if isinstance(image, str | os.PathLike) else f"image {number}"
-        self._image = image
+        self._path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+        self.name = f"image {number}" if self._path is None else self._path
+        self._png = _png(self.name, image) if self._path is None else b""  # encoding takes longer than reading a file
         self.sha256 = hashlib.sha256(self.data()).hexdigest()
 
     def data(self) -> bytes:
         """Return the encoded image."""
-        if isinstance(self._image, str | os.PathLike):
-            try:
-                return read_regular(os.fspath(self._image))
-            except OSError as error:
-                raise DataError(f"Cannot read '{self.name}': {error.strerror or error}.") from None
-        buffer = io.BytesIO()
+        if self._path is None:
+            return self._png
         try:
-            image = self._image if isinstance(self._image, Image.Image) else Image.fromarray(_pixels(self._image))
-            image.save(buffer, "PNG", compress_level=1)
-        except (TypeError, ValueError, OSError) as error:
-            raise DataError(f"{self.name.capitalize()} is no image: {first_line(error)}.") from None
-        return buffer.getvalue()
+            return read_regular(self._path)
+        except OSError as error:
+            raise DataError(f"Cannot read '{self.name}': {error.strerror or error}.") from None
+
+
+def _png(name: str, image: Any) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(_pixels(image))
+        picture.save(buffer, "PNG", compress_level=1)
+    except (TypeError, ValueError, OSError) as error:
+        raise DataError(f"{name.capitalize()} is no image: {first_line(error)}.") from None
+    return buffer.getvalue()
 
 
 def _pixels(image: Any) -> NDArray[np.uint8]:
@@ -233,7 +237,3 @@ def _keep(folder: Path, rows: Mapping[str, _Row], provider: str) -> None:
         write_part(folder, part)
     except OSError as error:
         raise CacheError(f"Cannot write to '{folder}': {error.strerror}. Pass cache=False to keep nothing.") from None
-
-
-def _name(network: Model) -> str:
-    return f"{slug(network.name)}-{network.key[:12]}"

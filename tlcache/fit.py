@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +20,9 @@ from tlcache.heads.fitted import FittedHead, Scaler
 from tlcache.machine import hardware, versions
 from tlcache.metrics import calibration_error, evaluate
 from tlcache.progress import step_bar
-from tlcache.runs import Run, path_of, runs_folder, write_run
+from tlcache.runs import Run, origin, path_of, runs_folder, write_run
 from tlcache.selection import Candidate, Fold, Protocol, choose, search
-from tlcache.store import STAGES, FeatureFile, Split
+from tlcache.store import FeatureFile, Split
 
 __all__ = ["Data", "fit_heads", "opened", "refit"]
 
@@ -77,10 +76,11 @@ def fit_heads(
         for path in found:
             with opened(path) as file:
                 data, began = Data.of(file), time.perf_counter()
+                folds = data.folds(how)
                 for number, row in enumerate(rows):
                     spent = time.perf_counter() - began
                     budget_s = how.budget_s and max(0.0, how.budget_s - spent) / (len(rows) - number)
-                    results.append(_fit_one(file, data, row, folder, how, budget_s))
+                    results.append(_fit_one(file, data, folds, row, folder, how, budget_s))
                     advance(1)
     return results
 
@@ -133,25 +133,28 @@ class Data:
         if len(val) and not protocol.folds:
             return [Fold(train.features, train.labels, val.features, val.labels)]
         rows = self.fitting()
-        return [
-            Fold(rows.features[fit], rows.labels[fit], rows.features[held], rows.labels[held])
-            for fit, held in split_folds(rows, protocol.folds or FOLDS, protocol.seed)
-        ]
+        return [Fold.of(rows, *parts) for parts in split_folds(rows, protocol.folds or FOLDS, protocol.seed)]
 
 
 def _fit_one(
-    file: FeatureFile, data: Data, row: HeadRow, folder: Path, protocol: Protocol, budget_s: float | None
+    file: FeatureFile,
+    data: Data,
+    folds: Sequence[Fold],
+    row: HeadRow,
+    folder: Path,
+    protocol: Protocol,
+    budget_s: float | None,
 ) -> Run:
-    started = time.perf_counter()
-    settings, folds = protocol.settings(row), data.folds(protocol)
+    started, settings = time.perf_counter(), protocol.settings(row)
     candidates = search(row, settings, folds, data.classes, budget_s)
     best = choose(candidates, protocol.metric, protocol.one_se)
     searched = time.perf_counter()
     fitted = refit(row, file, data.fitting(), best, protocol)
     ended = time.perf_counter()
-    each = [head.predict_proba(data.test.features) for head in fitted]
+    logits = [head.logits(data.test.features) for head in fitted]
+    each = [head.probabilities(found) for head, found in zip(fitted, logits, strict=True)]
     tests = [evaluate(data.test.labels, probabilities) for probabilities in each]
-    plain = fitted[0].with_temperature(1.0).predict_proba(data.test.features)
+    plain = fitted[0].probabilities(logits[0], temperature=1.0)
     identity = {
         "dataset": file.attrs["dataset"],
         "dataset_digest": file.attrs["dataset_digest"],
@@ -166,14 +169,9 @@ def _fit_one(
     }
     path = path_of(folder, identity)
     fitted[0].save(path.with_suffix(".safetensors"))
-    embedded = json.loads(file.attrs["key_json"])
     fields = {
         **identity,
-        "weights": file.attrs["weights"],
-        "pool": embedded["pool"],
-        "precision": embedded["precision"],
-        "preprocess": embedded["preprocess"],
-        "classes": list(file.classes),
+        **origin(file.attrs, file.classes),
         "chosen": _chosen(row, protocol, best),
         "chosen_by": f"{len(folds)}-fold cross-validation" if len(folds) > 1 else "validation split",
         "candidates": [_tried(row, protocol, candidate) for candidate in candidates],
@@ -189,7 +187,6 @@ def _fit_one(
         "fit_s": ended - started,
         "search_s": searched - started,
         "refit_s": ended - searched,
-        "extract": {stage: file.attrs[stage] for stage in STAGES},
         "rows": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
         "test": tests[0],
         "repeats": _repeats([head.head for head in fitted], tests),
@@ -198,14 +195,14 @@ def _fit_one(
         "hardware": hardware(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    return write_run(path, fields, data.test.paths, data.test.labels, each[0])
+    return write_run(path, fields, data.test, each[0])
 
 
 def refit(row: HeadRow, file: FeatureFile, rows: Split, best: Candidate, protocol: Protocol) -> list[FittedHead]:
     """Fit the chosen setting on all rows, with every seed of the protocol; the temperature is the candidate's."""
     scaler, attrs = Scaler.of(rows.features, row.scaled), file.attrs
-    seeds = range(protocol.seed, protocol.seed + protocol.repeats) if "seed" in best.params else [0]
-    settings = [{**best.params, **({"seed": seed} if "seed" in best.params else {})} for seed in seeds]
+    seeds = range(protocol.seed, protocol.seed + protocol.repeats) if "seed" in best.params else ()
+    settings = [{**best.params, "seed": seed} for seed in seeds] or [dict(best.params)]
     heads = row.type().fit_each(settings, scaler(rows.features), rows.labels)
     return [
         FittedHead(row.name, head, scaler, best.temperature, file.classes, attrs["backbone"], attrs["key"])
@@ -232,5 +229,5 @@ def _tried(row: HeadRow, protocol: Protocol, candidate: Candidate) -> dict[str, 
 
 def _chosen(row: HeadRow, protocol: Protocol, candidate: Candidate) -> dict[str, Any]:
     """Return the searched parameters of a candidate, and those that are not the head's defaults."""
-    start, space = row.type()().get_params(), row.space(protocol.search)
+    start, space = row.defaults(), row.space(protocol.search)
     return {name: value for name, value in candidate.params.items() if name in space or value != start[name]}

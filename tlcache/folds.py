@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from tlcache.errors import DataError
+from tlcache.splits import joined_rows
 from tlcache.store import Split
 
 __all__ = ["draw_shots", "group_numbers", "split_folds"]
@@ -37,20 +38,10 @@ def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Rows, Rows
 
 def group_numbers(rows: Split) -> Rows:
     """Return a number for each row (n,): the same for rows of one group, and for rows with equal features."""
-    first: dict[bytes, int] = {}
-    parent = list(range(len(rows)))
-
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = row = parent[parent[row]]
-        return row
-
-    for number, (features, group) in enumerate(zip(rows.features, rows.groups, strict=True)):
-        content = hashlib.sha256(features.tobytes()).digest()
-        names = [content, group.encode()] if group else [content]
-        for name in names:
-            parent[root(number)] = root(first.setdefault(name, number))
-    numbers: Rows = np.unique([root(row) for row in range(len(rows))], return_inverse=True)[1]
+    contents = [hashlib.sha256(features.tobytes()).hexdigest() for features in rows.features]
+    numbers = np.empty(len(rows), np.int64)
+    for number, together in enumerate(joined_rows(range(len(rows)), rows.groups, contents)):
+        numbers[together] = number
     return numbers
 
 

@@ -15,7 +15,7 @@ from tlcache.backbones import Backbone, find
 from tlcache.errors import ModelError, UnknownNameError, closest
 from tlcache.files import cache_folder, write_whole
 from tlcache.images import Preprocess
-from tlcache.keys import hash_json
+from tlcache.keys import hash_json, slug
 from tlcache.weights import Weights, resolve
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ class Model:
     def key(self) -> str:
         """The sha256 of `identity`: equal keys mean equal embeddings for equal images."""
         return hash_json(self.identity)
+
+    @property
+    def file_stem(self) -> str:
+        """Name of files that hold its embeddings, without the ending."""
+        return f"{slug(self.name)}-{self.key[:12]}"
 
     @property
     def precision(self) -> str:

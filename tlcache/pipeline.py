@@ -24,7 +24,7 @@ from tlcache.extraction import Extraction
 from tlcache.files import check_room, write_whole
 from tlcache.index import Index
 from tlcache.journal import Journal
-from tlcache.keys import canonical_json, slug
+from tlcache.keys import canonical_json
 from tlcache.machine import hardware, peak_rss_bytes, versions
 from tlcache.models import Model, load_model
 from tlcache.progress import say
@@ -68,7 +68,7 @@ def extract_here(
     network = _load_network(request)
     batch_size = batch_size or default_batch(request["engine"], found, network.preprocess.crop)
     root = Path(features)
-    target = root / dataset.name / f"{slug(network.name)}-{network.key[:12]}.h5"
+    target = root / dataset.name / f"{network.file_stem}.h5"
     workspace = target.with_name(f".{target.stem}.parts")
     _check_folder(target.parent, dataset)
     arguments = _anywhere(request, dataset, max_bad)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 from tlcache.errors import CacheError
 from tlcache.files import write_whole
 from tlcache.keys import hash_json, slug
+from tlcache.store import STAGES, Split
 
-__all__ = ["Run", "read_runs", "runs_folder"]
+__all__ = ["Run", "origin", "read_runs", "runs_folder"]
 
 FORMAT = "tlcache-run"
 FORMAT_VERSION = 1
-_CONTRACT = (
-    *("dataset", "backbone", "strategy", "head", "chosen", "key", "fit_s", "record", "test"),
-    *("train_s", "epoch_s", "images_per_s", "history"),  # of a fine-tuning
-)
+_COMMON = ("dataset", "backbone", "strategy", "head", "chosen", "key", "record", "test")
+_CONTRACT = {
+    "frozen": (*_COMMON, "fit_s"),
+    "finetune": (*_COMMON, "train_s", "epoch_s", "images_per_s", "history"),
+}
 
 
 def runs_folder(runs: str | Path | None = None) -> Path:
@@ -55,11 +57,10 @@ class Run:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that `--json` promises."""
-        names = _CONTRACT if self.fields["strategy"] == "finetune" else _CONTRACT[:-4]
-        return {name: self.fields[name] for name in names if name in self.fields}
+        return {name: self.fields[name] for name in _CONTRACT[self.fields["strategy"]]}
 
     def predictions(self) -> dict[str, NDArray[Any]]:
-        """Return the test predictions: `row` (image paths), `label` (n,), `probabilities` (n, C)."""
+        """Return the test predictions: `row` (image paths), `label` (n,), `probabilities` (n, C), `group` (names)."""
         with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 
@@ -73,13 +74,26 @@ def path_of(folder: Path, identity: Mapping[str, Any]) -> Path:
     return folder / slug(str(identity["dataset"])) / slug(name)
 
 
-def write_run(
-    path: Path, fields: Mapping[str, Any], rows: tuple[str, ...], labels: NDArray[np.int64], probabilities: Any
-) -> Run:
+def origin(attrs: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Return what a record says of the feature file it comes from: images, network, and what embedding them took."""
+    embedded = json.loads(attrs["key_json"])
+    return {
+        "source": attrs["source"],
+        "classes": list(classes),
+        "weights": attrs["weights"],
+        "pool": embedded["pool"],
+        "precision": embedded["precision"],
+        "preprocess": embedded["preprocess"],
+        "extract": {stage: attrs[stage] for stage in STAGES},
+        "extract_arguments": json.loads(attrs["arguments"]),
+    }
+
+
+def write_run(path: Path, fields: Mapping[str, Any], test: Split, probabilities: NDArray[np.float32]) -> Run:
     """Write the predictions, then the record: a record that is there is whole."""
     buffer = io.BytesIO()
-    encoded = np.array([os.fsencode(row) for row in rows], np.bytes_)
-    np.savez_compressed(buffer, row=encoded, label=labels, probabilities=probabilities)
+    row, group = (np.array([os.fsencode(name) for name in names], np.bytes_) for names in (test.paths, test.groups))
+    np.savez_compressed(buffer, row=row, label=test.labels, probabilities=probabilities, group=group)
     write_whole(path.with_suffix(".npz"), buffer.getbuffer())
     complete = {"format": FORMAT, "format_version": FORMAT_VERSION, **fields, "record": str(path)}
     write_whole(path, json.dumps(complete, indent=1, allow_nan=False).encode() + b"\n")

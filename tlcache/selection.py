@@ -19,6 +19,7 @@ from tlcache.heads import HeadRow
 from tlcache.heads.base import Array, Head, softmax
 from tlcache.heads.fitted import Scaler
 from tlcache.metrics import calibration_error, confusion, log_losses, macro_f1
+from tlcache.store import Split
 
 __all__ = ["METRICS", "Candidate", "Fold", "Protocol", "choose", "fit_temperature", "search"]
 
@@ -79,11 +80,13 @@ class Protocol:
 
     def settings(self, row: HeadRow) -> list[dict[str, Any]]:
         """Return complete parameters for every candidate of a head."""
-        common = {"class_weight": self.class_weight, "seed": self.seed}
-        known = row.type()().get_params()
-        return [
-            {**{name: common[name] for name in common if name in known}, **each} for each in row.settings(self.search)
-        ]
+        common = self.common(row)
+        return [{**common, **each} for each in row.settings(self.search)]
+
+    def common(self, row: HeadRow) -> dict[str, Any]:
+        """Return the parameters of a head that are the same for every candidate."""
+        given, known = {"class_weight": self.class_weight, "seed": self.seed}, row.defaults()
+        return {name: value for name, value in given.items() if name in known}
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,11 @@ class Fold:
     y: Labels
     X_val: Array
     y_val: Labels
+
+    @classmethod
+    def of(cls, rows: Split, fit: Labels, held: Labels) -> Fold:
+        """Return the fold that fits on some rows, by their numbers, and judges by others."""
+        return cls(rows.features[fit], rows.labels[fit], rows.features[held], rows.labels[held])
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ def search(
         return _fit(row, settings, ready, classes)
     found: list[Candidate] = []
     started = time.perf_counter()
-    limit = {"seconds": budget_s / 3 / len(folds)} if "seconds" in row.type()().get_params() else {}
+    limit = {"seconds": budget_s / 3 / len(folds)} if "seconds" in row.defaults() else {}
     for setting in settings:
         slowest = max((each.fit_s for each in found), default=0.0)
         if found and time.perf_counter() - started + 2 * slowest > budget_s:
@@ -213,15 +221,13 @@ def _fit(row: HeadRow, settings: Sequence[Mapping[str, Any]], folds: Sequence[Fo
     except (ValueError, FloatingPointError) as error:
         raise HeadError(f"The {row.name} head could not be fitted: {error}") from error
     scored = [head_type.logits_each(heads, fold.X_val) for heads, fold in zip(fitted, folds, strict=True)]
-    found = []
+    seconds = (time.perf_counter() - started) / len(settings)
+    labels, found = np.concatenate([fold.y_val for fold in folds]), []
     for number, heads in enumerate(zip(*fitted, strict=True)):
         logits = [_widened(each[number], head, classes) for each, head in zip(scored, heads, strict=True)]
-        labels = np.concatenate([fold.y_val for fold in folds])
-        found.append((_params([head.chosen() for head in heads]), np.concatenate(logits), labels, heads[0]))
-    seconds = (time.perf_counter() - started) / len(settings)
-    return [
-        _judge(params, logits, labels, seconds, getattr(head, "history_", [])) for params, logits, labels, head in found
-    ]
+        params, history = _params([head.chosen() for head in heads]), getattr(heads[0], "history_", [])
+        found.append(_judge(params, np.concatenate(logits), labels, seconds, history))
+    return found
 
 
 def _widened(logits: Array, head: Head, classes: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def _point(file: FeatureFile, data: Data, row: HeadRow, protocol: Protocol, shot
     pool, accuracy, images = data.fitting(), [], []
     for seed in range(protocol.seed, protocol.seed + (protocol.repeats if shots else 1)):
         sample = pool if shots is None else pool.of(draw_shots(pool, shots, seed))
-        once = Protocol(**{**asdict(protocol), "seed": seed, "repeats": 1})
+        once = replace(protocol, seed=seed, repeats=1)
         (head,) = refit(row, file, sample, _chosen(row, sample, once, data.classes), once)
         accuracy.append(evaluate(data.test.labels, head.predict_proba(data.test.features))["accuracy"])
         images.append(len(sample) / len(np.unique(sample.labels)))
@@ -146,12 +146,7 @@ def _chosen(row: HeadRow, sample: Split, protocol: Protocol, classes: int) -> Ca
     """Choose a setting by cross-validation within the sample; the defaults where it is too small for that."""
     settings, folds = protocol.settings(row), _folds(sample, protocol.seed)
     if not folds:
-        known = row.type()().get_params()
-        params = {
-            **known,
-            **{name: value for name, value in settings[0].items() if name not in row.space(protocol.search)},
-        }
-        return Candidate.untried(params)
+        return Candidate.untried({**row.defaults(), **protocol.common(row)})
     return choose(search(row, settings, folds, classes, protocol.budget_s), protocol.metric, protocol.one_se)
 
 
@@ -159,10 +154,7 @@ def _folds(sample: Split, seed: int) -> list[Fold]:
     most = int(np.bincount(sample.labels).max())
     if most < 2:
         return []
-    return [
-        Fold(sample.features[fit], sample.labels[fit], sample.features[held], sample.labels[held])
-        for fit, held in split_folds(sample, min(_FOLDS, most), seed)
-    ]
+    return [Fold.of(sample, *parts) for parts in split_folds(sample, min(_FOLDS, most), seed)]
 
 
 def _record(file: FeatureFile, row: HeadRow, points: tuple[Point, ...], folder: Path, protocol: Protocol) -> Curve:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlcache.errors import DataError
 
-__all__ = ["FRACTION", "SPLITS", "check_splits", "draw_splits", "find_leaks"]
+__all__ = ["FRACTION", "SPLITS", "check_splits", "draw_splits", "find_leaks", "joined_rows"]
 
 SPLITS = ("train", "val", "test")
 FRACTION = 0.2
@@ -54,7 +54,7 @@ def draw_splits(
     missing = _missing(splits)
     train = [row for row, split in enumerate(splits) if split == "train"]
     by_class: dict[int, list[list[int]]] = defaultdict(list)
-    for rows in _components(train, groups, sha256):
+    for rows in joined_rows(train, groups, sha256):
         counts = Counter(numbers[row] for row in rows)
         by_class[min(counts, key=lambda label: (-counts[label], label))].append(rows)
     for components in by_class.values():
@@ -109,7 +109,7 @@ def _rank(seed: int, content: str) -> str:
     return hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
 
 
-def _components(rows: Sequence[int], groups: Sequence[str], sha256: Sequence[str]) -> list[list[int]]:
+def joined_rows(rows: Sequence[int], groups: Sequence[str], sha256: Sequence[str]) -> list[list[int]]:
     """Return the rows joined by a common group or by equal bytes, directly or through others."""
     parent: dict[str, str] = {}
 

@@ -13,14 +13,13 @@ from tlcache.heads import HEADS
 from tlcache.heads.base import Array, LinearHead
 from tlcache.heads.fitted import Scaler
 from tlcache.heads.neural import Dense
+from tlcache.selection import Fold, Protocol, choose, search
 from tlcache.store import Split
 
 __all__ = ["cached_head", "fresh_head"]
 
 _FITTED = {"linear": "logreg", "dense": "dense"}  # a softmax layer's optimum is known without gradient steps
 _NEVER = -20.0  # logit of a class that train does not have
-
-Matrices = list[tuple[Array, Array]]  # weight (out, in) and bias (out,) of each layer
 
 
 def fresh_head(kind: str, width: int, classes: int) -> nn.Sequential:
@@ -39,25 +38,18 @@ def cached_head(kind: str, train: Split, val: Split, classes: int, seed: int, re
 
     Only with `refit` it is then fitted on train + val, as `fit_heads` does: what follows is otherwise chosen on val.
     """
-    row = HEADS[_FITTED[kind]]
-    scaler = Scaler.of(train.features, row.scaled)
-    X, X_val = scaler(train.features), scaler(val.features)
-    seeded = {"seed": seed} if "seed" in row.type()().get_params() else {}
-    settings = [{**setting, **seeded} for setting in row.settings()]
-    heads = list(row.type().fit_each(settings, X, train.labels, X_val, val.labels))
-    right = [float((head.predict(X_val) == val.labels).mean()) for head in heads]
-    error = np.sqrt(max(right) * (1 - max(right)) / len(val))
-    best = next(head for head, share in zip(heads, right, strict=True) if share >= max(right) - error)
-    if refit:
-        X, y = np.concatenate([train.features, val.features]), np.concatenate([train.labels, val.labels])
-        scaler = Scaler.of(X, row.scaled)
-        best = row.type()(**best.chosen()).fit(scaler(X), y)
-    assert isinstance(best, LinearHead | Dense)
-    matrices = _matrices(best)
+    row, protocol = HEADS[_FITTED[kind]], Protocol(seed=seed)
+    fold = Fold(train.features, train.labels, val.features, val.labels)
+    chosen = choose(search(row, protocol.settings(row), [fold], classes, None), protocol.metric, one_se=True)
+    rows = train.joined(val) if refit else train
+    scaler = Scaler.of(rows.features, row.scaled)
+    head = row.type()(**chosen.params).fit(scaler(rows.features), rows.labels)
+    assert isinstance(head, LinearHead | Dense)
+    matrices = [(weights.T, biases) for weights, biases in head.layers()]
     first, bias = matrices[0]
     first = first / scaler.scale
     matrices[0] = (first, bias - first @ scaler.middle)
-    matrices[-1] = _for_all_classes(*matrices[-1], best.classes_, classes)
+    matrices[-1] = _for_all_classes(*matrices[-1], head.classes_, classes)
     network = fresh_head(kind, train.features.shape[1], classes)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     with torch.no_grad():
@@ -65,17 +57,6 @@ def cached_head(kind: str, train: Split, val: Split, classes: int, seed: int, re
             layer.weight.copy_(torch.from_numpy(weight))
             layer.bias.copy_(torch.from_numpy(bias))
     return network
-
-
-def _matrices(head: LinearHead | Dense) -> Matrices:
-    if isinstance(head, LinearHead):
-        return [(head.coef_.T, head.intercept_)]
-    found, start = [], 0
-    for rows, columns in head.shapes_:
-        stop = start + rows * columns
-        found.append((head.layers_[start:stop].reshape(rows, columns).T, head.layers_[stop : stop + columns]))
-        start = stop + columns
-    return found
 
 
 def _for_all_classes(weight: Array, bias: Array, known: NDArray[np.int64], classes: int) -> tuple[Array, Array]:

@@ -9,13 +9,14 @@ from itertools import product
 from typing import Any
 
 from tlcache.errors import TlcacheError, UnknownNameError, closest
+from tlcache.heads import OPTIMIZER_NAMES
 
 __all__ = ["CHOICES", "Recipe", "RecipeError", "make_recipe", "parse_sweep", "variants"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "head": ("linear", "dense"),
     "init_head": ("cached", "scratch"),
-    "optimizer": ("sgd", "rmsprop", "adam", "nadam", "adamw"),
+    "optimizer": OPTIMIZER_NAMES,
     "schedule": ("constant", "cosine", "step"),
     "augment": ("none", "light", "study", "strong"),
     "loss": ("ce", "bce"),

@@ -28,7 +28,7 @@ from tlcache.heads.base import softmax
 from tlcache.machine import hardware, versions
 from tlcache.metrics import evaluate
 from tlcache.progress import say
-from tlcache.runs import Run, path_of, runs_folder, write_run
+from tlcache.runs import Run, origin, path_of, runs_folder, write_run
 from tlcache.selection import fit_temperature
 from tlcache.store import FeatureFile
 
@@ -178,22 +178,18 @@ def _train_and_test(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     save_weights(path.with_suffix(".safetensors"), trial.model, trial.head, fields)
-    run = write_run(path, fields, test.paths, test.labels, probabilities)
+    run = write_run(path, fields, test, probabilities)
     shutil.rmtree(folder, ignore_errors=True)
     return run
 
 
 def _network_fields(task: Task, trial: Trial, state: State) -> dict[str, Any]:
-    embedded = json.loads(task.attrs["key_json"])
     return {
-        "weights": task.attrs["weights"],
-        "pool": embedded["pool"],
-        "preprocess": embedded["preprocess"],
+        **origin(task.attrs, task.classes),
         "precision": state.precision,
         "layout": state.layout,
         "measured_images_per_s": state.measured,
         "layers": {"trained": [layer.name for layer in trial.layers], "cut": trial.network.cut},
-        "classes": list(task.classes),
     }
 
 

@@ -53,6 +53,10 @@ class HeadRow:
         space = self.space(search)
         return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
 
+    def defaults(self) -> dict[str, Any]:
+        """Return the head's parameters as they are when nothing is given."""
+        return dict(self.type()().get_params())
+
     def type(self) -> type[Head]:
         """Import and return the class."""
         module, _, name = self.builder.partition(":")

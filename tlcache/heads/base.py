@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -73,15 +73,16 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         y_val: ArrayLike | None = None,
     ) -> None:
         """Fit several heads on the same rows, as `fit` says; they differ in their parameters."""
-        for head in heads:
-            features, labels = validate_data(head, X, y, dtype=np.float32, order="C")
+        first = heads[0]
+        features, labels = validate_data(first, X, y, dtype=np.float32, order="C")
+        seen = {name: value for name, value in vars(first).items() if name in ("n_features_in_", "feature_names_in_")}
         with warnings.catch_warnings(action="ignore"):  # of as many classes as rows, which one shot per class is
             check_classification_targets(labels)
         classes, target = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"Classifying needs 2 classes or more; found {len(classes)} class.")
         for head in heads:
-            head.classes_ = classes
+            head.__dict__.update(seen, classes_=classes)
         validation = _known(X_val, y_val, classes)
         by_weight: dict[str, list[Self]] = {}
         for head in heads:
@@ -159,6 +160,10 @@ class LinearHead(Head):
     """A head whose logits are `X @ coef_ + intercept_`, with float32 `coef_` (dim, C) and `intercept_` (C,)."""
 
     STATE: ClassVar[tuple[str, ...]] = ("coef_", "intercept_")
+
+    def layers(self) -> Iterator[tuple[Array, Array]]:
+        """Yield `coef_` and `intercept_`: a network of a single layer."""
+        yield self.coef_, self.intercept_
 
     def _set(self, coef: NDArray[Any], intercept: NDArray[Any]) -> None:
         self.coef_, self.intercept_ = coef.astype(np.float32), intercept.astype(np.float32)

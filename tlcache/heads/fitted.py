@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,11 @@ class FittedHead:
     key: str
 
     def predict_proba(self, features: Array, key: str | None = None) -> Array:
-        """Return calibrated probabilities, float32 (n, len(classes)); classes never seen have 0.
+        """Return calibrated probabilities, float32 (n, len(classes)); arguments and errors as of `logits`."""
+        return self.probabilities(self.logits(features, key))
+
+    def logits(self, features: Array, key: str | None = None) -> Array:
+        """Return the logits of the classes that the head has seen, float32 (n, len(head.classes_)).
 
         Parameters
         ----------
@@ -97,19 +101,21 @@ class FittedHead:
             raise HeadError(f"The {self.name} head was trained on features of key {self.key[:12]}; given {key[:12]}.")
         if not np.isfinite(features).all():
             raise HeadError("The features hold NaN or infinity. Run: tlcache verify")
-        logits = self.head.logits(self.scaler(features))
-        probabilities = np.zeros((len(features), len(self.classes)), np.float32)
-        probabilities[:, self.head.classes_] = softmax(logits / self.temperature)
+        return self.head.logits(self.scaler(features))
+
+    def probabilities(self, logits: Array, temperature: float | None = None) -> Array:
+        """Turn what `logits` returned into probabilities, float32 (n, len(classes)); classes never seen have 0.
+
+        Another temperature than the head's own: 1 undoes the calibration.
+        """
+        probabilities = np.zeros((len(logits), len(self.classes)), np.float32)
+        probabilities[:, self.head.classes_] = softmax(logits / (temperature or self.temperature))
         return probabilities
 
     def predict(self, features: Array) -> NDArray[np.str_]:
         """Return the names of the most probable classes, (n,)."""
         names: NDArray[np.str_] = np.array(self.classes)[self.predict_proba(features).argmax(axis=1)]
         return names
-
-    def with_temperature(self, temperature: float) -> FittedHead:
-        """Return the same head with another temperature; 1 undoes the calibration."""
-        return replace(self, temperature=temperature)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: arrays and JSON, no code."""

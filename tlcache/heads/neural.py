@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, ClassVar, Self
 
@@ -72,14 +72,17 @@ class Network(Head):
         self.layers_ = np.concatenate([part.ravel() for layer in layers for part in layer])
         self.shapes_ = np.array([weights.shape for weights, _ in layers], np.int64)
 
-    def _logits(self, X: Array) -> Array:
+    def layers(self) -> Iterator[tuple[Array, Array]]:
+        """Yield weights (in, out) and biases (out,) of each fitted layer, from the features on."""
         start = 0
-        for number, (rows, columns) in enumerate(self.shapes_):
-            if number:
-                X = np.maximum(X, 0)
+        for rows, columns in self.shapes_:
             stop = start + rows * columns
-            weights, biases = self.layers_[start:stop].reshape(rows, columns), self.layers_[stop : stop + columns]
-            X, start = X @ weights + biases, stop + columns
+            yield self.layers_[start:stop].reshape(rows, columns), self.layers_[stop : stop + columns]
+            start = stop + columns
+
+    def _logits(self, X: Array) -> Array:
+        for number, (weights, biases) in enumerate(self.layers()):
+            X = (np.maximum(X, 0) if number else X) @ weights + biases
         return X
 
     def _width(self) -> int:

@@ -40,8 +40,8 @@ def train(heads: Sequence[Network], X: Array, y: NDArray[np.int64], validation: 
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     row_weights = heads[0]._row_weights(y)
-    rows = [torch.from_numpy(part).to(device) for part in (X, y) if part is not None]
-    rows.append(torch.ones(len(y), device=device) if row_weights is None else torch.from_numpy(row_weights).to(device))
+    weights = np.ones(len(y), np.float32) if row_weights is None else row_weights
+    rows = [torch.from_numpy(part).to(device) for part in (X, y, weights)]
     held_out = None if validation is None else [torch.from_numpy(part).to(device) for part in validation]
     stack = _Stack.start(heads, X.shape[1], device)
     for epoch in range(1, heads[0].epochs + 1):
@@ -70,9 +70,9 @@ def _note(head: Network, epoch: int, loss: float, score: tuple[float, float] | N
         head.best_epoch_ = epoch if epoch == head.epochs else 0
         return epoch < head.epochs
     accuracy, val_loss = score
-    earlier = [(past["val_accuracy"], -past["val_loss"]) for past in head.history_]
+    best = head.history_[head.best_epoch_ - 1] if head.best_epoch_ else {"val_accuracy": -1.0, "val_loss": 0.0}
     head.history_.append({**figures, "val_loss": val_loss, "val_accuracy": accuracy})
-    if not earlier or (accuracy, -val_loss) > max(earlier):
+    if (accuracy, -val_loss) > (best["val_accuracy"], -best["val_loss"]):
         head.best_epoch_ = epoch
     return epoch < head.epochs and epoch - head.best_epoch_ < head.patience
 

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlcache.errors import TlcacheError
-from tlcache.files import write_whole
+from tlcache.report.plots import save_figure
 from tlcache.runs import Run
 
-__all__ = ["check_plot", "draw_curves"]
+__all__ = ["draw_curves"]
 
-_FORMATS = (".png", ".svg", ".pdf")
 _COLOURS = {"train": "#0072b2", "val": "#d55e00"}  # told apart by colour-blind eyes (Okabe and Ito, 2008)
 
 
-def check_plot(path: Path) -> None:
-    """Raise TlcacheError when a picture could not be drawn to `path`; asked before hours of training."""
-    if path.suffix.lower() not in _FORMATS:
-        raise TlcacheError(f"--plot draws {', '.join(_FORMATS)}; asked: '{path}'.")
-
-
 def draw_curves(run: Run, path: Path) -> None:
-    """Draw loss, accuracy and learning rate of every epoch, the chosen epoch marked.
-
-    Raises
-    ------
-    TlcacheError
-        The file's ending is none that it draws.
-    """
-    check_plot(path)
+    """Draw loss, accuracy and learning rate of every epoch, the chosen epoch marked."""
     from matplotlib.figure import Figure
 
     fields, history = run.fields, run.fields["history"]
@@ -55,9 +39,7 @@ def draw_curves(run: Run, path: Path) -> None:
         f"test accuracy {fields['test']['accuracy']:.3f}",
         fontsize=11,
     )
-    picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix[1:].lower(), dpi=150)
-    write_whole(path, picture.getbuffer())
+    save_figure(figure, path)
 
 
 def _lines(axes: Any, history: Sequence[Mapping[str, Any]], what: str, best: int) -> None:

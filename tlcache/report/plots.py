@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tlcache.shots import Curve
 
-__all__ = ["FORMATS", "check_format", "plot_curves"]
+__all__ = ["FORMATS", "check_format", "plot_curves", "save_figure"]
 
 FORMATS = (".png", ".svg", ".pdf")
 _UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same figures, the same bytes
@@ -43,7 +43,7 @@ def plot_curves(curves: Sequence[Curve], path: Path) -> None:
         _draw(ax, group)
         ax.set_title(f"{dataset}, {backbone}")
     axes[0].set_ylabel("Accuracy on the test split")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw(ax: Axes, curves: Sequence[Curve]) -> None:
@@ -60,7 +60,8 @@ def _draw(ax: Axes, curves: Sequence[Curve]) -> None:
     ax.legend(frameon=False)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure; the same one gives the same bytes."""
     from matplotlib import rc_context
 
     buffer = io.BytesIO()

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import filesize
 from rich.console import Group, RenderableType
@@ -20,8 +20,10 @@ from tlcache.heads import HEADS
 from tlcache.inventory import Check, Entry, Leftover
 from tlcache.keys import printable
 from tlcache.runs import Run
-from tlcache.shots import Curve, Point
 from tlcache.weights import at_hand
+
+if TYPE_CHECKING:
+    from tlcache.shots import Curve, Point
 
 __all__ = [
     "cache_table",
