@@ -1,13 +1,15 @@
 """Fakes that are tiny and real: a dozen generated images, an 8-dimensional ONNX network."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import nn
@@ -15,6 +17,9 @@ from torch import nn
 from tlcache import store
 from tlcache.backbones import Backbone, Checkpoint
 from tlcache.images import Preprocess
+from tlcache.metrics import evaluate
+from tlcache.runs import Run, path_of, runs_folder, write_run
+from tlcache.store import Split
 
 SIDE = 16
 
@@ -121,3 +126,47 @@ def tiny_backbone() -> Backbone:
     checkpoints = {"imagenet": Checkpoint("NONE", "tiny-00000000.pth", 0.0, Preprocess(resize=24, crop=20))}
     stages = ("features.0", "features.1")
     return Backbone("tinynet", "TinyNetwork", 16, 4_000, "features", stages, checkpoints, module="fakes")
+
+
+def make_run(
+    head: str,
+    right: NDArray[np.bool_],
+    *,
+    strategy: str = "frozen",
+    dataset: str = "photos",
+    digest: str = "d1",
+    fit_s: float = 2.0,
+    train_s: float = 100.0,
+    extract_s: float = 40.0,
+    groups: Sequence[str] | None = None,
+    order: NDArray[np.int64] | None = None,
+    **arguments: Any,
+) -> Run:
+    """Record a run of two classes whose test predictions are right where `right` (n,) says so."""
+    n = len(right)
+    rows = np.arange(n) if order is None else order
+    labels = rows % 2
+    predicted = np.where(right[rows], labels, 1 - labels)
+    probabilities = np.where(np.arange(2) == predicted[:, None], 0.8, 0.2).astype(np.float32)
+    paths = tuple(f"test/{row:05}.jpg" for row in rows)
+    test = Split(np.zeros((n, 1), np.float32), labels, paths, tuple(groups[row] if groups else "" for row in rows))
+    settings = {"refit": False, **arguments} if strategy == "finetune" else arguments
+    identity = {"dataset": dataset, "dataset_digest": digest, "backbone": "tinynet", "key": "k", "head": head}
+    fields = {
+        **identity,
+        "strategy": strategy,
+        "arguments": settings,
+        "weights": "random",
+        "pool": "avg",
+        "precision": "fp32",
+        "preprocess": {"crop": 32},
+        "classes": ["cat", "dog"],
+        "source": "/nowhere",
+        "extract": {"decode_s": 1.0, "infer_s": 1.0, "write_s": 1.0, "wall_s": extract_s},
+        "rows": {"train": 400, "val": 400, "test": n},
+        "test": evaluate(labels, probabilities),
+        "created": "2026-01-01T00:00:00+00:00",
+        **({"fit_s": fit_s} if strategy == "frozen" else {"train_s": train_s}),
+    }
+    path = path_of(runs_folder(), {**identity, "strategy": strategy, "arguments": settings})
+    return write_run(path, fields, test, probabilities)

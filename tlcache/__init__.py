@@ -4,8 +4,8 @@ tlcache runs each backbone once over a dataset, keeps the embeddings in an HDF5 
 seconds. The command line and this module offer the same:
 
 `extract` images to a feature file, `open_features` to read one, `fit_heads` to fit and test heads on it, `fit_curves`
-to see how many labelled images they need, `finetune` to train the network itself for comparison. `ImageEmbedder` is a
-transformer for scikit-learn's pipelines.
+to see how many labelled images they need, `finetune` to train the network itself, `compare` to compare what is
+recorded. `ImageEmbedder` is a transformer for scikit-learn's pipelines.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tlcache.comparison import compare
     from tlcache.embedder import ImageEmbedder
     from tlcache.extraction import extract
     from tlcache.finetuning.run import finetune
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ImageEmbedder",
     "__version__",
+    "compare",
     "extract",
     "finetune",
     "fit_curves",
@@ -37,6 +39,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ImageEmbedder": "tlcache.embedder",
+    "compare": "tlcache.comparison",
     "extract": "tlcache.extraction",
     "finetune": "tlcache.finetuning.run",
     "fit_curves": "tlcache.shots",

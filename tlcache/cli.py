@@ -374,6 +374,24 @@ def finetune(
     _show(runs_tables([done]))
 
 
+@app.command()
+def compare(
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Of this dataset alone  [default: all]")] = None,
+    runs: Runs = None,
+    json_file: Json = None,
+) -> None:
+    """Compare all recorded runs on accuracy and on cost, and say in a sentence whether fine-tuning is worth it.
+
+    Example: tlcache compare --data photos
+    """
+    from tlcache.comparison import compare as run
+    from tlcache.report.compared import comparison_tables
+
+    found = run(runs, data)
+    _write_json(json_file, {"datasets": [one.as_json() for one in found]})
+    _show(comparison_tables(found))
+
+
 @app.command("ls")
 def list_files(features: Features = None, json_file: Json = None) -> None:
     """List what is cached: dataset, backbone, rows, size, age, and whether it is complete.

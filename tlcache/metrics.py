@@ -8,7 +8,17 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["accuracy_interval", "calibration_error", "confusion", "evaluate", "log_loss", "log_losses", "macro_f1"]
+__all__ = [
+    "accuracy_interval",
+    "balanced_accuracy",
+    "calibration_error",
+    "confusion",
+    "evaluate",
+    "log_loss",
+    "log_losses",
+    "macro_f1",
+    "recalls",
+]
 
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float32]
@@ -33,7 +43,7 @@ def evaluate(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
     }
 
 
-def accuracy_interval(right: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def accuracy_interval(right: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval for `right` of `n` (Wilson, 1927): sound near 0 and 1 and for few images.
 
     >>> [round(bound, 3) for bound in accuracy_interval(90, 100)]
@@ -49,6 +59,18 @@ def accuracy_interval(right: int, n: int, confidence: float = 0.95) -> tuple[flo
 def confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
     """Return counts (C, C): row = true class, column = predicted class."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def balanced_accuracy(counts: NDArray[np.int64]) -> float:
+    """Return the mean recall over the classes that occur as label, from a confusion matrix."""
+    return float(np.nanmean(recalls(counts)))
+
+
+def recalls(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of each class's images that were recognised (C,), nan for classes without an image."""
+    total = counts.sum(axis=1)
+    shares: NDArray[np.float64] = np.divide(np.diag(counts), total, out=np.full(len(counts), np.nan), where=total > 0)
+    return shares
 
 
 def macro_f1(counts: NDArray[np.int64]) -> float:

@@ -21,7 +21,7 @@ from tlcache.store import STAGES, Split
 __all__ = ["Run", "origin", "read_runs", "runs_folder"]
 
 FORMAT = "tlcache-run"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _COMMON = ("dataset", "backbone", "strategy", "head", "chosen", "key", "record", "test")
 _CONTRACT = {
     "frozen": (*_COMMON, "fit_s"),

@@ -186,7 +186,7 @@ def _train_and_test(
 def _network_fields(task: Task, trial: Trial, state: State) -> dict[str, Any]:
     return {
         **origin(task.attrs, task.classes),
-        "precision": state.precision,
+        "train_precision": state.precision,
         "layout": state.layout,
         "measured_images_per_s": state.measured,
         "layers": {"trained": [layer.name for layer in trial.layers], "cut": trial.network.cut},

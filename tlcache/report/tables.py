@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import filesize
 from rich.console import Group, RenderableType
@@ -14,11 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tlcache.backbones import BACKBONES
+from tlcache.comparison import seconds_of
 from tlcache.datasets import FORMS
 from tlcache.extraction import Extraction
 from tlcache.heads import HEADS
 from tlcache.inventory import Check, Entry, Leftover
 from tlcache.keys import printable
+from tlcache.naming import backbone_label, head_label, set_apart
 from tlcache.runs import Run
 from tlcache.weights import at_hand
 
@@ -31,16 +33,19 @@ __all__ = [
     "curves_table",
     "datasets_table",
     "extractions_table",
+    "heading",
     "heads_table",
+    "interval",
     "leftovers_table",
     "models_table",
+    "plain_table",
     "runs_tables",
 ]
 
 
 def models_table() -> RenderableType:
     """Return the backbones with what a user needs to choose one."""
-    table = _table("Backbone", "Dim", "Parameters", "Input", "Top-1", "Weights here", numbers=slice(1, 5))
+    table = plain_table("Backbone", "Dim", "Parameters", "Input", "Top-1", "Weights here", numbers=slice(1, 5))
     for row in BACKBONES.values():
         best = " / ".join(f"{checkpoint.top1:.1f}" for checkpoint in row.checkpoints.values())
         first = row.checkpoints[row.default_weights]
@@ -57,7 +62,7 @@ def models_table() -> RenderableType:
 
 def heads_table() -> RenderableType:
     """Return the heads and the settings each chooses from."""
-    table = _table("Head", "What it is", "Chooses from")
+    table = plain_table("Head", "What it is", "Chooses from")
     for row in HEADS.values():
         space = "; ".join(f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in row.quick.items())
         table.add_row(row.name, row.about, space)
@@ -66,7 +71,7 @@ def heads_table() -> RenderableType:
 
 def datasets_table() -> RenderableType:
     """Return the forms of `--data` with an example each."""
-    table = _table("Form", "Example", "Looks like")
+    table = plain_table("Form", "Example", "Looks like")
     for form in FORMS:
         table.add_row(form.name, Text(form.example, no_wrap=True), form.looks_like)
     rules = (
@@ -78,7 +83,7 @@ def datasets_table() -> RenderableType:
 
 def extractions_table(done: Sequence[Extraction]) -> RenderableType:
     """Return one row per feature file."""
-    table = _table("Backbone", "Rows", "Embedded", "Reused", "Bad", "Images/s", "Seconds", numbers=slice(1, 7))
+    table = plain_table("Backbone", "Rows", "Embedded", "Reused", "Bad", "Images/s", "Seconds", numbers=slice(1, 7))
     for each in done:
         rate = f"{each.images_per_s:,.0f}" if each.embedded else "up to date" if each.up_to_date else "-"
         counts = (each.rows, each.embedded, each.reused, each.quarantined)
@@ -90,14 +95,14 @@ def cache_table(entries: Sequence[Entry], folder: Path) -> RenderableType:
     """Return one row per feature file or folder of parts, and below it what is wrong with any."""
     if not entries:
         return Text(f"Nothing is cached in '{folder}' yet. Begin with: tlcache extract --model mobilenetv3_large")
-    table = _table("Dataset", "Backbone", "Weights", "Rows", "Size", "Age", "State", numbers=slice(3, 6))
+    table = plain_table("Dataset", "Backbone", "Weights", "Rows", "Size", "Age", "State", numbers=slice(3, 6))
     for entry in entries:
         rows = f"{entry.rows:,}"
         if entry.state in ("unfinished", "running"):
             rows += f" of {entry.images:,}"
         style = {"complete": "", "damaged": "bold red"}.get(entry.state, "yellow")
         alike = [other.identity for other in entries if other.identity and _name(other) == _name(entry)]
-        backbone = _apart(entry.backbone, entry.identity, alike) if entry.identity else entry.backbone
+        backbone = set_apart(entry.backbone, entry.identity, alike) if entry.identity else entry.backbone
         names = (entry.dataset, backbone, entry.weights)
         table.add_row(*names, rows, _size(entry.size_bytes), _age(entry.created), entry.state, style=style)
     notes = [Text(_about(entry.path, entry.detail), style="dim") for entry in entries if entry.detail]
@@ -126,7 +131,7 @@ def checks_lines(checks: Sequence[Check]) -> list[str]:
 
 def leftovers_table(leftovers: Sequence[Leftover]) -> RenderableType:
     """Return what can be removed, and why."""
-    table = _table("Size", "Why", numbers=slice(0, 1))
+    table = plain_table("Size", "Why", numbers=slice(0, 1))
     for leftover in leftovers:
         table.add_row(_size(leftover.size_bytes), Text(f"{leftover.path}: {leftover.why}", overflow="fold"))
     return table
@@ -164,21 +169,15 @@ def runs_tables(runs: Iterable[Run]) -> RenderableType:
 def _runs_table(runs: list[Run]) -> RenderableType:
     runs = sorted(runs, key=lambda run: (-run.fields["test"]["accuracy"], run.fields["test"]["log_loss"]))
     first = runs[0].fields
-    weights = {run.fields["weights"] for run in runs}
-    title = f"{first['dataset']}: {first['test']['n']:,} test images, {len(first['classes'])} classes"
-    if len(weights) == 1:
-        title += f", weights: {first['weights']}"
-    names = ("", "Backbone", "Head", "Accuracy (95 %)", "Macro-F1", "Log-loss", "Fit s")
-    table = _table(*names, *(["Weights"] if len(weights) > 1 else []), numbers=slice(3, 7))
+    table = plain_table("", "Backbone", "Head", "Accuracy (95 %)", "Macro-F1", "Log-loss", "Fit s", numbers=slice(3, 7))
     for run in runs:
         test = run.fields["test"]
         best = test["accuracy"] == first["test"]["accuracy"]
-        interval = f"{test['accuracy']:.3f} ({test['accuracy_low']:.3f}-{test['accuracy_high']:.3f})"
-        figures = (interval, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{_train_s(run):,.1f}")
-        which = [run.fields["weights"]] if len(weights) > 1 else []
-        style = "bold green" if best else ""
-        table.add_row("*" if best else "", _label(run, runs), _what(run), *figures, *which, style=style)
-    return Group(Text(title, style="bold"), table, Text("* most accurate on this test set", style="dim"))
+        accuracy = interval(test["accuracy"], test["accuracy_low"], test["accuracy_high"])
+        figures = (accuracy, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{seconds_of(run):,.1f}")
+        names = (backbone_label(run, runs), head_label(run, runs))
+        table.add_row("*" if best else "", *names, *figures, style="bold green" if best else "")
+    return Group(heading(runs), table, Text("* most accurate on this test set", style="dim"))
 
 
 def curves_table(curves: Sequence[Curve]) -> RenderableType:
@@ -188,7 +187,7 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
     for (dataset, backbone), group in groupby(ordered, key=lambda curve: (curve.dataset, curve.backbone)):
         alike = list(group)
         counts = [f"{point.shots or 'all'}" for point in alike[0].points]
-        table = _table("Head", *counts, numbers=slice(1, None))
+        table = plain_table("Head", *counts, numbers=slice(1, None))
         for curve in alike:
             table.add_row(curve.head, *(_spread(point) for point in curve.points))
         parts += [
@@ -204,43 +203,27 @@ def _spread(point: Point) -> str:
     return f"{point.mean:.3f}" + (f" +-{point.std:.3f}" if len(point.accuracy) > 1 else "")
 
 
-def _what(run: Run) -> str:
-    """Return the head, or what a fine-tuning is called in a column that is narrow."""
-    head = str(run.fields["head"])
-    if run.fields["strategy"] == "frozen":
-        return head
-    return "fine-tuned" if head == "linear" else f"fine-tuned {head}"
+def interval(middle: float, low: float, high: float) -> str:
+    """Return a share with its interval."""
+    return f"{middle:.3f} ({low:.3f}-{high:.3f})"
 
 
-def _train_s(run: Run) -> float:
-    return float(run.fields["train_s" if run.fields["strategy"] == "finetune" else "fit_s"])
-
-
-def _label(run: Run, runs: list[Run]) -> str:
-    alike = [other.fields for other in runs if other.fields["backbone"] == run.fields["backbone"]]
-    return _apart(run.fields["backbone"], run.fields, alike)
+def heading(runs: Sequence[Run], more: str = "") -> Text:
+    """Return what these runs are about: dataset, test images, classes, weights."""
+    fields = runs[0].fields
+    each = sorted({(run.fields["backbone"], run.fields["weights"]) for run in runs})
+    names = {weights for _, weights in each}
+    weights = ", ".join(names) if len(names) == 1 else ", ".join(f"{backbone} {name}" for backbone, name in each)
+    title = f"{fields['dataset']}: {fields['test']['n']:,} test images, {len(fields['classes'])} classes"
+    return Text(f"{title}{more}, weights: {weights}", style="bold")
 
 
 def _name(entry: Entry) -> tuple[str, ...]:
     return entry.dataset, entry.backbone, entry.weights
 
 
-def _apart(name: str, fields: Mapping[str, Any], alike: Iterable[Mapping[str, Any]]) -> str:
-    """Return a backbone's name, with what sets its embeddings apart from others of that name in the same table."""
-    mine, others = _settings(fields), [_settings(other) for other in alike]
-    apart = [
-        setting.replace("_", "-") if value is True else f"{setting.replace('_', '-')} {value}"
-        for setting, value in mine.items()
-        if value is not False and any(value != other.get(setting) for other in others)
-    ]
-    return " ".join([name, *apart])
-
-
-def _settings(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {"pool": fields["pool"], "precision": fields["precision"], **fields["preprocess"]}
-
-
-def _table(*columns: str, numbers: slice = slice(0)) -> Table:
+def plain_table(*columns: str, numbers: slice = slice(0)) -> Table:
+    """Return an empty table without lines; the columns in `numbers` are aligned to the right."""
     right = set(range(len(columns))[numbers])
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, name in enumerate(columns):

@@ -1,0 +1,170 @@
+"""Runs that are compared: what they reach, what they cost, which are as good as the best, and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import make_run
+from numpy.typing import NDArray
+from test_cli import invoke
+
+from tlcache.comparison import Comparison, compare
+from tlcache.errors import CacheError
+from tlcache.extraction import extract
+from tlcache.fit import fit_heads
+from tlcache.runs import runs_folder
+
+N = 400
+
+
+def right_but(wrong: int, start: int = 0) -> NDArray[np.bool_]:
+    right = np.ones(N, bool)
+    right[start : start + wrong] = False
+    return right
+
+
+def only(**options: Any) -> Comparison:
+    (found,) = compare(**options)
+    return found
+
+
+def test_all_that_are_not_shown_to_be_worse_share_the_mark() -> None:
+    for head, wrong in (("svm", 20), ("ridge", 25), ("knn", 80)):
+        make_run(head=head, right=right_but(wrong))
+    found = only()
+    assert [(entry.head, entry.best) for entry in found.entries] == [("svm", True), ("ridge", True), ("knn", False)]
+    assert [entry.accuracy for entry in found.entries] == [0.95, 0.9375, 0.8]
+    pair = found.pair(found.entries[0], found.entries[1])
+    assert (pair.found.won, pair.found.lost) == (5, 0)
+    assert pair.found.p == pytest.approx(2 * 0.5**5)
+    assert pair.p_corrected == pytest.approx(0.0625)  # the last step of Holm's, after two smaller ones
+    assert found.verdict.startswith("Svm on tinynet is the most accurate")
+
+
+def test_the_correction_counts_all_pairs_and_not_those_with_the_best_alone() -> None:
+    for number in range(6):
+        make_run(head=f"head{number}", right=right_but(20 + 2 * number, start=40 * number))
+    assert len(only().pairs) == 15
+    smallest = min(only().pairs, key=lambda pair: pair.found.p)
+    assert smallest.p_corrected == pytest.approx(min(1, 15 * smallest.found.p))
+
+
+def test_identical_predictions_differ_by_nothing() -> None:
+    for head in ("svm", "ridge"):
+        make_run(head=head, right=right_but(20))
+    (pair,) = only().pairs
+    assert (pair.found.difference, pair.found.p, pair.p_corrected) == (0, 1, 1)
+    assert all(entry.best for entry in only().entries)
+
+
+def test_order_in_the_files_does_not_matter() -> None:
+    make_run(head="svm", right=right_but(20))
+    make_run(head="ridge", right=right_but(20), order=np.random.default_rng(0).permutation(N))
+    (pair,) = only().pairs
+    assert pair.found.won == pair.found.lost == 0
+
+
+def test_costs_add_up() -> None:
+    make_run(head="svm", right=right_but(20), fit_s=3.0, extract_s=40.0)
+    make_run(head="linear", right=right_but(10), strategy="finetune", train_s=360.0, extract_s=40.0)
+    tuned, frozen = only().entries
+    assert (frozen.extract_s, frozen.train_s, frozen.first_s) == (40, 3, 43)
+    assert (tuned.extract_s, tuned.train_s, tuned.first_s) == (40, 360, 400)
+    assert frozen.images_per_s == pytest.approx((N + 800) / 40)
+    assert frozen.as_json()["one_more_s"] == 3
+
+
+def test_the_verdict_says_what_fine_tuning_gains_and_for_how_much() -> None:
+    make_run(head="svm", right=right_but(60), fit_s=5.0, extract_s=5.0)
+    make_run(head="linear", right=right_but(20), strategy="finetune", train_s=400.0, extract_s=10.0)
+    text = only().verdict
+    assert "Fine-tuning tinynet gains 10.0 points (95 % CI 6.9 to 13.0, p = 1.8e-12)" in text
+    assert "over the best frozen head (svm on tinynet), for 41 x its time." in text
+    assert "trained on train alone" in text
+
+
+def test_the_verdict_says_when_fine_tuning_loses_or_shows_nothing() -> None:
+    make_run(head="svm", right=right_but(20))
+    make_run(head="linear", right=right_but(23), strategy="finetune", refit=True)
+    text = only().verdict
+    assert "is not shown to differ from the best frozen head (svm on tinynet): -0.8 points" in text
+    assert "trained on train alone" not in text
+    make_run(head="dense", right=right_but(19))
+    make_run(head="linear", right=right_but(90), strategy="finetune", refit=True)
+    assert "Fine-tuning tinynet loses 17.8 points" in only().verdict
+
+
+def test_the_verdict_names_the_quickest_of_the_best() -> None:
+    make_run(head="svm", right=right_but(20), fit_s=30.0)
+    make_run(head="ridge", right=right_but(21), fit_s=1.0)
+    assert "the quickest is ridge on tinynet: 41 s from nothing" in only().verdict
+
+
+def test_other_images_or_splits_are_never_compared() -> None:
+    for digest in ("aaaaaaaaaa", "bbbbbbbbbb"):
+        for head in ("svm", "ridge"):
+            make_run(head=head, right=right_but(20), digest=digest)
+    make_run(head="svm", right=right_but(20), dataset="scans")
+    found = compare()
+    assert sorted((each.dataset, len(each.entries)) for each in found) == [("photos", 2), ("photos", 2), ("scans", 1)]
+    assert [each.dataset for each in compare(data="scans")] == ["scans"]
+    assert len(compare(data="some/where/photos.csv")) == 2
+    output = " ".join(invoke("compare").split())
+    assert "not compared with these" in output
+    assert "aaaaaaaa" in output
+
+
+def test_groups_of_images_widen_the_intervals() -> None:
+    for head, start in (("svm", 0), ("ridge", 30)):
+        make_run(head=head, right=right_but(40, start=start), groups=[f"patient{n // 20}" for n in range(N)])
+    alone = 2 * 1.96 * (0.1 * 0.9 / N) ** 0.5
+    entry = only().entries[0]
+    assert entry.high - entry.low > 1.5 * alone
+    (pair,) = only().pairs
+    assert pair.found.won == pair.found.lost == 30
+
+
+def test_runs_that_differ_in_a_setting_are_called_by_it() -> None:
+    for unfreeze, views in (("all", 1), ("stage:2", 8)):
+        make_run(head="linear", right=right_but(20), strategy="finetune", unfreeze=unfreeze, views=views)
+    make_run(head="linear", right=right_but(20))
+    names = {entry.head for entry in only().entries}
+    assert names == {"fine-tuned all views 1", "fine-tuned stage:2 views 8", "linear"}
+
+
+def test_predictions_of_other_images_are_an_error() -> None:
+    make_run(head="svm", right=right_but(20))
+    make_run(head="ridge", right=right_but(20)[:300])
+    with pytest.raises(CacheError, match="are not those of its dataset"):
+        compare()
+
+
+def test_nothing_to_compare_says_what_to_do() -> None:
+    with pytest.raises(CacheError, match="tlcache fit-heads"):
+        compare()
+    make_run(head="svm", right=right_but(20))
+    with pytest.raises(CacheError, match="No runs on 'cats' .* there are some on: photos"):
+        compare(data="cats")
+    assert "Nothing to compare it with" in only().verdict
+
+
+def test_the_command_compares_what_the_others_recorded(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    runs = fit_heads([extract(photos, str(tiny_model)).path], ["ridge", "knn"])
+    output = invoke("compare", "--json", tmp_path / "c.json")
+    assert "photos: 6 test images, 3 classes" in output
+    assert "ridge" in output
+    import json
+
+    (found,) = json.loads((tmp_path / "c.json").read_text())["datasets"]
+    assert found["digest"] == runs[0].fields["dataset_digest"]
+    assert {run["record"] for run in found["runs"]} == {str(run.path) for run in runs}
+    assert {run["head"]: run["accuracy"] for run in found["runs"]} == {
+        run.fields["head"]: run.fields["test"]["accuracy"] for run in runs
+    }
+    (pair,) = found["pairs"]
+    assert {"a", "b", "difference", "low", "high", "p"} <= set(pair)
+    assert found["verdict"]
+    assert runs_folder().is_dir()

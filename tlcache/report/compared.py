@@ -1,0 +1,71 @@
+"""Comparisons as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from tlcache.comparison import Comparison, Entry
+from tlcache.report.tables import heading, interval, plain_table
+
+__all__ = ["COSTS", "FIGURES", "comparison_tables", "costs", "figures"]
+
+FIGURES = ("Accuracy (95 %)", "F1", "Recall", "Loss", "ECE")
+COSTS = ("Embed s", "Train s", "Total s", "Next s", "Img/s", "Params")
+LEGEND = (
+    "F1 and recall: means over classes. Loss: log-loss. Total: from nothing to this result; next: with the embeddings. "
+    "Img/s: images per second of extract, decoding included."
+)
+
+
+def comparison_tables(comparisons: Sequence[Comparison]) -> RenderableType:
+    """Return the verdict and the table of each comparison: what every run reaches, and what it costs."""
+    parts: list[RenderableType] = []
+    for found in comparisons:
+        several = sum(other.dataset == found.dataset for other in comparisons) > 1
+        note = f"* the most accurate, or not shown to be worse (McNemar, Holm, 5 %). {LEGEND}"
+        if several:
+            note += " Runs on other images or splits of this dataset are not compared with these."
+        which = f", images and splits {found.digest[:8]}" if several else ""
+        title = heading([entry.run for entry in found.entries], which)
+        parts += [title, Text(found.verdict), Text(), _Wide(found.entries), Text(note, style="dim"), Text()]
+    return Group(*parts[:-1])
+
+
+def figures(entry: Entry) -> tuple[str, ...]:
+    """Return what a run reaches, in the order of `FIGURES`."""
+    rest = (entry.macro_f1, entry.balanced_accuracy, entry.log_loss, entry.ece)
+    return interval(entry.accuracy, entry.low, entry.high), *(f"{value:.3f}" for value in rest)
+
+
+def costs(entry: Entry) -> tuple[str, ...]:
+    """Return what a run costs, in the order of `COSTS`."""
+    seconds = (entry.extract_s, entry.train_s, entry.first_s, entry.train_s)
+    parameters = f"{entry.parameters / 1e6:.1f} M" if entry.parameters else "-"
+    return *(f"{value:,.1f}" for value in seconds), f"{entry.images_per_s:,.0f}", parameters
+
+
+@dataclass(frozen=True)
+class _Wide:
+    """A table of entries: in two parts, one under the other, where the terminal is too narrow for one."""
+
+    entries: Sequence[Entry]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whole = self._table((*FIGURES, *COSTS), lambda entry: figures(entry) + costs(entry))
+        if Measurement.get(console, options.update(width=1000), whole).maximum <= options.max_width:
+            yield whole
+        else:
+            yield from (self._table(FIGURES, figures), Text(), self._table(COSTS, costs))
+
+    def _table(self, columns: Sequence[str], cells: Callable[[Entry], tuple[str, ...]]) -> Table:
+        table = plain_table("", "Backbone", "Head", *columns, numbers=slice(3, 3 + len(columns)))
+        for entry in self.entries:
+            style = "bold green" if entry.best else ""
+            table.add_row("*" if entry.best else "", entry.backbone, entry.head, *cells(entry), style=style)
+        return table
