@@ -41,7 +41,7 @@ def test_all_that_are_not_shown_to_be_worse_share_the_mark() -> None:
     assert (pair.found.won, pair.found.lost) == (5, 0)
     assert pair.found.p == pytest.approx(2 * 0.5**5)
     assert pair.p_corrected == pytest.approx(0.0625)  # the last step of Holm's, after two smaller ones
-    assert found.verdict.startswith("Svm on tinynet is the most accurate")
+    assert found.verdict.startswith("The most accurate is svm on tinynet, 0.950")
 
 
 def test_the_correction_counts_all_pairs_and_not_those_with_the_best_alone() -> None:
@@ -148,7 +148,7 @@ def test_nothing_to_compare_says_what_to_do() -> None:
     make_run(head="svm", right=right_but(20))
     with pytest.raises(CacheError, match="No runs on 'cats' .* there are some on: photos"):
         compare(data="cats")
-    assert "Nothing to compare it with" in only().verdict
+    assert "nothing to compare it with" in only().verdict
 
 
 def test_the_command_compares_what_the_others_recorded(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -278,7 +278,8 @@ def fit_heads(
     times = repeats if repeats is not None else 5 if shots else 1
     protocol = asdict(Protocol(search, folds, metric, one_se, class_weight, times, seed, budget))
     if shots is not None:
-        from tlcache.report.plots import check_format, plot_curves
+        from tlcache.report.curves import few_shot_curves
+        from tlcache.report.plots import check_format, save_figure
         from tlcache.shots import fit_curves
 
         if plot:
@@ -288,7 +289,7 @@ def fit_heads(
         _write_json(json_file, {"curves": [curve.as_json() for curve in curves]})
         _show(curves_table(curves))
         if plot:
-            plot_curves(curves, plot)
+            save_figure(few_shot_curves(curves), plot)
         return
     if plot:
         raise typer.BadParameter("--plot draws the curves of --shots; give both")
@@ -359,8 +360,8 @@ def finetune(
     del settings["json_file"], settings["plot"]
     from tlcache.finetuning.recipe import parse_sweep
     from tlcache.finetuning.run import finetune as run
-    from tlcache.report.curves import draw_curves
-    from tlcache.report.plots import check_format
+    from tlcache.report.curves import learning_curves
+    from tlcache.report.plots import check_format, save_figure
     from tlcache.report.tables import runs_tables
 
     settings["sweep"] = parse_sweep(sweep or [])
@@ -370,7 +371,7 @@ def finetune(
         done = run(**settings)
     _write_json(json_file, {"runs": [done.as_json()]})
     if plot is not None:
-        draw_curves(done, plot)
+        save_figure(learning_curves(done), plot)
     _show(runs_tables([done]))
 
 
@@ -390,6 +391,22 @@ def compare(
     found = run(runs, data)
     _write_json(json_file, {"datasets": [one.as_json() for one in found]})
     _show(comparison_tables(found))
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="The page; .md and .csv are written beside it")] = Path("report.html"),
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Of this dataset alone  [default: all]")] = None,
+    runs: Runs = None,
+) -> None:
+    """Write what compare finds as one HTML page: the answer, cost, mistakes, calibration, curves, commands.
+
+    Example: tlcache report --out report.html
+    """
+    from tlcache.report.page import write_report
+
+    for path in write_report(out, runs, data):
+        typer.echo(path)
 
 
 @app.command("ls")

@@ -112,6 +112,8 @@ class Comparison:
         Every two of them, the more accurate first.
     verdict
         One plain sentence, or two.
+    grouped
+        Whether the test images have groups, which intervals and tests then count.
     """
 
     dataset: str
@@ -119,6 +121,7 @@ class Comparison:
     entries: tuple[Entry, ...]
     pairs: tuple[Pair, ...]
     verdict: str
+    grouped: bool
 
     def pair(self, a: Entry, b: Entry) -> Pair:
         """Return what is known of two entries, `a` being the more accurate."""
@@ -220,7 +223,7 @@ def _compare(dataset: str, digest: str, runs: Sequence[Run]) -> Comparison:
         Pair(entries[a], entries[b], difference, float(p))
         for (a, b), difference, p in zip(two, found, corrected, strict=True)
     )
-    comparison = Comparison(dataset, digest, entries, pairs, verdict="")
+    comparison = Comparison(dataset, digest, entries, pairs, verdict="", grouped=units is not None)
     return replace(comparison, verdict=verdict(comparison))
 
 

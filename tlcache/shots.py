@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tlcache.runs import runs_folder
 from tlcache.selection import Candidate, Fold, Protocol, choose, search
 from tlcache.store import FeatureFile, Split
 
-__all__ = ["Curve", "Point", "fit_curves"]
+__all__ = ["Curve", "Point", "fit_curves", "read_curves"]
 
 _FOLDS = 3
 
@@ -64,6 +64,7 @@ class Curve:
     """One head on one backbone, with more and more labelled images; `record` is its JSON file."""
 
     dataset: str
+    digest: str
     backbone: str
     head: str
     points: tuple[Point, ...]
@@ -165,7 +166,7 @@ def _record(file: FeatureFile, row: HeadRow, points: tuple[Point, ...], folder: 
     }
     name = f"{identity['backbone']}-{row.name}-{hash_json(identity)[:12]}.json"
     path = folder / slug(str(identity["dataset"])) / "shots" / slug(name)
-    curve = Curve(identity["dataset"], identity["backbone"], row.name, points, path)
+    curve = _curve(identity, points, path)
     fields = {
         "format": "tlcache-shots",
         "format_version": 1,
@@ -177,3 +178,17 @@ def _record(file: FeatureFile, row: HeadRow, points: tuple[Point, ...], folder: 
     }
     write_whole(path, json.dumps(fields, indent=1).encode() + b"\n")
     return curve
+
+
+def read_curves(folder: Path) -> list[Curve]:
+    """Return all recorded curves under a folder of run records."""
+    found = []
+    for path in sorted(folder.glob("*/shots/*.json")):
+        fields = json.loads(path.read_bytes())
+        points = [Point(each["shots"], each["images_per_class"], tuple(each["accuracy"])) for each in fields["points"]]
+        found.append(_curve(fields, tuple(points), path))
+    return found
+
+
+def _curve(fields: Mapping[str, Any], points: tuple[Point, ...], path: Path) -> Curve:
+    return Curve(fields["dataset"], fields["dataset_digest"], fields["backbone"], fields["head"], points, path)

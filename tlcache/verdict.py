@@ -43,15 +43,14 @@ def _strategies(found: Comparison, tuned: Entry, frozen: Entry) -> str:
 
 def _single(found: Comparison) -> str:
     best, others = found.entries[0], found.entries[1:]
-    start = f"{_capital(best.name)} is the most accurate, {best.accuracy:.3f} ({best.low:.3f}-{best.high:.3f})"
+    figures = f"{best.name}, {best.accuracy:.3f} ({best.low:.3f}-{best.high:.3f})"
     if not others:
-        return (
-            f"{_capital(best.name)}: {best.accuracy:.3f} ({best.low:.3f}-{best.high:.3f}). Nothing to compare it with."
-        )
+        return f"One run: {figures}. There is nothing to compare it with."
     alike = sum(entry.best for entry in others)
     if not alike:
-        return f"{start}; all {len(others)} others are shown to be worse."
-    return f"{start}; {alike} of {len(others)} others {'is' if alike == 1 else 'are'} not shown to be worse."
+        return f"The most accurate is {figures}; all {len(others)} others are shown to be worse."
+    are = "is" if alike == 1 else "are"
+    return f"The most accurate is {figures}; {alike} of {len(others)} others {are} not shown to be worse."
 
 
 def _quickest(found: Comparison) -> str:
@@ -85,7 +84,3 @@ def points(share: float) -> str:
     ('3.1', '-1.2')
     """
     return f"{100 * share:.1f}"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -1,20 +1,27 @@
-"""Learning curves of a fine-tuning as a picture."""
+"""Curves: what is learned with every epoch, and with every labelled image."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
-from tlcache.report.plots import save_figure
+from tlcache.report.plots import PALETTE
 from tlcache.runs import Run
 
-__all__ = ["draw_curves"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_COLOURS = {"train": "#0072b2", "val": "#d55e00"}  # told apart by colour-blind eyes (Okabe and Ito, 2008)
+    from tlcache.shots import Curve
+
+__all__ = ["few_shot_curves", "learning_curves"]
+
+_MARKERS = "osD^vPX*"
+_COLOURS = dict(zip(("train", "val"), PALETTE, strict=False))
 
 
-def draw_curves(run: Run, path: Path) -> None:
+def learning_curves(run: Run) -> Figure:
     """Draw loss, accuracy and learning rate of every epoch, the chosen epoch marked."""
     from matplotlib.figure import Figure
 
@@ -39,7 +46,7 @@ def draw_curves(run: Run, path: Path) -> None:
         f"test accuracy {fields['test']['accuracy']:.3f}",
         fontsize=11,
     )
-    save_figure(figure, path)
+    return figure
 
 
 def _lines(axes: Any, history: Sequence[Mapping[str, Any]], what: str, best: int) -> None:
@@ -66,3 +73,33 @@ def _mark_phases(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
     step = max(1, len(history) // 8)
     ticks = [n for n in range(len(history)) if (n - (starts[-1] if starts else 0)) % step == 0]
     axes.set_xticks(ticks, [str(history[n]["epoch"]) for n in ticks])
+
+
+def few_shot_curves(curves: Sequence[Curve]) -> Figure:
+    """Draw accuracy against labelled images per class, a panel for each dataset and backbone."""
+    from matplotlib.figure import Figure
+
+    panels: dict[tuple[str, str], list[Curve]] = {}
+    for curve in curves:
+        panels.setdefault((curve.dataset, curve.backbone), []).append(curve)
+    figure = Figure(figsize=(5.2 * len(panels), 4.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, ((dataset, backbone), group) in zip(axes, panels.items(), strict=True):
+        _few_shots(ax, group)
+        ax.set_title(f"{dataset}, {backbone}")
+    axes[0].set_ylabel("Accuracy on the test split")
+    return figure
+
+
+def _few_shots(ax: Axes, curves: Sequence[Curve]) -> None:
+    ranked = sorted(curves, key=lambda curve: -curve.points[-1].mean)
+    for curve, marker, colour in zip(ranked, cycle(_MARKERS), cycle(PALETTE), strict=False):
+        images = [point.images_per_class for point in curve.points]
+        means, spreads = [point.mean for point in curve.points], [point.std for point in curve.points]
+        ax.errorbar(images, means, spreads, color=colour, marker=marker, markersize=5, capsize=2, label=curve.head)
+    ticks = {round(point.images_per_class, 2): point for point in curves[0].points}
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(ticks), [f"{point.shots or 'all'}" for point in ticks.values()], minor=False)
+    ax.set_xlabel("Labelled images per class (mean and standard deviation)")
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)

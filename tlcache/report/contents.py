@@ -1,0 +1,272 @@
+"""One comparison -> what a page shows of it: figures, tables, mistakes and commands, ready for a template."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.comparison import Comparison, Entry
+from tlcache.images import BadImageError, decode
+from tlcache.keys import printable, slug
+from tlcache.metrics import confusion, recalls
+from tlcache.report.curves import few_shot_curves, learning_curves
+from tlcache.report.figures import calibration_figure, confusion_figure, cost_figure, recall_figure
+from tlcache.report.inline import inline_svg
+from tlcache.reproduce import commands
+from tlcache.runs import Run
+from tlcache.shots import Curve
+from tlcache.verdict import p_text, points
+
+__all__ = ["Chapter", "chapter"]
+
+THUMBNAIL = 96  # pixels of the short side
+_MISTAKES = 12
+_PAIRS = 10
+_TABLE = 12  # classes whose confusion is a table of numbers; more are an image
+_RECALLS = 24  # classes in the figure of recalls: the worst
+
+
+class Tile(NamedTuple):
+    """A figure that is read first."""
+
+    label: str
+    value: str
+    note: str
+
+
+class Mistake(NamedTuple):
+    """A test image that was taken for another class, with the confidence in it."""
+
+    path: str
+    true: str
+    predicted: str
+    confidence: float
+    image: str
+
+
+class Confusion(NamedTuple):
+    """How often images of one class were taken for another: times, and the share of the class's images."""
+
+    true: str
+    predicted: str
+    times: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Where a run goes wrong.
+
+    Parameters
+    ----------
+    entry
+        The run.
+    pairs
+        The most confused pairs of classes.
+    counts
+        Confusion matrix (C, C) for few classes, else None.
+    figure
+        SVG of it for many classes, else empty.
+    mistakes
+        Those with the largest confidence.
+    wrong
+        How many test images are classified wrongly.
+    """
+
+    entry: Entry
+    pairs: Sequence[Confusion]
+    counts: list[list[int]] | None
+    figure: str
+    mistakes: Sequence[Mistake]
+    wrong: int
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Everything a page says of one comparison; figures are SVG."""
+
+    slug: str
+    found: Comparison
+    fields: dict[str, Any]
+    tiles: Sequence[Tile]
+    cost: str
+    recall: str
+    recall_note: str
+    calibration: str
+    errors: Sequence[Errors]
+    learning: Sequence[tuple[str, str]]
+    shots: str
+    weights: Sequence[tuple[str, str]]
+    reproduce: Sequence[tuple[Entry, list[str]]]
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+
+
+class _Predicted(NamedTuple):
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    rows: list[str]
+    counts: NDArray[np.int64]
+
+
+def chapter(found: Comparison, curves: Sequence[Curve]) -> Chapter:
+    """Read what the records of a comparison hold, and draw it."""
+    name = f"{slug(found.dataset)}-{found.digest[:8]}"
+    tops = [entry for entry in (found.top(frozen=True), found.top(frozen=False)) if entry]
+    predicted = [_predictions(entry.run) for entry in tops]
+    fields = found.entries[0].run.fields
+    figure, hints = cost_figure(found.entries)
+    best = ", ".join(f"{entry.name} {entry.accuracy:.3f} in {entry.first_s:,.0f} s" for entry in tops)
+    recall, recall_note = _recall(name, tops, predicted)
+    tuned = [entry for entry in found.entries if not entry.frozen]
+    return Chapter(
+        slug=name,
+        found=found,
+        fields=dict(fields),
+        tiles=_tiles(found, tops),
+        cost=inline_svg(figure, f"{name}-cost", f"Test accuracy against seconds. Best: {best}.", hints),
+        recall=recall,
+        recall_note=recall_note,
+        calibration=_calibration(name, tops, predicted),
+        errors=[_errors(name, entry, each) for entry, each in zip(tops, predicted, strict=True)],
+        learning=[_learning(f"{name}-learning{number}", entry) for number, entry in enumerate(tuned)],
+        shots=_shots(name, [curve for curve in curves if curve.digest == found.digest]),
+        weights=sorted({(entry.backbone, entry.run.fields["weights"]) for entry in found.entries}),
+        reproduce=[(entry, commands(entry.run)) for entry in found.entries],
+        versions=fields["versions"],
+        hardware=fields["hardware"],
+    )
+
+
+def _predictions(run: Run) -> _Predicted:
+    stored = run.predictions()
+    labels, probabilities = stored["label"], stored["probabilities"]
+    counts = confusion(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+    return _Predicted(labels, probabilities, [row.decode("utf-8", "surrogateescape") for row in stored["row"]], counts)
+
+
+def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
+    tiles = [
+        Tile(
+            "Best frozen head" if entry.frozen else "Best fine-tuning",
+            f"{100 * entry.accuracy:.1f} %",
+            f"{entry.name}; {100 * entry.low:.1f} to {100 * entry.high:.1f} % (95 %); {_duration(entry.first_s)}",
+        )
+        for entry in tops
+    ]
+    if len(tops) == 2:
+        frozen, tuned = tops
+        ahead = found.entries.index(tuned) < found.entries.index(frozen)
+        pair = found.pair(tuned, frozen) if ahead else found.pair(frozen, tuned)
+        sign = 1 if ahead else -1
+        low, high = sorted((sign * pair.found.low, sign * pair.found.high))
+        tiles += [
+            Tile(
+                "Fine-tuning gains",
+                f"{points(sign * pair.found.difference)} points",
+                f"95 % interval {points(low)} to {points(high)}; {p_text(pair.found.p)}, "
+                f"corrected for {len(found.pairs)} comparisons {p_text(pair.p_corrected)[4:]}",
+            ),
+            Tile("and takes", f"{tuned.first_s / frozen.first_s:.3g} x", "the time from nothing to the result"),
+        ]
+    return tiles
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:,.1f} s" if seconds < 100 else f"{seconds / 60:,.1f} min"
+
+
+def _recall(name: str, tops: Sequence[Entry], predicted: Sequence[_Predicted]) -> tuple[str, str]:
+    """Draw the recall of every class, or of those that are recognised worst."""
+    shares = np.array([recalls(each.counts) for each in predicted])
+    tested = np.flatnonzero(~np.isnan(shares[0]))
+    order = tested[np.argsort(shares.mean(axis=0)[tested], kind="stable")][:_RECALLS]
+    classes = tops[0].run.fields["classes"]
+    figure = recall_figure(
+        [f"{printable(classes[c])} ({predicted[0].counts[c].sum()})" for c in order],
+        {entry.name: share[order] for entry, share in zip(tops, shares, strict=True)},
+    )
+    worst = ", ".join(f"{printable(classes[c])} {shares[0][c]:.2f}" for c in order[:5])
+    alt = f"Share of each class's test images that is recognised; lowest with {tops[0].name}: {worst}."
+    some = len(order) < len(tested)
+    note = f"The {len(order)} of {len(tested)} classes that are recognised worst" if some else "Every class"
+    return inline_svg(figure, f"{name}-recall", alt), f"{note}; in brackets their test images."
+
+
+def _calibration(name: str, tops: Sequence[Entry], predicted: Sequence[_Predicted]) -> str:
+    figure = calibration_figure(
+        {entry.name: (each.labels, each.probabilities) for entry, each in zip(tops, predicted, strict=True)}
+    )
+    errors = ", ".join(f"{entry.name} {entry.ece:.3f}" for entry in tops)
+    return inline_svg(figure, f"{name}-calibration", f"Confidence against accuracy. Calibration error: {errors}.")
+
+
+def _errors(name: str, entry: Entry, predicted: _Predicted) -> Errors:
+    counts, classes = predicted.counts, [printable(each) for each in entry.run.fields["classes"]]
+    totals = counts.sum(axis=1)
+    off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+    flat = np.argsort(-off, axis=None, kind="stable")[:_PAIRS]
+    places = [(int(place) // len(counts), int(place) % len(counts)) for place in flat]
+    pairs = [Confusion(classes[a], classes[b], int(off[a, b]), off[a, b] / totals[a]) for a, b in places if off[a, b]]
+    few, kind = len(counts) <= _TABLE, "frozen" if entry.frozen else "tuned"
+    svg = "" if few else _confusion(f"{name}-confusion-{kind}", entry, predicted)
+    mistakes = _mistakes(Path(entry.run.fields["source"]), classes, predicted)
+    return Errors(entry, pairs, counts.tolist() if few else None, svg, mistakes, int(off.sum()))
+
+
+def _confusion(name: str, entry: Entry, predicted: _Predicted) -> str:
+    classes = len(predicted.counts)
+    alt = f"Confusion matrix of {entry.name}, {classes} classes; the most confused pairs are in the list beside it."
+    return inline_svg(confusion_figure(predicted.counts), name, alt)
+
+
+def _mistakes(source: Path, classes: Sequence[str], predicted: _Predicted) -> list[Mistake]:
+    chosen = predicted.probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(chosen != predicted.labels)
+    confidence = predicted.probabilities[wrong, chosen[wrong]]
+    return [
+        Mistake(
+            printable(predicted.rows[row]),
+            classes[predicted.labels[row]],
+            classes[chosen[row]],
+            float(predicted.probabilities[row, chosen[row]]),
+            _thumbnail(source / predicted.rows[row]),
+        )
+        for row in wrong[np.argsort(-confidence, kind="stable")][:_MISTAKES]
+    ]
+
+
+def _thumbnail(path: Path) -> str:
+    """Return a small image as a data address; empty when the image is not there any more."""
+    from PIL import Image
+
+    try:
+        pixels, _ = decode(path.read_bytes(), THUMBNAIL)
+    except (OSError, BadImageError):
+        return ""
+    image, buffer = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
+    image.thumbnail((2 * THUMBNAIL, THUMBNAIL))
+    image.save(buffer, "JPEG", quality=70)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _learning(name: str, entry: Entry) -> tuple[str, str]:
+    last = entry.run.fields["history"][-1]
+    alt = f"Learning curves of {entry.name}: validation accuracy {last['val_accuracy']:.3f} after the last epoch."
+    return entry.name, inline_svg(learning_curves(entry.run), name, alt)
+
+
+def _shots(name: str, curves: Sequence[Curve]) -> str:
+    if not curves:
+        return ""
+    best = max(curves, key=lambda curve: curve.points[-1].mean)
+    steps = ", ".join(f"{point.shots or 'all'}: {point.mean:.3f}" for point in best.points)
+    alt = f"Accuracy against labelled images per class; {best.head} on {best.backbone}: {steps}."
+    return inline_svg(few_shot_curves(curves), f"{name}-shots", alt)

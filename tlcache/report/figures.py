@@ -1,0 +1,149 @@
+"""What a comparison looks like: accuracy against cost, calibration, recall of the classes, confusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.comparison import Entry
+from tlcache.report.plots import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["FROZEN", "TUNED", "calibration_figure", "confusion_figure", "cost_figure", "pareto", "recall_figure"]
+
+FROZEN, TUNED = PALETTE[:2]
+_MARKERS = "os^DvPX*"
+_BINS = 10
+
+
+def pareto(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the runs that no other beats in both accuracy and seconds from nothing, the quickest first."""
+    front: list[Entry] = []
+    for entry in sorted(entries, key=lambda entry: (entry.first_s, -entry.accuracy)):
+        if not front or entry.accuracy > front[-1].accuracy:
+            front.append(entry)
+    return front
+
+
+def cost_figure(entries: Sequence[Entry]) -> tuple[Figure, dict[str, str]]:
+    """Draw accuracy with its interval against seconds from nothing, and the front of the best; with hints by gid."""
+    figure, axes = _new(7.2, 4.2)
+    markers = dict(zip(sorted({entry.backbone for entry in entries}), _MARKERS * len(entries), strict=False))
+    hints = {}
+    for number, entry in enumerate(entries):
+        colour = FROZEN if entry.frozen else TUNED
+        spread = [[entry.accuracy - entry.low], [entry.high - entry.accuracy]]
+        axes.errorbar(entry.first_s, entry.accuracy, spread, color=colour, elinewidth=0.8, alpha=0.45, fmt="none")
+        (point,) = axes.plot(entry.first_s, entry.accuracy, markers[entry.backbone], color=colour, markersize=7)
+        point.set_gid(f"run{number}")
+        hints[f"run{number}"] = f"{entry.name}: {entry.accuracy:.3f}, {entry.first_s:,.1f} s"
+    front = pareto(entries)
+    axes.step([e.first_s for e in front], [e.accuracy for e in front], where="post", color="0.6", lw=1, zorder=0)
+    axes.set_xscale("log")
+    _name_points(axes, front)
+    _plain_seconds(axes)
+    axes.set_xlabel("Seconds from nothing to this result (embedding, and fitting or fine-tuning)")
+    axes.set_ylabel("Test accuracy (95 % interval)")
+    _legend(axes, markers, any(not entry.frozen for entry in entries))
+    return figure, hints
+
+
+def _name_points(axes: Axes, front: Sequence[Entry]) -> None:
+    """Name the runs of the front, the last to the left of its point, so that names do not leave the picture."""
+    for number, entry in enumerate(front):
+        last = number == len(front) - 1 and len(front) > 1
+        axes.annotate(
+            entry.head if len(entry.head) < 30 else entry.head[:28] + " ...",
+            (entry.first_s, entry.accuracy),
+            xytext=(-8 if last else 8, 6 if last else -12),
+            textcoords="offset points",
+            ha="right" if last else "left",
+            fontsize=9,
+        )
+
+
+def _plain_seconds(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axes.get_xlim()
+    fine = high / low < 30
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if fine else (1,), numticks=20))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _legend(axes: Axes, markers: Mapping[str, str], tuned: bool) -> None:
+    for backbone, marker in markers.items():
+        axes.plot([], [], marker, color="0.3", label=backbone)
+    axes.plot([], [], "s", color=FROZEN, markersize=9, label="frozen, head fitted")
+    if tuned:
+        axes.plot([], [], "s", color=TUNED, markersize=9, label="fine-tuned")
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
+
+
+def calibration_figure(runs: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float32]]]) -> Figure:
+    """Draw how often predictions of each confidence are right; runs are (labels (n,), probabilities (n, C))."""
+    figure, axes = _new(4.2, 3.8)
+    axes.plot([0, 1], [0, 1], color="0.6", lw=1)
+    for (name, (labels, probabilities)), colour, marker in zip(runs.items(), (FROZEN, TUNED), "os", strict=False):
+        confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+        bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+        counts = np.bincount(bins, minlength=_BINS)
+        some = counts > 0
+        middle = np.bincount(bins, confidence, _BINS)[some] / counts[some]
+        share = np.bincount(bins, right, _BINS)[some] / counts[some]
+        axes.plot(middle, share, color=colour, lw=1, alpha=0.7)
+        axes.scatter(middle, share, 12 + 120 * counts[some] / counts.max(), color=colour, marker=marker, label=name)
+    axes.set_xlabel("Confidence (larger points: more images)")
+    axes.set_ylabel("Share that is right")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.legend(frameon=False, fontsize=8, loc="upper left", markerscale=0.6)
+    return figure
+
+
+def recall_figure(names: Sequence[str], recalls: Mapping[str, NDArray[np.float64]]) -> Figure:
+    """Draw the share of each class's images that is recognised, for one or two runs; classes from top to bottom."""
+    figure, axes = _new(5.6, 1.0 + 0.24 * len(names))
+    places = np.arange(len(names))
+    for (label, values), colour, marker in zip(recalls.items(), (FROZEN, TUNED), "os", strict=False):
+        axes.plot(values, places, marker, color=colour, label=label, markersize=6)
+    if len(recalls) == 2:
+        low, high = (np.array(list(recalls.values())).min(axis=0), np.array(list(recalls.values())).max(axis=0))
+        axes.hlines(places, low, high, color="0.6", lw=1, zorder=0)
+    axes.set_yticks(places, names, fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel("Share of the class's test images that is recognised")
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return figure
+
+
+def confusion_figure(counts: NDArray[np.int64]) -> Figure:
+    """Draw a confusion matrix (C, C) of many classes as an image: rows are true classes, as shares of the row."""
+    figure, axes = _new(4.6, 4.6)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    pixels = np.zeros((*shares.shape, 4))
+    pixels[..., :3] = np.where(np.eye(len(counts), dtype=bool)[..., None], (0.0, 0.45, 0.7), (0.84, 0.37, 0.0))
+    pixels[..., 3] = np.sqrt(shares)  # so that a single confusion can be seen
+    axes.imshow(pixels, interpolation="none")
+    axes.grid(visible=False)
+    axes.set_xlabel("Predicted class, by number")
+    axes.set_ylabel("True class, by number")
+    return figure
+
+
+def _new(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes

@@ -1,0 +1,117 @@
+"""Comparisons -> one HTML page that needs nothing else, the same in Markdown, and the figures as CSV."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import tlcache
+from tlcache.comparison import Comparison, compare
+from tlcache.errors import UnknownNameError
+from tlcache.files import write_whole
+from tlcache.progress import step_bar
+from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures
+from tlcache.report.contents import Chapter, chapter
+from tlcache.report.tables import heading
+from tlcache.reproduce import commands
+from tlcache.runs import runs_folder
+from tlcache.shots import read_curves
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    out: str | Path = "report.html", runs: str | Path | None = None, data: str | None = None
+) -> list[Path]:
+    """Write what `compare` finds as a page, with `.md` and `.csv` beside it.
+
+    The page needs no network and no other file. It has the answer first, then accuracy against cost, all runs, where
+    the best ones go wrong, calibration, learning curves, few-shot curves where there are some, and the commands that
+    make every run again. Thumbnails of mistakes are in it while the images are where they were.
+
+    Parameters
+    ----------
+    out
+        Name of the page, ending in `.html`.
+    runs, data
+        As for `tlcache.compare`.
+
+    Returns
+    -------
+    list of Path
+        The page, the Markdown, the CSV.
+
+    Raises
+    ------
+    CacheError, UnknownNameError
+        No runs; another ending.
+
+    Examples
+    --------
+    >>> runs = fit_heads([feature_file], heads=["ridge", "knn"], runs=folder)
+    >>> [path.name for path in write_report(folder / "report.html", runs=folder)]
+    ['report.html', 'report.md', 'report.csv']
+    """
+    page = Path(out).expanduser()
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UnknownNameError(f"A report is an .html page, with .md and .csv beside it; asked: '{out}'.")
+    found, curves = compare(runs, data), read_curves(runs_folder(runs))
+    chapters = []
+    with step_bar("drawing", len(found)) as advance:
+        for each in found:
+            chapters.append(chapter(each, curves))
+            advance(1)
+    texts = {page: _html(chapters), page.with_suffix(".md"): _markdown(found), page.with_suffix(".csv"): _csv(found)}
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode("utf-8", "replace"))
+    return list(texts)
+
+
+def _html(chapters: Sequence[Chapter]) -> str:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    template = resources.files("tlcache.report").joinpath("page.html.j2").read_text("utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment.filters["svg"] = Markup  # ours: everything else is escaped
+    return environment.from_string(template).render(
+        chapters=chapters,
+        figures=figures,
+        costs=costs,
+        columns=(*FIGURES, *COSTS),
+        legend=LEGEND,
+        today=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        version=tlcache.__version__,
+    )
+
+
+def _markdown(comparisons: Sequence[Comparison]) -> str:
+    lines = []
+    for found in comparisons:
+        lines += [f"## {heading([entry.run for entry in found.entries]).plain}", "", found.verdict, ""]
+        lines += ["|".join(["", "", "Backbone", "Head", *FIGURES, *COSTS, ""])]
+        lines += ["|---" * 4 + "|--:" * (len(FIGURES) + len(COSTS) - 1) + "|"]
+        for entry in found.entries:
+            cells = ("*" if entry.best else "", entry.backbone, entry.head, *figures(entry), *costs(entry))
+            lines.append("|".join(["", *(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells), ""]))
+        lines += ["", f"\\*: the most accurate, or not shown to be worse (McNemar, Holm, 5 %). {LEGEND}", ""]
+        lines += ["```sh", *dict.fromkeys(line for entry in found.entries for line in commands(entry.run)), "```", ""]
+    return "\n".join(lines)
+
+
+def _csv(comparisons: Sequence[Comparison]) -> str:
+    rows = [
+        {"dataset": found.dataset, "digest": found.digest, **entry.as_json()}
+        for found in comparisons
+        for entry in found.entries
+    ]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

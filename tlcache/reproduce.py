@@ -1,0 +1,79 @@
+"""Which commands make a run again."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from tlcache.extraction import extract
+from tlcache.finetuning.recipe import Recipe
+from tlcache.keys import slug
+from tlcache.runs import Run
+from tlcache.selection import Protocol
+
+__all__ = ["commands"]
+
+_ELSEWHERE = {"features", "space"}  # where results lie is the reader's own choice; a head's space follows from --search
+_PLACED = ("data", "model", "weights")
+_SHARED = (*_PLACED, "crop_borders", "resize", "crop", "name", "device")  # of extract, which finetune takes too
+_NAMES = {"budget_s": "budget"}
+
+
+def commands(run: Run) -> list[str]:
+    """Return the command lines that make a run from its images, one after the other.
+
+    The settings that are the defaults are left out; folders of features and runs are those of the reader.
+    """
+    made, arguments = run.fields["extract_arguments"], run.fields["arguments"]
+    first = _line("extract", _given(made, _defaults(extract)))
+    if run.fields["strategy"] == "frozen":
+        defaults = {field.name: field.default for field in fields(Protocol)}
+        options = {"heads": run.fields["head"], **_given(arguments, defaults)}
+        return [first, _line(shlex.join(["fit-heads", run.fields["features"]]), options)]
+    defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget": None}
+    shared = {name: made[name] for name in _SHARED if name in made}
+    seed = {"split_seed": made["seed"]} if made.get("seed") else {}
+    return [_line("finetune", {**_given(shared, _defaults(extract)), **seed, **_given(arguments, defaults)})]
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    return {name: each.default for name, each in inspect.signature(function).parameters.items()}
+
+
+def _given(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is not the default, and always what says which images and which network."""
+    return {
+        name: value
+        for name, value in arguments.items()
+        if name in defaults and name not in _ELSEWHERE and value is not None
+        if not (name == "name" and value in _names_of(arguments["data"]))
+        if name in _PLACED or value != defaults[name]
+    }
+
+
+def _names_of(data: str) -> set[str]:
+    """Return what a dataset is called when nothing is said."""
+    return {slug(data), slug(Path(data).name), slug(Path(data).stem)}
+
+
+def _line(command: str, options: Mapping[str, Any]) -> str:
+    return " ".join(["tlcache", command, *(shlex.quote(part) for item in options.items() for part in _option(*item))])
+
+
+def _option(name: str, value: Any) -> Iterator[str]:
+    flag = f"--{_NAMES.get(name, name).replace('_', '-')}"
+    if isinstance(value, Mapping):
+        for setting, values in value.items():
+            yield from (flag, f"{setting}={','.join(map(str, values))}")
+    elif value is True:
+        yield flag
+    elif value is False:
+        yield f"--no-{flag[2:]}"
+    elif isinstance(value, list | tuple):
+        yield from (flag, ",".join(map(str, value)))
+    else:
+        yield from (flag, str(value))
