@@ -39,9 +39,9 @@ def found(real: Path) -> Found:
     ],
 )
 def test_copies_planted_among_flowers(found: Found, real: Path, tmp_path: Path, model: str, weights: str) -> None:
-    """300 of 728 train images get a copy in test; of the others, none may be paired with another class.
+    """300 of 728 train images get a copy in test.
 
-    Pairs among the others of one class are mostly true: the same flower photographed twice.
+    Pairs among the others are of one class, and mostly true: the same flower photographed twice.
     """
     root, source = tmp_path / "flowers", real / "data" / "flowers102_small"
     for path in source.rglob("*.jpg"):
@@ -54,7 +54,7 @@ def test_copies_planted_among_flowers(found: Found, real: Path, tmp_path: Path, 
     result = found(model, weights, root)
     pairs = {frozenset((pair.first, pair.second)) for pair in result.near}
     names = [frozenset(path.relative_to(root).as_posix() for path in pair) for pair in planted]
-    missed = Counter(max(pair).rpartition("-")[2] for pair in names if pair not in pairs)
+    missed = Counter(min(pair).rpartition("-")[2].removesuffix(".jpg") for pair in names if pair not in pairs)
     copied = frozenset().union(*names)
     rest = {path for pair in pairs if not pair & copied for path in pair}
     others = result.images - len(copied)
@@ -62,8 +62,8 @@ def test_copies_planted_among_flowers(found: Found, real: Path, tmp_path: Path, 
     share = len(rest) / others
     print(model, f"{result.calibration.threshold:.3f}", missed, len(rest), f"{share:.2%}")  # noqa: T201  with pytest -s
     assert 1 - sum(missed.values()) / len(names) >= 0.95
-    assert len(certain) <= 0.01 * others
-    assert share <= 0.03
+    assert len(certain) <= 0.001 * others
+    assert share <= 0.04
 
 
 def test_the_identical_pair_of_flowers(found: Found, real: Path) -> None:

@@ -28,7 +28,7 @@ from tlcache.store import FeatureFile
 
 __all__ = ["COPIES", "Calibration", "calibrate", "stranger_bound"]
 
-COPY_SHARE = 0.985  # of altered copies that are above the threshold
+COPY_SHARE = 0.98  # of altered copies that are above the threshold
 STRANGER_SHARE = 0.001  # of images that have a stranger above it
 _SAMPLE = 120
 _FEW = 100
@@ -93,7 +93,7 @@ def calibrate(file: FeatureFile, space: Space, embeddings: Array, strangers: Arr
     """Choose the threshold of near-duplicates for one feature file.
 
     Of a sample of its images, altered copies are made, embedded by the same network, and compared with the original:
-    the threshold is what 98.5 % of copies exceed, but never so low that more than one image in a thousand would have a
+    the threshold is what 98 % of copies exceed, but never so low that more than one image in a thousand would have a
     near-duplicate of another class. Where the images or the network are gone, it lies half-way between that bound
     and 1.
 
@@ -167,7 +167,7 @@ def _embed(data: bytes, session: Session, preprocess: Preprocess, random: np.ran
 
 def _jpeg(image: Image.Image, random: np.random.Generator) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=int(random.integers(60, 91)))
+    image.save(buffer, "JPEG", quality=int(random.integers(50, 81)))
     return buffer.getvalue()
 
 
