@@ -108,7 +108,7 @@ def _counts(found: Audit) -> Iterator[tuple[str, str, str]]:
     exact, near = sum(pair.across for pair in found.exact), found.near_across
     yield "Exact duplicates", f"{len(found.exact):,}", f"{exact:,} across splits"
     yield "Near-duplicates", f"{found.near_count:,}", f"{near:,} across splits; cosine above {_threshold(found)}"
-    yield "Under two labels", f"{len(found.conflicts()):,}", "pairs of the same image with different labels"
+    yield "Under two labels", f"{len(found.conflicts()):,}", "duplicates and near-duplicates with different labels"
     yield "Doubtful labels", f"{len(found.doubts):,}", _doubts(found)
     yield "Outliers", f"{len(found.outliers):,}", "images unlike all others"
     yield "Groups", f"{found.groups:,}", f"by {found.group_by}, the largest of {found.largest:,} images"
