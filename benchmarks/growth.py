@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.images import write_dots
@@ -23,7 +24,7 @@ from tlcache.keys import canonical_json
 from tlcache.parts import Part, write_part
 from tlcache.store import STAGES, Plan, publish
 
-__all__ = ["measure_growth", "measure_large_file"]
+__all__ = ["measure_growth", "measure_large_file", "publish_large"]
 
 OPEN = """
 import json, sys, time
@@ -71,7 +72,7 @@ def measure_growth(sizes: Sequence[int], folder: Path, advance: Callable[[int], 
 def measure_large_file(rows: int, dim: int, folder: Path) -> dict[str, Any]:
     """Publish a feature file of so many rows, then, in fresh processes, open it and read its test split."""
     began = time.perf_counter()
-    path = _publish(rows, dim, folder)
+    path = publish_large(rows, dim, folder)
     published = time.perf_counter() - began
     opened = [
         json.loads(
@@ -92,12 +93,15 @@ def measure_large_file(rows: int, dim: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def _publish(rows: int, dim: int, folder: Path, part_rows: int = 10_000) -> Path:
-    random, parts = np.random.default_rng(0), []
+def publish_large(
+    rows: int, dim: int, folder: Path, make: Callable[[int, int], NDArray[np.float32]] | None = None, **more: str
+) -> Path:
+    """Publish a feature file of so many rows; `make` gives those from one number to another, else they are noise."""
+    random, parts, part_rows = np.random.default_rng(0), [], 10_000
     hashes = np.array([hashlib.sha256(number.to_bytes(8, "big")).hexdigest() for number in range(rows)], "S64")
     for start in range(0, rows, part_rows):
         some = hashes[start : start + part_rows]
-        features = random.standard_normal((len(some), dim), np.float32)
+        features = make(start, start + len(some)) if make else random.standard_normal((len(some), dim), np.float32)
         stored, nothing = np.full((len(some), 3), 8, np.int32), np.empty((0, 3), "U1")
         parts.append(write_part(folder, Part(some, features, stored, nothing, np.zeros(4), np.array("none"))))
     number = np.arange(rows)
@@ -112,7 +116,7 @@ def _publish(rows: int, dim: int, folder: Path, part_rows: int = 10_000) -> Path
         "classes": np.array([f"{label:02d}" for label in range(100)], "S"),
         **{f"quarantine_{name}": np.empty(0, "S1") for name in ("path", "sha256", "code", "message")},
     }
-    attrs = {"key": "0" * 64, "key_json": "{}", **dict.fromkeys(STAGES, 0.0)}
+    attrs = {"key": "0" * 64, "key_json": "{}", **dict.fromkeys(STAGES, 0.0), **more}
     target = folder / "large.h5"
     publish(Plan(target, dim, columns, parts, attrs))
     for part in parts:

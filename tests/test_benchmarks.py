@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import tables
+from benchmarks.audit import measure_audit
 from benchmarks.extraction import Bench, Variant, measure_backbone, measure_large_photos, measure_network, variants_here
 from benchmarks.finetuning import finetuning_table, measure_finetuning
 from benchmarks.growth import measure_growth, measure_large_file
@@ -66,6 +67,13 @@ def test_reading_one_split_of_a_large_file_does_not_read_the_others(tmp_path: Pa
 
 
 @pytest.mark.worker
+def test_an_audit_of_made_embeddings_finds_what_was_planted(tmp_path: Path) -> None:
+    found = measure_audit(2000, 160, tmp_path)
+    assert found["planted"] == found["planted_found"] == 20
+    assert found["other_pairs"] == 0
+    assert found["peak_rss_bytes"] > 1e8
+
+
 def test_growth_says_what_every_size_cost(tmp_path: Path) -> None:
     rows = measure_growth([40, 80], tmp_path, lambda _: None)
     assert [row["rows"] for row in rows] == [40, 80]

@@ -5,7 +5,8 @@ seconds. The command line and this module offer the same:
 
 `extract` images to a feature file, `open_features` to read one, `fit_heads` to fit and test heads on it, `fit_curves`
 to see how many labelled images they need, `finetune` to train the network itself, `compare` to compare what is
-recorded. `ImageEmbedder` is a transformer for scikit-learn's pipelines.
+recorded, `audit` to find out whether the split is honest. `ImageEmbedder` is a transformer for scikit-learn's
+pipelines.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tlcache.auditing.run import audit
     from tlcache.comparison import compare
     from tlcache.embedder import ImageEmbedder
     from tlcache.extraction import extract
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ImageEmbedder",
     "__version__",
+    "audit",
     "compare",
     "extract",
     "finetune",
@@ -39,6 +42,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ImageEmbedder": "tlcache.embedder",
+    "audit": "tlcache.auditing.run",
     "compare": "tlcache.comparison",
     "extract": "tlcache.extraction",
     "finetune": "tlcache.finetuning.run",

@@ -48,6 +48,9 @@ Pool = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 Seed = Annotated[int, typer.Option("--seed", help="Of splits that are drawn, and of everything random in heads")]
+SplitOption = Annotated[
+    str, typer.Option("--split", help="given, or group: drawn anew so that no group of tlcache audit is torn apart")
+]
 Triple = Annotated[str | None, typer.Option(help="Three numbers: only for an .onnx file that does not say")]
 
 
@@ -98,6 +101,18 @@ def _warn(lines: Any) -> None:
 
     for line in lines:
         Console(stderr=True, soft_wrap=True).print(f"warning: {line}", style="yellow", markup=False, highlight=False)
+
+
+def _show_worth(runs: Path | None, datasets: set[str]) -> None:
+    """Print what the leak was worth for the heads that were tested under both splits."""
+    from tlcache.auditing.worth import leak_worth
+    from tlcache.report.audits import worth_table
+    from tlcache.runs import read_runs, runs_folder
+
+    recorded = read_runs(runs_folder(runs)) if datasets else []
+    if found := leak_worth(run for run in recorded if run.fields["dataset"] in datasets):
+        _show("")
+        _show(worth_table(found))
 
 
 def _write_json(path: Path | None, figures: dict[str, Any]) -> None:
@@ -259,6 +274,7 @@ def fit_heads(
         str | None, typer.Option(help="Labelled images per class, like 1,2,4,8,all: how much data is enough?")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="With --shots: draw the curves (.png, .svg, .pdf)")] = None,
+    split: SplitOption = "given",
     seed: Seed = 0,
     features: Features = None,
     runs: Runs = None,
@@ -285,7 +301,7 @@ def fit_heads(
         if plot:
             check_format(plot)
         with _stoppable("nothing of this curve is kept"):
-            curves = fit_curves(paths, _shots(shots), names, features=features, runs=runs, **protocol)
+            curves = fit_curves(paths, _shots(shots), names, features=features, runs=runs, split=split, **protocol)
         _write_json(json_file, {"curves": [curve.as_json() for curve in curves]})
         _show(curves_table(curves))
         if plot:
@@ -294,9 +310,10 @@ def fit_heads(
     if plot:
         raise typer.BadParameter("--plot draws the curves of --shots; give both")
     with _stoppable("heads that were finished are recorded"):
-        done = run(paths, names, features=features, runs=runs, **protocol)
+        done = run(paths, names, features=features, runs=runs, split=split, **protocol)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
     _show(runs_tables(done))
+    _show_worth(runs, {one.fields["dataset"] for one in done if one.fields["split"] == "group"})
 
 
 @app.command()
@@ -343,6 +360,7 @@ def finetune(
     device: Device = "auto",
     name: Annotated[str | None, typer.Option(help="Name of the dataset in files and tables")] = None,
     seed: Annotated[int, typer.Option(help="Of order, augmentation, dropout and fresh heads")] = 0,
+    split: SplitOption = "given",
     split_seed: Annotated[int, typer.Option(help="Of splits that are drawn: the --seed of extract")] = 0,
     again: Annotated[bool, typer.Option("--again", help="Train even if this very run is recorded")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the learning curves to this .png or .svg")] = None,
@@ -373,6 +391,7 @@ def finetune(
     if plot is not None:
         save_figure(learning_curves(done), plot)
     _show(runs_tables([done]))
+    _show_worth(runs, {done.fields["dataset"]} if split == "group" else set())
 
 
 @app.command()
@@ -391,6 +410,53 @@ def compare(
     found = run(runs, data)
     _write_json(json_file, {"datasets": [one.as_json() for one in found]})
     _show(comparison_tables(found))
+    _show_worth(runs, {one.dataset for one in found})
+
+
+@app.command()
+def audit(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Feature files or folders  [default: all under features/]")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Of this dataset alone  [default: all]")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Backbone to compare images by  [default: the first by name]")
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="near-duplicates, regex or column  [default: the manifest's column, else the first]"),
+    ] = None,
+    group_regex: Annotated[
+        str | None, typer.Option(help="Group by what the first bracket finds in a path, as in '/(p[0-9]+)_'")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Status 1 when the test split leaks")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the most telling pairs of one dataset (.png, .pdf)")] = None,
+    features: Features = None,
+    runs: Runs = None,
+    json_file: Json = None,
+) -> None:
+    """Find duplicates, leaks between splits and doubtful labels in cached embeddings, and group what belongs together.
+
+    Example: tlcache audit --data photos --strict
+    """
+    from tlcache.auditing.run import audit as run
+    from tlcache.report.audits import audits_tables, plot_pairs
+    from tlcache.report.plots import check_format
+
+    if plot:
+        check_format(plot)
+    with _stoppable("nothing of this audit is kept"):
+        found = run(
+            paths, data=data, model=model, group_by=group_by, group_regex=group_regex, features=features, runs=runs
+        )
+    if plot and len(found) > 1:
+        raise typer.BadParameter("--plot draws the pairs of one dataset; choose it with --data")
+    _write_json(json_file, {"datasets": [one.as_json() for one in found]})
+    _show(audits_tables(found))
+    if plot:
+        plot_pairs(found[0], plot)
+    if strict and any(one.leaks for one in found):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from tlcache.heads.fitted import FittedHead, Scaler
 from tlcache.machine import hardware, versions
 from tlcache.metrics import calibration_error, evaluate
 from tlcache.progress import step_bar
+from tlcache.resplit import GIVEN, Rows, split_fields, under
 from tlcache.runs import Run, origin, path_of, runs_folder, write_run
 from tlcache.selection import Candidate, Fold, Protocol, choose, search
 from tlcache.store import FeatureFile, Split
@@ -35,6 +36,7 @@ def fit_heads(
     *,
     features: str | Path | None = None,
     runs: str | Path | None = None,
+    split: str = GIVEN,
     **protocol: Any,
 ) -> list[Run]:
     """Fit heads on cached features, choose their settings, and test each once.
@@ -47,6 +49,8 @@ def fit_heads(
         Names of `tlcache.heads.HEADS`; default: all.
     features, runs
         Folders of feature files and of run records.
+    split
+        `given`: the splits of the feature file. `group`: drawn anew, groups whole, those that `tlcache.audit` recorded.
     **protocol
         How settings are chosen, as for `tlcache.selection.Protocol`; default: on the validation split, by accuracy.
 
@@ -74,7 +78,7 @@ def fit_heads(
     folder, results = runs_folder(runs), []
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
         for path in found:
-            with opened(path) as file:
+            with opened(path, split, folder, how.seed) as file:
                 data, began = Data.of(file), time.perf_counter()
                 folds = data.folds(how)
                 for number, row in enumerate(rows):
@@ -86,11 +90,11 @@ def fit_heads(
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[FeatureFile]:
-    """Open a feature file whose rows are all to be read."""
+def opened(path: Path, split: str, runs: Path, seed: int) -> Iterator[Rows]:
+    """Open a feature file whose rows are all to be read, under a split of `tlcache.resplit.KINDS`."""
     try:
         with FeatureFile(path) as file:
-            yield file
+            yield under(file, split, runs, seed)
     except DamagedError as error:
         raise DamagedError(f"{error} To leave it out, name the others: tlcache fit-heads PATH ...") from None
 
@@ -105,7 +109,7 @@ class Data:
     classes: int
 
     @classmethod
-    def of(cls, file: FeatureFile) -> Data:
+    def of(cls, file: Rows) -> Data:
         """Read and check the splits.
 
         Raises
@@ -137,7 +141,7 @@ class Data:
 
 
 def _fit_one(
-    file: FeatureFile,
+    file: Rows,
     data: Data,
     folds: Sequence[Fold],
     row: HeadRow,
@@ -171,6 +175,7 @@ def _fit_one(
     fitted[0].save(path.with_suffix(".safetensors"))
     fields = {
         **identity,
+        **split_fields(file.attrs),
         **origin(file.attrs, file.classes),
         "chosen": _chosen(row, protocol, best),
         "chosen_by": f"{len(folds)}-fold cross-validation" if len(folds) > 1 else "validation split",
@@ -198,7 +203,7 @@ def _fit_one(
     return write_run(path, fields, data.test, each[0])
 
 
-def refit(row: HeadRow, file: FeatureFile, rows: Split, best: Candidate, protocol: Protocol) -> list[FittedHead]:
+def refit(row: HeadRow, file: Rows, rows: Split, best: Candidate, protocol: Protocol) -> list[FittedHead]:
     """Fit the chosen setting on all rows, with every seed of the protocol; the temperature is the candidate's."""
     scaler, attrs = Scaler.of(rows.features, row.scaled), file.attrs
     seeds = range(protocol.seed, protocol.seed + protocol.repeats) if "seed" in best.params else ()

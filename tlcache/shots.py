@@ -21,9 +21,10 @@ from tlcache.keys import hash_json, slug
 from tlcache.machine import hardware, versions
 from tlcache.metrics import evaluate
 from tlcache.progress import step_bar
+from tlcache.resplit import GIVEN, Rows, split_fields
 from tlcache.runs import runs_folder
 from tlcache.selection import Candidate, Fold, Protocol, choose, search
-from tlcache.store import FeatureFile, Split
+from tlcache.store import Split
 
 __all__ = ["Curve", "Point", "fit_curves", "read_curves"]
 
@@ -84,6 +85,7 @@ def fit_curves(
     features: str | Path | None = None,
     runs: str | Path | None = None,
     repeats: int = 5,
+    split: str = GIVEN,
     **protocol: Any,
 ) -> list[Curve]:
     """Fit heads on random samples of so many images per class, and test each on the whole test split.
@@ -93,7 +95,7 @@ def fit_curves(
 
     Parameters
     ----------
-    paths, heads, features, runs
+    paths, heads, features, runs, split
         As for `tlcache.fit.fit_heads`.
     shots
         Images per class, drawn from train and val together; None: all of them.
@@ -121,7 +123,7 @@ def fit_curves(
     found, folder, curves = find_features(paths, features), runs_folder(runs), []
     with step_bar("fitting heads", len(found) * len(rows) * len(wanted)) as advance:
         for path in found:
-            with opened(path) as file:
+            with opened(path, split, folder, how.seed) as file:
                 data = Data.of(file)
                 for row in rows:
                     points = []
@@ -132,7 +134,7 @@ def fit_curves(
     return curves
 
 
-def _point(file: FeatureFile, data: Data, row: HeadRow, protocol: Protocol, shots: int | None) -> Point:
+def _point(file: Rows, data: Data, row: HeadRow, protocol: Protocol, shots: int | None) -> Point:
     pool, accuracy, images = data.fitting(), [], []
     for seed in range(protocol.seed, protocol.seed + (protocol.repeats if shots else 1)):
         sample = pool if shots is None else pool.of(draw_shots(pool, shots, seed))
@@ -158,7 +160,7 @@ def _folds(sample: Split, seed: int) -> list[Fold]:
     return [Fold.of(sample, *parts) for parts in split_folds(sample, min(_FOLDS, most), seed)]
 
 
-def _record(file: FeatureFile, row: HeadRow, points: tuple[Point, ...], folder: Path, protocol: Protocol) -> Curve:
+def _record(file: Rows, row: HeadRow, points: tuple[Point, ...], folder: Path, protocol: Protocol) -> Curve:
     identity = {
         **{name: file.attrs[name] for name in ("dataset", "dataset_digest", "backbone", "key", "weights")},
         "head": row.name,
@@ -171,6 +173,7 @@ def _record(file: FeatureFile, row: HeadRow, points: tuple[Point, ...], folder: 
         "format": "tlcache-shots",
         "format_version": 1,
         **identity,
+        **split_fields(file.attrs),
         **curve.as_json(),
         "versions": versions(),
         "hardware": hardware(),

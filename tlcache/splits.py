@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,12 @@ def check_splits(labels: NDArray[np.int64], splits: Sequence[str], classes: Sequ
 
 
 def draw_splits(
-    labels: NDArray[np.int64], splits: Sequence[str], groups: Sequence[str], sha256: Sequence[str], seed: int
+    labels: NDArray[np.int64],
+    splits: Sequence[str],
+    groups: Sequence[str],
+    sha256: Sequence[str],
+    seed: int,
+    shares: Mapping[str, float] | None = None,
 ) -> tuple[str, ...]:
     """Complete the splits: each of val and test that is not given takes 20 % of the images that train.
 
@@ -44,6 +49,8 @@ def draw_splits(
         (N,) per image: class, `train`/`val`/`test`, group or empty, hash of the bytes.
     seed
         Another seed, another split.
+    shares
+        Other shares of val and test; one of 0 is not drawn.
 
     Returns
     -------
@@ -51,7 +58,8 @@ def draw_splits(
         (N,) `train`, `val` or `test`.
     """
     result, numbers = list(splits), labels.tolist()
-    missing = _missing(splits)
+    shares = shares or dict.fromkeys(SPLITS[1:], FRACTION)
+    missing = [name for name in _missing(splits) if shares[name]]
     train = [row for row, split in enumerate(splits) if split == "train"]
     by_class: dict[int, list[list[int]]] = defaultdict(list)
     for rows in joined_rows(train, groups, sha256):
@@ -59,9 +67,9 @@ def draw_splits(
         by_class[min(counts, key=lambda label: (-counts[label], label))].append(rows)
     for components in by_class.values():
         ranked = sorted(components, key=lambda rows: _rank(seed, min(sha256[row] for row in rows)))
-        wanted = max(1, round(FRACTION * sum(map(len, ranked))))
+        total = sum(map(len, ranked))
         for name in missing:
-            for rows in _take(ranked, wanted):
+            for rows in _take(ranked, max(1, round(shares[name] * total))):
                 for row in rows:
                     result[row] = name
     return tuple(result)

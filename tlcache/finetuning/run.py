@@ -28,6 +28,7 @@ from tlcache.heads.base import softmax
 from tlcache.machine import hardware, versions
 from tlcache.metrics import evaluate
 from tlcache.progress import say
+from tlcache.resplit import GIVEN, split_fields, under
 from tlcache.runs import Run, origin, path_of, runs_folder, write_run
 from tlcache.selection import fit_temperature
 from tlcache.store import FeatureFile
@@ -44,6 +45,7 @@ def finetune(
     resize: int | None = None,
     crop: int | None = None,
     name: str | None = None,
+    split: str = GIVEN,
     split_seed: int = 0,
     device: str = "auto",
     features: str | Path | None = None,
@@ -63,6 +65,8 @@ def finetune(
     ----------
     data, model, weights, crop_borders, resize, crop, name, features
         As for `tlcache.extract`; `model` is a name of the table.
+    split
+        `given`: the splits of the feature file. `group`: drawn anew, groups whole, those that `tlcache.audit` recorded.
     split_seed
         Of the splits that have to be drawn: the `seed` of `tlcache.extract`.
     device
@@ -112,7 +116,7 @@ def finetune(
     for line in found.warnings:
         say(f"warning: {line}")
     with FeatureFile(found.path) as file:
-        task = Task.of(file, weights, found_device)
+        task = Task.of(under(file, split, runs_folder(runs), split_seed), weights, found_device)
     searched = {"sweep": {name: list(values) for name, values in (sweep or {}).items()}, "budget": budget}
     identity = {
         **{name: task.attrs[name] for name in ("dataset", "dataset_digest", "backbone", "key")},
@@ -163,6 +167,7 @@ def _train_and_test(
     fields = {
         **identity,
         "head": best.recipe.head,
+        **split_fields(task.attrs),
         **_network_fields(task, trial, state),
         "chosen": {**best.setting, "epochs": best_epochs(state)},
         "temperature": temperature,

@@ -27,8 +27,9 @@ from tlcache.finetuning.training import Phase, State, Training
 from tlcache.images import Preprocess
 from tlcache.models import load_stem
 from tlcache.networks import pretrained
+from tlcache.resplit import Rows
 from tlcache.splits import SPLITS
-from tlcache.store import FeatureFile, Split
+from tlcache.store import Split
 from tlcache.weights import Weights, load_state, resolve
 
 __all__ = ["Task", "Trial"]
@@ -60,7 +61,7 @@ class Task:
     device: str
 
     @classmethod
-    def of(cls, file: FeatureFile, weights: str | None, device: str) -> Task:
+    def of(cls, file: Rows, weights: str | None, device: str) -> Task:
         """Read all of a feature file's rows.
 
         Raises

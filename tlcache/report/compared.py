@@ -31,7 +31,8 @@ def comparison_tables(comparisons: Sequence[Comparison]) -> RenderableType:
         note = f"* the most accurate, or not shown to be worse (McNemar, Holm, 5 %). {LEGEND}"
         if several:
             note += " Runs on other images or splits of this dataset are not compared with these."
-        which = f", images and splits {found.digest[:8]}" if several else ""
+        kind = "group split" if found.entries[0].run.fields.get("split") == "group" else "images and splits"
+        which = f", {kind} {found.digest[:8]}" if several else ""
         title = heading([entry.run for entry in found.entries], which)
         parts += [title, Text(found.verdict), Text(), _Wide(found.entries), Text(note, style="dim"), Text()]
     return Group(*parts[:-1])

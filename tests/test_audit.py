@@ -1,0 +1,266 @@
+"""Duplicates, leaks and doubtful labels in cached embeddings."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import write_image, write_photos
+from planted import KINDS, plant, write_scene
+from typer.testing import CliRunner
+
+from tlcache.auditing import neighbours
+from tlcache.auditing.calibration import stranger_bound
+from tlcache.auditing.findings import Audit, Leak, verdict
+from tlcache.auditing.groups import connected, matched
+from tlcache.auditing.labels import Telltale, find_outliers, find_suspects, out_of_fold
+from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_strangers
+from tlcache.auditing.records import read_audits
+from tlcache.auditing.run import audit
+from tlcache.cli import app
+from tlcache.errors import CacheError, DataError, UnknownNameError
+from tlcache.extraction import extract
+from tlcache.runs import runs_folder
+from tlcache.store import Split
+
+
+def unit(n: int, dim: int = 12, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("block", [7, 4096])
+def test_the_search_finds_what_brute_force_finds(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_BLOCK", block)
+    rows, splits = unit(60), np.repeat(np.arange(3, dtype=np.uint8), 20)
+    found = find_pairs(rows, 0.5, splits)
+    cosines = rows @ rows.T - 3 * np.eye(60, dtype=np.float32)
+    expected = {(a, b) for a, b in np.argwhere(cosines > 0.5).tolist() if a < b}
+    assert expected
+    assert set(zip(found.first.tolist(), found.second.tolist(), strict=True)) == expected
+    assert found.count == len(expected)
+    assert np.allclose(found.cosine, cosines[found.first, found.second], atol=1e-6)
+    assert (np.diff(found.cosine) <= 0).all()
+    assert np.allclose(found.nearest, cosines.max(axis=1), atol=1e-6)
+    close = np.stack([(cosines[:, splits == split] > 0.5).any(axis=1) for split in range(3)], axis=1)
+    assert np.array_equal(found.close, close)
+
+
+def test_too_many_pairs_keep_what_holds_groups_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, splits = np.repeat(unit(5, 40), 12, axis=0), np.zeros(60, np.uint8)
+    paths = [f"{row}" for row in range(60)]
+    monkeypatch.setattr(neighbours, "_BLOCK", 16)
+    whole = find_pairs(rows, 0.9, splits)
+    monkeypatch.setattr(neighbours, "_MOST_PAIRS", 50)
+    some = find_pairs(rows, 0.9, splits)
+    assert len(whole.first) == whole.count == some.count == 5 * 66
+    assert len(some.first) < 120
+    assert connected(paths, some) == connected(paths, whole)
+    assert len(set(connected(paths, some))) == 5
+
+
+def test_strangers_are_of_another_label() -> None:
+    rows, labels = unit(50), np.arange(50) % 3
+    expected = np.where(labels[:, None] == labels, -1, rows @ rows.T).max(axis=1)
+    assert np.allclose(nearest_strangers(rows, labels), expected, atol=1e-6)
+
+
+def test_the_bound_of_strangers_does_not_mind_wrong_labels() -> None:
+    random = np.random.default_rng(0)
+    cosines = random.gumbel(0.3, 0.03, 20_000).astype(np.float32)
+    bound = stranger_bound(cosines)
+    assert np.mean(cosines > bound) == pytest.approx(0.001, abs=0.0007)
+    cosines[:400] = 1  # one in fifty is a duplicate under another label
+    assert stranger_bound(cosines) == pytest.approx(bound, abs=0.04)
+
+
+def test_whitening_tells_apart_what_all_points_one_way() -> None:
+    random = np.random.default_rng(0)
+    X = (10 + random.normal(size=(400, 64)) * np.geomspace(2, 0.05, 64)).astype(np.float32)
+    raw = X / np.linalg.norm(X, axis=1, keepdims=True)
+    assert (raw @ raw.T).min() > 0.8
+    rows = fit_space(X)(X)
+    assert rows.shape == (400, 32)
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    assert np.quantile(rows @ rows.T, 0.99) < 0.6
+
+
+def test_wrong_labels_are_found() -> None:
+    random = np.random.default_rng(1)
+    labels = np.arange(600) % 4
+    features = (2.5 * np.eye(4)[labels] @ random.normal(size=(4, 16)) + random.normal(size=(600, 16))).astype(
+        np.float32
+    )
+    wrong = random.choice(600, 24, replace=False)
+    given = labels.copy()
+    given[wrong] = (given[wrong] + random.integers(1, 4, 24)) % 4
+    rows = Split(features, given, tuple(map(str, range(600))), ("",) * 600)
+    probabilities, _ = out_of_fold(rows, 4)
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    suspects = find_suspects(given, probabilities)
+    found = {each.row for each in suspects}
+    assert len(found & set(wrong.tolist())) >= 20
+    assert len(found - set(wrong.tolist())) <= 10
+    assert {each.row for each in suspects[:15]} <= set(wrong.tolist())
+    assert all(each.predicted == labels[each.row] for each in suspects[:15])
+    assert len(find_suspects(labels, out_of_fold(Split(features, labels, rows.paths, rows.groups), 4)[0])) <= 10
+
+
+def test_no_row_is_judged_by_its_own_group() -> None:
+    """Labels that are pure chance, every image there five times: only a torn group could know them."""
+    random = np.random.default_rng(2)
+    features = np.repeat(random.normal(size=(80, 64)).astype(np.float32), 5, axis=0)
+    labels = np.repeat(random.integers(0, 2, 80), 5)
+    groups = tuple(f"g{row // 5}" for row in range(400))
+    jitter = 1e-3 * random.normal(size=features.shape).astype(np.float32)
+    rows = Split(features + jitter, labels, tuple(map(str, range(400))), groups)
+    probabilities, _ = out_of_fold(rows, 2)
+    assert np.mean(probabilities.argmax(axis=1) == labels) < 0.65
+
+
+def test_outliers_are_far_from_everything() -> None:
+    nearest = np.random.default_rng(0).normal(0.6, 0.03, 500).astype(np.float32)
+    nearest[[7, 9]] = 0.1, 0.05
+    assert find_outliers(nearest).tolist() == [9, 7]
+
+
+def test_groups_by_pattern_and_by_links() -> None:
+    with pytest.raises(DataError, match="no bracket"):
+        matched(["a.png"], "a")
+    with pytest.raises(DataError, match="no regular expression"):
+        matched(["a.png"], "(")
+    with pytest.raises(DataError, match=r"matches no path; the first one is 'a\.png'"):
+        matched(["a.png"], "(b)")
+    links = Pairs(*(np.array(rows) for rows in ([0, 1], [1, 4], [1.0, 1.0])), np.ones(5), 2, np.zeros((5, 3), bool))
+    assert connected(list("abcde"), links) == ["a", "a", "c", "d", "a"]
+
+
+def test_the_verdict_says_how_much_and_what_to_do() -> None:
+    fair = Telltale(0.8, 0.9, 0.01)
+    assert verdict(Leak(50, 0, 0), fair) == "No test image has a near-duplicate in train or val."
+    assert "by 10 points" in verdict(Leak(50, 0, 0), Telltale(0.9, 0.8, 0.01))
+    assert "no test split" in verdict(Leak(0, 0, 0), None)
+    little = verdict(Leak(1000, 1, 4), fair)
+    assert little.startswith("1 of 1,000 test images (0.1 %) has a duplicate or near-duplicate in train or val, and 4")
+    assert "too high by that much at most" in little
+    much = verdict(Leak(1279, 330, 1272), fair)
+    assert "330 of 1,279 test images (26 %) have" in much
+    assert "1,272 (99 %) are in a group" in much
+    assert much.endswith("says little about new images. Compare with: tlcache fit-heads --split group")
+
+
+def write_scenes(root: Path, count: int) -> Path:
+    for number in range(count):
+        split, label = "test" if number % 4 == 0 else "train", "abc"[number % 3]
+        write_scene(root / split / label / f"{number}.jpg", number)
+    return root
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[Path, Path]]]:
+    """270 images of three classes, and copies of 30 train images planted in test."""
+    root = write_scenes(tmp_path_factory.mktemp("data") / "scenes", 270)
+    some = sorted((root / "train").rglob("*.jpg"))[::6][:30]
+    return root, plant(some, lambda path, kind: root / "test" / path.parent.name / f"{path.stem}-{kind}.jpg")
+
+
+def test_planted_copies_are_found_and_strangers_are_not(scenes: tuple[Path, list[tuple[Path, Path]]]) -> None:
+    """The network of 32 x 32 images is not blind to mirrors, as those trained on ImageNet are: it is said so."""
+    root, planted = scenes
+    extract(root, "resnet20_cifar")
+    (found,) = audit()
+    names = [{path.relative_to(root).as_posix() for path in pair} for pair in planted]
+    pairs = [{pair.first, pair.second} for pair in found.near]
+    kinds = {kind: [pair in pairs for pair in names if any(kind in path for path in pair)] for kind in KINDS}
+    assert all(all(hits) for kind, hits in kinds.items() if kind != "flipped")
+    assert found.calibration.copies["flipped"] < 0.9
+    assert "flipped copies would be missed" in found.calibration.note
+    others = set().union(*(pair for pair in pairs if pair not in names))
+    assert len(others) <= 0.01 * found.images
+    assert found.leak.duplicated >= 24
+    assert "says little about new images" in found.verdict
+    assert {pair.second_split for pair in found.near if {pair.first, pair.second} in names} <= {"test"}
+
+
+def test_the_command_keeps_its_contract(tmp_path: Path, photos: Path, tiny_model: Path) -> None:
+    root = tmp_path / "set"
+    for split in ("train", "test"):
+        write_photos(root / split, 12)
+        for number, path in enumerate(sorted((root / split).rglob("*.png"))):
+            write_image(path, 500 * (split == "test") + number, number // 12)
+    shutil.copy(root / "train" / "red" / "1.png", root / "test" / "red" / "again.png")
+    shutil.copy(root / "train" / "red" / "2.png", root / "train" / "green" / "other.png")
+    extract(root, str(tiny_model))
+    extract(photos, str(tiny_model))
+    report, picture = tmp_path / "audit.json", tmp_path / "pairs.png"
+    words = ["audit", "--data", str(root), "--json", str(report), "--plot", str(picture)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    (figures,) = json.loads(report.read_text())["datasets"]
+    assert {"dataset", "exact", "near", "label_conflicts", "label_suspects", "verdict"} <= set(figures)
+    assert sorted(figures["exact"]["pairs"]) == [
+        ["train/green/other.png", "train/red/2.png"],
+        ["train/red/1.png", "test/red/again.png"],
+    ]
+    assert figures["exact"]["across_splits"] == 1
+    assert {"pairs", "across_splits", "threshold"} <= set(figures["near"])
+    assert ["train/green/other.png", "train/red/2.png"] in figures["label_conflicts"]
+    assert figures["verdict"] in " ".join(result.output.split())
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert CliRunner().invoke(app, ["audit", "--data", "set", "--strict"]).exit_code == 1
+    extract(write_scenes(tmp_path / "fair", 180), "resnet20_cifar")
+    fair = CliRunner().invoke(app, ["audit", "--data", "fair", "--strict"])
+    assert fair.exit_code == 0
+    assert "No test image has a near-duplicate in train or val." in fair.output
+    both = CliRunner().invoke(app, ["audit", "--plot", str(picture)])
+    assert both.exit_code == 2
+    assert "--plot draws the pairs of one dataset" in " ".join(both.output.split())
+
+
+def test_records_are_read_without_features(tmp_path: Path, photos: Path, tiny_model: Path) -> None:
+    shutil.copy(photos / "red" / "1.png", photos / "red" / "copy.png")
+    extract(photos, str(tiny_model))
+    (found,) = audit()
+    shutil.rmtree(tmp_path / "features")
+    (read,) = read_audits(runs_folder())
+    assert isinstance(read, Audit)
+    assert read == found
+    assert read.source == str(photos)
+    with found.record.with_suffix(".csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["finding"] for line in lines].count("exact") == 1
+    assert [line["finding"] for line in lines].count("near") == found.near_count
+    found.record.write_text("{}")
+    with pytest.raises(CacheError, match="is not the record of an audit"):
+        read_audits(runs_folder())
+
+
+def test_without_the_images_the_threshold_is_a_guess_and_says_so(photos: Path, tiny_model: Path) -> None:
+    extract(photos, str(tiny_model))
+    with_images = audit()[0].calibration
+    assert with_images.images == 24
+    assert set(with_images.copies) == set(KINDS)
+    assert with_images.note.startswith("With 24 images the threshold is rough.")
+    photos.rename(photos.with_name("elsewhere"))
+    guess = audit()[0].calibration
+    assert (guess.images, dict(guess.copies)) == (0, {})
+    assert guess.threshold == pytest.approx((1 + guess.strangers) / 2)
+    assert guess.note.startswith("No copies could be made")
+
+
+def test_one_file_per_dataset_is_chosen(photos: Path, tiny_model: Path) -> None:
+    made = [extract(photos, str(tiny_model), crop_borders=crop).path for crop in (False, True)]
+    assert len(audit()) == 1
+    assert len(audit([made[1]])) == 1
+    with pytest.raises(CacheError, match=r"No features of 'nowhere'; there are some of: photos\."):
+        audit(data="nowhere")
+    with pytest.raises(CacheError, match="No features of 'photos' by 'resnet50'; there are some by: tiny"):
+        audit(model="resnet50")
+    with pytest.raises(UnknownNameError, match="Unknown grouping 'colour'"):
+        audit(group_by="colour")
+    with pytest.raises(DataError, match="no groups of its own"):
+        audit(group_by="column")
+    with pytest.raises(DataError, match="--group-regex takes the pattern"):
+        audit(group_by="regex")

@@ -1,0 +1,151 @@
+"""The same rows under a split that tears no group apart, and what the given split was worth beside it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import make_run, write_image
+from typer.testing import CliRunner
+
+from tlcache.auditing.groups import groups_path, read_groups, write_groups
+from tlcache.auditing.run import audit
+from tlcache.auditing.worth import leak_worth
+from tlcache.cli import app
+from tlcache.comparison import compare
+from tlcache.errors import CacheError, DataError, UnknownNameError
+from tlcache.extraction import extract
+from tlcache.finetuning.run import finetune
+from tlcache.fit import fit_heads
+from tlcache.resplit import Resplit, under
+from tlcache.runs import read_runs, runs_folder
+from tlcache.shots import fit_curves
+from tlcache.store import open_features
+
+
+@pytest.fixture
+def patients(tmp_path: Path) -> Path:
+    """Twelve patients with six scans each, two classes, four patients' scans in both splits."""
+    root = tmp_path / "scans"
+    for patient in range(12):
+        for scan in range(6):
+            split = "test" if scan == 5 else "val" if scan == 4 else "train"
+            write_image(
+                root / split / "ab"[patient % 2] / f"p{patient:02}_{scan}.png", 10 * patient + scan, patient % 2
+            )
+    return root
+
+
+@pytest.fixture
+def made(patients: Path, tiny_model: Path) -> Path:
+    return extract(patients, str(tiny_model)).path
+
+
+def by_patient() -> None:
+    audit(group_regex=r"/(p\d+)_")
+
+
+def test_groups_stay_whole_and_shares_stay_about_the_same(made: Path) -> None:
+    by_patient()
+    with open_features(made) as file:
+        given = file.split("train", "val", "test")
+        hashes = dict(zip(given.paths, file.hashes(), strict=True))
+        group = under(file, "group", runs_folder())
+        assert isinstance(group, Resplit)
+        other = under(file, "group", runs_folder(), seed=1)
+        assert under(file, "given", runs_folder()) is file
+        parts = {name: group.split(name) for name in ("train", "val", "test")}
+        whole = group.split("train", "val", "test")
+        found = {name: {path[-8:-6] for path in part.paths} for name, part in parts.items()}
+        assert sum(map(len, found.values())) == len(set().union(*found.values())) == 12
+        assert {name: len(part) for name, part in parts.items()} == {"train": 48, "val": 12, "test": 12}
+        assert all(set(part.labels) == {0, 1} for part in parts.values())
+        assert sorted(whole.paths) == sorted(given.paths)
+        for path, features, digest in zip(whole.paths, whole.features, group.hashes(), strict=True):
+            row = given.paths.index(path)
+            assert np.array_equal(features, given.features[row])
+            assert digest == hashes[path]
+        assert list(whole.groups) == [path[-9:-6] for path in whole.paths]
+        assert group.attrs["given_digest"] == file.attrs["dataset_digest"] != group.attrs["dataset_digest"]
+        assert other.attrs["dataset_digest"] != group.attrs["dataset_digest"]
+        assert group.attrs["test_rows"] == 12
+
+
+def test_groups_that_are_missing_foreign_or_too_large_are_errors(made: Path) -> None:
+    with open_features(made) as file:
+        with pytest.raises(CacheError, match="No groups are recorded for 'scans'.*tlcache audit --data scans"):
+            under(file, "group", runs_folder())
+        with pytest.raises(UnknownNameError, match="Unknown split 'grop'. Did you mean 'group'"):
+            under(file, "grop", runs_folder())
+        path, hashes = groups_path(runs_folder(), "scans"), [digest.decode() for digest in file.hashes()]
+        write_groups(path, "scans", "column", "", dict.fromkeys(hashes[1:], "all"))
+        with pytest.raises(CacheError, match="1 of 72 images of .* are in no recorded group"):
+            under(file, "group", runs_folder())
+        write_groups(path, "scans", "column", "", dict.fromkeys(hashes, "all"))
+        with pytest.raises(DataError, match="none is left for test"):
+            under(file, "group", runs_folder())
+        for text in ("{", "{}"):
+            path.write_text(text)
+            with pytest.raises(CacheError, match="tlcache audit --data scans"):
+                read_groups(path, "scans")
+
+
+def test_a_manifest_groups_by_its_column(patients: Path, tiny_model: Path) -> None:
+    rows = [path.relative_to(patients).as_posix() for path in sorted(patients.rglob("*.png"))]
+    lines = [f"{row},{row.split('/')[1]},{row.split('/')[0]},{row[-8:-6]}" for row in rows]
+    (patients / "scans.csv").write_text("\n".join(["path,label,split,group", *lines]))
+    extract(patients / "scans.csv", str(tiny_model))
+    (found,) = audit()
+    assert (found.group_by, found.groups, found.largest) == ("column", 12, 6)
+    assert (found.leak.grouped, found.leak.test) == (12, 12)
+    assert audit(group_by="near-duplicates")[0].group_by == "near-duplicates"
+
+
+def test_heads_under_both_splits_stand_side_by_side(made: Path, tmp_path: Path) -> None:
+    by_patient()
+    given = fit_heads([made], ["ridge", "knn"])
+    report = tmp_path / "fit.json"
+    words = ["fit-heads", str(made), "--heads", "ridge,knn", "--split", "group", "--json", str(report)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "What the leak was worth" in result.output
+    group = [run for run in read_runs(runs_folder()) if run.fields["split"] == "group"]
+    assert len(group) == 2
+    assert {run.fields["split"] for run in given} == {"given"}
+    assert {run.fields["given_digest"] for run in group} == {given[0].fields["dataset_digest"]}
+    assert {len(set(run.predictions()["group"])) for run in group} == {2}
+    found = leak_worth(read_runs(runs_folder()))
+    assert {each.head for each in found} == {"ridge", "knn"}
+    for each in found:
+        (one,) = [run for run in given if run.fields["head"] == each.head]
+        (other,) = [run for run in group if run.fields["head"] == each.head]
+        assert each.given[0] == one.fields["test"]["accuracy"]
+        assert each.group[0] == other.fields["test"]["accuracy"]
+        assert each.difference[0] == pytest.approx(each.given[0] - each.group[0])
+        assert each.difference[1] < each.difference[0] < each.difference[2]
+    assert len(compare()) == 2
+    shown = CliRunner().invoke(app, ["compare"])
+    assert "What the leak was worth" in shown.output
+    assert "group split" in shown.output
+    (curve,) = fit_curves([made], [2], ["ridge"], repeats=1, split="group")
+    assert json.loads(curve.record.read_text())["split"] == "group"
+
+
+def test_runs_that_differ_in_more_than_the_split_are_not_paired() -> None:
+    right = np.arange(40) % 4 > 0
+    make_run("ridge", right, digest="d1", alpha=1)
+    make_run("ridge", right, digest="d2", alpha=2)
+    assert leak_worth(read_runs(runs_folder())) == []
+
+
+@pytest.mark.usefixtures("tinynet")
+def test_fine_tuning_under_the_group_split_uses_the_same_rows_as_heads(patients: Path) -> None:
+    made = extract(patients, "tinynet", "random").path
+    by_patient()
+    settings = {"precision": "fp32", "layout": "contiguous", "epochs": 1, "batch_size": 8}
+    tuned = finetune(patients, "tinynet", "random", split="group", **settings)
+    (head,) = fit_heads([made], ["ridge"], split="group")
+    assert tuned.fields["split"] == "group"
+    assert tuned.fields["dataset_digest"] == head.fields["dataset_digest"] != tuned.fields["given_digest"]
+    assert [*tuned.predictions()["row"]] == [*head.predictions()["row"]]
+    assert np.array_equal(tuned.predictions()["label"], head.predictions()["label"])

@@ -1,0 +1,196 @@
+"""What an audit found, and the sentence that sums it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tlcache.auditing.calibration import Calibration
+from tlcache.auditing.labels import Telltale
+
+__all__ = ["Audit", "Doubt", "Leak", "Pair", "verdict"]
+
+_MUCH = 0.10  # share of leaking test images from which accuracy on the split says little
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that are the same or nearly; `exact` when their bytes are equal. Splits and labels are names."""
+
+    first: str
+    second: str
+    cosine: float
+    exact: bool
+    first_split: str
+    second_split: str
+    first_label: str
+    second_label: str
+
+    @property
+    def across(self) -> bool:
+        """Whether they lie in different splits."""
+        return self.first_split != self.second_split
+
+    @property
+    def conflict(self) -> bool:
+        """Whether they carry different labels."""
+        return self.first_label != self.second_label
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """An image whose label a head that never saw it disagrees with."""
+
+    path: str
+    split: str
+    label: str
+    predicted: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Leak:
+    """How far test images are known from train and val.
+
+    Parameters
+    ----------
+    test
+        Number of test images.
+    duplicated
+        Those with a duplicate or near-duplicate in train or val.
+    grouped
+        Those whose group has images there.
+    """
+
+    test: int
+    duplicated: int
+    grouped: int
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found in one feature file.
+
+    Parameters
+    ----------
+    dataset, dataset_digest, source, backbone, weights, key
+        Which images and splits, the folder they are in, and what embedded them.
+    images, classes
+        Number of images, and how many each class has.
+    small
+        Classes with fewer than 10 test images.
+    exact, near
+        Pairs of images; of exact duplicates one for each further copy, and near ones without exact ones.
+    near_count, near_across
+        How many pairs there are, and how many across splits; `near` may hold fewer in a set that is full of them.
+    leak
+        Test images that are known from train or val.
+    doubts
+        Probable label errors.
+    labels_accuracy
+        How often the heads behind them were right, on groups they did not see; None where they could not be fitted.
+    outliers
+        Paths of images unlike all others.
+    telltale
+        The nearest neighbour against a linear head; None without test images.
+    calibration
+        The threshold of near-duplicates.
+    group_by, groups, largest
+        How images were grouped, into how many groups, and the size of the largest.
+    verdict
+        One or two plain sentences.
+    record
+        The JSON file of all this; beside it `.csv`.
+    """
+
+    dataset: str
+    dataset_digest: str
+    source: str
+    backbone: str
+    weights: str
+    key: str
+    images: int
+    classes: Mapping[str, int]
+    small: tuple[str, ...]
+    exact: tuple[Pair, ...]
+    near: tuple[Pair, ...]
+    near_count: int
+    near_across: int
+    leak: Leak
+    doubts: tuple[Doubt, ...]
+    labels_accuracy: float | None
+    outliers: tuple[str, ...]
+    telltale: Telltale | None
+    calibration: Calibration
+    group_by: str
+    groups: int
+    largest: int
+    verdict: str
+    record: Path
+
+    @property
+    def leaks(self) -> bool:
+        """Whether a test image has a duplicate or near-duplicate in train or val."""
+        return self.leak.duplicated > 0
+
+    def conflicts(self) -> list[Pair]:
+        """Return the pairs that carry different labels, exact ones first."""
+        return [pair for pair in (*self.exact, *self.near) if pair.conflict]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` promises."""
+        names = ("dataset", "dataset_digest", "backbone", "images", "group_by", "groups", "largest", "verdict")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "exact": {
+                "pairs": [[pair.first, pair.second] for pair in self.exact],
+                "across_splits": sum(pair.across for pair in self.exact),
+            },
+            "near": {
+                "pairs": [[pair.first, pair.second] for pair in self.near],
+                "count": self.near_count,
+                "across_splits": self.near_across,
+                "threshold": self.calibration.threshold,
+            },
+            "leak": asdict(self.leak),
+            "label_conflicts": [[pair.first, pair.second] for pair in self.conflicts()],
+            "label_suspects": [asdict(doubt) for doubt in self.doubts],
+            "outliers": list(self.outliers),
+            "small_classes": list(self.small),
+            "telltale": self.telltale and self.telltale.as_json(),
+            "calibration": self.calibration.as_json(),
+            "record": str(self.record),
+        }
+
+
+def verdict(leak: Leak, telltale: Telltale | None) -> str:
+    """Return what the leak means for accuracies on this split."""
+    if not leak.test:
+        return "There is no test split, so nothing can leak into it."
+    if not leak.duplicated:
+        words = "No test image has a near-duplicate in train or val."
+        if telltale and telltale.suspicious:
+            ahead = 100 * (telltale.nearest - telltale.linear)
+            words += (
+                f" Yet the nearest neighbour beats a linear head by {ahead:.0f} points, as it does where images leak."
+            )
+        return words
+    has = "has" if leak.duplicated == 1 else "have"
+    found = f"{_share(leak.duplicated, leak.test)} {has} a duplicate or near-duplicate in train or val"
+    if leak.grouped > leak.duplicated:
+        found += f", and {leak.grouped:,} ({_percent(leak.grouped, leak.test)}) are in a group with images there"
+    if max(leak.grouped, leak.duplicated) < _MUCH * leak.test:
+        return f"{found}: accuracy on this split may be too high by that much at most."
+    return (
+        f"{found}: accuracy on this split says little about new images. Compare with: tlcache fit-heads --split group"
+    )
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count:,} of {total:,} test images ({_percent(count, total)})"
+
+
+def _percent(count: int, total: int) -> str:
+    return f"{100 * count / total:.1f} %" if count < 0.1 * total else f"{100 * count / total:.0f} %"

@@ -1,0 +1,138 @@
+"""Audits as tables for a terminal, and their closest pairs as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tlcache.auditing.findings import Audit, Pair
+from tlcache.auditing.worth import Worth
+from tlcache.errors import CacheError
+from tlcache.keys import printable
+from tlcache.report.tables import interval, plain_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["audits_tables", "plot_pairs", "telling", "worth_table"]
+
+_SHOWN = 5
+_ROWS, _COLUMNS = 6, 4
+
+
+def audits_tables(audits: Sequence[Audit]) -> RenderableType:
+    """Return counts, the most telling pairs and the verdict of each audit."""
+    parts: list[RenderableType] = []
+    for found in audits:
+        title = f"{found.dataset}: {found.images:,} images, {len(found.classes)} classes, by {found.backbone}"
+        table = plain_table("Finding", "Count", "", numbers=slice(1, 2))
+        for name, count, note in _counts(found):
+            table.add_row(name, count, Text(note, overflow="fold"))
+        pairs = [Text(_line(pair), overflow="fold") for pair in telling(found)[:_SHOWN]]
+        notes = [Text(found.calibration.note, style="yellow")] if found.calibration.note else []
+        where = Text(f"All of it: {found.record.with_suffix('.csv')}", style="dim")
+        verdict = Text(found.verdict, style="bold red" if found.leaks else "bold green")
+        parts += [Text(title, style="bold"), table, *pairs, *notes, where, verdict, Text()]
+    return Group(*parts[:-1])
+
+
+def telling(found: Audit) -> list[Pair]:
+    """Return the pairs that say most: under two labels, then across splits, exact ones and the closest first."""
+    pairs = (*found.exact, *found.near)
+    return sorted(pairs, key=lambda pair: (not pair.conflict, not pair.across, -pair.exact, -pair.cosine))
+
+
+def worth_table(found: Sequence[Worth]) -> RenderableType:
+    """Return accuracy under both splits side by side, and what the leak was worth."""
+    table = plain_table("Dataset", "Backbone", "Head", "Given split", "Group split", "Leak worth", numbers=slice(3, 6))
+    for each in found:
+        middle, low, high = (100 * value for value in each.difference)
+        worth = f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"
+        table.add_row(each.dataset, each.backbone, each.head, interval(*each.given), interval(*each.group), worth)
+    note = "Leak worth: points of accuracy that the given split gives and the group split does not (95 % intervals)."
+    return Group(Text("What the leak was worth", style="bold"), table, Text(note, style="dim"))
+
+
+def plot_pairs(found: Audit, path: Path) -> None:
+    """Draw the most telling pairs beside each other, as many as fit on a sheet.
+
+    Raises
+    ------
+    CacheError
+        There are no pairs, or the images are gone.
+    """
+    from matplotlib.figure import Figure
+
+    from tlcache.report.plots import save_figure
+
+    pairs = _spread(telling(found), _ROWS * _COLUMNS // 2)
+    if not pairs:
+        raise CacheError(f"'{found.dataset}' has no pairs of near-duplicates to draw.")
+    rows = -(-2 * len(pairs) // _COLUMNS)
+    figure = Figure(figsize=(2.6 * _COLUMNS, 2.9 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
+    for pair, first, second in zip(pairs, axes[::2], axes[1::2], strict=False):
+        end = f"{pair.second_split}/{pair.second_label}"
+        _draw(first, Path(found.source) / pair.first, f"{pair.first_split}/{pair.first_label}")
+        _draw(second, Path(found.source) / pair.second, f"{end}  {'exact' if pair.exact else f'{pair.cosine:.2f}'}")
+    for ax in axes[2 * len(pairs) :]:
+        ax.set_axis_off()
+    figure.suptitle(f"{found.dataset}: near-duplicates above {found.calibration.threshold:.2f}")
+    save_figure(figure, path)
+
+
+def _spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
+    """Return so many pairs: the most telling half, and of the rest some from the closest to the farthest."""
+    first, rest = pairs[: most // 2], sorted(pairs[most // 2 :], key=lambda pair: -pair.cosine)
+    wanted = most - len(first)
+    return [*first, *(rest[number * len(rest) // wanted] for number in range(min(wanted, len(rest))))]
+
+
+def _draw(ax: Axes, path: Path, title: str) -> None:
+    from tlcache.images import BadImageError, decode
+
+    try:
+        pixels, _ = decode(path.read_bytes(), at_least=256)
+    except (OSError, BadImageError) as error:
+        raise CacheError(f"'{path}' cannot be drawn: {error}.") from None
+    ax.imshow(pixels)
+    ax.set_axis_off()
+    ax.set_title(f"{title}\n{printable(path.name)}", fontsize=8)
+
+
+def _counts(found: Audit) -> Iterator[tuple[str, str, str]]:
+    exact, near = sum(pair.across for pair in found.exact), found.near_across
+    yield "Exact duplicates", f"{len(found.exact):,}", f"{exact:,} across splits"
+    yield "Near-duplicates", f"{found.near_count:,}", f"{near:,} across splits; cosine above {_threshold(found)}"
+    yield "Under two labels", f"{len(found.conflicts()):,}", "duplicates and near-duplicates with different labels"
+    yield "Doubtful labels", f"{len(found.doubts):,}", _doubts(found)
+    yield "Outliers", f"{len(found.outliers):,}", "images unlike all others"
+    yield "Groups", f"{found.groups:,}", f"by {found.group_by}, the largest of {found.largest:,} images"
+    sizes = sorted(found.classes.values())
+    few = f"; fewer than 10 test images: {', '.join(found.small[:5])}" if found.small else ""
+    yield "Classes", f"{len(sizes):,}", f"{sizes[0]:,} to {sizes[-1]:,} images{few}"
+    if tale := found.telltale:
+        sign = ", as where images leak" if tale.suspicious else ""
+        yield "Nearest image", f"{tale.nearest:.3f}", f"accuracy on test; a linear head {tale.linear:.3f}{sign}"
+
+
+def _threshold(found: Audit) -> str:
+    how = "calibrated on altered copies" if found.calibration.images else "guessed from labels"
+    return f"{found.calibration.threshold:.3f}, {how}"
+
+
+def _doubts(found: Audit) -> str:
+    if found.labels_accuracy is None:
+        return "too few groups to judge"
+    right = f"a linear head is right on {found.labels_accuracy:.0%} of images it has not seen"
+    return right + (": most of these are hard, not wrong" if found.labels_accuracy < 0.8 and found.doubts else "")
+
+
+def _line(pair: Pair) -> str:
+    what = "equal bytes" if pair.exact else f"cosine {pair.cosine:.3f}"
+    labels = f", labels {pair.first_label} and {pair.second_label}" if pair.conflict else ""
+    return f"  {printable(pair.first)} = {printable(pair.second)} ({what}{labels})"
