@@ -12,6 +12,7 @@ from typing import Any
 from tlcache.extraction import extract
 from tlcache.finetuning.recipe import Recipe
 from tlcache.keys import slug
+from tlcache.resplit import GIVEN
 from tlcache.runs import Run
 from tlcache.selection import Protocol
 
@@ -29,15 +30,20 @@ def commands(run: Run) -> list[str]:
     The settings that are the defaults are left out; folders of features and runs are those of the reader.
     """
     made, arguments = run.fields["extract_arguments"], run.fields["arguments"]
-    first = _line("extract", _given(made, _defaults(extract)))
+    before = [_line("extract", _given(made, _defaults(extract)))]
+    split = {}
+    if run.fields.get("split", GIVEN) != GIVEN:
+        before.append(_line("audit", {"data": run.fields["dataset"]}))
+        split = {"split": run.fields["split"]}
     if run.fields["strategy"] == "frozen":
         defaults = {field.name: field.default for field in fields(Protocol)}
-        options = {"heads": run.fields["head"], **_given(arguments, defaults)}
-        return [first, _line(shlex.join(["fit-heads", run.fields["features"]]), options)]
+        options = {"heads": run.fields["head"], **split, **_given(arguments, defaults)}
+        return [*before, _line(shlex.join(["fit-heads", run.fields["features"]]), options)]
     defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget": None}
     shared = {name: made[name] for name in _SHARED if name in made}
     seed = {"split_seed": made["seed"]} if made.get("seed") else {}
-    return [_line("finetune", {**_given(shared, _defaults(extract)), **seed, **_given(arguments, defaults)})]
+    options = {**_given(shared, _defaults(extract)), **split, **seed, **_given(arguments, defaults)}
+    return [*(before if split else ()), _line("finetune", options)]
 
 
 def _defaults(function: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tlcache.report.tables import interval, plain_table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["audits_tables", "plot_pairs", "telling", "worth_table"]
+__all__ = ["audit_counts", "audits_tables", "plot_pairs", "spread", "telling", "worth_table"]
 
 _SHOWN = 5
 _ROWS, _COLUMNS = 6, 4
@@ -30,7 +30,7 @@ def audits_tables(audits: Sequence[Audit]) -> RenderableType:
     for found in audits:
         title = f"{found.dataset}: {found.images:,} images, {len(found.classes)} classes, by {found.backbone}"
         table = plain_table("Finding", "Count", "", numbers=slice(1, 2))
-        for name, count, note in _counts(found):
+        for name, count, note in audit_counts(found):
             table.add_row(name, count, Text(note, overflow="fold"))
         pairs = [Text(_line(pair), overflow="fold") for pair in telling(found)[:_SHOWN]]
         notes = [Text(found.calibration.note, style="yellow")] if found.calibration.note else []
@@ -69,7 +69,7 @@ def plot_pairs(found: Audit, path: Path) -> None:
 
     from tlcache.report.plots import save_figure
 
-    pairs = _spread(telling(found), _ROWS * _COLUMNS // 2)
+    pairs = spread(telling(found), _ROWS * _COLUMNS // 2)
     if not pairs:
         raise CacheError(f"'{found.dataset}' has no pairs of near-duplicates to draw.")
     rows = -(-2 * len(pairs) // _COLUMNS)
@@ -85,7 +85,7 @@ def plot_pairs(found: Audit, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
+def spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
     """Return so many pairs: the most telling half, and of the rest some from the closest to the farthest."""
     first, rest = pairs[: most // 2], sorted(pairs[most // 2 :], key=lambda pair: -pair.cosine)
     wanted = most - len(first)
@@ -104,7 +104,8 @@ def _draw(ax: Axes, path: Path, title: str) -> None:
     ax.set_title(f"{title}\n{printable(path.name)}", fontsize=8)
 
 
-def _counts(found: Audit) -> Iterator[tuple[str, str, str]]:
+def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
+    """Yield each finding's name, its count, and what there is to say of it."""
     exact, near = sum(pair.across for pair in found.exact), found.near_across
     yield "Exact duplicates", f"{len(found.exact):,}", f"{exact:,} across splits"
     yield "Near-duplicates", f"{found.near_count:,}", f"{near:,} across splits; cosine above {_threshold(found)}"

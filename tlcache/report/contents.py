@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.auditing.findings import Audit
+from tlcache.auditing.worth import Worth
 from tlcache.comparison import Comparison, Entry
 from tlcache.images import BadImageError, decode
 from tlcache.keys import printable, slug
 from tlcache.metrics import confusion, recalls
+from tlcache.report.audits import audit_counts, spread, telling
 from tlcache.report.curves import few_shot_curves, learning_curves
 from tlcache.report.figures import calibration_figure, confusion_figure, cost_figure, recall_figure
 from tlcache.report.inline import inline_svg
@@ -29,6 +32,7 @@ __all__ = ["Chapter", "chapter"]
 THUMBNAIL = 96  # pixels of the short side
 _MISTAKES = 12
 _PAIRS = 10
+_TWINS = 8
 _TABLE = 12  # classes whose confusion is a table of numbers; more are an image
 _RECALLS = 24  # classes in the figure of recalls: the worst
 
@@ -88,6 +92,23 @@ class Errors:
     wrong: int
 
 
+class Twins(NamedTuple):
+    """Two images that are the same or nearly: what is said of each, how close they are, and small pictures."""
+
+    first: str
+    second: str
+    close: str
+    images: tuple[str, str]
+
+
+class Leaks(NamedTuple):
+    """What an audit of the same images and splits found."""
+
+    audit: Audit
+    counts: Sequence[tuple[str, str, str]]
+    twins: Sequence[Twins]
+
+
 @dataclass(frozen=True)
 class Chapter:
     """Everything a page says of one comparison; figures are SVG."""
@@ -103,6 +124,8 @@ class Chapter:
     errors: Sequence[Errors]
     learning: Sequence[tuple[str, str]]
     shots: str
+    leaks: Leaks | None
+    worth: Sequence[Worth]
     weights: Sequence[tuple[str, str]]
     reproduce: Sequence[tuple[Entry, list[str]]]
     versions: dict[str, str]
@@ -116,8 +139,8 @@ class _Predicted(NamedTuple):
     counts: NDArray[np.int64]
 
 
-def chapter(found: Comparison, curves: Sequence[Curve]) -> Chapter:
-    """Read what the records of a comparison hold, and draw it."""
+def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit], worth: Sequence[Worth]) -> Chapter:
+    """Read what the records of a comparison hold, and draw it; of curves, audits and worths, take those that belong."""
     name = f"{slug(found.dataset)}-{found.digest[:8]}"
     tops = [entry for entry in (found.top(frozen=True), found.top(frozen=False)) if entry]
     predicted = [_predictions(entry.run) for entry in tops]
@@ -138,6 +161,8 @@ def chapter(found: Comparison, curves: Sequence[Curve]) -> Chapter:
         errors=[_errors(name, entry, each) for entry, each in zip(tops, predicted, strict=True)],
         learning=[_learning(f"{name}-learning{number}", entry) for number, entry in enumerate(tuned)],
         shots=_shots(name, [curve for curve in curves if curve.digest == found.digest]),
+        leaks=_leaks([audit for audit in audits if audit.dataset_digest == found.digest]),
+        worth=[each for each in worth if each.dataset == found.dataset],
         weights=sorted({(entry.backbone, entry.run.fields["weights"]) for entry in found.entries}),
         reproduce=[(entry, commands(entry.run)) for entry in found.entries],
         versions=fields["versions"],
@@ -270,3 +295,21 @@ def _shots(name: str, curves: Sequence[Curve]) -> str:
     steps = ", ".join(f"{point.shots or 'all'}: {point.mean:.3f}" for point in best.points)
     alt = f"Accuracy against labelled images per class; {best.head} on {best.backbone}: {steps}."
     return inline_svg(few_shot_curves(curves), f"{name}-shots", alt)
+
+
+def _leaks(audits: Sequence[Audit]) -> Leaks | None:
+    """Show the audit that found the most test images known from train or val, of those by several backbones."""
+    if not audits:
+        return None
+    audit = max(audits, key=lambda each: each.leak.duplicated)
+    source = Path(audit.source)
+    twins = [
+        Twins(
+            f"{each.first_split}, {printable(each.first_label)}: {printable(each.first)}",
+            f"{each.second_split}, {printable(each.second_label)}: {printable(each.second)}",
+            "equal bytes" if each.exact else f"cosine {each.cosine:.3f}",
+            (_thumbnail(source / each.first), _thumbnail(source / each.second)),
+        )
+        for each in spread(telling(audit), _TWINS)
+    ]
+    return Leaks(audit, list(audit_counts(audit)), twins)

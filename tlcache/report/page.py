@@ -10,13 +10,15 @@ from importlib import resources
 from pathlib import Path
 
 import tlcache
+from tlcache.auditing.records import read_audits
+from tlcache.auditing.worth import leak_worth
 from tlcache.comparison import Comparison, compare
 from tlcache.errors import UnknownNameError
 from tlcache.files import write_whole
 from tlcache.progress import step_bar
 from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures
 from tlcache.report.contents import Chapter, chapter
-from tlcache.report.tables import heading
+from tlcache.report.tables import heading, interval
 from tlcache.reproduce import commands
 from tlcache.runs import runs_folder
 from tlcache.shots import read_curves
@@ -30,8 +32,8 @@ def write_report(
     """Write what `compare` finds as a page, with `.md` and `.csv` beside it.
 
     The page needs no network and no other file. It has the answer first, then accuracy against cost, all runs, where
-    the best ones go wrong, calibration, learning curves, few-shot curves where there are some, and the commands that
-    make every run again. Thumbnails of mistakes are in it while the images are where they were.
+    the best ones go wrong, calibration, learning curves, few-shot curves and the audit where there are some, and the
+    commands that make every run again. Thumbnails of mistakes are in it while the images are where they were.
 
     Parameters
     ----------
@@ -59,11 +61,13 @@ def write_report(
     page = Path(out).expanduser()
     if page.suffix.lower() not in (".html", ".htm"):
         raise UnknownNameError(f"A report is an .html page, with .md and .csv beside it; asked: '{out}'.")
-    found, curves = compare(runs, data), read_curves(runs_folder(runs))
+    folder, found = runs_folder(runs), compare(runs, data)
+    curves, audits = read_curves(folder), read_audits(folder)
+    worth = leak_worth(entry.run for each in found for entry in each.entries)
     chapters = []
     with step_bar("drawing", len(found)) as advance:
         for each in found:
-            chapters.append(chapter(each, curves))
+            chapters.append(chapter(each, curves, audits, worth))
             advance(1)
     texts = {page: _html(chapters), page.with_suffix(".md"): _markdown(found), page.with_suffix(".csv"): _csv(found)}
     for path, text in texts.items():
@@ -82,6 +86,7 @@ def _html(chapters: Sequence[Chapter]) -> str:
     return environment.from_string(template).render(
         chapters=chapters,
         figures=figures,
+        interval=interval,
         costs=costs,
         columns=(*FIGURES, *COSTS),
         legend=LEGEND,
