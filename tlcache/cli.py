@@ -441,24 +441,29 @@ def prune(
     features: Features = None,
     json_file: Json = None,
 ) -> None:
-    """Remove parts of unfinished extractions, half-written files, and files that cannot be used any more.
+    """Remove unfinished and unusable files, then what is only kept to be faster: pixels, activations, and the like.
+
+    Each is listed and asked for on its own.
 
     Example: tlcache prune --yes
     """
-    from tlcache.inventory import find_leftovers, remove
+    from tlcache.inventory import clear, find_leftovers, find_stores, remove
     from tlcache.report.tables import leftovers_table
 
-    found = find_leftovers(features)
-    _write_json(json_file, {"leftovers": [leftover.as_json() for leftover in found]})
-    if not found:
+    found, stores = find_leftovers(features), find_stores(features)
+    both = {"leftovers": found, "stores": stores}
+    _write_json(json_file, {name: [each.as_json() for each in some] for name, some in both.items()})
+    if not found and not stores:
         typer.echo("Nothing to remove.")
-        return
-    _show(leftovers_table(found))
-    if not yes and not typer.confirm("Remove these?"):
-        typer.echo("Nothing was removed.")
-        return
-    remove(found)
-    typer.echo(f"Removed {len(found)}.")
+    for some, question, act in ((found, "Remove these?", remove), (stores, "Empty these too?", clear)):
+        if not some:
+            continue
+        _show(leftovers_table(some))
+        if yes or typer.confirm(question):
+            act(some)
+            typer.echo(f"Removed {len(some)}.")
+        else:
+            typer.echo("Nothing was removed.")
 
 
 @app.command()

@@ -129,7 +129,8 @@ def finetune(
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    lock = FileLock(path.with_suffix(".lock"))
+    """Keep others from the same run. The lock's file stays: another process may be waiting at it."""
+    lock = FileLock(path.with_name(f".{path.stem}.lock"))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=0.5)
@@ -139,7 +140,6 @@ def _alone(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _train_and_test(
