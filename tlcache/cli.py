@@ -359,6 +359,7 @@ def finetune(
     del settings["json_file"], settings["plot"]
     from tlcache.finetuning.recipe import parse_sweep
     from tlcache.finetuning.run import finetune as run
+    from tlcache.machine import is_first
     from tlcache.report.curves import draw_curves
     from tlcache.report.plots import check_format
     from tlcache.report.tables import runs_tables
@@ -368,6 +369,8 @@ def finetune(
         check_format(plot)
     with _stoppable("run the same command to go on after the last finished epoch"):
         done = run(**settings)
+    if not is_first():
+        return
     _write_json(json_file, {"runs": [done.as_json()]})
     if plot is not None:
         draw_curves(done, plot)

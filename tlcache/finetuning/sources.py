@@ -48,15 +48,20 @@ class Source:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, order: Rows, size: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, order: Rows, size: int, epoch: int, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs and labels in the given order, the next batch being made while one is used.
 
-        A last batch of a single row joins the one before it: BatchNorm has no statistics of one image.
+        With `share` (i, n), only the i-th of n parts of every batch. A last batch that would leave a part with a single
+        row joins the one before it: BatchNorm has no statistics of one image.
         """
+        mine, of = share
         starts = list(range(0, len(order), size))
-        if len(starts) > 1 and len(order) - starts[-1] == 1:
+        if len(starts) > 1 and len(order) - starts[-1] < 2 * of:
             del starts[-1]
-        parts = [order[start:stop] for start, stop in zip(starts, [*starts[1:], len(order)], strict=True)]
+        whole = [order[start:stop] for start, stop in zip(starts, [*starts[1:], len(order)], strict=True)]
+        parts = [batch[mine::of] for batch in whole]
         with _helper() as pool:
             coming = pool.submit(self.fetch, parts[0], epoch)
             for part, after in zip(parts, [*parts[1:], None], strict=True):
