@@ -502,7 +502,7 @@ def demo(
     features: Features = None,
     runs: Runs = None,
 ) -> None:
-    """Do the whole job on scikit-learn's digits: extract, fit all heads, one table.
+    """Do the whole job on scikit-learn's digits: extract, fit all heads, fine-tune, one table.
 
     Takes the MobileNetV3s whose ImageNet weights are here, otherwise the small network that is part of tlcache.
 
