@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## Make the environment in .venv with the tested versions
 
-demo: $(READY)  ## The whole job on scikit-learn's digits: extract, fit all heads, one table
+demo: $(READY)  ## The whole job on scikit-learn's digits: extract, fit all heads, fine-tune, one table
 	$(BIN)/tlcache demo
 
 test: $(READY)  ## Run the tests

@@ -4,7 +4,8 @@ python -m benchmarks.embedded [--seeds 5]
 
 For every seed another fifth of the digits is the test set, other labels are given, and the random network is another.
 The head is logistic regression on standardised embeddings with its default penalty, the same everywhere: with one label
-for each class there is nothing to choose on.
+for each class there is nothing to choose on. Fine-tuning begins with that head and trains everything, for a fixed
+number of steps and by one recipe, which was chosen on validation splits of seeds that are not among those measured.
 """
 
 from __future__ import annotations
@@ -12,27 +13,43 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from tlcache.backbones import find
 from tlcache.extraction import extract
+from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.classifier import Classifier, trained_layers
+from tlcache.finetuning.heads import as_module
+from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.sources import from_pixels
+from tlcache.finetuning.speed import Way
+from tlcache.finetuning.training import Phase, State, Training, logits_of
+from tlcache.finetuning.trial import Task
 from tlcache.folds import draw_shots
 from tlcache.heads.fitted import Scaler
 from tlcache.heads.linear import LogReg
-from tlcache.networks import untrained
+from tlcache.networks import pretrained, untrained
 from tlcache.progress import step_bar
-from tlcache.store import Split, open_features
+from tlcache.store import FeatureFile, Split
+from tlcache.weights import load_state
 
 MODEL = "resnet20_cifar"
 WEIGHTS = ("embedded", "random")
 LABELS: tuple[int | None, ...] = (10, 100, None)  # None: all
+STRATEGIES = ("frozen", "finetune")
+RECIPE = Recipe(augment="none", epochs=4, lr=1e-3, batch_norm="eval")  # a mirrored digit is another digit
+_ROUND = 1_600  # images of what is called an epoch here, however few are labelled: 50 steps
 
 
 def main() -> None:
@@ -47,35 +64,67 @@ def main() -> None:
 
 
 def measure(seeds: range, folder: Path) -> list[dict[str, Any]]:
-    """Return for every kind of weights and number of labels the test accuracy of each seed."""
-    reached: dict[tuple[str, int | None], list[float]] = {(kind, n): [] for kind in WEIGHTS for n in LABELS}
-    with step_bar("embedding and fitting", len(seeds) * len(WEIGHTS)) as advance:
-        for seed in seeds:
-            for kind in WEIGHTS:
-                weights = kind if kind != "random" else str(_random(seed, folder))
-                done = extract("digits", MODEL, weights, seed=seed, features=folder / kind)
-                with open_features(done.path) as file:
-                    given, test = file.split("train", "val"), file.split("test")
-                for n in LABELS:
-                    some = given.of(draw_shots(given, n // len(file.classes), seed)) if n else given
-                    reached[kind, n].append(_accuracy(some, test))
+    """Return for every strategy, kind of weights and number of labels the test accuracy of each seed."""
+    reached: dict[tuple[str, str, int | None], list[float]] = {
+        cell: [] for cell in product(STRATEGIES, WEIGHTS, LABELS)
+    }
+    with step_bar("embedding, fitting, training", len(seeds) * len(WEIGHTS) * len(LABELS)) as advance:
+        for seed, kind in product(seeds, WEIGHTS):
+            task = digits(seed, kind, folder)
+            given, test = task.splits["train"].joined(task.splits["val"]), task.splits["test"]
+            for n in LABELS:
+                rows = draw_shots(given, n // len(task.classes), seed) if n else np.arange(len(given))
+                scaler, head = _head(given.of(rows))
+                frozen = head.predict(scaler(test.features))
+                reached["frozen", kind, n].append(float(np.mean(frozen == test.labels)))
+                tuned = fine_tuned(
+                    task, replace(RECIPE, seed=seed), rows, as_module("linear", head, scaler, 10), "test"
+                )
+                reached["finetune", kind, n].append(float(np.mean(tuned == test.labels)))
                 advance(1)
+    columns = ("strategy", "weights", "labels")
     return [
-        {"weights": kind, "labels": n or len(given), "accuracy": values, "mean": fmean(values), "sd": _spread(values)}
-        for (kind, n), values in reached.items()
+        dict(zip(columns, (*cell[:2], cell[2] or len(given)), strict=True))
+        | {"accuracy": values, "mean": fmean(values), "sd": _spread(values)}
+        for cell, values in reached.items()
     ]
+
+
+def digits(seed: int, kind: str, folder: Path) -> Task:
+    """Return the digits, embedded with one kind of weights, another of whose fifths is the test set."""
+    weights = kind if kind != "random" else str(_random(seed, folder))
+    done = extract("digits", MODEL, weights, seed=seed, features=folder / kind)
+    with FeatureFile(done.path) as file:
+        return Task.of(file, weights, "cpu")
+
+
+def _head(given: Split) -> tuple[Scaler, LogReg]:
+    scaler = Scaler.of(given.features)
+    return scaler, LogReg().fit(scaler(given.features), given.labels)
+
+
+def fine_tuned(task: Task, recipe: Recipe, rows: NDArray[np.int64], head: nn.Module, split: str) -> NDArray[np.int64]:
+    """Train on some of the rows of train + val, for a fixed number of steps, and return the labels given to a split."""
+    backbone, way = task.backbone, Way("fp32", "channels_last")
+    model = pretrained(backbone, load_state(task.weights), task.weights.label)
+    layers = trained_layers(backbone, model, recipe.unfreeze)
+    network = Classifier(backbone, model, head, task.preprocess, layers, recipe.batch_norm == "eval")
+    again = np.resize(rows, _ROUND)
+    known = task.rows("train", "val")[again], task.labels("train", "val")[again]
+    train = from_pixels(task.pixels, *known, recipe.augment, recipe.seed, task.device)
+    phase = Phase("backbone", network, layers, recipe.epochs, recipe.epochs, recipe.learning_rate, train, None)
+    with tempfile.TemporaryDirectory() as kept, torch.random.fork_rng(devices=[]):
+        training = Training(model, head, recipe, len(task.classes), task.device, Checkpoints(Path(kept)))
+        training.run([phase], State(way.precision, way.layout, {}, training.both.state_dict()))
+    wanted = from_pixels(task.pixels, task.rows(split), task.labels(split), "none", 0, task.device)
+    labels: NDArray[np.int64] = logits_of(network, wanted, task.device, way).argmax(1)
+    return labels
 
 
 def _random(seed: int, folder: Path) -> Path:
     path = folder / f"random-{seed}.pth"
     torch.save(untrained(find(MODEL), seed).state_dict(), path)
     return path
-
-
-def _accuracy(given: Split, test: Split) -> float:
-    scaler = Scaler.of(given.features)
-    head = LogReg().fit(scaler(given.features), given.labels)
-    return float(np.mean(head.predict(scaler(test.features)) == test.labels))
 
 
 def _spread(values: list[float]) -> float:
@@ -85,8 +134,8 @@ def _spread(values: list[float]) -> float:
 def _table(figures: list[dict[str, Any]]) -> Table:
     seeds = len(figures[0]["accuracy"])
     table = Table(title=f"{MODEL}, {seeds} seeds: mean (sd)", box=None, title_justify="left")
-    kinds = list(dict.fromkeys(row["weights"] for row in figures))
-    for column in ("Labels", *kinds):
+    columns = list(dict.fromkeys((row["strategy"], row["weights"]) for row in figures))
+    for column in ("Labels", *(", ".join(column) for column in columns)):
         table.add_column(column, justify="right")
     for labels in dict.fromkeys(row["labels"] for row in figures):
         cells = [f"{row['mean']:.3f} ({row['sd']:.3f})" for row in figures if row["labels"] == labels]

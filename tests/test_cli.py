@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from tlcache.backbones import BACKBONES
 from tlcache.cli import app
 from tlcache.datasets import FORMS
+from tlcache.demo import RECIPE
 from tlcache.heads import HEADS
 from tlcache.weights import checkpoint_path
 
@@ -148,6 +149,7 @@ def test_version() -> None:
 def test_demo_takes_the_embedded_weights_and_says_how_to_get_the_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tlcache.fit.HEADS", {name: HEADS[name] for name in ("ridge", "knn")})
     monkeypatch.setattr("tlcache.weights.download", lambda *_: pytest.fail("the demo downloads nothing"))
+    monkeypatch.setattr("tlcache.demo.RECIPE", {**RECIPE, "epochs": 1})
     text = invoke("demo")
     plain = " ".join(text.replace("│", " ").split())
     assert plain.count("tlcache extract --data FOLDER --model mobilenetv3_small downloads them") == 2
@@ -157,7 +159,9 @@ def test_demo_takes_the_embedded_weights_and_says_how_to_get_the_real_ones(monke
         text.rindex("embedded weights"),
     )
     assert before < table < after
-    assert max(float(one) for one in re.findall(r"(0\.\d{3}) \(0\.", text)) > 0.9
+    found = dict(re.findall(r"resnet20_cifar +(ridge|knn|fine-tuned) +(0\.\d{3}) \(0\.", text))
+    assert set(found) == {"ridge", "knn", "fine-tuned"}
+    assert min(map(float, found.values())) > 0.9
 
 
 def test_demo_takes_the_backbones_whose_imagenet_weights_are_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,6 @@ def test_a_run_is_recorded_as_heads_are_and_on_the_same_rows(photos: Path) -> No
         sum(epoch.get("train_s", 0) + epoch["val_s"] for epoch in record["history"])
     )
     assert not list(run.path.parent.glob("*.checkpoints"))
-    assert not list(run.path.parent.glob("*.lock"))
 
 
 def test_the_same_run_is_not_done_again_unless_asked(photos: Path) -> None:
@@ -258,6 +257,61 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, how: s
         assert timeless[0] == timeless[1]
 
 
+SEVERAL = """
+import sys
+sys.path[:0] = {paths!r}
+import torch
+from fakes import tiny_backbone
+import tlcache.backbones, tlcache.extraction
+from tlcache.pipeline import extract_here
+tlcache.backbones._ROWS = (tiny_backbone(),)
+tlcache.extraction.run_apart = lambda arguments: extract_here(**arguments).as_json()
+from tlcache.cli import app
+if __name__ == "__main__":
+    app()
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "equal"),
+    [
+        ({"batch_norm": "eval", "class_weights": True, "label_smoothing": 0.1, "refit": True}, True),
+        ({"batch_norm": "eval", "unfreeze": "stage:2", "cached_prefix": True, "views": 2, "loss": "bce"}, True),
+        ({"ema": 0.5, "optimizer": "sgd"}, False),
+    ],
+)
+def test_processes_share_a_training(tmp_path: Path, settings: dict[str, object], equal: bool) -> None:
+    """Two give what one gives, up to rounding; in training mode a BatchNorm sees its own share of a batch alone."""
+    photos = write_photos(tmp_path / "photos", 15)  # 27 train: the last batch of 7 is torn into 4 and 3
+    paths = [str(Path(__file__).parent), str(Path(tlcache.__file__).parents[1])]
+    script, report = tmp_path / "job.py", tmp_path / "two.json"
+    script.write_text(SEVERAL.format(paths=paths))
+    settings = {**FIXED, "epochs": 3, "lr": 0.003, "batch_size": 10, "patience": 9, **settings}
+    options = [f"--{name.replace('_', '-')}{'' if value is True else f'={value}'}" for name, value in settings.items()]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)),
+            *("finetune", "-m", "tinynet", "-w", "random", "-d", str(photos), "--json", str(report), *options),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TLCACHE_RUNS": str(tmp_path / "two")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test images") == 1
+    assert done.stderr.count("backbone 3/3") == 1 + (settings.get("refit", False) is True)
+    (two,) = json.loads(report.read_text())["runs"]
+    one = finetune(photos, "tinynet", "random", **settings)
+    two_weights, one_weights = load_file(Path(two["record"]).with_suffix(".safetensors")), weights_of(one)
+    close = [torch.allclose(one_weights[name], two_weights[name], rtol=1e-3, atol=1e-5) for name in one_weights]
+    assert all(close) or not equal
+    tolerance = 1e-4 if equal else 0.3
+    for mine, other in zip(one.fields["history"], two["history"], strict=True):
+        for figure in ("train_loss", "train_accuracy", "val_loss", "lr"):
+            assert other.get(figure, 0) == pytest.approx(mine.get(figure, 0), rel=tolerance)
+
+
 def test_what_cannot_be_tuned_says_why(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is an ONNX file, which cannot be trained here"):
         finetune(photos, str(tiny_model))
@@ -288,11 +342,12 @@ def test_what_cannot_be_tuned_says_why(photos: Path, tiny_model: Path, tmp_path:
 
 def test_two_processes_do_not_do_the_same(photos: Path) -> None:
     done = tune(photos)
-    with (
-        FileLock(done.path.with_suffix(".lock")),
-        pytest.raises(CacheError, match="Another process does the same fine-tuning"),
-    ):
+    (lock,) = done.path.parent.glob(".*.lock")
+    with FileLock(lock), pytest.raises(CacheError, match="Another process does the same fine-tuning"):
         tune(photos, again=True)
+    before = lock.stat().st_ino
+    tune(photos, again=True)
+    assert lock.stat().st_ino == before  # who waits at the file waits at the one that is locked
 
 
 def test_an_image_that_changed_meanwhile_is_an_error(photos: Path) -> None:

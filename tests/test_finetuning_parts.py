@@ -13,7 +13,7 @@ from torch import nn
 
 from tlcache.backbones import BACKBONES, find
 from tlcache.errors import CacheError
-from tlcache.finetuning.augment import PRESETS, Preset, augment, draws
+from tlcache.finetuning.augment import PRESETS, Preset, _grid, augment, draws
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, cut_before, trained_layers
 from tlcache.finetuning.optimisation import Average, balance, learning_rate_factor, make_loss, make_optimizer
@@ -227,6 +227,28 @@ def test_a_batch_never_has_a_single_image() -> None:
     batches = list(source.batches(order, 2, 0))
     assert torch.equal(torch.cat([labels for _, labels in batches]), torch.from_numpy(order))
     assert all(torch.equal(inputs, labels) for inputs, labels in batches)
+
+
+def test_batches_are_made_on_one_thread_and_the_network_keeps_its_own() -> None:
+    before, seen = torch.get_num_threads(), []
+
+    def fetch(rows: np.ndarray, epoch: int) -> torch.Tensor:
+        seen.append((torch.get_num_threads(), epoch))
+        return torch.from_numpy(rows)
+
+    torch.set_num_threads(2)
+    try:
+        for _ in Source(np.arange(8), fetch).batches(np.arange(8), 2, 3):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == 4 * [(1, 3)]
+
+
+def test_the_grid_is_that_of_torch() -> None:
+    maps = torch.randn(3, 2, 3)
+    expected = torch.nn.functional.affine_grid(maps, [3, 3, 7, 7], False)
+    torch.testing.assert_close(_grid(maps, 7), expected)
 
 
 def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:

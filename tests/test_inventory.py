@@ -1,6 +1,7 @@
 """`ls`, `verify`, `prune`: what is cached, whether it is whole, and what can go."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from fakes import write_image, write_photos
 
+from tlcache.embedder import ImageEmbedder
 from tlcache.errors import CacheError
 from tlcache.extraction import extract
+from tlcache.finetuning.stored import Stored
 from tlcache.fit import fit_heads
 from tlcache.inventory import find_leftovers, list_cache, remove, verify
 from tlcache.store import open_features
@@ -244,6 +247,30 @@ def test_prune_asks_and_removes_what_nobody_works_on(
     assert len(json.loads((tmp_path / "prune.json").read_text())["leftovers"]) == 1
     assert not parts.exists()
     assert made.exists()
+    assert tlcache("prune") == "Nothing to remove."
+
+
+def test_prune_asks_for_what_is_made_again_on_its_own(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    ImageEmbedder(str(tiny_model)).transform([photos / "red" / "0.png"])
+    stores = [tmp_path / "cache" / name for name in ("pixels", "activations")]
+    for store in stores:
+        Stored(store / "some.npy", (3, 2), np.float32, lambda array: array.fill(2))
+    stores.append(tmp_path / "features" / ".embedder")
+    being_written, abandoned = (stores[0] / f".{name}.npy-x.tmp" for name in ("new", "old"))
+    for path in (being_written, abandoned):
+        path.write_bytes(b"half")
+    os.utime(abandoned, (0, 0))
+    (tmp_path / "features" / "set").mkdir()
+    half = tmp_path / "features" / "set" / ".tiny-0.h5-x.tmp"
+    half.write_bytes(b"half")
+    said = tlcache("prune", "--json", tmp_path / "prune.json", answer="y\nn\n")
+    assert "images that fine-tuning has decoded, 3 files; made again when needed" in said
+    assert not half.exists()
+    assert [Path(each["path"]) for each in json.loads((tmp_path / "prune.json").read_text())["stores"]] == stores
+    reader = Stored(stores[0] / "some.npy", (3, 2), np.float32, lambda _: None)
+    assert "Removed 3." in tlcache("prune", "--yes")
+    assert reader[np.array([0, 2])].sum() == 8
+    assert [path for store in stores for path in store.rglob("*") if path.is_file()] == [being_written]
     assert tlcache("prune") == "Nothing to remove."
 
 

@@ -378,6 +378,7 @@ def finetune(
     del settings["json_file"], settings["plot"]
     from tlcache.finetuning.recipe import parse_sweep
     from tlcache.finetuning.run import finetune as run
+    from tlcache.machine import is_first
     from tlcache.report.curves import learning_curves
     from tlcache.report.plots import check_format, save_figure
     from tlcache.report.tables import runs_tables
@@ -387,6 +388,8 @@ def finetune(
         check_format(plot)
     with _stoppable("run the same command to go on after the last finished epoch"):
         done = run(**settings)
+    if not is_first():
+        return
     _write_json(json_file, {"runs": [done.as_json()]})
     if plot is not None:
         save_figure(learning_curves(done), plot)
@@ -524,24 +527,29 @@ def prune(
     features: Features = None,
     json_file: Json = None,
 ) -> None:
-    """Remove parts of unfinished extractions, half-written files, and files that cannot be used any more.
+    """Remove unfinished and unusable files, then what is only kept to be faster: pixels, activations, and the like.
+
+    Each is listed and asked for on its own.
 
     Example: tlcache prune --yes
     """
-    from tlcache.inventory import find_leftovers, remove
+    from tlcache.inventory import clear, find_leftovers, find_stores, remove
     from tlcache.report.tables import leftovers_table
 
-    found = find_leftovers(features)
-    _write_json(json_file, {"leftovers": [leftover.as_json() for leftover in found]})
-    if not found:
+    found, stores = find_leftovers(features), find_stores(features)
+    both = {"leftovers": found, "stores": stores}
+    _write_json(json_file, {name: [each.as_json() for each in some] for name, some in both.items()})
+    if not found and not stores:
         typer.echo("Nothing to remove.")
-        return
-    _show(leftovers_table(found))
-    if not yes and not typer.confirm("Remove these?"):
-        typer.echo("Nothing was removed.")
-        return
-    remove(found)
-    typer.echo(f"Removed {len(found)}.")
+    for some, question, act in ((found, "Remove these?", remove), (stores, "Empty these too?", clear)):
+        if not some:
+            continue
+        _show(leftovers_table(some))
+        if yes or typer.confirm(question):
+            act(some)
+            typer.echo(f"Removed {len(some)}.")
+        else:
+            typer.echo("Nothing was removed.")
 
 
 @app.command()
@@ -577,7 +585,7 @@ def demo(
     features: Features = None,
     runs: Runs = None,
 ) -> None:
-    """Do the whole job on scikit-learn's digits: extract, fit all heads, one table.
+    """Do the whole job on scikit-learn's digits: extract, fit all heads, fine-tune, one table.
 
     Takes the MobileNetV3s whose ImageNet weights are here, otherwise the small network that is part of tlcache.
 

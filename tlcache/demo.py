@@ -1,27 +1,31 @@
-"""The whole job on the built-in digits, for a first look."""
+"""The whole job on the built-in digits, both strategies, for a first look."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import RenderableType
 from rich.panel import Panel
 
 from tlcache.backbones import find
 from tlcache.extraction import extract
+from tlcache.finetuning.run import finetune
 from tlcache.fit import fit_heads
 from tlcache.report.tables import extractions_table, runs_tables
+from tlcache.runs import Run
 from tlcache.weights import at_hand
 
 __all__ = ["EMBEDDED", "MODELS", "run_demo"]
 
 MODELS = ("mobilenetv3_small", "mobilenetv3_large")
 EMBEDDED = "resnet20_cifar"
+RECIPE = {"augment": "none", "lr": 1e-3, "epochs": 5, "refit": True, "precision": "fp32"}  # a mirrored digit is another
 
 
 def run_demo(features: Path | None, runs: Path | None, show: Callable[[RenderableType], None]) -> None:
-    """Extract the digits, fit all heads, show the table, and say above and below it which weights it was.
+    """Extract the digits, fit all heads, fine-tune, show the table, and say around it which weights it was.
 
     Nothing is downloaded: backbones whose ImageNet weights are here are used, else the one that is part of the package.
     """
@@ -32,8 +36,18 @@ def run_demo(features: Path | None, runs: Path | None, show: Callable[[Renderabl
     show(extractions_table(done))
     results = fit_heads([each.path for each in done], runs=runs)
     show("")
+    results.append(_fine_tuned(done[0].backbone, features, runs))
+    show("")
     show(runs_tables(results))
     show(banner)
+
+
+def _fine_tuned(model: str, features: Path | None, runs: Path | None) -> Run:
+    """Train the small network whole, of a larger one the last stage."""
+    recipe: dict[str, Any] = dict(RECIPE)
+    if model != EMBEDDED:
+        recipe |= {"unfreeze": f"stage:{len(find(model).stages) + 1}", "cached_prefix": True}
+    return finetune("digits", model, features=features, runs=runs, **recipe)
 
 
 def _imagenet() -> RenderableType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from filelock import Timeout
 from exporters import EXPORT_VERSION
 from tlcache.errors import CacheError, DamagedError, DataError, OutdatedError, TlcacheError
 from tlcache.extraction import extract, features_folder, find_features
+from tlcache.files import cache_folder
 from tlcache.images import RULES_VERSION
 from tlcache.models import KEY_VERSION
 from tlcache.parts import read_part
@@ -22,7 +24,9 @@ from tlcache.pipeline import lock_of
 from tlcache.progress import step_bar
 from tlcache.store import FeatureFile, open_remains
 
-__all__ = ["Check", "Entry", "Leftover", "find_leftovers", "list_cache", "remove", "verify"]
+__all__ = ["Check", "Entry", "Leftover", "clear", "find_leftovers", "find_stores", "list_cache", "remove", "verify"]
+
+_ABANDONED_S = 86_400  # a file that is being written is younger
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,35 @@ def remove(leftovers: Sequence[Leftover]) -> None:
                     leftover.path.rmdir()
         else:
             leftover.path.unlink(missing_ok=True)
+
+
+def find_stores(features: str | Path | None = None) -> list[Leftover]:
+    """Return folders of what is worth keeping only for its time: it is computed again when it is needed."""
+    places = {
+        cache_folder() / "pixels": "images that fine-tuning has decoded",
+        cache_folder() / "activations": "what frozen layers give, for --cached-prefix",
+        features_folder(features) / ".embedder": "embeddings that ImageEmbedder has computed",
+    }
+    found = []
+    for folder, what in places.items():
+        files = _stored_files(folder)
+        if files:
+            size = sum(path.stat().st_size for path in files)
+            found.append(Leftover(folder, f"{what}, {len(files):,} files; made again when needed", size))
+    return found
+
+
+def clear(stores: Sequence[Leftover]) -> None:
+    """Empty what `find_stores` found, save what is being written; who has read from it before reads on."""
+    for store in stores:
+        for path in _stored_files(store.path):
+            path.unlink(missing_ok=True)
+
+
+def _stored_files(folder: Path) -> list[Path]:
+    now = time.time()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if path.suffix != ".tmp" or now - path.stat().st_mtime > _ABANDONED_S]
 
 
 def _entry_of_file(path: Path) -> Entry:

@@ -12,9 +12,14 @@ from pathlib import Path
 
 import tlcache
 
-__all__ = ["available_cpus", "hardware", "peak_rss_bytes", "versions"]
+__all__ = ["available_cpus", "hardware", "is_first", "peak_rss_bytes", "versions"]
 
 _PACKAGES = ("h5py", "lightgbm", "numpy", "onnx", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
+
+
+def is_first() -> bool:
+    """Return whether this is the first of the processes that torchrun started, or was not started by it: it talks."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
 def available_cpus() -> int:

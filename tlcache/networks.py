@@ -80,15 +80,15 @@ def pretrained(backbone: Backbone, state: dict[str, Tensor], source: str) -> nn.
     """Return the whole network with `state` loaded strictly, built as for its published weights.
 
     The number of classes is the one of `state`, so that a checkpoint fine-tuned on other classes is a backbone too.
-    `source` names the weights in errors and says whether they are `random`: torchvision's Inception-v3 shifts its
-    input from ImageNet's normalisation to its own for trained weights, and only for those.
+    `source` names the weights in errors. Inception-v3 shifts its input from ImageNet's normalisation to its own, as
+    torchvision has it for its published weights, whatever the weights: a state dict does not say where it began.
 
     Raises
     ------
     WeightsError
         The names or shapes are not those of the network.
     """
-    extra = {"init_weights": False, "transform_input": source != "random"} if backbone.builder == "inception_v3" else {}
+    extra = {"init_weights": False, "transform_input": True} if backbone.builder == "inception_v3" else {}
     with torch.device("meta"):
         last = list(_build(backbone, **extra).state_dict())[-1]
         classes = state[last].shape[0] if last in state else 1000

@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from tlcache.machine import is_first
+
 __all__ = ["Advance", "Report", "byte_bar", "image_bar", "say", "step_bar", "training_bar"]
 
 Advance = Callable[[int], None]
@@ -40,7 +42,7 @@ def _bar(label: str, total: int, *columns: ProgressColumn) -> Iterator[Advance]:
         *columns,
         console=console,
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=not (sys.stderr.isatty() and is_first()),
     )
     with shown:
         task = shown.add_task(label, total=total or None)
@@ -82,11 +84,12 @@ class Report:
 def training_bar(total: int) -> Iterator[Report]:
     """Show `total` images being trained on, with images per second and the time left."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Rate(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as shown:
+    console = Console(stderr=True, quiet=not is_first())
+    with Progress(*columns, console=console, transient=True, disable=not (sys.stderr.isatty() and is_first())) as shown:
         yield Report(shown, total)
 
 
 def say(message: str) -> None:
     """Print a line on standard error, for what a user should know while waiting."""
-    Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+    if is_first():
+        Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)

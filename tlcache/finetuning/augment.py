@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import grid_sample
 
 __all__ = ["PRESETS", "Preset", "augment", "draws"]
 
@@ -79,7 +79,7 @@ def augment(pixels: Tensor, crop: int, preset: Preset, random: NDArray[np.float6
         uint8 (n, 3, crop, crop).
     """
     numbers = torch.from_numpy(random).float().to(pixels.device)
-    grid = affine_grid(_placed(pixels.shape[-1], crop, preset, numbers), [len(pixels), 3, crop, crop], False)
+    grid = _grid(_placed(pixels.shape[-1], crop, preset, numbers), crop)
     images = grid_sample(pixels.float(), grid, padding_mode="reflection", align_corners=False)
     if preset.saturation:
         grey = (images * _WEIGHTS.to(images.device)).sum(1, keepdim=True)
@@ -110,6 +110,16 @@ def _placed(side: int, crop: int, preset: Preset, numbers: Tensor) -> Tensor:
     cos, sin = scale * angle.cos(), scale * angle.sin()
     rows = (torch.stack([cos * x, -sin * y, shift[:, 0]], 1), torch.stack([sin * x, cos * y, shift[:, 1]], 1))
     return torch.stack(rows, 1)
+
+
+def _grid(maps: Tensor, crop: int) -> Tensor:
+    """Return where the pixels of the result lie, (n, crop, crop, 2): torch's `affine_grid`, at a tenth of its time."""
+    along = (2 * torch.arange(crop, device=maps.device) + 1) / crop - 1
+    grid = maps.new_empty(len(maps), crop, crop, 2)
+    for axis in range(2):
+        x, y, shift = (maps[:, axis, part, None] for part in range(3))
+        torch.add((x * along)[:, None, :], (y * along + shift)[:, :, None], out=grid[..., axis])
+    return grid
 
 
 def _blend(images: Tensor, other: Tensor, most: float, numbers: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from tlcache.heads.neural import Dense
 from tlcache.selection import Fold, Protocol, choose, search
 from tlcache.store import Split
 
-__all__ = ["cached_head", "fresh_head"]
+__all__ = ["as_module", "cached_head", "fresh_head"]
 
 _FITTED = {"linear": "logreg", "dense": "dense"}  # a softmax layer's optimum is known without gradient steps
 _NEVER = -20.0  # logit of a class that train does not have
@@ -45,12 +45,17 @@ def cached_head(kind: str, train: Split, val: Split, classes: int, seed: int, re
     scaler = Scaler.of(rows.features, row.scaled)
     head = row.type()(**chosen.params).fit(scaler(rows.features), rows.labels)
     assert isinstance(head, LinearHead | Dense)
+    return as_module(kind, head, scaler, classes)
+
+
+def as_module(kind: str, head: LinearHead | Dense, scaler: Scaler, classes: int) -> nn.Sequential:
+    """Return a head that was fitted on standardised embeddings, of perhaps not all classes, as one for embeddings."""
     matrices = [(weights.T, biases) for weights, biases in head.layers()]
     first, bias = matrices[0]
     first = first / scaler.scale
     matrices[0] = (first, bias - first @ scaler.middle)
     matrices[-1] = _for_all_classes(*matrices[-1], head.classes_, classes)
-    network = fresh_head(kind, train.features.shape[1], classes)
+    network = fresh_head(kind, first.shape[1], classes)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     with torch.no_grad():
         for layer, (weight, bias) in zip(layers, matrices, strict=True):

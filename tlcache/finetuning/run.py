@@ -18,6 +18,7 @@ from tlcache.backbones import find
 from tlcache.errors import CacheError, ModelError
 from tlcache.extraction import extract
 from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.ranks import joined, rank
 from tlcache.finetuning.recipe import make_recipe, variants
 from tlcache.finetuning.saved import save_weights
 from tlcache.finetuning.search import Candidate, Variant, best_epochs, search, seconds_of
@@ -127,13 +128,17 @@ def finetune(
     path = path_of(runs_folder(runs), identity)
     if path.exists() and path.with_suffix(".safetensors").exists() and not again:
         return Run(path, json.loads(path.read_bytes()))
-    with _alone(path):
+    with joined(found_device), _alone(path):
         return _train_and_test(task, wanted, budget, identity, path)
 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    lock = FileLock(path.with_suffix(".lock"))
+    """Keep others from the same run. The lock's file stays: another process may be waiting at it."""
+    if rank() > 0:
+        yield
+        return
+    lock = FileLock(path.with_name(f".{path.stem}.lock"))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=0.5)
@@ -143,7 +148,6 @@ def _alone(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _train_and_test(
@@ -182,6 +186,8 @@ def _train_and_test(
         "hardware": {**hardware(), "device": task.device, "threads": torch.get_num_threads()},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    if rank() > 0:
+        return Run(path, {**fields, "record": str(path)})
     save_weights(path.with_suffix(".safetensors"), trial.model, trial.head, fields)
     run = write_run(path, fields, test, probabilities)
     shutil.rmtree(folder, ignore_errors=True)

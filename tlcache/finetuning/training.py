@@ -18,6 +18,7 @@ from tlcache.errors import TlcacheError
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, Layer
 from tlcache.finetuning.optimisation import Average, Loss, balance, learning_rate_factor, make_loss, make_optimizer
+from tlcache.finetuning.ranks import add_gradients, rank, shared, size, spread, total
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source
 from tlcache.finetuning.speed import Way
@@ -141,6 +142,7 @@ class Training:
 
     def _run_phase(self, phase: Phase, state: State, report: Report) -> None:
         phase.network.unfreeze()
+        spread(self.both)
         step = self._step(phase, state)
         while state.epoch < phase.stop and not self._is_stale(phase, state):
             figures = self._train_epoch(phase, state, step, report)
@@ -161,10 +163,11 @@ class Training:
             optimizer.load_state_dict(state.optimizer)
         average = Average(self.both, recipe.ema, state.average) if recipe.ema else None
         loss_of = make_loss(recipe.loss, recipe.label_smoothing, weights)
-        return _Step(phase, state.way, self.device, optimizer, average, loss_of)
+        return _Step(phase, state.way, self.device, optimizer, average, loss_of, weights)
 
     def _keep(self, state: State) -> None:
-        self._checkpoints.save(len(state.history) + state.phase, vars(state))  # the end of a phase is one more
+        if rank() == 0:
+            self._checkpoints.save(len(state.history) + state.phase, vars(state))  # the end of a phase is one more
 
     def _is_stale(self, phase: Phase, state: State) -> bool:
         """Return whether the best epoch is further back than patience reaches; each phase has its own patience."""
@@ -180,13 +183,14 @@ class Training:
         steps = math.ceil(len(order) / self.recipe.batch_size)
         began, seen, right, loss_sum = time.perf_counter(), 0, 0, 0.0
         phase.network.train()
-        batches = phase.train.batches(order, self.recipe.batch_size, state.epoch)
+        batches = phase.train.batches(order, self.recipe.batch_size, state.epoch, (rank(), size()))
         for number, (inputs, labels) in enumerate(batches, state.epoch * steps):
-            loss, hits = step(inputs, labels, self._factor(phase, number, steps))
+            loss, hits, images = step(inputs, labels, self._factor(phase, number, steps))
             if not math.isfinite(loss):
                 raise self._not_finite(phase, state)
-            seen, right, loss_sum = seen + len(labels), right + hits, loss_sum + loss * len(labels)
-            report.advance(len(labels), f"{phase.name} {state.epoch + 1}/{phase.epochs}", loss_sum / seen, right / seen)
+            seen, right, loss_sum = seen + images, right + hits, loss_sum + loss * images
+            report.advance(images, f"{phase.name} {state.epoch + 1}/{phase.epochs}", loss_sum / seen, right / seen)
+        spread(self.both)  # BatchNorms have other statistics in every process
         seconds = time.perf_counter() - began
         return {
             "phase": phase.name,
@@ -204,21 +208,27 @@ class Training:
 
     def _judge(self, phase: Phase, state: State, figures: dict[str, Any]) -> None:
         """Validate, write the epoch down, and keep its weights when they are the best so far."""
+        figures = shared(lambda: self._validated(phase, state, figures))
+        if not math.isfinite(figures.get("val_loss", 0.0)):
+            raise self._not_finite(phase, state)
+        state.history.append(figures)
+        best, accuracy, loss = state.best, figures.get("val_accuracy", 0.0), figures.get("val_loss", math.inf)
+        if phase.val is None or not best or (accuracy, -loss) > (best["val_accuracy"], -best["val_loss"]):
+            weights = {name: each.detach().clone() for name, each in self.both.state_dict().items()}
+            state.best = {"val_accuracy": accuracy, "val_loss": loss, "epochs": len(state.history), "weights": weights}
+
+    def _validated(self, phase: Phase, state: State, figures: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
-        accuracy, loss = 0.0, math.inf
         if phase.val is not None:
             logits = torch.from_numpy(logits_of(phase.network, phase.val, self.device, state.way))
             labels = torch.from_numpy(phase.val.labels)
             accuracy = float((logits.argmax(1) == labels).double().mean())
-            loss = float(make_loss(self.recipe.loss)(logits, labels))
-            if not math.isfinite(loss):
-                raise self._not_finite(phase, state)
-            figures |= {"val_loss": loss, "val_accuracy": accuracy}
-        state.history.append({**figures, "val_s": time.perf_counter() - began})
-        best = state.best
-        if phase.val is None or not best or (accuracy, -loss) > (best["val_accuracy"], -best["val_loss"]):
-            weights = {name: each.detach().clone() for name, each in self.both.state_dict().items()}
-            state.best = {"val_accuracy": accuracy, "val_loss": loss, "epochs": len(state.history), "weights": weights}
+            figures = {
+                **figures,
+                "val_loss": float(make_loss(self.recipe.loss)(logits, labels)),
+                "val_accuracy": accuracy,
+            }
+        return {**figures, "val_s": time.perf_counter() - began}
 
     def _not_finite(self, phase: Phase, state: State) -> TrainingError:
         option = "--head-lr" if phase.name == "head" else "--lr"
@@ -239,20 +249,28 @@ class _Step:
     optimizer: torch.optim.Optimizer
     average: Average | None
     loss_of: Loss
+    weights: Tensor | None
 
-    def __call__(self, inputs: Tensor, labels: Tensor, factor: float) -> tuple[float, int]:
-        """Return the loss of the batch and how many of it were right, before the update."""
+    def __call__(self, inputs: Tensor, labels: Tensor, factor: float) -> tuple[float, int, int]:
+        """Return the loss of the batch, before the update, how many of it were right, and how many there were.
+
+        Of several processes each has a part of the batch; the loss is the mean over the whole.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * self.phase.learning_rate * factor
         targets = labels.to(self.device)
         logits = self.way.forward(self.phase.network, inputs.to(self.device), self.phase.train.ready)
-        loss = self.loss_of(logits, targets)
+        weight = float(len(labels) if self.weights is None else self.weights[targets].sum())
+        loss = self.loss_of(logits, targets) * (weight / total(weight)[0])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        add_gradients(each for group in self.optimizer.param_groups for each in group["params"])
         self.optimizer.step()
         if self.average:
             self.average.update()
-        return float(loss.detach()), int((logits.argmax(1) == targets).sum())
+        hits = int((logits.argmax(1) == targets).sum())
+        mean, right, images = total(float(loss.detach()), hits, len(labels))
+        return mean, int(right), int(images)
 
 
 def logits_of(network: Classifier, source: Source, device: str, way: Way) -> NDArray[np.float32]:

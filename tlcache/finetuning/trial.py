@@ -20,6 +20,7 @@ from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, Layer, trained_layers
 from tlcache.finetuning.heads import cached_head, fresh_head
 from tlcache.finetuning.pixels import Pixels, open_pixels
+from tlcache.finetuning.ranks import first_alone, shared, size
 from tlcache.finetuning.recipe import Recipe, RecipeError
 from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
 from tlcache.finetuning.speed import Way, choose_way
@@ -113,6 +114,8 @@ class Trial:
             torch.manual_seed(recipe.seed)
             self.head = self._head().to(task.device)
         self.model = pretrained(backbone, load_state(task.weights), task.weights.label).to(task.device)
+        if recipe.batch_size < 2 * size():
+            raise RecipeError(f"--batch-size {recipe.batch_size} leaves {size()} processes less than 2 images each.")
         self.layers = trained_layers(backbone, self.model, recipe.unfreeze)
         self.network = self._classifier(self.layers)
         if recipe.cached_prefix and self.network.cut is None:
@@ -129,15 +132,17 @@ class Trial:
         task, recipe = self.task, self.recipe
         training = Training(self.model, self.head, recipe, len(task.classes), task.device, checkpoints)
         with torch.random.fork_rng():
-            saved = checkpoints.latest()
-            if saved:
-                return training.run(self._phases(), State(**saved))
-            rates: dict[str, float] = {}
-            if way is None:
-                crop = task.preprocess.crop
-                way, rates = choose_way(recipe.precision, recipe.layout, self.network, crop, task.device)
-            state = State(way.precision, way.layout, rates, training.both.state_dict())
-            return training.run(self._phases(), state)
+            state = shared(lambda: self._begin(training.both, checkpoints, way))
+            return training.run(first_alone(self._phases), state)
+
+    def _begin(self, both: nn.Module, checkpoints: Checkpoints, way: Way | None) -> State:
+        saved = checkpoints.latest()
+        if saved:
+            return State(**saved)
+        recipe, task, rates = self.recipe, self.task, dict[str, float]()
+        if way is None:
+            way, rates = choose_way(recipe.precision, recipe.layout, self.network, task.preprocess.crop, task.device)
+        return State(way.precision, way.layout, rates, both.state_dict())
 
     def plain_images(self, split: str) -> Source:
         """Return the images of a split as they are."""
