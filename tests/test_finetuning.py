@@ -55,7 +55,9 @@ def same(one: Run, other: Run) -> bool:
 
 
 def test_a_run_is_recorded_as_heads_are_and_on_the_same_rows(photos: Path) -> None:
+    started = time.perf_counter()
     run = tune(photos)
+    took = time.perf_counter() - started
     (head,) = fit_heads(heads=["ridge"])
     assert [*run.predictions()["row"]] == [*head.predictions()["row"]]
     for name in ("dataset", "dataset_digest", "backbone", "key", "weights", "preprocess", "classes", "rows"):
@@ -68,9 +70,8 @@ def test_a_run_is_recorded_as_heads_are_and_on_the_same_rows(photos: Path) -> No
     assert [epoch["epoch"] for epoch in record["history"]] == [0, 1, 2]
     for epoch in record["history"][1:]:
         assert {"phase", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "train_s"} <= set(epoch)
-    assert record["train_s"] == pytest.approx(
-        sum(epoch.get("train_s", 0) + epoch["val_s"] for epoch in record["history"])
-    )
+    epochs = sum(epoch.get("train_s", 0) + epoch["val_s"] for epoch in record["history"])
+    assert epochs < record["train_s"] <= took  # decoding, the head and the rest count too
     assert not list(run.path.parent.glob("*.checkpoints"))
 
 

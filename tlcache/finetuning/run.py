@@ -21,10 +21,10 @@ from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.ranks import joined, rank
 from tlcache.finetuning.recipe import make_recipe, variants
 from tlcache.finetuning.saved import save_weights
-from tlcache.finetuning.search import Candidate, Variant, best_epochs, search, seconds_of
+from tlcache.finetuning.search import Candidate, Variant, best_epochs, search
 from tlcache.finetuning.speed import Way, find_torch_device
 from tlcache.finetuning.training import State, logits_of
-from tlcache.finetuning.trial import Task, Trial
+from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.base import softmax
 from tlcache.machine import hardware, versions
 from tlcache.metrics import evaluate
@@ -162,10 +162,11 @@ def _train_and_test(
     way = Way("fp32", state.layout)  # what is reported is computed as it will be used
     logits = logits_of(trial.network, trial.plain_images("val"), task.device, way)
     temperature = fit_temperature(logits, task.labels("val"))
-    refit: list[dict[str, Any]] = []
+    seconds, refit = sum(each.seconds for each in candidates), list[dict[str, Any]]()
     if best.recipe.refit:
         trial = Trial(task, best.recipe, refit=best_epochs(state))
         refit = trial.train(Checkpoints(folder / "refit"), state.way).history
+        seconds += trial.setup_s + seconds_of(refit)
     probabilities = softmax(logits_of(trial.network, trial.plain_images("test"), task.device, way) / temperature)
     test = task.splits["test"]
     fields = {
@@ -178,7 +179,7 @@ def _train_and_test(
         "candidates": [each.as_json() for each in candidates],
         "history": state.history,
         "refit_history": refit,
-        "train_s": sum(each.seconds for each in candidates) + seconds_of(refit),
+        "train_s": seconds,
         **_speeds(state),
         "rows": {name: len(split) for name, split in task.splits.items()},
         "test": evaluate(test.labels, probabilities),

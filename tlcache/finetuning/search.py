@@ -10,11 +10,11 @@ from typing import Any
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.training import State, TrainingError
-from tlcache.finetuning.trial import Task, Trial
+from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.keys import hash_json
 from tlcache.progress import say
 
-__all__ = ["Candidate", "Variant", "best_epochs", "search", "seconds_of"]
+__all__ = ["Candidate", "Variant", "best_epochs", "search"]
 
 Variant = tuple[dict[str, Any], Recipe]
 
@@ -82,7 +82,7 @@ def _try(task: Task, setting: dict[str, Any], recipe: Recipe, folder: Path, alon
             raise
         say(str(error))
         return Candidate(setting, recipe, None, None, 0.0)
-    return Candidate(setting, recipe, trial, state, seconds_of(state.history))
+    return Candidate(setting, recipe, trial, state, trial.setup_s + seconds_of(state.history))
 
 
 def best_epochs(state: State) -> dict[str, int]:
@@ -94,8 +94,3 @@ def best_epochs(state: State) -> dict[str, int]:
         if own:
             found[phase] = max(own, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))["epoch"]
     return found
-
-
-def seconds_of(history: list[dict[str, Any]]) -> float:
-    """Return what epochs cost, validation included."""
-    return float(sum(epoch.get("train_s", 0.0) + epoch["val_s"] for epoch in history))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ from tlcache.splits import SPLITS
 from tlcache.store import Split
 from tlcache.weights import Weights, load_state, resolve
 
-__all__ = ["Task", "Trial"]
+__all__ = ["Task", "Trial", "seconds_of"]
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,16 @@ class Trial:
         What is trained, and how.
     refit
         Train on train + val, without validation, for these numbers of epochs of each phase.
+
+    Attributes
+    ----------
+    setup_s
+        Seconds beside the epochs: the cached head, decoding, activations, measuring how to compute, checkpoints. Of a
+        run that was resumed, those since then.
     """
 
     def __init__(self, task: Task, recipe: Recipe, refit: Mapping[str, int] | None = None) -> None:
+        started = time.perf_counter()
         self.task, self.recipe, self._refit = task, recipe, refit
         backbone = task.backbone
         with torch.random.fork_rng(devices=[]):
@@ -123,17 +131,21 @@ class Trial:
                 f"--unfreeze {recipe.unfreeze} reaches into the first stage of {backbone.name}: there is no frozen "
                 "part that could be cached. Unfreeze less, or leave --cached-prefix out."
             )
+        self.setup_s = time.perf_counter() - started
 
     def train(self, checkpoints: Checkpoints, way: Way | None = None) -> State:
         """Train, or go on where the checkpoints end; the best weights are in the network afterwards.
 
         How to compute is measured, where the recipe leaves it open and `way` does not say.
         """
-        task, recipe = self.task, self.recipe
+        task, recipe, started = self.task, self.recipe, time.perf_counter()
         training = Training(self.model, self.head, recipe, len(task.classes), task.device, checkpoints)
         with torch.random.fork_rng():
             state = shared(lambda: self._begin(training.both, checkpoints, way))
-            return training.run(first_alone(self._phases), state)
+            known = len(state.history)
+            found = training.run(first_alone(self._phases), state)
+        self.setup_s += time.perf_counter() - started - seconds_of(found.history[known:])
+        return found
 
     def _begin(self, both: nn.Module, checkpoints: Checkpoints, way: Way | None) -> State:
         saved = checkpoints.latest()
@@ -202,3 +214,8 @@ class Trial:
             recipe.views,
             task.device,
         )
+
+
+def seconds_of(history: Sequence[Mapping[str, Any]]) -> float:
+    """Return what epochs cost, validation included."""
+    return float(sum(epoch.get("train_s", 0.0) + epoch["val_s"] for epoch in history))
