@@ -20,7 +20,7 @@ from tlcache.runs import Run, read_runs, runs_folder
 from tlcache.significance import Difference, clustered_interval, compare_paired, correct_for_many, unit_numbers
 from tlcache.verdict import LEVEL, verdict
 
-__all__ = ["Comparison", "Entry", "Pair", "compare", "seconds_of"]
+__all__ = ["Comparison", "Entry", "Pair", "compare", "compare_runs", "seconds_of"]
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,13 @@ def compare(runs: str | Path | None = None, data: str | None = None) -> list[Com
     (3, 3)
     """
     folder = runs_folder(runs)
-    found = list(_chosen(read_runs(folder), folder, data))
+    return compare_runs(_chosen(read_runs(folder), folder, data))
+
+
+def compare_runs(runs: Iterable[Run]) -> list[Comparison]:
+    """Compare these runs, those of each dataset and split among themselves."""
     alike: dict[tuple[str, str], list[Run]] = {}
-    for run in sorted(found, key=lambda run: run.fields["created"], reverse=True):
+    for run in sorted(runs, key=lambda run: run.fields["created"], reverse=True):
         alike.setdefault((run.fields["dataset"], run.fields["dataset_digest"]), []).append(run)
     ordered = sorted(alike.items(), key=lambda item: item[0][0])
     return [_compare(dataset, digest, group) for (dataset, digest), group in ordered]

@@ -10,10 +10,12 @@ from rich.console import RenderableType
 from rich.panel import Panel
 
 from tlcache.backbones import find
+from tlcache.comparison import compare_runs
 from tlcache.extraction import extract
 from tlcache.finetuning.run import finetune
 from tlcache.fit import fit_heads
-from tlcache.report.tables import extractions_table, runs_tables
+from tlcache.report.compared import comparison_tables
+from tlcache.report.tables import extractions_table
 from tlcache.runs import Run
 from tlcache.weights import at_hand
 
@@ -38,7 +40,7 @@ def run_demo(features: Path | None, runs: Path | None, show: Callable[[Renderabl
     show("")
     results.append(_fine_tuned(done[0].backbone, features, runs))
     show("")
-    show(runs_tables(results))
+    show(comparison_tables(compare_runs(results)))
     show(banner)
 
 
