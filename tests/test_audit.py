@@ -11,9 +11,9 @@ from fakes import write_image, write_photos
 from planted import KINDS, plant, write_scene
 from typer.testing import CliRunner
 
-from tlcache.auditing import neighbours
+from tlcache.auditing import neighbours, records
 from tlcache.auditing.calibration import stranger_bound
-from tlcache.auditing.findings import Audit, Leak, verdict
+from tlcache.auditing.findings import Audit, Leak, Pair, verdict
 from tlcache.auditing.groups import connected, matched
 from tlcache.auditing.labels import Telltale, find_outliers, find_suspects, out_of_fold
 from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_strangers
@@ -264,3 +264,10 @@ def test_one_file_per_dataset_is_chosen(photos: Path, tiny_model: Path) -> None:
         audit(group_by="column")
     with pytest.raises(DataError, match="--group-regex takes the pattern"):
         audit(group_by="regex")
+
+
+def test_a_record_lists_the_closest_pairs_and_all_under_two_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "LISTED", 2)
+    close = ((0.7, "cat"), (0.6, "dog"), (0.9, "cat"), (0.8, "cat"))
+    near = [Pair("a", "b", cosine, False, "train", "test", "cat", label) for cosine, label in close]
+    assert [pair.cosine for pair in records._listed(near)] == [0.9, 0.8, 0.6]

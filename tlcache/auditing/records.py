@@ -7,7 +7,7 @@ import datetime
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ __all__ = ["LISTED", "read_audits", "record_path", "write_audit"]
 
 FORMAT = "tlcache-audit"
 FORMAT_VERSION = 1
-LISTED = 5000  # near pairs in a record, the closest; the CSV has all
+LISTED = 5000  # near pairs in a record, the closest, and those under two labels; the CSV has all
 
 
 def record_path(runs: Path, attrs: Mapping[str, Any]) -> Path:
@@ -39,13 +39,18 @@ def write_audit(audit: Audit) -> None:
     stated = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        **asdict(replace(audit, near=audit.near[:LISTED])),
+        **asdict(replace(audit, near=_listed(audit.near))),
         "record": str(audit.record),
         "versions": versions(),
         "hardware": hardware(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     write_whole(audit.record, json.dumps(stated, indent=1).encode() + b"\n")
+
+
+def _listed(near: Sequence[Pair]) -> tuple[Pair, ...]:
+    rest = sorted(near, key=lambda pair: -pair.cosine)
+    return (*rest[:LISTED], *(pair for pair in rest[LISTED:] if pair.conflict))
 
 
 def read_audits(runs: Path) -> list[Audit]:

@@ -55,25 +55,30 @@ def cost_figure(entries: Sequence[Entry]) -> tuple[Figure, dict[str, str]]:
 
 
 def _name_points(axes: Axes, front: Sequence[Entry]) -> None:
-    """Name the runs of the front, the last to the left of its point, so that names do not leave the picture."""
-    for number, entry in enumerate(front):
-        last = number == len(front) - 1 and len(front) > 1
+    """Name the runs of the front, the most accurate first, unless a name is there already."""
+    named: list[NDArray[np.float64]] = []
+    for entry in reversed(front):
+        place = axes.transAxes.inverted().transform(axes.transData.transform((entry.first_s, entry.accuracy)))
+        if any(abs(place[0] - other[0]) < 0.16 and abs(place[1] - other[1]) < 0.09 for other in named):
+            continue
+        left = place[0] > 0.6  # so that no name leaves the picture
         axes.annotate(
             entry.head if len(entry.head) < 30 else entry.head[:28] + " ...",
             (entry.first_s, entry.accuracy),
-            xytext=(-8 if last else 8, 6 if last else -12),
+            xytext=(-8 if left else 8, 6 if left else -12),
             textcoords="offset points",
-            ha="right" if last else "left",
+            ha="right" if left else "left",
             fontsize=9,
         )
+        named.append(place)
 
 
 def _plain_seconds(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axes.get_xlim()
-    fine = high / low < 30
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if fine else (1,), numticks=20))
+    fine = (1, 2, 3, 5) if high / low < 30 else (1, 2, 5) if high / low < 300 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=fine, numticks=20))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
