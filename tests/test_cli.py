@@ -176,3 +176,9 @@ def test_demo_takes_the_backbones_whose_imagenet_weights_are_here(monkeypatch: p
     monkeypatch.setattr("tlcache.demo.extract", extract)
     with pytest.raises(RuntimeError, match="mobilenetv3_large"):
         invoke("demo")
+
+
+def test_tables_are_printed_without_the_packages_that_take_seconds_to_load() -> None:
+    code = "import sys, tlcache.report.tables; print(*{'scipy', 'sklearn', 'matplotlib', 'torch'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

@@ -84,6 +84,7 @@ def test_a_shifted_copy_differs_in_the_right_direction_by_the_right_amount() -> 
     assert found.difference == pytest.approx(0.05)
     assert 0.03 < found.low < 0.05 < found.high < 0.07
     assert found.p < 1e-10
+    assert back.reversed() == found
     assert (back.difference, back.low, back.high, back.p) == pytest.approx((-0.05, -found.high, -found.low, found.p))
 
 

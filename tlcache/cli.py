@@ -6,14 +6,17 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from tlcache import __version__
 from tlcache.errors import TlcacheError
+
+if TYPE_CHECKING:
+    from tlcache.runs import Run
 
 __all__ = ["app", "main"]
 
@@ -103,14 +106,21 @@ def _warn(lines: Any) -> None:
         Console(stderr=True, soft_wrap=True).print(f"warning: {line}", style="yellow", markup=False, highlight=False)
 
 
-def _show_worth(runs: Path | None, datasets: set[str]) -> None:
+def _show_worth_of(done: Iterable[Run], runs: Path | None) -> None:
+    """Print what the leak was worth on the datasets of these runs, where they are of the group split."""
+    from tlcache.runs import read_runs, runs_folder
+
+    datasets = {run.fields["dataset"] for run in done if run.fields["split"] == "group"}
+    recorded = read_runs(runs_folder(runs)) if datasets else []
+    _show_worth(run for run in recorded if run.fields["dataset"] in datasets)
+
+
+def _show_worth(recorded: Iterable[Run]) -> None:
     """Print what the leak was worth for the heads that were tested under both splits."""
     from tlcache.auditing.worth import leak_worth
     from tlcache.report.audits import worth_table
-    from tlcache.runs import read_runs, runs_folder
 
-    recorded = read_runs(runs_folder(runs)) if datasets else []
-    if found := leak_worth(run for run in recorded if run.fields["dataset"] in datasets):
+    if found := leak_worth(recorded):
         _show("")
         _show(worth_table(found))
 
@@ -313,7 +323,7 @@ def fit_heads(
         done = run(paths, names, features=features, runs=runs, split=split, **protocol)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
     _show(runs_tables(done))
-    _show_worth(runs, {one.fields["dataset"] for one in done if one.fields["split"] == "group"})
+    _show_worth_of(done, runs)
 
 
 @app.command()
@@ -394,7 +404,7 @@ def finetune(
     if plot is not None:
         save_figure(learning_curves(done), plot)
     _show(runs_tables([done]))
-    _show_worth(runs, {done.fields["dataset"]} if split == "group" else set())
+    _show_worth_of([done], runs)
 
 
 @app.command()
@@ -413,7 +423,7 @@ def compare(
     found = run(runs, data)
     _write_json(json_file, {"datasets": [one.as_json() for one in found]})
     _show(comparison_tables(found))
-    _show_worth(runs, {one.dataset for one in found})
+    _show_worth(entry.run for one in found for entry in one.entries)
 
 
 @app.command()

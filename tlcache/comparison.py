@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.backbones import BACKBONES
+from tlcache.datasets import names_of
 from tlcache.errors import CacheError
-from tlcache.keys import slug
 from tlcache.metrics import balanced_accuracy, confusion
 from tlcache.naming import backbone_label, head_label
 from tlcache.runs import Run, read_runs, runs_folder
 from tlcache.significance import Difference, clustered_interval, compare_paired, correct_for_many, unit_numbers
 from tlcache.verdict import LEVEL, verdict
 
-__all__ = ["Comparison", "Entry", "Pair", "compare", "compare_runs", "seconds_of"]
+__all__ = ["Comparison", "Entry", "Pair", "compare", "compare_runs"]
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,9 @@ class Comparison:
     grouped: bool
 
     def pair(self, a: Entry, b: Entry) -> Pair:
-        """Return what is known of two entries, `a` being the more accurate."""
-        return next(pair for pair in self.pairs if pair.a is a and pair.b is b)
+        """Return what `a` has over `b`."""
+        found = next(pair for pair in self.pairs if {id(pair.a), id(pair.b)} == {id(a), id(b)})
+        return found if found.a is a else Pair(a, b, found.found.reversed(), found.p_corrected)
 
     def top(self, frozen: bool) -> Entry | None:
         """Return the most accurate run of a strategy."""
@@ -196,7 +197,7 @@ def _chosen(runs: Iterable[Run], folder: Path, data: str | None) -> Iterator[Run
     if data is None:
         wanted = list(by_name)
     else:
-        wanted = [name for name in (data, slug(Path(data).name), slug(Path(data).stem)) if name in by_name][:1]
+        wanted = [name for name in names_of(data) if name in by_name][:1]
         if not wanted:
             raise CacheError(
                 f"No runs on '{data}' are recorded in '{folder}'; there are some on: {', '.join(by_name)}."
@@ -255,7 +256,7 @@ def _rank(tested: _Tested) -> tuple[float, float, str]:
 
 def _entry(tested: _Tested, runs: Sequence[Run], best: bool) -> Entry:
     run, fields = tested.run, tested.run.fields
-    extract_s, train_s = fields["extract"]["wall_s"], seconds_of(run)
+    extract_s, train_s = fields["extract"]["wall_s"], run.train_s
     low, high = tested.interval
     known = BACKBONES.get(fields["backbone"])
     return Entry(
@@ -274,8 +275,3 @@ def _entry(tested: _Tested, runs: Sequence[Run], best: bool) -> Entry:
         parameters=known.parameters if known else None,
         best=best,
     )
-
-
-def seconds_of(run: Run) -> float:
-    """Return the seconds of choosing settings and fitting, or of fine-tuning."""
-    return float(run.fields["fit_s" if run.fields["strategy"] == "frozen" else "train_s"])

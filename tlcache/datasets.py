@@ -17,7 +17,7 @@ from tlcache.errors import DataError
 from tlcache.keys import slug
 from tlcache.splits import SPLITS
 
-__all__ = ["FORMS", "Dataset", "Form", "load_dataset"]
+__all__ = ["FORMS", "Dataset", "Form", "load_dataset", "names_of"]
 
 _SPLIT_FOLDERS = {
     "train": "train",
@@ -134,6 +134,11 @@ def load_dataset(data: str | Path = "digits", name: str | None = None) -> Datase
         f"No folder or manifest at '{data}', and no built-in dataset of that name ({', '.join(BUILT_IN)}). "
         "See: tlcache datasets"
     )
+
+
+def names_of(data: str) -> tuple[str, ...]:
+    """Return what a dataset may be called in files and tables when no name was given, the likeliest first."""
+    return data, slug(Path(data).name), slug(Path(data).stem)
 
 
 def _dataset(name: str, root: Path, rows: list[Row], ignored: int = 0, empty: tuple[str, ...] = ()) -> Dataset:

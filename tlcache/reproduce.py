@@ -6,12 +6,11 @@ import inspect
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
+from tlcache.datasets import names_of
 from tlcache.extraction import extract
 from tlcache.finetuning.recipe import Recipe
-from tlcache.keys import slug
 from tlcache.resplit import GIVEN
 from tlcache.runs import Run
 from tlcache.selection import Protocol
@@ -56,14 +55,9 @@ def _given(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
         name: value
         for name, value in arguments.items()
         if name in defaults and name not in _ELSEWHERE and value is not None
-        if not (name == "name" and value in _names_of(arguments["data"]))
+        if not (name == "name" and value in names_of(arguments["data"]))
         if name in _PLACED or value != defaults[name]
     }
-
-
-def _names_of(data: str) -> set[str]:
-    """Return what a dataset is called when nothing is said."""
-    return {slug(data), slug(Path(data).name), slug(Path(data).stem)}
 
 
 def _line(command: str, options: Mapping[str, Any]) -> str:

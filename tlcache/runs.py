@@ -18,7 +18,7 @@ from tlcache.files import write_whole
 from tlcache.keys import hash_json, slug
 from tlcache.store import STAGES, Split
 
-__all__ = ["Run", "origin", "read_runs", "runs_folder"]
+__all__ = ["Run", "origin", "read_record", "read_runs", "runs_folder"]
 
 FORMAT = "tlcache-run"
 FORMAT_VERSION = 2
@@ -54,6 +54,11 @@ class Run:
     def head_path(self) -> Path:
         """The fitted head, for `tlcache.load_head`."""
         return self.path.with_suffix(".safetensors")
+
+    @property
+    def train_s(self) -> float:
+        """Seconds of choosing settings and fitting, or of fine-tuning."""
+        return float(self.fields["fit_s" if self.fields["strategy"] == "frozen" else "train_s"])
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that `--json` promises."""
@@ -110,11 +115,22 @@ def read_runs(folder: Path) -> list[Run]:
     """
     runs = []
     for path in sorted(folder.glob("*/*.json")):
-        try:
-            fields = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise CacheError(f"'{path}' is not a run record ({error}). Remove it.") from None
-        if fields.get("format") != FORMAT or fields.get("format_version") != FORMAT_VERSION:
-            raise CacheError(f"'{path}' is not a run record of this tlcache. Remove it.")
-        runs.append(Run(path, fields))
+        runs.append(Run(path, read_record(path, "a run record", FORMAT, FORMAT_VERSION)))
     return runs
+
+
+def read_record(path: Path, what: str, form: str, version: int) -> dict[str, Any]:
+    """Return the fields of a JSON record.
+
+    Raises
+    ------
+    CacheError
+        It is not JSON, or not of this format; `what` says what it should have been.
+    """
+    try:
+        fields = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CacheError(f"'{path}' is not {what} ({error}). Remove it.") from None
+    if not isinstance(fields, dict) or (fields.get("format"), fields.get("format_version")) != (form, version):
+        raise CacheError(f"'{path}' is not {what} by this tlcache. Remove it.")
+    return fields

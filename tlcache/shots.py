@@ -22,12 +22,14 @@ from tlcache.machine import hardware, versions
 from tlcache.metrics import evaluate
 from tlcache.progress import step_bar
 from tlcache.resplit import GIVEN, Rows, split_fields
-from tlcache.runs import runs_folder
+from tlcache.runs import read_record, runs_folder
 from tlcache.selection import Candidate, Fold, Protocol, choose, search
 from tlcache.store import Split
 
 __all__ = ["Curve", "Point", "fit_curves", "read_curves"]
 
+FORMAT = "tlcache-shots"
+FORMAT_VERSION = 1
 _FOLDS = 3
 
 
@@ -170,8 +172,8 @@ def _record(file: Rows, row: HeadRow, points: tuple[Point, ...], folder: Path, p
     path = folder / slug(str(identity["dataset"])) / "shots" / slug(name)
     curve = _curve(identity, points, path)
     fields = {
-        "format": "tlcache-shots",
-        "format_version": 1,
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
         **identity,
         **split_fields(file.attrs),
         **curve.as_json(),
@@ -184,10 +186,16 @@ def _record(file: Rows, row: HeadRow, points: tuple[Point, ...], folder: Path, p
 
 
 def read_curves(folder: Path) -> list[Curve]:
-    """Return all recorded curves under a folder of run records."""
+    """Return all recorded curves under a folder of run records.
+
+    Raises
+    ------
+    CacheError
+        A record is not JSON or of another format.
+    """
     found = []
     for path in sorted(folder.glob("*/shots/*.json")):
-        fields = json.loads(path.read_bytes())
+        fields = read_record(path, "the record of a few-shot curve", FORMAT, FORMAT_VERSION)
         points = [Point(each["shots"], each["images_per_class"], tuple(each["accuracy"])) for each in fields["points"]]
         found.append(_curve(fields, tuple(points), path))
     return found

@@ -42,6 +42,10 @@ class Difference:
     high: float
     p: float
 
+    def reversed(self) -> Difference:
+        """Return how much more accurate the second is than the first."""
+        return Difference(self.lost, self.won, -self.difference, -self.high, -self.low, self.p)
+
 
 def unit_numbers(groups: Sequence[bytes] | NDArray[np.bytes_]) -> Units | None:
     """Return a number for each image's group (n,), images without one apart; None where there are no groups."""

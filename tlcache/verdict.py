@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tlcache.comparison import Comparison, Entry, Pair
 
-__all__ = ["LEVEL", "p_text", "points", "verdict"]
+__all__ = ["LEVEL", "p_of", "p_text", "points", "verdict"]
 
 LEVEL = 0.05
 
@@ -20,19 +20,14 @@ def verdict(found: Comparison) -> str:
 
 
 def _strategies(found: Comparison, tuned: Entry, frozen: Entry) -> str:
-    better = found.entries.index(tuned) < found.entries.index(frozen)
-    pair = found.pair(tuned, frozen) if better else found.pair(frozen, tuned)
-    gain, low, high = (
-        (pair.found.difference, pair.found.low, pair.found.high)
-        if better
-        else (-pair.found.difference, -pair.found.high, -pair.found.low)
-    )
-    figures = f"(95 % CI {points(low)} to {points(high)}, {_p(pair, found)})"
+    pair = found.pair(tuned, frozen)
+    gain = pair.found.difference
+    figures = f"(95 % CI {points(pair.found.low)} to {points(pair.found.high)}, {p_of(pair, found)})"
     what, other = f"Fine-tuning {tuned.backbone}", f"the best frozen head ({frozen.name})"
     times = f"{tuned.first_s / frozen.first_s:.2g} x its time"
     if pair.p_corrected >= LEVEL:
         text = f"{what} is not shown to differ from {other}: {points(gain)} points {figures}, for {times}."
-    elif better:
+    elif gain > 0:
         text = f"{what} gains {points(gain)} points {figures} over {other}, for {times}."
     else:
         text = f"{what} loses {points(-gain)} points {figures} against {other}, and takes {times}."
@@ -62,7 +57,8 @@ def _quickest(found: Comparison) -> str:
     return f"Of those not shown to be worse than the best, the quickest is {quickest.name}: {seconds}."
 
 
-def _p(pair: Pair, found: Comparison) -> str:
+def p_of(pair: Pair, found: Comparison) -> str:
+    """Return a pair's p value, and what the number of comparisons makes of it."""
     many = len(found.pairs)
     corrected = f", corrected for {many} comparisons {p_text(pair.p_corrected)[4:]}" if many > 1 else ""
     return p_text(pair.found.p) + corrected

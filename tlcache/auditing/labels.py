@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from tlcache.folds import split_folds
 from tlcache.heads import find_head
+from tlcache.heads.base import blocks, softmax, unit_rows
 from tlcache.heads.fitted import Scaler
 from tlcache.selection import Candidate, Fold, Protocol, choose, search
 from tlcache.store import Split
@@ -70,8 +70,7 @@ def out_of_fold(rows: Split, classes: int) -> tuple[Array, Candidate]:
         scaler = Scaler.of(rows.features[fit], row.scaled)
         head = row.type()(**best.params).fit(scaler(rows.features[fit]), rows.labels[fit])
         logits = head.logits_each([head], scaler(rows.features[held]))[0] / best.temperature
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities[np.ix_(held, head.classes_)] = shares / shares.sum(axis=1, keepdims=True)
+        probabilities[np.ix_(held, head.classes_)] = softmax(logits)
     return probabilities, best
 
 
@@ -125,8 +124,8 @@ def telltale(fitting: Split, test: Split, best: Candidate) -> Telltale:
     scaler = Scaler.of(fitting.features, row.scaled)
     head = row.type()(**best.params).fit(scaler(fitting.features), fitting.labels)
     linear = head.predict(scaler(test.features)) == test.labels
-    known, asked = _unit(fitting.features), _unit(test.features)
-    nearest = np.concatenate([_closest(asked[block], known) for block in _blocks(len(asked))])
+    known, asked = unit_rows(fitting.features), unit_rows(test.features)
+    nearest = np.concatenate([_closest(asked[block], known) for block in blocks(len(asked), _BLOCK)])
     near = fitting.labels[nearest] == test.labels
     difference = near.astype(np.float64) - linear
     return Telltale(float(near.mean()), float(linear.mean()), float(difference.std() / np.sqrt(len(difference))))
@@ -134,19 +133,10 @@ def telltale(fitting: Split, test: Split, best: Candidate) -> Telltale:
 
 def _closest(rows: Array, known: Array) -> Rows:
     best, found = np.full(len(rows), -2, np.float32), np.zeros(len(rows), np.int64)
-    for block in _blocks(len(known)):
+    for block in blocks(len(known), _BLOCK):
         cosines = rows @ known[block].T
         top = cosines.argmax(axis=1)
         value = cosines[np.arange(len(rows)), top]
         closer = value > best
         best[closer], found[closer] = value[closer], top[closer] + block.start
     return found
-
-
-def _unit(X: Array) -> Array:
-    unit: Array = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.float32(1e-12))
-    return unit
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK))

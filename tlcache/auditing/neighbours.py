@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.heads.base import blocks, unit_rows
 from tlcache.progress import step_bar
 
 __all__ = ["Pairs", "Space", "find_pairs", "fit_space", "nearest_strangers"]
@@ -43,9 +43,9 @@ class Space:
     def __call__(self, X: Array) -> Array:
         """Return float32 (n, k) rows of length 1."""
         rows = np.empty((len(X), self.scaled.shape[1]), np.float32)
-        for block in _blocks(len(X)):
+        for block in blocks(len(X), _BLOCK):
             found = (X[block] - self.mean) @ self.scaled
-            rows[block] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.float32(1e-12))
+            rows[block] = unit_rows(found.astype(np.float32, copy=False))
         return rows
 
 
@@ -108,10 +108,10 @@ def find_pairs(rows: Array, threshold: float, splits: NDArray[np.uint8]) -> Pair
     n, count = len(rows), 0
     nearest, close = np.full(n, -1, np.float32), np.zeros((n, 3), bool)
     kept: list[tuple[Rows, Rows, Array]] = []
-    blocks = list(_blocks(n))
-    with step_bar("comparing images", len(blocks) * (len(blocks) + 1) // 2) as advance:
-        for number, a in enumerate(blocks):
-            for b in blocks[number:]:
+    parts = list(blocks(n, _BLOCK))
+    with step_bar("comparing images", len(parts) * (len(parts) + 1) // 2) as advance:
+        for number, a in enumerate(parts):
+            for b in parts[number:]:
                 first, second, cosine = _compare(rows, a, b, threshold, nearest)
                 count += len(first)
                 close[first, splits[second]] = close[second, splits[first]] = True
@@ -129,7 +129,7 @@ def nearest_strangers(rows: Array, labels: Rows, most: int = 2000) -> Array:
     n = len(rows)
     some = np.sort(np.random.default_rng(0).choice(n, min(n, most), replace=False))
     found = np.full(len(some), -1, np.float32)
-    for block in _blocks(n):
+    for block in blocks(n, _BLOCK):
         cosines = np.where(labels[some][:, None] == labels[block], np.float32(-1), rows[some] @ rows[block].T)
         np.maximum(found, cosines.max(axis=1), out=found)
     return found
@@ -163,7 +163,3 @@ def _forest(n: int, first: Rows, second: Rows, cosine: Array) -> tuple[Rows, Row
     tree = minimum_spanning_tree(coo_matrix((2 - cosine.astype(np.float64), (first, second)), (n, n))).tocoo()
     row, column = tree.row.astype(np.int64), tree.col.astype(np.int64)
     return np.minimum(row, column), np.maximum(row, column), (2 - tree.data).astype(np.float32)
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK))

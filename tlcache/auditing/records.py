@@ -15,10 +15,10 @@ from typing import Any
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.findings import Audit, Doubt, Leak, Pair
 from tlcache.auditing.labels import Telltale
-from tlcache.errors import CacheError
 from tlcache.files import write_whole
 from tlcache.keys import slug
 from tlcache.machine import hardware, versions
+from tlcache.runs import read_record
 
 __all__ = ["LISTED", "read_audits", "record_path", "write_audit"]
 
@@ -65,12 +65,7 @@ def read_audits(runs: Path) -> list[Audit]:
 
 
 def _audit(path: Path) -> Audit:
-    try:
-        stated = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CacheError(f"'{path}' is not the record of an audit ({error}). Remove it.") from None
-    if stated.get("format") != FORMAT or stated.get("format_version") != FORMAT_VERSION:
-        raise CacheError(f"'{path}' is not the record of an audit by this tlcache. Remove it.")
+    stated = read_record(path, "the record of an audit", FORMAT, FORMAT_VERSION)
     values = {field.name: stated[field.name] for field in fields(Audit)}
     values |= {name: tuple(Pair(**pair) for pair in stated[name]) for name in ("exact", "near")}
     values |= {name: tuple(stated[name]) for name in ("small", "outliers")}

@@ -15,9 +15,9 @@ from tlcache.auditing.groups import choose_groups, groups_path, write_groups
 from tlcache.auditing.labels import Telltale, find_outliers, find_suspects, out_of_fold, telltale
 from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_strangers
 from tlcache.auditing.records import record_path, write_audit
+from tlcache.datasets import names_of
 from tlcache.errors import CacheError, DataError, HeadError
 from tlcache.extraction import find_features
-from tlcache.keys import slug
 from tlcache.runs import runs_folder
 from tlcache.splits import SPLITS
 from tlcache.store import FeatureFile, Split
@@ -86,7 +86,7 @@ def _chosen(found: Sequence[Path], data: str | None, model: str | None) -> list[
             by_dataset[file.attrs["dataset"]].append((file.attrs["backbone"], str(path), path))
     names = sorted(by_dataset)
     if data is not None:
-        names = [name for name in (data, slug(Path(data).name), slug(Path(data).stem)) if name in by_dataset][:1]
+        names = [name for name in names_of(data) if name in by_dataset][:1]
         if not names:
             raise CacheError(f"No features of '{data}'; there are some of: {', '.join(sorted(by_dataset))}.")
     chosen = []

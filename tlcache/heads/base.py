@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-__all__ = ["Head", "LinearHead", "softmax"]
+__all__ = ["Head", "LinearHead", "blocks", "softmax", "unit_rows"]
 
 Array = NDArray[np.float32]
 Validation = tuple[Array, NDArray[np.int64]] | None
@@ -185,6 +185,17 @@ def _known(X_val: ArrayLike | None, y_val: ArrayLike | None, classes: NDArray[An
     if not known.any():
         return None
     return np.asarray(X_val, np.float32)[known], np.searchsorted(classes, labels[known])
+
+
+def unit_rows(X: Array) -> Array:
+    """Return rows (n, dim) divided by their length, so that products of them are cosines."""
+    unit: Array = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.float32(1e-12))
+    return unit
+
+
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """Return slices of at most `size` that cover `n` rows."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def softmax(logits: NDArray[np.floating]) -> Array:

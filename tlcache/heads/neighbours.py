@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tlcache.heads.base import Array, Head, Validation
+from tlcache.heads.base import Array, Head, Validation, blocks, unit_rows
 
 __all__ = ["Knn"]
 
@@ -40,7 +40,7 @@ class Knn(Head):
     def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
         """Keep the rows, once for all heads."""
         del validation
-        rows, weights = _unit(X), heads[0]._row_weights(y)
+        rows, weights = unit_rows(X), heads[0]._row_weights(y)
         for head in heads:
             head.rows_, head.targets_ = rows, y
             head.weights_ = np.ones(len(y), np.float32) if weights is None else weights
@@ -50,7 +50,7 @@ class Knn(Head):
         """Return the logits of heads that were fitted together, whose neighbours are looked for once."""
         rows, most = np.asarray(X, np.float32), max(heads, key=lambda head: head.k)
         logits = [np.empty((len(rows), len(most.classes_)), np.float32) for _ in heads]
-        for block in _blocks(len(rows)):
+        for block in blocks(len(rows), _BLOCK):
             similar, nearest = most._nearest(rows[block])
             for head, found in zip(heads, logits, strict=True):
                 found[block] = head._votes(similar[:, : head.k], nearest[:, : head.k])
@@ -62,7 +62,7 @@ class Knn(Head):
     def _nearest(self, X: Array) -> tuple[Array, NDArray[np.int64]]:
         """Return cosines and numbers of the k most similar rows (n, k), the most similar first."""
         k = min(self.k, len(self.rows_))
-        cosines = _unit(X) @ self.rows_.T
+        cosines = unit_rows(X) @ self.rows_.T
         nearest = np.argpartition(cosines, -k, axis=1)[:, -k:]
         similar = np.take_along_axis(cosines, nearest, axis=1)
         order = np.argsort(-similar, axis=1, kind="stable")
@@ -80,12 +80,3 @@ class Knn(Head):
 
     def _width(self) -> int:
         return int(self.rows_.shape[1])
-
-
-def _unit(X: Array) -> Array:
-    unit: Array = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.float32(1e-12))
-    return unit
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(start, start + _BLOCK) for start in range(0, n, _BLOCK))

@@ -25,7 +25,7 @@ from tlcache.report.inline import inline_svg
 from tlcache.reproduce import commands
 from tlcache.runs import Run
 from tlcache.shots import Curve
-from tlcache.verdict import p_text, points
+from tlcache.verdict import p_of, points
 
 __all__ = ["Chapter", "chapter"]
 
@@ -188,16 +188,13 @@ def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
     ]
     if len(tops) == 2:
         frozen, tuned = tops
-        ahead = found.entries.index(tuned) < found.entries.index(frozen)
-        pair = found.pair(tuned, frozen) if ahead else found.pair(frozen, tuned)
-        sign = 1 if ahead else -1
-        low, high = sorted((sign * pair.found.low, sign * pair.found.high))
+        pair = found.pair(tuned, frozen)
+        low, high = points(pair.found.low), points(pair.found.high)
         tiles += [
             Tile(
                 "Fine-tuning gains",
-                f"{points(sign * pair.found.difference)} points",
-                f"95 % interval {points(low)} to {points(high)}; {p_text(pair.found.p)}, "
-                f"corrected for {len(found.pairs)} comparisons {p_text(pair.p_corrected)[4:]}",
+                f"{points(pair.found.difference)} points",
+                f"95 % interval {low} to {high}; {p_of(pair, found)}",
             ),
             Tile("and takes", f"{tuned.first_s / frozen.first_s:.3g} x", "the time from nothing to the result"),
         ]

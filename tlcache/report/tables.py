@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from tlcache.backbones import BACKBONES
-from tlcache.comparison import seconds_of
 from tlcache.datasets import FORMS
 from tlcache.extraction import Extraction
 from tlcache.heads import HEADS
@@ -174,7 +173,7 @@ def _runs_table(runs: list[Run]) -> RenderableType:
         test = run.fields["test"]
         best = test["accuracy"] == first["test"]["accuracy"]
         accuracy = interval(test["accuracy"], test["accuracy_low"], test["accuracy_high"])
-        figures = (accuracy, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{seconds_of(run):,.1f}")
+        figures = (accuracy, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{run.train_s:,.1f}")
         names = (backbone_label(run, runs), head_label(run, runs))
         table.add_row("*" if best else "", *names, *figures, style="bold green" if best else "")
     return Group(heading(runs), table, Text("* most accurate on this test set", style="dim"))
