@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,13 +49,20 @@ def telling(found: Audit) -> list[Pair]:
 
 def worth_table(found: Sequence[Worth]) -> RenderableType:
     """Return accuracy under both splits side by side, and what the leak was worth."""
-    table = plain_table("Dataset", "Backbone", "Head", "Given split", "Group split", "Leak worth", numbers=slice(3, 6))
+    parts: list[RenderableType] = []
+    for dataset, group in groupby(found, key=lambda each: each.dataset):
+        parts += [Text(f"What the leak was worth on {dataset}", style="bold"), _worth_rows(list(group)), Text()]
+    note = "Leak worth: points of accuracy that the given split gives and the group split does not (95 % intervals)."
+    return Group(*parts[:-1], Text(note, style="dim"))
+
+
+def _worth_rows(found: Sequence[Worth]) -> RenderableType:
+    table = plain_table("Head", "Given split", "Group split", "Leak worth", numbers=slice(1, 4), apart=1)
     for each in found:
         middle, low, high = (100 * value for value in each.difference)
         worth = f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"
-        table.add_row(each.dataset, each.backbone, each.head, interval(*each.given), interval(*each.group), worth)
-    note = "Leak worth: points of accuracy that the given split gives and the group split does not (95 % intervals)."
-    return Group(Text("What the leak was worth", style="bold"), table, Text(note, style="dim"))
+        table.add_row(f"{each.head} on {each.backbone}", interval(*each.given), interval(*each.group), worth)
+    return table
 
 
 def plot_pairs(found: Audit, path: Path) -> None:

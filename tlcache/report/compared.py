@@ -62,10 +62,10 @@ class _Wide:
         if Measurement.get(console, options.update(width=1000), whole).maximum <= options.max_width:
             yield whole
         else:
-            yield from (self._table(FIGURES, figures), Text(), self._table(COSTS, costs))
+            yield from (self._table(FIGURES, figures, apart=1), Text(), self._table(COSTS, costs, apart=1))
 
-    def _table(self, columns: Sequence[str], cells: Callable[[Entry], tuple[str, ...]]) -> Table:
-        table = plain_table("", "Backbone", "Head", *columns, numbers=slice(3, 3 + len(columns)))
+    def _table(self, columns: Sequence[str], cells: Callable[[Entry], tuple[str, ...]], apart: int = 2) -> Table:
+        table = plain_table("", "Backbone", "Head", *columns, numbers=slice(3, 3 + len(columns)), apart=apart)
         for entry in self.entries:
             style = "bold green" if entry.best else ""
             table.add_row("*" if entry.best else "", entry.backbone, entry.head, *cells(entry), style=style)

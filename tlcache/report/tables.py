@@ -221,10 +221,11 @@ def _name(entry: Entry) -> tuple[str, ...]:
     return entry.dataset, entry.backbone, entry.weights
 
 
-def plain_table(*columns: str, numbers: slice = slice(0)) -> Table:
-    """Return an empty table without lines; the columns in `numbers` are aligned to the right."""
+def plain_table(*columns: str, numbers: slice = slice(0), apart: int = 2) -> Table:
+    """Return an empty table without lines; columns in `numbers` are aligned to the right and never broken."""
     right = set(range(len(columns))[numbers])
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, apart, 0, 0))
     for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number in right else "left")
+        figures = number in right
+        table.add_column(name, justify="right" if figures else "left", no_wrap=figures, overflow="fold")
     return table
