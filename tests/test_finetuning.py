@@ -246,7 +246,11 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, how: s
     paths = [str(Path(__file__).parent), str(Path(tlcache.__file__).parents[1])]
     script = tmp_path / "job.py"
     script.write_text(KILLED.format(paths=paths, photos=str(photos), runs=str(tmp_path / "runs")))
-    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which background jobs ignore
+    )
     while len(kept := list((tmp_path / "runs").rglob("*.pt"))) < 2:  # the second epoch has ended, the third runs
         assert process.poll() is None
         time.sleep(0.005)
