@@ -102,8 +102,8 @@ def publish_large(
     for start in range(0, rows, part_rows):
         some = hashes[start : start + part_rows]
         features = make(start, start + len(some)) if make else random.standard_normal((len(some), dim), np.float32)
-        stored, nothing = np.full((len(some), 3), 8, np.int32), np.empty((0, 3), "U1")
-        parts.append(write_part(folder, Part(some, features, stored, nothing, np.zeros(4), np.array("none"))))
+        stored = np.full((len(some), 3), 8, np.int32)
+        parts.append(write_part(folder, Part(some, features, stored, [], np.zeros(4), "none")))
     number = np.arange(rows)
     columns = {
         "path": np.char.add(b"class/", np.char.zfill(number.astype("S"), 9)),
@@ -113,6 +113,7 @@ def publish_large(
         "split": np.sort(np.array([0, 0, 0, 1, 2], np.uint8)[number % 5]),
         "source": number // part_rows,
         "index": number % part_rows,
+        **{name: np.full(rows, 8, np.int32) for name in ("width", "height", "frames")},
         "classes": np.array([f"{label:02d}" for label in range(100)], "S"),
         **{f"quarantine_{name}": np.empty(0, "S1") for name in ("path", "sha256", "code", "message")},
     }

@@ -269,7 +269,7 @@ def test_a_stopped_run_says_how_far_it_came_and_continues(slow_set: tuple[Path, 
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which background jobs ignore
     )
     workspace = Path(os.environ["TLCACHE_FEATURES"]) / "many"
-    while not list(workspace.glob(".*/*.npz")):
+    while not list(workspace.glob(".*/*.safetensors")):
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(number)

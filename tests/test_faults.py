@@ -70,7 +70,7 @@ def test_a_damaged_part_is_computed_again(
         patch.setattr("tlcache.pipeline.publish", lambda _: (_ for _ in ()).throw(CacheError("stopped")))
         with pytest.raises(CacheError, match="stopped"):
             extract(photos, str(tiny_model), batch_size=6)
-    parts = sorted(tmp_path.glob("features/*/.*.parts/*.npz"))
+    parts = sorted(tmp_path.glob("features/*/.*.parts/*.safetensors"))
     assert len(parts) == 4
     parts[0].write_bytes(parts[0].read_bytes()[:-1])
     flipped = bytearray(parts[1].read_bytes())
@@ -86,7 +86,7 @@ def test_a_damaged_part_is_computed_again(
 def test_a_cache_folder_that_vanishes_is_named(slow_set: tuple[Path, Path], tmp_path: Path) -> None:
     photos, model = slow_set
     process = subprocess.Popen(command("-m", model, "-d", photos), stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.glob("features/many/.*/*.npz")):
+    while not list(tmp_path.glob("features/many/.*/*.safetensors")):
         time.sleep(0.02)
         assert process.poll() is None
     shutil.rmtree(tmp_path / "features")

@@ -18,9 +18,9 @@ def part(seed: int = 0, n: int = 5, dim: int = 4) -> Part:
         np.array([f"{seed * 100 + row:064x}" for row in range(n)], "S64"),
         random.normal(size=(n, dim)).astype(np.float32),
         random.integers(1, 99, (n, 3), dtype=np.int32),
-        np.array([["f" * 64, "damaged", "bad news"]]),
+        [("f" * 64, "damaged", "bad news")],
         np.arange(4.0),
-        np.array("CPUExecutionProvider"),
+        "CPUExecutionProvider",
     )
 
 
@@ -170,8 +170,9 @@ def test_a_failed_publication_keeps_the_old_file_and_leaves_nothing_behind(made:
     texts = ["path", "group", "sha256", "classes", *(f"quarantine_{name}" for name in QUARANTINE)]
     columns = {name: np.array([b"x"]) for name in texts}
     columns |= {"label": np.zeros(1, np.int64), "split": np.zeros(1, np.uint8)}
+    columns |= {name: np.ones(1, np.int32) for name in ("width", "height", "frames")}
     columns |= {"source": np.zeros(1, np.int64), "index": np.zeros(1, np.int64)}
-    missing = tmp_path / "missing.npz"
+    missing = tmp_path / "missing.safetensors"
     with pytest.raises(CacheError, match="damaged in the meantime"):
         publish(Plan(made, 8, columns, [missing], {}))
     assert made.read_bytes() == before

@@ -120,7 +120,7 @@ def test_a_kill_of_either_process_ends_both_and_loses_nothing(slow_set: tuple[Pa
     photos, model = slow_set
     command = [sys.executable, "-m", "tlcache", "extract", "-m", model, "-d", photos, "--batch-size", "8"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list(Path(os.environ["TLCACHE_FEATURES"]).glob("many/.*/*.npz")):
+    while not list(Path(os.environ["TLCACHE_FEATURES"]).glob("many/.*/*.safetensors")):
         time.sleep(0.02)
         assert process.poll() is None
     (worker,) = workers_of(process.pid)
@@ -143,7 +143,7 @@ def test_a_kill_of_either_process_ends_both_and_loses_nothing(slow_set: tuple[Pa
 def test_a_second_process_may_refuse_to_wait(slow_set: tuple[Path, Path]) -> None:
     photos, model = slow_set
     first = subprocess.Popen([sys.executable, "-m", "tlcache", "extract", "-m", model, "-d", photos])
-    while not list(Path(os.environ["TLCACHE_FEATURES"]).glob("many/.*/*.npz")):
+    while not list(Path(os.environ["TLCACHE_FEATURES"]).glob("many/.*/*.safetensors")):
         time.sleep(0.02)
         assert first.poll() is None
     with pytest.raises(CacheError, match=r"Process \d+ on .* extracts the same features\. .*--no-wait"):

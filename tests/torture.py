@@ -183,7 +183,7 @@ def until_killed(rounds: Iterator[int], outcome: Outcome) -> Iterator[int]:
 
 
 def rows_in_parts(features: Path) -> int:
-    found = [part for path in features.glob("*/.*.parts/*.npz") if (part := read_part(path)) is not None]
+    found = [part for path in features.glob("*/.*.parts/*.safetensors") if (part := read_part(path)) is not None]
     return len({sha256 for part in found for sha256 in part.sha256.tolist()})
 
 
@@ -395,9 +395,9 @@ def cut_or_zero(data: bytes, chance: random.Random) -> bytes:
 def flip_part(outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path) -> None:
     bench = Bench.make(folder, 12, slow_network())
     features, seed = folder / "features", chance.random()
-    while not list(features.glob("*/.*.parts/*.npz")):
+    while not list(features.glob("*/.*.parts/*.safetensors")):
         kill_after(start(lambda: bench.run(features)), bench.seconds * 0.8)
-    path = max(features.glob("*/.*.parts/*.npz"), key=lambda path: path.stat().st_size)
+    path = max(features.glob("*/.*.parts/*.safetensors"), key=lambda path: path.stat().st_size)
     data, whole, broken = path.read_bytes(), read_part(path), folder / path.name
     assert whole is not None
 

@@ -359,9 +359,9 @@ class _Pending:
             np.array([row.sha256 for row in self.rows], "S64"),
             np.stack([row.features for row in self.rows]) if self.rows else np.empty((0, 0), np.float32),
             np.array([row.stored for row in self.rows], np.int32).reshape(-1, 3),
-            np.array([(sha256, bad.code, bad.message) for sha256, bad in self.bad.items()], "U").reshape(-1, 3),
+            [(sha256, bad.code, bad.message) for sha256, bad in self.bad.items()],
             self.seconds,
-            np.array(provider or "", "U"),
+            provider or "",
         )
         self.settle()
         self._write = self._writer.submit(_write, self._workspace, part)

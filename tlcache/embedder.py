@@ -229,9 +229,9 @@ def _keep(folder: Path, rows: Mapping[str, _Row], provider: str) -> None:
         np.array(list(rows), "S64"),
         np.stack(features),
         np.array(stored, np.int32),
-        np.empty((0, 3), "U1"),
+        [],
         np.zeros(4),
-        np.array(provider, "U"),
+        provider,
     )
     try:
         write_part(folder, part)

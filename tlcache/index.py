@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tlcache.embed import Bad
 from tlcache.errors import CacheError, DamagedError, OutdatedError
-from tlcache.parts import read_part
+from tlcache.parts import find_parts, read_part
 from tlcache.store import open_remains
 
 __all__ = ["Index"]
@@ -50,6 +50,7 @@ class Index:
         self.provider = ""
         self.dropped = 0
         self._lost: list[str] = []
+        self._stored: list[NDArray[np.int32]] = []  # of every source, as in `Part`
         self._seconds: list[NDArray[np.float64]] = []  # per row of every source
 
     def add_target(self, path: Path) -> None:
@@ -84,8 +85,8 @@ class Index:
             if file.attrs["key"] != self.key:
                 raise CacheError(f"'{path}' holds features of another key. Move it away and extract again.")
             intact = np.concatenate([good for _, good in file.intact()])
-            frames = file.stored(np.arange(len(file)))[:, 2]
-            self._add(path, file.hashes(), intact, frames, file.dim, file.seconds(), str(file.attrs["provider"]))
+            stored = file.stored()
+            self._add(path, file.hashes(), intact, stored, file.dim, file.seconds(), str(file.attrs["provider"]))
             for _, sha256, code, message in file.quarantine:
                 if sha256:
                     self.bad.setdefault(sha256, Bad(code, message))
@@ -100,16 +101,21 @@ class Index:
 
     def add_parts(self, workspace: Path) -> None:
         """Take every part in a folder that is not taken yet; damaged ones are removed."""
-        for path in sorted(set(workspace.glob("*.npz")) - set(self.sources)):
+        for path in sorted(set(find_parts(workspace)) - set(self.sources)):
             part = read_part(path)
             if part is None:
                 self.dropped += 1
                 path.unlink()
                 continue
             whole = np.ones(len(part.sha256), bool)
-            frames, dim = part.stored[:, 2], part.features.shape[1]
-            self._add(path, part.sha256, whole, frames, dim, part.seconds, str(part.provider))
-            self.bad |= {str(sha256): Bad(str(code), str(message)) for sha256, code, message in part.bad}
+            self._add(path, part.sha256, whole, part.stored, part.features.shape[1], part.seconds, part.provider)
+            self.bad |= {sha256: Bad(code, message) for sha256, code, message in part.bad}
+
+    def stored(self, places: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return width, height and frames of the images at these places (source, row): int32 (n, 3) for (n, 2)."""
+        starts = np.cumsum([0, *map(len, self._stored)])
+        together: NDArray[np.int32] = np.concatenate(self._stored)
+        return together[starts[places[:, 0]] + places[:, 1]]
 
     def seconds(self, sources: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return what the rows from these sources (N,) cost when they were made: float64 (4,) as in `Part`."""
@@ -121,16 +127,17 @@ class Index:
         path: Path,
         hashes: NDArray[np.bytes_],
         good: NDArray[np.bool_],
-        frames: NDArray[np.int32],
+        stored: NDArray[np.int32],
         dim: int,
         seconds: NDArray[np.float64],
         provider: str,
     ) -> None:
         number = len(self.sources)
         self.sources.append(path)
+        self._stored.append(stored)
         self._seconds.append(seconds / max(1, len(hashes)))
         for row in np.flatnonzero(good):
             self.rows.setdefault(hashes[row].decode(), (number, int(row)))
-        self.several |= {sha256.decode() for sha256 in hashes[good & (frames > 1)]}
+        self.several |= {sha256.decode() for sha256 in hashes[good & (stored[:, 2] > 1)]}
         if len(hashes):
             self.dim, self.provider = dim, provider or self.provider

@@ -19,7 +19,7 @@ from tlcache.extraction import extract, features_folder, find_features
 from tlcache.files import cache_folder
 from tlcache.images import RULES_VERSION
 from tlcache.models import KEY_VERSION
-from tlcache.parts import read_part
+from tlcache.parts import find_parts, read_part
 from tlcache.pipeline import lock_of
 from tlcache.progress import step_bar
 from tlcache.store import FeatureFile, open_remains
@@ -269,7 +269,7 @@ def _entry_of_parts(workspace: Path) -> Entry:
         note = json.loads((workspace / "run.json").read_bytes())
     except (OSError, ValueError):
         note = {}
-    parts = [part for path in workspace.glob("*.npz") if (part := read_part(path)) is not None]
+    parts = [part for path in find_parts(workspace) if (part := read_part(path)) is not None]
     with _if_idle(workspace) as idle:
         state = "unfinished" if idle else "running"
     return Entry(

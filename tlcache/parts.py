@@ -1,23 +1,27 @@
 """Finished batches on disk, before they are published: what a killed run resumes from.
 
-A part is one `.npz` file named by the sha256 of its bytes, written whole or not at all; nothing is parsed before the
-hash is right. Parts of one feature file lie in one folder; each names its rows by the sha256 of the image's bytes, so
-any number of workers may add parts and none needs to know of the others.
+A part is one `.safetensors` file named by the sha256 of its bytes, written whole or not at all; nothing is parsed
+before the hash is right. Parts of one feature file lie in one folder; each names its rows by the sha256 of the image's
+bytes, so any number of workers may add parts and none needs to know of the others.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-from dataclasses import dataclass, fields
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
 from tlcache.files import write_whole
 
-__all__ = ["Part", "read_part", "write_part"]
+__all__ = ["Part", "find_parts", "read_part", "write_part"]
+
+_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -33,28 +37,41 @@ class Part:
     stored
         int32 (n, 3): width and height in pixels, frames.
     bad
-        (m, 3) of `U`: hash, code, message.
+        (hash, code, message) of each.
     seconds
         float64 (4,): decoding, network, writing (thread seconds) and wall time that these rows cost.
     provider
-        () of `U`: the execution provider that computed them.
+        The execution provider that computed them; empty when there are none.
     """
 
     sha256: NDArray[np.bytes_]
     features: NDArray[np.float32]
     stored: NDArray[np.int32]
-    bad: NDArray[np.str_]
+    bad: Sequence[tuple[str, str, str]]
     seconds: NDArray[np.float64]
-    provider: NDArray[np.str_]
+    provider: str
 
 
 def write_part(folder: Path, part: Part) -> Path:
     """Write a part and return its path."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **vars(part))
-    path = folder / f"{hashlib.sha256(buffer.getbuffer()).hexdigest()}.npz"
-    write_whole(path, buffer.getbuffer())
+    text = json.dumps({"bad": part.bad, "provider": part.provider}).encode()
+    data = save(
+        {
+            "sha256": part.sha256.view(np.uint8).reshape(-1, 64),
+            "features": part.features,
+            "stored": part.stored,
+            "seconds": part.seconds,
+            "text": np.frombuffer(text, np.uint8),
+        }
+    )
+    path = folder / f"{hashlib.sha256(data).hexdigest()}{_SUFFIX}"
+    write_whole(path, data)
     return path
+
+
+def find_parts(folder: Path) -> list[Path]:
+    """Return the parts in a folder, sorted; they may be damaged."""
+    return sorted(folder.glob(f"*{_SUFFIX}"))
 
 
 def read_part(path: Path) -> Part | None:
@@ -65,5 +82,13 @@ def read_part(path: Path) -> Part | None:
         return None
     if hashlib.sha256(data).hexdigest() != path.stem:
         return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return Part(**{field.name: arrays[field.name] for field in fields(Part)})
+    arrays = load(data)
+    text = json.loads(arrays["text"].tobytes())
+    return Part(
+        arrays["sha256"].view("S64").reshape(-1),
+        arrays["features"],
+        arrays["stored"],
+        [tuple(row) for row in text["bad"]],
+        arrays["seconds"],
+        text["provider"],
+    )

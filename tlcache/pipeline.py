@@ -27,6 +27,7 @@ from tlcache.journal import Journal
 from tlcache.keys import canonical_json
 from tlcache.machine import hardware, peak_rss_bytes, versions
 from tlcache.models import Model, load_model
+from tlcache.parts import find_parts
 from tlcache.progress import say
 from tlcache.runtime import default_batch, find_device
 from tlcache.splits import check_splits
@@ -107,7 +108,7 @@ def extract_here(
             publish(
                 Plan(target, index.dim, table.columns, index.sources, _attributes(dataset, network, table, index, note))
             )
-        for part in workspace.glob("*.npz"):
+        for part in find_parts(workspace):
             part.unlink()
     ended = time.perf_counter()
     seconds = dict(zip(STAGES, harvest.seconds.tolist(), strict=True)) | {"wall_s": ended - started}
@@ -207,7 +208,7 @@ def _alone(workspace: Path, note: Mapping[str, Any], wait: bool) -> Iterator[Non
     try:
         yield
     finally:
-        if not any(workspace.glob("*.npz")):
+        if not find_parts(workspace):
             shutil.rmtree(workspace, ignore_errors=True)
         lock.release()
 

@@ -224,10 +224,10 @@ class FeatureFile:
         """Return the path of every row; of use only for rows that are intact."""
         return _decode(self._column("rows/path", slice(0, len(self))))
 
-    def stored(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return width and height in pixels and frames of some images: int32 (n, 3)."""
+    def stored(self) -> NDArray[np.int32]:
+        """Return width and height in pixels and frames of every image: int32 (n, 3)."""
         whole = slice(0, len(self))
-        return np.stack([self._column(f"rows/{name}", whole)[rows] for name in _STORED], axis=1)
+        return np.stack([self._column(f"rows/{name}", whole) for name in _STORED], axis=1)
 
     def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the embeddings of some rows, float32 (n, dim), in the given order."""
@@ -302,10 +302,11 @@ class Plan:
         Length of an embedding.
     columns
         Per row: `path`, `group`, `sha256` (bytes), `label` (int64), `split` (uint8, index into `SPLITS`, ascending),
+        `width`, `height`, `frames` (int32, what the image's header says),
         `source` and `index` (which source holds the row, and where in it). Beside them `classes` and
         `quarantine_path`, `quarantine_sha256`, `quarantine_code`, `quarantine_message` (bytes, UTF-8).
     sources
-        Parts (`.npz`) and older feature files (`.h5`).
+        Parts (`.safetensors`) and older feature files (`.h5`).
     attrs
         Attributes of the file.
     """
@@ -353,7 +354,7 @@ def _write(path: Path, descriptor: int, plan: Plan) -> None:
     layout = {"libver": ("v110", "v110"), "meta_block_size": metadata_bytes}  # v110: metadata has checksums
     with _Sources(plan.sources) as sources, h5py.File(path, "w", **layout) as file:
         reserve(descriptor, n * (4 * plan.dim + 32) + text_bytes + 2 * metadata_bytes)  # HDF5 may die on a full disk
-        columns = _write_columns(file, plan, sources)
+        columns = _write_columns(file, plan)
         _write_header(file, plan)
         file.flush()
         _write_features(file, plan, sources, columns)
@@ -363,19 +364,14 @@ def _write(path: Path, descriptor: int, plan: Plan) -> None:
     os.fsync(descriptor)
 
 
-def _write_columns(file: h5py.File, plan: Plan, sources: _Sources) -> list[NDArray[Any]]:
+def _write_columns(file: h5py.File, plan: Plan) -> list[NDArray[Any]]:
     """Write what is known of every row, and make room for the rest; return the columns of `_ROW` as stored."""
     rows, chunk = plan.columns, _chunk_rows(plan.dim)
-    stored = sources.stored(rows["source"], rows["index"])
     columns = {
         "labels": rows["label"],
-        "rows/path": rows["path"],
-        "rows/sha256": rows["sha256"],
-        "rows/split": rows["split"],
-        "rows/group": rows["group"],
-        **{f"rows/{name}": stored[:, number] for number, name in enumerate(_STORED)},
+        **{f"rows/{name}": rows[name] for name in ("path", "sha256", "split", "group", *_STORED)},
     }
-    n = len(stored)
+    n = len(rows["label"])
     written = [_create(file, name, columns[name], chunk)[:] for name in _ROW]
     _create(file, "integrity/crc32", np.zeros(n, np.uint32), chunk)
     file.create_dataset("features", (n, plan.dim), "f4", chunks=(min(n, chunk), plan.dim), fletcher32=True)
@@ -419,7 +415,7 @@ def read_rows(sources: Sequence[Path], places: Sequence[tuple[int, int]]) -> NDA
     Parameters
     ----------
     sources
-        Parts (`.npz`) and feature files (`.h5`).
+        Parts (`.safetensors`) and feature files (`.h5`).
     places
         For each row, the number of its source and the row in it.
     """
@@ -444,13 +440,6 @@ class _Sources:
     def __exit__(self, *_: object) -> None:
         for file in self._files.values():
             file.close()
-
-    def stored(self, source: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int32]:
-        rows = np.empty((len(source), len(_STORED)), np.int32)
-        for path, here in self._grouped(source):
-            picked = index[here]
-            rows[here] = self._file(path).stored(picked) if _is_file(path) else self._part(path).stored[picked]
-        return rows
 
     def features(self, source: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.float32]:
         rows: NDArray[np.float32] | None = None

@@ -84,6 +84,7 @@ def assemble(dataset: Dataset, harvest: Harvest, index: Index, seed: int) -> Tab
         "split": np.array([SPLITS.index(splits[row]) for row in order], np.uint8),
         "source": places[:, 0],
         "index": places[:, 1],
+        **dict(zip(("width", "height", "frames"), index.stored(places).T, strict=True)),
         "classes": _bytes(dataset.classes),
         **{f"quarantine_{name}": _bytes([row[i] for row in quarantine]) for i, name in enumerate(QUARANTINE)},
     }
