@@ -62,6 +62,20 @@ def test_the_same_run_again_replaces_its_record_and_another_seed_does_not(made: 
     assert [run.path for run in read_runs(runs_folder())] == sorted([first[0].path, other[0].path])
 
 
+def test_what_is_recorded_is_read_and_only_the_rest_is_fitted(made: Path) -> None:
+    (first,) = fit_heads([made], ["ridge"])
+    stamp = first.path.stat().st_mtime_ns
+    both = fit_heads([made], ["knn", "ridge"], again=False)
+    assert [run.fields["head"] for run in both] == ["knn", "ridge"]
+    assert both[1].fields == first.fields
+    assert first.path.stat().st_mtime_ns == stamp
+    first.head_path.unlink()  # a record without its head is no whole run
+    assert fit_heads([made], ["ridge"], again=False)[0].path.stat().st_mtime_ns > stamp
+    assert first.head_path.exists()
+    other = fit_heads([made], ["ridge"], metric="log_loss", again=False)
+    assert other[0].path != first.path
+
+
 def test_variants_of_a_backbone_are_told_apart(made: Path, photos: Path, tiny_model: Path) -> None:
     from rich.console import Console
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,13 +19,13 @@ from tlcache.heads import HEADS, HeadRow, find_head
 from tlcache.heads.fitted import FittedHead, Scaler
 from tlcache.machine import hardware, versions
 from tlcache.metrics import calibration_error, evaluate
-from tlcache.progress import step_bar
+from tlcache.progress import Advance, step_bar
 from tlcache.resplit import GIVEN, Rows, split_fields, under
-from tlcache.runs import Run, origin, path_of, runs_folder, write_run
+from tlcache.runs import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
 from tlcache.selection import Candidate, Fold, Protocol, choose, search
 from tlcache.store import FeatureFile, Split
 
-__all__ = ["Data", "fit_heads", "opened", "refit"]
+__all__ = ["Data", "fit_heads", "frozen_identity", "opened", "refit"]
 
 FOLDS = 5  # where there is no validation split
 
@@ -37,6 +37,7 @@ def fit_heads(
     features: str | Path | None = None,
     runs: str | Path | None = None,
     split: str = GIVEN,
+    again: bool = True,
     **protocol: Any,
 ) -> list[Run]:
     """Fit heads on cached features, choose their settings, and test each once.
@@ -51,6 +52,8 @@ def fit_heads(
         Folders of feature files and of run records.
     split
         `given`: the splits of the feature file. `group`: drawn anew, groups whole, those that `tlcache.audit` recorded.
+    again
+        Fit even what is recorded; without it, the records are returned as they are, and only what is missing is fitted.
     **protocol
         How settings are chosen, as for `tlcache.selection.Protocol`; default: on the validation split, by accuracy.
 
@@ -79,14 +82,37 @@ def fit_heads(
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
         for path in found:
             with opened(path, split, folder, how.seed) as file:
-                data, began = Data.of(file), time.perf_counter()
-                folds = data.folds(how)
-                for number, row in enumerate(rows):
-                    spent = time.perf_counter() - began
-                    budget_s = how.budget_s and max(0.0, how.budget_s - spent) / (len(rows) - number)
-                    results.append(_fit_one(file, data, folds, row, folder, how, budget_s))
-                    advance(1)
+                known = {} if again else _known(file.attrs, rows, folder, how)
+                advance(len(known))
+                known |= _fit_all(file, [row for row in rows if row.name not in known], folder, how, advance)
+            results += [known[row.name] for row in rows]
     return results
+
+
+def frozen_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: Protocol) -> dict[str, Any]:
+    """Return what tells the run of a head on a feature file, given by its attributes, from all others."""
+    space = {name: list(values) for name, values in row.space(protocol.search).items()}
+    return identity_of(attrs, "frozen", row.name, {**asdict(protocol), "space": space})
+
+
+def _known(attrs: Mapping[str, Any], rows: Sequence[HeadRow], folder: Path, protocol: Protocol) -> dict[str, Run]:
+    """Return the runs of these heads that are recorded."""
+    found = {row.name: recorded(folder, frozen_identity(attrs, row, protocol)) for row in rows}
+    return {name: run for name, run in found.items() if run}
+
+
+def _fit_all(file: Rows, rows: Sequence[HeadRow], folder: Path, protocol: Protocol, advance: Advance) -> dict[str, Run]:
+    """Fit these heads, one after the other, each with its share of the budget that is left."""
+    if not rows:
+        return {}
+    data, began, fitted = Data.of(file), time.perf_counter(), dict[str, Run]()
+    folds = data.folds(protocol)
+    for number, row in enumerate(rows):
+        spent = time.perf_counter() - began
+        budget_s = protocol.budget_s and max(0.0, protocol.budget_s - spent) / (len(rows) - number)
+        fitted[row.name] = _fit_one(file, data, folds, row, folder, protocol, budget_s)
+        advance(1)
+    return fitted
 
 
 @contextmanager
@@ -159,18 +185,7 @@ def _fit_one(
     each = [head.probabilities(found) for head, found in zip(fitted, logits, strict=True)]
     tests = [evaluate(data.test.labels, probabilities) for probabilities in each]
     plain = fitted[0].probabilities(logits[0], temperature=1.0)
-    identity = {
-        "dataset": file.attrs["dataset"],
-        "dataset_digest": file.attrs["dataset_digest"],
-        "backbone": file.attrs["backbone"],
-        "key": file.attrs["key"],
-        "strategy": "frozen",
-        "head": row.name,
-        "arguments": {
-            **asdict(protocol),
-            "space": {name: list(values) for name, values in row.space(protocol.search).items()},
-        },
-    }
+    identity = frozen_identity(file.attrs, row, protocol)
     path = path_of(folder, identity)
     fitted[0].save(path.with_suffix(".safetensors"))
     fields = {

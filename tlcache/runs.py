@@ -18,7 +18,17 @@ from tlcache.files import write_whole
 from tlcache.keys import hash_json, slug
 from tlcache.store import STAGES, Split
 
-__all__ = ["Run", "origin", "read_record", "read_runs", "runs_folder"]
+__all__ = [
+    "Run",
+    "identity_of",
+    "origin",
+    "path_of",
+    "read_record",
+    "read_runs",
+    "recorded",
+    "runs_folder",
+    "write_run",
+]
 
 FORMAT = "tlcache-run"
 FORMAT_VERSION = 2
@@ -70,6 +80,15 @@ class Run:
             return {name: arrays[name] for name in arrays.files}
 
 
+def identity_of(attrs: Mapping[str, Any], strategy: str, head: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells a run from all others: images and splits, network, and everything that was asked for.
+
+    `attrs` are those of the feature file, `strategy` is `frozen` or `finetune`.
+    """
+    place = {name: attrs[name] for name in ("dataset", "dataset_digest", "backbone", "key")}
+    return {**place, "strategy": strategy, "head": head, "arguments": dict(arguments)}
+
+
 def path_of(folder: Path, identity: Mapping[str, Any]) -> Path:
     """Return where a run is recorded: the same run, done again, replaces its record.
 
@@ -103,6 +122,20 @@ def write_run(path: Path, fields: Mapping[str, Any], test: Split, probabilities:
     complete = {"format": FORMAT, "format_version": FORMAT_VERSION, **fields, "record": str(path)}
     write_whole(path, json.dumps(complete, indent=1, allow_nan=False).encode() + b"\n")
     return Run(path, complete)
+
+
+def recorded(folder: Path, identity: Mapping[str, Any]) -> Run | None:
+    """Return the run of this identity when it is recorded and what it fitted is there.
+
+    Raises
+    ------
+    CacheError
+        The record is not JSON or of another format.
+    """
+    path = path_of(folder, identity)
+    if not (path.exists() and path.with_suffix(".safetensors").exists()):
+        return None
+    return Run(path, read_record(path, "a run record", FORMAT, FORMAT_VERSION))
 
 
 def read_runs(folder: Path) -> list[Run]:

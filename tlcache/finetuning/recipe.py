@@ -11,7 +11,7 @@ from typing import Any
 from tlcache.errors import TlcacheError, UnknownNameError, closest
 from tlcache.heads import OPTIMIZER_NAMES
 
-__all__ = ["CHOICES", "Recipe", "RecipeError", "make_recipe", "parse_sweep", "variants"]
+__all__ = ["CHOICES", "Recipe", "RecipeError", "arguments_of", "make_recipe", "parse_sweep", "variants"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "head": ("linear", "dense"),
@@ -149,6 +149,14 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
         if name not in known:
             raise UnknownNameError(closest("setting", name, known))
     return Recipe(**settings)
+
+
+def arguments_of(
+    recipe: Recipe, sweep: Mapping[str, Sequence[Any]] | None = None, budget: float | None = None
+) -> dict[str, Any]:
+    """Return what a fine-tuning's record says was asked for."""
+    searched = {name: list(values) for name, values in (sweep or {}).items()}
+    return {**recipe.as_json(), "sweep": searched, "budget": budget}
 
 
 def variants(recipe: Recipe, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], Recipe]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from tlcache.errors import CacheError, ModelError
 from tlcache.extraction import extract
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.ranks import joined, rank
-from tlcache.finetuning.recipe import make_recipe, variants
+from tlcache.finetuning.recipe import arguments_of, make_recipe, variants
 from tlcache.finetuning.saved import save_weights
 from tlcache.finetuning.search import Candidate, Variant, best_epochs, search
 from tlcache.finetuning.speed import Way, find_torch_device
@@ -30,7 +29,7 @@ from tlcache.machine import hardware, versions
 from tlcache.metrics import evaluate
 from tlcache.progress import say
 from tlcache.resplit import GIVEN, split_fields, under
-from tlcache.runs import Run, origin, path_of, runs_folder, write_run
+from tlcache.runs import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
 from tlcache.selection import fit_temperature
 from tlcache.store import FeatureFile
 
@@ -118,16 +117,10 @@ def finetune(
         say(f"warning: {line}")
     with FeatureFile(found.path) as file:
         task = Task.of(under(file, split, runs_folder(runs), split_seed), weights, found_device)
-    searched = {"sweep": {name: list(values) for name, values in (sweep or {}).items()}, "budget": budget}
-    identity = {
-        **{name: task.attrs[name] for name in ("dataset", "dataset_digest", "backbone", "key")},
-        "strategy": "finetune",
-        "head": base.head,
-        "arguments": {**base.as_json(), **searched},
-    }
+    identity = identity_of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget))
+    if not again and (run := recorded(runs_folder(runs), identity)):
+        return run
     path = path_of(runs_folder(runs), identity)
-    if path.exists() and path.with_suffix(".safetensors").exists() and not again:
-        return Run(path, json.loads(path.read_bytes()))
     with joined(found_device), _alone(path):
         return _train_and_test(task, wanted, budget, identity, path)
 
