@@ -5,8 +5,8 @@ seconds. The command line and this module offer the same:
 
 `extract` images to a feature file, `open_features` to read one, `fit_heads` to fit and test heads on it, `fit_curves`
 to see how many labelled images they need, `finetune` to train the network itself, `compare` to compare what is
-recorded, `audit` to find out whether the split is honest. `ImageEmbedder` is a transformer for scikit-learn's
-pipelines.
+recorded, `audit` to find out whether the split is honest, `study` to do the whole experiment. `ImageEmbedder` is a
+transformer for scikit-learn's pipelines.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tlcache.heads import load_head
     from tlcache.shots import fit_curves
     from tlcache.store import open_features
+    from tlcache.studying.run import study
 
 __all__ = [
     "ImageEmbedder",
@@ -36,6 +37,7 @@ __all__ = [
     "fit_heads",
     "load_head",
     "open_features",
+    "study",
 ]
 
 __version__ = "0.1.0"
@@ -50,6 +52,7 @@ _HOMES = {
     "fit_heads": "tlcache.fit",
     "load_head": "tlcache.heads",
     "open_features": "tlcache.store",
+    "study": "tlcache.studying.run",
 }
 
 

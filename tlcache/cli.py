@@ -140,6 +140,26 @@ def _numbers(text: str | None, option: str) -> tuple[float, float, float] | None
     raise typer.BadParameter(f"{option} takes three numbers like 0.485,0.456,0.406; found '{text}'")
 
 
+def _seconds(text: str | None) -> float | None:
+    units = {"s": 1, "m": 60, "h": 3600}
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        seconds = float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+        if 0 < seconds < float("inf"):
+            return seconds
+    raise typer.BadParameter(f"--budget takes a time like 90s, 30m or 2h; found '{text}'")
+
+
+def _weights(given: list[str]) -> str | dict[str, str] | None:
+    """Return weights for all backbones, or each backbone's own."""
+    own = dict(each.split("=", 1) for each in given if "=" in each)
+    common = [each for each in given if "=" not in each]
+    if len(common) + bool(own) > 1:
+        raise typer.BadParameter("--weights are given once for all backbones, or as BACKBONE=FILE for each of some")
+    return own or next(iter(common), None)
+
+
 def _shots(text: str) -> list[int | None]:
     with contextlib.suppress(ValueError):
         return [None if part.strip() == "all" else int(part) for part in text.split(",")]
@@ -486,6 +506,83 @@ def report(
 
     for path in write_report(out, runs, data):
         typer.echo(path)
+
+
+@app.command()
+def study(
+    data: Annotated[list[str], typer.Option("--data", "-d", help="Dataset; may be repeated. See: tlcache datasets")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="Backbone; may be repeated  [default: the six of --plan]"),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("--weights", "-w", help="For all, or BACKBONE=FILE; may be repeated  [default: imagenet]"),
+    ] = None,
+    heads: Annotated[str | None, typer.Option(help="Comma-separated. See: tlcache heads  [default: all]")] = None,
+    finetune: Annotated[
+        bool,
+        typer.Option("--finetune/--no-finetune", help="Train every backbone itself, too: most time goes there"),
+    ] = True,
+    epochs: Annotated[int, typer.Option(help="Epochs of each fine-tuning")] = 15,
+    unfreeze: Annotated[str, typer.Option(help="What fine-tuning trains: all, last:N (layers), or stage:K")] = "all",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(help="Another option of tlcache finetune, like lr=1e-3 or batch-norm=eval; may be repeated"),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only print what would be done, and about how long it takes on this machine")
+    ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time for all of it, like 90s, 30m or 2h: steps that would not fit in are left out"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The report; .md and .csv are written beside it")] = Path("report.html"),
+    device: Device = "auto",
+    features: Features = None,
+    runs: Runs = None,
+    json_file: Json = None,
+) -> None:
+    """Do the whole experiment: extract, fit heads and fine-tune on every dataset and backbone, then write the report.
+
+    What is recorded already is not done again, so the same command goes on where it was stopped. A step that fails is
+    told and the others go on; the status is 1 then.
+
+    Example: tlcache study --data photos/ --budget 2h
+    """
+    from tlcache.comparison import compare as compared
+    from tlcache.finetuning.recipe import parse_sweep
+    from tlcache.report.studied import steps_table
+    from tlcache.studying.run import MODELS
+    from tlcache.studying.run import study as run
+
+    names = [name.strip() for name in heads.split(",")] if heads is not None else None
+    more = {name: values[0] for name, values in parse_sweep(setting or []).items()}
+    with _stoppable("run the same command to continue"):
+        steps = run(
+            data,
+            model or MODELS,
+            _weights(weights or []),
+            heads=names,
+            finetune=finetune,
+            plan=plan,
+            budget_s=_seconds(budget),
+            out=out,
+            features=features,
+            runs=runs,
+            device=device,
+            **{"epochs": epochs, "unfreeze": unfreeze, **more},
+        )
+    _write_json(json_file, {"steps": [step.as_json() for step in steps]})
+    _show(steps_table(steps))
+    done = {step.kind: step.state for step in steps}
+    if done["report"] == "done":
+        for found in compared(runs):
+            if found.dataset in {step.dataset for step in steps}:
+                _show(f"\n{found.dataset}: {found.verdict}")
+        typer.echo(f"\n{out}")
+    if any(step.state == "failed" for step in steps):
+        raise typer.Exit(1)
 
 
 @app.command("ls")

@@ -16,7 +16,7 @@ from tlcache.backbones import Backbone
 from tlcache.errors import UnknownNameError, WeightsError, closest
 from tlcache.images import Preprocess
 
-__all__ = ["POOLS", "Embedding", "embedding", "find_layers", "pretrained", "split", "untrained"]
+__all__ = ["POOLS", "Embedding", "embedding", "find_layers", "operations", "pretrained", "split", "untrained"]
 
 
 def _cls(tokens: Tensor) -> Tensor:
@@ -102,6 +102,18 @@ def pretrained(backbone: Backbone, state: dict[str, Tensor], source: str) -> nn.
             f"Pass the state dict of that network as {backbone.module} builds it."
         ) from None
     return model.float().eval()
+
+
+def operations(backbone: Backbone, crop: int) -> int:
+    """Return the floating-point operations that an image of `crop` x `crop` pixels takes; none of them is done."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    extra = {"init_weights": False} if backbone.builder == "inception_v3" else {}
+    with torch.device("meta"):
+        model = _build(backbone, **extra).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 3, crop, crop, device="meta"))
+    return int(counter.get_total_flops())
 
 
 def _build(backbone: Backbone, **options: Any) -> nn.Module:

@@ -18,7 +18,7 @@ from tlcache.errors import UnknownNameError, WeightsError, closest
 from tlcache.files import cache_folder, hash_file, write_whole
 from tlcache.progress import byte_bar
 
-__all__ = ["HEAD_PREFIX", "NAMES", "Weights", "at_hand", "download", "resolve"]
+__all__ = ["HEAD_PREFIX", "NAMES", "Weights", "at_hand", "download", "is_here", "resolve"]
 
 NAMES = {"random", *(name for row in BACKBONES.values() for name in row.checkpoints)}  # the others are paths
 HEAD_PREFIX = "tlcache.head."  # of a fine-tuned network's own head, beside torchvision's names
@@ -46,6 +46,12 @@ def checkpoint_path(checkpoint: Checkpoint) -> Path:
 def at_hand(backbone: Backbone) -> list[str]:
     """Return the short names of the published weights of `backbone` that are on this machine."""
     return [name for name, row in backbone.checkpoints.items() if checkpoint_path(row).is_file()]
+
+
+def is_here(backbone: Backbone, weights: str | None = None) -> bool:
+    """Return whether `resolve` of the same arguments downloads nothing."""
+    wanted = weights or backbone.default_weights
+    return wanted not in backbone.checkpoints or wanted in at_hand(backbone)
 
 
 def resolve(backbone: Backbone, weights: str | None = None) -> Weights:

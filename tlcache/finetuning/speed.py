@@ -90,14 +90,16 @@ def choose_way(
     return fastest, {str(way): rate for way, rate in rates.items()}
 
 
-def images_per_s(way: Way, network: Classifier, crop: int, device: str, images: int = _IMAGES) -> float:
+def images_per_s(
+    way: Way, network: Classifier, crop: int, device: str, images: int = _IMAGES, steps: int = _STEPS
+) -> float:
     """Time the fastest of a few training steps on a batch that is ready; weights stay, statistics do not."""
     batch = torch.zeros(images, 3, crop, crop, dtype=torch.uint8, device=device)
     way.lay(network)
     network.unfreeze()
     network.train()
     seconds = []
-    for _ in range(1 + _STEPS):
+    for _ in range(1 + steps):
         began = time.perf_counter()
         way.forward(network, batch, ready=False).square().mean().backward()  # type: ignore[no-untyped-call]
         if device == "cuda":

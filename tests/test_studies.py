@@ -1,0 +1,271 @@
+"""The whole experiment: its plan, its order, and that nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import make_run, tiny_backbone, write_image, write_photos
+from typer.testing import CliRunner
+
+from tlcache.cli import app
+from tlcache.datasets import load_dataset
+from tlcache.errors import DataError, ModelError, TlcacheError, UnknownNameError
+from tlcache.finetuning.recipe import Recipe, RecipeError
+from tlcache.networks import operations
+from tlcache.studying import run as running
+from tlcache.studying.estimates import finetune_seconds, heads_seconds, rows_of
+from tlcache.studying.run import study
+from tlcache.studying.steps import Asked, Step
+
+BOTH = ["tinynet", "tinier"]
+HEADS = ["ridge", "knn"]
+QUICK = {"epochs": 1, "precision": "fp32", "layout": "contiguous"}
+
+
+@pytest.fixture(autouse=True)
+def two_networks(tinynet: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tinynet`, and one beside it that counts as smaller."""
+    del tinynet
+    rows = (tiny_backbone(), replace(tiny_backbone(), name="tinier", parameters=3_000))
+    monkeypatch.setattr("tlcache.backbones._ROWS", rows)
+
+
+def go(data: Path, **options: Any) -> list[Step]:
+    return study([data], **{"models": BOTH, "weights": "random", "heads": HEADS, **QUICK, **options})
+
+
+def states(steps: list[Step]) -> list[tuple[str, str, str]]:
+    return [(step.kind, step.model, step.state) for step in steps]
+
+
+def files() -> dict[Path, int]:
+    """Return everything that was extracted and recorded, with its age; locks and reports aside."""
+    found = [path for folder in ("features", "runs") for path in Path(folder).rglob("*") if path.is_file()]
+    return {path: path.stat().st_mtime_ns for path in found if not path.name.startswith(".")}
+
+
+def stopped_at(number: int, act: Callable[[Asked, Step], Step]) -> Callable[[Asked, Step], Step]:
+    """Return `act`, interrupted when it is called for this time."""
+    calls = iter(range(1000))
+
+    def acting(asked: Asked, step: Step) -> Step:
+        if next(calls) == number:
+            raise KeyboardInterrupt
+        return act(asked, step)
+
+    return acting
+
+
+ALL = [
+    *((kind, model) for model in ("tinier", "tinynet") for kind in ("extract", "fit-heads")),
+    ("finetune", "tinier"),
+    ("finetune", "tinynet"),
+    ("report", ""),
+]
+
+
+def test_everything_is_done_once_and_again_is_nothing_to_do(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = go(photos)
+    assert states(done) == [(*what, "done") for what in ALL]
+    assert all(step.seconds > 0 for step in done)
+    assert {"ridge", "knn", "linear"} == {json.loads(path.read_text())["head"] for path in Path("runs").rglob("*.json")}
+    assert "Fine-tuning" in Path("report.html").read_text()
+    before = files()
+    for name in ("fit_heads", "_finetune"):
+        monkeypatch.setattr(running, name, lambda *_, **__: pytest.fail("this is recorded"))
+    assert states(go(photos))[:-1] == [(*what, "recorded") for what in ALL[:-1]]
+    assert files() == before
+    assert states(go(photos, plan=True))[:-1] == [(*what, "recorded") for what in ALL[:-1]]
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_an_interrupted_study_goes_on_where_it_was(photos: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "_take", stopped_at(number, running._take))
+        with pytest.raises(KeyboardInterrupt):
+            go(photos)
+    before = files()
+    expected = [(*what, "recorded" if place < number else "done") for place, what in enumerate(ALL)]
+    assert states(go(photos)) == expected
+    assert before.items() <= files().items()
+
+
+def test_heads_that_are_recorded_are_not_fitted_again(photos: Path) -> None:
+    go(photos, heads=["ridge"], finetune=False)
+    before = files()
+    planned = go(photos, finetune=False, plan=True)
+    assert planned[1].note == "1 of 2 heads are recorded"
+    assert [step.state for step in go(photos, finetune=False)] == ["recorded", "done", "recorded", "done", "done"]
+    assert before.items() <= files().items()
+
+
+def test_new_images_are_a_new_experiment(photos: Path) -> None:
+    go(photos, models=["tinynet"], finetune=False)
+    write_image(photos / "red" / "new.png", 999, 2)
+    assert states(go(photos, models=["tinynet"], finetune=False, plan=True))[0][2] == "to do"
+    (photos / "red" / "0.png").unlink()  # as many as before: extract alone can tell
+    assert [step.state for step in go(photos, models=["tinynet"], finetune=False)] == ["done", "done", "done"]
+
+
+def test_a_plan_does_nothing_and_says_what_would_be_done(photos: Path) -> None:
+    options = [*("-m", "tinynet", "-m", "tinier", "-w", "random", "--heads", "ridge,knn"), *("--epochs", "1")]
+    options += ["--setting", "precision=fp32", "--json", "plan.json"]
+    result = CliRunner().invoke(app, ["study", "-d", str(photos), *options, "--plan"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert files() == {}
+    assert not Path("report.html").exists()
+    lines = [line.split() for line in result.output.splitlines()]
+    for kind, model in ALL[:-1]:
+        assert [kind, *([model] if model else []), "to", "do", "about"] in [line[:5] for line in lines]
+    assert "7 to do (about" in result.output
+    planned = json.loads(Path("plan.json").read_text())["steps"]
+    assert [(step["kind"], step["model"]) for step in planned] == ALL
+    assert all(step["seconds"] > 0 for step in planned[:-1])
+
+
+def test_a_backbone_that_fails_is_told_and_the_others_go_on(photos: Path) -> None:
+    options = ["-m", "tinynet", "-m", "tinier", "-w", "tinier=random", "--heads", "ridge", "--no-finetune"]
+    result = CliRunner().invoke(app, ["study", "-d", str(photos), *options])
+    assert result.exit_code == 1
+    text = " ".join(result.output.split())
+    assert "tinynet needs its imagenet weights. Put the file at" in text
+    assert "fit-heads tinynet: without its features: extract failed" in text
+    assert "3 done" in text
+    assert "1 left out, 1 failed" in text
+    assert Path("report.html").exists()
+
+
+def test_weights_that_are_not_here_are_guessed_for_and_never_downloaded(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlcache.weights.download", lambda *_: pytest.fail("a plan downloads nothing"))
+    one = go(photos, weights={"tinier": "random"}, finetune=False, plan=True)
+    notes = {step.model: step.note for step in one if step.kind == "extract"}
+    assert notes == {"tinier": "", "tinynet": "guessed from its size: its weights are not here"}
+    none = go(photos, weights=None, finetune=False, plan=True)
+    assert all(step.seconds > 0 for step in none[:-1])
+
+
+def test_a_budget_leaves_out_what_does_not_fit(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cost(_: Asked, steps: list[Step]) -> list[Step]:
+        seconds = {"extract": 10.0, "fit-heads": 5.0, "finetune": 1000.0, "report": 0.0}
+        return [replace(step, seconds=seconds[step.kind]) for step in steps]
+
+    monkeypatch.setattr("tlcache.studying.estimates.estimated", cost)
+    planned = go(photos, plan=True, budget_s=100)
+    assert [step.state for step in planned] == [*["to do"] * 4, *["left out"] * 2, "to do"]
+    done = go(photos, budget_s=100)
+    assert [step.state for step in done] == [*["done"] * 4, *["left out"] * 2, "done"]
+    assert "did not fit" in done[4].note
+    assert done[4].seconds == 1000
+    assert [step.state for step in go(photos, budget_s=2000)] == [*["recorded"] * 4, *["done"] * 2, "done"]
+
+
+def test_what_needs_a_left_out_extraction_is_left_out() -> None:
+    steps = [Step("extract", "d", "d", "large", seconds=50), Step("fit-heads", "d", "d", "large", seconds=1)]
+    steps += [Step("extract", "d", "d", "small", seconds=9), Step("finetune", "d", "d", "small", seconds=2)]
+    walked = running._walk(steps, lambda step: step, 10)
+    assert [step.state for step in walked] == ["left out", "left out", "to do", "left out"]
+    assert walked[1].note == "without its features: extract left out"
+    assert walked[3].note == "did not fit in the 1 s that were left of the budget"
+    recorded = [replace(step, state="recorded", seconds=0) for step in steps]
+    assert running._walk(recorded, lambda step: step, 0) == recorded
+
+
+def test_fine_tuning_begins_with_the_best_heads_on_validation(photos: Path) -> None:
+    """Test figures have no say: they are turned round in the records, and the order stays."""
+    go(photos, finetune=False)
+    for run in Path("runs").rglob("*.json"):
+        record = json.loads(run.read_text())
+        good = record["backbone"] == "tinynet"
+        for tried in record["candidates"]:
+            tried["val_accuracy"] = 0.9 if good else 0.2
+        record["test"]["accuracy"] = 0.1 if good else 1.0
+        run.write_text(json.dumps(record))
+    planned = go(photos, plan=True)
+    assert [step.model for step in planned if step.kind == "finetune"] == ["tinynet", "tinier"]
+
+
+def test_datasets_take_turns(photos: Path, tmp_path: Path) -> None:
+    other = write_photos(tmp_path / "other", 6)
+    steps = study([photos, other], BOTH, "random", heads=HEADS, plan=True, **QUICK)
+    order = [(step.kind, step.model, step.dataset) for step in steps]
+    assert order[:4] == [(kind, "tinier", name) for name in ("photos", "other") for kind in ("extract", "fit-heads")]
+    tunings = [(model, name) for model in ("tinier", "tinynet") for name in ("photos", "other")]
+    assert order[8:-1] == [("finetune", *what) for what in tunings]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"models": ["tinynet", "tinyest"]}, UnknownNameError, "Unknown backbone 'tinyest'"),
+        ({"models": ["net.onnx"]}, ModelError, "is an ONNX file"),
+        ({"weights": {"tinynet": "random"}, "models": ["tinier"]}, UnknownNameError, "Known: tinier"),
+        ({"weights": "nowhere.pth"}, TlcacheError, "No weights at 'nowhere.pth'"),
+        ({"heads": ["ridges"]}, UnknownNameError, "Did you mean 'ridge'"),
+        ({"unfreeze": "stage:4"}, RecipeError, "tinier has 3 stages"),
+        ({"device": "tpu"}, UnknownNameError, "Unknown device"),
+        ({"rate": 1}, UnknownNameError, "Unknown setting 'rate'"),
+    ],
+)
+def test_slips_are_told_before_the_first_step(
+    photos: Path, options: dict[str, Any], error: type[TlcacheError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        go(photos, **options)
+    assert files() == {}
+
+
+def test_two_datasets_of_one_name_cannot_be_told_apart(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Two of the datasets are called 'photos'"):
+        study([photos, write_photos(tmp_path / "more" / "photos")], BOTH, "random")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--budget", "soon"], "--budget takes a time like 90s, 30m or 2h"),
+        (["--budget", "-5m"], "--budget takes a time"),
+        (["-w", "random", "-w", "tinier=random"], "--weights are given once for all backbones"),
+    ],
+)
+def test_options_that_make_no_sense(photos: Path, option: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, ["study", "-d", str(photos), "-m", "tinier", *option])
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.replace("│", " ").split())
+
+
+def test_budgets_have_units() -> None:
+    from tlcache.cli import _seconds
+
+    assert [_seconds(text) for text in ("90", "90s", "30m", "1.5h", None)] == [90, 90, 1800, 5400, None]
+
+
+def test_seconds_of_a_fine_tuning_grow_with_images_and_epochs() -> None:
+    rows, recipe = {"train": 600, "val": 200, "test": 200}, Recipe(epochs=10, precision="fp32", layout="contiguous")
+    once = finetune_seconds(rows, recipe, 0.01)
+    assert 60 < once < 75
+    assert finetune_seconds(rows, replace(recipe, refit=True), 0.01) == pytest.approx(once + 80)
+
+
+def test_seconds_of_heads_are_those_of_the_records_where_there_are_some() -> None:
+    runs = [make_run("svm", np.ones(8, bool), fit_s=seconds) for seconds in (4.0,)]
+    assert heads_seconds(["svm"], 16, runs, lambda: pytest.fail("all are known")) == pytest.approx(4)
+    assert heads_seconds(["svm", "ridge"], 16, runs, lambda: 2.0) == pytest.approx(6)
+
+
+def test_splits_that_will_be_drawn_are_counted(photos: Path) -> None:
+    assert rows_of(load_dataset(photos)) == {"train": 14, "val": 5, "test": 5}
+
+
+def test_operations_are_those_of_the_convolutions() -> None:
+    sides = (10, 5, 5)
+    layers = zip((3, 8, 16), (8, 16, 16), sides, strict=True)
+    counted = sum(2 * 9 * before * after * side * side for before, after, side in layers) + 2 * 16 * 1000
+    assert operations(tiny_backbone(), 20) == counted

@@ -1,0 +1,208 @@
+"""How long the steps of a study take here: what can be run is timed for a moment, the rest is guessed from it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tlcache.backbones import BACKBONES
+from tlcache.datasets import Dataset
+from tlcache.files import read_regular
+from tlcache.finetuning.recipe import Recipe
+from tlcache.heads import HEADS
+from tlcache.images import BadImageError, Preprocess, prepare
+from tlcache.machine import available_cpus
+from tlcache.models import Model, load_model
+from tlcache.networks import operations, untrained
+from tlcache.progress import Advance, step_bar
+from tlcache.runs import Run, read_runs
+from tlcache.runtime import default_batch, find_device, open_session
+from tlcache.selection import Fold, Protocol, search
+from tlcache.splits import FRACTION, SPLITS
+from tlcache.studying.steps import EXTRACT, FINETUNE, FIT, TO_DO, Asked, Case, Step
+from tlcache.weights import is_here
+
+if TYPE_CHECKING:
+    from tlcache.finetuning.speed import Way
+
+__all__ = ["estimated", "finetune_seconds", "heads_seconds", "rows_of"]
+
+_STARTING_S = 3.0  # a process, its imports, the network
+_MOMENT_S = 0.5  # that a network is timed for, or a call on every core
+_IMAGES = 16  # that are decoded
+_FORWARD = 1 / 3  # of the operations of training on an image
+_CHOOSING = 128  # images on which a fine-tuning measures how to compute
+_STEP = 2e10  # operations of a training step that is timed
+_ROWS = 2_000  # on which the ridge head is timed
+# What heads take, choosing included, where ridge takes 1: about as seen on flowers102_small with two MobileNets.
+_OF_RIDGE = {"logreg": 12.0, "ridge": 1.0, "knn": 0.3, "svm": 12.0, "lightgbm": 30.0, "linear": 5.0, "dense": 12.0}
+
+
+def estimated(asked: Asked, steps: Sequence[Step]) -> list[Step]:
+    """Return the steps with about the seconds that those take which are to do. Nothing is downloaded for it."""
+    to_do = [step for step in steps if step.state == TO_DO]
+    embedded, tuned = ({s.model: asked.case(s) for s in to_do if s.kind == kind} for kind in (EXTRACT, FINETUNE))
+    with step_bar("measuring", len(embedded) + len(tuned)) as advance:
+        embed_s, guessed = _embedding_paces(embedded, asked.device)
+        advance(len(embedded))
+        train_s = _training_paces(tuned, asked.recipe, asked.device, advance) if asked.recipe else {}
+    frozen = [run for run in read_runs(asked.runs) if run.fields["strategy"] == "frozen"]
+
+    def estimate(step: Step) -> Step:
+        if step.state != TO_DO or step.kind not in (EXTRACT, FIT, FINETUNE):
+            return step
+        case = asked.case(step)
+        if step.kind == EXTRACT:
+            image_s = _decoding_pace(case) + embed_s[step.model]
+            seconds = _STARTING_S + len(case.dataset) * image_s
+            return replace(step, seconds=seconds, note=guessed.get(step.model, ""))
+        if step.kind == FIT:
+            alike = [run for run in frozen if run.fields["dataset"] == step.dataset]
+            ridge_s = partial(_ridge_seconds, case)
+            return replace(step, seconds=heads_seconds(asked.missing_heads(step), case.backbone.dim, alike, ridge_s))
+        assert asked.recipe is not None
+        return replace(step, seconds=finetune_seconds(rows_of(case.dataset), asked.recipe, train_s[step.model]))
+
+    return [estimate(step) for step in steps]
+
+
+def heads_seconds(heads: Sequence[str], dim: int, alike: Iterable[Run], ridge_s: Callable[[], float]) -> float:
+    """Return what heads take on embeddings of `dim` numbers.
+
+    That is what those in `alike`, runs of the same dataset, took for each number; of a head that none of them has, a
+    multiple of what `ridge_s` says that the ridge head takes.
+    """
+    known: dict[str, list[float]] = {}
+    for run in alike:
+        row = BACKBONES.get(run.fields["backbone"])
+        known.setdefault(run.fields["head"], []).append(run.train_s * (dim / row.dim if row else 1.0))
+    unknown = [head for head in heads if head not in known]
+    guessed = ridge_s() * sum(_OF_RIDGE[head] for head in unknown) if unknown else 0.0
+    return guessed + sum(median(known[head]) for head in heads if head in known)
+
+
+def finetune_seconds(rows: Mapping[str, int], recipe: Recipe, train_s: float) -> float:
+    """Return what a fine-tuning takes when no epoch ends it early.
+
+    `rows` are the images of each split, `train_s` the seconds to train on one of them once, forward and backward.
+    """
+    again = rows["train"] + rows["val"] if recipe.refit else 0
+    trained = recipe.epochs * (rows["train"] + again) + _CHOOSING * ("auto" in (recipe.precision, recipe.layout))
+    looked_at = (recipe.epochs + 2) * rows["val"] + rows["test"]
+    return _STARTING_S + train_s * (trained + _FORWARD * looked_at)
+
+
+def rows_of(dataset: Dataset) -> dict[str, int]:
+    """Return how many images each split has, or will have once it is drawn."""
+    given = Counter(dataset.splits)
+    drawn = {name: round(FRACTION * given["train"]) for name in SPLITS[1:] if not given[name]}
+    return {**given, **drawn, "train": given["train"] - sum(drawn.values())}
+
+
+def _embedding_paces(cases: Mapping[str, Case], device: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Return seconds per image of each network, decoding excluded, and for those that were not run what to say.
+
+    Those whose weights are not here are scaled from the others by their operations. Where none is here, the first is
+    run with random weights.
+    """
+    here = {name: case.weights for name, case in cases.items() if is_here(case.backbone, case.weights)}
+    here = here or dict.fromkeys(list(cases)[:1], "random")
+    timed = {name: _time_network(load_model(name, weights), device) for name, weights in here.items()}
+    if timed.keys() == cases.keys():
+        return timed, {}
+    needed = {name: operations(case.backbone, _preprocess(case).crop) for name, case in cases.items()}
+    each = median(seconds / needed[name] for name, seconds in timed.items())
+    why = "guessed from its size: its weights are not here"
+    return {name: timed.get(name, each * needed[name]) for name in cases}, {n: why for n in cases if n not in timed}
+
+
+def _time_network(model: Model, device: str) -> float:
+    """Return seconds per image of the extraction's loop without decoding: a call of the network on every core."""
+    found, crop = find_device(device), model.preprocess.crop
+    batch = np.zeros((default_batch("onnxruntime", found, crop), 3, crop, crop), np.uint8)
+    session, calls, spent = open_session(model.onnx(), found, batch=len(batch)), 0, 0.0
+    session(batch[:1])
+    while spent < _MOMENT_S:
+        spent += _time_together(session, [batch] * available_cpus())
+        calls += available_cpus()
+    return spent / (calls * len(batch))
+
+
+def _decoding_pace(case: Case) -> float:
+    """Return seconds per image to read, decode and resize, all cores at it; a few of the images are tried."""
+    root, paths = case.dataset.root, case.dataset.paths
+
+    def decode(path: str) -> None:
+        with suppress(OSError, BadImageError):
+            prepare(read_regular(str(root / path)), _preprocess(case))
+
+    some = paths[:: max(1, len(paths) // _IMAGES)][:_IMAGES]
+    return _time_together(decode, some) / len(some)
+
+
+def _time_together(act: Callable[[Any], object], items: Sequence[object]) -> float:
+    """Return the seconds of `act` on all items, all cores at it."""
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        began = time.perf_counter()
+        list(pool.map(act, items))
+        return time.perf_counter() - began
+
+
+def _training_paces(cases: Mapping[str, Case], recipe: Recipe, device: str, advance: Advance) -> dict[str, float]:
+    """Return seconds per image of training each network; the first one shows how to compute."""
+    from tlcache.finetuning.speed import WAYS, find_torch_device
+
+    layout = "channels_last" if recipe.layout == "auto" else recipe.layout
+    ways = [way for way in WAYS if way.layout == layout and recipe.precision in ("auto", way.precision)]
+    place, paces = find_torch_device(device), dict[str, float]()
+    for name, case in cases.items():
+        paces[name], way = _training_pace(case, recipe, place, ways)
+        ways = [way]
+        advance(1)
+    return paces
+
+
+def _training_pace(case: Case, recipe: Recipe, device: str, ways: Sequence[Way]) -> tuple[float, Way]:
+    """Return seconds per image of training, forward and backward, and the fastest of the ways to compute.
+
+    A few small steps are timed, with random weights.
+    """
+    from tlcache.finetuning.classifier import Classifier, trained_layers
+    from tlcache.finetuning.heads import fresh_head
+    from tlcache.finetuning.speed import images_per_s
+
+    backbone, preprocess, model = case.backbone, _preprocess(case), untrained(case.backbone, seed=0)
+    head = fresh_head(recipe.head, backbone.dim, len(case.dataset.classes))
+    layers = trained_layers(backbone, model, recipe.unfreeze)
+    network = Classifier(backbone, model, head, preprocess, layers, recipe.batch_norm == "eval").to(device)
+    images = int(min(16, max(2, _STEP / operations(backbone, preprocess.crop))))
+    rates = {way: images_per_s(way, network, preprocess.crop, device, images, steps=2) for way in ways}
+    fastest = max(rates, key=lambda way: rates[way])
+    return 1 / rates[fastest], fastest
+
+
+def _ridge_seconds(case: Case) -> float:
+    """Return what the ridge head takes, choosing included: timed on random numbers, of so many rows at most."""
+    rows, dim, classes = rows_of(case.dataset), case.backbone.dim, len(case.dataset.classes)
+    total = rows["train"] + rows["val"]
+    some, row = max(2 * classes, min(total, _ROWS)), HEADS["ridge"]
+    X, y = np.random.default_rng(0).standard_normal((some, dim), np.float32), np.arange(some) % classes
+    fold = Fold(X[: some // 2], y[: some // 2], X[some // 2 :], y[some // 2 :])
+    began = time.perf_counter()
+    search(row, Protocol().settings(row), [fold], classes, None)
+    return 2 * (time.perf_counter() - began) * total / some
+
+
+def _preprocess(case: Case) -> Preprocess:
+    """Return how images are prepared, whether the weights are here or not."""
+    backbone = case.backbone
+    return backbone.checkpoints.get(case.weights or "", backbone.checkpoints[backbone.default_weights]).preprocess

@@ -1,0 +1,197 @@
+"""What a study is asked for, as a list of steps, and which of them are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tlcache.backbones import Backbone, find
+from tlcache.datasets import Dataset, load_dataset
+from tlcache.errors import CacheError, DataError, ModelError, UnknownNameError, closest
+from tlcache.finetuning.recipe import Recipe, RecipeError, arguments_of
+from tlcache.fit import frozen_identity
+from tlcache.heads import HeadRow
+from tlcache.models import load_model
+from tlcache.runs import Run, identity_of, recorded
+from tlcache.selection import Protocol
+from tlcache.splits import SPLITS
+from tlcache.store import FeatureFile
+from tlcache.weights import is_here, resolve
+
+__all__ = ["DONE", "EXTRACT", "FAILED", "FINETUNE", "FIT", "LEFT_OUT", "RECORDED", "REPORT", "TO_DO", "Asked", "Case",
+           "Step", "duration", "find_cases"]  # fmt: skip
+
+EXTRACT, FIT, FINETUNE, REPORT = "extract", "fit-heads", "finetune", "report"  # called as the commands are
+TO_DO, RECORDED, DONE, LEFT_OUT, FAILED = "to do", "recorded", "done", "left out", "failed"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a study does.
+
+    Parameters
+    ----------
+    kind
+        `extract`, `fit-heads`, `finetune` or `report`: the command that does the same.
+    data, dataset, model
+        What it is done with: the dataset as it was given, its name, the backbone. Empty for the report.
+    state
+        `to do`, `recorded` (there already), `done`, `left out` or `failed`.
+    seconds
+        What it took; while it is to do or left out, about what it would take, or 0 where that was not estimated.
+    note
+        Why it is left out or failed, what of it is recorded, or that the seconds are a guess.
+    """
+
+    kind: str
+    data: str = ""
+    dataset: str = ""
+    model: str = ""
+    state: str = TO_DO
+    seconds: float = 0.0
+    note: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` promises."""
+        return asdict(self)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it.
+
+    >>> duration(42.4), duration(400), duration(9000)
+    ('42 s', '7 min', '2.5 h')
+    """
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A dataset and a network."""
+
+    data: str
+    dataset: Dataset
+    backbone: Backbone
+    weights: str | None
+
+
+def find_cases(
+    data: Sequence[str | Path], models: Sequence[str], weights: str | Mapping[str, str] | None
+) -> dict[tuple[str, str], Case]:
+    """Return every backbone with every dataset, the smallest backbone first; nothing is downloaded but built-in images.
+
+    Raises
+    ------
+    DataError, ModelError, UnknownNameError, WeightsError
+        Two datasets of one name or none at all, an ONNX file, no such backbone or weights.
+    """
+    sets = {str(each): load_dataset(each) for each in data}
+    names = [dataset.name for dataset in sets.values()]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise DataError(f"Two of the datasets are called '{twice}'. Rename one of the folders or manifests.")
+    if files := [name for name in models if name.lower().endswith(".onnx")]:
+        raise ModelError(f"'{files[0]}' is an ONNX file, which cannot be trained here. Give names of: tlcache models")
+    rows = sorted({name: find(name) for name in models}.values(), key=lambda row: row.parameters)
+    own = {find(name).name: each for name, each in weights.items()} if isinstance(weights, Mapping) else {}
+    if unused := own.keys() - {row.name for row in rows}:
+        raise UnknownNameError(closest("backbone in --weights", unused.pop(), [row.name for row in rows]))
+    found: dict[tuple[str, str], Case] = {}
+    for row in rows:
+        chosen = weights if isinstance(weights, str) else own.get(row.name)
+        if is_here(row, chosen):
+            resolve(row, chosen)
+        found |= {(given, row.name): Case(given, dataset, row, chosen) for given, dataset in sets.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a study is to do: all `heads` on every case, and a fine-tuning of each by `recipe` unless that is None."""
+
+    cases: Mapping[tuple[str, str], Case]
+    heads: tuple[HeadRow, ...]
+    recipe: Recipe | None
+    features: Path
+    runs: Path
+    out: Path
+    device: str
+    _places: dict[tuple[str, str], Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kind, _, number = self.recipe.unfreeze.partition(":") if self.recipe else ("", "", "")
+        for case in self.cases.values():
+            stages = len(case.backbone.stages) + 1
+            if kind == "stage" and int(number) > stages:
+                raise RecipeError(
+                    f"{case.backbone.name} has {stages} stages; asked: --unfreeze stage:{number}. Unfreeze last:N, or "
+                    "study backbones together that have that stage."
+                )
+
+    def steps(self) -> list[Step]:
+        """Return all steps with their states: each network and its heads, then the fine-tunings, then the report."""
+        kinds = [(kind, case) for case in self.cases.values() for kind in (EXTRACT, FIT)]
+        kinds += [(FINETUNE, case) for case in self.cases.values() if self.recipe]
+        steps = [Step(kind, case.data, case.dataset.name, case.backbone.name) for kind, case in kinds]
+        return [*map(self._with_state, steps), Step(REPORT)]
+
+    def _with_state(self, step: Step) -> Step:
+        if self.is_recorded(step):
+            return replace(step, state=RECORDED)
+        known = len(self.heads) - len(self.missing_heads(step)) if step.kind == FIT else 0
+        return replace(step, note=f"{known} of {len(self.heads)} heads are recorded" if known else "")
+
+    def case(self, step: Step) -> Case:
+        """Return what a step is done with."""
+        return self.cases[step.data, step.model]
+
+    def place(self, step: Step) -> Path:
+        """Return where the feature file is or will be; the weights have to be here."""
+        case, key = self.case(step), (step.data, step.model)
+        if key not in self._places:  # hashing large weights takes a while
+            stem = load_model(case.backbone.name, case.weights).file_stem
+            self._places[key] = self.features / case.dataset.name / f"{stem}.h5"
+        return self._places[key]
+
+    def attributes(self, step: Step) -> dict[str, Any] | None:
+        """Return what the feature file says of itself; None when it is missing, damaged, or not of all the images."""
+        case = self.case(step)
+        if is_here(case.backbone, case.weights) and (path := self.place(step)).exists():
+            with suppress(CacheError), FeatureFile(path) as file:
+                rows = sum(file.attrs[f"{name}_rows"] for name in SPLITS) + len(file.quarantine)
+                if rows == len(case.dataset) and file.attrs["source"] == str(case.dataset.root):
+                    return file.attrs
+        return None
+
+    def is_recorded(self, step: Step) -> bool:
+        """Return whether a step's result is there; of images that were exchanged only `extract` itself knows."""
+        attrs = self.attributes(step)
+        if attrs is None or step.kind == EXTRACT:
+            return attrs is not None
+        if step.kind == FIT:
+            return not self.missing_heads(step)
+        assert self.recipe is not None
+        identity = identity_of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe))
+        return recorded(self.runs, identity) is not None
+
+    def frozen_runs(self, step: Step) -> list[Run]:
+        """Return the runs of the heads that are recorded."""
+        attrs = self.attributes(step)
+        if attrs is None:
+            return []
+        found = (recorded(self.runs, frozen_identity(attrs, row, Protocol())) for row in self.heads)
+        return [run for run in found if run]
+
+    def missing_heads(self, step: Step) -> list[str]:
+        """Return the names of the heads that are not."""
+        found = {run.fields["head"] for run in self.frozen_runs(step)}
+        return [row.name for row in self.heads if row.name not in found]
+
+    def best_validation(self, step: Step) -> float:
+        """Return the best accuracy on validation of the backbone's heads; -1 where none is recorded."""
+        tried = [each for run in self.frozen_runs(step) for each in run.fields["candidates"]]
+        return max((float(each["val_accuracy"]) for each in tried), default=-1.0)
