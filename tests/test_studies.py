@@ -211,6 +211,7 @@ def test_datasets_take_turns(photos: Path, tmp_path: Path) -> None:
         ({"heads": ["ridges"]}, UnknownNameError, "Did you mean 'ridge'"),
         ({"unfreeze": "stage:4"}, RecipeError, "tinier has 3 stages"),
         ({"device": "tpu"}, UnknownNameError, "Unknown device"),
+        ({"out": "report.pdf"}, UnknownNameError, "A report is an .html page"),
         ({"rate": 1}, UnknownNameError, "Unknown setting 'rate'"),
     ],
 )

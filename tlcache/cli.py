@@ -513,7 +513,7 @@ def study(
     data: Annotated[list[str], typer.Option("--data", "-d", help="Dataset; may be repeated. See: tlcache datasets")],
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="Backbone; may be repeated  [default: the six of --plan]"),
+        typer.Option("--model", "-m", help="Backbone; may be repeated  [default: six, MobileNetV3 to ResNet-152]"),
     ] = None,
     weights: Annotated[
         list[str] | None,

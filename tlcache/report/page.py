@@ -23,7 +23,7 @@ from tlcache.reproduce import commands
 from tlcache.runs import runs_folder
 from tlcache.shots import read_curves
 
-__all__ = ["write_report"]
+__all__ = ["check_page", "write_report"]
 
 
 def write_report(
@@ -58,9 +58,7 @@ def write_report(
     >>> [path.name for path in write_report(folder / "report.html", runs=folder)]
     ['report.html', 'report.md', 'report.csv']
     """
-    page = Path(out).expanduser()
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise UnknownNameError(f"A report is an .html page, with .md and .csv beside it; asked: '{out}'.")
+    page = check_page(out)
     folder, found = runs_folder(runs), compare(runs, data)
     curves, audits = read_curves(folder), read_audits(folder)
     worth = leak_worth(entry.run for each in found for entry in each.entries)
@@ -74,6 +72,14 @@ def write_report(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode("utf-8", "replace"))
     return list(texts)
+
+
+def check_page(out: str | Path) -> Path:
+    """Return where the page goes; raises UnknownNameError when that is no name of a page."""
+    page = Path(out).expanduser()
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UnknownNameError(f"A report is an .html page, with .md and .csv beside it; asked: '{out}'.")
+    return page
 
 
 def _html(chapters: Sequence[Chapter]) -> str:

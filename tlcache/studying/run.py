@@ -102,6 +102,8 @@ def study(
     >>> [(step.kind, step.state) for step in steps]
     [('extract', 'done'), ('fit-heads', 'done'), ('report', 'done')]
     """
+    from tlcache.report.page import check_page
+
     began = time.perf_counter()
     find_device(device)  # a slip in its name is told now
     asked = Asked(
@@ -110,7 +112,7 @@ def study(
         recipe=make_recipe({"refit": True, **recipe}) if finetune else None,
         features=features_folder(features),
         runs=runs_folder(runs),
-        out=Path(out),
+        out=check_page(out),
         device=device,
     )
     steps = asked.steps()
