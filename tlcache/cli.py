@@ -513,13 +513,13 @@ def study(
     data: Annotated[list[str], typer.Option("--data", "-d", help="Dataset; may be repeated. See: tlcache datasets")],
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="Backbone; may be repeated  [default: six, MobileNetV3 to ResNet-152]"),
+        typer.Option("--model", "-m", help="Backbone; may be repeated (default: six, MobileNetV3 to ResNet-152)"),
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option("--weights", "-w", help="For all, or BACKBONE=FILE; may be repeated  [default: imagenet]"),
+        typer.Option("--weights", "-w", help="For all, or BACKBONE=FILE; may be repeated (default: imagenet)"),
     ] = None,
-    heads: Annotated[str | None, typer.Option(help="Comma-separated. See: tlcache heads  [default: all]")] = None,
+    heads: Annotated[str | None, typer.Option(help="Comma-separated. See: tlcache heads (default: all)")] = None,
     finetune: Annotated[
         bool,
         typer.Option("--finetune/--no-finetune", help="Train every backbone itself, too: most time goes there"),
