@@ -39,15 +39,16 @@ WeightsOption = Annotated[
     typer.Option(
         "--weights",
         "-w",
-        help="imagenet, imagenet_v2, embedded, random, or a state dict FILE  [default: the first it has]",
+        help="imagenet, imagenet_v2, embedded, random, or a state dict FILE",
+        show_default="the first it has",
     ),
 ]
-Features = Annotated[Path | None, typer.Option("--features", help="Folder of feature files  [default: features]")]
-Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of run records  [default: runs]")]
+Features = Annotated[Path | None, typer.Option("--features", help="Folder of feature files", show_default="features")]
+Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of run records", show_default="runs")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the same figures to this file")]
 Pool = Annotated[
     str | None,
-    typer.Option("--pool", help="avg, max, flatten; cls for transformers; quarters  [default: the backbone's own]"),
+    typer.Option("--pool", help="avg, max, flatten; cls for transformers; quarters", show_default="the backbone's own"),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 Seed = Annotated[int, typer.Option("--seed", help="Of splits that are drawn, and of everything random in heads")]
@@ -218,8 +219,8 @@ def extract(
     pool: Pool = None,
     crop_borders: Annotated[bool, typer.Option("--crop-borders", help="Cut dark borders of scans away first")] = False,
     output: Annotated[str | None, typer.Option(help="Tensor of an .onnx file that is the embedding")] = None,
-    resize: Annotated[int | None, typer.Option(help="Short side in pixels  [default: the backbone's own]")] = None,
-    crop: Annotated[int | None, typer.Option(help="Side of the centre crop in pixels  [default: its own]")] = None,
+    resize: Annotated[int | None, typer.Option(help="Short side in pixels", show_default="the backbone's own")] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of the centre crop in pixels", show_default="its own")] = None,
     mean: Triple = None,
     std: Triple = None,
     device: Device = "auto",
@@ -228,7 +229,7 @@ def extract(
         str, typer.Option(help="Of the network: fp32; fp16 (onnxruntime on a GPU); bf16 (openvino)")
     ] = "fp32",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per call of the network  [default: by device and size]")
+        int | None, typer.Option(min=1, help="Images per call of the network", show_default="by device and size")
     ] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of unusable images to go on with")] = 0.05,
     name: Annotated[str | None, typer.Option(help="Name of the dataset in files and tables")] = None,
@@ -284,9 +285,9 @@ def extract(
 @app.command()
 def fit_heads(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Feature files or folders  [default: all under features/]")
+        list[Path] | None, typer.Argument(help="Feature files or folders", show_default="all under features/")
     ] = None,
-    heads: Annotated[str | None, typer.Option(help="Comma-separated. See: tlcache heads  [default: all]")] = None,
+    heads: Annotated[str | None, typer.Option(help="Comma-separated. See: tlcache heads", show_default="all")] = None,
     search: Annotated[str, typer.Option(help="How many settings to try: quick or full")] = "quick",
     folds: Annotated[
         int, typer.Option(help="Choose by cross-validation over train and val; 0: on the validation split")
@@ -358,7 +359,7 @@ def finetune(
     head_epochs: Annotated[int, typer.Option(help="Epochs of a head from scratch, the backbone frozen")] = 10,
     head_lr: Annotated[float, typer.Option(help="Learning rate of that")] = 1e-3,
     epochs: Annotated[int, typer.Option(help="Epochs that train the backbone")] = 15,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of that  [default: by optimizer]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of that", show_default="by optimizer")] = None,
     unfreeze: Annotated[str, typer.Option(help="all, last:N (layers), or stage:K (from stage K of 4 or 5 on)")] = "all",
     optimizer: Annotated[str, typer.Option(help="sgd, rmsprop, adam, nadam or adamw")] = "adamw",
     weight_decay: Annotated[float, typer.Option(help="Of matrices and kernels")] = 0.01,
@@ -385,8 +386,8 @@ def finetune(
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here")] = "auto",
     layout: Annotated[str, typer.Option(help="contiguous, channels_last, or auto: what is faster here")] = "auto",
     crop_borders: Annotated[bool, typer.Option("--crop-borders", help="Cut dark borders of scans away first")] = False,
-    resize: Annotated[int | None, typer.Option(help="Short side in pixels  [default: the backbone's own]")] = None,
-    crop: Annotated[int | None, typer.Option(help="Side of the crop in pixels  [default: its own]")] = None,
+    resize: Annotated[int | None, typer.Option(help="Short side in pixels", show_default="the backbone's own")] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of the crop in pixels", show_default="its own")] = None,
     device: Device = "auto",
     name: Annotated[str | None, typer.Option(help="Name of the dataset in files and tables")] = None,
     seed: Annotated[int, typer.Option(help="Of order, augmentation, dropout and fresh heads")] = 0,
@@ -429,7 +430,7 @@ def finetune(
 
 @app.command()
 def compare(
-    data: Annotated[str | None, typer.Option("--data", "-d", help="Of this dataset alone  [default: all]")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Of this dataset alone", show_default="all")] = None,
     runs: Runs = None,
     json_file: Json = None,
 ) -> None:
@@ -449,15 +450,16 @@ def compare(
 @app.command()
 def audit(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Feature files or folders  [default: all under features/]")
+        list[Path] | None, typer.Argument(help="Feature files or folders", show_default="all under features/")
     ] = None,
-    data: Annotated[str | None, typer.Option("--data", "-d", help="Of this dataset alone  [default: all]")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Of this dataset alone", show_default="all")] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Backbone to compare images by  [default: the first by name]")
+        str | None,
+        typer.Option("--model", "-m", help="Backbone to compare images by", show_default="the first by name"),
     ] = None,
     group_by: Annotated[
         str | None,
-        typer.Option(help="near-duplicates, regex or column  [default: the manifest's column, else the first]"),
+        typer.Option(help="near-duplicates, regex or column", show_default="the manifest's column, else the first"),
     ] = None,
     group_regex: Annotated[
         str | None, typer.Option(help="Group by what the first bracket finds in a path, as in '/(p[0-9]+)_'")
@@ -495,7 +497,7 @@ def audit(
 @app.command()
 def report(
     out: Annotated[Path, typer.Option(help="The page; .md and .csv are written beside it")] = Path("report.html"),
-    data: Annotated[str | None, typer.Option("--data", "-d", help="Of this dataset alone  [default: all]")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Of this dataset alone", show_default="all")] = None,
     runs: Runs = None,
 ) -> None:
     """Write what compare finds as one HTML page: the answer, cost, mistakes, calibration, curves, commands.
@@ -513,13 +515,13 @@ def study(
     data: Annotated[list[str], typer.Option("--data", "-d", help="Dataset; may be repeated. See: tlcache datasets")],
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="Backbone; may be repeated (default: six, MobileNetV3 to ResNet-152)"),
+        typer.Option("--model", "-m", help="Backbone; may be repeated", show_default="six, MobileNetV3 to ResNet-152"),
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option("--weights", "-w", help="For all, or BACKBONE=FILE; may be repeated (default: imagenet)"),
+        typer.Option("--weights", "-w", help="For all, or BACKBONE=FILE; may be repeated", show_default="imagenet"),
     ] = None,
-    heads: Annotated[str | None, typer.Option(help="Comma-separated. See: tlcache heads (default: all)")] = None,
+    heads: Annotated[str | None, typer.Option(help="Comma-separated. See: tlcache heads", show_default="all")] = None,
     finetune: Annotated[
         bool,
         typer.Option("--finetune/--no-finetune", help="Train every backbone itself, too: most time goes there"),
@@ -603,7 +605,7 @@ def list_files(features: Features = None, json_file: Json = None) -> None:
 @app.command()
 def verify(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Feature files or folders  [default: all under features/]")
+        list[Path] | None, typer.Argument(help="Feature files or folders", show_default="all under features/")
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Extract again: damaged and new images are computed")
