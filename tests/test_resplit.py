@@ -124,9 +124,17 @@ def test_heads_under_both_splits_stand_side_by_side(made: Path, tmp_path: Path) 
         assert each.difference[0] == pytest.approx(each.given[0] - each.group[0])
         assert each.difference[1] < each.difference[0] < each.difference[2]
     assert len(compare()) == 2
-    shown = CliRunner().invoke(app, ["compare"])
+    figures = tmp_path / "compare.json"
+    shown = CliRunner().invoke(app, ["compare", "--json", str(figures)])
     assert "What the leak was worth" in shown.output
     assert "group split" in shown.output
+    stated = json.loads(figures.read_text())["leak_worth"]
+    assert [each["head"] for each in stated] == [each.head for each in found]
+    for each, other in zip(found, stated, strict=True):
+        assert (other["dataset"], other["backbone"]) == (each.dataset, each.backbone)
+        assert tuple(other["given"].values()) == each.given
+        assert tuple(other["group"].values()) == each.group
+        assert (other["difference"], other["low"], other["high"]) == each.difference
     (curve,) = fit_curves([made], [2], ["ridge"], repeats=1, split="group")
     assert json.loads(curve.record.read_text())["split"] == "group"
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -16,6 +16,7 @@ from tlcache import __version__
 from tlcache.errors import TlcacheError
 
 if TYPE_CHECKING:
+    from tlcache.auditing.worth import Worth
     from tlcache.runs import Run
 
 __all__ = ["app", "main"]
@@ -109,19 +110,19 @@ def _warn(lines: Any) -> None:
 
 def _show_worth_of(done: Iterable[Run], runs: Path | None) -> None:
     """Print what the leak was worth on the datasets of these runs, where they are of the group split."""
+    from tlcache.auditing.worth import leak_worth
     from tlcache.runs import read_runs, runs_folder
 
     datasets = {run.fields["dataset"] for run in done if run.fields["split"] == "group"}
     recorded = read_runs(runs_folder(runs)) if datasets else []
-    _show_worth(run for run in recorded if run.fields["dataset"] in datasets)
+    _show_worth(leak_worth(run for run in recorded if run.fields["dataset"] in datasets))
 
 
-def _show_worth(recorded: Iterable[Run]) -> None:
+def _show_worth(found: Sequence[Worth]) -> None:
     """Print what the leak was worth for the heads that were tested under both splits."""
-    from tlcache.auditing.worth import leak_worth
     from tlcache.report.audits import worth_table
 
-    if found := leak_worth(recorded):
+    if found:
         _show("")
         _show(worth_table(found))
 
@@ -438,13 +439,16 @@ def compare(
 
     Example: tlcache compare --data photos
     """
+    from tlcache.auditing.worth import leak_worth
     from tlcache.comparison import compare as run
     from tlcache.report.compared import comparison_tables
 
     found = run(runs, data)
-    _write_json(json_file, {"datasets": [one.as_json() for one in found]})
+    worth = leak_worth(entry.run for one in found for entry in one.entries)
+    figures = {"datasets": [one.as_json() for one in found], "leak_worth": [each.as_json() for each in worth]}
+    _write_json(json_file, figures)
     _show(comparison_tables(found))
-    _show_worth(entry.run for one in found for entry in one.entries)
+    _show_worth(worth)
 
 
 @app.command()
@@ -455,7 +459,7 @@ def audit(
     data: Annotated[str | None, typer.Option("--data", "-d", help="Of this dataset alone", show_default="all")] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Backbone to compare images by", show_default="the first by name"),
+        typer.Option("--model", "-m", help="Backbone to compare images by", show_default="which tells copies best"),
     ] = None,
     group_by: Annotated[
         str | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import hypot
 from typing import Any
 
@@ -33,8 +33,14 @@ class Worth:
     difference: tuple[float, float, float]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
+        """Return what `--json` promises."""
+        names = ("accuracy", "accuracy_low", "accuracy_high")
+        splits = {
+            "given": dict(zip(names, self.given, strict=True)),
+            "group": dict(zip(names, self.group, strict=True)),
+        }
+        difference = dict(zip(("difference", "low", "high"), self.difference, strict=True))
+        return {"dataset": self.dataset, "backbone": self.backbone, "head": self.head, **splits, **difference}
 
 
 def leak_worth(runs: Iterable[Run]) -> list[Worth]:
