@@ -3,20 +3,22 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import write_image, write_photos
+from fakes import tiny_network, write_image, write_photos
 from planted import KINDS, plant, write_scene
 from typer.testing import CliRunner
 
 from tlcache.auditing import neighbours, records
-from tlcache.auditing.calibration import stranger_bound
+from tlcache.auditing.calibration import Calibration, stranger_bound
 from tlcache.auditing.findings import Audit, Leak, Pair, verdict
 from tlcache.auditing.groups import connected, matched
 from tlcache.auditing.labels import Telltale, find_outliers, find_suspects, out_of_fold
 from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_strangers
+from tlcache.auditing.pixels import agreement, thumbnail
 from tlcache.auditing.records import read_audits
 from tlcache.auditing.run import audit
 from tlcache.cli import app
@@ -64,7 +66,11 @@ def test_too_many_pairs_keep_what_holds_groups_together(monkeypatch: pytest.Monk
 def test_strangers_are_of_another_label() -> None:
     rows, labels = unit(50), np.arange(50) % 3
     expected = np.where(labels[:, None] == labels, -1, rows @ rows.T).max(axis=1)
-    assert np.allclose(nearest_strangers(rows, labels), expected, atol=1e-6)
+    found = nearest_strangers(rows, labels)
+    assert np.allclose(found.cosines, expected, atol=1e-6)
+    assert np.allclose((rows[found.rows] * rows[found.nearest]).sum(axis=1), expected, atol=1e-6)
+    assert (labels[found.rows] != labels[found.nearest]).all()
+    assert (nearest_strangers(rows, np.zeros(50, int)).cosines == -1).all()
 
 
 def test_the_bound_of_strangers_does_not_mind_wrong_labels() -> None:
@@ -232,6 +238,7 @@ def test_records_are_read_without_features(tmp_path: Path, photos: Path, tiny_mo
         lines = list(csv.DictReader(stream))
     assert [line["finding"] for line in lines].count("exact") == 1
     assert [line["finding"] for line in lines].count("near") == found.near_count
+    assert [line["finding"] for line in lines].count("alike") == len(found.alike)
     found.record.write_text("{}")
     with pytest.raises(CacheError, match="is not the record of an audit"):
         read_audits(runs_folder())
@@ -244,10 +251,76 @@ def test_without_the_images_the_threshold_is_a_guess_and_says_so(photos: Path, t
     assert set(with_images.copies) == set(KINDS)
     assert with_images.note.startswith("With 24 images the threshold is rough.")
     photos.rename(photos.with_name("elsewhere"))
-    guess = audit()[0].calibration
-    assert (guess.images, dict(guess.copies)) == (0, {})
-    assert guess.threshold == pytest.approx((1 + guess.strangers) / 2)
+    (kept,) = audit()
+    assert replace(kept.calibration, note=with_images.note) == with_images
+    assert kept.alike == ()
+    assert all(pair.cosine > with_images.alike for pair in kept.near)
+    assert not kept.near_count or "compared by cosine alone" in kept.calibration.note
+    guess = audit(runs="other")[0].calibration
+    assert (guess.images, dict(guess.copies), guess.pixels, guess.margin) == (0, {}, None, None)
+    assert guess.threshold == guess.alike == pytest.approx((1 + guess.strangers) / 2)
     assert guess.note.startswith("No copies could be made")
+
+
+def test_both_cosine_and_pixels_must_be_close_and_one_closer_than_strangers() -> None:
+    line = Calibration(0.3, 0.7, 0.5, 0.9, 0.95, {}, 1.0, 120, "")
+    cosines = np.array([0.9, 0.6, 0.4, 0.4, 0.2, 0.9, 0.8, 0.6], np.float32)
+    pixels = np.array([0.92, 0.92, 0.96, 0.92, 0.99, 0.5, np.nan, np.nan], np.float32)
+    assert line.near(cosines, pixels).tolist() == [True, True, True, False, False, False, True, False]
+    guess = replace(line, pixels=None, pixel_strangers=None)
+    assert guess.near(cosines, pixels).tolist() == (cosines > 0.7).tolist()
+
+
+def test_pixels_agree_on_copies_and_on_nothing_else(tmp_path: Path) -> None:
+    scenes = [write_scene(tmp_path / f"{number}.jpg", number) for number in range(40)]
+    planted = plant(scenes, lambda path, kind: tmp_path / "copies" / f"{path.stem}-{kind}.jpg")
+    seen = np.stack([thumbnail(path.read_bytes()) for path in [*scenes, *(copy for _, copy in planted)]])
+    assert seen.shape == (80, 32, 32)
+    first, second = (each.ravel() for each in np.meshgrid(np.arange(40), np.arange(40, 80), indexing="ij"))
+    found = agreement(seen, first, second).reshape(40, 40)
+    assert np.diag(found).min() > 0.97
+    assert (found - np.eye(40)).max() < 0.9
+    assert np.allclose(agreement(seen, second, first).reshape(40, 40), found, atol=1e-5)
+    flat = np.stack([np.full((32, 32), 90), np.full((32, 32), 200), seen[0]]).astype(np.uint8)
+    one, other = agreement(flat, np.array([0, 0]), np.array([1, 2]))
+    assert one == pytest.approx(1)
+    assert other < 0.2
+
+
+def test_pairs_that_are_too_many_are_compared_by_cosine_alone(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        shutil.copy(photos / "red" / "1.png", photos / "red" / f"again{number}.png")
+    extract(photos, str(tiny_model))
+    monkeypatch.setattr(neighbours, "_MOST_PAIRS", 10)
+    (found,) = audit()
+    assert "compared by cosine alone" in found.calibration.note
+    assert len(found.exact) == 12
+    assert found.alike == ()
+
+
+def test_of_several_backbones_the_one_that_tells_copies_best_is_taken(tmp_path: Path) -> None:
+    """The tiny network, here the first by name, sees little but averages of colour."""
+    root, tiny = write_scenes(tmp_path / "set", 90), tiny_network()
+    next(each for each in tiny.metadata_props if each.key == "backbone").value = "average"
+    (tmp_path / "average.onnx").write_bytes(tiny.SerializeToString())
+    extract(root, str(tmp_path / "average.onnx"))
+    extract(root, "resnet20_cifar")
+    (found,) = audit()
+    margins = {path.name: json.loads(path.read_text())["margin"] for path in runs_folder().rglob("calibration/*.json")}
+    assert len(margins) == 2
+    assert found.backbone == "resnet20_cifar"
+    assert max(margins, key=lambda name: margins[name]).startswith("resnet20_cifar")
+    assert found.why.startswith("resnet20_cifar: altered copies stand out from strangers by")
+    shown = CliRunner().invoke(app, ["audit"])
+    assert "altered copies stand out" in " ".join(shown.output.split())
+    assert audit(model="average")[0].why == ""
+    shutil.rmtree(root)
+    assert audit()[0].backbone == "resnet20_cifar"
+    for path in runs_folder().rglob("calibration/*.json"):
+        path.write_text("{")
+    assert audit()[0].why.startswith("average: the first by name")
 
 
 def test_one_file_per_dataset_is_chosen(photos: Path, tiny_model: Path) -> None:

@@ -1,6 +1,7 @@
 """Leaks in real images, by real networks."""
 
 import re
+import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -30,40 +31,64 @@ def found(real: Path) -> Found:
     return run
 
 
-@pytest.mark.parametrize(
-    ("model", "weights"),
-    [
-        ("mobilenetv2", "mobilenet_v2-imagenet.pth"),
-        ("mobilenetv3_small", "mobilenet_v3_small-imagenet.pth"),
-        ("squeezenet1_1", "squeezenet1_1-imagenet.pth"),
-    ],
-)
-def test_copies_planted_among_flowers(found: Found, real: Path, tmp_path: Path, model: str, weights: str) -> None:
-    """300 of 728 train images get a copy in test.
+MODELS = {
+    "mobilenetv2": "mobilenet_v2-imagenet.pth",
+    "mobilenetv3_small": "mobilenet_v3_small-imagenet.pth",
+    "squeezenet1_1": "squeezenet1_1-imagenet.pth",
+}
 
-    Pairs among the others are of one class, and mostly true: the same flower photographed twice.
-    """
-    root, source = tmp_path / "flowers", real / "data" / "flowers102_small"
+
+def link(source: Path, root: Path) -> None:
     for path in source.rglob("*.jpg"):
-        link = root / path.relative_to(source)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
-    train = sorted((root / "train").rglob("*.jpg"))
-    some = [train[row] for row in np.random.default_rng(3).choice(len(train), 300, replace=False)]
-    planted = plant(some, lambda path, kind: root / "test" / path.parent.name / f"{path.stem}-{kind}.jpg")
-    result = found(model, weights, root)
+        there = root / path.relative_to(source)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.symlink_to(path)
+
+
+def plant_some(root: Path, origin: str, target: str, seed: int) -> dict[frozenset[str], str]:
+    """Give 300 images of one split a copy in another; return each pair and its kind."""
+    known = sorted((root / origin).rglob("*.jpg"))
+    some = [known[row] for row in np.random.default_rng(seed).choice(len(known), 300, replace=False)]
+    made = plant(some, lambda path, kind: root / target / path.parent.name / f"{path.stem}-{kind}.jpg")
+    kinds = {frozenset(path.relative_to(root).as_posix() for path in pair): pair[1].stem for pair in made}
+    return {pair: re.sub(r".*?-(?=[a-z])", "", stem, count=1) for pair, stem in kinds.items()}
+
+
+def check(result: Audit, planted: dict[frozenset[str], str]) -> None:
+    """Of copies 95 % are found; of images without one at most 1 % are paired, whatever they show."""
     pairs = {frozenset((pair.first, pair.second)) for pair in result.near}
-    names = [frozenset(path.relative_to(root).as_posix() for path in pair) for pair in planted]
-    missed = Counter(min(pair).rpartition("-")[2].removesuffix(".jpg") for pair in names if pair not in pairs)
-    copied = frozenset().union(*names)
+    missed = Counter(kind for pair, kind in planted.items() if pair not in pairs)
+    copied = frozenset().union(*planted)
     rest = {path for pair in pairs if not pair & copied for path in pair}
     others = result.images - len(copied)
-    certain = {path for pair in result.near if pair.conflict for path in (pair.first, pair.second)}
-    share = len(rest) / others
-    print(model, f"{result.calibration.threshold:.3f}", missed, len(rest), f"{share:.2%}")  # noqa: T201  with pytest -s
-    assert 1 - sum(missed.values()) / len(names) >= 0.95
-    assert len(certain) <= 0.001 * others
-    assert share <= 0.04
+    print(result.backbone, result.calibration.threshold, missed, len(rest), others)  # noqa: T201  with pytest -s
+    assert sum(missed.values()) <= 0.05 * len(planted)
+    assert len(rest) <= 0.01 * others
+    assert not any(pair.conflict for pair in result.near)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("origin", "target", "seed"), [("train", "test", 3), ("test", "train", 11)])
+def test_copies_planted_among_flowers(
+    found: Found, real: Path, tmp_path: Path, model: str, origin: str, target: str, seed: int
+) -> None:
+    root = tmp_path / "flowers"
+    link(real / "data" / "flowers102_small", root)
+    planted = plant_some(root, origin, target, seed)
+    check(found(model, MODELS[model], root), planted)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_copies_planted_among_small_images(found: Found, real: Path, tmp_path: Path, model: str) -> None:
+    """2,500 train and 1,200 test images of CIFAR-10, 32 pixels wide."""
+    root, random = tmp_path / "cifar", np.random.default_rng(5)
+    with tarfile.open(real / "data" / "cifar10_jpg.tar.xz") as archive:
+        for member in archive:
+            share = 0.05 if member.name.startswith("train/") else 0.12
+            if member.isfile() and random.random() < share:
+                archive.extract(member, root, filter="data")
+    planted = plant_some(root, "train", "test", 5)
+    check(found(model, MODELS[model], root), planted)
 
 
 def test_the_identical_pair_of_flowers(found: Found, real: Path) -> None:
@@ -81,7 +106,7 @@ def test_the_scans_of_a_patient_are_found_without_knowing_any_patient(found: Fou
     result = found("mobilenetv3_small", "mobilenet_v3_small-imagenet.pth", real / "data" / "alzheimer_mri")
     assert result.leak.test == 1279
     assert 250 <= result.leak.duplicated <= 450
-    assert result.leak.grouped >= 0.95 * 1279
+    assert result.leak.grouped >= 0.98 * 1279
     assert result.telltale is not None
     assert result.telltale.suspicious
     assert "says little about new images" in result.verdict
@@ -95,6 +120,6 @@ def test_the_scans_of_a_patient_are_found_without_knowing_any_patient(found: Fou
             groups_of[patient.groups()].add(group)
             patients_of[group].add(patient.groups())
     assert len(groups_of) == 200
-    assert sum(len(each) == 1 for each in groups_of.values()) >= 190
+    assert sum(len(each) == 1 for each in groups_of.values()) >= 198
     assert sum(len(each) > 1 for each in patients_of.values()) <= 4
-    assert Counter(Counter(group for _, group in named).values())[32] >= 170
+    assert Counter(Counter(group for _, group in named).values())[32] >= 190

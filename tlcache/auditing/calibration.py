@@ -2,62 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageOps
 
-from tlcache.auditing.neighbours import Array, Space
-from tlcache.errors import CacheError, ModelError, TlcacheError
-from tlcache.files import read_regular
-from tlcache.images import BadImageError, Preprocess, decode, prepare
-from tlcache.machine import available_cpus
-from tlcache.models import Model, load_model
-from tlcache.progress import image_bar
-from tlcache.runtime import Session, open_session
+from tlcache.auditing.copies import COPIES, compare_copies
+from tlcache.auditing.neighbours import Array, Space, Strangers
+from tlcache.auditing.pixels import pixels_of_pairs
+from tlcache.errors import TlcacheError
+from tlcache.files import write_whole
+from tlcache.images import BadImageError
+from tlcache.keys import slug
 from tlcache.store import FeatureFile
 
-__all__ = ["COPIES", "Calibration", "calibrate", "stranger_bound"]
+__all__ = ["Calibration", "calibrate", "calibration_path", "read_calibration", "stranger_bound", "write_calibration"]
 
-COPY_SHARE = 0.98  # of altered copies that are above the threshold
-STRANGER_SHARE = 0.001  # of images that have a stranger above it
-_SAMPLE = 120
+COPY_SHARE = 0.98  # of altered copies that are close enough
+STRANGER_SHARE = 0.001  # of images that have a stranger above the bound
 _FEW = 100
-
-Alter = Callable[[Image.Image, np.random.Generator], Image.Image]
-
-
-def _resized(image: Image.Image, random: np.random.Generator) -> Image.Image:
-    scale = random.uniform(0.6, 0.9)
-    return image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
-
-
-def _brightened(image: Image.Image, random: np.random.Generator) -> Image.Image:
-    return ImageEnhance.Brightness(image).enhance(random.uniform(1.1, 1.3))
-
-
-def _cropped(image: Image.Image, random: np.random.Generator) -> Image.Image:
-    cut = image.width // 20, image.height // 20
-    left, top = (int(random.integers(0, each + 1)) for each in cut)
-    return image.crop((left, top, left + image.width - cut[0], top + image.height - cut[1]))
-
-
-COPIES: Mapping[str, Alter] = {
-    "re-encoded": lambda image, _: image,
-    "resized": _resized,
-    "brightened": _brightened,
-    "cropped": _cropped,
-    "flipped": lambda image, _: ImageOps.mirror(image),
-}
+_FORMAT, _VERSION = "tlcache-calibration", 1
 
 
 @dataclass(frozen=True)
@@ -67,11 +35,19 @@ class Calibration:
     Parameters
     ----------
     threshold
-        Cosine above which two images are near-duplicates.
+        Cosine above which two images may be near-duplicates: their pixels decide.
+    alike
+        Cosine above which two images are alike, whatever their pixels: they share a group.
     strangers
         The cosine that one image in a thousand reaches with some image of another class.
+    pixels, pixel_strangers
+        Agreement of pixels that copies reach, and that one image in a thousand reaches with its closest image of
+        another class; None where no copies could be made.
     copies
-        Kind of altered copy -> share of them above the threshold; empty where no copies could be made.
+        Kind of altered copy -> share of them that are called near-duplicates; empty where none could be made.
+    margin
+        How far copies stand out: 0 is where the closest stranger of the median image is, 1 where `strangers` is. None
+        where no copies could be made.
     images
         How many images copies were made of.
     note
@@ -79,23 +55,44 @@ class Calibration:
     """
 
     threshold: float
+    alike: float
     strangers: float
+    pixels: float | None
+    pixel_strangers: float | None
     copies: Mapping[str, float]
+    margin: float | None
     images: int
     note: str
+
+    def near(self, cosines: Array, pixels: Array) -> NDArray[np.bool_]:
+        """Return which pairs are near-duplicates.
+
+        Both cosine and pixels must be as close as those of copies, and one of them closer than strangers ever are.
+
+        Parameters
+        ----------
+        cosines, pixels
+            float32 of one shape; NaN in `pixels` where they are not known: cosines above `alike` then decide.
+        """
+        if self.pixels is None or self.pixel_strangers is None:
+            return cosines > self.alike
+        certain = (cosines > self.strangers) | (pixels > self.pixel_strangers)
+        seen = (cosines > self.threshold) & (pixels > self.pixels) & certain
+        return np.where(np.isnan(pixels), cosines > self.alike, seen)
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return {**asdict(self), "copies": dict(self.copies)}
 
 
-def calibrate(file: FeatureFile, space: Space, embeddings: Array, strangers: Array) -> Calibration:
-    """Choose the threshold of near-duplicates for one feature file.
+def calibrate(file: FeatureFile, space: Space, embeddings: Array, strangers: Strangers) -> Calibration:
+    """Find out how close near-duplicates are in one feature file.
 
     Of a sample of its images, altered copies are made, embedded by the same network, and compared with the original:
-    the threshold is what 98 % of copies exceed, but never so low that more than one image in a thousand would have a
-    near-duplicate of another class. Where the images or the network are gone, it lies half-way between that bound
-    and 1.
+    near-duplicates have at least the cosine and the agreement of pixels that 98 % of every kind of copy exceed, though
+    never a cosine at which half of the images have a stranger. Images are alike above the cosine that 98 % of all
+    copies exceed, but never so low that more than one image in a thousand would be like one of another class. Where
+    the images or the network are gone, both lie half-way between that bound and 1.
 
     Parameters
     ----------
@@ -106,19 +103,28 @@ def calibrate(file: FeatureFile, space: Space, embeddings: Array, strangers: Arr
     strangers
         As `tlcache.auditing.neighbours.nearest_strangers` returns.
     """
-    bound = stranger_bound(strangers)
+    bound = stranger_bound(strangers.cosines)
     try:
-        cosines, images = _copies(file, space, embeddings)
+        cosines, pixels = compare_copies(file, space, embeddings)
     except (TlcacheError, OSError, BadImageError) as error:
         note = f"No copies could be made to compare with ({error}); the threshold is a guess from the labels alone."
-        return Calibration((1 + bound) / 2, bound, {}, 0, note)
-    threshold = max(bound, float(np.quantile(np.concatenate(list(cosines.values())), 1 - COPY_SHARE)))
-    found = {kind: float(np.mean(values > threshold)) for kind, values in cosines.items()}
-    notes = [f"With {len(file)} images the threshold is rough."] if len(file) < _FEW else []
-    missed = [f"{1 - share:.0%} of {kind} copies" for kind, share in found.items() if share < 0.9]
-    if missed:
-        notes.append(f"At this threshold {', '.join(missed)} would be missed: strangers are as close.")
-    return Calibration(threshold, bound, found, images, " ".join(notes))
+        return Calibration((1 + bound) / 2, (1 + bound) / 2, bound, None, None, {}, None, 0, note)
+    usual = float(np.median(strangers.cosines))
+    low, low_pixels = (float(np.quantile(each, 1 - COPY_SHARE, axis=0).min()) for each in (cosines, pixels))
+    alike = max(bound, float(np.quantile(cosines, 1 - COPY_SHARE)))
+    made = Calibration(
+        threshold=min(alike, max(usual, min(bound, low))) if bound > -1 else alike,
+        alike=alike,
+        strangers=bound,
+        pixels=low_pixels,
+        pixel_strangers=_pixel_bound(file, strangers),
+        copies={},
+        margin=(low - usual) / max(bound - usual, 1e-6),
+        images=len(cosines),
+        note="",
+    )
+    found = dict(zip(COPIES, made.near(cosines, pixels).mean(axis=0).tolist(), strict=True))
+    return Calibration(**{**vars(made), "copies": found, "note": _note(found, len(file))})
 
 
 def stranger_bound(strangers: Array) -> float:
@@ -127,57 +133,49 @@ def stranger_bound(strangers: Array) -> float:
     Largest values follow Gumbel's law (Fisher and Tippett, 1928), which is fitted through the median and the 95th
     percentile, so that a duplicate under another label for one image in fifty hardly moves it.
     """
-    middle, high = np.quantile(strangers.astype(np.float64), [0.5, 0.95])
+    return min(0.999, _one_in_a_thousand(strangers))
+
+
+def _pixel_bound(file: FeatureFile, strangers: Strangers) -> float:
+    """Return the same for the pixels of those closest images; correlations are fitted on Fisher's scale, arctanh."""
+    pixels = pixels_of_pairs(file, strangers.rows, strangers.nearest)
+    known = pixels[~np.isnan(pixels) & (strangers.cosines > -1)].astype(np.float64)
+    return float(np.tanh(_one_in_a_thousand(np.arctanh(np.clip(known, -0.9999, 0.9999))))) if len(known) else -1.0
+
+
+def _one_in_a_thousand(largest: NDArray[np.floating]) -> float:
+    middle, high = np.quantile(largest.astype(np.float64), [0.5, 0.95])
     at = -np.log(-np.log(np.array([0.5, 0.95, 1 - STRANGER_SHARE])))
-    return float(min(0.999, middle + (high - middle) * (at[2] - at[0]) / (at[1] - at[0])))
+    return float(middle + (high - middle) * (at[2] - at[0]) / (at[1] - at[0]))
 
 
-def _copies(file: FeatureFile, space: Space, embeddings: Array) -> tuple[dict[str, Array], int]:
-    """Return the cosine of altered copies with their original, by kind: float32 (m,) each; and m."""
-    model = _network(file)
-    session = open_session(model.onnx(), "cpu", precision="fp32", batch=len(COPIES))
-    random = np.random.default_rng(0)
-    some = random.choice(len(file), min(len(file), _SAMPLE), replace=False)
-    paths, hashes, root = file.paths(), file.hashes(), Path(file.attrs["source"])
-    found: list[Array] = []
-    with image_bar("altered copies", len(some)) as advance, ThreadPoolExecutor(available_cpus()) as pool:
-
-        def one(row: int) -> Array | None:
-            advance(1)
-            path = os.path.join(root, paths[row])  # noqa: PTH118  names need not be UTF-8
-            data = read_regular(path)
-            if hashlib.sha256(data).hexdigest().encode() != hashes[row]:
-                return None
-            copies = space(_embed(data, session, model.preprocess, np.random.default_rng(row)))
-            values: Array = copies @ embeddings[row]
-            return values
-
-        found = [values for values in pool.map(one, some.tolist()) if values is not None]
-    if 2 * len(found) < len(some):
-        raise CacheError(f"the images in '{root}' are not those that were embedded")
-    return dict(zip(COPIES, np.stack(found, axis=1), strict=True)), len(found)
+def _note(found: Mapping[str, float], images: int) -> str:
+    notes = [f"With {images} images the threshold is rough."] if images < _FEW else []
+    missed = [f"{1 - share:.0%} of {kind} copies" for kind, share in found.items() if share < 0.9]
+    if missed:
+        notes.append(f"At this threshold {', '.join(missed)} would be missed: strangers are as close.")
+    return " ".join(notes)
 
 
-def _embed(data: bytes, session: Session, preprocess: Preprocess, random: np.random.Generator) -> NDArray[np.float32]:
-    pixels, _ = decode(data, preprocess.at_least)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    altered = [prepare(_jpeg(alter(image, random), random), preprocess)[0] for alter in COPIES.values()]
-    return session(np.stack(altered))
+def calibration_path(runs: Path, attrs: Mapping[str, Any]) -> Path:
+    """Return where the calibration of a feature file is kept: the same rows by the same network give the same one."""
+    name = f"{attrs['backbone']}-{attrs['key'][:12]}-{attrs['dataset_digest'][:8]}.json"
+    return runs / slug(str(attrs["dataset"])) / "audit" / "calibration" / slug(name)
 
 
-def _jpeg(image: Image.Image, random: np.random.Generator) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=int(random.integers(50, 81)))
-    return buffer.getvalue()
+def read_calibration(path: Path) -> Calibration | None:
+    """Return a calibration that was kept; None where there is none of this form."""
+    try:
+        stated = json.loads(path.read_bytes())
+        if (stated.pop("format"), stated.pop("format_version")) != (_FORMAT, _VERSION):
+            return None
+        return Calibration(**stated)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
-def _network(file: FeatureFile) -> Model:
-    """Return the network that made the features, in float32."""
-    made = json.loads(file.attrs["arguments"])
-    names = ("model", "weights", "pool", "output", "precision", "crop_borders", "resize", "crop", "mean", "std")
-    arguments = {name: made[name] for name in names}
-    arguments |= {name: tuple(made[name]) for name in ("mean", "std") if made[name]}
-    model = load_model(**arguments)
-    if model.key != file.attrs["key"]:
-        raise ModelError("the network has changed since")
-    return model if model.precision == "fp32" else load_model(**{**arguments, "precision": "fp32"})
+def write_calibration(path: Path, found: Calibration) -> None:
+    """Keep a calibration, if it is one on copies."""
+    if found.images:
+        stated = {"format": _FORMAT, "format_version": _VERSION, **found.as_json()}
+        write_whole(path, json.dumps(stated, indent=1).encode() + b"\n")

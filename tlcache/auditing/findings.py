@@ -77,6 +77,8 @@ class Audit:
     ----------
     dataset, dataset_digest, source, backbone, weights, key
         Which images and splits, the folder they are in, and what embedded them.
+    why
+        Why this backbone; empty where there was no choice.
     images, classes
         Number of images, and how many each class has.
     small
@@ -85,6 +87,9 @@ class Audit:
         Pairs of images; of exact duplicates one for each further copy, and near ones without exact ones.
     near_count, near_across
         How many pairs there are, and how many across splits; `near` may hold fewer in a set that is full of them.
+    alike
+        Pairs that are as close in the embedding, and show other pixels: one thing seen twice, or two that look alike.
+        They share a group.
     leak
         Test images that are known from train or val.
     doubts
@@ -111,6 +116,7 @@ class Audit:
     backbone: str
     weights: str
     key: str
+    why: str
     images: int
     classes: Mapping[str, int]
     small: tuple[str, ...]
@@ -118,6 +124,7 @@ class Audit:
     near: tuple[Pair, ...]
     near_count: int
     near_across: int
+    alike: tuple[Pair, ...]
     leak: Leak
     doubts: tuple[Doubt, ...]
     labels_accuracy: float | None
@@ -141,7 +148,7 @@ class Audit:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
-        names = ("dataset", "dataset_digest", "backbone", "images", "group_by", "groups", "largest", "verdict")
+        names = ("dataset", "dataset_digest", "backbone", "why", "images", "group_by", "groups", "largest", "verdict")
         return {
             **{name: getattr(self, name) for name in names},
             "exact": {
@@ -153,6 +160,11 @@ class Audit:
                 "count": self.near_count,
                 "across_splits": self.near_across,
                 "threshold": self.calibration.threshold,
+            },
+            "alike": {
+                "pairs": [[pair.first, pair.second] for pair in self.alike],
+                "across_splits": sum(pair.across for pair in self.alike),
+                "threshold": self.calibration.alike,
             },
             "leak": asdict(self.leak),
             "label_conflicts": [[pair.first, pair.second] for pair in self.conflicts()],

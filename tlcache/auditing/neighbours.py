@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from tlcache.heads.base import blocks, unit_rows
 from tlcache.progress import step_bar
 
-__all__ = ["Pairs", "Space", "find_pairs", "fit_space", "nearest_strangers"]
+__all__ = ["Pairs", "Space", "Strangers", "find_pairs", "fit_space", "nearest_strangers"]
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -90,6 +91,18 @@ class Pairs:
     count: int
     close: NDArray[np.bool_]
 
+    @property
+    def whole(self) -> bool:
+        """Whether all pairs are here."""
+        return self.count == len(self.first)
+
+    def only(self, some: NDArray[np.bool_], splits: NDArray[np.uint8]) -> Pairs:
+        """Return some of them: bool (p,)."""
+        first, second = self.first[some], self.second[some]
+        close = np.zeros_like(self.close)
+        close[first, splits[second]] = close[second, splits[first]] = True
+        return Pairs(first, second, self.cosine[some], self.nearest, len(first), close)
+
 
 def find_pairs(rows: Array, threshold: float, splits: NDArray[np.uint8]) -> Pairs:
     """Return all pairs of rows (n, k), each of length 1, whose cosine is above `threshold`.
@@ -124,15 +137,25 @@ def find_pairs(rows: Array, threshold: float, splits: NDArray[np.uint8]) -> Pair
     return Pairs(first[order], second[order], cosine[order], nearest, count, close)
 
 
-def nearest_strangers(rows: Array, labels: Rows, most: int = 2000) -> Array:
-    """Return, for at most so many random rows, the cosine with the closest row of another label: float32 (m,)."""
+class Strangers(NamedTuple):
+    """Rows, the closest row of another label to each, and their cosine (-1 where there is none): (m,) each."""
+
+    rows: Rows
+    nearest: Rows
+    cosines: Array
+
+
+def nearest_strangers(rows: Array, labels: Rows, most: int = 2000) -> Strangers:
+    """Return, for at most so many random rows of (n, k), the closest row of another label."""
     n = len(rows)
     some = np.sort(np.random.default_rng(0).choice(n, min(n, most), replace=False))
-    found = np.full(len(some), -1, np.float32)
+    found, nearest = np.full(len(some), -1, np.float32), some.copy()
     for block in blocks(n, _BLOCK):
         cosines = np.where(labels[some][:, None] == labels[block], np.float32(-1), rows[some] @ rows[block].T)
-        np.maximum(found, cosines.max(axis=1), out=found)
-    return found
+        top = cosines.max(axis=1)
+        nearest = np.where(top > found, cosines.argmax(axis=1) + block.start, nearest)
+        np.maximum(found, top, out=found)
+    return Strangers(some, nearest, found)
 
 
 def _compare(rows: Array, a: slice, b: slice, threshold: float, nearest: Array) -> tuple[Rows, Rows, Array]:

@@ -23,8 +23,8 @@ from tlcache.runs import read_record
 __all__ = ["LISTED", "read_audits", "record_path", "write_audit"]
 
 FORMAT = "tlcache-audit"
-FORMAT_VERSION = 1
-LISTED = 5000  # near pairs in a record, the closest, and those under two labels; the CSV has all
+FORMAT_VERSION = 2
+LISTED = 5000  # pairs of a kind in a record: the closest, and those under two labels; the CSV has all
 
 
 def record_path(runs: Path, attrs: Mapping[str, Any]) -> Path:
@@ -39,7 +39,7 @@ def write_audit(audit: Audit) -> None:
     stated = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        **asdict(replace(audit, near=_listed(audit.near))),
+        **asdict(replace(audit, near=_listed(audit.near), alike=_listed(audit.alike))),
         "record": str(audit.record),
         "versions": versions(),
         "hardware": hardware(),
@@ -67,7 +67,7 @@ def read_audits(runs: Path) -> list[Audit]:
 def _audit(path: Path) -> Audit:
     stated = read_record(path, "the record of an audit", FORMAT, FORMAT_VERSION)
     values = {field.name: stated[field.name] for field in fields(Audit)}
-    values |= {name: tuple(Pair(**pair) for pair in stated[name]) for name in ("exact", "near")}
+    values |= {name: tuple(Pair(**pair) for pair in stated[name]) for name in ("exact", "near", "alike")}
     values |= {name: tuple(stated[name]) for name in ("small", "outliers")}
     values["doubts"] = tuple(Doubt(**doubt) for doubt in stated["doubts"])
     values["telltale"] = stated["telltale"] and Telltale(**stated["telltale"])
@@ -84,9 +84,10 @@ def _csv(audit: Audit) -> str:
 
 
 def _lines(audit: Audit) -> Iterator[tuple[str, ...]]:
-    for pair in (*audit.exact, *audit.near):
+    kinds = {"exact": audit.exact, "near": audit.near, "alike": audit.alike}
+    for kind, pair in ((kind, pair) for kind, pairs in kinds.items() for pair in pairs):
         ends = (pair.first_split, pair.second_split, pair.first_label, pair.second_label)
-        yield "exact" if pair.exact else "near", pair.first, pair.second, f"{pair.cosine:.4f}", *ends
+        yield kind, pair.first, pair.second, f"{pair.cosine:.4f}", *ends
     for doubt in audit.doubts:
         yield "label", doubt.path, "", f"{doubt.confidence:.4f}", doubt.split, "", doubt.label, doubt.predicted
     for path in audit.outliers:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.auditing.calibration import calibrate
+from tlcache.auditing.calibration import Calibration
+from tlcache.auditing.choice import Choice, Seen, calibrated, choose_files, look
 from tlcache.auditing.findings import Audit, Doubt, Leak, Pair, verdict
 from tlcache.auditing.groups import choose_groups, groups_path, write_groups
 from tlcache.auditing.labels import Telltale, find_outliers, find_suspects, out_of_fold, telltale
-from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_strangers
+from tlcache.auditing.neighbours import Pairs, find_pairs
+from tlcache.auditing.pixels import pixels_of_pairs
 from tlcache.auditing.records import record_path, write_audit
-from tlcache.datasets import names_of
-from tlcache.errors import CacheError, DataError, HeadError
+from tlcache.errors import DataError, HeadError
 from tlcache.extraction import find_features
 from tlcache.runs import runs_folder
 from tlcache.splits import SPLITS
@@ -50,7 +52,8 @@ def audit(
     data
         Name of a dataset, or its folder or manifest; default: all.
     model
-        Backbone whose embeddings are compared; default: of each dataset, the first by name.
+        Backbone whose embeddings are compared; default: of each dataset, the one that tells altered copies from
+        strangers best.
     group_by
         `near-duplicates`, `regex` or `column`; default: the dataset's own groups where it has any, else the first.
     group_regex
@@ -75,63 +78,43 @@ def audit(
     (24, 0, 'near-duplicates')
     """
     folder = runs_folder(runs)
-    chosen = _chosen(find_features(paths, features), data, model)
-    return [_audit(path, folder, group_by, group_regex) for path in chosen]
+    chosen = choose_files(find_features(paths, features), data, model, folder)
+    return [_audit(each, folder, group_by, group_regex) for each in chosen]
 
 
-def _chosen(found: Sequence[Path], data: str | None, model: str | None) -> list[Path]:
-    by_dataset: dict[str, list[tuple[str, str, Path]]] = defaultdict(list)
-    for path in found:
-        with FeatureFile(path) as file:
-            by_dataset[file.attrs["dataset"]].append((file.attrs["backbone"], str(path), path))
-    names = sorted(by_dataset)
-    if data is not None:
-        names = [name for name in names_of(data) if name in by_dataset][:1]
-        if not names:
-            raise CacheError(f"No features of '{data}'; there are some of: {', '.join(sorted(by_dataset))}.")
-    chosen = []
-    for name in names:
-        fitting = sorted(each for each in by_dataset[name] if model in (None, each[0]))
-        if not fitting:
-            there = ", ".join(sorted({each[0] for each in by_dataset[name]}))
-            raise CacheError(f"No features of '{name}' by '{model}'; there are some by: {there}.")
-        chosen.append(fitting[0][2])
-    return chosen
-
-
-def _audit(path: Path, folder: Path, group_by: str | None, group_regex: str | None) -> Audit:
-    with FeatureFile(path) as file:
-        rows, hashes, attrs = file.split(*SPLITS), file.hashes(), file.attrs
+def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str | None) -> Audit:
+    with FeatureFile(chosen.path) as file:
+        hashes, attrs = file.hashes(), file.attrs
         splits = np.repeat(np.arange(3, dtype=np.uint8), [attrs[f"{name}_rows"] for name in SPLITS])
-        if not np.isfinite(rows.features).all():
-            raise HeadError(f"'{path}' holds features that are not finite. Extract again.")
-        space = fit_space(rows.features)
-        embeddings = space(rows.features)
-        calibration = calibrate(file, space, embeddings, nearest_strangers(embeddings, rows.labels))
-    pairs = find_pairs(embeddings, calibration.threshold, splits)
-    by, names = choose_groups(group_by, group_regex, rows.paths, rows.groups, pairs)
+        seen = look(file)
+        calibration = calibrated(file, seen, folder)
+        near, alike, note = _compared(file, seen, calibration, splits)
+    rows = seen.rows
+    by, names = choose_groups(group_by, group_regex, rows.paths, rows.groups, alike)
     grouped = Split(rows.features, rows.labels, rows.paths, tuple(names))
     sizes = Counter(names)
     listed = _Listing(rows, splits, file.classes)
-    exact, near = listed.exact(hashes), listed.near(pairs, hashes)
     copies = sum(count * (count - 1) // 2 for count in Counter(hashes.tolist()).values())
-    leak = _leak(splits, pairs, names)
+    leak = _leak(splits, near, names)
     doubts, accuracy, tale = _judge(grouped, splits, listed)
+    pairs = listed.near(near, hashes)
     found = Audit(
         **{name: attrs[name] for name in ("dataset", "dataset_digest", "source", "backbone", "weights", "key")},
+        why=chosen.why,
         images=len(rows),
         classes=dict(zip(file.classes, np.bincount(rows.labels, minlength=len(file.classes)).tolist(), strict=True)),
         small=_small(rows.labels[splits == 2], file.classes),
-        exact=exact,
-        near=near,
-        near_count=pairs.count - copies,
-        near_across=sum(pair.across for pair in near),
+        exact=listed.exact(hashes),
+        near=pairs,
+        near_count=near.count - copies,
+        near_across=sum(pair.across for pair in pairs),
+        alike=listed.without(alike, near),
         leak=leak,
         doubts=doubts,
         labels_accuracy=accuracy,
-        outliers=tuple(rows.paths[row] for row in find_outliers(pairs.nearest)),
+        outliers=tuple(rows.paths[row] for row in find_outliers(near.nearest)),
         telltale=tale,
-        calibration=calibration,
+        calibration=replace(calibration, note=" ".join(filter(None, (calibration.note, note)))),
         group_by=by,
         groups=len(sizes),
         largest=max(sizes.values()),
@@ -143,6 +126,23 @@ def _audit(path: Path, folder: Path, group_by: str | None, group_regex: str | No
     write_groups(groups_path(folder, found.dataset), found.dataset, by, source, groups)
     write_audit(found)
     return found
+
+
+def _compared(
+    file: FeatureFile, seen: Seen, calibration: Calibration, splits: NDArray[np.uint8]
+) -> tuple[Pairs, Pairs, str]:
+    """Return near-duplicates; these and the pairs that are alike; and what a user should know of them."""
+    pairs = find_pairs(seen.embeddings, calibration.threshold, splits)
+    if not calibration.images:
+        return pairs, pairs, ""
+    if not pairs.whole:  # too many to look at the pixels of each
+        pairs = find_pairs(seen.embeddings, calibration.alike, splits)
+        return pairs, pairs, "There are millions of close pairs: they were compared by cosine alone."
+    pixels = pixels_of_pairs(file, pairs.first, pairs.second)
+    near = calibration.near(pairs.cosine, pixels)
+    gone = int(np.isnan(pixels).sum())
+    note = f"Of {gone:,} pairs the images are gone or others now: they were compared by cosine alone." if gone else ""
+    return pairs.only(near, splits), pairs.only(near | (pairs.cosine > calibration.alike), splits), note
 
 
 class _Listing:
@@ -174,6 +174,12 @@ class _Listing:
         some = np.flatnonzero(hashes[pairs.first] != hashes[pairs.second])
         columns = (pairs.first[some].tolist(), pairs.second[some].tolist(), pairs.cosine[some].tolist())
         return tuple(self.pair(one, other, cosine, False) for one, other, cosine in zip(*columns, strict=True))
+
+    def without(self, all_of: Pairs, some: Pairs) -> tuple[Pair, ...]:
+        """Return the pairs of one that the other lacks."""
+        known = set(zip(some.first.tolist(), some.second.tolist(), strict=True))
+        columns = zip(all_of.first.tolist(), all_of.second.tolist(), all_of.cosine.tolist(), strict=True)
+        return tuple(self.pair(*each, False) for each in columns if each[:2] not in known)
 
     def split(self, row: int) -> str:
         """Return the name of a row's split."""

@@ -34,10 +34,11 @@ def audits_tables(audits: Sequence[Audit]) -> RenderableType:
         for name, count, note in audit_counts(found):
             table.add_row(name, count, Text(note, overflow="fold"))
         pairs = [Text(_line(pair), overflow="fold") for pair in telling(found)[:_SHOWN]]
+        why = [Text(f"By {found.why}", style="dim")] if found.why else []
         notes = [Text(found.calibration.note, style="yellow")] if found.calibration.note else []
         where = Text(f"All of it: {found.record.with_suffix('.csv')}", style="dim")
         verdict = Text(found.verdict, style="bold red" if found.leaks else "bold green")
-        parts += [Text(title, style="bold"), table, *pairs, *notes, where, verdict, Text()]
+        parts += [Text(title, style="bold"), *why, table, *pairs, *notes, where, verdict, Text()]
     return Group(*parts[:-1])
 
 
@@ -117,6 +118,10 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
     exact, near = sum(pair.across for pair in found.exact), found.near_across
     yield "Exact duplicates", f"{len(found.exact):,}", f"{exact:,} across splits"
     yield "Near-duplicates", f"{found.near_count:,}", f"{near:,} across splits; cosine above {_threshold(found)}"
+    if found.alike:
+        across = sum(pair.across for pair in found.alike)
+        note = f"{across:,} across splits; cosine above {found.calibration.alike:.3f}, other pixels: they share a group"
+        yield "Pairs alike", f"{len(found.alike):,}", note
     yield "Under two labels", f"{len(found.conflicts()):,}", "duplicates and near-duplicates with different labels"
     yield "Doubtful labels", f"{len(found.doubts):,}", _doubts(found)
     yield "Outliers", f"{len(found.outliers):,}", "images unlike all others"
@@ -130,8 +135,9 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
 
 
 def _threshold(found: Audit) -> str:
-    how = "calibrated on altered copies" if found.calibration.images else "guessed from labels"
-    return f"{found.calibration.threshold:.3f}, {how}"
+    if found.calibration.pixels is None:
+        return f"{found.calibration.threshold:.3f}, guessed from labels"
+    return f"{found.calibration.threshold:.3f} and pixels that agree, as altered copies do"
 
 
 def _doubts(found: Audit) -> str:

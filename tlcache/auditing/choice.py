@@ -1,0 +1,111 @@
+"""Which feature file of a dataset is looked at: of several backbones, the one that knows copies from strangers best."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tlcache.auditing.calibration import (
+    Calibration,
+    calibrate,
+    calibration_path,
+    read_calibration,
+    write_calibration,
+)
+from tlcache.auditing.neighbours import Array, Space, fit_space, nearest_strangers
+from tlcache.datasets import names_of
+from tlcache.errors import CacheError, HeadError
+from tlcache.splits import SPLITS
+from tlcache.store import FeatureFile, Split
+
+__all__ = ["Choice", "Seen", "calibrated", "choose_files", "look"]
+
+
+class Choice(NamedTuple):
+    """A feature file, and why that one; empty where there was no choice."""
+
+    path: Path
+    why: str
+
+
+class Seen(NamedTuple):
+    """Rows of a feature file (train, val, test), the space they are compared in, and them there: float32 (n, k)."""
+
+    rows: Split
+    space: Space
+    embeddings: Array
+
+
+class _Known(NamedTuple):
+    backbone: str
+    name: str
+    path: Path
+
+
+def choose_files(found: Sequence[Path], data: str | None, model: str | None, runs: Path) -> list[Choice]:
+    """Return one feature file of each dataset, by name: of several, the one whose altered copies stand out most.
+
+    Raises
+    ------
+    CacheError, HeadError
+        No features of that dataset or backbone, or some that are not finite.
+    """
+    by_dataset: dict[str, list[_Known]] = defaultdict(list)
+    for path in found:
+        with FeatureFile(path) as file:
+            by_dataset[file.attrs["dataset"]].append(_Known(file.attrs["backbone"], str(path), path))
+    names = sorted(by_dataset)
+    if data is not None:
+        names = [name for name in names_of(data) if name in by_dataset][:1]
+        if not names:
+            raise CacheError(f"No features of '{data}'; there are some of: {', '.join(sorted(by_dataset))}.")
+    chosen = []
+    for name in names:
+        fitting = sorted(each for each in by_dataset[name] if model in (None, each.backbone))
+        if not fitting:
+            there = ", ".join(sorted({each.backbone for each in by_dataset[name]}))
+            raise CacheError(f"No features of '{name}' by '{model}'; there are some by: {there}.")
+        chosen.append(_best(fitting, runs))
+    return chosen
+
+
+def _best(fitting: Sequence[_Known], runs: Path) -> Choice:
+    if len(fitting) == 1:
+        return Choice(fitting[0].path, "")
+    margins = [_margin(each.path, runs) for each in fitting]
+    order = sorted(range(len(fitting)), key=lambda at: (margins[at] is None, -(margins[at] or 0), at))
+    best, margin = fitting[order[0]], margins[order[0]]
+    if margin is None:
+        return Choice(best.path, f"{best.backbone}: the first by name, as no copies could be made to compare with.")
+    others = [(fitting[at].backbone, margins[at]) for at in order[1:]]
+    listed = ", ".join(f"{name} {'unknown' if value is None else f'{value:.2f}'}" for name, value in others)
+    return Choice(best.path, f"{best.backbone}: altered copies stand out from strangers by {margin:.2f} ({listed}).")
+
+
+def _margin(path: Path, runs: Path) -> float | None:
+    with FeatureFile(path) as file:
+        kept = read_calibration(calibration_path(runs, file.attrs))
+        return (kept or calibrated(file, look(file), runs)).margin
+
+
+def look(file: FeatureFile) -> Seen:
+    """Read a feature file, and put its rows where they are compared."""
+    rows = file.split(*SPLITS)
+    if not np.isfinite(rows.features).all():
+        raise HeadError(f"'{file.path}' holds features that are not finite. Extract again.")
+    space = fit_space(rows.features)
+    return Seen(rows, space, space(rows.features))
+
+
+def calibrated(file: FeatureFile, seen: Seen, runs: Path) -> Calibration:
+    """Return the calibration of a feature file: the one that was kept, or a new one, which is kept."""
+    path = calibration_path(runs, file.attrs)
+    if kept := read_calibration(path):
+        return kept
+    found = calibrate(file, seen.space, seen.embeddings, nearest_strangers(seen.embeddings, seen.rows.labels))
+    write_calibration(path, found)
+    return found

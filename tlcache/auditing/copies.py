@@ -1,0 +1,109 @@
+"""Altered copies of a set's own images, as they turn up on the web, and how close they are to what they are made of."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from tlcache.auditing.neighbours import Array, Space
+from tlcache.auditing.pixels import agreement, read_original, thumbnail
+from tlcache.errors import CacheError, ModelError
+from tlcache.images import decode, prepare
+from tlcache.machine import available_cpus
+from tlcache.models import Model, load_model
+from tlcache.progress import image_bar
+from tlcache.runtime import open_session
+from tlcache.store import FeatureFile
+
+__all__ = ["COPIES", "compare_copies"]
+
+_SAMPLE = 120
+
+Alter = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+
+def _resized(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    scale = random.uniform(0.6, 0.9)
+    return image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
+
+
+def _brightened(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(random.uniform(1.1, 1.3))
+
+
+def _cropped(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    cut = image.width // 20, image.height // 20
+    left, top = (int(random.integers(0, each + 1)) for each in cut)
+    return image.crop((left, top, left + image.width - cut[0], top + image.height - cut[1]))
+
+
+COPIES: Mapping[str, Alter] = {
+    "re-encoded": lambda image, _: image,
+    "resized": _resized,
+    "brightened": _brightened,
+    "cropped": _cropped,
+    "flipped": lambda image, _: ImageOps.mirror(image),
+}
+
+
+def compare_copies(file: FeatureFile, space: Space, embeddings: Array) -> tuple[Array, Array]:
+    """Return how close altered copies of some images are to them: by cosine and by pixels, float32 (m, kinds) each.
+
+    The copies are embedded by the network that made the features.
+
+    Raises
+    ------
+    TlcacheError, OSError, BadImageError
+        The network or the images are gone, or others.
+    """
+    model = _network(file)
+    session = open_session(model.onnx(), "cpu", precision="fp32", batch=len(COPIES))
+    some = np.random.default_rng(0).choice(len(file), min(len(file), _SAMPLE), replace=False)
+    paths, hashes, root = file.paths(), file.hashes(), file.attrs["source"]
+    with image_bar("altered copies", len(some)) as advance, ThreadPoolExecutor(available_cpus()) as pool:
+
+        def one(row: int) -> tuple[Array, Array] | None:
+            advance(1)
+            data = read_original(root, paths[row], hashes[row])
+            if data is None:
+                return None
+            copies = _altered(data, model.preprocess.at_least, np.random.default_rng(row))
+            embedded = space(session(np.stack([prepare(copy, model.preprocess)[0] for copy in copies])))
+            seen = np.stack([thumbnail(each) for each in (data, *copies)])
+            pixels = agreement(seen, np.zeros(len(copies), np.int64), np.arange(1, len(copies) + 1))
+            return embedded @ embeddings[row], pixels
+
+        found = [each for each in pool.map(one, some.tolist()) if each is not None]
+    if 2 * len(found) < len(some):
+        raise CacheError(f"the images in '{root}' are not those that were embedded")
+    cosines, pixels = (np.stack(values) for values in zip(*found, strict=True))
+    return cosines, pixels
+
+
+def _altered(data: bytes, at_least: int | None, random: np.random.Generator) -> list[bytes]:
+    pixels, _ = decode(data, at_least)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return [_jpeg(alter(image, random), random) for alter in COPIES.values()]
+
+
+def _jpeg(image: Image.Image, random: np.random.Generator) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=int(random.integers(50, 81)))
+    return buffer.getvalue()
+
+
+def _network(file: FeatureFile) -> Model:
+    """Return the network that made the features, in float32."""
+    made = json.loads(file.attrs["arguments"])
+    names = ("model", "weights", "pool", "output", "precision", "crop_borders", "resize", "crop", "mean", "std")
+    arguments = {name: made[name] for name in names}
+    arguments |= {name: tuple(made[name]) for name in ("mean", "std") if made[name]}
+    model = load_model(**arguments)
+    if model.key != file.attrs["key"]:
+        raise ModelError("the network has changed since")
+    return model if model.precision == "fp32" else load_model(**{**arguments, "precision": "fp32"})
