@@ -231,7 +231,7 @@ def prepare(data: bytes, preprocess: Preprocess) -> tuple[NDArray[np.uint8], Sto
     Returns
     -------
     pixels
-        uint8 (3, crop, crop), RGB, contiguous.
+        uint8 (3, crop, crop), RGB; a view of more.
     stored
         What the file's header says.
 
@@ -336,16 +336,14 @@ def _resize_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[n
     short, crop = min(height, width), preprocess.crop
     size = (preprocess.resize * height // short, preprocess.resize * width // short)
     top, left = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
-    channels_last = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1).unsqueeze(0)
+    planes = np.require(pixels, requirements="W").transpose(2, 0, 1)  # slices of NumPy's keep Python's lock
     if size != (height, width):
         down, right = height / size[0], width / size[1]
         bottom, end = (ceil(n * step + 2 * max(1, step)) for n, step in ((top + crop, down), (left + crop, right)))
+        used = torch.from_numpy(planes[None, :, :bottom, :end])
         factors = (1 / down, 1 / right)
-        channels_last = interpolate(
-            channels_last[:, :, :bottom, :end], scale_factor=factors, mode=preprocess.interpolation, antialias=True
-        )
-    resized: NDArray[np.uint8] = channels_last[0, :3, top : top + crop, left : left + crop].contiguous().numpy()
-    return resized
+        planes = interpolate(used, scale_factor=factors, mode=preprocess.interpolation, antialias=True)[0].numpy()
+    return planes[:3, top : top + crop, left : left + crop]
 
 
 if __name__ == "__main__":  # decode one file alone, in a process that it may kill
