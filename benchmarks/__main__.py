@@ -86,7 +86,7 @@ def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> di
         large = list(make_photos(1 if quick else 6, 3000, 4000))
         figures["large_photos"] = measure_large_photos(bench, names[0], large, advance)
     console.print(tables.large_photos(figures["large_photos"]))
-    sizes = (1_000, 5_000) if quick else (1_000, 10_000, 100_000)
+    sizes = (1_000, 3_000) if quick else (1_000, 10_000, 100_000)
     with step_bar("growing datasets", len(sizes) + 1) as advance:
         figures["growth"] = measure_growth(sizes, scratch, advance)
         figures["large_file"] = measure_large_file(20_000 if quick else 1_000_000, 768, scratch)
@@ -99,7 +99,7 @@ def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> di
         figures["heads"], figures["cache"] = measure_heads(some, names[0], scratch, turns, advance)
     console.print(tables.heads(figures["heads"], figures["cache"]))
     with step_bar("fine-tuning", turns * (len(WAYS) + 4)) as advance:
-        some = photos[: 160 if quick else 320]
+        some = photos[: 96 if quick else 320]
         figures["finetuning"] = measure_finetuning(some, names[0], scratch, turns, find_torch_device(device), advance)
     console.print(finetuning_table(figures["finetuning"]))
     return figures
