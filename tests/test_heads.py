@@ -151,7 +151,7 @@ def test_the_svm_is_exact_up_to_its_landmarks() -> None:
     """With every row a landmark, products of features are the Gaussian kernel itself."""
     X, y = blobs(80, 5, 2, spread=2)
     head = Svm(gamma=1.0).fit(X, y)
-    features = head._features(X)
+    features = (head._kernel(X) @ head._span(X).vectors).astype(np.float64)
     distances = ((X[:, None] - X[None]) ** 2).sum(axis=2)
     assert np.allclose(features @ features.T, np.exp(-head.width_ * distances), atol=1e-3)
     few = Svm(landmarks=20).fit(X, y)
@@ -161,40 +161,42 @@ def test_the_svm_is_exact_up_to_its_landmarks() -> None:
 
 @pytest.mark.parametrize("loss", [softmax_loss, squared_hinge])
 def test_slopes_are_those_of_the_losses(loss: Loss) -> None:
-    y = torch.tensor([0, 2, 1, 1])
-    scores = torch.randn(4, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    numeric = torch.empty_like(scores)
-    for place in np.ndindex(*scores.shape):
-        nudge = torch.zeros_like(scores)
-        nudge[place] = 1e-6
+    y = np.array([0, 2, 1, 1])
+    scores = np.random.default_rng(0).standard_normal((2, 3, 4))
+    numeric = np.empty_like(scores)
+    for problem, label, row in np.ndindex(*scores.shape):
+        nudge = np.zeros_like(scores)
+        nudge[problem, label, row] = 1e-6
         rise = loss(scores + nudge, y)[0] - loss(scores - nudge, y)[0]
-        numeric[place] = rise[place[:2]] / 2e-6
-    assert torch.allclose(loss(scores, y)[1], numeric, atol=1e-6)
+        numeric[problem, label, row] = rise[problem, row] / 2e-6
+    assert np.allclose(loss(scores, y)[1], numeric, atol=1e-6)
 
 
 def test_problems_side_by_side_end_where_each_ends_alone() -> None:
     """Ill-conditioned quadratics, one of them already solved, and one whose first step is far too long."""
     random = np.random.default_rng(0)
-    curves = torch.tensor(np.exp(random.uniform(-3, 3, (4, 30))), dtype=torch.float32)
+    curves = np.exp(random.uniform(-3, 3, (4, 30))).astype(np.float32)
     curves[3] *= 1000
-    goals = torch.tensor(random.normal(size=(4, 30)), dtype=torch.float32)
+    goals = random.normal(size=(4, 30)).astype(np.float32)
 
-    def objective(x: torch.Tensor, some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def objective(x: np.ndarray, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         off = x - goals[some]
-        return 1 + (curves[some] * off * off).double().sum(1) / 2, curves[some] * off
+        return 1 + (curves[some] * off * off).sum(axis=1, dtype=np.float64) / 2, curves[some] * off
 
-    start = torch.zeros(4, 30)
+    start = np.zeros((4, 30), np.float32)
     start[1] = goals[1]
-    assert torch.allclose(minimise(objective, start), goals, atol=2e-2)
+    assert np.allclose(minimise(objective, start), goals, atol=2e-2)
 
 
 def test_the_basis_keeps_all_that_matters() -> None:
     for n, dim in ((50, 10), (10, 50)):
         X, _ = blobs(n, dim, 2)
         basis = Basis.of(X)
-        assert basis.Z.shape[1] == min(dim, n - 1) + 1
-        assert (basis.Z[:, -1] == 1).all()
-        assert np.allclose((basis.Z[:, :-1] @ basis.vectors.T + basis.middle).numpy(), X, atol=1e-4)
+        Z = basis.coordinates(X)
+        assert Z.shape[1] == min(dim, n - 1) + 1
+        assert (Z[:, -1] == 1).all()
+        assert np.allclose((Z[:, :-1] ** 2).sum(axis=0), basis.power, rtol=1e-4)
+        assert np.allclose(Z[:, :-1] @ basis.vectors.T + basis.middle, X, atol=1e-4)
 
 
 @pytest.mark.parametrize("head", [LogReg(C=0.1), Ridge(alpha=10.0), Svm(C=1.0), Knn(k=5), Linear(), Dense(hidden=16)])

@@ -67,8 +67,7 @@ class LightGbm(Head):
         import lightgbm
 
         basis = Basis.of(X)
-        self.middle_ = basis.middle.cpu().numpy()
-        self.vectors_ = basis.vectors.cpu().numpy()[:, : -self.components - 1 : -1]
+        self.middle_, self.vectors_ = basis.middle, basis.vectors[:, : -self.components - 1 : -1]
         options = {
             "objective": "multiclass",
             "num_class": len(self.classes_),

@@ -21,7 +21,7 @@ from tlcache.keys import canonical_json
 __all__ = ["FittedHead", "Scaler", "load_head"]
 
 FORMAT = "tlcache-head"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)

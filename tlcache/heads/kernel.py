@@ -8,14 +8,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from tlcache.heads.base import Array, Head, Validation
 from tlcache.heads.solver import Basis, solve_path, squared_hinge
 
 __all__ = ["Svm"]
 
-_JITTER = 1e-6  # on the kernel's diagonal of 1: equal rows shall not make it singular
+_SMALLEST = 1e-6  # eigenvalues of the landmarks' kernel below this, as equal rows have, are rounding
 
 
 class Svm(Head):
@@ -36,7 +35,7 @@ class Svm(Head):
         Most rows that span the kernel's features, and the seed that draws them.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = ("points_", "map_", "width_", "coef_", "intercept_")
+    STATE: ClassVar[tuple[str, ...]] = ("points_", "width_", "coef_", "intercept_")
 
     def __init__(
         self, C: float = 10.0, gamma: float = 1.0, landmarks: int = 2000, class_weight: Any = None, seed: int = 0
@@ -49,46 +48,47 @@ class Svm(Head):
 
     @classmethod
     def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
-        """Fit every head; those with one kernel share its features and their eigendecomposition."""
+        """Fit every head; those with one kernel share its features."""
         del validation
         ordered = sorted(heads, key=lambda head: (head._kernel_settings(), head.C))
         for _, group in groupby(ordered, key=cls._kernel_settings):
             first, *others = alike = list(group)
-            first._span(X)
+            basis = first._span(X)
             for head in others:
-                head.points_, head.map_, head.width_ = first.points_, first.map_, first.width_
-            basis, penalties = Basis.of(first._features(X)), [float(head.C) for head in alike]
-            found = solve_path(basis, y, penalties, squared_hinge, first._row_weights(y))
+                head.points_, head.width_ = first.points_, first.width_
+            Z = basis.coordinates(X, first._kernel)
+            found = solve_path(Z, y, [float(head.C) for head in alike], squared_hinge, first._row_weights(y))
             for head, weights in zip(alike, found, strict=True):
                 head.coef_, head.intercept_ = basis.back(weights)
 
     def _kernel_settings(self) -> tuple[float, int, int]:
         return self.gamma, self.landmarks, self.seed
 
-    def _span(self, X: Array) -> None:
-        """Choose the landmarks and the map from kernel values to features whose products are the kernel."""
+    def _span(self, X: Array) -> Basis:
+        """Choose the landmarks; return the map from kernel values to features whose products are the kernel.
+
+        The landmarks' kernel is diagonal in these features, and that of all rows, of which they are a sample, nearly.
+        """
         random = np.random.default_rng(self.seed)
         chosen = np.sort(random.permutation(len(X))[: self.landmarks])
         self.points_ = X[chosen]
         some = random.permutation(len(self.points_))[:500]
         distances = _squared_distances(self.points_[some], self.points_[some])
         self.width_ = np.float32(self.gamma / max(float(np.median(distances)), 1e-12))
-        kernel = np.exp(
-            -self.width_ * _squared_distances(*[self.points_.astype(np.float64)] * 2)
-        )  # not definite in float32
-        np.einsum("ii->i", kernel)[:] += _JITTER
-        self.map_ = solve_triangular(np.linalg.cholesky(kernel), np.eye(len(kernel)), lower=True).T.astype(np.float32)
+        kernel = np.exp(-self.width_ * _squared_distances(*[self.points_.astype(np.float64)] * 2))
+        power, vectors = np.linalg.eigh(kernel)  # in float64: it is not definite in float32
+        kept = power > _SMALLEST
+        vectors = (vectors[:, kept] / np.sqrt(power[kept])).astype(np.float32)
+        return Basis(kernel.mean(axis=0).astype(np.float32), vectors, power[kept])
 
     def _kernel(self, X: Array) -> Array:
-        kernel: Array = np.exp(-self.width_ * _squared_distances(X, self.points_))
+        kernel: Array = _squared_distances(X, self.points_)
+        kernel *= -self.width_
+        np.exp(kernel, out=kernel)
         return kernel
 
-    def _features(self, X: Array) -> Array:
-        features: Array = self._kernel(X) @ self.map_
-        return features
-
     def _logits(self, X: Array) -> Array:
-        logits: Array = self._features(X) @ self.coef_ + self.intercept_
+        logits: Array = self._kernel(X) @ self.coef_ + self.intercept_
         return logits
 
     def _width(self) -> int:
@@ -96,6 +96,10 @@ class Svm(Head):
 
 
 def _squared_distances(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
-    distances = (A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1) - 2 * A @ B.T
-    nearest: NDArray[Any] = np.maximum(distances, 0, out=distances)
-    return nearest
+    """Return the squared distances of rows (n, dim) and (m, dim), (n, m)."""
+    distances: NDArray[Any] = A @ B.T
+    distances *= -2
+    distances += (A * A).sum(axis=1)[:, None]
+    distances += (B * B).sum(axis=1)
+    np.maximum(distances, 0, out=distances)
+    return distances

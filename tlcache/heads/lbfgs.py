@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["Objective", "minimise"]
 
-Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Array = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Objective = Callable[[Array, NDArray[np.int64]], tuple[Doubles, Array]]
 
 # Measured on real embeddings for C from 1e-4 to 10: objectives end within 1e-4 of the optimum, most within 1e-5.
 GAP = 1e-7  # |slope|^2 / 2, which is the distance to the optimum where the Hessian is 1, relative to the objective
@@ -20,7 +22,8 @@ _ARMIJO = 1e-4
 _SMALLEST_STEP = 1e-4
 
 
-def minimise(objective: Objective, x: Tensor) -> Tensor:
+@np.errstate(divide="ignore", over="ignore", invalid="ignore")  # of steps that are much too long, which are tried again
+def minimise(objective: Objective, x: Array) -> Array:
     """Minimise B problems, whose unknowns are scaled so that their Hessians are near 1.
 
     Parameters
@@ -33,25 +36,24 @@ def minimise(objective: Objective, x: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor
+    array
         float32 (B, P).
     """
-    found, some = x.clone(), torch.arange(len(x), device=x.device)
+    found, some = x.copy(), np.arange(len(x))
     value, slope = objective(x, some)
-    step, stalled = torch.ones_like(value), torch.zeros_like(some)
+    step, stalled = np.ones_like(value), np.zeros_like(some)
     direction, history = -slope, _History.empty(x)
     for _ in range(MAX_ITERATIONS):
-        expected = step * torch.linalg.vecdot(slope, direction)
-        moved = step[:, None].float() * direction
+        expected = step * np.vecdot(slope, direction)
+        moved = step.astype(np.float32)[:, None] * direction
         next_value, next_slope = objective(x + moved, some)
         lower = next_value <= value + _ARMIJO * expected
         history.add(moved, next_slope - slope, lower)
-        stalled = torch.where(lower & (value - next_value <= PROGRESS * value), stalled + 1, 0)
-        step = torch.where(lower, 1.0, step * _shorter(next_value - value, expected))
-        x = torch.where(lower[:, None], x + moved, x)
-        slope = torch.where(lower[:, None], next_slope, slope)
-        value = torch.where(lower, next_value, value)
-        done = (slope.square().sum(1) / 2 <= GAP * value) | (stalled > 1) | (step < _SMALLEST_STEP)
+        stalled = np.where(lower & (value - next_value <= PROGRESS * value), stalled + 1, 0)
+        step = np.where(lower, 1.0, step * _shorter(next_value - value, expected))
+        x[lower] += moved[lower]
+        slope[lower], value[lower] = next_slope[lower], next_value[lower]
+        done = (np.vecdot(slope, slope) / 2 <= GAP * value) | (stalled > 1) | (step < _SMALLEST_STEP)
         if done.any():
             found[some[done]] = x[done]
             if done.all():
@@ -59,15 +61,15 @@ def minimise(objective: Objective, x: Tensor) -> Tensor:
             left = ~done
             some, value, slope, step, stalled, x = (part[left] for part in (some, value, slope, step, stalled, x))
             direction, lower, history = direction[left], lower[left], history.of(left)
-        direction = torch.where(lower[:, None], history.direction(slope), direction)
+        direction[lower] = history.direction(slope)[lower]
     found[some] = x
     return found
 
 
-def _shorter(rise: Tensor, expected: Tensor) -> Tensor:
+def _shorter(rise: Doubles, expected: Doubles) -> Doubles:
     """Return the share of a step that was too long to try next: the lowest point of a parabola, from 0.1 to 0.5."""
-    share: Tensor = -expected / (2 * (rise - expected))
-    return share.nan_to_num(0.1).clamp(0.1, 0.5)
+    share = -expected / (2 * (rise - expected))
+    return np.clip(np.nan_to_num(share, nan=0.1), 0.1, 0.5)
 
 
 class _History:
@@ -77,41 +79,41 @@ class _History:
     products of their rows. A pair that is not to be used is zero, with 1 on the diagonal of `SY`.
     """
 
-    def __init__(self, S: Tensor, Y: Tensor, SY: Tensor, YY: Tensor, scale: Tensor, newest: int) -> None:
+    def __init__(self, S: Array, Y: Array, SY: Doubles, YY: Doubles, scale: Doubles, newest: int) -> None:
         self.S, self.Y, self.SY, self.YY, self.scale, self.newest = S, Y, SY, YY, scale, newest
 
     @classmethod
-    def empty(cls, x: Tensor) -> _History:
-        S = x.new_zeros(len(x), _PAIRS, x.shape[1])
-        SY = torch.eye(_PAIRS, device=x.device).repeat(len(x), 1, 1)
-        return cls(S, torch.zeros_like(S), SY, torch.zeros_like(SY), x.new_ones(len(x)), 0)
+    def empty(cls, x: Array) -> _History:
+        S = np.zeros((len(x), _PAIRS, x.shape[1]), np.float32)
+        SY = np.tile(np.eye(_PAIRS), (len(x), 1, 1))
+        return cls(S, np.zeros_like(S), SY, np.zeros_like(SY), np.ones(len(x)), 0)
 
-    def of(self, some: Tensor) -> _History:
+    def of(self, some: NDArray[np.bool_]) -> _History:
         """Return the history of some of the problems."""
-        S, Y, SY, YY, scale = (part[some] for part in (self.S, self.Y, self.SY, self.YY, self.scale))
-        return _History(S, Y, SY, YY, scale, self.newest)
+        return _History(self.S[some], self.Y[some], self.SY[some], self.YY[some], self.scale[some], self.newest)
 
-    def add(self, step: Tensor, change: Tensor, used: Tensor) -> None:
+    def add(self, step: Array, change: Array, used: NDArray[np.bool_]) -> None:
         """Put a pair (b, P), for every problem that used its step, in the place of the oldest."""
-        product = torch.linalg.vecdot(step, change)
+        product = np.vecdot(step, change)
         used = used & (product > 0)
         self.newest = at = (self.newest + 1) % _PAIRS
-        self.S[:, at], self.Y[:, at] = (torch.where(used[:, None], part, 0) for part in (step, change))
+        self.S[:, at], self.Y[:, at] = (np.where(used[:, None], part, 0) for part in (step, change))
         newest = self.Y[:, at, :, None]
         self.SY[:, at] = 0
         self.SY[:, :, at] = (self.S @ newest)[..., 0]
-        self.SY[:, at, at] = torch.where(used, product, 1)
+        self.SY[:, at, at] = np.where(used, product, 1)
         self.YY[:, :, at] = self.YY[:, at] = (self.Y @ newest)[..., 0]
-        self.scale = torch.where(used, product / self.YY[:, at, at], self.scale)
+        self.scale[used] = product[used] / self.YY[used, at, at]
 
-    def direction(self, slope: Tensor) -> Tensor:
+    def direction(self, slope: Array) -> Array:
         """Return minus the inverse Hessian that the pairs tell times `slope` (b, P)."""
-        age = torch.arange(_PAIRS, device=slope.device).roll(-self.newest - 1)  # the oldest first
+        age = np.roll(np.arange(_PAIRS), -self.newest - 1)  # the oldest first
         along_s, along_y = (self.S @ slope[:, :, None])[:, age], (self.Y @ slope[:, :, None])[:, age]
-        upper, squares = torch.triu(self.SY[:, age][:, :, age]), self.YY[:, age][:, :, age]
-        diagonal, scale = torch.diagonal(upper, dim1=1, dim2=2)[:, :, None], self.scale[:, None, None]
-        u = torch.linalg.solve_triangular(upper, along_s, upper=True)
-        v = torch.linalg.solve_triangular(upper.mT, diagonal * u + scale * (squares @ u - along_y), upper=False)
-        back = age.argsort()
-        along: Tensor = scale * slope[:, None] + v[:, back].mT @ self.S - scale * (u[:, back].mT @ self.Y)
+        upper, squares = np.triu(self.SY[:, age][:, :, age]), self.YY[:, age][:, :, age]
+        diagonal, scale = np.diagonal(upper, axis1=1, axis2=2)[:, :, None], self.scale[:, None, None]
+        u = np.linalg.solve(upper, along_s)
+        v = np.linalg.solve(upper.mT, diagonal * u + scale * (squares @ u - along_y))
+        back = np.argsort(age)
+        along_s, along_y = (part[:, back].mT.astype(np.float32) for part in (v, -scale * u))
+        along: Array = scale.astype(np.float32) * slope[:, None] + along_s @ self.S + along_y @ self.Y
         return -along[:, 0]

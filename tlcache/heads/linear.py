@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tlcache.heads.base import Array, LinearHead, Validation
@@ -35,8 +34,8 @@ class LogReg(LinearHead):
         """Fit the whole path of penalties from one eigendecomposition."""
         del validation
         basis, ordered = Basis.of(X), sorted(heads, key=lambda head: head.C)
-        penalties = [float(head.C) for head in ordered]
-        found = solve_path(basis, y, penalties, softmax_loss, ordered[0]._row_weights(y))
+        Z, penalties = basis.coordinates(X), [float(head.C) for head in ordered]
+        found = solve_path(Z, y, penalties, softmax_loss, ordered[0]._row_weights(y))
         for head, weights in zip(ordered, found, strict=True):
             head.coef_, head.intercept_ = basis.back(weights)
 
@@ -67,9 +66,8 @@ class Ridge(LinearHead):
         share = np.ones(len(y), np.float32) if row_weights is None else row_weights
         targets = 2 * np.eye(int(y.max()) + 1, dtype=np.float32)[y] - 1
         middle = np.average(targets, axis=0, weights=share).astype(np.float32)
-        centred = torch.from_numpy((targets - middle) * np.sqrt(share)[:, None]).to(basis.Z.device)
-        products = (centred.T @ basis.Z[:, :-1]).double()
-        intercept = torch.from_numpy(middle).to(products)[:, None]
+        pull = share[:, None] * (targets - middle)
+        products = ((pull.T @ X - np.outer(pull.sum(axis=0), basis.middle)) @ basis.vectors).astype(np.float64)
         for head in heads:
             weights = products / (basis.power + head.alpha)
-            head.coef_, head.intercept_ = basis.back(torch.cat([weights, intercept], 1))
+            head.coef_, head.intercept_ = basis.back(np.column_stack([weights, middle]))

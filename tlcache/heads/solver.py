@@ -13,42 +13,38 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import linear
 
-from tlcache.heads.lbfgs import minimise
+from tlcache.heads.base import Array, blocks
+from tlcache.heads.lbfgs import Doubles, minimise
 
 __all__ = ["Basis", "Loss", "softmax_loss", "solve_path", "squared_hinge"]
 
-Array = NDArray[np.float32]
-Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Labels = NDArray[np.int64]
+Loss = Callable[[Array, Labels], tuple[Array, Array]]
 
 _COLUMNS = 64  # of scores in one product: with fewer, the cores wait for memory; with more, warm starts save more
 _SMALLEST = 1e-8  # eigenvalues below this share of the largest are rounding
+_BLOCK = 2048  # rows at a time
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Features in their eigenbasis, on the GPU where there is one.
+    """Directions along which features are taken once they are centred; `of` finds the eigenvectors.
 
     Parameters
     ----------
-    Z
-        float32 (n, r + 1): the centred rows along r eigenvectors, and a column of ones for the intercept.
-    power
-        float64 (r,): eigenvalues, the sum of squares of each column of `Z`.
+    middle
+        float32 (dim,): what is subtracted from the rows.
     vectors
         float32 (dim, r).
-    middle
-        float32 (dim,): mean of the rows.
+    power
+        float64 (r,): eigenvalues, the sum of squares of the centred rows along each direction.
     """
 
-    Z: Tensor
-    power: Tensor
-    vectors: Tensor
-    middle: Tensor
+    middle: Array
+    vectors: Array
+    power: Doubles
 
     @classmethod
     def of(cls, X: Array, row_weights: Array | None = None) -> Self:
@@ -56,95 +52,113 @@ class Basis:
 
         With `row_weights`, the mean is weighted, and centred rows are scaled by the weights' roots.
         """
-        rows = torch.from_numpy(X).to("cuda" if torch.cuda.is_available() else "cpu")
-        n, dim = rows.shape
-        middle = torch.from_numpy(_mean(X, row_weights).astype(np.float32)).to(rows.device)
-        Z = torch.ones(n, min(n, dim) + 1, device=rows.device)
-        centred = rows - middle
-        if row_weights is not None:
-            centred *= torch.from_numpy(np.sqrt(row_weights)).to(rows.device)[:, None]
-        gram = (centred.T @ centred if dim <= n else centred @ centred.T).double()
-        power, vectors = (torch.from_numpy(part).to(rows.device) for part in np.linalg.eigh(gram.cpu().numpy()))
+        n, dim = X.shape
+        share = np.ones(n, np.float32) if row_weights is None else row_weights
+        parts, roots = list(blocks(n, _BLOCK if dim <= n else n)), np.sqrt(share)[:, None]
+        middle = sum(share[some].astype(np.float64) @ X[some] for some in parts) / share.sum(dtype=np.float64)
+        middle = middle.astype(np.float32)
+        gram = np.zeros((min(n, dim),) * 2)
+        for some in parts:
+            rows = (X[some] - middle) * roots[some]
+            gram += rows.T @ rows if dim <= n else rows @ rows.T
+        power, vectors = np.linalg.eigh(gram)
         kept = power > max(_SMALLEST * float(power[-1]), np.finfo(np.float64).tiny)
         power, vectors = power[kept], vectors[:, kept]
         if dim > n:
-            vectors = centred.T.double() @ (vectors / power.sqrt())
-        Z = Z[:, : len(power) + 1]
-        torch.mm(centred, vectors.float(), out=Z[:, :-1])
-        return cls(Z, power, vectors.float(), middle)
+            vectors = rows.T @ (vectors / np.sqrt(power)).astype(np.float32)
+        return cls(middle, vectors.astype(np.float32), power)
 
-    def back(self, weights: Tensor) -> tuple[Array, Array]:
+    def coordinates(self, X: Array, features: Callable[[Array], Array] | None = None) -> Array:
+        """Return where rows lie, float32 (n, r + 1), with a column of ones for the intercept.
+
+        `features` makes (k, dim) features of k rows of `X`; without it, rows are features.
+        """
+        Z = np.ones((len(X), self.vectors.shape[1] + 1), np.float32)
+        for some in blocks(len(X), _BLOCK):
+            rows = X[some] if features is None else features(X[some])
+            Z[some, :-1] = (rows - self.middle) @ self.vectors
+        return Z
+
+    def back(self, weights: NDArray[np.floating]) -> tuple[Array, Array]:
         """Turn (C, r + 1) weights in this basis, intercepts last, into float32 `coef` (dim, C) and `intercept` (C,)."""
-        coef = self.vectors.double() @ weights[:, :-1].T.double()
-        intercept = weights[:, -1] - self.middle.double() @ coef
-        return coef.float().cpu().numpy(), intercept.float().cpu().numpy()
+        coef = self.vectors.astype(np.float64) @ weights[:, :-1].T.astype(np.float64)
+        intercept = weights[:, -1] - self.middle.astype(np.float64) @ coef
+        return coef.astype(np.float32), intercept.astype(np.float32)
 
 
 def solve_path(
-    basis: Basis, y: NDArray[np.int64], penalties: Sequence[float], loss: Loss, row_weights: Array | None = None
-) -> Iterator[Tensor]:
+    Z: Array, y: Labels, penalties: Sequence[float], loss: Loss, row_weights: Array | None = None
+) -> Iterator[Array]:
     """Minimise `C * sum of weighted losses + |weights|^2 / 2` for every C of ascending `penalties`.
+
+    Parameters
+    ----------
+    Z
+        float32 (n, r + 1): features whose columns are nearly orthogonal, and ones in the last column.
 
     Yields
     ------
-    Tensor
+    array
         float32 (classes, r + 1) for every C, intercepts last and free of penalty.
     """
-    target = torch.from_numpy(y).to(basis.Z.device)
-    each = None if row_weights is None else torch.from_numpy(row_weights).to(basis.Z.device)[:, None, None]
     together = max(1, _COLUMNS // (int(y.max()) + 1))
     start = None
     for first in range(0, len(penalties), together):
-        found = _solve(basis, target, penalties[first : first + together], loss, each, start)
+        found = _solve(Z, y, penalties[first : first + together], loss, row_weights, start)
         start = found[-1]
         yield from found
 
 
 def _solve(
-    basis: Basis, y: Tensor, penalties: Sequence[float], loss: Loss, each: Tensor | None, start: Tensor | None
-) -> Tensor:
+    Z: Array, y: Labels, penalties: Sequence[float], loss: Loss, row_weights: Array | None, start: Array | None
+) -> Array:
     """Return (B, classes, r + 1) weights for B penalties; all start from `start` (classes, r + 1), or from 0."""
-    device, (n, width), classes = basis.Z.device, basis.Z.shape, int(y.max()) + 1
-    C = torch.tensor(penalties, device=device, dtype=torch.float64)
-    curvature = 2.0 if loss is squared_hinge else 1.0 / classes
-    power = torch.cat([basis.power, torch.tensor([float(n)], device=device)])
-    penalised = torch.ones(width, device=device)
+    (n, width), classes, C = Z.shape, int(y.max()) + 1, np.array(penalties)
+    penalised = np.ones(width, np.float32)
     penalised[-1] = 0
-    scale = (C[:, None] * curvature * power + penalised).sqrt().float()[:, None]
+    curvature = (2.0 if loss is squared_hinge else 1.0 / classes) * np.einsum("ij,ij->j", Z, Z)
+    scale = np.sqrt(C[:, None] * curvature + penalised).astype(np.float32)[:, None]
 
-    def objective(flat: Tensor, some: Tensor) -> tuple[Tensor, Tensor]:
-        weights = flat.view(len(flat), classes, width) / scale[some]
-        scores = linear(basis.Z, weights.flatten(0, 1)).view(n, len(flat), classes)
-        losses, slopes = loss(scores, y)
-        if each is not None:
-            losses, slopes = losses * each[:, 0], slopes * each
-        pull = penalised * weights
-        value = C[some] * losses.sum(0, dtype=torch.float64) + 0.5 * (pull * weights).sum((1, 2), dtype=torch.float64)
-        slope = (slopes.flatten(1).T @ basis.Z).view_as(weights)  # in this form few classes are four times as fast
-        return value, ((C[some, None, None].float() * slope + pull) / scale[some]).flatten(1)
+    def objective(flat: Array, some: Labels) -> tuple[Doubles, Array]:
+        weights = flat.reshape(len(flat), classes, width) / scale[some]
+        matrix, pull, total = weights.reshape(-1, width), penalised * weights, np.zeros(len(flat))
+        slope = np.zeros_like(matrix)
+        for rows in blocks(n, _BLOCK):  # that are still in the processor's cache when their slopes are summed
+            scores = np.ascontiguousarray((Z[rows] @ matrix.T).T).reshape(len(flat), classes, -1)
+            losses, slopes = loss(scores, y[rows])
+            if row_weights is not None:
+                losses, slopes = losses * row_weights[rows], slopes * row_weights[rows]
+            total += losses.sum(axis=1, dtype=np.float64)
+            slope += slopes.reshape(len(matrix), -1) @ Z[rows]
+        slope = (C[some, None, None].astype(np.float32) * slope.reshape(weights.shape) + pull) / scale[some]
+        return C[some] * total + (pull * weights).sum(axis=(1, 2), dtype=np.float64) / 2, slope.reshape(flat.shape)
 
-    first = torch.zeros(len(C), classes, width, device=device) if start is None else start * scale
-    return minimise(objective, first.flatten(1)).view(len(C), classes, width) / scale
-
-
-def _mean(X: Array, row_weights: Array | None) -> NDArray[np.float64]:
-    weights = np.ones(len(X)) if row_weights is None else row_weights.astype(np.float64)
-    mean: NDArray[np.float64] = weights @ X / weights.sum()
-    return mean
-
-
-def softmax_loss(scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the log-losses (n, B) of the softmax of `scores` (n, B, C) for labels (n,), and their slopes (n, B, C)."""
-    logs = torch.log_softmax(scores, 2)
-    hit = y[:, None, None].expand(-1, scores.shape[1], 1)
-    losses = -logs.gather(2, hit)[..., 0]
-    slopes = logs.exp_()
-    return losses, slopes.scatter_add_(2, hit, scores.new_full((), -1.0).expand(hit.shape))
+    first = np.zeros((len(C), classes, width), np.float32) if start is None else start * scale
+    found: Array = minimise(objective, first.reshape(len(C), -1)).reshape(first.shape) / scale
+    return found
 
 
-def squared_hinge(scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the squared hinge losses (n, B) of one-against-rest `scores` (n, B, C), and their slopes (n, B, C)."""
-    sign = scores.new_full((len(y), 1, scores.shape[2]), -1.0)
-    sign.scatter_(2, y[:, None, None], 1.0)
-    short = (1 - sign * scores).clamp_min_(0)
-    return short.square().sum(2), -2 * sign * short
+def softmax_loss(scores: Array, y: Labels) -> tuple[Array, Array]:
+    """Return the log-losses (B, n) of the softmax of `scores` (B, C, n) for labels (n,), and their slopes (B, C, n).
+
+    The slopes are written over the scores, here and in `squared_hinge`.
+    """
+    row = np.arange(len(y))
+    scores -= scores.max(axis=1, keepdims=True)
+    hit = scores[:, y, row]
+    total = np.exp(scores, out=scores).sum(axis=1)
+    scores /= total[:, None]
+    scores[:, y, row] -= 1
+    return np.log(total) - hit, scores
+
+
+def squared_hinge(scores: Array, y: Labels) -> tuple[Array, Array]:
+    """Return the squared hinge losses (B, n) of one-against-rest `scores` (B, C, n), and their slopes (B, C, n)."""
+    row = np.arange(len(y))
+    scores[:, y, row] *= -1
+    scores += 1
+    np.maximum(scores, 0, out=scores)
+    losses = np.einsum("bcn,bcn->bn", scores, scores)
+    scores *= 2
+    scores[:, y, row] *= -1
+    return losses, scores
