@@ -184,7 +184,7 @@ def test_the_protocol_is_in_the_record(made: Path) -> None:
 def test_without_a_validation_split_there_are_five_folds(made: Path) -> None:
     with open_features(made) as file:
         data = Data.of(file)
-    without = replace(data, val=data.val.of(np.array([], np.int64)))
+    without = replace(data, fitting=data.train)
     assert len(without.folds(Protocol())) == 5
     assert len(data.folds(Protocol())) == 1
-    assert len(without.fitting()) == len(data.train)
+    assert len(without.fitting) == len(data.train)

@@ -127,12 +127,34 @@ def opened(path: Path, split: str, runs: Path, seed: int) -> Iterator[Rows]:
 
 @dataclass(frozen=True)
 class Data:
-    """The splits of a feature file; `val` may be empty."""
+    """The splits of a feature file; `val` may be empty.
 
-    train: Split
-    val: Split
+    Parameters
+    ----------
+    fitting
+        Train, and then val.
+    train_rows
+        How many of them are train.
+    test
+        The rows that nothing is chosen by.
+    classes
+        Number of classes.
+    """
+
+    fitting: Split
+    train_rows: int
     test: Split
     classes: int
+
+    @property
+    def train(self) -> Split:
+        """The rows to fit on, which share the memory of `fitting`."""
+        return self.fitting.part(slice(self.train_rows))
+
+    @property
+    def val(self) -> Split:
+        """The rows to choose by, which share the memory of `fitting`."""
+        return self.fitting.part(slice(self.train_rows, None))
 
     @classmethod
     def of(cls, file: Rows) -> Data:
@@ -143,26 +165,22 @@ class Data:
         DataError, HeadError
             No rows to train on or to test; features that are not finite.
         """
-        splits = {name: file.split(name) for name in ("train", "val", "test")}
-        for name, split in splits.items():
+        data = cls(file.split("train", "val"), int(file.attrs["train_rows"]), file.split("test"), len(file.classes))
+        for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
             if not len(split) and name != "val":
                 raise DataError(f"'{file.path}' has no {name} images; heads need train and test.")
             if not np.isfinite(split.features).all():
                 raise HeadError(f"'{file.path}' holds features that are not finite. Extract again.")
-        if len(splits["val"]) and not np.isin(splits["val"].labels, splits["train"].labels).any():
+        if len(data.val) and not np.isin(data.val.labels, data.train.labels).any():
             raise DataError(f"'{file.path}' has no class that is in train and in val; settings cannot be chosen.")
-        return cls(**splits, classes=len(file.classes))
-
-    def fitting(self) -> Split:
-        """Return train and val together."""
-        return self.train.joined(self.val) if len(self.val) else self.train
+        return data
 
     def folds(self, protocol: Protocol) -> list[Fold]:
         """Return the validation split, or folds of all rows that are not for testing."""
         train, val = self.train, self.val
         if len(val) and not protocol.folds:
             return [Fold(train.features, train.labels, val.features, val.labels)]
-        rows = self.fitting()
+        rows = self.fitting
         return [Fold.of(rows, *parts) for parts in split_folds(rows, protocol.folds or FOLDS, protocol.seed)]
 
 
@@ -179,7 +197,7 @@ def _fit_one(
     candidates = search(row, settings, folds, data.classes, budget_s)
     best = choose(candidates, protocol.metric, protocol.one_se)
     searched = time.perf_counter()
-    fitted = refit(row, file, data.fitting(), best, protocol)
+    fitted = refit(row, file, data.fitting, best, protocol)
     ended = time.perf_counter()
     logits = [head.logits(data.test.features) for head in fitted]
     each = [head.probabilities(found) for head, found in zip(fitted, logits, strict=True)]

@@ -137,7 +137,7 @@ def fit_curves(
 
 
 def _point(file: Rows, data: Data, row: HeadRow, protocol: Protocol, shots: int | None) -> Point:
-    pool, accuracy, images = data.fitting(), [], []
+    pool, accuracy, images = data.fitting, [], []
     for seed in range(protocol.seed, protocol.seed + (protocol.repeats if shots else 1)):
         sample = pool if shots is None else pool.of(draw_shots(pool, shots, seed))
         once = replace(protocol, seed=seed, repeats=1)

@@ -89,6 +89,10 @@ class Split:
             self.groups + other.groups,
         )
 
+    def part(self, rows: slice) -> Split:
+        """Return the rows of a slice, which share the memory of these."""
+        return Split(self.features[rows], self.labels[rows], self.paths[rows], self.groups[rows])
+
     def of(self, rows: NDArray[np.int64]) -> Split:
         """Return some of the rows, by their numbers."""
         paths, groups = (tuple(names[row] for row in rows) for names in (self.paths, self.groups))

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from tlcache.errors import HeadError
 from tlcache.files import write_whole
 from tlcache.heads import HEADS
-from tlcache.heads.base import Array, Head, softmax
+from tlcache.heads.base import Array, Head, blocks, softmax
 from tlcache.keys import canonical_json
 
 __all__ = ["FittedHead", "Scaler", "load_head"]
 
 FORMAT = "tlcache-head"
 FORMAT_VERSION = 2
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,17 @@ class Scaler:
         """Measure mean and standard deviation of (n, dim) rows; with `scaled` False, change nothing."""
         if not scaled:
             return cls(np.zeros(X.shape[1], np.float32), np.ones(X.shape[1], np.float32))
-        middle, scale = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+        middle = X.mean(axis=0, dtype=np.float64)
+        squares = sum(np.square(X[some] - middle).sum(axis=0) for some in blocks(len(X), _BLOCK))  # no copy of all rows
+        scale = np.sqrt(squares / len(X))
         scale[scale < 1e-6 * max(float(scale.max()), 1e-30)] = np.inf
         return cls(middle.astype(np.float32), scale.astype(np.float32))
 
     def __call__(self, X: Array) -> Array:
         """Return the standardised rows."""
-        return (X - self.middle) / self.scale
+        scaled: Array = X - self.middle
+        scaled /= self.scale
+        return scaled
 
 
 @dataclass(frozen=True)
