@@ -26,6 +26,8 @@ OPTIMIZERS: Mapping[str, tuple[Callable[..., torch.optim.Optimizer], Mapping[str
     "adamw": (torch.optim.AdamW, {"fused": True}),
 }
 
+_ROWS = 1024  # that are scored at a time
+
 
 def train(heads: Sequence[Network], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
     """Train networks of one shape until each has had its epochs, or no better validation score for its patience.
@@ -41,7 +43,8 @@ def train(heads: Sequence[Network], X: Array, y: NDArray[np.int64], validation: 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     row_weights = heads[0]._row_weights(y)
     weights = np.ones(len(y), np.float32) if row_weights is None else row_weights
-    rows = [torch.from_numpy(part).to(device) for part in (X, y, weights)]
+    features, *others = (torch.from_numpy(part).to(device) for part in (X, y, weights))
+    rows = [features.bfloat16() if _fast_bf16(device) else features, *others]
     held_out = None if validation is None else [torch.from_numpy(part).to(device) for part in validation]
     stack = _Stack.start(heads, X.shape[1], device)
     for epoch in range(1, heads[0].epochs + 1):
@@ -100,8 +103,8 @@ class _Stack:
         ]
         kind, options = OPTIMIZERS[heads[0].optimizer]
         self._optimizer = kind(groups, lr=0.1, **options)
-        dropout = [head._dropout() for head in heads]
-        self._threshold = np.round(65536 * np.array(dropout))[:, None, None]
+        threshold = np.round(65536 * np.array([head._dropout() for head in heads]))[:, None, None]
+        self._threshold, self._makes_up = threshold.astype(np.uint16), (65536 / (65536 - threshold)).astype(np.float32)
 
     @classmethod
     def start(cls, heads: Sequence[Network], width: int, device: torch.device) -> _Stack:
@@ -134,8 +137,7 @@ class _Stack:
         orders = torch.from_numpy(np.stack([random.permutation(n) for random in self.randoms])).to(self._device)
         total = torch.zeros(len(self.heads), device=self._device)
         for rows in torch.split(orders, size, dim=1):
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=_fast_bf16(self._device)):
-                logits = self._forward(features[rows], dropping=True).float()
+            logits = self._forward(features[rows], dropping=True)
             losses = cross_entropy(logits.mT, labels[rows], reduction="none")
             weights = row_weights[rows]
             mean = (losses * weights).sum(1) / weights.sum(1)
@@ -148,19 +150,19 @@ class _Stack:
         return means
 
     def _forward(self, x: Tensor, dropping: bool) -> Tensor:
-        for number, (weights, biases) in enumerate(self.layers):
-            if number:
-                x = x.relu()
-                if dropping:
-                    x = x * self._kept(x.shape)
-            x = torch.matmul(x, weights) + biases
-        return x
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=_fast_bf16(self._device)):
+            for number, (weights, biases) in enumerate(self.layers):
+                if number:
+                    x = x.relu()
+                    if dropping:
+                        x = x * self._kept(x.shape)
+                x = torch.matmul(x, weights) + biases
+        return x.float()
 
     def _kept(self, shape: torch.Size) -> Tensor:
         """Return 0 where a unit is dropped, else what makes up for those that are."""
         drawn = np.stack([random.integers(0, 65536, shape[1:], np.uint16) for random in self.randoms])
-        kept = (drawn >= self._threshold) * (65536 / (65536 - self._threshold)).astype(np.float32)
-        return torch.from_numpy(kept.astype(np.float32, copy=False)).to(self._device)
+        return torch.from_numpy((drawn >= self._threshold) * self._makes_up).to(self._device)
 
     def _step(self) -> None:
         for number, parts in enumerate(self._parts):
@@ -171,7 +173,8 @@ class _Stack:
     @torch.inference_mode()
     def score(self, features: Tensor, labels: Tensor) -> list[tuple[float, float]]:
         """Return each network's accuracy and mean log-loss on validation rows."""
-        logits = self._forward(features, dropping=False)
+        parts = [self._forward(some, dropping=False) for some in torch.split(features, _ROWS)]
+        logits = torch.cat(parts, dim=1)
         accuracy = (logits.argmax(2) == labels).float().mean(1)
         losses = cross_entropy(logits.mT, labels.expand(len(logits), -1), reduction="none").mean(1)
         return list(zip(accuracy.tolist(), losses.tolist(), strict=True))
