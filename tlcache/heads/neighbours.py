@@ -12,7 +12,7 @@ from tlcache.heads.base import Array, Head, Validation, blocks, unit_rows
 
 __all__ = ["Knn"]
 
-_BLOCK = 1024
+_BLOCK = 256
 _SMOOTHING = 1e-3
 
 
