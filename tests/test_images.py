@@ -53,6 +53,15 @@ def test_pixels_are_those_of_torchvisions_presets(interpolation: str, size: tupl
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("crop", [40, 63, 64])
+def test_any_size_gives_the_whole_crop(crop: int) -> None:
+    preprocess, found = Preprocess(64, crop), set()
+    for side in (1, 2, 7, *range(20, 260)):
+        image = Image.fromarray(np.zeros((side, 97, 3), np.uint8))
+        found.add(prepare(encode(image, "PNG"), preprocess)[0].shape)
+    assert found == {(3, crop, crop)}
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_eight_orientations_give_the_same_pixels(orientation: int) -> None:
     upright = Image.fromarray(WAVES)

@@ -338,12 +338,17 @@ def _resize_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[n
     top, left = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
     planes = np.require(pixels, requirements="W").transpose(2, 0, 1)  # slices of NumPy's keep Python's lock
     if size != (height, width):
-        down, right = height / size[0], width / size[1]
-        bottom, end = (ceil(n * step + 2 * max(1, step)) for n, step in ((top + crop, down), (left + crop, right)))
-        used = torch.from_numpy(planes[None, :, :bottom, :end])
-        factors = (1 / down, 1 / right)
-        planes = interpolate(used, scale_factor=factors, mode=preprocess.interpolation, antialias=True)[0].numpy()
+        # Lengths are multiplied by these and rounded down.
+        by_rows, by_columns = ((wanted + 1e-9) / length for wanted, length in zip(size, pixels.shape, strict=False))
+        bottom, right = _reach(top + crop, by_rows), _reach(left + crop, by_columns)
+        part, factors = torch.from_numpy(planes[None, :, :bottom, :right]), (by_rows, by_columns)
+        planes = interpolate(part, scale_factor=factors, mode=preprocess.interpolation, antialias=True)[0].numpy()
     return planes[:3, top : top + crop, left : left + crop]
+
+
+def _reach(length: int, factor: float) -> int:
+    """Return how many pixels the first `length` of an image resized by `factor` are made of, two more at most."""
+    return ceil(length / factor + 2 * max(1, 1 / factor))
 
 
 if __name__ == "__main__":  # decode one file alone, in a process that it may kill
