@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> dict[str, Any]:
-    console, seconds, rounds = Console(), *((2.0, 2) if quick else (4.0, 3))
+    console, seconds, rounds = Console(), *((1.2, 2) if quick else (4.0, 3))
     names = CHOSEN[:1] if quick else CHOSEN
     torch.set_num_threads(1)  # as in extraction, where every thread has a core of its own
     encoded = find_images(images) if images else list(make_photos(16 if quick else 64, 500, 667))
