@@ -146,21 +146,20 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         todo = list(images.values())
         parts = [todo[start : start + _PART_ROWS] for start in range(0, len(todo), _PART_ROWS)]
         found: dict[str, _Row] = {}
-        torch_threads = OneTorchThread()
-        torch_threads.start()
-        try:
-            with ThreadPoolExecutor(available_cpus()) as pool, image_bar(network.name, len(todo)) as advance:
-                for part in parts:
-                    batches = [part[start : start + size] for start in range(0, len(part), size)]
-                    rows: dict[str, _Row] = {}
-                    for done in pool.map(partial(_run, session, network), batches):
-                        rows |= done
-                        advance(len(done))
-                    if self.cache:
-                        _keep(self._folder(network), rows, session.provider)
-                    found |= rows
-        finally:
-            torch_threads.stop()
+        with (
+            OneTorchThread(),
+            ThreadPoolExecutor(available_cpus()) as pool,
+            image_bar(network.name, len(todo)) as advance,
+        ):
+            for part in parts:
+                batches = [part[start : start + size] for start in range(0, len(part), size)]
+                rows: dict[str, _Row] = {}
+                for done in pool.map(partial(_run, session, network), batches):
+                    rows |= done
+                    advance(len(done))
+                if self.cache:
+                    _keep(self._folder(network), rows, session.provider)
+                found |= rows
         return found
 
 

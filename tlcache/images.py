@@ -129,12 +129,19 @@ class Preprocess:
 class OneTorchThread:
     """Keeps torch to one thread from the first `start` to `stop`; resizing one image is no work for two.
 
-    Torch is imported by `start`, so that a run with nothing to decode does not pay for it.
+    Torch is imported by `start`, so that a run with nothing to decode does not pay for it. Where there is something to
+    decode for sure, it is a context.
     """
 
     def __init__(self) -> None:
         self._before: int | None = None
         self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Limit torch, if that is not done yet; any thread may call."""

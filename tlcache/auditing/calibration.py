@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from tlcache.auditing.copies import COPIES, compare_copies
 from tlcache.auditing.neighbours import Array, Space, Strangers
 from tlcache.auditing.pixels import pixels_of_pairs
-from tlcache.errors import TlcacheError
+from tlcache.errors import CacheError, TlcacheError
 from tlcache.files import write_whole
 from tlcache.images import BadImageError
 from tlcache.keys import slug
+from tlcache.runs import read_record
 from tlcache.store import FeatureFile
 
 __all__ = ["Calibration", "calibrate", "calibration_path", "read_calibration", "stranger_bound", "write_calibration"]
@@ -165,13 +167,10 @@ def calibration_path(runs: Path, attrs: Mapping[str, Any]) -> Path:
 
 def read_calibration(path: Path) -> Calibration | None:
     """Return a calibration that was kept; None where there is none of this form."""
-    try:
-        stated = json.loads(path.read_bytes())
-        if (stated.pop("format"), stated.pop("format_version")) != (_FORMAT, _VERSION):
-            return None
-        return Calibration(**stated)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    with suppress(OSError, CacheError, KeyError):
+        stated = read_record(path, "a calibration", _FORMAT, _VERSION)
+        return Calibration(**{field.name: stated[field.name] for field in fields(Calibration)})
+    return None
 
 
 def write_calibration(path: Path, found: Calibration) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,8 +88,7 @@ def _best(fitting: Sequence[_Known], runs: Path) -> Choice:
 
 def _margin(path: Path, runs: Path) -> float | None:
     with FeatureFile(path) as file:
-        kept = read_calibration(calibration_path(runs, file.attrs))
-        return (kept or calibrated(file, look(file), runs)).margin
+        return calibrated(file, lambda: look(file), runs).margin
 
 
 def look(file: FeatureFile) -> Seen:
@@ -101,11 +100,12 @@ def look(file: FeatureFile) -> Seen:
     return Seen(rows, space, space(rows.features))
 
 
-def calibrated(file: FeatureFile, seen: Seen, runs: Path) -> Calibration:
-    """Return the calibration of a feature file: the one that was kept, or a new one, which is kept."""
+def calibrated(file: FeatureFile, see: Callable[[], Seen], runs: Path) -> Calibration:
+    """Return the calibration of a feature file: the one that was kept, or a new one of what `see` returns, kept now."""
     path = calibration_path(runs, file.attrs)
     if kept := read_calibration(path):
         return kept
+    seen = see()
     found = calibrate(file, seen.space, seen.embeddings, nearest_strangers(seen.embeddings, seen.rows.labels))
     write_calibration(path, found)
     return found

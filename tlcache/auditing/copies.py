@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from tlcache.auditing.neighbours import Array, Space
 from tlcache.auditing.pixels import agreement, read_original, thumbnail
 from tlcache.errors import CacheError, ModelError
-from tlcache.images import decode, prepare
+from tlcache.images import OneTorchThread, decode, prepare
 from tlcache.machine import available_cpus
 from tlcache.models import Model, load_model
 from tlcache.progress import image_bar
@@ -65,7 +65,11 @@ def compare_copies(file: FeatureFile, space: Space, embeddings: Array) -> tuple[
     session = open_session(model.onnx(), "cpu", precision="fp32", batch=len(COPIES))
     some = np.random.default_rng(0).choice(len(file), min(len(file), _SAMPLE), replace=False)
     paths, hashes, root = file.paths(), file.hashes(), file.attrs["source"]
-    with image_bar("altered copies", len(some)) as advance, ThreadPoolExecutor(available_cpus()) as pool:
+    with (
+        OneTorchThread(),
+        image_bar("altered copies", len(some)) as advance,
+        ThreadPoolExecutor(available_cpus()) as pool,
+    ):
 
         def one(row: int) -> tuple[Array, Array] | None:
             advance(1)

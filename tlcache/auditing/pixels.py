@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +24,7 @@ Rows = NDArray[np.int64]
 Thumbnails = NDArray[np.uint8]
 
 _FINE = 32  # side of what is kept of an image
-_SIDE = (
-    16  # side of what is compared; on flowers, scans and CIFAR-10, 32 tells no more apart and takes ten times as long
-)
+_SIDE = 16  # of what is compared; on flowers, scans and CIFAR-10, 32 tells no more apart and takes ten times as long
 _KEPT = 0.95  # of either side, after a crop
 _FLAT = 2.0  # grey levels: pictures with less contrast than that are all the same one
 _BLOCK = 256
@@ -102,7 +99,7 @@ def pixels_of_pairs(file: FeatureFile, first: Rows, second: Rows) -> Array:
 
 def read_original(root: str, path: str, digest: bytes) -> bytes | None:
     """Return the bytes of an image that was embedded, or None when they are others now; raises OSError."""
-    data = read_regular(os.path.join(Path(root), path))  # noqa: PTH118  names need not be UTF-8
+    data = read_regular(os.path.join(root, path))  # noqa: PTH118  names need not be UTF-8
     return data if hashlib.sha256(data).hexdigest().encode() == digest else None
 
 

@@ -87,7 +87,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         hashes, attrs = file.hashes(), file.attrs
         splits = np.repeat(np.arange(3, dtype=np.uint8), [attrs[f"{name}_rows"] for name in SPLITS])
         seen = look(file)
-        calibration = calibrated(file, seen, folder)
+        calibration = calibrated(file, lambda: seen, folder)
         near, alike, note = _compared(file, seen, calibration, splits)
     rows = seen.rows
     by, names = choose_groups(group_by, group_regex, rows.paths, rows.groups, alike)

@@ -88,11 +88,10 @@ def _decode(
             raise DataError(f"'{path}' cannot be used any more: {error}. Run the same command again.") from None
         advance(1)
 
-    torch = OneTorchThread()
-    torch.start()
-    try:
-        with image_bar("decoding", len(paths)) as advance, ThreadPoolExecutor(available_cpus()) as pool:
-            for _ in pool.map(one, range(len(paths))):
-                pass
-    finally:
-        torch.stop()
+    with (
+        OneTorchThread(),
+        image_bar("decoding", len(paths)) as advance,
+        ThreadPoolExecutor(available_cpus()) as pool,
+    ):
+        for _ in pool.map(one, range(len(paths))):
+            pass

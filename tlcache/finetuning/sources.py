@@ -150,14 +150,13 @@ def _fill(
         advance(len(part))
 
     starts = [view + first for view in range(0, len(array), len(rows)) for first in range(0, len(rows), size)]
-    torch_threads = OneTorchThread()
-    torch_threads.start()
-    try:
-        with image_bar("frozen layers", len(array)) as advance, ThreadPoolExecutor(available_cpus()) as pool:
-            for _ in pool.map(one, starts):
-                pass
-    finally:
-        torch_threads.stop()
+    with (
+        OneTorchThread(),
+        image_bar("frozen layers", len(array)) as advance,
+        ThreadPoolExecutor(available_cpus()) as pool,
+    ):
+        for _ in pool.map(one, starts):
+            pass
 
 
 def _augmented(pixels: Pixels, rows: Rows, preset: str, seed: int, epoch: int, device: str) -> Tensor:

@@ -14,7 +14,7 @@ from tlcache.errors import DeviceError, UnknownNameError, closest
 from tlcache.finetuning.classifier import Classifier
 from tlcache.runtime import DEVICES
 
-__all__ = ["Way", "choose_way", "find_torch_device", "images_per_s"]
+__all__ = ["CHOICE_IMAGES", "WAYS", "Way", "choose_way", "find_torch_device", "images_per_s"]
 
 _IMAGES, _STEPS = 8, 3
 _WORTH = 1.1  # a way that rounds more or is less usual has to be faster by more than a short measurement's noise
@@ -54,6 +54,7 @@ class Way:
 
 
 WAYS = tuple(Way(precision, layout) for precision in ("fp32", "bf16") for layout in ("contiguous", "channels_last"))
+CHOICE_IMAGES = len(WAYS) * (1 + _STEPS) * _IMAGES  # that a choice among all of them trains on
 
 
 def find_torch_device(device: str) -> str:

@@ -10,16 +10,19 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tlcache.backbones import BACKBONES
 from tlcache.datasets import Dataset
 from tlcache.files import read_regular
+from tlcache.finetuning.classifier import Classifier, trained_layers
+from tlcache.finetuning.heads import fresh_head
 from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.speed import CHOICE_IMAGES, WAYS, Way, find_torch_device, images_per_s
 from tlcache.heads import HEADS
-from tlcache.images import BadImageError, Preprocess, prepare
+from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
 from tlcache.machine import available_cpus
 from tlcache.models import Model, load_model
 from tlcache.networks import operations, untrained
@@ -31,16 +34,12 @@ from tlcache.splits import FRACTION, SPLITS
 from tlcache.studying.steps import EXTRACT, FINETUNE, FIT, TO_DO, Asked, Case, Step
 from tlcache.weights import is_here
 
-if TYPE_CHECKING:
-    from tlcache.finetuning.speed import Way
-
 __all__ = ["estimated", "finetune_seconds", "heads_seconds", "rows_of"]
 
 _STARTING_S = 3.0  # a process, its imports, the network
 _MOMENT_S = 0.5  # that a network is timed for, or a call on every core
 _IMAGES = 16  # that are decoded
 _FORWARD = 1 / 3  # of the operations of training on an image
-_CHOOSING = 128  # images on which a fine-tuning measures how to compute
 _STEP = 2e10  # operations of a training step that is timed
 _ROWS = 2_000  # on which the ridge head is timed
 # What heads take, choosing included, where ridge takes 1: about as seen on flowers102_small with two MobileNets.
@@ -96,7 +95,7 @@ def finetune_seconds(rows: Mapping[str, int], recipe: Recipe, train_s: float) ->
     `rows` are the images of each split, `train_s` the seconds to train on one of them once, forward and backward.
     """
     again = rows["train"] + rows["val"] if recipe.refit else 0
-    trained = recipe.epochs * (rows["train"] + again) + _CHOOSING * ("auto" in (recipe.precision, recipe.layout))
+    trained = recipe.epochs * (rows["train"] + again) + CHOICE_IMAGES * ("auto" in (recipe.precision, recipe.layout))
     looked_at = (recipe.epochs + 2) * rows["val"] + rows["test"]
     return _STARTING_S + train_s * (trained + _FORWARD * looked_at)
 
@@ -146,7 +145,8 @@ def _decoding_pace(case: Case) -> float:
             prepare(read_regular(str(root / path)), _preprocess(case))
 
     some = paths[:: max(1, len(paths) // _IMAGES)][:_IMAGES]
-    return _time_together(decode, some) / len(some)
+    with OneTorchThread():  # as in extraction
+        return _time_together(decode, some) / len(some)
 
 
 def _time_together(act: Callable[[Any], object], items: Sequence[object]) -> float:
@@ -159,8 +159,6 @@ def _time_together(act: Callable[[Any], object], items: Sequence[object]) -> flo
 
 def _training_paces(cases: Mapping[str, Case], recipe: Recipe, device: str, advance: Advance) -> dict[str, float]:
     """Return seconds per image of training each network; the first one shows how to compute."""
-    from tlcache.finetuning.speed import WAYS, find_torch_device
-
     layout = "channels_last" if recipe.layout == "auto" else recipe.layout
     ways = [way for way in WAYS if way.layout == layout and recipe.precision in ("auto", way.precision)]
     place, paces = find_torch_device(device), dict[str, float]()
@@ -176,10 +174,6 @@ def _training_pace(case: Case, recipe: Recipe, device: str, ways: Sequence[Way])
 
     A few small steps are timed, with random weights.
     """
-    from tlcache.finetuning.classifier import Classifier, trained_layers
-    from tlcache.finetuning.heads import fresh_head
-    from tlcache.finetuning.speed import images_per_s
-
     backbone, preprocess, model = case.backbone, _preprocess(case), untrained(case.backbone, seed=0)
     head = fresh_head(recipe.head, backbone.dim, len(case.dataset.classes))
     layers = trained_layers(backbone, model, recipe.unfreeze)
