@@ -140,17 +140,30 @@ def make_run(
     extract_s: float = 40.0,
     groups: Sequence[str] | None = None,
     order: NDArray[np.int64] | None = None,
+    labels: NDArray[Any] | None = None,
+    val: Sequence[float] = (0.7, 0.8),
     **arguments: Any,
 ) -> Run:
-    """Record a run of two classes whose test predictions are right where `right` (n,) says so."""
+    """Record a run of two classes whose test predictions are right where `right` (n,) says so.
+
+    `val` are the accuracies of a fine-tuning on validation: of its start, and after every epoch.
+    """
     n = len(right)
     rows = np.arange(n) if order is None else order
-    labels = rows % 2
-    predicted = np.where(right[rows], labels, 1 - labels)
+    true = (rows % 2 if labels is None else labels[rows]).astype(np.int64)
+    predicted = np.where(right[rows], true, 1 - true)
     probabilities = np.where(np.arange(2) == predicted[:, None], 0.8, 0.2).astype(np.float32)
     paths = tuple(f"test/{row:05}.jpg" for row in rows)
-    test = Split(np.zeros((n, 1), np.float32), labels, paths, tuple(groups[row] if groups else "" for row in rows))
-    settings = {"refit": False, **arguments} if strategy == "finetune" else arguments
+    test = Split(np.zeros((n, 1), np.float32), true, paths, tuple(groups[row] if groups else "" for row in rows))
+    asked = {"refit": False, "batch_norm": "train", "lr": 3e-4, "optimizer": "adamw"}
+    settings = {**asked, **arguments} if strategy == "finetune" else arguments
+    trained: dict[str, Any] = {"fit_s": fit_s}
+    if strategy == "finetune":
+        history = [
+            {"phase": "backbone", "epoch": n, "val_accuracy": each, "val_loss": 1 - each} for n, each in enumerate(val)
+        ]
+        epochs = {"head": 0, "backbone": int(np.argmax(val))}
+        trained = {"train_s": train_s, "history": history, "chosen": {"epochs": epochs}}
     identity = {"dataset": dataset, "dataset_digest": digest, "backbone": "tinynet", "key": "k", "head": head}
     fields = {
         **identity,
@@ -168,9 +181,9 @@ def make_run(
         "hardware": {"cpu": "none"},
         "extract": {"decode_s": 1.0, "infer_s": 1.0, "write_s": 1.0, "wall_s": extract_s},
         "rows": {"train": 400, "val": 400, "test": n},
-        "test": evaluate(labels, probabilities),
+        "test": evaluate(true, probabilities),
         "created": "2026-01-01T00:00:00+00:00",
-        **({"fit_s": fit_s} if strategy == "frozen" else {"train_s": train_s}),
+        **trained,
     }
     path = path_of(runs_folder(), {**identity, "strategy": strategy, "arguments": settings})
     return write_run(path, fields, test, probabilities)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tlcache.auditing.worth import leak_worth
 from tlcache.comparison import Comparison, compare
 from tlcache.errors import UnknownNameError
 from tlcache.files import write_whole
-from tlcache.progress import step_bar
+from tlcache.progress import step_bar, warn
 from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures
 from tlcache.report.contents import Chapter, chapter
 from tlcache.report.tables import heading, interval
@@ -27,7 +27,10 @@ __all__ = ["check_page", "write_report"]
 
 
 def write_report(
-    out: str | Path = "report.html", runs: str | Path | None = None, data: str | None = None
+    out: str | Path = "report.html",
+    runs: str | Path | None = None,
+    data: str | None = None,
+    tell: Callable[[str], None] = warn,
 ) -> list[Path]:
     """Write what `compare` finds as a page, with `.md` and `.csv` beside it.
 
@@ -39,7 +42,7 @@ def write_report(
     ----------
     out
         Name of the page, ending in `.html`.
-    runs, data
+    runs, data, tell
         As for `tlcache.compare`.
 
     Returns
@@ -59,8 +62,8 @@ def write_report(
     ['report.html', 'report.md', 'report.csv']
     """
     page = check_page(out)
-    folder, found = runs_folder(runs), compare(runs, data)
-    curves, audits = read_curves(folder), read_audits(folder)
+    folder, found = runs_folder(runs), compare(runs, data, tell)
+    curves, audits = read_curves(folder, tell), read_audits(folder, tell)
     worth = leak_worth(entry.run for each in found for entry in each.entries)
     chapters = []
     with step_bar("drawing", len(found)) as advance:
