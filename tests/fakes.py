@@ -134,6 +134,7 @@ def make_run(
     *,
     strategy: str = "frozen",
     dataset: str = "photos",
+    backbone: str = "tinynet",
     digest: str = "d1",
     fit_s: float = 2.0,
     train_s: float = 100.0,
@@ -141,6 +142,7 @@ def make_run(
     groups: Sequence[str] | None = None,
     order: NDArray[np.int64] | None = None,
     labels: NDArray[Any] | None = None,
+    classes: Sequence[str] = ("cat", "dog"),
     val: Sequence[float] = (0.7, 0.8),
     **arguments: Any,
 ) -> Run:
@@ -164,7 +166,7 @@ def make_run(
         ]
         epochs = {"head": 0, "backbone": int(np.argmax(val))}
         trained = {"train_s": train_s, "history": history, "chosen": {"epochs": epochs}}
-    identity = {"dataset": dataset, "dataset_digest": digest, "backbone": "tinynet", "key": "k", "head": head}
+    identity = {"dataset": dataset, "dataset_digest": digest, "backbone": backbone, "key": "k", "head": head}
     fields = {
         **identity,
         "strategy": strategy,
@@ -173,10 +175,10 @@ def make_run(
         "pool": "avg",
         "precision": "fp32",
         "preprocess": {"crop": 32},
-        "classes": ["cat", "dog"],
+        "classes": list(classes),
         "source": "/nowhere",
         "features": "features/photos/tinynet.h5",
-        "extract_arguments": {"data": dataset, "model": "tinynet", "weights": "random"},
+        "extract_arguments": {"data": dataset, "model": backbone, "weights": "random"},
         "versions": {"tlcache": "0"},
         "hardware": {"cpu": "none"},
         "extract": {"decode_s": 1.0, "infer_s": 1.0, "write_s": 1.0, "wall_s": extract_s},

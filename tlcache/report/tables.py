@@ -88,7 +88,8 @@ def extractions_table(done: Sequence[Extraction]) -> RenderableType:
         rate = f"{each.images_per_s:,.0f}" if each.embedded else "up to date" if each.up_to_date else "-"
         counts = (each.rows, each.embedded, each.reused, each.quarantined)
         table.add_row(each.backbone, *(f"{count:,}" for count in counts), rate, f"{each.seconds['wall_s']:.1f}")
-    return table
+    note = "Images/s and seconds are of the whole command; in comparisons, embed is decoding and network alone."
+    return Group(table, Text(note, style="dim"))
 
 
 def cache_table(entries: Sequence[Entry], folder: Path) -> RenderableType:
@@ -220,7 +221,8 @@ def heading(runs: Sequence[Run], more: str = "") -> Text:
     each = sorted({(run.fields["backbone"], run.fields["weights"]) for run in runs})
     names = {weights for _, weights in each}
     weights = ", ".join(names) if len(names) == 1 else ", ".join(f"{backbone} {name}" for backbone, name in each)
-    title = f"{fields['dataset']}: {fields['test']['n']:,} test images, {len(fields['classes'])} classes"
+    images = "image" if fields["test"]["n"] == 1 else "images"
+    title = f"{fields['dataset']}: {fields['test']['n']:,} test {images}, {len(fields['classes'])} classes"
     return Text(f"{title}{more}, weights: {weights}", style="bold")
 
 
