@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from fakes import make_run
 from test_cli import invoke
+from typer.testing import CliRunner
 
+from tlcache.cli import app
 from tlcache.comparison import compare
 from tlcache.errors import UnknownNameError
 from tlcache.extraction import extract
@@ -157,6 +159,22 @@ def test_the_front_has_the_runs_that_nothing_beats() -> None:
         make_run(head=head, right=np.arange(400) >= wrong, fit_s=seconds)
     (found,) = compare()
     assert [entry.head for entry in pareto(found.entries)] == ["a", "b", "d"]
+
+
+@pytest.mark.usefixtures("tinynet")
+def test_a_study_does_a_damaged_run_again_and_tells_of_one_that_it_cannot(photos: Path, tmp_path: Path) -> None:
+    settings = ("--model", "tinynet", "--weights", "random", "--heads", "ridge", "--no-finetune")
+    study = ["study", "--data", str(photos), *settings, "--out", str(tmp_path / "r.html")]
+    assert CliRunner().invoke(app, study).exit_code == 0
+    (record,) = runs_folder().glob("photos/*.json")
+    record.write_bytes(record.read_bytes()[:99])
+    assert CliRunner().invoke(app, study).exit_code == 0
+    assert json.loads(record.read_text())["head"] == "ridge"
+    record.with_name("foreign.json").write_text("{")
+    result = CliRunner().invoke(app, study)
+    assert result.exit_code == 1
+    assert "photos: One run: ridge on tinynet" in result.stdout
+    assert result.stderr.count("foreign.json") == 1
 
 
 def tiles(page: Path) -> list[tuple[str, str]]:

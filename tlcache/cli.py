@@ -576,6 +576,8 @@ def study(
 
     Example: tlcache study --data photos/ --budget 2h
     """
+    from rich.text import Text
+
     from tlcache.comparison import compare as compared
     from tlcache.finetuning.recipe import parse_sweep
     from tlcache.report.studied import steps_table
@@ -605,7 +607,7 @@ def study(
     if done["report"] == "done":
         for found in compared(runs, tell=problems.append):  # the report has warned of them
             if found.dataset in {step.dataset for step in steps}:
-                _show(f"\n{found.dataset}: {found.verdict}")
+                _show(Text(f"\n{found.dataset}: {found.verdict}"))
         typer.echo(f"\n{out}")
     if problems or any(step.state == "failed" for step in steps):
         raise typer.Exit(1)
