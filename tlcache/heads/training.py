@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
+from torch.optim.nadam import nadam
+from torch.optim.rmsprop import rmsprop
+from torch.optim.sgd import sgd
 
 from tlcache.heads.base import Array, Validation
 
@@ -18,22 +26,112 @@ if TYPE_CHECKING:
 
 __all__ = ["OPTIMIZERS", "train"]
 
-OPTIMIZERS: Mapping[str, tuple[Callable[..., torch.optim.Optimizer], Mapping[str, Any]]] = {
-    "sgd": (torch.optim.SGD, {"momentum": 0.9, "fused": True}),
-    "rmsprop": (torch.optim.RMSprop, {}),
-    "adam": (torch.optim.Adam, {"fused": True}),
-    "nadam": (torch.optim.NAdam, {}),
-    "adamw": (torch.optim.AdamW, {"fused": True}),
+Step = Callable[[Tensor, Tensor, "_Memory", float, float], None]
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What an optimizer keeps of one network: two moments of its numbers, and two counters."""
+
+    first: Tensor
+    second: Tensor
+    steps: Tensor
+    product: Tensor
+
+    @classmethod
+    def fresh(cls, numbers: Tensor) -> _Memory:
+        return cls(torch.zeros_like(numbers), torch.zeros_like(numbers), numbers.new_zeros(()), numbers.new_ones(()))
+
+
+def _sgd(numbers: Tensor, gradient: Tensor, kept: _Memory, lr: float, weight_decay: float) -> None:
+    sgd(
+        [numbers],
+        [gradient],
+        [kept.first],
+        fused=True,
+        lr=lr,
+        weight_decay=weight_decay,
+        momentum=0.9,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+    )
+
+
+def _rmsprop(numbers: Tensor, gradient: Tensor, kept: _Memory, lr: float, weight_decay: float) -> None:
+    rmsprop(
+        [numbers],
+        [gradient],
+        [kept.second],
+        [],
+        [],
+        [kept.steps],
+        lr=lr,
+        weight_decay=weight_decay,
+        alpha=0.99,
+        eps=1e-8,
+        momentum=0.0,
+        centered=False,
+    )
+
+
+def _nadam(numbers: Tensor, gradient: Tensor, kept: _Memory, lr: float, weight_decay: float) -> None:
+    nadam(
+        [numbers],
+        [gradient],
+        [kept.first],
+        [kept.second],
+        [kept.product],
+        [kept.steps],
+        lr=lr,
+        weight_decay=weight_decay,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        momentum_decay=4e-3,
+    )
+
+
+def _adam(
+    numbers: Tensor, gradient: Tensor, kept: _Memory, lr: float, weight_decay: float, by: Callable[..., None] = adam
+) -> None:
+    by(
+        [numbers],
+        [gradient],
+        [kept.first],
+        [kept.second],
+        [],
+        [kept.steps],
+        fused=True,
+        lr=lr,
+        weight_decay=weight_decay,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+# The functions behind torch's optimizers, whose classes take more than a second to import what compiles them.
+OPTIMIZERS: Mapping[str, Step] = {
+    "sgd": _sgd,
+    "rmsprop": _rmsprop,
+    "adam": _adam,
+    "nadam": _nadam,
+    "adamw": partial(_adam, by=adamw),
 }
 
 _ROWS = 1024  # that are scored at a time
+_NEWEST = 0.3  # share of the newest weights in the average
 
 
 def train(heads: Sequence[Network], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
     """Train networks of one shape until each has had its epochs, or no better validation score for its patience.
 
     Every network draws its weights, its order of rows and its dropout from its own seed, and so becomes the same, up
-    to rounding, whatever is trained beside it.
+    to rounding, whatever is trained beside it. What is scored and kept is the moving average of its weights after each
+    epoch, which is steadier and a little better than the last weights (Polyak and Juditsky, 1992).
 
     Raises
     ------
@@ -88,93 +186,119 @@ def _fast_bf16(device: torch.device) -> bool:
 
 
 class _Stack:
-    """B networks of one shape: `layers` are pairs of weights (B, in, out) and biases (B, 1, out)."""
+    """B networks of one shape.
+
+    `numbers` (B, P) are all their weights and biases, `averages` (B, P) the moving average of these.
+    """
 
     def __init__(
-        self, heads: Sequence[Network], layers: list[tuple[Tensor, Tensor]], randoms: list[np.random.Generator]
+        self,
+        heads: Sequence[Network],
+        width: int,
+        numbers: Tensor,
+        averages: Tensor,
+        randoms: list[np.random.Generator],
     ) -> None:
-        self.heads, self.layers, self.randoms = heads, layers, randoms
-        self._device = layers[0][0].device
-        self._tensors = [part.requires_grad_() for layer in layers for part in layer]
-        self._parts = [[part.detach()[number] for part in self._tensors] for number in range(len(heads))]
-        groups = [
-            {"params": parts, "lr": head.learning_rate, "weight_decay": head.weight_decay}
-            for head, parts in zip(heads, self._parts, strict=True)
+        self.heads, self.numbers, self.averages, self.randoms = heads, numbers, averages, randoms
+        self._width, self._gradient = width, torch.zeros_like(numbers)
+        self._memories = [
+            _Memory(torch.zeros_like(own), torch.zeros_like(own), own.new_zeros(()), own.new_ones(()))
+            for own in numbers
         ]
-        kind, options = OPTIMIZERS[heads[0].optimizer]
-        self._optimizer = kind(groups, lr=0.1, **options)
         threshold = np.round(65536 * np.array([head._dropout() for head in heads]))[:, None, None]
-        self._threshold, self._makes_up = threshold.astype(np.uint16), (65536 / (65536 - threshold)).astype(np.float32)
+        self._threshold = threshold.astype(np.uint16)
+        self._makes_up = torch.from_numpy((65536 / (65536 - threshold)).astype(np.float32)).to(numbers.device)
 
     @classmethod
     def start(cls, heads: Sequence[Network], width: int, device: torch.device) -> _Stack:
         """Draw weights as torch draws those of its linear layers: uniform within 1 / sqrt(inputs)."""
         randoms = [np.random.default_rng(head.seed) for head in heads]
-        layers = []
-        for size in (*heads[0]._hidden(), len(heads[0].classes_)):
-            bound = 1 / np.sqrt(width)
-            drawn = [random.uniform(-bound, bound, (width + 1, size)).astype(np.float32) for random in randoms]
-            both = torch.from_numpy(np.stack(drawn)).to(device)
-            layers.append((both[:, :-1].contiguous(), both[:, -1:].contiguous()))
-            width = size
+        drawn = [
+            [random.uniform(-(rows**-0.5), rows**-0.5, (rows + 1) * columns) for rows, columns in _shapes(head, width)]
+            for head, random in zip(heads, randoms, strict=True)
+        ]
         for head in heads:
             head.history_, head.best_epoch_ = [], 0
-        return cls(heads, layers, randoms)
+        numbers = torch.from_numpy(np.stack([np.concatenate(layers) for layers in drawn]).astype(np.float32))
+        return cls(heads, width, numbers.to(device), torch.empty(0), randoms)
+
+    def _layers(self, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return views of (B, P) numbers: of each layer the weights (B, in, out) and biases (B, 1, out)."""
+        views, start = [], 0
+        for rows, columns in _shapes(self.heads[0], self._width):
+            end = start + (rows + 1) * columns
+            both = numbers[:, start:end].view(-1, rows + 1, columns)
+            views.append((both[:, :-1], both[:, -1:]))
+            start = end
+        return views
 
     def of(self, numbers: list[int]) -> _Stack:
         """Return some of the networks, which go on as if nothing had happened."""
-        layers = [(weights.detach()[numbers], biases.detach()[numbers]) for weights, biases in self.layers]
-        fewer = _Stack([self.heads[number] for number in numbers], layers, [self.randoms[number] for number in numbers])
-        for new, number in zip(fewer._parts, numbers, strict=True):
-            for part, old in zip(new, self._parts[number], strict=True):
-                fewer._optimizer.state[part] = self._optimizer.state[old]
+        heads, randoms = [self.heads[number] for number in numbers], [self.randoms[number] for number in numbers]
+        fewer = _Stack(heads, self._width, self.numbers[numbers], self.averages[numbers], randoms)
+        fewer._memories = [self._memories[number] for number in numbers]
         return fewer
 
+    @torch.inference_mode()
     def epoch(self, features: Tensor, labels: Tensor, row_weights: Tensor) -> list[float]:
         """Take every row once; return each network's mean loss."""
-        n = len(labels)
+        n, device = len(labels), self.numbers.device
         size = self.heads[0].batch_size or max(128, n // 64)
-        orders = torch.from_numpy(np.stack([random.permutation(n) for random in self.randoms])).to(self._device)
-        total = torch.zeros(len(self.heads), device=self._device)
+        orders = torch.from_numpy(np.stack([random.permutation(n) for random in self.randoms])).to(device)
+        step = OPTIMIZERS[self.heads[0].optimizer]
+        total = torch.zeros(len(self.heads), device=device)
         for rows in torch.split(orders, size, dim=1):
-            logits = self._forward(features[rows], dropping=True)
-            losses = cross_entropy(logits.mT, labels[rows], reduction="none")
             weights = row_weights[rows]
-            mean = (losses * weights).sum(1) / weights.sum(1)
-            for part in self._tensors:
-                part.grad = None
-            mean.sum().backward()  # type: ignore[no-untyped-call]
-            self._step()
-            total += mean.detach() * rows.shape[1]
+            losses = self._descend(features[rows], labels[rows], weights / weights.sum(1, keepdim=True))
+            for number, head in enumerate(self.heads):
+                memory = self._memories[number]
+                step(self.numbers[number], self._gradient[number], memory, head.learning_rate, head.weight_decay)
+            total += losses * rows.shape[1]
+        self.averages = self.averages.lerp_(self.numbers, _NEWEST) if len(self.averages) else self.numbers.clone()
         means: list[float] = (total / n).tolist()
         return means
 
-    def _forward(self, x: Tensor, dropping: bool) -> Tensor:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=_fast_bf16(self._device)):
-            for number, (weights, biases) in enumerate(self.layers):
-                if number:
-                    x = x.relu()
-                    if dropping:
-                        x = x * self._kept(x.shape)
-                x = torch.matmul(x, weights) + biases
-        return x.float()
+    def _descend(self, x: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Set the gradients of the losses, the weighted sums over rows, and return these."""
+        logits, inputs, matrices = self._forward(self.numbers, x, dropping=True)
+        logs = logits.log_softmax(2)
+        chosen = labels[:, :, None]
+        losses = -(logs.gather(2, chosen)[:, :, 0] * weights).sum(1)
+        back = logs.exp_().scatter_add_(2, chosen, torch.full_like(logs[:, :, :1], -1)).mul_(weights[:, :, None])
+        gradients = self._layers(self._gradient)
+        for number in reversed(range(len(inputs))):
+            of_weights, of_biases = gradients[number]
+            of_biases.copy_(back.sum(1, keepdim=True))
+            back = back.to(x.dtype)
+            of_weights.copy_(inputs[number].mT @ back)
+            if number:  # a unit that was dropped, or below zero, has 0 there
+                back = (back @ matrices[number].mT).float().mul_(inputs[number] > 0).mul_(self._makes_up)
+        return losses
+
+    def _forward(self, numbers: Tensor, x: Tensor, dropping: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Return the logits, what went into each layer, and the weights that it was multiplied by."""
+        kind = torch.bfloat16 if _fast_bf16(x.device) else torch.float32
+        inputs, matrices = [], []
+        for number, (weights, biases) in enumerate(self._layers(numbers)):
+            if number:
+                x.relu_()
+                if dropping:
+                    x.mul_(self._kept(x.shape)).mul_(self._makes_up)
+            inputs.append(x.to(kind))
+            matrices.append(weights.to(kind))
+            x = torch.matmul(inputs[-1], matrices[-1]).float().add_(biases)
+        return x, inputs, matrices
 
     def _kept(self, shape: torch.Size) -> Tensor:
-        """Return 0 where a unit is dropped, else what makes up for those that are."""
+        """Draw which units are not dropped: bool (B, rows, units)."""
         drawn = np.stack([random.integers(0, 65536, shape[1:], np.uint16) for random in self.randoms])
-        return torch.from_numpy((drawn >= self._threshold) * self._makes_up).to(self._device)
-
-    def _step(self) -> None:
-        for number, parts in enumerate(self._parts):
-            for part, stacked in zip(parts, self._tensors, strict=True):
-                part.grad = None if stacked.grad is None else stacked.grad[number]
-        self._optimizer.step()
+        return torch.from_numpy(drawn >= self._threshold).to(self.numbers.device)
 
     @torch.inference_mode()
     def score(self, features: Tensor, labels: Tensor) -> list[tuple[float, float]]:
         """Return each network's accuracy and mean log-loss on validation rows."""
-        parts = [self._forward(some, dropping=False) for some in torch.split(features, _ROWS)]
-        logits = torch.cat(parts, dim=1)
+        parts = [self._forward(self.averages, some, dropping=False) for some in torch.split(features, _ROWS)]
+        logits = torch.cat([logits for logits, _, _ in parts], dim=1)
         accuracy = (logits.argmax(2) == labels).float().mean(1)
         losses = cross_entropy(logits.mT, labels.expand(len(logits), -1), reduction="none").mean(1)
         return list(zip(accuracy.tolist(), losses.tolist(), strict=True))
@@ -182,6 +306,12 @@ class _Stack:
     def layers_of(self, number: int) -> list[tuple[Array, Array]]:
         """Return the layers of one network as arrays, (in, out) and (out,)."""
         return [
-            (weights.detach()[number].cpu().numpy(), biases.detach()[number, 0].cpu().numpy())
-            for weights, biases in self.layers
+            (weights[number].cpu().numpy(), biases[number, 0].cpu().numpy())
+            for weights, biases in self._layers(self.averages)
         ]
+
+
+def _shapes(head: Network, width: int) -> list[tuple[int, int]]:
+    """Return the shapes (in, out) of a network's layers on features of this width."""
+    sizes = [width, *head._hidden(), len(head.classes_)]
+    return list(pairwise(sizes))
