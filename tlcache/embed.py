@@ -1,6 +1,7 @@
-"""The extraction loop: one thread per core, each reading, decoding and running the network for batches of its own.
+"""The extraction loop: one worker per core, each reading, decoding and running the network for batches of its own.
 
-Decoding, resizing and the network all release Python's lock, so the threads need no queues between them.
+There are no queues between them. Where it can be, a worker is a forked process, which waits for nobody else's Python
+and shares the network's weights; elsewhere, with a GPU, and where little is new, it is a thread.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tlcache.machine import available_cpus
 from tlcache.models import Model
 from tlcache.parts import Part, write_part
 from tlcache.progress import Advance, image_bar
-from tlcache.runtime import Session, open_session
+from tlcache.runtime import ENGINES, Session, open_session
 from tlcache.worker import DECODER_HANGS, decode_limit_s
 
 __all__ = ["Bad", "Harvest", "Job", "check_bad", "embed"]
@@ -138,12 +139,13 @@ def embed(job: Job) -> Harvest:
     """
     total, threads = len(job.dataset), available_cpus()
     fork = job.may_fork and threads > 1 and _mostly_new(job)
-    run = _Pass(job, threads, Board(total, shared_lock() if fork else threading.Lock()))
+    run = _Pass(job, threads, fork)
     works: list[Callable[[], Harvest]] = [_Worker(run, slot).work for slot in range(threads)]
     try:
         if fork:
             run.torch.start()
-            run.network()
+            if ENGINES[job.engine].survives_fork:
+                run.network()
             works = [forked(partial(_in_child, work)) for work in works]
         with image_bar(f"{job.dataset.name}: {job.model.name}", total) as advance, ThreadPoolExecutor(threads) as pool:
             try:
@@ -224,15 +226,17 @@ def _leave(workers: list[Future[Harvest]], lost: int, status: int, patience_s: f
 class _Pass:
     """What all workers of one pass over a dataset share."""
 
-    def __init__(self, job: Job, threads: int, board: Board) -> None:
-        self.job, self.threads, self.board = job, threads, board
+    def __init__(self, job: Job, threads: int, fork: bool) -> None:
+        self.job, self.threads = job, threads
+        self.board = Board(len(job.dataset), shared_lock() if fork else threading.Lock())
+        self._callers = 1 if fork else threads
         self.torch = OneTorchThread()
         self._began = time.perf_counter()
         self._session: Session | None = None
         self._session_lock = threading.Lock()
 
     def network(self) -> Session:
-        """Return the session, made by the first thread that needs one."""
+        """Return the session of this process, made by the first thread that needs one."""
         with self._session_lock:
             job = self.job
             if self._session is None:
@@ -242,6 +246,7 @@ class _Pass:
                     engine=job.engine,
                     precision=job.model.precision,
                     batch=job.batch_size,
+                    callers=self._callers,
                 )
                 missing = max(0, len(job.dataset) - len(job.known))  # as parts, then all rows as a file
                 check_room(job.workspace, 4 * self._session.dim * (missing + len(job.dataset)))

@@ -95,7 +95,7 @@ def extract_here(
             batch_size=batch_size,
             max_bad=max_bad,
             journal=journal,
-            may_fork=journal is not None and can_fork() and (request["engine"], found) == ("onnxruntime", "cpu"),
+            may_fork=journal is not None and can_fork() and found == "cpu",
         )
         harvest = embed(job)
         index.add_parts(workspace)
