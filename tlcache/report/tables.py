@@ -20,13 +20,14 @@ from tlcache.heads import HEADS
 from tlcache.inventory import Check, Entry, Leftover
 from tlcache.keys import printable
 from tlcache.naming import backbone_label, head_label, set_apart
-from tlcache.runs import Run
+from tlcache.runs import Baseline, Run
 from tlcache.weights import at_hand
 
 if TYPE_CHECKING:
     from tlcache.shots import Curve, Point
 
 __all__ = [
+    "baseline_line",
     "cache_table",
     "checks_lines",
     "curves_table",
@@ -87,7 +88,8 @@ def extractions_table(done: Sequence[Extraction]) -> RenderableType:
         rate = f"{each.images_per_s:,.0f}" if each.embedded else "up to date" if each.up_to_date else "-"
         counts = (each.rows, each.embedded, each.reused, each.quarantined)
         table.add_row(each.backbone, *(f"{count:,}" for count in counts), rate, f"{each.seconds['wall_s']:.1f}")
-    return table
+    note = "Images/s and seconds are of the whole command; in comparisons, embed is decoding and network alone."
+    return Group(table, Text(note, style="dim"))
 
 
 def cache_table(entries: Sequence[Entry], folder: Path) -> RenderableType:
@@ -168,7 +170,7 @@ def runs_tables(runs: Iterable[Run]) -> RenderableType:
 def _runs_table(runs: list[Run]) -> RenderableType:
     runs = sorted(runs, key=lambda run: (-run.fields["test"]["accuracy"], run.fields["test"]["log_loss"]))
     first = runs[0].fields
-    table = plain_table("", "Backbone", "Head", "Accuracy (95 %)", "Macro-F1", "Log-loss", "Fit s", numbers=slice(3, 7))
+    table = plain_table("", "Backbone", "Head", "Accuracy (95 %)", "F1", "Loss", "Train s", numbers=slice(3, 7))
     for run in runs:
         test = run.fields["test"]
         best = test["accuracy"] == first["test"]["accuracy"]
@@ -176,7 +178,8 @@ def _runs_table(runs: list[Run]) -> RenderableType:
         figures = (accuracy, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{run.train_s:,.1f}")
         names = (backbone_label(run, runs), head_label(run, runs))
         table.add_row("*" if best else "", *names, *figures, style="bold green" if best else "")
-    return Group(heading(runs), table, Text("* most accurate on this test set", style="dim"))
+    notes = (Text(baseline_line(runs[0].baseline())), Text("* most accurate on this test set", style="dim"))
+    return Group(heading(runs), table, *notes)
 
 
 def curves_table(curves: Sequence[Curve]) -> RenderableType:
@@ -207,13 +210,19 @@ def interval(middle: float, low: float, high: float) -> str:
     return f"{middle:.3f} ({low:.3f}-{high:.3f})"
 
 
+def baseline_line(found: Baseline) -> str:
+    """Return what to hold accuracies against."""
+    return f"Always answering '{found.answer}', the largest class of the test images: {found.accuracy:.3f}."
+
+
 def heading(runs: Sequence[Run], more: str = "") -> Text:
     """Return what these runs are about: dataset, test images, classes, weights."""
     fields = runs[0].fields
     each = sorted({(run.fields["backbone"], run.fields["weights"]) for run in runs})
     names = {weights for _, weights in each}
     weights = ", ".join(names) if len(names) == 1 else ", ".join(f"{backbone} {name}" for backbone, name in each)
-    title = f"{fields['dataset']}: {fields['test']['n']:,} test images, {len(fields['classes'])} classes"
+    images = "image" if fields["test"]["n"] == 1 else "images"
+    title = f"{fields['dataset']}: {fields['test']['n']:,} test {images}, {len(fields['classes'])} classes"
     return Text(f"{title}{more}, weights: {weights}", style="bold")
 
 
