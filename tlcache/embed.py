@@ -1,6 +1,7 @@
-"""The extraction loop: one thread per core, each reading, decoding and running the network for batches of its own.
+"""The extraction loop: one worker per core, each reading, decoding and running the network for batches of its own.
 
-Decoding, resizing and the network all release Python's lock, so the threads need no queues between them.
+There are no queues between them. Where it can be, a worker is a forked process, which waits for nobody else's Python
+and shares the network's weights; elsewhere, with a GPU, and where little is new, it is a thread.
 """
 
 from __future__ import annotations
@@ -9,26 +10,29 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.board import Board
 from tlcache.datasets import Dataset
 from tlcache.errors import CacheError, DataError, ModelError, first_line
 from tlcache.files import check_room, read_regular
+from tlcache.forks import DiedError, forked, own_bytes, shared_lock
 from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
 from tlcache.journal import Journal
 from tlcache.machine import available_cpus
 from tlcache.models import Model
 from tlcache.parts import Part, write_part
 from tlcache.progress import Advance, image_bar
-from tlcache.runtime import Session, open_session
+from tlcache.runtime import ENGINES, Session, open_session
 from tlcache.worker import DECODER_HANGS, decode_limit_s
 
 __all__ = ["Bad", "Harvest", "Job", "check_bad", "embed"]
@@ -36,6 +40,7 @@ __all__ = ["Bad", "Harvest", "Job", "check_bad", "embed"]
 PART_SECONDS = 1.5  # what a killed run loses at most,
 PART_SHARE = 0.1  # but no more than this share of what it has done,
 LEAST_PART_SECONDS = 0.1  # or this: writing a part takes some milliseconds
+_LOOKED_AT = 16  # images, to see whether most of them are known
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Job:
         Largest share of unusable images to go on with.
     journal
         Where to note what is being decoded, so that a decoder that dies or hangs is found; None: nowhere.
+    may_fork
+        Whether nothing in this process forbids child processes that share its memory: threads, or a GPU in use.
     """
 
     dataset: Dataset
@@ -78,6 +85,7 @@ class Job:
     batch_size: int
     max_bad: float
     journal: Journal | None = None
+    may_fork: bool = False
 
 
 @dataclass
@@ -97,16 +105,24 @@ class Harvest:
     seconds
         float64 (4,), as in `tlcache.parts.Part`: decoding, network and writing in thread seconds, and wall time. Parts
         are written beside the rest; what the last one cost, no part can say.
-    provider
-        The execution provider; None when nothing had to be embedded.
+    forked_bytes
+        Memory of child processes, without what they share with this one.
     """
 
-    sha256: list[str]
+    sha256: list[str] = field(default_factory=list)
     bad: dict[str, Bad] = field(default_factory=dict)
     unreadable: dict[int, Bad] = field(default_factory=dict)
     embedded: int = 0
     seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
-    provider: str | None = None
+    forked_bytes: int = 0
+
+    def add(self, other: Harvest) -> None:
+        """Take what another worker found, but for the hashes, which all share."""
+        self.bad |= other.bad
+        self.unreadable |= other.unreadable
+        self.embedded += other.embedded
+        self.seconds += other.seconds
+        self.forked_bytes += other.forked_bytes
 
 
 def embed(job: Job) -> Harvest:
@@ -122,24 +138,54 @@ def embed(job: Job) -> Harvest:
         Ctrl-C; finished rows are in parts, and the exception says how many images were done.
     """
     total, threads = len(job.dataset), available_cpus()
-    run = _Pass(job, threads)
-    with (
-        image_bar(f"{job.dataset.name}: {job.model.name}", total) as advance,
-        run.writer,
-        ThreadPoolExecutor(threads) as pool,
-    ):
-        try:
-            workers = [pool.submit(run.work, advance, slot) for slot in range(threads)]
-            _join(workers, job.journal)
-        except _DecoderHangsError as hanging:
-            run.stop.set()
-            _leave(workers, hanging.count)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"stopped at {run.done:,} of {total:,} images") from None
-        finally:
-            run.stop.set()
-            run.torch.stop()
-    return run.harvest
+    fork = job.may_fork and threads > 1 and _mostly_new(job)
+    run = _Pass(job, threads, fork)
+    works: list[Callable[[], Harvest]] = [_Worker(run, slot).work for slot in range(threads)]
+    try:
+        if fork:
+            run.torch.start()
+            if ENGINES[job.engine].survives_fork:
+                run.network()
+            works = [forked(partial(_in_child, work)) for work in works]
+        with image_bar(f"{job.dataset.name}: {job.model.name}", total) as advance, ThreadPoolExecutor(threads) as pool:
+            try:
+                workers = [pool.submit(work) for work in works]
+                _join(workers, run, advance)
+            except _DecoderHangsError as hanging:
+                run.board.stop()
+                _leave(workers, hanging.count, DECODER_HANGS)
+            except DiedError as died:
+                run.board.stop()
+                _leave(workers, 0, died.status if died.status >= 0 else 128 - died.status)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"stopped at {run.board.done:,} of {total:,} images") from None
+            finally:
+                run.board.stop()
+    finally:
+        run.torch.stop()
+    harvest = Harvest(run.board.hashes())
+    for worker in workers:
+        harvest.add(worker.result())
+    return harvest
+
+
+def _mostly_new(job: Job) -> bool:
+    """Return whether most of the images are likely to need the network, by a look at some of them."""
+    paths = job.dataset.paths
+    some = paths[:: max(1, len(paths) // _LOOKED_AT)]
+    known = 0
+    for path in some:
+        with suppress(OSError):
+            sha256 = hashlib.sha256(read_regular(str(job.dataset.root / path))).hexdigest()
+            known += sha256 in job.known or sha256 in job.known_bad
+    return known < len(some) / 2
+
+
+def _in_child(work: Callable[[], Harvest]) -> Harvest:
+    """Do the work of a worker that has this process to itself."""
+    harvest = work()
+    harvest.forked_bytes = own_bytes()
+    return harvest
 
 
 def check_bad(count: int, total: int, max_bad: float, example: str) -> None:
@@ -156,108 +202,137 @@ class _DecoderHangsError(Exception):
         self.count = count
 
 
-def _join(workers: list[Future[None]], journal: Journal | None) -> None:
+def _join(workers: list[Future[Harvest]], run: _Pass, advance: Advance) -> None:
     """Wait for all workers or the first error, waking often enough to notice Ctrl-C and decoders that hang."""
-    pending, limit_s = set(workers), decode_limit_s()
+    pending, journal, limit_s, shown = set(workers), run.job.journal, decode_limit_s(), 0
     while pending:
         done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
         for worker in done:
             worker.result()
+        advance(run.board.done - shown)
+        shown = run.board.done
         if journal and (hanging := sum(entry.age_s > limit_s for entry in journal.entries())):
             raise _DecoderHangsError(hanging)
 
 
-def _leave(workers: list[Future[None]], hanging: int, patience_s: float = 60) -> NoReturn:
-    """End this process, whose hanging threads nothing can stop, once the others have their rows in parts."""
+def _leave(workers: list[Future[Harvest]], lost: int, status: int, patience_s: float = 60) -> NoReturn:
+    """End this process, some of whose workers nothing can stop or wake, once the others have their rows in parts."""
     until = time.monotonic() + patience_s
-    while sum(not worker.done() for worker in workers) > hanging and time.monotonic() < until:
+    while sum(not worker.done() for worker in workers) > lost and time.monotonic() < until:
         time.sleep(0.05)
-    os._exit(DECODER_HANGS)
+    os._exit(status)
 
 
 class _Pass:
-    """One pass over a dataset: `work` is the body of every thread, the rest is what they share."""
+    """What all workers of one pass over a dataset share."""
 
-    def __init__(self, job: Job, threads: int) -> None:
-        self.job, self.threads, self.stop = job, threads, threading.Event()
-        self.done = self.bad = 0
-        self._root = str(job.dataset.root)
-        self._began = time.perf_counter()
-        self.harvest = Harvest([""] * len(job.dataset))
-        self._lock, self._session_lock = threading.Lock(), threading.Lock()
-        self._claimed: set[str] = set()
-        self._session: Session | None = None
+    def __init__(self, job: Job, threads: int, fork: bool) -> None:
+        self.job, self.threads = job, threads
+        self.board = Board(len(job.dataset), shared_lock() if fork else threading.Lock())
+        self._callers = 1 if fork else threads
         self.torch = OneTorchThread()
-        self.writer = ThreadPoolExecutor(1)  # waits for the disk, so that no core does
-        self._batches = iter(range(0, len(job.dataset), job.batch_size))
+        self._began = time.perf_counter()
+        self._session: Session | None = None
+        self._session_lock = threading.Lock()
 
-    def work(self, advance: Advance, slot: int) -> None:
-        """Take batches until none is left, keeping the finished rows in parts; `slot` is the thread's own number."""
-        pending = _Pending(self.job.workspace, slot, self.writer)
-        try:
-            for batch in self._next_batches():
-                times = [time.perf_counter()]
-                images = [image for number in batch if (image := self._read(number, pending)) is not None]
-                times.append(time.perf_counter())
-                if images:
-                    network = self._network()
-                    started_s = time.perf_counter() - times[-1]  # the session's start is no part of what images cost
-                    times = [moment + started_s for moment in times]
-                    pending.rows += self._infer(network, images, pending)
-                times.append(time.perf_counter())
-                self._count(len(batch), len(images), times, pending)
-                pending.flush(self.harvest.provider, after_s=self._part_seconds())
-                advance(len(batch))
-        except BaseException:
-            self.stop.set()
-            raise
-        finally:
-            pending.flush(self.harvest.provider)
-            pending.settle()
-            with self._lock:
-                self.harvest.seconds[2] += pending.write_s
+    def network(self) -> Session:
+        """Return the session of this process, made by the first thread that needs one."""
+        with self._session_lock:
+            job = self.job
+            if self._session is None:
+                self._session = open_session(
+                    job.model.onnx(),
+                    job.device,
+                    engine=job.engine,
+                    precision=job.model.precision,
+                    batch=job.batch_size,
+                    callers=self._callers,
+                )
+                missing = max(0, len(job.dataset) - len(job.known))  # as parts, then all rows as a file
+                check_room(job.workspace, 4 * self._session.dim * (missing + len(job.dataset)))
+        return self._session
 
-    def _part_seconds(self) -> float:
+    @property
+    def provider(self) -> str:
+        """What runs the network; empty while nothing does."""
+        return self._session.provider if self._session else ""
+
+    @property
+    def part_seconds(self) -> float:
+        """How old a worker's rows may become before they are written."""
         return min(PART_SECONDS, max(LEAST_PART_SECONDS, PART_SHARE * (time.perf_counter() - self._began)))
 
-    def _next_batches(self) -> Iterator[range]:
-        size, total = self.job.batch_size, len(self.job.dataset)
-        while not self.stop.is_set():
-            with self._lock:
-                start = next(self._batches, None)
-            if start is None:
-                return
-            yield range(start, min(start + size, total))
 
-    def _read(self, number: int, pending: _Pending) -> _Image | None:
+class _Worker:
+    """One of those that share a pass: a thread, or a child process; `slot` is its number."""
+
+    def __init__(self, run: _Pass, slot: int) -> None:
+        self.run, self.job, self.board, self.slot = run, run.job, run.board, slot
+        self.harvest = Harvest()
+        self._root = str(self.job.dataset.root)
+
+    def work(self) -> Harvest:
+        """Take batches until none is left, keeping the finished rows in parts."""
+        with ThreadPoolExecutor(1) as writer:  # waits for the disk, so that no core does
+            self._pending = _Pending(self.job.workspace, writer)
+            try:
+                while batch := self.board.take(self.job.batch_size):
+                    self._do(batch)
+                    self._pending.flush(self.run.provider, after_s=self.run.part_seconds)
+                    self.board.count(len(batch))
+            except BaseException:
+                self.board.stop()
+                raise
+            finally:
+                self._pending.flush(self.run.provider)
+                self._pending.settle()
+                self.harvest.seconds[2] += self._pending.write_s
+        return self.harvest
+
+    def _do(self, batch: range) -> None:
+        times = [time.perf_counter()]
+        images = [image for number in batch if (image := self._read(number)) is not None]
+        times.append(time.perf_counter())
+        if images:
+            network = self.run.network()
+            started_s = time.perf_counter() - times[-1]  # the session's start is no part of what images cost
+            times = [moment + started_s for moment in times]
+            self._pending.rows += self._infer(network, images)
+        times.append(time.perf_counter())
+        self._count(len(images), times)
+
+    def _read(self, number: int) -> _Image | None:
         """Read and hash one image; decode it when nobody has its embedding or is making it."""
         path = os.path.join(self._root, self.job.dataset.paths[number])  # noqa: PTH118  a Path costs 10 times as much
         try:
             data = read_regular(path)
         except OSError as error:
-            bad = Bad("unreadable", error.strerror or str(error))
-            self._reject(number, bad)
+            self.harvest.unreadable[number] = Bad("unreadable", error.strerror or str(error))
+            self._reject(number, self.harvest.unreadable[number])
             return None
-        sha256 = self.harvest.sha256[number] = hashlib.sha256(data).hexdigest()
+        digest = hashlib.sha256(data)
+        self.board.hashed(number, digest.digest())
+        sha256 = digest.hexdigest()
         if sha256 in self.job.known_bad:
-            self._reject(number, self.job.known_bad[sha256])
-        if sha256 in self.job.known or sha256 in self.job.known_bad or not self._claim(sha256):
+            self._condemn(number, sha256, self.job.known_bad[sha256])
             return None
-        self.torch.start()
+        if sha256 in self.job.known or not self.board.claim(number):
+            return None
+        self.run.torch.start()
         try:
-            with self._noted(path, pending.slot):
+            with self._noted(path):
                 return _Image(number, sha256, *prepare(data, self.job.model.preprocess))
         except BadImageError as error:
-            bad = pending.bad[sha256] = Bad(error.code, str(error))
-        self._reject(number, bad)
+            bad = self._pending.bad[sha256] = Bad(error.code, str(error))
+        self._condemn(number, sha256, bad)
         return None
 
-    def _noted(self, path: str, slot: int) -> AbstractContextManager[None]:
+    def _noted(self, path: str) -> AbstractContextManager[None]:
         if self.job.journal is None:
             return nullcontext()
-        return self.job.journal.decoding(slot, path, self.job.model.preprocess.at_least)
+        return self.job.journal.decoding(self.slot, path, self.job.model.preprocess.at_least)
 
-    def _infer(self, network: Session, images: list[_Image], pending: _Pending) -> list[_Row]:
+    def _infer(self, network: Session, images: list[_Image]) -> list[_Row]:
         """Run the network and return the finite rows; an embedding that is not finite is never kept."""
         try:
             features = network(np.stack([image.pixels for image in images]))
@@ -273,54 +348,26 @@ class _Pass:
             else:
                 hint = "; try --precision fp32" if self.job.model.precision == "fp16" else ""
                 why = f"the network gives numbers that are not finite{hint}"
-                pending.bad[image.sha256] = Bad("non-finite", why)
-                self._reject(image.number, pending.bad[image.sha256])
+                bad = self._pending.bad[image.sha256] = Bad("non-finite", why)
+                self._condemn(image.number, image.sha256, bad)
         return rows
 
-    def _network(self) -> Session:
-        """Return the session, made by the first thread that needs one."""
-        with self._session_lock:
-            job = self.job
-            if self._session is None:
-                self._session = open_session(
-                    job.model.onnx(),
-                    job.device,
-                    engine=job.engine,
-                    precision=job.model.precision,
-                    batch=job.batch_size,
-                )
-                missing = max(0, len(job.dataset) - len(job.known))  # as parts, then all rows as a file
-                check_room(job.workspace, 4 * self._session.dim * (missing + len(job.dataset)))
-                self.harvest.provider = self._session.provider
-        return self._session
-
-    def _claim(self, sha256: str) -> bool:
-        with self._lock:
-            fresh = sha256 not in self._claimed
-            self._claimed.add(sha256)
-        return fresh
+    def _condemn(self, number: int, sha256: str, bad: Bad) -> None:
+        self.harvest.bad[sha256] = bad
+        self._reject(number, bad)
 
     def _reject(self, number: int, bad: Bad) -> None:
-        """Note an unusable image; past the allowed share, stop the pass."""
-        sha256 = self.harvest.sha256[number]
-        with self._lock:
-            if sha256:
-                self.harvest.bad[sha256] = bad
-            else:
-                self.harvest.unreadable[number] = bad
-            self.bad += 1
+        """Count an unusable image; past the allowed share, stop the pass."""
         example = f"{self.job.dataset.paths[number]!r}, {bad.message}"
-        check_bad(self.bad, len(self.job.dataset), self.job.max_bad, example)
+        check_bad(self.board.reject(), len(self.job.dataset), self.job.max_bad, example)
 
-    def _count(self, images: int, embedded: int, times: list[float], pending: _Pending) -> None:
+    def _count(self, embedded: int, times: list[float]) -> None:
         decode_s, infer_s = np.diff(times)
-        write_s, pending.write_s = pending.write_s, 0.0
-        spent = np.array([decode_s, infer_s, write_s, (decode_s + infer_s) / self.threads])
-        pending.seconds += spent
-        with self._lock:
-            self.done += images
-            self.harvest.embedded += embedded
-            self.harvest.seconds += spent
+        write_s, self._pending.write_s = self._pending.write_s, 0.0
+        spent = np.array([decode_s, infer_s, write_s, (decode_s + infer_s) / self.run.threads])
+        self._pending.seconds += spent
+        self.harvest.embedded += embedded
+        self.harvest.seconds += spent
 
 
 @dataclass(frozen=True)
@@ -339,18 +386,18 @@ class _Row:
 
 
 class _Pending:
-    """Rows of one thread that are not on disk yet; `write_s` are the seconds of writes not accounted for yet."""
+    """Rows of one worker that are not on disk yet; `write_s` are the seconds of writes not accounted for yet."""
 
-    def __init__(self, workspace: Path, slot: int, writer: ThreadPoolExecutor) -> None:
+    def __init__(self, workspace: Path, writer: ThreadPoolExecutor) -> None:
         self._workspace, self._writer = workspace, writer
         self._write: Future[float] | None = None
-        self.slot, self.write_s = slot, 0.0
+        self.write_s = 0.0
         self.rows: list[_Row] = []
         self.bad: dict[str, Bad] = {}
         self.seconds = np.zeros(4)
         self._since = time.perf_counter()
 
-    def flush(self, provider: str | None, after_s: float = 0.0) -> None:
+    def flush(self, provider: str, after_s: float = 0.0) -> None:
         """Begin to write a part when the last one is at least `after_s` seconds old and there is something to write."""
         now = time.perf_counter()
         if now - self._since < after_s or not (self.rows or self.bad):
@@ -361,7 +408,7 @@ class _Pending:
             np.array([row.stored for row in self.rows], np.int32).reshape(-1, 3),
             [(sha256, bad.code, bad.message) for sha256, bad in self.bad.items()],
             self.seconds,
-            provider or "",
+            provider,
         )
         self.settle()
         self._write = self._writer.submit(_write, self._workspace, part)

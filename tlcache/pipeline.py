@@ -22,6 +22,7 @@ from tlcache.embed import Bad, Job, check_bad, embed
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction import Extraction
 from tlcache.files import check_room, write_whole
+from tlcache.forks import can_fork
 from tlcache.index import Index
 from tlcache.journal import Journal
 from tlcache.keys import canonical_json
@@ -58,7 +59,7 @@ def extract_here(
     condemned
         Content hash -> code and message of images that are not to be decoded.
     journal
-        Where to note which images are being decoded.
+        Where to note which images are being decoded; None where this process is not the extraction's own.
     features, device, batch_size, max_bad, wait, **request
         As for `tlcache.extraction.extract`, all of them given.
     """
@@ -94,6 +95,7 @@ def extract_here(
             batch_size=batch_size,
             max_bad=max_bad,
             journal=journal,
+            may_fork=journal is not None and can_fork() and found == "cpu",
         )
         harvest = embed(job)
         index.add_parts(workspace)
@@ -124,7 +126,7 @@ def extract_here(
         up_to_date=up_to_date,
         seconds=seconds,
         images_per_s=harvest.embedded / seconds["wall_s"],
-        peak_rss_bytes=peak_rss_bytes(),
+        peak_rss_bytes=peak_rss_bytes() + harvest.forked_bytes,
         provider=index.provider,
         warnings=(*table.warnings, *index.warnings()),
     )

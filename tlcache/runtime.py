@@ -7,7 +7,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +72,45 @@ class Session(ABC):
 
 
 @dataclass(frozen=True)
+class Use:
+    """What a session is for: its device (`cpu` or `cuda`), and the rest as for `open_session`."""
+
+    device: str
+    precision: str
+    batch: int
+    callers: int
+
+
+@dataclass(frozen=True)
 class Engine:
-    """What runs networks: its name, the precisions it has on each device it knows, and what opens a session."""
+    """What runs networks.
+
+    Parameters
+    ----------
+    name
+        As it is asked for.
+    precisions
+        Those it has, on each device that it knows.
+    survives_fork
+        Whether a session on the CPU still works in a forked process: one that has threads of its own does not.
+    session
+        What opens a session.
+    """
 
     name: str
     precisions: Mapping[str, tuple[str, ...]]
+    survives_fork: bool
     session: type[OnnxRuntimeSession] | type[OpenVinoSession]
 
 
 def open_session(
-    model: bytes, device: str = "auto", *, engine: str = "onnxruntime", precision: str = "fp32", batch: int = 8
+    model: bytes,
+    device: str = "auto",
+    *,
+    engine: str = "onnxruntime",
+    precision: str = "fp32",
+    batch: int = 8,
+    callers: int | None = None,
 ) -> Session:
     """Make a network ready to run.
 
@@ -98,6 +127,8 @@ def open_session(
         (`exporters.half`).
     batch
         How many images calls will bring; OpenVINO compiles for it, and pads smaller batches.
+    callers
+        How many threads will call at once; default: one for each CPU.
 
     Raises
     ------
@@ -107,22 +138,23 @@ def open_session(
         The engine does not accept the model.
     """
     found, session = find_device(device, engine, precision), ENGINES[engine].session
+    use = Use(found, precision, batch, callers or available_cpus())
     try:
-        return session(model, found, precision, batch)
+        return session(model, use)
     except DeviceError as error:
         if (device, found) != ("auto", "cuda"):
             raise
         say(f"Going on without the GPU. {error}")
-        return session(model, "cpu", precision, batch)
+        return session(model, replace(use, device="cpu"))
 
 
 class OnnxRuntimeSession(Session):
     """One session of ONNX Runtime."""
 
-    def __init__(self, model: bytes, device: str, precision: str, batch: int) -> None:  # noqa: ARG002  as every engine
-        self._session = _open(model, device)
+    def __init__(self, model: bytes, use: Use) -> None:
+        self._session = _open(model, use.device)
         self.provider = self._session.get_providers()[0]
-        if self.provider != _PROVIDERS[device]:
+        if self.provider != _PROVIDERS[use.device]:
             raise DeviceError(
                 f"CUDA was asked for, but the session runs on {self.provider}. "
                 "Install a CUDA-capable onnxruntime-gpu and driver, or pass --device cpu."
@@ -143,31 +175,30 @@ class OnnxRuntimeSession(Session):
 class OpenVinoSession(Session):
     """One compiled network of OpenVINO with a stream per core, and one request for each thread that calls."""
 
-    def __init__(self, model: bytes, device: str, precision: str, batch: int) -> None:  # noqa: ARG002  CPU only
+    def __init__(self, model: bytes, use: Use) -> None:
         core = _openvino_core()
         try:
             network = core.read_model(io.BytesIO(model))
-            self._compiled = self._compile(core, network, precision, batch)
+            self._compiled = self._compile(core, network, use)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO does not accept the model: {first_line(error)}") from None
-        self.provider = f"OpenVINO {precision}"
+        self.provider = f"OpenVINO {use.precision}"
         self._requests = threading.local()
         self.dim = int(self._run(np.zeros(self._compiled.input(0).shape, np.uint8)).shape[1])
 
-    def _compile(self, core: Any, network: Any, precision: str, batch: int) -> Any:
+    def _compile(self, core: Any, network: Any, use: Use) -> Any:
         kinds = [value.get_element_type().to_string() for value in network.inputs]
         if kinds != ["u8"] or len(network.outputs) != 1:
             raise _unfit([str(value) for value in (*network.inputs, *network.outputs)])
         shape = network.input(0).partial_shape
         if shape[0].is_dynamic:  # a constant batch is faster than a dynamic one
-            shape[0] = batch
+            shape[0] = use.batch
             network.reshape(shape)
         self._batch = shape[0].get_length()
-        threads = available_cpus()
         settings = {
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-            "NUM_STREAMS": threads,
-            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[use.precision],
+            "NUM_STREAMS": use.callers,
+            "INFERENCE_NUM_THREADS": use.callers,
             "ENABLE_CPU_PINNING": False,  # others use these cores as well, our own decoding among them
         }
         return core.compile_model(network, "CPU", settings)
@@ -184,8 +215,8 @@ class OpenVinoSession(Session):
 ENGINES: Mapping[str, Engine] = {
     row.name: row
     for row in (
-        Engine("onnxruntime", {"cpu": ("fp32",), "cuda": ("fp32", "fp16")}, OnnxRuntimeSession),
-        Engine("openvino", {"cpu": ("fp32", "bf16")}, OpenVinoSession),
+        Engine("onnxruntime", {"cpu": ("fp32",), "cuda": ("fp32", "fp16")}, True, OnnxRuntimeSession),
+        Engine("openvino", {"cpu": ("fp32", "bf16")}, False, OpenVinoSession),
     )
 }
 

@@ -83,7 +83,8 @@ def _attempt(request: Mapping[str, Any], journal: int) -> tuple[int, bytes]:
             except KeyboardInterrupt:
                 worker.kill()
                 raise
-    return worker.returncode, answer
+    status = worker.returncode
+    return 128 - status if status > 128 else status, answer  # above 128: one of its own children died of a signal
 
 
 def _environment() -> dict[str, str]:

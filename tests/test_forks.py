@@ -1,0 +1,130 @@
+"""Forked workers and what they share: each image is taken once, whoever dies is noticed, and nobody outlives us."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tlcache.board import Board
+from tlcache.errors import DataError
+from tlcache.extraction import extract
+from tlcache.forks import DiedError, can_fork, forked, own_bytes, shared_lock
+
+forks = pytest.mark.skipif(not can_fork(), reason="this system forks no processes that end with their parent")
+
+
+def take_all(board: Board) -> list[int]:
+    """Take, hash and claim images until none is left: numbers of those that were the first of their content."""
+    first = []
+    while batch := board.take(3):
+        for number in batch:
+            board.hashed(number, hashlib.sha256(bytes([number % 50])).digest())
+            if board.claim(number):
+                first.append(number)
+        board.count(len(batch))
+    return first
+
+
+@forks
+def test_processes_take_each_image_once_and_each_content_once() -> None:
+    board = Board(1000, shared_lock())
+    results = [forked(partial(take_all, board)) for _ in range(4)]
+    first = [number for result in results for number in result()]
+    assert sorted(number % 50 for number in first) == list(range(50))
+    assert board.done == 1000
+    assert board.hashes() == [hashlib.sha256(bytes([number % 50])).hexdigest() for number in range(1000)]
+
+
+def test_contents_whose_hashes_begin_alike_are_told_apart() -> None:
+    board = Board(3, threading.Lock())
+    for number, digest in enumerate((bytes(32), bytes(31) + b"1", bytes(31) + b"1")):
+        board.hashed(number, digest)
+    assert [board.claim(number) for number in range(3)] == [True, True, False]
+
+
+def test_nobody_takes_more_once_somebody_says_stop() -> None:
+    board = Board(10, threading.Lock())
+    assert board.take(4) == range(4)
+    board.stop()
+    assert not board.take(4)
+    assert Board(0, threading.Lock()).take(4) == range(0)
+
+
+def fail(how: str) -> NoReturn:
+    if how == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exits":
+        os._exit(3)
+    raise DataError("no images")
+
+
+@forks
+@pytest.mark.parametrize(("how", "status"), [("dies", -signal.SIGKILL), ("exits", 3)])
+def test_a_child_without_an_answer_leaves_its_status(how: str, status: int) -> None:
+    with pytest.raises(DiedError) as died:
+        forked(partial(fail, how))()
+    assert died.value.status == status
+
+
+@forks
+def test_an_error_of_a_child_is_raised_here() -> None:
+    with pytest.raises(DataError, match="no images"):
+        forked(partial(fail, "raises"))()
+
+
+@forks
+def test_what_a_child_writes_to_is_its_own() -> None:
+    def grow() -> int:
+        before = own_bytes()
+        kept = bytearray(50_000_000)
+        return own_bytes() - before + 0 * len(kept)
+
+    assert 45_000_000 < forked(grow)() < 60_000_000
+
+
+ORPHAN = """
+import os, signal, time
+from tlcache.forks import forked
+
+def work():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+forked(work)
+time.sleep(600)
+"""
+
+
+@forks
+def test_a_child_does_not_outlive_its_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = Path("/proc", parent.stdout.readline().strip())
+        assert child.exists()
+        parent.kill()
+    for _ in range(100):
+        if not child.exists() or "Z" in (child / "stat").read_text().rpartition(")")[2].split()[:1]:
+            return
+        time.sleep(0.05)
+    pytest.fail("the child lives on")
+
+
+@pytest.mark.worker
+@pytest.mark.slow
+def test_copies_are_embedded_once_by_all_workers_together(photos: Path, tiny_model: Path) -> None:
+    for path in sorted(photos.rglob("*.png")):
+        for copy in range(10):
+            (path.parent / f"{copy} of {path.name}").write_bytes(path.read_bytes())
+    done = extract(photos, str(tiny_model), batch_size=2)
+    assert (done.rows, done.embedded) == (264, 24)

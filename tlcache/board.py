@@ -1,0 +1,92 @@
+"""What the workers of a pass over images share, be they threads or forked processes."""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["Board"]
+
+_NEXT, _DONE, _BAD, _STOP = range(4)
+_DIGEST_BYTES = 32
+
+
+class Board:
+    """Which images are taken, what they hash to, how many are done, and whether to stop.
+
+    All of it lies in memory that a forked process shares.
+
+    Parameters
+    ----------
+    images
+        How many there are.
+    lock
+        A lock between the workers.
+    """
+
+    def __init__(self, images: int, lock: AbstractContextManager[Any]) -> None:
+        self._images, self._lock = images, lock
+        self._counts = _shared(4, np.int64)
+        self._digests = _shared(images * _DIGEST_BYTES, np.uint8).reshape(images, _DIGEST_BYTES)
+        self._claims = _shared(2 * images + 1, np.int64)  # by hash, 1 + the image that was first to have it
+
+    def take(self, size: int) -> range:
+        """Return the next images, `size` of them or what is left; none when there are none, or it is time to stop."""
+        with self._lock:
+            start = self._images if self.stopped else int(self._counts[_NEXT])
+            self._counts[_NEXT] = start + size
+        return range(start, min(start + size, self._images))
+
+    def claim(self, number: int) -> bool:
+        """Return whether image `number`, which has been hashed, is the first of its content."""
+        digest = self._digests[number].tobytes()
+        at = int.from_bytes(digest[:8], "big") % len(self._claims)
+        with self._lock:
+            while (first := self._claims[at]) and self._digests[first - 1].tobytes() != digest:
+                at = (at + 1) % len(self._claims)
+            if first:
+                return False
+            self._claims[at] = number + 1
+            return True
+
+    def hashed(self, number: int, digest: bytes) -> None:
+        """Note the sha256 of an image."""
+        self._digests[number] = np.frombuffer(digest, np.uint8)
+
+    def hashes(self) -> list[str]:
+        """Return what `hashed` was told of each image, in hex; empty where it was told nothing."""
+        return [digest.tobytes().hex() if digest.any() else "" for digest in self._digests]
+
+    def count(self, done: int) -> None:
+        """Count images as done with."""
+        with self._lock:
+            self._counts[_DONE] += done
+
+    def reject(self) -> int:
+        """Count an unusable image and return how many there are."""
+        with self._lock:
+            self._counts[_BAD] += 1
+            return int(self._counts[_BAD])
+
+    def stop(self) -> None:
+        """Let nobody take more images."""
+        self._counts[_STOP] = 1
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody said so."""
+        return bool(self._counts[_STOP])
+
+    @property
+    def done(self) -> int:
+        """Images that are done with."""
+        return int(self._counts[_DONE])
+
+
+def _shared(length: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return zeros that a forked process shares."""
+    return np.frombuffer(mmap.mmap(-1, max(1, length) * np.dtype(dtype).itemsize), dtype)[:length]
