@@ -112,8 +112,8 @@ class Comparison:
         Every two of them, the more accurate first.
     verdict
         One plain sentence, or two.
-    grouped
-        Whether the test images have groups, which intervals and tests then count.
+    groups
+        How many groups the test images are in, which intervals and tests then count; None where they have none.
     """
 
     dataset: str
@@ -121,7 +121,7 @@ class Comparison:
     entries: tuple[Entry, ...]
     pairs: tuple[Pair, ...]
     verdict: str
-    grouped: bool
+    groups: int | None
 
     def pair(self, a: Entry, b: Entry) -> Pair:
         """Return what `a` has over `b`."""
@@ -137,6 +137,7 @@ class Comparison:
         return {
             "dataset": self.dataset,
             "digest": self.digest,
+            "groups": self.groups,
             "runs": [entry.as_json() for entry in self.entries],
             "pairs": [pair.as_json() for pair in self.pairs],
             "verdict": self.verdict,
@@ -228,7 +229,8 @@ def _compare(dataset: str, digest: str, runs: Sequence[Run]) -> Comparison:
         Pair(entries[a], entries[b], difference, float(p))
         for (a, b), difference, p in zip(two, found, corrected, strict=True)
     )
-    comparison = Comparison(dataset, digest, entries, pairs, verdict="", grouped=units is not None)
+    groups = None if units is None else int(units.max()) + 1
+    comparison = Comparison(dataset, digest, entries, pairs, verdict="", groups=groups)
     return replace(comparison, verdict=verdict(comparison))
 
 

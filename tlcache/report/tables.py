@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from tlcache.extraction import Extraction
 from tlcache.heads import HEADS
 from tlcache.inventory import Check, Entry, Leftover
 from tlcache.keys import printable
-from tlcache.naming import backbone_label, head_label, set_apart
+from tlcache.naming import counted, set_apart
 from tlcache.runs import Run
 from tlcache.weights import at_hand
 
@@ -38,7 +38,6 @@ __all__ = [
     "leftovers_table",
     "models_table",
     "plain_table",
-    "runs_tables",
 ]
 
 
@@ -156,29 +155,6 @@ def _age(created: str) -> str:
     return f"{max(0, seconds):.0f} s"
 
 
-def runs_tables(runs: Iterable[Run]) -> RenderableType:
-    """Return one table per dataset and split, the most accurate run first and marked."""
-    ordered = sorted(runs, key=lambda run: (run.fields["dataset"], run.fields["dataset_digest"]))
-    tables: list[RenderableType] = []
-    for _, group in groupby(ordered, key=lambda run: (run.fields["dataset"], run.fields["dataset_digest"])):
-        tables += [_runs_table(list(group)), Text()]
-    return Group(*tables[:-1])
-
-
-def _runs_table(runs: list[Run]) -> RenderableType:
-    runs = sorted(runs, key=lambda run: (-run.fields["test"]["accuracy"], run.fields["test"]["log_loss"]))
-    first = runs[0].fields
-    table = plain_table("", "Backbone", "Head", "Accuracy (95 %)", "Macro-F1", "Log-loss", "Fit s", numbers=slice(3, 7))
-    for run in runs:
-        test = run.fields["test"]
-        best = test["accuracy"] == first["test"]["accuracy"]
-        accuracy = interval(test["accuracy"], test["accuracy_low"], test["accuracy_high"])
-        figures = (accuracy, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{run.train_s:,.1f}")
-        names = (backbone_label(run, runs), head_label(run, runs))
-        table.add_row("*" if best else "", *names, *figures, style="bold green" if best else "")
-    return Group(heading(runs), table, Text("* most accurate on this test set", style="dim"))
-
-
 def curves_table(curves: Sequence[Curve]) -> RenderableType:
     """Return one table per dataset and backbone: heads against labelled images per class."""
     parts: list[RenderableType] = []
@@ -213,7 +189,8 @@ def heading(runs: Sequence[Run], more: str = "") -> Text:
     each = sorted({(run.fields["backbone"], run.fields["weights"]) for run in runs})
     names = {weights for _, weights in each}
     weights = ", ".join(names) if len(names) == 1 else ", ".join(f"{backbone} {name}" for backbone, name in each)
-    title = f"{fields['dataset']}: {fields['test']['n']:,} test images, {len(fields['classes'])} classes"
+    images = counted(fields["test"]["n"], "test image")
+    title = f"{fields['dataset']}: {images}, {len(fields['classes'])} classes"
     return Text(f"{title}{more}, weights: {weights}", style="bold")
 
 
