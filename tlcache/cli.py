@@ -319,8 +319,7 @@ def fit_heads(
     from dataclasses import asdict
 
     from tlcache.fit import fit_heads as run
-    from tlcache.report.compared import runs_tables
-    from tlcache.report.tables import curves_table
+    from tlcache.report.tables import curves_table, runs_tables
     from tlcache.selection import Protocol
 
     names = [name.strip() for name in heads.split(",")] if heads is not None else None
@@ -412,9 +411,9 @@ def finetune(
     from tlcache.finetuning.recipe import parse_sweep
     from tlcache.finetuning.run import finetune as run
     from tlcache.machine import is_first
-    from tlcache.report.compared import runs_tables
     from tlcache.report.curves import learning_curves
     from tlcache.report.plots import check_format, save_figure
+    from tlcache.report.tables import runs_tables
 
     settings["sweep"] = parse_sweep(sweep or [])
     if plot is not None:

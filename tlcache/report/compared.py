@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -10,12 +10,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tlcache.comparison import Comparison, Entry, compare_runs
-from tlcache.naming import counted
-from tlcache.report.tables import heading, interval, plain_table
-from tlcache.runs import Run
+from tlcache.comparison import Comparison, Entry
+from tlcache.report.tables import BEST, groups_lines, heading, interval, plain_table
 
-__all__ = ["COSTS", "FIGURES", "comparison_tables", "costs", "figures", "mark", "runs_tables"]
+__all__ = ["COSTS", "FIGURES", "comparison_tables", "costs", "figures"]
 
 FIGURES = ("Accuracy (95 %)", "F1", "Recall", "Loss", "ECE")
 COSTS = ("Embed s", "Train s", "Total s", "Img/s", "Params")
@@ -30,32 +28,15 @@ def comparison_tables(comparisons: Sequence[Comparison]) -> RenderableType:
     parts: list[RenderableType] = []
     for found in comparisons:
         several = sum(other.dataset == found.dataset for other in comparisons) > 1
-        note = f"{mark(found)} {LEGEND}"
+        note = f"{BEST} {LEGEND}"
         if several:
             note += " Runs on other images or splits of this dataset are not compared with these."
         kind = "group split" if found.entries[0].run.fields.get("split") == "group" else "images and splits"
         which = f", {kind} {found.digest[:8]}" if several else ""
         title = heading([entry.run for entry in found.entries], which)
-        parts += [title, Text(found.verdict), Text(), _Wide(found.entries), Text(note, style="dim"), Text()]
+        notes = (*groups_lines(found.groups), Text(note, style="dim"))
+        parts += [title, Text(found.verdict), Text(), _Wide(found.entries), *notes, Text()]
     return Group(*parts[:-1])
-
-
-def runs_tables(runs: Iterable[Run]) -> RenderableType:
-    """Return one table per dataset and split of what these runs reach, marked as in `comparison_tables`."""
-    parts: list[RenderableType] = []
-    for found in compare_runs(runs):
-        columns = ("Accuracy (95 %)", "Macro-F1", "Log-loss", "Fit s")
-        table = _table(found.entries, columns, _fitted)
-        parts += [heading([entry.run for entry in found.entries]), table, Text(mark(found), style="dim"), Text()]
-    return Group(*parts[:-1])
-
-
-def mark(found: Comparison) -> str:
-    """Return what the star means, and where images have groups, what intervals count."""
-    text = "* the most accurate, or not shown to be worse (McNemar, Holm, 5 %)."
-    if found.groups is None:
-        return text
-    return f"{text} Intervals and tests count the {counted(found.groups, 'group')} of the test images, not the images."
 
 
 def figures(entry: Entry) -> tuple[str, ...]:
@@ -78,24 +59,15 @@ class _Wide:
     entries: Sequence[Entry]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        whole = _table(self.entries, (*FIGURES, *COSTS), lambda entry: figures(entry) + costs(entry))
+        whole = self._table((*FIGURES, *COSTS), lambda entry: figures(entry) + costs(entry))
         if Measurement.get(console, options.update(width=1000), whole).maximum <= options.max_width:
             yield whole
         else:
-            tables = (_table(self.entries, FIGURES, figures, apart=1), _table(self.entries, COSTS, costs, apart=1))
-            yield from (tables[0], Text(), tables[1])
+            yield from (self._table(FIGURES, figures, apart=1), Text(), self._table(COSTS, costs, apart=1))
 
-
-def _table(
-    entries: Sequence[Entry], columns: Sequence[str], cells: Callable[[Entry], tuple[str, ...]], apart: int = 2
-) -> Table:
-    table = plain_table("", "Backbone", "Head", *columns, numbers=slice(3, 3 + len(columns)), apart=apart)
-    for entry in entries:
-        style = "bold green" if entry.best else ""
-        table.add_row("*" if entry.best else "", entry.backbone, entry.head, *cells(entry), style=style)
-    return table
-
-
-def _fitted(entry: Entry) -> tuple[str, ...]:
-    accuracy = interval(entry.accuracy, entry.low, entry.high)
-    return accuracy, f"{entry.macro_f1:.3f}", f"{entry.log_loss:.3f}", f"{entry.train_s:,.1f}"
+    def _table(self, columns: Sequence[str], cells: Callable[[Entry], tuple[str, ...]], apart: int = 2) -> Table:
+        table = plain_table("", "Backbone", "Head", *columns, numbers=slice(3, 3 + len(columns)), apart=apart)
+        for entry in self.entries:
+            style = "bold green" if entry.best else ""
+            table.add_row("*" if entry.best else "", entry.backbone, entry.head, *cells(entry), style=style)
+        return table

@@ -16,9 +16,9 @@ from tlcache.comparison import Comparison, compare
 from tlcache.errors import UnknownNameError
 from tlcache.files import write_whole
 from tlcache.progress import step_bar
-from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures, mark
+from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures
 from tlcache.report.contents import Chapter, chapter
-from tlcache.report.tables import heading, interval
+from tlcache.report.tables import BEST, groups_lines, heading, interval
 from tlcache.reproduce import commands
 from tlcache.runs import runs_folder
 from tlcache.shots import read_curves
@@ -110,7 +110,8 @@ def _markdown(comparisons: Sequence[Comparison]) -> str:
         for entry in found.entries:
             cells = ("*" if entry.best else "", entry.backbone, entry.head, *figures(entry), *costs(entry))
             lines.append("|".join(["", *(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells), ""]))
-        lines += ["", f"\\{mark(found)} {LEGEND}", ""]
+        notes = " ".join([f"\\{BEST}", LEGEND, *(line.plain for line in groups_lines(found.groups))])
+        lines += ["", notes, ""]
         lines += ["```sh", *dict.fromkeys(line for entry in found.entries for line in commands(entry.run)), "```", ""]
     return "\n".join(lines)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,18 +27,23 @@ if TYPE_CHECKING:
     from tlcache.shots import Curve, Point
 
 __all__ = [
+    "BEST",
     "cache_table",
     "checks_lines",
     "curves_table",
     "datasets_table",
     "extractions_table",
+    "groups_lines",
     "heading",
     "heads_table",
     "interval",
     "leftovers_table",
     "models_table",
     "plain_table",
+    "runs_tables",
 ]
+
+BEST = "* the most accurate, or not shown to be worse (McNemar, Holm, 5 %)."
 
 
 def models_table() -> RenderableType:
@@ -155,6 +160,28 @@ def _age(created: str) -> str:
     return f"{max(0, seconds):.0f} s"
 
 
+def runs_tables(runs: Iterable[Run]) -> RenderableType:
+    """Return one table per dataset and split, the most accurate run first, marked as `compare` marks."""
+    ordered = sorted(runs, key=lambda run: (run.fields["dataset"], run.fields["dataset_digest"]))
+    tables: list[RenderableType] = []
+    for _, group in groupby(ordered, key=lambda run: (run.fields["dataset"], run.fields["dataset_digest"])):
+        tables += [_runs_table(list(group)), Text()]
+    return Group(*tables[:-1])
+
+
+def _runs_table(runs: list[Run]) -> RenderableType:
+    from tlcache.comparison import compare_runs
+
+    (found,) = compare_runs(runs)
+    table = plain_table("", "Backbone", "Head", "Accuracy (95 %)", "Macro-F1", "Log-loss", "Fit s", numbers=slice(3, 7))
+    for entry in found.entries:
+        accuracy = interval(entry.accuracy, entry.low, entry.high)
+        figures = (accuracy, f"{entry.macro_f1:.3f}", f"{entry.log_loss:.3f}", f"{entry.train_s:,.1f}")
+        names = ("*" if entry.best else "", entry.backbone, entry.head)
+        table.add_row(*names, *figures, style="bold green" if entry.best else "")
+    return Group(heading(runs), table, *groups_lines(found.groups), Text(BEST, style="dim"))
+
+
 def curves_table(curves: Sequence[Curve]) -> RenderableType:
     """Return one table per dataset and backbone: heads against labelled images per class."""
     parts: list[RenderableType] = []
@@ -181,6 +208,13 @@ def _spread(point: Point) -> str:
 def interval(middle: float, low: float, high: float) -> str:
     """Return a share with its interval."""
     return f"{middle:.3f} ({low:.3f}-{high:.3f})"
+
+
+def groups_lines(groups: int | None) -> list[Text]:
+    """Return a line that says what intervals count, where the test images have groups."""
+    if groups is None:
+        return []
+    return [Text(f"Intervals and tests count the {counted(groups, 'group')} of the test images, not the images.")]
 
 
 def heading(runs: Sequence[Run], more: str = "") -> Text:
