@@ -10,8 +10,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tlcache.auditing.findings import Audit, audit_of
 from tlcache.comparison import Comparison, Entry
 from tlcache.report.tables import BEST, groups_lines, heading, interval, plain_table
+from tlcache.resplit import GIVEN
 
 __all__ = ["COSTS", "FIGURES", "comparison_tables", "costs", "figures"]
 
@@ -23,19 +25,20 @@ LEGEND = (
 )
 
 
-def comparison_tables(comparisons: Sequence[Comparison]) -> RenderableType:
-    """Return the verdict and the table of each comparison: what every run reaches, and what it costs."""
+def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit] = ()) -> RenderableType:
+    """Return the verdict and the table of each comparison: what every run reaches, what it costs, and if it leaks."""
     parts: list[RenderableType] = []
     for found in comparisons:
         several = sum(other.dataset == found.dataset for other in comparisons) > 1
         note = f"{BEST} {LEGEND}"
         if several:
             note += " Runs on other images or splits of this dataset are not compared with these."
-        kind = "group split" if found.entries[0].run.fields.get("split") == "group" else "images and splits"
-        which = f", {kind} {found.digest[:8]}" if several else ""
+        which = f", {found.entries[0].run.fields.get('split', GIVEN)} split {found.digest[:8]}" if several else ""
         title = heading([entry.run for entry in found.entries], which)
         notes = (*groups_lines(found.groups), Text(note, style="dim"))
-        parts += [title, Text(found.verdict), Text(), _Wide(found.entries), *notes, Text()]
+        audit = audit_of(audits, found.digest)
+        leak = [Text(f"The split leaks. {audit.verdict}", style="bold red")] if audit and audit.leaks else []
+        parts += [title, Text(found.verdict), *leak, Text(), _Wide(found.entries), *notes, Text()]
     return Group(*parts[:-1])
 
 

@@ -16,6 +16,7 @@ from tlcache.comparison import Comparison, compare
 from tlcache.errors import UnknownNameError
 from tlcache.files import write_whole
 from tlcache.progress import step_bar
+from tlcache.report.audits import QUOTE
 from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures
 from tlcache.report.contents import Chapter, chapter
 from tlcache.report.tables import BEST, groups_lines, heading, interval
@@ -96,6 +97,7 @@ def _html(chapters: Sequence[Chapter]) -> str:
         costs=costs,
         columns=(*FIGURES, *COSTS),
         legend=LEGEND,
+        quote=QUOTE,
         today=datetime.datetime.now(datetime.UTC).date().isoformat(),
         version=tlcache.__version__,
     )
