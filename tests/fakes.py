@@ -135,24 +135,39 @@ def make_run(
     *,
     strategy: str = "frozen",
     dataset: str = "photos",
+    backbone: str = "tinynet",
     digest: str = "d1",
     fit_s: float = 2.0,
     train_s: float = 100.0,
     extract_s: float = 40.0,
     groups: Sequence[str] | None = None,
     order: NDArray[np.int64] | None = None,
+    labels: NDArray[Any] | None = None,
+    classes: Sequence[str] = ("cat", "dog"),
+    val: Sequence[float] = (0.7, 0.8),
     **arguments: Any,
 ) -> Run:
-    """Record a run of two classes whose test predictions are right where `right` (n,) says so."""
+    """Record a run of two classes whose test predictions are right where `right` (n,) says so.
+
+    `val` are the accuracies of a fine-tuning on validation: of its start, and after every epoch.
+    """
     n = len(right)
     rows = np.arange(n) if order is None else order
-    labels = rows % 2
-    predicted = np.where(right[rows], labels, 1 - labels)
+    true = (rows % 2 if labels is None else labels[rows]).astype(np.int64)
+    predicted = np.where(right[rows], true, 1 - true)
     probabilities = np.where(np.arange(2) == predicted[:, None], 0.8, 0.2).astype(np.float32)
     paths = tuple(f"test/{row:05}.jpg" for row in rows)
-    test = Split(np.zeros((n, 1), np.float32), labels, paths, tuple(groups[row] if groups else "" for row in rows))
-    settings = {"refit": False, **arguments} if strategy == "finetune" else arguments
-    identity = {"dataset": dataset, "dataset_digest": digest, "backbone": "tinynet", "key": "k", "head": head}
+    test = Split(np.zeros((n, 1), np.float32), true, paths, tuple(groups[row] if groups else "" for row in rows))
+    asked = {"refit": False, "batch_norm": "train", "lr": 3e-4, "optimizer": "adamw"}
+    settings = {**asked, **arguments} if strategy == "finetune" else arguments
+    trained: dict[str, Any] = {"fit_s": fit_s}
+    if strategy == "finetune":
+        history = [
+            {"phase": "backbone", "epoch": n, "val_accuracy": each, "val_loss": 1 - each} for n, each in enumerate(val)
+        ]
+        epochs = {"head": 0, "backbone": int(np.argmax(val))}
+        trained = {"train_s": train_s, "history": history, "chosen": {"epochs": epochs}}
+    identity = {"dataset": dataset, "dataset_digest": digest, "backbone": backbone, "key": "k", "head": head}
     fields = {
         **identity,
         "strategy": strategy,
@@ -161,17 +176,17 @@ def make_run(
         "pool": "avg",
         "precision": "fp32",
         "preprocess": {"crop": 32},
-        "classes": ["cat", "dog"],
+        "classes": list(classes),
         "source": "/nowhere",
         "features": "features/photos/tinynet.h5",
-        "extract_arguments": {"data": dataset, "model": "tinynet", "weights": "random"},
+        "extract_arguments": {"data": dataset, "model": backbone, "weights": "random"},
         "versions": {"tlcache": "0"},
         "hardware": {"cpu": "none"},
         "extract": {"decode_s": 1.0, "infer_s": 1.0, "write_s": 1.0, "wall_s": extract_s},
         "rows": {"train": 400, "val": 400, "test": n},
-        "test": evaluate(labels, probabilities, unit_numbers(test.groups)),
+        "test": evaluate(true, probabilities, unit_numbers(test.groups)),
         "created": "2026-01-01T00:00:00+00:00",
-        **({"fit_s": fit_s} if strategy == "frozen" else {"train_s": train_s}),
+        **trained,
     }
     path = path_of(runs_folder(), {**identity, "strategy": strategy, "arguments": settings})
     return write_run(path, fields, test, probabilities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,74 @@ def test_the_verdict_says_when_fine_tuning_loses_or_shows_nothing() -> None:
     assert "Fine-tuning tinynet loses 17.8 points" in only().verdict
 
 
+def test_a_fine_tuning_without_an_epoch_that_was_better_is_none() -> None:
+    make_run(head="svm", right=right_but(60))
+    make_run(head="linear", right=right_but(20), strategy="finetune", val=(0.7, 0.5, 0.6))
+    found = only()
+    assert [(entry.head, entry.frozen, entry.tuned) for entry in found.entries] == [
+        ("fine-tuned (0 epochs kept)", False, False),
+        ("svm", True, False),
+    ]
+    scores = "(accuracy 0.700 with a loss of 0.300; the best epoch 0.600 with a loss of 0.400)"
+    start = f"no epoch was better on validation than the head it began with {scores}, which is what is tested."
+    assert found.verdict.startswith(f"Fine-tuning tinynet gave nothing: {start} The most accurate is fine-tuned (0 epo")
+    assert "x its time" not in found.verdict
+    assert found.as_json()["runs"][0]["tuned"] is False
+    make_run(head="linear", right=right_but(20), strategy="finetune", val=(0.7, 0.6), unfreeze="stage:2")
+    assert "Fine-tuning tinynet gave nothing: in none of 2 runs was an epoch better on validation" in only().verdict
+    make_run(head="dense", right=right_but(90), strategy="finetune", val=(0.7, 0.6, 0.8))
+    assert only().verdict.startswith("Fine-tuning tinynet loses 7.5 points")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ([80], "the other one is shown to be worse."),
+        ([21], "the other one is not shown to be worse."),
+        ([80, 90], "the other 2 are shown to be worse."),
+        ([21, 90], "1 of the other 2 is not shown to be worse."),
+        ([21, 22], "the other 2 are not shown to be worse."),
+        ([21, 22, 90], "2 of the other 3 are not shown to be worse."),
+    ],
+)
+def test_the_verdict_counts_in_english(wrong: list[int], words: str) -> None:
+    make_run(head="svm", right=right_but(20))
+    for number, count in enumerate(wrong):
+        make_run(head=f"head{number}", right=right_but(count))
+    assert words in only().verdict
+
+
+def test_a_long_training_is_told_in_plain_numbers_and_a_tiny_p_as_a_bound() -> None:
+    make_run(head="svm", right=right_but(150), fit_s=5.0, extract_s=5.0)
+    make_run(head="linear", right=right_but(20), strategy="finetune", train_s=12_340.0, extract_s=5.0)
+    assert "p < 1e-12)" in only().verdict
+    assert "for 1,234 x its time" in only().verdict
+
+
+def test_what_always_the_same_answer_would_reach_is_said(tmp_path: Path) -> None:
+    make_run(head="svm", right=right_but(190), labels=np.arange(N) % 8 < 3)
+    line = "Always answering 'cat', the largest class of the test images: 0.625."
+    assert line in " ".join(invoke("compare", "--json", tmp_path / "c.json").split())
+    (found,) = json.loads((tmp_path / "c.json").read_text())["datasets"]
+    assert (found["baseline_accuracy"], found["baseline_class"]) == (0.625, "cat")
+    assert "Nothing here is shown to be better than always answering 'cat', which gives 0.625." in found["verdict"]
+    make_run(head="ridge", right=right_but(20), labels=np.arange(N) % 8 < 3)
+    assert "always answering" not in only().verdict
+
+
+@pytest.mark.parametrize(("width", "tables"), [("120", 1), ("80", 2)])
+def test_one_table_where_there_is_room(monkeypatch: pytest.MonkeyPatch, width: str, tables: int) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    for lr in (1e-3, 1e-4):
+        make_run(head="linear", right=right_but(20), strategy="finetune", lr=lr, batch_norm="eval", unfreeze="stage:2")
+    make_run(head="linear", right=right_but(20), strategy="finetune", lr=1e-2, label_smoothing=0.1, layer_decay=0.7)
+    lines = invoke("compare").splitlines()
+    assert max(map(len, lines)) <= int(width)
+    assert sum(line.split()[:2] == ["Backbone", "Head"] for line in lines) == tables
+    assert lines.count("The same runs, what they cost:") == tables - 1
+    assert sum("tinynet " in line and "Fine" not in line for line in lines) == 3 * tables  # no name is broken
+
+
 def test_the_verdict_names_the_quickest_of_the_best() -> None:
     make_run(head="svm", right=right_but(20), fit_s=30.0)
     make_run(head="ridge", right=right_but(21), fit_s=1.0)
@@ -156,8 +225,6 @@ def test_the_command_compares_what_the_others_recorded(photos: Path, tiny_model:
     output = invoke("compare", "--json", tmp_path / "c.json")
     assert "photos: 6 test images, 3 classes" in output
     assert "ridge" in output
-    import json
-
     (found,) = json.loads((tmp_path / "c.json").read_text())["datasets"]
     assert found["digest"] == runs[0].fields["dataset_digest"]
     assert {run["record"] for run in found["runs"]} == {str(run.path) for run in runs}

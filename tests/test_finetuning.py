@@ -310,7 +310,7 @@ def test_processes_share_a_training(tmp_path: Path, settings: dict[str, object],
         env={**os.environ, "TLCACHE_RUNS": str(tmp_path / "two")},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test images") == 1
+    assert done.stdout.count("test images, ") == 1
     assert done.stderr.count("backbone 3/3") == 1 + (settings.get("refit", False) is True)
     (two,) = json.loads(report.read_text())["runs"]
     one = finetune(photos, "tinynet", "random", **settings)
@@ -427,6 +427,29 @@ def test_the_command_line_sweeps_draws_and_writes_json(photos: Path, tmp_path: P
     assert run["strategy"] == "finetune"
     assert Path(run["record"]).is_file()
     assert "</svg>" in picture.read_text()
+
+
+def test_the_command_says_where_it_begins_what_is_a_refit_and_when_nothing_was_better(
+    photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fixed = ["-m", "tinynet", "-w", "random", "-d", str(photos), "--layout", "contiguous", "--precision", "fp32"]
+    arguments = ["finetune", *fixed, "--epochs", "2", "--batch-size", "8", "--lr"]
+    result = CliRunner().invoke(app, [*arguments, "1e-9", "--refit"])  # so small that nothing changes
+    record = json.loads(next(runs_folder().rglob("*.json")).read_text())
+    assert record["chosen"]["epochs"]["backbone"] == 0
+    start = record["history"][0]
+    told = " ".join((result.stderr + capfd.readouterr().err).split())
+    assert f"backbone 0/2: loss and accuracy: val {start['val_loss']:.3f} {start['val_accuracy']:.3f}, of the" in told
+    assert "backbone 2/2: loss and accuracy: train" in told
+    assert "refit" not in told
+    assert "fine-tuned (0 epochs kept)" in result.stdout
+    assert "warning: No epoch was better on validation than the head it began with" in told
+    assert "Try --batch-norm eval, a smaller --lr than 1e-09 or fewer layers (--unfreeze last:N or stage:K)." in told
+    result = CliRunner().invoke(app, [*arguments, "0.01", "--batch-norm", "eval", "--refit", "--init-head", "scratch"])
+    told = result.stderr + capfd.readouterr().err
+    assert "refit head 1/" in told
+    assert "refit backbone 1/" in told
+    assert "warning" not in told
 
 
 def test_a_picture_that_cannot_be_drawn_is_an_error_before_the_training(photos: Path) -> None:

@@ -3,12 +3,16 @@
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import change_features, write_image, write_photos
+from typer.testing import CliRunner
 
+from tlcache.cli import app
+from tlcache.comparison import compare
 from tlcache.errors import CacheError, DataError, HeadError, UnknownNameError
 from tlcache.extraction import extract
 from tlcache.fit import fit_heads
@@ -137,12 +141,67 @@ def test_what_cannot_be_fitted_says_why(made: Path, tmp_path: Path) -> None:
     change_features(broken, lambda file: file.attrs.update(sizes))
     with pytest.raises(DataError, match="has no test images"):
         fit_heads([broken], ["ridge"])
-    record = runs_folder() / "photos" / "bad.json"
-    record.parent.mkdir(parents=True)
-    for text in ("{", "{}"):
-        record.write_text(text)
-        with pytest.raises(CacheError, match=r"bad\.json' is not a run record"):
-            read_runs(runs_folder())
+
+
+@pytest.mark.parametrize(
+    ("ending", "damage", "words"),
+    [
+        (".json", lambda _: b"", "is not a run record (Expecting value"),
+        (".json", lambda _: b"[]", "is not a run record by this tlcache. Remove it."),
+        (".json", lambda data: data.replace(b'"format_version": 2', b'"format_version": 9'), "by this tlcache"),
+        (".npz", None, "the predictions of a run, is missing. Remove its record"),
+        (".npz", lambda data: data[:-9], "the predictions of a run, is damaged (File is not a zip file). Remove its"),
+        (".npz", lambda data: data[:200] + b"what" + data[204:], "the predictions of a run, is damaged ("),
+    ],
+)
+def test_a_damaged_record_is_told_left_out_and_fitted_again(
+    made: Path, tmp_path: Path, ending: str, damage: Callable[[bytes], bytes] | None, words: str
+) -> None:
+    ridge, knn = fit_heads([made], ["ridge", "knn"])
+    broken = knn.path.with_suffix(ending)
+    if damage:
+        broken.write_bytes(damage(broken.read_bytes()))
+    else:
+        broken.unlink()
+    for arguments in (["compare", "--json", str(tmp_path / "c.json")], ["report", "--out", str(tmp_path / "r.html")]):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 1
+        told = " ".join(result.stderr.split())
+        assert f"warning: '{broken}'" in told
+        assert words in told
+        assert told.count("warning") == 1
+    (found,) = json.loads((tmp_path / "c.json").read_text())["datasets"]
+    assert [run["record"] for run in found["runs"]] == [str(ridge.path)]
+    assert "ridge" in (tmp_path / "r.md").read_text()
+    assert broken.exists() == bool(damage)
+    if words.endswith("damaged ("):  # whole as a file: only who reads it knows
+        knn.path.unlink()
+    again = fit_heads([made], ["ridge", "knn"], again=False)
+    assert again[0].fields == ridge.fields
+    assert again[1].fields["created"] >= knn.fields["created"]
+    assert CliRunner().invoke(app, ["compare"]).exit_code == 0
+
+
+def test_without_a_record_that_can_be_read_there_is_nothing_to_compare(made: Path) -> None:
+    (run,) = fit_heads([made], ["ridge"])
+    run.path.with_suffix(".npz").write_bytes(b"")
+    with pytest.raises(CacheError, match="has predictions that can be read"):
+        compare()
+
+
+@pytest.mark.usefixtures("made")
+def test_heads_of_one_dataset_alone(tiny_model: Path, tmp_path: Path) -> None:
+    others = write_photos(tmp_path / "others" / "photos two")
+    extract(others, str(tiny_model), name="two")
+    for asked in ("two", str(tmp_path / "elsewhere" / "two.csv")):
+        assert [run.fields["dataset"] for run in fit_heads(heads=["ridge"], data=asked)] == ["two"]
+    result = CliRunner().invoke(app, ["fit-heads", "--heads", "ridge", "--data", "photos"])
+    assert "photos: 6 test images" in result.stdout
+    assert "two: " not in result.stdout
+    with pytest.raises(CacheError, match="No features of 'cats'; there are some of: photos, two"):
+        fit_heads(heads=["ridge"], data="cats")
+    shots = ["fit-heads", "--heads", "ridge", "--data", "two", "--shots", "1", "--repeats", "1"]
+    assert "photos" not in CliRunner().invoke(app, shots).stdout
 
 
 def _scores(run: Run) -> list[dict[str, float]]:

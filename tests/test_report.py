@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 from fakes import make_run
 from test_cli import invoke
+from typer.testing import CliRunner
 
+from tlcache.cli import app
 from tlcache.comparison import compare
 from tlcache.errors import UnknownNameError
 from tlcache.extraction import extract
 from tlcache.finetuning.run import finetune
 from tlcache.fit import fit_heads
-from tlcache.report.figures import pareto
+from tlcache.report.figures import confusion_figure, pareto
 from tlcache.report.inline import inline_svg
 from tlcache.report.page import write_report
 from tlcache.reproduce import commands
@@ -30,6 +32,7 @@ from tlcache.runs import read_runs, runs_folder
 from tlcache.shots import fit_curves
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+BETTER = {"precision": "fp32", "layout": "contiguous", "batch_norm": "eval", "lr": 1e-3}
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 
 
@@ -77,7 +80,7 @@ def recorded(tinynet: None, photos: Path) -> Path:
     del tinynet
     file = extract(photos, "tinynet", "random", resize=16, crop=16).path
     fit_heads([file], ["ridge", "knn"])
-    finetune(photos, "tinynet", "random", resize=16, crop=16, epochs=2, precision="fp32", layout="contiguous")
+    finetune(photos, "tinynet", "random", resize=16, crop=16, epochs=2, **BETTER)
     fit_curves([file], [1, None], ["ridge"], repeats=2)
     many = photos.parent / "many"
     for number in range(15):
@@ -158,6 +161,77 @@ def test_the_front_has_the_runs_that_nothing_beats() -> None:
     assert [entry.head for entry in pareto(found.entries)] == ["a", "b", "d"]
 
 
+@pytest.mark.usefixtures("tinynet")
+def test_a_study_does_a_damaged_run_again_and_tells_of_one_that_it_cannot(photos: Path, tmp_path: Path) -> None:
+    settings = ("--model", "tinynet", "--weights", "random", "--heads", "ridge", "--no-finetune")
+    study = ["study", "--data", str(photos), *settings, "--out", str(tmp_path / "r.html")]
+    assert CliRunner().invoke(app, study).exit_code == 0
+    (record,) = runs_folder().glob("photos/*.json")
+    record.write_bytes(record.read_bytes()[:99])
+    assert CliRunner().invoke(app, study).exit_code == 0
+    assert json.loads(record.read_text())["head"] == "ridge"
+    record.with_name("foreign.json").write_text("{")
+    result = CliRunner().invoke(app, study)
+    assert result.exit_code == 1
+    assert "photos: One run: ridge on tinynet" in result.stdout
+    assert result.stderr.count("foreign.json") == 1
+
+
+def tiles(page: Path) -> list[tuple[str, str]]:
+    return re.findall(r'<dt>(.*?)</dt><dd class="value">(.*?)</dd>', page.read_text())
+
+
+@pytest.mark.parametrize(("wrong", "told"), [(30, "gains 1.0"), (34, "gains 0.0"), (40, "loses 1.5")])
+def test_the_first_figures_say_gains_and_loses_and_what_to_hold_them_against(
+    tmp_path: Path, wrong: int, told: str
+) -> None:
+    change, size = told.split()
+    make_run(head="svm", right=np.arange(400) >= 34, fit_s=10.0)
+    make_run(head="linear", right=np.arange(400) >= wrong, strategy="finetune", train_s=2_000.0)
+    assert tiles(write_report(tmp_path / "r.html")[0])[2:] == [
+        (f"Fine-tuning {change}", f"{size} points"),
+        ("and takes", "41 x"),
+        ("Always the same answer", "50.0 %"),
+    ]
+
+
+def test_the_page_takes_no_fine_tuning_of_no_epoch_for_one(tmp_path: Path) -> None:
+    make_run(head="svm", right=np.arange(400) >= 60)
+    make_run(head="linear", right=np.arange(400) >= 10, strategy="finetune", val=(0.9, 0.8))
+    page, markdown, _ = write_report(tmp_path / "r.html")
+    assert [label for label, _ in tiles(page)] == ["Best frozen head", "Fine-tuning", "Always the same answer"]
+    assert "Always answering 'cat', the largest class of the test images: 0.500." in markdown.read_text()
+
+
+LONG = {"layer_decay": 0.7, "label_smoothing": 0.1, "batch_norm": "eval", "unfreeze": "stage:5", "cached_prefix": True}
+
+
+def test_long_names_leave_room_for_what_is_drawn(tmp_path: Path) -> None:
+    """Where they leave none, matplotlib warns, which is an error here."""
+    make_run(head="svm", right=np.arange(400) >= 20)
+    for lr in (1e-3, 1e-4):
+        make_run(head="linear", right=np.arange(400) >= 20, strategy="finetune", lr=lr, **(LONG if lr > 5e-4 else {}))
+    text = write_report(tmp_path / "r.html")[0].read_text()
+    for figure in re.findall(r"<svg.*?</svg>", text):
+        if "Share" in figure:
+            assert "Best fine-tuning" in figure
+            assert "label-smoothing" not in Page(figure).text
+
+
+def test_classes_are_named_in_both_kinds_of_confusion_matrix(tmp_path: Path) -> None:
+    make_run(head="svm", right=np.arange(400) >= 20, classes=["VeryMildDemented", "not_so<b>"])
+    text = write_report(tmp_path / "r.html")[0].read_text()
+    assert '<th scope="col">Very<wbr>Mild<wbr>Demented</th><th scope="col">not_<wbr>so&lt;b&gt;</th>' in text
+    many = [f"class {number}" for number in range(30)]
+    counts = np.diag(np.full(30, 5))
+    counts[3, 7] = 2
+    figure, hints = confusion_figure(counts, many)
+    assert list(hints.values()) == ["class 3 taken for class 7: 2 of 7"]
+    svg = inline_svg(figure, "matrix", "A matrix", hints)
+    assert "<title>class 3 taken for class 7: 2 of 7</title>" in svg
+    assert {"class 0", "class 29"} <= set(re.findall(r"class \d+", Page(svg).text))
+
+
 def test_figures_take_the_colours_of_the_page_and_hint_at_their_parts() -> None:
     from matplotlib.figure import Figure
 
@@ -178,6 +252,9 @@ def test_figures_take_the_colours_of_the_page_and_hint_at_their_parts() -> None:
 @pytest.mark.parametrize("width", [400, 1400])
 def test_a_browser_shows_the_page_without_complaint(recorded: Path, tmp_path: Path, width: int) -> None:
     del recorded
+    for settings in (LONG, {"lr": 1e-5}):
+        where = {"backbone": "mobilenetv3_small", "dataset": "many", "train_s": 12_345.0}
+        make_run(head="linear", right=np.arange(400) >= 20, strategy="finetune", **where, **settings)
     write_report(tmp_path / "r.html")
     outer = tmp_path / "outer.html"
     outer.write_text(
@@ -186,7 +263,8 @@ def test_a_browser_shows_the_page_without_complaint(recorded: Path, tmp_path: Pa
         "const heads = () => [...t.tBodies[0].rows].map(row => row.cells[2].textContent.trim()).join();"
         "t.querySelectorAll('th button')[1].click(); const down = heads();"
         "t.querySelectorAll('th button')[1].click(); const up = heads();"
-        "o.textContent = JSON.stringify({width: d.documentElement.scrollWidth, down, up,"
+        "const cut = [...d.querySelectorAll('.runs')].filter(e => e.scrollWidth > e.parentNode.clientWidth).length;"
+        "o.textContent = JSON.stringify({width: d.documentElement.scrollWidth, down, up, cut,"
         " sorted: t.querySelectorAll('[aria-sort=ascending]').length}); }</script>"
     )
     found = subprocess.run(
@@ -201,5 +279,6 @@ def test_a_browser_shows_the_page_without_complaint(recorded: Path, tmp_path: Pa
     (told,) = re.findall(r'<pre id="o">({.*?})</pre>', found.stdout)
     figures = json.loads(told)
     assert figures["width"] <= width  # nothing sticks out to the side
+    assert not (figures["cut"] and width == 1400)
     assert (figures["down"], figures["up"]) == ("ridge,knn,fine-tuned", "fine-tuned,knn,ridge")
     assert figures["sorted"] == 1

@@ -108,14 +108,22 @@ def _warn(lines: Any) -> None:
         Console(stderr=True, soft_wrap=True).print(f"warning: {line}", style="yellow", markup=False, highlight=False)
 
 
+class _Problems(list[str]):
+    """Warnings of work that goes on: printed when they are told, and kept for the status at the end."""
+
+    def __call__(self, line: str) -> None:
+        _warn([line])
+        self.append(line)
+
+
 def _show_worth_of(done: Iterable[Run], runs: Path | None) -> None:
     """Print what the leak was worth on the datasets of these runs, where they are of the group split."""
     from tlcache.auditing.worth import leak_worth
-    from tlcache.runs import read_runs, runs_folder
+    from tlcache.comparison import compare
 
-    datasets = {run.fields["dataset"] for run in done if run.fields["split"] == "group"}
-    recorded = read_runs(runs_folder(runs)) if datasets else []
-    _show_worth(leak_worth(run for run in recorded if run.fields["dataset"] in datasets))
+    datasets = sorted({run.fields["dataset"] for run in done if run.fields["split"] == "group"})
+    found = [each for dataset in datasets for each in compare(runs, dataset)]
+    _show_worth(leak_worth(entry.run for each in found for entry in each.entries))
 
 
 def _show_worth(found: Sequence[Worth]) -> None:
@@ -288,6 +296,7 @@ def fit_heads(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Feature files or folders", show_default="all under features/")
     ] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Of this dataset alone", show_default="all")] = None,
     heads: Annotated[str | None, typer.Option(help="Comma-separated. See: tlcache heads", show_default="all")] = None,
     search: Annotated[str, typer.Option(help="How many settings to try: quick or full")] = "quick",
     folds: Annotated[
@@ -333,7 +342,9 @@ def fit_heads(
         if plot:
             check_format(plot)
         with _stoppable("nothing of this curve is kept"):
-            curves = fit_curves(paths, _shots(shots), names, features=features, runs=runs, split=split, **protocol)
+            curves = fit_curves(
+                paths, _shots(shots), names, data=data, features=features, runs=runs, split=split, **protocol
+            )
         _write_json(json_file, {"curves": [curve.as_json() for curve in curves]})
         _show(curves_table(curves))
         if plot:
@@ -342,7 +353,7 @@ def fit_heads(
     if plot:
         raise typer.BadParameter("--plot draws the curves of --shots; give both")
     with _stoppable("heads that were finished are recorded"):
-        done = run(paths, names, features=features, runs=runs, split=split, **protocol)
+        done = run(paths, names, data=data, features=features, runs=runs, split=split, **protocol)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
     _show(runs_tables(done))
     _show_worth_of(done, runs)
@@ -414,6 +425,7 @@ def finetune(
     from tlcache.report.curves import learning_curves
     from tlcache.report.plots import check_format, save_figure
     from tlcache.report.tables import runs_tables
+    from tlcache.verdict import advice, untuned
 
     settings["sweep"] = parse_sweep(sweep or [])
     if plot is not None:
@@ -426,6 +438,8 @@ def finetune(
     if plot is not None:
         save_figure(learning_curves(done), plot)
     _show(runs_tables([done]))
+    if done.untuned:
+        _warn([f"{untuned(done).capitalize()}. {advice(done)}"])
     _show_worth_of([done], runs)
 
 
@@ -445,12 +459,15 @@ def compare(
     from tlcache.report.compared import comparison_tables
     from tlcache.runs import runs_folder
 
-    found = run(runs, data)
+    problems = _Problems()
+    found = run(runs, data, problems)
     worth = leak_worth(entry.run for one in found for entry in one.entries)
     figures = {"datasets": [one.as_json() for one in found], "leak_worth": [each.as_json() for each in worth]}
     _write_json(json_file, figures)
     _show(comparison_tables(found, read_audits(runs_folder(runs))))
     _show_worth(worth)
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -512,8 +529,11 @@ def report(
     """
     from tlcache.report.page import write_report
 
-    for path in write_report(out, runs, data):
+    problems = _Problems()
+    for path in write_report(out, runs, data, problems):
         typer.echo(path)
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -558,6 +578,8 @@ def study(
 
     Example: tlcache study --data photos/ --budget 2h
     """
+    from rich.text import Text
+
     from tlcache.comparison import compare as compared
     from tlcache.finetuning.recipe import parse_sweep
     from tlcache.report.studied import steps_table
@@ -583,13 +605,13 @@ def study(
         )
     _write_json(json_file, {"steps": [step.as_json() for step in steps]})
     _show(steps_table(steps))
-    done = {step.kind: step.state for step in steps}
+    done, problems = {step.kind: step.state for step in steps}, list[str]()
     if done["report"] == "done":
-        for found in compared(runs):
+        for found in compared(runs, tell=problems.append):  # the report has warned of them
             if found.dataset in {step.dataset for step in steps}:
-                _show(f"\n{found.dataset}: {found.verdict}")
+                _show(Text(f"\n{found.dataset}: {found.verdict}"))
         typer.echo(f"\n{out}")
-    if any(step.state == "failed" for step in steps):
+    if problems or any(step.state == "failed" for step in steps):
         raise typer.Exit(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +16,8 @@ from tlcache.datasets import names_of
 from tlcache.errors import CacheError
 from tlcache.metrics import balanced_accuracy, confusion
 from tlcache.naming import backbone_label, head_label
-from tlcache.runs import Run, read_runs, runs_folder
+from tlcache.progress import warn
+from tlcache.runs import Baseline, Run, read_predictions, read_runs, runs_folder
 from tlcache.significance import Difference, clustered_interval, compare_paired, correct_for_many, unit_numbers
 from tlcache.verdict import LEVEL, verdict
 
@@ -76,11 +77,21 @@ class Entry:
         """Whether the backbone was left as it is."""
         return bool(self.run.fields["strategy"] == "frozen")
 
+    @property
+    def tuned(self) -> bool:
+        """Whether the backbone is another one than the pretrained: not when no epoch of a fine-tuning was a gain."""
+        return not (self.frozen or self.run.untuned)
+
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
         figures = {name: value for name, value in vars(self).items() if name != "run"}
         wanted = ("strategy", "weights", "key", "record", "created")
-        return {**figures, "one_more_s": self.train_s, **{name: self.run.fields[name] for name in wanted}}
+        return {
+            **figures,
+            "one_more_s": self.train_s,
+            "tuned": self.tuned,
+            **{name: self.run.fields[name] for name in wanted},
+        }
 
 
 @dataclass(frozen=True)
@@ -111,9 +122,11 @@ class Comparison:
     pairs
         Every two of them, the more accurate first.
     verdict
-        One plain sentence, or two.
+        A few plain sentences.
     groups
         How many groups the test images are in, which intervals and tests then count; None where they have none.
+    baseline
+        What always answering the largest class of the test images would reach.
     """
 
     dataset: str
@@ -122,6 +135,7 @@ class Comparison:
     pairs: tuple[Pair, ...]
     verdict: str
     groups: int | None
+    baseline: Baseline
 
     def pair(self, a: Entry, b: Entry) -> Pair:
         """Return what `a` has over `b`."""
@@ -129,8 +143,8 @@ class Comparison:
         return found if found.a is a else Pair(a, b, found.found.reversed(), found.p_corrected)
 
     def top(self, frozen: bool) -> Entry | None:
-        """Return the most accurate run of a strategy."""
-        return next((entry for entry in self.entries if entry.frozen == frozen), None)
+        """Return the most accurate head on a frozen backbone, or the most accurate backbone that is fine-tuned."""
+        return next((entry for entry in self.entries if (entry.frozen if frozen else entry.tuned)), None)
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
@@ -140,11 +154,15 @@ class Comparison:
             "groups": self.groups,
             "runs": [entry.as_json() for entry in self.entries],
             "pairs": [pair.as_json() for pair in self.pairs],
+            "baseline_accuracy": self.baseline.accuracy,
+            "baseline_class": self.baseline.answer,
             "verdict": self.verdict,
         }
 
 
-def compare(runs: str | Path | None = None, data: str | None = None) -> list[Comparison]:
+def compare(
+    runs: str | Path | None = None, data: str | None = None, tell: Callable[[str], None] = warn
+) -> list[Comparison]:
     """Compare all recorded runs, those of each dataset and split among themselves.
 
     The best is the most accurate on the test images; a run that is not shown to be less accurate, by McNemar's test on
@@ -158,6 +176,8 @@ def compare(runs: str | Path | None = None, data: str | None = None) -> list[Com
         Folder of run records; default `TLCACHE_RUNS`, else `runs`.
     data
         Name of a dataset, or its folder or manifest; default: all.
+    tell
+        Called with a sentence for each record that cannot be read and is left out; default: warns on standard error.
 
     Returns
     -------
@@ -167,7 +187,7 @@ def compare(runs: str | Path | None = None, data: str | None = None) -> list[Com
     Raises
     ------
     CacheError
-        No runs, or none of that dataset.
+        No runs that can be read, or none of that dataset.
 
     Examples
     --------
@@ -177,16 +197,20 @@ def compare(runs: str | Path | None = None, data: str | None = None) -> list[Com
     (3, 3)
     """
     folder = runs_folder(runs)
-    return compare_runs(_chosen(read_runs(folder), folder, data))
+    found = compare_runs(_chosen(read_runs(folder, tell), folder, data), tell)
+    if not found:
+        raise CacheError(f"No run in '{folder}' has predictions that can be read. Do them again: tlcache fit-heads")
+    return found
 
 
-def compare_runs(runs: Iterable[Run]) -> list[Comparison]:
+def compare_runs(runs: Iterable[Run], tell: Callable[[str], None] = warn) -> list[Comparison]:
     """Compare these runs, those of each dataset and split among themselves."""
     alike: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.fields["created"], reverse=True):
         alike.setdefault((run.fields["dataset"], run.fields["dataset_digest"]), []).append(run)
     ordered = sorted(alike.items(), key=lambda item: item[0][0])
-    return [_compare(dataset, digest, group) for (dataset, digest), group in ordered]
+    found = (_compare(dataset, digest, group, tell) for (dataset, digest), group in ordered)
+    return [each for each in found if each]
 
 
 def _chosen(runs: Iterable[Run], folder: Path, data: str | None) -> Iterator[Run]:
@@ -217,35 +241,40 @@ class _Tested:
     interval: tuple[float, float]
 
 
-def _compare(dataset: str, digest: str, runs: Sequence[Run]) -> Comparison:
-    rows, units = _rows(runs[0])
-    tested = sorted((_test(run, rows, units) for run in runs), key=_rank)
+def _compare(dataset: str, digest: str, runs: Sequence[Run], tell: Callable[[str], None]) -> Comparison | None:
+    """Compare runs on the same test images; None when the predictions of none can be read."""
+    rows = units = None
+    tested = []
+    for run, stored in read_predictions(runs, tell):
+        order = np.argsort(stored["row"])
+        if rows is None:
+            rows, units = stored["row"][order], unit_numbers(stored["group"][order])
+        if not np.array_equal(stored["row"][order], rows):
+            raise CacheError(
+                f"The predictions of '{run.path}' are not those of its dataset. Remove it, and run it again."
+            )
+        tested.append(_test(run, stored["label"][order], stored["probabilities"][order], units))
+    if not tested:
+        return None
+    tested.sort(key=_rank)
     two = list(combinations(range(len(tested)), 2))
     found = [compare_paired(tested[a].right, tested[b].right, units) for a, b in two]
     corrected = correct_for_many([each.p for each in found])
     worse = {b for (a, b), p in zip(two, corrected, strict=True) if a == 0 and p < LEVEL}
-    entries = tuple(_entry(each, runs, best=number not in worse) for number, each in enumerate(tested))
+    named = [each.run for each in tested]
+    entries = tuple(_entry(each, named, best=number not in worse) for number, each in enumerate(tested))
     pairs = tuple(
         Pair(entries[a], entries[b], difference, float(p))
         for (a, b), difference, p in zip(two, found, corrected, strict=True)
     )
     groups = None if units is None else int(units.max()) + 1
-    comparison = Comparison(dataset, digest, entries, pairs, verdict="", groups=groups)
+    comparison = Comparison(dataset, digest, entries, pairs, "", groups, named[0].baseline())
     return replace(comparison, verdict=verdict(comparison))
 
 
-def _rows(run: Run) -> tuple[NDArray[np.bytes_], NDArray[np.int64] | None]:
-    stored = run.predictions()
-    order = np.argsort(stored["row"])
-    return stored["row"][order], unit_numbers(stored["group"][order])
-
-
-def _test(run: Run, rows: NDArray[np.bytes_], units: NDArray[np.int64] | None) -> _Tested:
-    stored = run.predictions()
-    order = np.argsort(stored["row"])
-    if not np.array_equal(stored["row"][order], rows):
-        raise CacheError(f"The predictions of '{run.path}' are not those of its dataset. Remove it, and run it again.")
-    labels, probabilities = stored["label"][order], stored["probabilities"][order]
+def _test(
+    run: Run, labels: NDArray[np.int64], probabilities: NDArray[np.float32], units: NDArray[np.int64] | None
+) -> _Tested:
     predicted = probabilities.argmax(axis=1)
     right = predicted == labels
     balanced = balanced_accuracy(confusion(labels, predicted, probabilities.shape[1]))

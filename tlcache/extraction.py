@@ -69,8 +69,12 @@ def features_folder(features: str | Path | None = None) -> Path:
     return Path(features or os.environ.get("TLCACHE_FEATURES") or "features").expanduser()
 
 
-def find_features(paths: Iterable[str | Path] | None = None, features: str | Path | None = None) -> list[Path]:
+def find_features(
+    paths: Iterable[str | Path] | None = None, features: str | Path | None = None, data: str | None = None
+) -> list[Path]:
     """Return the feature files named by `paths` (files or folders), or all under the folder of features.
+
+    With `data`, a dataset's name, folder or manifest, only those of that dataset.
 
     Raises
     ------
@@ -81,7 +85,21 @@ def find_features(paths: Iterable[str | Path] | None = None, features: str | Pat
     found = [file for place in places for file in ([place] if place.suffix == ".h5" else sorted(place.rglob("*.h5")))]
     if not found:
         raise CacheError(f"No feature files under '{', '.join(map(str, places))}'. Make some with: tlcache extract")
-    return found
+    return found if data is None else _of_dataset(found, data)
+
+
+def _of_dataset(found: Iterable[Path], data: str) -> list[Path]:
+    from tlcache.datasets import names_of
+    from tlcache.store import FeatureFile
+
+    by_dataset: dict[str, list[Path]] = {}
+    for path in found:
+        with FeatureFile(path) as file:
+            by_dataset.setdefault(str(file.attrs["dataset"]), []).append(path)
+    for name in names_of(data):
+        if name in by_dataset:
+            return by_dataset[name]
+    raise CacheError(f"No features of '{data}'; there are some of: {', '.join(sorted(by_dataset))}.")
 
 
 def extract(

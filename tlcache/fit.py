@@ -35,6 +35,7 @@ def fit_heads(
     paths: Iterable[str | Path] | None = None,
     heads: Sequence[str] | None = None,
     *,
+    data: str | None = None,
     features: str | Path | None = None,
     runs: str | Path | None = None,
     split: str = GIVEN,
@@ -49,6 +50,8 @@ def fit_heads(
         Feature files, or folders of them; default: everything under `features`.
     heads
         Names of `tlcache.heads.HEADS`; default: all.
+    data
+        Name of a dataset, or its folder or manifest, to take no features of others; default: all.
     features, runs
         Folders of feature files and of run records.
     split
@@ -78,7 +81,7 @@ def fit_heads(
     """
     how = Protocol(**protocol)
     rows = [find_head(name) for name in heads or HEADS]
-    found = find_features(paths, features)
+    found = find_features(paths, features, data)
     folder, results = runs_folder(runs), []
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
         for path in found:

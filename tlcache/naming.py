@@ -38,7 +38,8 @@ def head_label(run: Run, runs: Sequence[Run]) -> str:
     """Return a run's head, or what was fine-tuned, as it is called among `runs`: "svm", "fine-tuned stage:5"."""
     head = str(run.fields["head"])
     if run.fields["strategy"] == "finetune":
-        head = "fine-tuned" if head == "linear" else f"fine-tuned {head}"
+        tuned = "fine-tuned (0 epochs kept)" if run.untuned else "fine-tuned"
+        head = tuned if head == "linear" else f"{tuned} {head}"
     same = ("strategy", "backbone", "head", "key")
     alike = [other for other in runs if all(other.fields[name] == run.fields[name] for name in same)]
     return " ".join([head, *_differing(_arguments(run), [_arguments(other) for other in alike])])

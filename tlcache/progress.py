@@ -23,7 +23,7 @@ from rich.text import Text
 
 from tlcache.machine import is_first
 
-__all__ = ["Advance", "Report", "byte_bar", "image_bar", "say", "step_bar", "training_bar"]
+__all__ = ["Advance", "Report", "byte_bar", "image_bar", "say", "step_bar", "training_bar", "warn"]
 
 Advance = Callable[[int], None]
 
@@ -87,6 +87,11 @@ def training_bar(total: int) -> Iterator[Report]:
     console = Console(stderr=True, quiet=not is_first())
     with Progress(*columns, console=console, transient=True, disable=not (sys.stderr.isatty() and is_first())) as shown:
         yield Report(shown, total)
+
+
+def warn(message: str) -> None:
+    """Print a line on standard error that begins with `warning:`."""
+    say(f"warning: {message}")
 
 
 def say(message: str) -> None:

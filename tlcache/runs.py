@@ -5,25 +5,31 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.errors import CacheError
+from tlcache.errors import CacheError, first_line
 from tlcache.files import write_whole
-from tlcache.keys import hash_json, slug
+from tlcache.keys import hash_json, printable, slug
+from tlcache.progress import warn
 from tlcache.store import STAGES, Split
 
 __all__ = [
+    "Baseline",
     "Run",
     "identity_of",
     "origin",
     "path_of",
+    "read_predictions",
     "read_record",
+    "read_records",
     "read_runs",
     "recorded",
     "runs_folder",
@@ -32,6 +38,7 @@ __all__ = [
 
 FORMAT = "tlcache-run"
 FORMAT_VERSION = 2
+_WHAT = "a run record"
 _COMMON = ("dataset", "backbone", "strategy", "head", "chosen", "key", "record", "test")
 _CONTRACT = {
     "frozen": (*_COMMON, "fit_s"),
@@ -42,6 +49,13 @@ _CONTRACT = {
 def runs_folder(runs: str | Path | None = None) -> Path:
     """Return the folder of run records: the argument, else `TLCACHE_RUNS`, else `runs`."""
     return Path(runs or os.environ.get("TLCACHE_RUNS") or "runs").expanduser()
+
+
+class Baseline(NamedTuple):
+    """What always giving one answer would reach: the largest class of the test images, and its share of them."""
+
+    answer: str
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -70,14 +84,40 @@ class Run:
         """Seconds of choosing settings and fitting, or of fine-tuning."""
         return float(self.fields["fit_s" if self.fields["strategy"] == "frozen" else "train_s"])
 
+    @property
+    def untuned(self) -> bool:
+        """Whether this is a fine-tuning of which no epoch was better on validation than the head it began with.
+
+        The network is then the pretrained one with that head.
+        """
+        return self.fields["strategy"] == "finetune" and not self.fields["chosen"]["epochs"]["backbone"]
+
     def as_json(self) -> dict[str, Any]:
         """Return the fields that `--json` promises."""
         return {name: self.fields[name] for name in _CONTRACT[self.fields["strategy"]]}
 
     def predictions(self) -> dict[str, NDArray[Any]]:
-        """Return the test predictions: `row` (image paths), `label` (n,), `probabilities` (n, C), `group` (names)."""
-        with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        """Return the test predictions: `row` (image paths), `label` (n,), `probabilities` (n, C), `group` (names).
+
+        Raises
+        ------
+        CacheError
+            They are missing or damaged.
+        """
+        path = self.path.with_suffix(".npz")
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in ("row", "label", "probabilities", "group")}
+        except Exception as error:  # of a damaged file numpy, zipfile and zlib raise half a dozen kinds
+            what = f"is damaged ({first_line(error)})" if path.exists() else "is missing"
+            raise CacheError(
+                f"'{path}', the predictions of a run, {what}. Remove its record, '{self.path}', and do that run again."
+            ) from None
+
+    def baseline(self) -> Baseline:
+        """Return what always giving the same answer would reach on these test images, at best."""
+        counts = np.bincount(self.predictions()["label"])
+        return Baseline(printable(self.fields["classes"][counts.argmax()]), float(counts.max() / counts.sum()))
 
 
 def identity_of(attrs: Mapping[str, Any], strategy: str, head: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,31 +165,46 @@ def write_run(path: Path, fields: Mapping[str, Any], test: Split, probabilities:
 
 
 def recorded(folder: Path, identity: Mapping[str, Any]) -> Run | None:
-    """Return the run of this identity when it is recorded and what it fitted is there.
+    """Return the run of this identity when it is recorded, and what it fitted and predicted is there.
 
-    Raises
-    ------
-    CacheError
-        The record is not JSON or of another format.
+    None when any of these is damaged, too: to do the run again replaces it.
     """
     path = path_of(folder, identity)
-    if not (path.exists() and path.with_suffix(".safetensors").exists()):
-        return None
-    return Run(path, read_record(path, "a run record", FORMAT, FORMAT_VERSION))
+    if path.with_suffix(".safetensors").exists() and zipfile.is_zipfile(path.with_suffix(".npz")):
+        with suppress(CacheError):
+            return Run(path, read_record(path, _WHAT, FORMAT, FORMAT_VERSION))
+    return None
 
 
-def read_runs(folder: Path) -> list[Run]:
-    """Return all records under a folder, by path.
+def read_runs(folder: Path, tell: Callable[[str], None] = warn) -> list[Run]:
+    """Return all records under a folder, by path; those that cannot be read are left out, and `tell` is told why."""
+    return [Run(*found) for found in read_records(folder.glob("*/*.json"), _WHAT, FORMAT, FORMAT_VERSION, tell)]
 
-    Raises
-    ------
-    CacheError
-        A record is not JSON or of another format.
-    """
-    runs = []
-    for path in sorted(folder.glob("*/*.json")):
-        runs.append(Run(path, read_record(path, "a run record", FORMAT, FORMAT_VERSION)))
-    return runs
+
+def read_predictions(
+    runs: Iterable[Run], tell: Callable[[str], None] = warn
+) -> Iterator[tuple[Run, dict[str, NDArray[Any]]]]:
+    """Yield each run with its predictions; those that cannot be read are left out, and `tell` is told why."""
+    for run in runs:
+        try:
+            found = run.predictions()
+        except CacheError as error:
+            tell(f"{error} Until then it is left out.")
+        else:
+            yield run, found
+
+
+def read_records(
+    paths: Iterable[Path], what: str, form: str, version: int, tell: Callable[[str], None] = warn
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield JSON records, by path; those that cannot be read are left out, and `tell` is told why."""
+    for path in sorted(paths):
+        try:
+            fields = read_record(path, what, form, version)
+        except CacheError as error:
+            tell(f"{error} Until then it is left out.")
+        else:
+            yield path, fields
 
 
 def read_record(path: Path, what: str, form: str, version: int) -> dict[str, Any]:
@@ -158,10 +213,12 @@ def read_record(path: Path, what: str, form: str, version: int) -> dict[str, Any
     Raises
     ------
     CacheError
-        It is not JSON, or not of this format; `what` says what it should have been.
+        It cannot be read, or is not JSON, or not of this format; `what` says what it should have been.
     """
     try:
         fields = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CacheError(f"'{path}' cannot be read ({error.strerror}). Make it readable or remove it.") from None
     except ValueError as error:
         raise CacheError(f"'{path}' is not {what} ({error}). Remove it.") from None
     if not isinstance(fields, dict) or (fields.get("format"), fields.get("format_version")) != (form, version):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from tlcache.heads import HEADS, HeadRow, find_head
 from tlcache.keys import hash_json, slug
 from tlcache.machine import hardware, versions
 from tlcache.metrics import evaluate
-from tlcache.progress import step_bar
+from tlcache.progress import step_bar, warn
 from tlcache.resplit import GIVEN, Rows, split_fields
-from tlcache.runs import read_record, runs_folder
+from tlcache.runs import read_records, runs_folder
 from tlcache.selection import Candidate, Fold, Protocol, choose, search
 from tlcache.store import Split
 
@@ -84,6 +84,7 @@ def fit_curves(
     shots: Sequence[int | None],
     heads: Sequence[str] | None = None,
     *,
+    data: str | None = None,
     features: str | Path | None = None,
     runs: str | Path | None = None,
     repeats: int = 5,
@@ -97,7 +98,7 @@ def fit_curves(
 
     Parameters
     ----------
-    paths, heads, features, runs, split
+    paths, heads, data, features, runs, split
         As for `tlcache.fit.fit_heads`.
     shots
         Images per class, drawn from train and val together; None: all of them.
@@ -122,15 +123,15 @@ def fit_curves(
     if not wanted or any(count is not None and count < 1 for count in wanted):
         raise HeadError("Shots are numbers of images per class, 1 or more, or all.")
     rows = [find_head(name) for name in heads or HEADS]
-    found, folder, curves = find_features(paths, features), runs_folder(runs), []
+    found, folder, curves = find_features(paths, features, data), runs_folder(runs), []
     with step_bar("fitting heads", len(found) * len(rows) * len(wanted)) as advance:
         for path in found:
             with opened(path, split, folder, how.seed) as file:
-                data = Data.of(file)
+                splits = Data.of(file)
                 for row in rows:
                     points = []
                     for count in wanted:
-                        points.append(_point(file, data, row, how, count))
+                        points.append(_point(file, splits, row, how, count))
                         advance(1)
                     curves.append(_record(file, row, tuple(points), folder, how))
     return curves
@@ -185,17 +186,11 @@ def _record(file: Rows, row: HeadRow, points: tuple[Point, ...], folder: Path, p
     return curve
 
 
-def read_curves(folder: Path) -> list[Curve]:
-    """Return all recorded curves under a folder of run records.
-
-    Raises
-    ------
-    CacheError
-        A record is not JSON or of another format.
-    """
+def read_curves(folder: Path, tell: Callable[[str], None] = warn) -> list[Curve]:
+    """Return all recorded curves under a folder of run records; `tell` is told of those that cannot be read."""
     found = []
-    for path in sorted(folder.glob("*/shots/*.json")):
-        fields = read_record(path, "the record of a few-shot curve", FORMAT, FORMAT_VERSION)
+    what = "the record of a few-shot curve"
+    for path, fields in read_records(folder.glob("*/shots/*.json"), what, FORMAT, FORMAT_VERSION, tell):
         points = [Point(each["shots"], each["images_per_class"], tuple(each["accuracy"])) for each in fields["points"]]
         found.append(_curve(fields, tuple(points), path))
     return found

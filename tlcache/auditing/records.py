@@ -7,7 +7,7 @@ import datetime
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from tlcache.auditing.labels import Telltale
 from tlcache.files import write_whole
 from tlcache.keys import slug
 from tlcache.machine import hardware, versions
-from tlcache.runs import read_record
+from tlcache.progress import warn
+from tlcache.runs import read_records
 
 __all__ = ["LISTED", "read_audits", "record_path", "write_audit"]
 
@@ -53,19 +54,13 @@ def _listed(near: Sequence[Pair]) -> tuple[Pair, ...]:
     return (*rest[:LISTED], *(pair for pair in rest[LISTED:] if pair.conflict))
 
 
-def read_audits(runs: Path) -> list[Audit]:
-    """Return all recorded audits under a folder of runs, by dataset; no features are needed.
-
-    Raises
-    ------
-    CacheError
-        A record is not JSON or of another format.
-    """
-    return [_audit(path) for path in sorted(runs.glob("*/audit/*.json")) if path.name != "groups.json"]
+def read_audits(runs: Path, tell: Callable[[str], None] = warn) -> list[Audit]:
+    """Return all recorded audits under a folder of runs, by dataset; `tell` is told of those that cannot be read."""
+    paths = (path for path in runs.glob("*/audit/*.json") if path.name != "groups.json")
+    return [_audit(*found) for found in read_records(paths, "the record of an audit", FORMAT, FORMAT_VERSION, tell)]
 
 
-def _audit(path: Path) -> Audit:
-    stated = read_record(path, "the record of an audit", FORMAT, FORMAT_VERSION)
+def _audit(path: Path, stated: Mapping[str, Any]) -> Audit:
     values = {field.name: stated[field.name] for field in fields(Audit)}
     values |= {name: tuple(Pair(**pair) for pair in stated[name]) for name in ("exact", "near", "alike")}
     values |= {name: tuple(stated[name]) for name in ("small", "outliers")}

@@ -27,7 +27,7 @@ from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.base import softmax
 from tlcache.machine import hardware, versions
 from tlcache.metrics import evaluate
-from tlcache.progress import say
+from tlcache.progress import warn
 from tlcache.resplit import GIVEN, split_fields, under
 from tlcache.runs import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
 from tlcache.selection import fit_temperature
@@ -115,7 +115,7 @@ def finetune(
         seed=split_seed,
     )
     for line in found.warnings:
-        say(f"warning: {line}")
+        warn(line)
     with FeatureFile(found.path) as file:
         task = Task.of(under(file, split, runs_folder(runs), split_seed), weights, found_device)
     identity = identity_of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget))

@@ -22,7 +22,7 @@ from tlcache.finetuning.ranks import add_gradients, rank, shared, size, spread, 
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source
 from tlcache.finetuning.speed import Way
-from tlcache.progress import Report, training_bar
+from tlcache.progress import Report, say, training_bar
 
 __all__ = ["Phase", "State", "Training", "TrainingError", "logits_of"]
 
@@ -47,6 +47,8 @@ class Phase:
         Epochs after which the phase ends in any case.
     train, val
         What is trained on, and what decides which epoch was best; without `val` the last one is kept.
+    again
+        Whether this is the training after the one that chose the number of epochs.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Phase:
     learning_rate: float
     train: Source
     val: Source | None
+    again: bool = False
 
 
 @dataclass
@@ -128,6 +131,7 @@ class Training:
         self.both.load_state_dict(state.weights)
         if self.recipe.init_head == "cached" and phases[0].val and not state.history:
             self._judge(phases[0], state, {"phase": phases[0].name, "epoch": 0})
+            say(_line(state.history[0], phases[0]))
         left = [phase.stop * len(phase.train) for phase in phases[state.phase :]]
         done = state.epoch * len(phases[state.phase].train) if left else 0
         with training_bar(sum(left) - done) as report:
@@ -152,7 +156,7 @@ class Training:
             state.weights, state.optimizer = self.both.state_dict(), step.optimizer.state_dict()
             state.average = step.average.state() if step.average else None
             self._keep(state)
-            report.say(_line(state.history[-1], phase.epochs))
+            report.say(_line(state.history[-1], phase))
 
     def _step(self, phase: Phase, state: State) -> _Step:
         """Return what a step needs, the optimizer and the average as they were when the state was kept."""
@@ -189,7 +193,7 @@ class Training:
             if not math.isfinite(loss):
                 raise self._not_finite(phase, state)
             seen, right, loss_sum = seen + images, right + hits, loss_sum + loss * images
-            report.advance(images, f"{phase.name} {state.epoch + 1}/{phase.epochs}", loss_sum / seen, right / seen)
+            report.advance(images, _where(phase, state.epoch + 1), loss_sum / seen, right / seen)
         spread(self.both)  # BatchNorms have other statistics in every process
         seconds = time.perf_counter() - began
         return {
@@ -283,10 +287,15 @@ def logits_of(network: Classifier, source: Source, device: str, way: Way) -> NDA
     return torch.cat(rows).numpy()
 
 
-def _line(figures: dict[str, Any], epochs: int) -> str:
-    val = f", val {figures['val_loss']:.3f} {figures['val_accuracy']:.3f}" if "val_loss" in figures else ""
-    return (
-        f"{figures['phase']} {figures['epoch']}/{epochs}: loss and accuracy: train {figures['train_loss']:.3f} "
-        f"{figures['train_accuracy']:.3f}{val}; {figures['images_per_s']:.0f} images/s, "
-        f"{figures['train_s'] + figures['val_s']:.0f} s"
-    )
+def _where(phase: Phase, epoch: int) -> str:
+    return f"{'refit ' if phase.again else ''}{phase.name} {epoch}/{phase.stop}"
+
+
+def _line(figures: dict[str, Any], phase: Phase) -> str:
+    val = f"val {figures['val_loss']:.3f} {figures['val_accuracy']:.3f}" if "val_loss" in figures else ""
+    where = f"{_where(phase, figures['epoch'])}: loss and accuracy: "
+    if not figures["epoch"]:
+        return f"{where}{val}, of the head that it begins with"
+    train = f"train {figures['train_loss']:.3f} {figures['train_accuracy']:.3f}"
+    seconds = figures["train_s"] + figures["val_s"]
+    return f"{where}{', '.join(filter(None, (train, val)))}; {figures['images_per_s']:.0f} images/s, {seconds:.0f} s"

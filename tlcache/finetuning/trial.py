@@ -186,7 +186,7 @@ class Trial:
         train = source(self.recipe.augment, "train", *(["val"] if self._refit else []))
         val = None if self._refit else source("none", "val")
         stop = self._refit[name] if self._refit else epochs
-        return Phase(name, network, layers, epochs, stop, rate, train, val)
+        return Phase(name, network, layers, epochs, stop, rate, train, val, again=self._refit is not None)
 
     def _images(self, preset: str, *splits: str) -> Source:
         task = self.task

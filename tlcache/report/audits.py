@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -17,9 +18,6 @@ from tlcache.keys import printable
 from tlcache.naming import counted
 from tlcache.report.tables import interval, plain_table
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = ["QUOTE", "audit_counts", "audits_tables", "plot_pairs", "spread", "telling", "worth_table"]
 
 QUOTE = (
@@ -27,8 +25,9 @@ QUOTE = (
     "images will be of new groups."
 )
 _SHOWN = 5
-_ROWS, _COLUMNS = 6, 4
-_WIDTHS = (1, 1, 0.1, 1, 1)  # with a gap between two pairs
+_ROWS, _COLUMNS = 6, 2  # pairs on a sheet
+_SIDE = 256  # pixels of the height of an image there
+_WIDTH, _TITLE = 5.2, 0.5  # inches of a pair, and of what is written above it
 
 
 def audits_tables(audits: Sequence[Audit]) -> RenderableType:
@@ -99,7 +98,7 @@ def _worth_rows(found: Sequence[Worth]) -> RenderableType:
 
 
 def plot_pairs(found: Audit, path: Path) -> None:
-    """Draw the most telling pairs beside each other, as many as fit on a sheet.
+    """Draw the most telling pairs, the two of each side by side, as many as fit on a sheet.
 
     Raises
     ------
@@ -110,19 +109,23 @@ def plot_pairs(found: Audit, path: Path) -> None:
 
     from tlcache.report.plots import save_figure
 
-    pairs = spread(telling(found), _ROWS * _COLUMNS // 2)
+    pairs = spread(telling(found), _ROWS * _COLUMNS)
     if not pairs:
         raise CacheError(f"'{found.dataset}' has no pairs of near-duplicates to draw.")
-    rows = -(-2 * len(pairs) // _COLUMNS)
-    figure = Figure(figsize=(2.6 * _COLUMNS, 2.9 * rows), layout="constrained")
-    cells = figure.subplots(rows, len(_WIDTHS), squeeze=False, width_ratios=_WIDTHS)
-    for ax in cells.flat:
+    sheet = [
+        [(pair, _side_by_side(Path(found.source), pair)) for pair in pairs[at : at + _COLUMNS]]
+        for at in range(0, len(pairs), _COLUMNS)
+    ]
+    heights = [_TITLE + max(_WIDTH * len(both) / both.shape[1] for _, both in row) for row in sheet]
+    figure = Figure(figsize=(_WIDTH * _COLUMNS, sum(heights) + _TITLE), layout="constrained")
+    axes = figure.subplots(len(sheet), _COLUMNS, squeeze=False, height_ratios=heights)
+    for ax in axes.flat:
         ax.set_axis_off()
-    axes = [ax for row in cells for ax, width in zip(row, _WIDTHS, strict=True) if width == 1]
-    for pair, first, second in zip(pairs, axes[::2], axes[1::2], strict=False):
-        for ax, end in zip((first, second), pair.ends, strict=True):
-            close = f" ({pair.close})" if ax is second else ""
-            _draw(ax, Path(found.source) / end.path, f"{end.split}, {printable(end.label)}{close}")
+    for row, places in zip(sheet, axes, strict=True):
+        for (pair, both), ax in zip(row, places, strict=False):
+            ax.imshow(both)
+            names = [f"{end.split}, {printable(end.label)}: {printable(Path(end.path).name)}" for end in pair.ends]
+            ax.set_title(f"{names[0]}\n{names[1]} ({pair.close})", fontsize=8)
     figure.suptitle(f"{found.dataset}: near-duplicates side by side, with split, label and file of each")
     save_figure(figure, path)
 
@@ -134,15 +137,20 @@ def spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
     return [*first, *(rest[number * len(rest) // wanted] for number in range(min(wanted, len(rest))))]
 
 
-def _draw(ax: Axes, path: Path, title: str) -> None:
+def _side_by_side(folder: Path, pair: Pair) -> NDArray[np.uint8]:
+    """Return both images of a pair at one height, (h, w, 3), with a little white between them."""
+    from PIL import Image
+
     from tlcache.images import BadImageError, decode
 
-    try:
-        pixels, _ = decode(path.read_bytes(), at_least=256)
-    except (OSError, BadImageError) as error:
-        raise CacheError(f"'{path}' cannot be drawn: {error}.") from None
-    ax.imshow(pixels)
-    ax.set_title(f"{title}\n{printable(path.name)}", fontsize=8)
+    parts = []
+    for name in (pair.first, pair.second):
+        try:
+            image = Image.fromarray(np.ascontiguousarray(decode((folder / name).read_bytes(), _SIDE)[0]))
+        except (OSError, BadImageError) as error:
+            raise CacheError(f"'{folder / name}' cannot be drawn: {error}.") from None
+        parts.append(np.asarray(image.resize((max(1, round(image.width * _SIDE / image.height)), _SIDE))))
+    return np.hstack([parts[0], np.full((_SIDE, _SIDE // 40, 3), 255, np.uint8), parts[1]])
 
 
 def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
@@ -157,11 +165,8 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
     yield "Under two labels", f"{len(found.conflicts()):,}", "duplicates and near-duplicates with different labels"
     yield "Doubtful labels", f"{len(found.doubts):,}" if found.labels_judged else "-", _doubts(found)
     yield "Outliers", f"{len(found.outliers):,}", "images unlike all others"
-    yield (
-        "Groups",
-        f"{found.groups:,}",
-        f"of what belongs together, by {found.group_by}; the largest has {counted(found.largest, 'image')}",
-    )
+    note = f"of what belongs together, by {found.group_by}; the largest has {counted(found.largest, 'image')}"
+    yield "Groups", f"{found.groups:,}", note
     sizes = sorted(found.classes.values())
     few = f"; fewer than 10 test images: {', '.join(found.small[:5])}" if found.small else ""
     each = counted(sizes[-1], "image")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -12,17 +12,21 @@ from rich.text import Text
 
 from tlcache.auditing.findings import Audit, audit_of
 from tlcache.comparison import Comparison, Entry
-from tlcache.report.tables import BEST, groups_lines, heading, interval, plain_table
+from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval, plain_table
 from tlcache.resplit import GIVEN
 
 __all__ = ["COSTS", "FIGURES", "comparison_tables", "costs", "figures"]
 
 FIGURES = ("Accuracy (95 %)", "F1", "Recall", "Loss", "ECE")
-COSTS = ("Embed s", "Train s", "Total s", "Img/s", "Params")
-LEGEND = (
-    "F1 and recall: means over classes. Loss: log-loss. Train: choosing settings and fitting, as for one more head; "
-    "total: from nothing. Img/s: images per second of extract, decoding included."
+SECONDS = ("Embed s", "Train s", "Total s")
+COSTS = (*SECONDS, "Img/s", "Params")
+_HEAD = 26  # characters for the name of a head, or columns are left out; what does not fit goes on below
+_LEGEND = (
+    "F1 and recall: means over classes. Loss: log-loss. Embed: decoding and network, for all images, without what "
+    "extract takes to start and to write its file; train: choosing settings and fitting, as for one more head; total: "
+    "both, from nothing."
 )
+LEGEND = f"{_LEGEND} Img/s: images per second of embed."
 
 
 def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit] = ()) -> RenderableType:
@@ -30,12 +34,11 @@ def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit]
     parts: list[RenderableType] = []
     for found in comparisons:
         several = sum(other.dataset == found.dataset for other in comparisons) > 1
-        note = f"{BEST} {LEGEND}"
+        notes = [Text(baseline_line(found.baseline)), *groups_lines(found.groups)]
         if several:
-            note += " Runs on other images or splits of this dataset are not compared with these."
+            notes.append(Text("Runs on other images or splits of this dataset are not compared with these."))
         which = f", {found.entries[0].run.fields.get('split', GIVEN)} split {found.digest[:8]}" if several else ""
         title = heading([entry.run for entry in found.entries], which)
-        notes = (*groups_lines(found.groups), Text(note, style="dim"))
         audit = audit_of(audits, found.digest)
         leak = [Text(f"The split leaks. {audit.verdict}", style="bold red")] if audit and audit.leaks else []
         parts += [title, Text(found.verdict), *leak, Text(), _Wide(found.entries), *notes, Text()]
@@ -57,20 +60,32 @@ def costs(entry: Entry) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Wide:
-    """A table of entries: in two parts, one under the other, where the terminal is too narrow for one."""
+    """A table of entries: with all columns or the most telling, in two parts only where the terminal is very narrow."""
 
     entries: Sequence[Entry]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        whole = self._table((*FIGURES, *COSTS), lambda entry: figures(entry) + costs(entry))
-        if Measurement.get(console, options.update(width=1000), whole).maximum <= options.max_width:
-            yield whole
-        else:
-            yield from (self._table(FIGURES, figures, apart=1), Text(), self._table(COSTS, costs, apart=1))
+        layouts = ((FIGURES + COSTS, 2), (FIGURES + COSTS, 1), (FIGURES + SECONDS, 1))
+        for columns, apart in layouts:
+            if (left := self._left(console, options, columns, apart)) >= 0:
+                yield self._table(columns, apart, _HEAD + left)
+                yield Text(f"{BEST} " + (LEGEND if set(COSTS) <= set(columns) else _LEGEND), style="dim")
+                return
+        for part, title in ((FIGURES, ""), (COSTS, "\nThe same runs, what they cost:\n")):
+            left = self._left(console, options, part, apart=1)
+            yield from (Text(title, end=""), self._table(part, 1, max(8, _HEAD + left)))
+        yield Text(f"{BEST} {LEGEND}", style="dim")
 
-    def _table(self, columns: Sequence[str], cells: Callable[[Entry], tuple[str, ...]], apart: int = 2) -> Table:
+    def _left(self, console: Console, options: ConsoleOptions, columns: Sequence[str], apart: int) -> int:
+        """Return how many characters of the terminal's width are left beside a table with narrow names of heads."""
+        table = self._table(columns, apart, _HEAD)
+        return options.max_width - Measurement.get(console, options.update(width=1000), table).maximum
+
+    def _table(self, columns: Sequence[str], apart: int, head: int) -> Table:
         table = plain_table("", "Backbone", "Head", *columns, numbers=slice(3, 3 + len(columns)), apart=apart)
+        table.columns[2].max_width = head
         for entry in self.entries:
-            style = "bold green" if entry.best else ""
-            table.add_row("*" if entry.best else "", entry.backbone, entry.head, *cells(entry), style=style)
+            cells = dict(zip((*FIGURES, *COSTS), figures(entry) + costs(entry), strict=True))
+            names = ("*" if entry.best else "", entry.backbone, entry.head)
+            table.add_row(*names, *(cells[name] for name in columns), style="bold green" if entry.best else "")
         return table

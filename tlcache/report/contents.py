@@ -25,7 +25,7 @@ from tlcache.report.inline import inline_svg
 from tlcache.reproduce import commands
 from tlcache.runs import Run
 from tlcache.shots import Curve
-from tlcache.verdict import p_of, points
+from tlcache.verdict import p_of, points, times
 
 __all__ = ["Chapter", "chapter"]
 
@@ -35,6 +35,7 @@ _PAIRS = 10
 _TWINS = 8
 _TABLE = 12  # classes whose confusion is a table of numbers; more are an image
 _RECALLS = 24  # classes in the figure of recalls: the worst
+_NAME = 24  # characters of a class's name in a figure
 
 
 class Tile(NamedTuple):
@@ -180,7 +181,7 @@ def _predictions(run: Run) -> _Predicted:
 def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
     tiles = [
         Tile(
-            "Best frozen head" if entry.frozen else "Best fine-tuning",
+            _kind(entry),
             f"{100 * entry.accuracy:.1f} %",
             f"{entry.name}; {100 * entry.low:.1f} to {100 * entry.high:.1f} % (95 %); {_duration(entry.first_s)}",
         )
@@ -189,16 +190,23 @@ def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
     if len(tops) == 2:
         frozen, tuned = tops
         pair = found.pair(tuned, frozen)
-        low, high = points(pair.found.low), points(pair.found.high)
+        gain, low, high = pair.found.difference, points(pair.found.low), points(pair.found.high)
         tiles += [
             Tile(
-                "Fine-tuning gains",
-                f"{points(pair.found.difference)} points",
-                f"95 % interval {low} to {high}; {p_of(pair, found)}",
+                f"Fine-tuning {'gains' if gain >= 0 else 'loses'}",
+                f"{points(abs(gain))} points",
+                f"95 % interval of the difference {low} to {high}; {p_of(pair, found)}",
             ),
-            Tile("and takes", f"{tuned.first_s / frozen.first_s:.3g} x", "the time from nothing to the result"),
+            Tile("and takes", times(tuned.first_s / frozen.first_s), "the time from nothing to the result"),
         ]
-    return tiles
+    elif any(entry.run.untuned for entry in found.entries):
+        tiles.append(Tile("Fine-tuning", "0 epochs", "kept: none was better on validation than the head it began with"))
+    answer, accuracy = found.baseline
+    return [*tiles, Tile("Always the same answer", f"{100 * accuracy:.1f} %", f"{answer}, the largest test class")]
+
+
+def _kind(entry: Entry) -> str:
+    return "Best frozen head" if entry.frozen else "Best fine-tuning"
 
 
 def _duration(seconds: float) -> str:
@@ -212,8 +220,8 @@ def _recall(name: str, tops: Sequence[Entry], predicted: Sequence[_Predicted]) -
     order = tested[np.argsort(shares.mean(axis=0)[tested], kind="stable")][:_RECALLS]
     classes = tops[0].run.fields["classes"]
     figure = recall_figure(
-        [f"{printable(classes[c])} ({predicted[0].counts[c].sum()})" for c in order],
-        {entry.name: share[order] for entry, share in zip(tops, shares, strict=True)},
+        [f"{_short(classes[c])} ({predicted[0].counts[c].sum()})" for c in order],
+        {_kind(entry): share[order] for entry, share in zip(tops, shares, strict=True)},
     )
     worst = ", ".join(f"{printable(classes[c])} {shares[0][c]:.2f}" for c in order[:5])
     alt = f"Share of each class's test images that is recognised; lowest with {tops[0].name}: {worst}."
@@ -224,7 +232,7 @@ def _recall(name: str, tops: Sequence[Entry], predicted: Sequence[_Predicted]) -
 
 def _calibration(name: str, tops: Sequence[Entry], predicted: Sequence[_Predicted]) -> str:
     figure = calibration_figure(
-        {entry.name: (each.labels, each.probabilities) for entry, each in zip(tops, predicted, strict=True)}
+        {_kind(entry): (each.labels, each.probabilities) for entry, each in zip(tops, predicted, strict=True)}
     )
     errors = ", ".join(f"{entry.name} {entry.ece:.3f}" for entry in tops)
     return inline_svg(figure, f"{name}-calibration", f"Confidence against accuracy. Calibration error: {errors}.")
@@ -238,15 +246,23 @@ def _errors(name: str, entry: Entry, predicted: _Predicted) -> Errors:
     places = [(int(place) // len(counts), int(place) % len(counts)) for place in flat]
     pairs = [Confusion(classes[a], classes[b], int(off[a, b]), off[a, b] / totals[a]) for a, b in places if off[a, b]]
     few, kind = len(counts) <= _TABLE, "frozen" if entry.frozen else "tuned"
-    svg = "" if few else _confusion(f"{name}-confusion-{kind}", entry, predicted)
+    svg = "" if few else _confusion(f"{name}-confusion-{kind}", entry, predicted, classes)
     mistakes = _mistakes(Path(entry.run.fields["source"]), classes, predicted)
     return Errors(entry, pairs, counts.tolist() if few else None, svg, mistakes, int(off.sum()))
 
 
-def _confusion(name: str, entry: Entry, predicted: _Predicted) -> str:
-    classes = len(predicted.counts)
-    alt = f"Confusion matrix of {entry.name}, {classes} classes; the most confused pairs are in the list beside it."
-    return inline_svg(confusion_figure(predicted.counts), name, alt)
+def _confusion(name: str, entry: Entry, predicted: _Predicted, classes: Sequence[str]) -> str:
+    alt = (
+        f"Confusion matrix of {entry.name}, {len(classes)} classes; the most confused pairs are in the list beside it."
+    )
+    figure, hints = confusion_figure(predicted.counts, [_short(each) for each in classes])
+    return inline_svg(figure, name, alt, hints)
+
+
+def _short(name: str) -> str:
+    """Return a class's name as a figure has room for it."""
+    text = printable(name)
+    return text if len(text) <= _NAME else f"{text[: _NAME - 3]}..."
 
 
 def _mistakes(source: Path, classes: Sequence[str], predicted: _Predicted) -> list[Mistake]:

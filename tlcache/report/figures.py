@@ -20,6 +20,8 @@ __all__ = ["FROZEN", "TUNED", "calibration_figure", "confusion_figure", "cost_fi
 FROZEN, TUNED = PALETTE[:2]
 _MARKERS = "os^DvPX*"
 _BINS = 10
+_HINTS = 300  # confusions that are told when pointed at
+_NAMED = 20  # classes that are named at an axis of a large confusion matrix
 
 
 def pareto(entries: Sequence[Entry]) -> list[Entry]:
@@ -108,7 +110,7 @@ def calibration_figure(runs: Mapping[str, tuple[NDArray[np.int64], NDArray[np.fl
     axes.set_xlabel("Confidence (larger points: more images)")
     axes.set_ylabel("Share that is right")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.legend(frameon=False, fontsize=8, loc="upper left", markerscale=0.6)
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, markerscale=0.6)
     return figure
 
 
@@ -129,18 +131,33 @@ def recall_figure(names: Sequence[str], recalls: Mapping[str, NDArray[np.float64
     return figure
 
 
-def confusion_figure(counts: NDArray[np.int64]) -> Figure:
-    """Draw a confusion matrix (C, C) of many classes as an image: rows are true classes, as shares of the row."""
-    figure, axes = _new(4.6, 4.6)
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    pixels = np.zeros((*shares.shape, 4))
-    pixels[..., :3] = np.where(np.eye(len(counts), dtype=bool)[..., None], (0.0, 0.45, 0.7), (0.84, 0.37, 0.0))
-    pixels[..., 3] = np.sqrt(shares)  # so that a single confusion can be seen
+def confusion_figure(counts: NDArray[np.int64], names: Sequence[str]) -> tuple[Figure, dict[str, str]]:
+    """Draw a confusion matrix (C, C) of many classes: rows are true classes, as shares of the row.
+
+    Only some of the classes can be named at the axes: hints by gid tell the most frequent confusions.
+    """
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Rectangle
+
+    figure, axes = _new(5.2, 5.2)
+    right = np.eye(len(counts), dtype=bool)
+    shares = np.sqrt(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)))  # so that one confusion can be seen
+    pixels = np.concatenate([np.where(right[..., None], to_rgb(FROZEN), to_rgb(TUNED)), shares[..., None]], axis=2)
+    wrong, hints = np.where(right, 0, counts), {}
+    for place in np.argsort(-wrong, axis=None, kind="stable")[: min(_HINTS, np.count_nonzero(wrong))].tolist():
+        true, taken = divmod(place, len(counts))
+        gid, corner = f"cell{place}", (taken - 0.5, true - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, color=TUNED, alpha=shares[true, taken], linewidth=0, gid=gid))
+        hints[gid] = f"{names[true]} taken for {names[taken]}: {wrong[true, taken]} of {counts[true].sum()}"
+        pixels[true, taken, 3] = 0
     axes.imshow(pixels, interpolation="none")
+    some = np.unique(np.linspace(0, len(names) - 1, _NAMED).round().astype(int))
+    axes.set_xticks(some, [names[number] for number in some], rotation=90, fontsize=7)
+    axes.set_yticks(some, [names[number] for number in some], fontsize=7)
     axes.grid(visible=False)
-    axes.set_xlabel("Predicted class, by number")
-    axes.set_ylabel("True class, by number")
-    return figure
+    axes.set_xlabel("Predicted class")
+    axes.set_ylabel("True class")
+    return figure, hints
 
 
 def _new(width: float, height: float) -> tuple[Figure, Axes]:

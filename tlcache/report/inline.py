@@ -35,6 +35,7 @@ _HUES = (
     "#7f3c8d",
 )  # Okabe and Ito (2008), and one more
 _VARIABLES = {**_INK, **{hue: f"hue{number}" for number, hue in enumerate(PALETTE)}}
+_LEAST = 0.65  # of its width: below that nobody can read it, and it is scrolled
 _FAMILY = re.compile(r"font-family: [^;\"]*;? ?")
 
 
@@ -69,7 +70,7 @@ def inline_svg(figure: Figure, name: str, alt: str, hints: Mapping[str, str] | N
     root.set("aria-label", alt)
     width = float(root.attrib.pop("width").removesuffix("pt"))
     root.attrib.pop("height")
-    root.set("style", f"width: {width * 4 / 3:.0f}px")
+    root.set("style", f"width: {width * 4 / 3:.0f}px; min-width: {width * _LEAST * 4 / 3:.0f}px")
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _LINK)
     return _recolour(ElementTree.tostring(root, encoding="unicode"))

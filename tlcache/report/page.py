@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -15,20 +16,26 @@ from tlcache.auditing.worth import leak_worth
 from tlcache.comparison import Comparison, compare
 from tlcache.errors import UnknownNameError
 from tlcache.files import write_whole
-from tlcache.progress import step_bar
+from tlcache.keys import printable
+from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
 from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures
 from tlcache.report.contents import Chapter, chapter
-from tlcache.report.tables import BEST, groups_lines, heading, interval
+from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval
 from tlcache.reproduce import commands
 from tlcache.runs import runs_folder
 from tlcache.shots import read_curves
 
 __all__ = ["check_page", "write_report"]
 
+_PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[_.-])(?=\w)")  # where the name of a class may go on in the next line
+
 
 def write_report(
-    out: str | Path = "report.html", runs: str | Path | None = None, data: str | None = None
+    out: str | Path = "report.html",
+    runs: str | Path | None = None,
+    data: str | None = None,
+    tell: Callable[[str], None] = warn,
 ) -> list[Path]:
     """Write what `compare` finds as a page, with `.md` and `.csv` beside it.
 
@@ -40,7 +47,7 @@ def write_report(
     ----------
     out
         Name of the page, ending in `.html`.
-    runs, data
+    runs, data, tell
         As for `tlcache.compare`.
 
     Returns
@@ -60,8 +67,8 @@ def write_report(
     ['report.html', 'report.md', 'report.csv']
     """
     page = check_page(out)
-    folder, found = runs_folder(runs), compare(runs, data)
-    curves, audits = read_curves(folder), read_audits(folder)
+    folder, found = runs_folder(runs), compare(runs, data, tell)
+    curves, audits = read_curves(folder, tell), read_audits(folder, tell)
     worth = leak_worth(entry.run for each in found for entry in each.entries)
     chapters = []
     with step_bar("drawing", len(found)) as advance:
@@ -85,11 +92,12 @@ def check_page(out: str | Path) -> Path:
 
 def _html(chapters: Sequence[Chapter]) -> str:
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     template = resources.files("tlcache.report").joinpath("page.html.j2").read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters["svg"] = Markup  # ours: everything else is escaped
+    environment.filters["breakable"] = lambda name: Markup(_PARTS.sub("<wbr>", escape(printable(name))))
     return environment.from_string(template).render(
         chapters=chapters,
         figures=figures,
@@ -112,8 +120,8 @@ def _markdown(comparisons: Sequence[Comparison]) -> str:
         for entry in found.entries:
             cells = ("*" if entry.best else "", entry.backbone, entry.head, *figures(entry), *costs(entry))
             lines.append("|".join(["", *(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells), ""]))
-        notes = " ".join([f"\\{BEST}", LEGEND, *(line.plain for line in groups_lines(found.groups))])
-        lines += ["", notes, ""]
+        notes = (baseline_line(found.baseline), *(line.plain for line in groups_lines(found.groups)))
+        lines += ["", " ".join(notes), "", f"\\{BEST} {LEGEND}", ""]
         lines += ["```sh", *dict.fromkeys(line for entry in found.entries for line in commands(entry.run)), "```", ""]
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ from tlcache.heads import HEADS
 from tlcache.inventory import Check, Entry, Leftover
 from tlcache.keys import printable
 from tlcache.naming import counted, set_apart
-from tlcache.runs import Run
+from tlcache.runs import Baseline, Run
 from tlcache.weights import at_hand
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEST",
+    "baseline_line",
     "cache_table",
     "checks_lines",
     "curves_table",
@@ -91,7 +92,8 @@ def extractions_table(done: Sequence[Extraction]) -> RenderableType:
         rate = f"{each.images_per_s:,.0f}" if each.embedded else "up to date" if each.up_to_date else "-"
         counts = (each.rows, each.embedded, each.reused, each.quarantined)
         table.add_row(each.backbone, *(f"{count:,}" for count in counts), rate, f"{each.seconds['wall_s']:.1f}")
-    return table
+    note = "Images/s and seconds are of the whole command; in comparisons, embed is decoding and network alone."
+    return Group(table, Text(note, style="dim"))
 
 
 def cache_table(entries: Sequence[Entry], folder: Path) -> RenderableType:
@@ -173,13 +175,14 @@ def _runs_table(runs: list[Run]) -> RenderableType:
     from tlcache.comparison import compare_runs
 
     (found,) = compare_runs(runs)
-    table = plain_table("", "Backbone", "Head", "Accuracy (95 %)", "Macro-F1", "Log-loss", "Fit s", numbers=slice(3, 7))
+    table = plain_table("", "Backbone", "Head", "Accuracy (95 %)", "F1", "Loss", "Train s", numbers=slice(3, 7))
     for entry in found.entries:
         accuracy = interval(entry.accuracy, entry.low, entry.high)
         figures = (accuracy, f"{entry.macro_f1:.3f}", f"{entry.log_loss:.3f}", f"{entry.train_s:,.1f}")
         names = ("*" if entry.best else "", entry.backbone, entry.head)
         table.add_row(*names, *figures, style="bold green" if entry.best else "")
-    return Group(heading(runs), table, *groups_lines(found.groups), Text(BEST, style="dim"))
+    notes = (Text(baseline_line(found.baseline)), *groups_lines(found.groups), Text(BEST, style="dim"))
+    return Group(heading(runs), table, *notes)
 
 
 def curves_table(curves: Sequence[Curve]) -> RenderableType:
@@ -215,6 +218,11 @@ def groups_lines(groups: int | None) -> list[Text]:
     if groups is None:
         return []
     return [Text(f"Intervals and tests count the {counted(groups, 'group')} of the test images, not the images.")]
+
+
+def baseline_line(found: Baseline) -> str:
+    """Return what to hold accuracies against."""
+    return f"Always answering '{found.answer}', the largest class of the test images: {found.accuracy:.3f}."
 
 
 def heading(runs: Sequence[Run], more: str = "") -> Text:
