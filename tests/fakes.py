@@ -19,6 +19,7 @@ from tlcache.backbones import Backbone, Checkpoint
 from tlcache.images import Preprocess
 from tlcache.metrics import evaluate
 from tlcache.runs import Run, path_of, runs_folder, write_run
+from tlcache.significance import unit_numbers
 from tlcache.store import Split
 
 SIDE = 16
@@ -183,7 +184,7 @@ def make_run(
         "hardware": {"cpu": "none"},
         "extract": {"decode_s": 1.0, "infer_s": 1.0, "write_s": 1.0, "wall_s": extract_s},
         "rows": {"train": 400, "val": 400, "test": n},
-        "test": evaluate(true, probabilities),
+        "test": evaluate(true, probabilities, unit_numbers(test.groups)),
         "created": "2026-01-01T00:00:00+00:00",
         **trained,
     }

@@ -2,32 +2,40 @@
 
 import csv
 import json
+import re
+import shlex
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import tiny_network, write_image, write_photos
+from matplotlib.axes import Axes
 from PIL import Image
 from planted import KINDS, plant, write_scene
+from test_cli import invoke
 from typer.testing import CliRunner
 
 from tlcache.auditing import neighbours, records
 from tlcache.auditing.calibration import Calibration, stranger_bound
 from tlcache.auditing.findings import Audit, Leak, Pair, verdict
 from tlcache.auditing.groups import connected, matched
-from tlcache.auditing.labels import Telltale, find_outliers, find_suspects, out_of_fold
+from tlcache.auditing.labels import FOUND, Suspects, Telltale, find_outliers, find_suspects, out_of_fold
 from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_strangers
 from tlcache.auditing.pixels import agreement, thumbnail
 from tlcache.auditing.records import read_audits
 from tlcache.auditing.run import audit
 from tlcache.cli import app
 from tlcache.errors import CacheError, DataError, UnknownNameError
-from tlcache.extraction import extract
-from tlcache.report.audits import _side_by_side
+from tlcache.extraction import extract, find_features
+from tlcache.fit import fit_heads
+from tlcache.report import audits
+from tlcache.report.page import write_report
 from tlcache.runs import runs_folder
-from tlcache.store import Split
+from tlcache.splits import SPLITS
+from tlcache.store import Split, open_features
 
 
 def unit(n: int, dim: int = 12, seed: int = 0) -> np.ndarray:
@@ -95,25 +103,49 @@ def test_whitening_tells_apart_what_all_points_one_way() -> None:
     assert np.quantile(rows @ rows.T, 0.99) < 0.6
 
 
-def test_wrong_labels_are_found() -> None:
-    random = np.random.default_rng(1)
+def judged(apart: float, wrong: float, seed: int) -> tuple[np.ndarray, Suspects]:
+    """Return which of 600 rows of four classes, so far apart, have a wrong label, and what is found."""
+    random = np.random.default_rng(seed)
     labels = np.arange(600) % 4
-    features = (2.5 * np.eye(4)[labels] @ random.normal(size=(4, 16)) + random.normal(size=(600, 16))).astype(
-        np.float32
-    )
-    wrong = random.choice(600, 24, replace=False)
+    features = apart * np.eye(4)[labels] @ random.normal(size=(4, 16)) + random.normal(size=(600, 16))
+    some = random.choice(600, round(600 * wrong), replace=False)
     given = labels.copy()
-    given[wrong] = (given[wrong] + random.integers(1, 4, 24)) % 4
-    rows = Split(features, given, tuple(map(str, range(600))), ("",) * 600)
+    given[some] = (given[some] + random.integers(1, 4, len(some))) % 4
+    rows = Split(features.astype(np.float32), given, tuple(map(str, range(600))), ("",) * 600)
     probabilities, _ = out_of_fold(rows, 4)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    suspects = find_suspects(given, probabilities)
-    found = {each.row for each in suspects}
-    assert len(found & set(wrong.tolist())) >= 20
-    assert len(found - set(wrong.tolist())) <= 10
-    assert {each.row for each in suspects[:15]} <= set(wrong.tolist())
-    assert all(each.predicted == labels[each.row] for each in suspects[:15])
-    assert len(find_suspects(labels, out_of_fold(Split(features, labels, rows.paths, rows.groups), 4)[0])) <= 10
+    found = find_suspects(given, probabilities)
+    assert all(each.predicted != given[each.row] for each in found.rows)
+    return some, found
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("wrong", "least"), [(0, 1), (0.02, 0.75), (0.05, 0.85), (0.1, 0.6)])
+def test_planted_wrong_labels_are_found_where_classes_can_be_told_apart(wrong: float, least: float, seed: int) -> None:
+    planted, suspects = judged(2.5, wrong, seed)
+    found = {each.row for each in suspects.rows}
+    hit = len(found & set(planted.tolist()))
+    assert hit >= least * len(planted)
+    assert hit >= 0.9 * len(found)
+    assert len(planted) < 20 or suspects.found == pytest.approx(hit / len(planted), abs=0.15)
+
+
+@pytest.mark.parametrize("wrong", [0, 0.05])
+def test_where_classes_cannot_be_told_apart_no_label_is_called_doubtful(wrong: float) -> None:
+    _, suspects = judged(0.25, wrong, 0)
+    assert suspects.rows == ()
+    assert suspects.found < FOUND
+
+
+def test_a_class_that_the_head_did_not_see_is_not_judged() -> None:
+    """The fourth class has one group, so that no head saw it when its rows were held out."""
+    labels = np.repeat(np.arange(4), 50)
+    probabilities = np.full((200, 4), 0.01, np.float32)
+    probabilities[np.arange(200), labels] = 0.97
+    probabilities[150:] = [0.98, 0.01, 0.01, 0]
+    assert find_suspects(labels, probabilities).rows == ()
+    labels[7] = 2
+    assert [(each.row, each.predicted) for each in find_suspects(labels, probabilities).rows] == [(7, 0)]
 
 
 def test_no_row_is_judged_by_its_own_group() -> None:
@@ -146,17 +178,39 @@ def test_groups_by_pattern_and_by_links() -> None:
 
 
 def test_the_verdict_says_how_much_and_what_to_do() -> None:
-    fair = Telltale(0.8, 0.9, 0.01)
-    assert verdict(Leak(50, 0, 0), fair) == "No test image has a near-duplicate in train or val."
-    assert "by 10 points" in verdict(Leak(50, 0, 0), Telltale(0.9, 0.8, 0.01))
-    assert "no test split" in verdict(Leak(0, 0, 0), None)
-    little = verdict(Leak(1000, 1, 4), fair)
+    fair, command = Telltale(0.8, 0.9, 0.01), "tlcache fit-heads features/photos --split group"
+    assert verdict(Leak(50, 0, 0), fair, command) == "No test image has a near-duplicate in train or val."
+    unseen = verdict(Leak(50, 0, 0), Telltale(0.9, 0.8, 0.01), command)
+    assert "by 10 points" in unseen
+    assert unseen.endswith("say so with --group-regex.")
+    assert "no test split" in verdict(Leak(0, 0, 0), None, command)
+    little = verdict(Leak(1000, 1, 4), fair, command)
     assert little.startswith("1 of 1,000 test images (0.1 %) has a duplicate or near-duplicate in train or val, and 4")
-    assert "too high by that much at most" in little
-    much = verdict(Leak(1279, 330, 1272), fair)
+    assert little.endswith(f"too high by that much at most. To measure it: {command}")
+    much = verdict(Leak(1279, 330, 1272), fair, command)
     assert "330 of 1,279 test images (26 %) have" in much
     assert "1,272 (99 %) are in a group" in much
-    assert much.endswith("says little about new images. Compare with: tlcache fit-heads --split group")
+    assert "says little about new images. Quote the one on a split that tears no group apart" in much
+    assert much.endswith(command)
+
+
+@pytest.mark.parametrize(
+    ("leak", "words"),
+    [
+        (Leak(1, 1, 1), "1 of 1 test image (100 %) has a duplicate or near-duplicate in train or val:"),
+        (Leak(40, 0, 0), "No test image has a near-duplicate in train or val."),
+        (
+            Leak(40, 1, 2),
+            "1 of 40 test images (2.5 %) has a duplicate or near-duplicate in train or val, and 2 (5.0 %) are",
+        ),
+        (
+            Leak(40, 2, 3),
+            "2 of 40 test images (5.0 %) have a duplicate or near-duplicate in train or val, and 3 (7.5 %) are",
+        ),
+    ],
+)
+def test_verdicts_count_one_and_two_as_people_do(leak: Leak, words: str) -> None:
+    assert verdict(leak, None, "").startswith(words)
 
 
 def write_scenes(root: Path, count: int) -> Path:
@@ -227,11 +281,77 @@ def test_the_command_keeps_its_contract(tmp_path: Path, photos: Path, tiny_model
     assert "--plot draws the pairs of one dataset" in " ".join(both.output.split())
 
 
+@pytest.fixture
+def leaking(tmp_path: Path) -> Path:
+    """Copies beside their originals in the folder `train`, from which val is drawn, and in `test`."""
+    root = write_scenes(tmp_path / "data" / "scenes", 120)
+    some = sorted((root / "train").rglob("*.jpg"))[::2]
+    plant(some, lambda path, kind: path.with_name(f"{path.stem}-{kind}.jpg"))
+    plant(some[:20], lambda path, kind: root / "test" / path.parent.name / f"{path.stem}-{kind}-again.jpg")
+    extract(root, "resnet20_cifar")
+    return root
+
+
+def test_text_table_picture_and_page_name_the_same_splits(
+    leaking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the folder `train` is in val when val was drawn from there."""
+    del leaking
+    (path,) = find_features()
+    with open_features(path) as file:
+        splits = {name: split for split in SPLITS for name in file.split(split).paths}
+    (found,) = audit()
+    assert found.splits == Counter(splits.values())
+    drawn = [pair for pair in found.near if "train/" in pair.first and "val" in (pair.first_split, pair.second_split)]
+    assert drawn
+    for pair in (*found.near, *found.exact):
+        assert [end.split for end in pair.ends] == [splits[end.path] for end in pair.ends]
+    with found.record.with_suffix(".csv").open() as stream:
+        lines = [line for line in csv.DictReader(stream) if line["finding"] == "near"]
+    assert all((line["split"], line["other_split"]) == (splits[line["path"]], splits[line["other"]]) for line in lines)
+
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda *args, **_: titles.append(args[1]))
+    audits.plot_pairs(found, tmp_path / "pairs.png")
+    drawn_as = re.findall(r"(\w+), \w: (\S+\.jpg)", "\n".join(titles))
+    assert len(drawn_as) == 2 * len(titles) == 24
+    by_file = {Path(name).name: split for name, split in splits.items()}
+    assert all(by_file[name] == split for split, name in drawn_as)
+
+    shown = [line.split() for line in invoke("audit").splitlines() if line.rstrip().endswith(".jpg")]
+    assert len(shown) == 10
+    assert all(splits[line[-1]] == line[-3] for line in shown)
+
+    fit_heads(heads=["ridge"])
+    page = write_report(tmp_path / "page.html", data="scenes")[0].read_text()
+    named = re.findall(r"(\w+), \w: ((?:train|test)/[^<\"]+\.jpg)", page)
+    assert len(named) >= 16
+    assert all(splits[path] == split for split, path in named)
+
+
+def test_a_leak_says_what_to_run_and_which_figure_to_quote(leaking: Path) -> None:
+    del leaking
+    (found,), (path,) = audit(), find_features()
+    assert found.leaks
+    advice = "Quote the one on a split that tears no group apart: tlcache "
+    words = shlex.split(found.verdict.partition(advice)[2])
+    assert words == ["fit-heads", str(path.parent), "--split", "group"]
+    invoke("fit-heads", "--heads", "ridge")
+    before = " ".join(invoke("compare").split())
+    assert f"The split leaks. {found.verdict}" in before
+    assert "Quote the accuracy under the group split" not in before
+    assert "Quote the accuracy under the group split" in " ".join(invoke(*words, "--heads", "ridge").split())
+    after = " ".join(invoke("compare").split())
+    assert f"given split {found.dataset_digest[:8]}" in after
+    assert after.count("The split leaks.") == 1
+    assert "Quote the accuracy under the group split" in after
+
+
 def test_the_two_of_a_pair_are_drawn_at_one_height_and_with_little_between(tmp_path: Path) -> None:
     for name, size in (("wide.png", (40, 20)), ("tall.png", (10, 20))):
         Image.new("RGB", size, "black").save(tmp_path / name)
     pair = Pair("wide.png", "tall.png", 0.9, False, "train", "test", "a", "b")
-    both = _side_by_side(tmp_path, pair)
+    both = audits._side_by_side(tmp_path, pair)
     assert both.shape == (256, 512 + 6 + 128, 3)
     assert np.flatnonzero(both.any(axis=(0, 2))).tolist() == list(range(512, 518))
 
@@ -324,15 +444,16 @@ def test_of_several_backbones_the_one_that_tells_copies_best_is_taken(tmp_path: 
     assert len(margins) == 2
     assert found.backbone == "resnet20_cifar"
     assert max(margins, key=lambda name: margins[name]).startswith("resnet20_cifar")
-    assert found.why.startswith("resnet20_cifar: altered copies stand out from strangers by")
+    assert found.why.startswith("which tells altered copies of an image from other images best (")
     shown = CliRunner().invoke(app, ["audit"])
-    assert "altered copies stand out" in " ".join(shown.output.split())
+    assert f"Compared by resnet20_cifar, {found.why}." in " ".join(shown.output.split())
     assert audit(model="average")[0].why == ""
     shutil.rmtree(root)
     assert audit()[0].backbone == "resnet20_cifar"
     for path in runs_folder().rglob("calibration/*.json"):
         path.write_text("{")
-    assert audit()[0].why.startswith("average: the first by name")
+    (guessed,) = audit()
+    assert (guessed.backbone, guessed.why[:17]) == ("average", "the first by name")
 
 
 def test_one_file_per_dataset_is_chosen(photos: Path, tiny_model: Path) -> None:

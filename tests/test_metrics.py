@@ -6,6 +6,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from tlcache import metrics
+from tlcache.significance import accuracy_interval
 
 CASES = st.tuples(st.integers(1, 60), st.integers(2, 6), st.integers(0, 10_000))
 
@@ -33,7 +34,7 @@ def test_figures_agree_with_scikit_learn(shape: tuple[int, int, int]) -> None:
 def test_intervals_are_wilsons(n: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, n))
     expected = binomtest(right, n).proportion_ci(0.95, "wilson")
-    assert metrics.accuracy_interval(right, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert accuracy_interval(right, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_calibration_error() -> None:

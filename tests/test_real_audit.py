@@ -55,7 +55,11 @@ def plant_some(root: Path, origin: str, target: str, seed: int) -> dict[frozense
 
 
 def check(result: Audit, planted: dict[frozenset[str], str]) -> None:
-    """Of copies 95 % are found; of images without one at most 1 % are paired, whatever they show."""
+    """Of these copies 95 % are found, and of images without one at most 1 % are paired, whatever they show.
+
+    These are the shares of one draw, no bounds for others: 300 copies tell them to 2 points either way, and a kind
+    may be worse. The closest call is mobilenetv2 on CIFAR-10, which finds 287 of 300, and of 60 resized ones 47.
+    """
     pairs = {frozenset((pair.first, pair.second)) for pair in result.near}
     missed = Counter(kind for pair, kind in planted.items() if pair not in pairs)
     copied = frozenset().union(*planted)
@@ -80,7 +84,7 @@ def test_copies_planted_among_flowers(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_copies_planted_among_small_images(found: Found, real: Path, tmp_path: Path, model: str) -> None:
-    """2,500 train and 1,200 test images of CIFAR-10, 32 pixels wide."""
+    """About 2,600 train and 1,100 test images of CIFAR-10, 32 pixels wide."""
     root, random = tmp_path / "cifar", np.random.default_rng(5)
     with tarfile.open(real / "data" / "cifar10_jpg.tar.xz") as archive:
         for member in archive:
@@ -99,6 +103,8 @@ def test_the_identical_pair_of_flowers(found: Found, real: Path) -> None:
     ]
     assert result.leaks
     assert result.conflicts() == []
+    assert result.labels_judged
+    assert len(result.doubts) <= 30
 
 
 def test_the_scans_of_a_patient_are_found_without_knowing_any_patient(found: Found, real: Path) -> None:
@@ -107,6 +113,8 @@ def test_the_scans_of_a_patient_are_found_without_knowing_any_patient(found: Fou
     assert result.leak.test == 1279
     assert 250 <= result.leak.duplicated <= 450
     assert result.leak.grouped >= 0.98 * 1279
+    assert not result.labels_judged
+    assert result.doubts == ()
     assert result.telltale is not None
     assert result.telltale.suspicious
     assert "says little about new images" in result.verdict

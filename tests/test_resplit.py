@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import make_run, write_image
+from test_cli import invoke
 from typer.testing import CliRunner
 
 from tlcache.auditing.groups import groups_path, read_groups, write_groups
@@ -20,6 +21,7 @@ from tlcache.fit import fit_heads
 from tlcache.resplit import Resplit, under
 from tlcache.runs import read_runs, runs_folder
 from tlcache.shots import fit_curves
+from tlcache.significance import clustered_interval, unit_numbers
 from tlcache.store import open_features
 
 
@@ -79,7 +81,7 @@ def test_groups_that_are_missing_foreign_or_too_large_are_errors(made: Path) -> 
             under(file, "grop", runs_folder())
         path, hashes = groups_path(runs_folder(), "scans"), [digest.decode() for digest in file.hashes()]
         write_groups(path, "scans", "column", "", dict.fromkeys(hashes[1:], "all"))
-        with pytest.raises(CacheError, match="1 of 72 images of .* are in no recorded group"):
+        with pytest.raises(CacheError, match="No group is recorded for 1 of 72 images of"):
             under(file, "group", runs_folder())
         write_groups(path, "scans", "column", "", dict.fromkeys(hashes, "all"))
         with pytest.raises(DataError, match="none is left for test"):
@@ -90,11 +92,16 @@ def test_groups_that_are_missing_foreign_or_too_large_are_errors(made: Path) -> 
                 read_groups(path, "scans")
 
 
-def test_a_manifest_groups_by_its_column(patients: Path, tiny_model: Path) -> None:
+def with_groups(patients: Path) -> Path:
     rows = [path.relative_to(patients).as_posix() for path in sorted(patients.rglob("*.png"))]
     lines = [f"{row},{row.split('/')[1]},{row.split('/')[0]},{row[-8:-6]}" for row in rows]
-    (patients / "scans.csv").write_text("\n".join(["path,label,split,group", *lines]))
-    extract(patients / "scans.csv", str(tiny_model))
+    manifest = patients / "scans.csv"
+    manifest.write_text("\n".join(["path,label,split,group", *lines]))
+    return manifest
+
+
+def test_a_manifest_groups_by_its_column(patients: Path, tiny_model: Path) -> None:
+    extract(with_groups(patients), str(tiny_model))
     (found,) = audit()
     assert (found.group_by, found.groups, found.largest) == ("column", 12, 6)
     assert (found.leak.grouped, found.leak.test) == (12, 12)
@@ -139,6 +146,36 @@ def test_heads_under_both_splits_stand_side_by_side(made: Path, tmp_path: Path) 
     assert json.loads(curve.record.read_text())["split"] == "group"
 
 
+@pytest.mark.parametrize("by", ["column", "split"])
+def test_every_interval_counts_the_groups_of_the_test_images(
+    patients: Path, tiny_model: Path, tmp_path: Path, by: str
+) -> None:
+    """Twelve test images, in 12 groups by the manifest, in 2 under the group split."""
+    made = extract(with_groups(patients) if by == "column" else patients, str(tiny_model)).path
+    by_patient()
+    split = "given" if by == "column" else "group"
+    fit_heads([made], ["ridge", "knn"])
+    report = tmp_path / "fit.json"
+    output = invoke("fit-heads", made, "--heads", "ridge,knn", "--split", split, "--json", report)
+    compared = invoke("compare", "--json", tmp_path / "compare.json")
+    groups = 12 if by == "column" else 2
+    said = f"Intervals and tests count the {groups} groups of the test images, not the images."
+    assert said in " ".join(output.split())
+    assert said in " ".join(compared.split())
+    assert groups in [each["groups"] for each in json.loads((tmp_path / "compare.json").read_text())["datasets"]]
+    runs = [run for run in read_runs(runs_folder()) if run.fields["split"] == split]
+    assert len(runs) == 2
+    for run in runs:
+        stored, test = run.predictions(), run.fields["test"]
+        right = stored["probabilities"].argmax(axis=1) == stored["label"]
+        units = np.unique(stored["group"], return_inverse=True)[1]
+        assert units.max() + 1 == groups
+        assert (test["accuracy_low"], test["accuracy_high"]) == clustered_interval(right, units)
+        shown = f"{test['accuracy']:.3f} ({test['accuracy_low']:.3f}-{test['accuracy_high']:.3f})"
+        assert output.count(shown) >= (2 if split == "group" else 1)
+        assert shown in compared
+
+
 def test_runs_that_differ_in_more_than_the_split_are_not_paired() -> None:
     right = np.arange(40) % 4 > 0
     make_run("ridge", right, digest="d1", alpha=1)
@@ -154,6 +191,9 @@ def test_fine_tuning_under_the_group_split_uses_the_same_rows_as_heads(patients:
     tuned = finetune(patients, "tinynet", "random", split="group", **settings)
     (head,) = fit_heads([made], ["ridge"], split="group")
     assert tuned.fields["split"] == "group"
+    stored, test = tuned.predictions(), tuned.fields["test"]
+    right = stored["probabilities"].argmax(axis=1) == stored["label"]
+    assert (test["accuracy_low"], test["accuracy_high"]) == clustered_interval(right, unit_numbers(stored["group"]))
     assert tuned.fields["dataset_digest"] == head.fields["dataset_digest"] != tuned.fields["given_digest"]
     assert [*tuned.predictions()["row"]] == [*head.predictions()["row"]]
     assert np.array_equal(tuned.predictions()["label"], head.predictions()["label"])

@@ -12,8 +12,13 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from tlcache.metrics import accuracy_interval
-from tlcache.significance import clustered_interval, compare_paired, correct_for_many, unit_numbers
+from tlcache.significance import (
+    accuracy_interval,
+    clustered_interval,
+    compare_paired,
+    correct_for_many,
+    unit_numbers,
+)
 
 Right = NDArray[np.bool_]
 TOLERANCE = 0.015

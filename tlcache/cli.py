@@ -453,16 +453,18 @@ def compare(
 
     Example: tlcache compare --data photos
     """
+    from tlcache.auditing.records import read_audits
     from tlcache.auditing.worth import leak_worth
     from tlcache.comparison import compare as run
     from tlcache.report.compared import comparison_tables
+    from tlcache.runs import runs_folder
 
     problems = _Problems()
     found = run(runs, data, problems)
     worth = leak_worth(entry.run for one in found for entry in one.entries)
     figures = {"datasets": [one.as_json() for one in found], "leak_worth": [each.as_json() for each in worth]}
     _write_json(json_file, figures)
-    _show(comparison_tables(found))
+    _show(comparison_tables(found, read_audits(runs_folder(runs))))
     _show_worth(worth)
     if problems:
         raise typer.Exit(1)

@@ -123,8 +123,8 @@ class Comparison:
         Every two of them, the more accurate first.
     verdict
         A few plain sentences.
-    grouped
-        Whether the test images have groups, which intervals and tests then count.
+    groups
+        How many groups the test images are in, which intervals and tests then count; None where they have none.
     baseline
         What always answering the largest class of the test images would reach.
     """
@@ -134,7 +134,7 @@ class Comparison:
     entries: tuple[Entry, ...]
     pairs: tuple[Pair, ...]
     verdict: str
-    grouped: bool
+    groups: int | None
     baseline: Baseline
 
     def pair(self, a: Entry, b: Entry) -> Pair:
@@ -151,6 +151,7 @@ class Comparison:
         return {
             "dataset": self.dataset,
             "digest": self.digest,
+            "groups": self.groups,
             "runs": [entry.as_json() for entry in self.entries],
             "pairs": [pair.as_json() for pair in self.pairs],
             "baseline_accuracy": self.baseline.accuracy,
@@ -266,7 +267,8 @@ def _compare(dataset: str, digest: str, runs: Sequence[Run], tell: Callable[[str
         Pair(entries[a], entries[b], difference, float(p))
         for (a, b), difference, p in zip(two, found, corrected, strict=True)
     )
-    comparison = Comparison(dataset, digest, entries, pairs, "", units is not None, named[0].baseline())
+    groups = None if units is None else int(units.max()) + 1
+    comparison = Comparison(dataset, digest, entries, pairs, "", groups, named[0].baseline())
     return replace(comparison, verdict=verdict(comparison))
 
 

@@ -23,6 +23,7 @@ from tlcache.progress import Advance, step_bar
 from tlcache.resplit import GIVEN, Rows, split_fields, under
 from tlcache.runs import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
 from tlcache.selection import Candidate, Fold, Protocol, choose, search
+from tlcache.significance import unit_numbers
 from tlcache.store import FeatureFile, Split
 
 __all__ = ["Data", "fit_heads", "frozen_identity", "opened", "refit"]
@@ -204,7 +205,8 @@ def _fit_one(
     ended = time.perf_counter()
     logits = [head.logits(data.test.features) for head in fitted]
     each = [head.probabilities(found) for head, found in zip(fitted, logits, strict=True)]
-    tests = [evaluate(data.test.labels, probabilities) for probabilities in each]
+    units = unit_numbers(data.test.groups)
+    tests = [evaluate(data.test.labels, probabilities, units) for probabilities in each]
     plain = fitted[0].probabilities(logits[0], temperature=1.0)
     identity = frozen_identity(file.attrs, row, protocol)
     path = path_of(folder, identity)

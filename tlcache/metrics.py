@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from math import sqrt
-from statistics import NormalDist
-
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.significance import Units, clustered_interval
+
 __all__ = [
-    "accuracy_interval",
     "balanced_accuracy",
     "calibration_error",
     "confusion",
@@ -24,36 +22,24 @@ Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float32]
 
 
-def evaluate(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
+def evaluate(labels: Labels, probabilities: Probabilities, units: Units | None = None) -> dict[str, float]:
     """Return the figures of a run: labels (n,) are columns of probabilities (n, C).
 
-    Keys: `n`, `accuracy` with its 95 % interval `accuracy_low` and `accuracy_high`, `macro_f1`, `log_loss`, `ece`.
+    Keys: `n`, `accuracy` with its 95 % interval `accuracy_low` and `accuracy_high`, `macro_f1`, `log_loss`, `ece`. The
+    interval counts groups where `units` (n,) numbers each image's, as `tlcache.significance.unit_numbers` does.
     """
     predicted = probabilities.argmax(axis=1)
-    right = int((predicted == labels).sum())
-    low, high = accuracy_interval(right, len(labels))
+    right = predicted == labels
+    low, high = clustered_interval(right, units)
     return {
         "n": len(labels),
-        "accuracy": right / len(labels),
+        "accuracy": float(right.mean()),
         "accuracy_low": low,
         "accuracy_high": high,
         "macro_f1": macro_f1(confusion(labels, predicted, probabilities.shape[1])),
         "log_loss": log_loss(labels, probabilities),
         "ece": calibration_error(labels, probabilities),
     }
-
-
-def accuracy_interval(right: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval for `right` of `n` (Wilson, 1927): sound near 0 and 1 and for few images.
-
-    >>> [round(bound, 3) for bound in accuracy_interval(90, 100)]
-    [0.826, 0.945]
-    """
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:

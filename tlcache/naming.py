@@ -1,4 +1,4 @@
-"""What runs are called beside each other: as short as tells them apart."""
+"""What runs are called beside each other: as short as tells them apart; and counts with their nouns."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from typing import Any
 
 from tlcache.runs import Run
 
-__all__ = ["backbone_label", "head_label", "set_apart"]
+__all__ = ["backbone_label", "counted", "head_label", "set_apart"]
 
 _UNSAID = {"space", "budget_s", "budget"}  # follow from others, or change nothing but the time
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> counted(1, "image"), counted(1200, "image")
+    ('1 image', '1,200 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def set_apart(name: str, fields: Mapping[str, Any], alike: Iterable[Mapping[str, Any]]) -> str:

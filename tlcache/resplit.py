@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tlcache.auditing.groups import groups_path, read_groups
 from tlcache.errors import CacheError, DataError, UnknownNameError, closest
 from tlcache.keys import hash_json
+from tlcache.naming import counted
 from tlcache.splits import SPLITS, draw_splits
 from tlcache.store import FeatureFile, Split
 
@@ -55,7 +56,7 @@ class Resplit:
         rows, sha256 = file.split(*SPLITS), [digest.decode() for digest in file.hashes()]
         if unknown := sum(digest not in groups for digest in sha256):
             raise CacheError(
-                f"{unknown:,} of {len(sha256):,} images of '{file.path}' are in no recorded group. "
+                f"No group is recorded for {unknown:,} of {counted(len(sha256), 'image')} of '{file.path}'. "
                 f"Group them with: tlcache audit --data {file.attrs['dataset']}"
             )
         names = [groups[digest] for digest in sha256]

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tlcache.metrics import accuracy_interval
-
-__all__ = ["Difference", "clustered_interval", "compare_paired", "correct_for_many", "unit_numbers"]
+__all__ = [
+    "Difference",
+    "Units",
+    "accuracy_interval",
+    "clustered_interval",
+    "compare_paired",
+    "correct_for_many",
+    "unit_numbers",
+]
 
 Units = NDArray[np.int64]
 _ENUMERATED = 16  # groups whose signs are all tried: 65,536 ways
@@ -47,15 +55,28 @@ class Difference:
         return Difference(self.lost, self.won, -self.difference, -self.high, -self.low, self.p)
 
 
-def unit_numbers(groups: Sequence[bytes] | NDArray[np.bytes_]) -> Units | None:
+def unit_numbers(groups: Sequence[str] | Sequence[bytes] | NDArray[np.bytes_]) -> Units | None:
     """Return a number for each image's group (n,), images without one apart; None where there are no groups."""
     names = np.asarray(groups)
-    if not np.any(names != b""):
+    alone = names == names.dtype.type()
+    if alone.all():
         return None
     numbers = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    alone = names == b""
     numbers[alone] = numbers.max() + 1 + np.arange(alone.sum())
     return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+
+
+def accuracy_interval(right: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval for `right` of `n` (Wilson, 1927): sound near 0 and 1 and for few images.
+
+    >>> [round(bound, 3) for bound in accuracy_interval(90, 100)]
+    [0.826, 0.945]
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def clustered_interval(right: NDArray[np.bool_], units: Units | None = None) -> tuple[float, float]:

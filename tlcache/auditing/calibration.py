@@ -19,6 +19,7 @@ from tlcache.errors import CacheError, TlcacheError
 from tlcache.files import write_whole
 from tlcache.images import BadImageError
 from tlcache.keys import slug
+from tlcache.naming import counted
 from tlcache.runs import read_record
 from tlcache.store import FeatureFile
 
@@ -152,7 +153,7 @@ def _one_in_a_thousand(largest: NDArray[np.floating]) -> float:
 
 
 def _note(found: Mapping[str, float], images: int) -> str:
-    notes = [f"With {images} images the threshold is rough."] if images < _FEW else []
+    notes = [f"With {counted(images, 'image')} the threshold is rough."] if images < _FEW else []
     missed = [f"{1 - share:.0%} of {kind} copies" for kind, share in found.items() if share < 0.9]
     if missed:
         notes.append(f"At this threshold {', '.join(missed)} would be missed: strangers are as close.")

@@ -80,10 +80,11 @@ def _best(fitting: Sequence[_Known], runs: Path) -> Choice:
     order = sorted(range(len(fitting)), key=lambda at: (margins[at] is None, -(margins[at] or 0), at))
     best, margin = fitting[order[0]], margins[order[0]]
     if margin is None:
-        return Choice(best.path, f"{best.backbone}: the first by name, as no copies could be made to compare with.")
+        return Choice(best.path, "the first by name, as no copies could be made to compare with")
     others = [(fitting[at].backbone, margins[at]) for at in order[1:]]
-    listed = ", ".join(f"{name} {'unknown' if value is None else f'{value:.2f}'}" for name, value in others)
-    return Choice(best.path, f"{best.backbone}: altered copies stand out from strangers by {margin:.2f} ({listed}).")
+    listed = "; ".join(f"{name} {'unknown' if value is None else f'{value:.2f}'}" for name, value in others)
+    why = f"which tells altered copies of an image from other images best ({margin:.2f}; {listed})"
+    return Choice(best.path, why)
 
 
 def _margin(path: Path, runs: Path) -> float | None:

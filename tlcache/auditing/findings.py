@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tlcache.auditing.calibration import Calibration
-from tlcache.auditing.labels import Telltale
+from tlcache.auditing.labels import FOUND, Telltale
+from tlcache.naming import counted
 
-__all__ = ["Audit", "Doubt", "Leak", "Pair", "verdict"]
+__all__ = ["Audit", "Doubt", "End", "Leak", "Pair", "audit_of", "verdict"]
 
 _MUCH = 0.10  # share of leaking test images from which accuracy on the split says little
+
+
+class End(NamedTuple):
+    """An image of a pair. Its split may be another than the folder in its path: one that is not given is drawn."""
+
+    split: str
+    label: str
+    path: str
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,17 @@ class Pair:
     second_split: str
     first_label: str
     second_label: str
+
+    @property
+    def ends(self) -> tuple[End, End]:
+        """The two images, as they are shown everywhere."""
+        one = End(self.first_split, self.first_label, self.first)
+        return one, End(self.second_split, self.second_label, self.second)
+
+    @property
+    def close(self) -> str:
+        """How close they are."""
+        return "equal bytes" if self.exact else f"cosine {self.cosine:.3f}"
 
     @property
     def across(self) -> bool:
@@ -79,8 +99,8 @@ class Audit:
         Which images and splits, the folder they are in, and what embedded them.
     why
         Why this backbone; empty where there was no choice.
-    images, classes
-        Number of images, and how many each class has.
+    images, classes, splits
+        Number of images, and how many each class and each split has.
     small
         Classes with fewer than 10 test images.
     exact, near
@@ -93,9 +113,10 @@ class Audit:
     leak
         Test images that are known from train or val.
     doubts
-        Probable label errors.
-    labels_accuracy
-        How often the heads behind them were right, on groups they did not see; None where they could not be fitted.
+        Probable label errors; none where these cannot be told.
+    labels_accuracy, labels_found
+        How often the heads behind them were right, on groups they did not see, and the share of labels changed at
+        random that would be among them; None where they could not be fitted.
     outliers
         Paths of images unlike all others.
     telltale
@@ -119,6 +140,7 @@ class Audit:
     why: str
     images: int
     classes: Mapping[str, int]
+    splits: Mapping[str, int]
     small: tuple[str, ...]
     exact: tuple[Pair, ...]
     near: tuple[Pair, ...]
@@ -128,6 +150,7 @@ class Audit:
     leak: Leak
     doubts: tuple[Doubt, ...]
     labels_accuracy: float | None
+    labels_found: float | None
     outliers: tuple[str, ...]
     telltale: Telltale | None
     calibration: Calibration
@@ -141,6 +164,11 @@ class Audit:
     def leaks(self) -> bool:
         """Whether a test image has a duplicate or near-duplicate in train or val."""
         return self.leak.duplicated > 0
+
+    @property
+    def labels_judged(self) -> bool:
+        """Whether enough wrong labels would be found for `doubts` to say something."""
+        return self.labels_found is not None and self.labels_found >= FOUND
 
     def conflicts(self) -> list[Pair]:
         """Return the pairs that carry different labels, exact ones first."""
@@ -169,6 +197,8 @@ class Audit:
             "leak": asdict(self.leak),
             "label_conflicts": [[pair.first, pair.second] for pair in self.conflicts()],
             "label_suspects": [asdict(doubt) for doubt in self.doubts],
+            "labels_accuracy": self.labels_accuracy,
+            "labels_found": self.labels_found,
             "outliers": list(self.outliers),
             "small_classes": list(self.small),
             "telltale": self.telltale and self.telltale.as_json(),
@@ -177,8 +207,14 @@ class Audit:
         }
 
 
-def verdict(leak: Leak, telltale: Telltale | None) -> str:
-    """Return what the leak means for accuracies on this split."""
+def audit_of(audits: Sequence[Audit], digest: str) -> Audit | None:
+    """Return the audit of these images and splits; of several, the one that found the most test images known."""
+    fitting = [each for each in audits if each.dataset_digest == digest]
+    return max(fitting, key=lambda each: each.leak.duplicated, default=None)
+
+
+def verdict(leak: Leak, telltale: Telltale | None, command: str) -> str:
+    """Return what the leak means for accuracies on this split, and what to do; `command` fits heads by groups."""
     if not leak.test:
         return "There is no test split, so nothing can leak into it."
     if not leak.duplicated:
@@ -186,22 +222,26 @@ def verdict(leak: Leak, telltale: Telltale | None) -> str:
         if telltale and telltale.suspicious:
             ahead = 100 * (telltale.nearest - telltale.linear)
             words += (
-                f" Yet the nearest neighbour beats a linear head by {ahead:.0f} points, as it does where images leak."
+                f" Yet the nearest neighbour beats a linear head by {ahead:.0f} points, as it does where images leak: "
+                "where you know what belongs together (a patient, a video), say so with --group-regex."
             )
         return words
     has = "has" if leak.duplicated == 1 else "have"
     found = f"{_share(leak.duplicated, leak.test)} {has} a duplicate or near-duplicate in train or val"
     if leak.grouped > leak.duplicated:
-        found += f", and {leak.grouped:,} ({_percent(leak.grouped, leak.test)}) are in a group with images there"
+        are = "is" if leak.grouped == 1 else "are"
+        found += f", and {leak.grouped:,} ({_percent(leak.grouped, leak.test)}) {are} in a group with images there"
     if max(leak.grouped, leak.duplicated) < _MUCH * leak.test:
-        return f"{found}: accuracy on this split may be too high by that much at most."
-    return (
-        f"{found}: accuracy on this split says little about new images. Compare with: tlcache fit-heads --split group"
-    )
+        means = "accuracy on this split may be too high by that much at most. To measure it"
+    else:
+        means = (
+            "accuracy on this split says little about new images. Quote the one on a split that tears no group apart"
+        )
+    return f"{found}: {means}: {command}"
 
 
 def _share(count: int, total: int) -> str:
-    return f"{count:,} of {total:,} test images ({_percent(count, total)})"
+    return f"{count:,} of {counted(total, 'test image')} ({_percent(count, total)})"
 
 
 def _percent(count: int, total: int) -> str:

@@ -24,7 +24,7 @@ from tlcache.runs import read_records
 __all__ = ["LISTED", "read_audits", "record_path", "write_audit"]
 
 FORMAT = "tlcache-audit"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LISTED = 5000  # pairs of a kind in a record: the closest, and those under two labels; the CSV has all
 
 

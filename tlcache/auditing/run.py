@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,12 +15,13 @@ from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.choice import Choice, Seen, calibrated, choose_files, look
 from tlcache.auditing.findings import Audit, Doubt, Leak, Pair, verdict
 from tlcache.auditing.groups import choose_groups, groups_path, write_groups
-from tlcache.auditing.labels import Telltale, find_outliers, find_suspects, out_of_fold, telltale
+from tlcache.auditing.labels import Suspect, Suspects, Telltale, find_outliers, find_suspects, out_of_fold, telltale
 from tlcache.auditing.neighbours import Pairs, find_pairs
 from tlcache.auditing.pixels import pixels_of_pairs
 from tlcache.auditing.records import record_path, write_audit
 from tlcache.errors import DataError, HeadError
 from tlcache.extraction import find_features
+from tlcache.naming import counted
 from tlcache.runs import runs_folder
 from tlcache.splits import SPLITS
 from tlcache.store import FeatureFile, Split
@@ -96,13 +98,14 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
     listed = _Listing(rows, splits, file.classes)
     copies = sum(count * (count - 1) // 2 for count in Counter(hashes.tolist()).values())
     leak = _leak(splits, near, names)
-    doubts, accuracy, tale = _judge(grouped, splits, listed)
+    suspects, accuracy, tale = _judge(grouped, splits)
     pairs = listed.near(near, hashes)
     found = Audit(
         **{name: attrs[name] for name in ("dataset", "dataset_digest", "source", "backbone", "weights", "key")},
         why=chosen.why,
         images=len(rows),
         classes=dict(zip(file.classes, np.bincount(rows.labels, minlength=len(file.classes)).tolist(), strict=True)),
+        splits={name: attrs[f"{name}_rows"] for name in SPLITS},
         small=_small(rows.labels[splits == 2], file.classes),
         exact=listed.exact(hashes),
         near=pairs,
@@ -110,15 +113,16 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         near_across=sum(pair.across for pair in pairs),
         alike=listed.without(alike, near),
         leak=leak,
-        doubts=doubts,
+        doubts=listed.doubts(suspects.rows) if suspects else (),
         labels_accuracy=accuracy,
+        labels_found=suspects and suspects.found,
         outliers=tuple(rows.paths[row] for row in find_outliers(near.nearest)),
         telltale=tale,
         calibration=replace(calibration, note=" ".join(filter(None, (calibration.note, note)))),
         group_by=by,
         groups=len(sizes),
         largest=max(sizes.values()),
-        verdict=verdict(leak, tale),
+        verdict=verdict(leak, tale, _by_groups(chosen.path, folder)),
         record=record_path(folder, attrs),
     )
     source = group_regex or f"{found.backbone}, cosine {calibration.threshold:.3f}"
@@ -126,6 +130,12 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
     write_groups(groups_path(folder, found.dataset), found.dataset, by, source, groups)
     write_audit(found)
     return found
+
+
+def _by_groups(path: Path, runs: Path) -> str:
+    """Return the command that fits heads on a dataset's feature files under the group split."""
+    elsewhere = [] if runs == runs_folder() else ["--runs", str(runs)]
+    return shlex.join(["tlcache", "fit-heads", str(path.parent), "--split", "group", *elsewhere])
 
 
 def _compared(
@@ -141,7 +151,7 @@ def _compared(
     pixels = pixels_of_pairs(file, pairs.first, pairs.second)
     near = calibration.near(pairs.cosine, pixels)
     gone = int(np.isnan(pixels).sum())
-    note = f"Of {gone:,} pairs the images are gone or others now: they were compared by cosine alone." if gone else ""
+    note = f"Of {counted(gone, 'pair')} the images are gone or others now: compared by cosine alone." if gone else ""
     return pairs.only(near, splits), pairs.only(near | (pairs.cosine > calibration.alike), splits), note
 
 
@@ -188,7 +198,7 @@ class _Listing:
     def label(self, row: int) -> str:
         return self._classes[int(self._rows.labels[row])]
 
-    def doubts(self, probabilities: NDArray[np.float32]) -> tuple[Doubt, ...]:
+    def doubts(self, suspects: Sequence[Suspect]) -> tuple[Doubt, ...]:
         return tuple(
             Doubt(
                 self._rows.paths[each.row],
@@ -197,7 +207,7 @@ class _Listing:
                 self._classes[each.predicted],
                 each.confidence,
             )
-            for each in find_suspects(self._rows.labels, probabilities)
+            for each in suspects
         )
 
 
@@ -209,19 +219,17 @@ def _leak(splits: NDArray[np.uint8], pairs: Pairs, names: Sequence[str]) -> Leak
     return Leak(int(test.sum()), int(duplicated.sum()), int(grouped.sum()))
 
 
-def _judge(
-    rows: Split, splits: NDArray[np.uint8], listed: _Listing
-) -> tuple[tuple[Doubt, ...], float | None, Telltale | None]:
+def _judge(rows: Split, splits: NDArray[np.uint8]) -> tuple[Suspects | None, float | None, Telltale | None]:
     """Fit linear heads on folds that tear no group apart; nothing where there are too few groups for that."""
     classes = int(rows.labels.max()) + 1
     try:
         probabilities, best = out_of_fold(rows, classes)
     except (DataError, HeadError):
-        return (), None, None
+        return None, None, None
     accuracy = float((probabilities.argmax(axis=1) == rows.labels).mean())
     fitting, test = np.flatnonzero(splits != 2), np.flatnonzero(splits == 2)
     tale = telltale(rows.of(fitting), rows.of(test), best) if len(test) and len(fitting) else None
-    return listed.doubts(probabilities), accuracy, tale
+    return find_suspects(rows.labels, probabilities), accuracy, tale
 
 
 def _small(test: Rows, classes: Sequence[str]) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from tlcache.progress import warn
 from tlcache.resplit import GIVEN, split_fields, under
 from tlcache.runs import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
 from tlcache.selection import fit_temperature
+from tlcache.significance import unit_numbers
 from tlcache.store import FeatureFile
 
 __all__ = ["finetune"]
@@ -175,7 +176,7 @@ def _train_and_test(
         "train_s": seconds,
         **_speeds(state),
         "rows": {name: len(split) for name, split in task.splits.items()},
-        "test": evaluate(test.labels, probabilities),
+        "test": evaluate(test.labels, probabilities, unit_numbers(test.groups)),
         "versions": versions(),
         "hardware": {**hardware(), "device": task.device, "threads": torch.get_num_threads()},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -15,10 +15,15 @@ from tlcache.auditing.findings import Audit, Pair
 from tlcache.auditing.worth import Worth
 from tlcache.errors import CacheError
 from tlcache.keys import printable
+from tlcache.naming import counted
 from tlcache.report.tables import interval, plain_table
 
-__all__ = ["audit_counts", "audits_tables", "plot_pairs", "spread", "telling", "worth_table"]
+__all__ = ["QUOTE", "audit_counts", "audits_tables", "plot_pairs", "spread", "telling", "worth_table"]
 
+QUOTE = (
+    "Quote the accuracy under the group split: nothing there was trained on an image of a test image's group, and new "
+    "images will be of new groups."
+)
 _SHOWN = 5
 _ROWS, _COLUMNS = 6, 2  # pairs on a sheet
 _SIDE = 256  # pixels of the height of an image there
@@ -29,17 +34,43 @@ def audits_tables(audits: Sequence[Audit]) -> RenderableType:
     """Return counts, the most telling pairs and the verdict of each audit."""
     parts: list[RenderableType] = []
     for found in audits:
-        title = f"{found.dataset}: {found.images:,} images, {len(found.classes)} classes, by {found.backbone}"
+        sizes = ", ".join(f"{count:,} {name}" for name, count in found.splits.items() if count)
+        title = f"{found.dataset}: {counted(found.images, 'image')} ({sizes}), {len(found.classes)} classes"
         table = plain_table("Finding", "Count", "", numbers=slice(1, 2))
         for name, count, note in audit_counts(found):
             table.add_row(name, count, Text(note, overflow="fold"))
-        pairs = [Text(_line(pair), overflow="fold") for pair in telling(found)[:_SHOWN]]
-        why = [Text(f"By {found.why}", style="dim")] if found.why else []
+        by = f"Compared by {', '.join(filter(None, (found.backbone, found.why)))}."
         notes = [Text(found.calibration.note, style="yellow")] if found.calibration.note else []
         where = Text(f"All of it: {found.record.with_suffix('.csv')}", style="dim")
         verdict = Text(found.verdict, style="bold red" if found.leaks else "bold green")
-        parts += [Text(title, style="bold"), *why, table, *pairs, *notes, where, verdict, Text()]
+        parts += [
+            Text(title, style="bold"),
+            Text(by, style="dim"),
+            table,
+            *_shown(found),
+            *notes,
+            where,
+            verdict,
+            Text(),
+        ]
     return Group(*parts[:-1])
+
+
+def _shown(found: Audit) -> Iterator[RenderableType]:
+    """Yield some pairs and some doubtful labels, an image a line."""
+    if pairs := telling(found)[:_SHOWN]:
+        table = plain_table("Some pairs", "Split", "Label", "Image", apart=1)
+        for pair in pairs:
+            for close, end in zip((pair.close, ""), pair.ends, strict=True):
+                table.add_row(close, end.split, printable(end.label), printable(end.path))
+        yield from (Text(), table)
+    if found.doubts:
+        table = plain_table("Doubtful labels", "Split", "Label", "Image", apart=1)
+        for doubt in found.doubts[:_SHOWN]:
+            looks = f"looks like {printable(doubt.predicted)}"
+            table.add_row(looks, doubt.split, printable(doubt.label), printable(doubt.path))
+        yield from (Text(), table)
+    yield Text()
 
 
 def telling(found: Audit) -> list[Pair]:
@@ -54,7 +85,7 @@ def worth_table(found: Sequence[Worth]) -> RenderableType:
     for dataset, group in groupby(found, key=lambda each: each.dataset):
         parts += [Text(f"What the leak was worth on {dataset}", style="bold"), _worth_rows(list(group)), Text()]
     note = "Leak worth: points of accuracy that the given split gives and the group split does not (95 % intervals)."
-    return Group(*parts[:-1], Text(note, style="dim"))
+    return Group(*parts[:-1], Text(QUOTE), Text(note, style="dim"))
 
 
 def _worth_rows(found: Sequence[Worth]) -> RenderableType:
@@ -93,11 +124,9 @@ def plot_pairs(found: Audit, path: Path) -> None:
     for row, places in zip(sheet, axes, strict=True):
         for (pair, both), ax in zip(row, places, strict=False):
             ax.imshow(both)
-            close = "exact" if pair.exact else f"{pair.cosine:.2f}"
-            ends = (pair.first_split, pair.first_label, pair.first), (pair.second_split, pair.second_label, pair.second)
-            names = [f"{split}/{printable(label)}: {printable(Path(name).name)}" for split, label, name in ends]
-            ax.set_title(f"{names[0]}\n{names[1]} ({close})", fontsize=8)
-    figure.suptitle(f"{found.dataset}: near-duplicates above {found.calibration.threshold:.2f}")
+            names = [f"{end.split}, {printable(end.label)}: {printable(Path(end.path).name)}" for end in pair.ends]
+            ax.set_title(f"{names[0]}\n{names[1]} ({pair.close})", fontsize=8)
+    figure.suptitle(f"{found.dataset}: near-duplicates side by side, with split, label and file of each")
     save_figure(figure, path)
 
 
@@ -127,23 +156,25 @@ def _side_by_side(folder: Path, pair: Pair) -> NDArray[np.uint8]:
 def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
     """Yield each finding's name, its count, and what there is to say of it."""
     exact, near = sum(pair.across for pair in found.exact), found.near_across
-    yield "Exact duplicates", f"{len(found.exact):,}", f"{exact:,} across splits"
+    yield "Exact duplicates", f"{len(found.exact):,}", f"{exact:,} across splits; equal bytes"
     yield "Near-duplicates", f"{found.near_count:,}", f"{near:,} across splits; cosine above {_threshold(found)}"
     if found.alike:
         across = sum(pair.across for pair in found.alike)
         note = f"{across:,} across splits; cosine above {found.calibration.alike:.3f}, other pixels: they share a group"
         yield "Pairs alike", f"{len(found.alike):,}", note
     yield "Under two labels", f"{len(found.conflicts()):,}", "duplicates and near-duplicates with different labels"
-    yield "Doubtful labels", f"{len(found.doubts):,}", _doubts(found)
+    yield "Doubtful labels", f"{len(found.doubts):,}" if found.labels_judged else "-", _doubts(found)
     yield "Outliers", f"{len(found.outliers):,}", "images unlike all others"
-    images = "image" if found.largest == 1 else "images"
-    yield "Groups", f"{found.groups:,}", f"by {found.group_by}, the largest of {found.largest:,} {images}"
+    note = f"of what belongs together, by {found.group_by}; the largest has {counted(found.largest, 'image')}"
+    yield "Groups", f"{found.groups:,}", note
     sizes = sorted(found.classes.values())
     few = f"; fewer than 10 test images: {', '.join(found.small[:5])}" if found.small else ""
-    yield "Classes", f"{len(sizes):,}", f"{sizes[0]:,} to {sizes[-1]:,} images{few}"
+    each = counted(sizes[-1], "image")
+    yield "Classes", f"{len(sizes):,}", (each if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {each}") + few
     if tale := found.telltale:
-        sign = ", as where images leak" if tale.suspicious else ""
-        yield "Nearest image", f"{tale.nearest:.3f}", f"accuracy on test; a linear head {tale.linear:.3f}{sign}"
+        sign = ", which is less, as where images leak" if tale.suspicious else ""
+        note = f"test accuracy by the label of the most similar image; by a linear head {tale.linear:.3f}{sign}"
+        yield "Nearest image", f"{tale.nearest:.3f}", note
 
 
 def _threshold(found: Audit) -> str:
@@ -153,13 +184,9 @@ def _threshold(found: Audit) -> str:
 
 
 def _doubts(found: Audit) -> str:
-    if found.labels_accuracy is None:
-        return "too few groups to judge"
+    if found.labels_accuracy is None or found.labels_found is None:
+        return "cannot be judged: too few groups"
     right = f"a linear head is right on {found.labels_accuracy:.0%} of images it has not seen"
-    return right + (": most of these are hard, not wrong" if found.labels_accuracy < 0.8 and found.doubts else "")
-
-
-def _line(pair: Pair) -> str:
-    what = "equal bytes" if pair.exact else f"cosine {pair.cosine:.3f}"
-    labels = f", labels {pair.first_label} and {pair.second_label}" if pair.conflict else ""
-    return f"  {printable(pair.first)} = {printable(pair.second)} ({what}{labels})"
+    if not found.labels_judged:
+        return f"cannot be judged: {right}, and only {found.labels_found:.0%} of wrong labels would stand out"
+    return f"wrong or hard: {found.labels_found:.0%} of labels changed at random would be among them; {right}"

@@ -10,8 +10,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tlcache.auditing.findings import Audit, audit_of
 from tlcache.comparison import Comparison, Entry
-from tlcache.report.tables import baseline_line, heading, interval, plain_table
+from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval, plain_table
+from tlcache.resplit import GIVEN
 
 __all__ = ["COSTS", "FIGURES", "comparison_tables", "costs", "figures"]
 
@@ -19,7 +21,6 @@ FIGURES = ("Accuracy (95 %)", "F1", "Recall", "Loss", "ECE")
 SECONDS = ("Embed s", "Train s", "Total s")
 COSTS = (*SECONDS, "Img/s", "Params")
 _HEAD = 26  # characters for the name of a head, or columns are left out; what does not fit goes on below
-_BEST = "* the most accurate, or not shown to be worse (McNemar, Holm, 5 %). "
 _LEGEND = (
     "F1 and recall: means over classes. Loss: log-loss. Embed: decoding and network, for all images, without what "
     "extract takes to start and to write its file; train: choosing settings and fitting, as for one more head; total: "
@@ -28,18 +29,19 @@ _LEGEND = (
 LEGEND = f"{_LEGEND} Img/s: images per second of embed."
 
 
-def comparison_tables(comparisons: Sequence[Comparison]) -> RenderableType:
-    """Return the verdict and the table of each comparison: what every run reaches, and what it costs."""
+def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit] = ()) -> RenderableType:
+    """Return the verdict and the table of each comparison: what every run reaches, what it costs, and if it leaks."""
     parts: list[RenderableType] = []
     for found in comparisons:
         several = sum(other.dataset == found.dataset for other in comparisons) > 1
-        notes = [Text(baseline_line(found.baseline))]
+        notes = [Text(baseline_line(found.baseline)), *groups_lines(found.groups)]
         if several:
             notes.append(Text("Runs on other images or splits of this dataset are not compared with these."))
-        kind = "group split" if found.entries[0].run.fields.get("split") == "group" else "images and splits"
-        which = f", {kind} {found.digest[:8]}" if several else ""
+        which = f", {found.entries[0].run.fields.get('split', GIVEN)} split {found.digest[:8]}" if several else ""
         title = heading([entry.run for entry in found.entries], which)
-        parts += [title, Text(found.verdict), Text(), _Wide(found.entries), *notes, Text()]
+        audit = audit_of(audits, found.digest)
+        leak = [Text(f"The split leaks. {audit.verdict}", style="bold red")] if audit and audit.leaks else []
+        parts += [title, Text(found.verdict), *leak, Text(), _Wide(found.entries), *notes, Text()]
     return Group(*parts[:-1])
 
 
@@ -67,12 +69,12 @@ class _Wide:
         for columns, apart in layouts:
             if (left := self._left(console, options, columns, apart)) >= 0:
                 yield self._table(columns, apart, _HEAD + left)
-                yield Text(_BEST + (LEGEND if set(COSTS) <= set(columns) else _LEGEND), style="dim")
+                yield Text(f"{BEST} " + (LEGEND if set(COSTS) <= set(columns) else _LEGEND), style="dim")
                 return
         for part, title in ((FIGURES, ""), (COSTS, "\nThe same runs, what they cost:\n")):
             left = self._left(console, options, part, apart=1)
             yield from (Text(title, end=""), self._table(part, 1, max(8, _HEAD + left)))
-        yield Text(_BEST + LEGEND, style="dim")
+        yield Text(f"{BEST} {LEGEND}", style="dim")
 
     def _left(self, console: Console, options: ConsoleOptions, columns: Sequence[str], apart: int) -> int:
         """Return how many characters of the terminal's width are left beside a table with narrow names of heads."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.auditing.findings import Audit
+from tlcache.auditing.findings import Audit, Pair, audit_of
 from tlcache.auditing.worth import Worth
 from tlcache.comparison import Comparison, Entry
 from tlcache.images import BadImageError, decode
@@ -162,7 +162,7 @@ def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit],
         errors=[_errors(name, entry, each) for entry, each in zip(tops, predicted, strict=True)],
         learning=[_learning(f"{name}-learning{number}", entry) for number, entry in enumerate(tuned)],
         shots=_shots(name, [curve for curve in curves if curve.digest == found.digest]),
-        leaks=_leaks([audit for audit in audits if audit.dataset_digest == found.digest]),
+        leaks=_leaks(audit_of(audits, found.digest)),
         worth=[each for each in worth if each.dataset == found.dataset],
         weights=sorted({(entry.backbone, entry.run.fields["weights"]) for entry in found.entries}),
         reproduce=[(entry, commands(entry.run)) for entry in found.entries],
@@ -310,19 +310,13 @@ def _shots(name: str, curves: Sequence[Curve]) -> str:
     return inline_svg(few_shot_curves(curves), f"{name}-shots", alt)
 
 
-def _leaks(audits: Sequence[Audit]) -> Leaks | None:
-    """Show the audit that found the most test images known from train or val, of those by several backbones."""
-    if not audits:
+def _leaks(audit: Audit | None) -> Leaks | None:
+    if audit is None:
         return None
-    audit = max(audits, key=lambda each: each.leak.duplicated)
-    source = Path(audit.source)
-    twins = [
-        Twins(
-            f"{each.first_split}, {printable(each.first_label)}: {printable(each.first)}",
-            f"{each.second_split}, {printable(each.second_label)}: {printable(each.second)}",
-            "equal bytes" if each.exact else f"cosine {each.cosine:.3f}",
-            (_thumbnail(source / each.first), _thumbnail(source / each.second)),
-        )
-        for each in spread(telling(audit), _TWINS)
-    ]
+    twins = [_twins(each, Path(audit.source)) for each in spread(telling(audit), _TWINS)]
     return Leaks(audit, list(audit_counts(audit)), twins)
+
+
+def _twins(pair: Pair, source: Path) -> Twins:
+    first, second = (f"{end.split}, {printable(end.label)}: {printable(end.path)}" for end in pair.ends)
+    return Twins(first, second, pair.close, (_thumbnail(source / pair.first), _thumbnail(source / pair.second)))

@@ -18,9 +18,10 @@ from tlcache.errors import UnknownNameError
 from tlcache.files import write_whole
 from tlcache.keys import printable
 from tlcache.progress import step_bar, warn
+from tlcache.report.audits import QUOTE
 from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures
 from tlcache.report.contents import Chapter, chapter
-from tlcache.report.tables import baseline_line, heading, interval
+from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval
 from tlcache.reproduce import commands
 from tlcache.runs import runs_folder
 from tlcache.shots import read_curves
@@ -104,6 +105,7 @@ def _html(chapters: Sequence[Chapter]) -> str:
         costs=costs,
         columns=(*FIGURES, *COSTS),
         legend=LEGEND,
+        quote=QUOTE,
         today=datetime.datetime.now(datetime.UTC).date().isoformat(),
         version=tlcache.__version__,
     )
@@ -118,8 +120,8 @@ def _markdown(comparisons: Sequence[Comparison]) -> str:
         for entry in found.entries:
             cells = ("*" if entry.best else "", entry.backbone, entry.head, *figures(entry), *costs(entry))
             lines.append("|".join(["", *(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells), ""]))
-        lines += ["", baseline_line(found.baseline), ""]
-        lines += [f"\\*: the most accurate, or not shown to be worse (McNemar, Holm, 5 %). {LEGEND}", ""]
+        notes = (baseline_line(found.baseline), *(line.plain for line in groups_lines(found.groups)))
+        lines += ["", " ".join(notes), "", f"\\{BEST} {LEGEND}", ""]
         lines += ["```sh", *dict.fromkeys(line for entry in found.entries for line in commands(entry.run)), "```", ""]
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ from tlcache.extraction import Extraction
 from tlcache.heads import HEADS
 from tlcache.inventory import Check, Entry, Leftover
 from tlcache.keys import printable
-from tlcache.naming import backbone_label, head_label, set_apart
+from tlcache.naming import counted, set_apart
 from tlcache.runs import Baseline, Run
 from tlcache.weights import at_hand
 
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from tlcache.shots import Curve, Point
 
 __all__ = [
+    "BEST",
     "baseline_line",
     "cache_table",
     "checks_lines",
     "curves_table",
     "datasets_table",
     "extractions_table",
+    "groups_lines",
     "heading",
     "heads_table",
     "interval",
@@ -41,6 +43,8 @@ __all__ = [
     "plain_table",
     "runs_tables",
 ]
+
+BEST = "* the most accurate, or not shown to be worse (McNemar, Holm, 5 %)."
 
 
 def models_table() -> RenderableType:
@@ -159,7 +163,7 @@ def _age(created: str) -> str:
 
 
 def runs_tables(runs: Iterable[Run]) -> RenderableType:
-    """Return one table per dataset and split, the most accurate run first and marked."""
+    """Return one table per dataset and split, the most accurate run first, marked as `compare` marks."""
     ordered = sorted(runs, key=lambda run: (run.fields["dataset"], run.fields["dataset_digest"]))
     tables: list[RenderableType] = []
     for _, group in groupby(ordered, key=lambda run: (run.fields["dataset"], run.fields["dataset_digest"])):
@@ -168,17 +172,16 @@ def runs_tables(runs: Iterable[Run]) -> RenderableType:
 
 
 def _runs_table(runs: list[Run]) -> RenderableType:
-    runs = sorted(runs, key=lambda run: (-run.fields["test"]["accuracy"], run.fields["test"]["log_loss"]))
-    first = runs[0].fields
+    from tlcache.comparison import compare_runs
+
+    (found,) = compare_runs(runs)
     table = plain_table("", "Backbone", "Head", "Accuracy (95 %)", "F1", "Loss", "Train s", numbers=slice(3, 7))
-    for run in runs:
-        test = run.fields["test"]
-        best = test["accuracy"] == first["test"]["accuracy"]
-        accuracy = interval(test["accuracy"], test["accuracy_low"], test["accuracy_high"])
-        figures = (accuracy, f"{test['macro_f1']:.3f}", f"{test['log_loss']:.3f}", f"{run.train_s:,.1f}")
-        names = (backbone_label(run, runs), head_label(run, runs))
-        table.add_row("*" if best else "", *names, *figures, style="bold green" if best else "")
-    notes = (Text(baseline_line(runs[0].baseline())), Text("* most accurate on this test set", style="dim"))
+    for entry in found.entries:
+        accuracy = interval(entry.accuracy, entry.low, entry.high)
+        figures = (accuracy, f"{entry.macro_f1:.3f}", f"{entry.log_loss:.3f}", f"{entry.train_s:,.1f}")
+        names = ("*" if entry.best else "", entry.backbone, entry.head)
+        table.add_row(*names, *figures, style="bold green" if entry.best else "")
+    notes = (Text(baseline_line(found.baseline)), *groups_lines(found.groups), Text(BEST, style="dim"))
     return Group(heading(runs), table, *notes)
 
 
@@ -210,6 +213,13 @@ def interval(middle: float, low: float, high: float) -> str:
     return f"{middle:.3f} ({low:.3f}-{high:.3f})"
 
 
+def groups_lines(groups: int | None) -> list[Text]:
+    """Return a line that says what intervals count, where the test images have groups."""
+    if groups is None:
+        return []
+    return [Text(f"Intervals and tests count the {counted(groups, 'group')} of the test images, not the images.")]
+
+
 def baseline_line(found: Baseline) -> str:
     """Return what to hold accuracies against."""
     return f"Always answering '{found.answer}', the largest class of the test images: {found.accuracy:.3f}."
@@ -221,8 +231,8 @@ def heading(runs: Sequence[Run], more: str = "") -> Text:
     each = sorted({(run.fields["backbone"], run.fields["weights"]) for run in runs})
     names = {weights for _, weights in each}
     weights = ", ".join(names) if len(names) == 1 else ", ".join(f"{backbone} {name}" for backbone, name in each)
-    images = "image" if fields["test"]["n"] == 1 else "images"
-    title = f"{fields['dataset']}: {fields['test']['n']:,} test {images}, {len(fields['classes'])} classes"
+    images = counted(fields["test"]["n"], "test image")
+    title = f"{fields['dataset']}: {images}, {len(fields['classes'])} classes"
     return Text(f"{title}{more}, weights: {weights}", style="bold")
 
 
