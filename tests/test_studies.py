@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from tlcache.cli import app
 from tlcache.datasets import load_dataset
 from tlcache.errors import DataError, ModelError, TlcacheError, UnknownNameError
-from tlcache.finetuning.recipe import Recipe, RecipeError
+from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.settings import RecipeError
 from tlcache.networks import operations
 from tlcache.studying import run as running
 from tlcache.studying.estimates import finetune_seconds, heads_seconds, rows_of
@@ -210,6 +211,8 @@ def test_datasets_take_turns(photos: Path, tmp_path: Path) -> None:
         ({"weights": "nowhere.pth"}, TlcacheError, "No weights at 'nowhere.pth'"),
         ({"heads": ["ridges"]}, UnknownNameError, "Did you mean 'ridge'"),
         ({"unfreeze": "stage:4"}, RecipeError, "tinier has 3 stages"),
+        ({"unfreeze": "last:7"}, RecipeError, "tinier has 6 layers with parameters"),
+        ({"unfreeze": "last:6", "cached_prefix": True}, RecipeError, "reaches into the first stage of tinier"),
         ({"device": "tpu"}, UnknownNameError, "Unknown device"),
         ({"out": "report.pdf"}, UnknownNameError, "A report is an .html page"),
         ({"rate": 1}, UnknownNameError, "Unknown setting 'rate'"),
@@ -234,12 +237,39 @@ def test_two_datasets_of_one_name_cannot_be_told_apart(photos: Path, tmp_path: P
         (["--budget", "soon"], "--budget takes a time like 90s, 30m or 2h"),
         (["--budget", "-5m"], "--budget takes a time"),
         (["-w", "random", "-w", "tinier=random"], "--weights are given once for all backbones"),
+        (["--epochs", "2", "--setting", "epochs=3"], "--epochs 2 and --setting epochs=3: give one of them"),
+        (["--unfreeze", "all", "--setting", "lr=1", "--no-finetune"], "leaves out what --unfreeze and --setting would"),
     ],
 )
 def test_options_that_make_no_sense(photos: Path, option: list[str], words: str) -> None:
     result = CliRunner().invoke(app, ["study", "-d", str(photos), "-m", "tinier", *option])
     assert result.exit_code == 2
     assert words in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("lr=abc", "--setting lr takes a number above 0; found 'abc'"),
+        ("lr=1e-3,1e-4", "--setting lr takes a number above 0; found '1e-3,1e-4'"),
+        ("weight-decay=inf", "--setting weight-decay takes a number from 0 on; found 'inf'"),
+        ("label_smoothing=1", "--setting label-smoothing takes a number from 0 to below 1; found '1'"),
+        ("batch-size=true", "--setting batch-size takes a whole number from 2 on"),
+        ("seed=-1", "--setting seed takes a whole number from 0 to 4294967295; found '-1'"),
+        ("patience=1.5", "--setting patience takes a whole number from 1 on; found '1.5'"),
+        ("refit=maybe", "--setting refit takes true or false; found 'maybe'"),
+        ("unfreeze=stage:0", "--setting unfreeze takes all, last:N or stage:K with a number from 1 on"),
+        ("optimizer=sgd,adam", "Unknown optimizer in --setting 'sgd,adam'. Did you mean 'adam'"),
+        ("epochs", "--setting takes NAME=VALUE like lr=1e-3; found 'epochs'"),
+        ("epoch=1", "Unknown setting 'epoch'. Did you mean 'epochs'"),
+        ("views=2", "views says how many augmented views cached-prefix keeps"),
+    ],
+)
+def test_settings_are_checked_before_the_first_step(photos: Path, setting: str, words: str) -> None:
+    options = ["-d", str(photos), "-m", "tinier", "-w", "random", "--plan", "--setting", setting]
+    result = CliRunner().invoke(app, ["study", *options])
+    assert isinstance(result.exception, TlcacheError)
+    assert words in str(result.exception)
 
 
 def test_budgets_have_units() -> None:

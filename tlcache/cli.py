@@ -419,8 +419,8 @@ def finetune(
     """
     settings = {**locals()}  # every option but one is the library's, under the same name
     del settings["json_file"], settings["plot"]
-    from tlcache.finetuning.recipe import parse_sweep
     from tlcache.finetuning.run import finetune as run
+    from tlcache.finetuning.settings import parse_sweep
     from tlcache.machine import is_first
     from tlcache.report.curves import learning_curves
     from tlcache.report.plots import check_format, save_figure
@@ -550,8 +550,10 @@ def study(
         bool,
         typer.Option("--finetune/--no-finetune", help="Train every backbone itself, too: most time goes there"),
     ] = True,
-    epochs: Annotated[int, typer.Option(help="Epochs of each fine-tuning")] = 15,
-    unfreeze: Annotated[str, typer.Option(help="What fine-tuning trains: all, last:N (layers), or stage:K")] = "all",
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each fine-tuning", show_default="15")] = None,
+    unfreeze: Annotated[
+        str | None, typer.Option(help="What fine-tuning trains: all, last:N (layers), or stage:K", show_default="all")
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(help="Another option of tlcache finetune, like lr=1e-3 or batch-norm=eval; may be repeated"),
@@ -579,13 +581,19 @@ def study(
     from rich.text import Text
 
     from tlcache.comparison import compare as compared
-    from tlcache.finetuning.recipe import parse_sweep
+    from tlcache.finetuning.settings import parse_settings
     from tlcache.report.studied import steps_table
     from tlcache.studying.run import MODELS
     from tlcache.studying.run import study as run
 
     names = [name.strip() for name in heads.split(",")] if heads is not None else None
-    more = {name: values[0] for name, values in parse_sweep(setting or []).items()}
+    own = {name: value for name, value in {"epochs": epochs, "unfreeze": unfreeze}.items() if value is not None}
+    more = parse_settings(setting or [])
+    for name in own.keys() & more.keys():
+        raise typer.BadParameter(f"--{name} {own[name]} and --setting {name}={more[name]}: give one of them")
+    if not finetune and (own or more):
+        given = " and ".join([*(f"--{name}" for name in own), *(["--setting"] if more else [])])
+        raise typer.BadParameter(f"--no-finetune leaves out what {given} would change: give one or the other")
     with _stoppable("run the same command to continue"):
         steps = run(
             data,
@@ -599,7 +607,8 @@ def study(
             features=features,
             runs=runs,
             device=device,
-            **{"epochs": epochs, "unfreeze": unfreeze, **more},
+            **own,
+            **more,
         )
     _write_json(json_file, {"steps": [step.as_json() for step in steps]})
     _show(steps_table(steps))

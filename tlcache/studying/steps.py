@@ -11,7 +11,7 @@ from typing import Any
 from tlcache.backbones import Backbone, find
 from tlcache.datasets import Dataset, load_dataset
 from tlcache.errors import CacheError, DataError, ModelError, UnknownNameError, closest
-from tlcache.finetuning.recipe import Recipe, RecipeError, arguments_of
+from tlcache.finetuning.recipe import Recipe, arguments_of
 from tlcache.fit import frozen_identity
 from tlcache.heads import HeadRow
 from tlcache.models import load_model
@@ -123,14 +123,13 @@ class Asked:
     _places: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kind, _, number = self.recipe.unfreeze.partition(":") if self.recipe else ("", "", "")
-        for case in self.cases.values():
-            stages = len(case.backbone.stages) + 1
-            if kind == "stage" and int(number) > stages:
-                raise RecipeError(
-                    f"{case.backbone.name} has {stages} stages; asked: --unfreeze stage:{number}. Unfreeze last:N, or "
-                    "study backbones together that have that stage."
-                )
+        if self.recipe is None or self.recipe.unfreeze == "all":
+            return
+        from tlcache.finetuning.classifier import trained_layers
+        from tlcache.networks import untrained
+
+        for row in {case.backbone.name: case.backbone for case in self.cases.values()}.values():  # not all have as many
+            trained_layers(row, untrained(row, seed=0), self.recipe.unfreeze, self.recipe.cached_prefix)
 
     def steps(self) -> list[Step]:
         """Return all steps with their states: each network and its heads, then the fine-tunings, then the report."""
