@@ -210,6 +210,7 @@ def test_datasets_take_turns(photos: Path, tmp_path: Path) -> None:
         ({"weights": {"tinynet": "random"}, "models": ["tinier"]}, UnknownNameError, "Known: tinier"),
         ({"weights": "nowhere.pth"}, TlcacheError, "No weights at 'nowhere.pth'"),
         ({"heads": ["ridges"]}, UnknownNameError, "Did you mean 'ridge'"),
+        ({"heads": []}, UnknownNameError, "--heads names no head"),
         ({"unfreeze": "stage:4"}, RecipeError, "tinier has 3 stages"),
         ({"unfreeze": "last:7"}, RecipeError, "tinier has 6 layers with parameters"),
         ({"unfreeze": "last:6", "cached_prefix": True}, RecipeError, "reaches into the first stage of tinier"),

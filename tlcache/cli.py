@@ -170,6 +170,11 @@ def _weights(given: list[str]) -> str | dict[str, str] | None:
     return own or next(iter(common), None)
 
 
+def _names(text: str | None) -> list[str] | None:
+    """Return the names that commas part; None where nothing is given."""
+    return None if text is None else [name for part in text.split(",") if (name := part.strip())]
+
+
 def _shots(text: str) -> list[int | None]:
     with contextlib.suppress(ValueError):
         return [None if part.strip() == "all" else int(part) for part in text.split(",")]
@@ -331,7 +336,6 @@ def fit_heads(
     from tlcache.report.tables import curves_table, runs_tables
     from tlcache.selection import Protocol
 
-    names = [name.strip() for name in heads.split(",")] if heads is not None else None
     times = repeats if repeats is not None else 5 if shots else 1
     protocol = asdict(Protocol(search, folds, metric, one_se, class_weight, times, seed, budget))
     if shots is not None:
@@ -343,7 +347,7 @@ def fit_heads(
             check_format(plot)
         with _stoppable("nothing of this curve is kept"):
             curves = fit_curves(
-                paths, _shots(shots), names, data=data, features=features, runs=runs, split=split, **protocol
+                paths, _shots(shots), _names(heads), data=data, features=features, runs=runs, split=split, **protocol
             )
         _write_json(json_file, {"curves": [curve.as_json() for curve in curves]})
         _show(curves_table(curves))
@@ -353,7 +357,7 @@ def fit_heads(
     if plot:
         raise typer.BadParameter("--plot draws the curves of --shots; give both")
     with _stoppable("heads that were finished are recorded"):
-        done = run(paths, names, data=data, features=features, runs=runs, split=split, **protocol)
+        done = run(paths, _names(heads), data=data, features=features, runs=runs, split=split, **protocol)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
     _show(runs_tables(done))
     _show_worth_of(done, runs)
@@ -586,7 +590,6 @@ def study(
     from tlcache.studying.run import MODELS
     from tlcache.studying.run import study as run
 
-    names = [name.strip() for name in heads.split(",")] if heads is not None else None
     own = {name: value for name, value in {"epochs": epochs, "unfreeze": unfreeze}.items() if value is not None}
     more = parse_settings(setting or [])
     for name in own.keys() & more.keys():
@@ -599,7 +602,7 @@ def study(
             data,
             model or MODELS,
             _weights(weights or []),
-            heads=names,
+            heads=_names(heads),
             finetune=finetune,
             plan=plan,
             budget_s=_seconds(budget),

@@ -15,7 +15,7 @@ from tlcache.errors import TlcacheError
 from tlcache.extraction import extract, features_folder
 from tlcache.finetuning.recipe import make_recipe
 from tlcache.fit import fit_heads
-from tlcache.heads import HEADS, find_head
+from tlcache.heads import find_heads
 from tlcache.progress import say
 from tlcache.runs import runs_folder
 from tlcache.runtime import find_device
@@ -108,7 +108,7 @@ def study(
     find_device(device)  # a slip in its name is told now
     asked = Asked(
         cases=find_cases(data, models, weights),
-        heads=tuple(find_head(name) for name in dict.fromkeys(heads or HEADS)),
+        heads=tuple(find_heads(heads)),
         recipe=make_recipe({"refit": True, **recipe}) if finetune else None,
         features=features_folder(features),
         runs=runs_folder(runs),
