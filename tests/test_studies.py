@@ -232,6 +232,11 @@ def test_two_datasets_of_one_name_cannot_be_told_apart(photos: Path, tmp_path: P
         study([photos, write_photos(tmp_path / "more" / "photos")], BOTH, "random")
 
 
+def test_one_dataset_in_two_spellings_is_taken_once(photos: Path) -> None:
+    steps = study(["photos", photos, "./photos/"], ["tinier"], "random", finetune=False, plan=True)
+    assert [(step.kind, step.data) for step in steps] == [("extract", "photos"), ("fit-heads", "photos"), ("report", "")]
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [

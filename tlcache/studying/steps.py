@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.backbones import Backbone, find
+from tlcache.builtin import BUILT_IN
 from tlcache.datasets import Dataset, load_dataset
 from tlcache.errors import CacheError, DataError, ModelError, UnknownNameError, closest
 from tlcache.finetuning.recipe import Recipe, arguments_of
@@ -90,7 +91,10 @@ def find_cases(
     DataError, ModelError, UnknownNameError, WeightsError
         Two datasets of one name or none at all, an ONNX file, no such backbone or weights.
     """
-    sets = {str(each): load_dataset(each) for each in data}
+    spelled: dict[str, str] = {}  # one dataset may be given by several spellings
+    for given in map(str, data):
+        spelled.setdefault(given if given in BUILT_IN else str(Path(given).expanduser().resolve()), given)
+    sets = {given: load_dataset(given) for given in spelled.values()}
     names = [dataset.name for dataset in sets.values()]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise DataError(f"Two of the datasets are called '{twice}'. Rename one of the folders or manifests.")
