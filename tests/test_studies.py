@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tlcache.cli import app
 from tlcache.datasets import load_dataset
-from tlcache.errors import DataError, ModelError, TlcacheError, UnknownNameError
+from tlcache.errors import CacheError, DataError, ModelError, TlcacheError, UnknownNameError
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.settings import RecipeError
 from tlcache.networks import operations
@@ -216,6 +216,9 @@ def test_datasets_take_turns(photos: Path, tmp_path: Path) -> None:
         ({"unfreeze": "last:6", "cached_prefix": True}, RecipeError, "reaches into the first stage of tinier"),
         ({"device": "tpu"}, UnknownNameError, "Unknown device"),
         ({"out": "report.pdf"}, UnknownNameError, "A report is an .html page"),
+        ({"out": "photos/red/0.png/report.html"}, CacheError, "0.png' is no folder. Give another folder with --out"),
+        ({"features": "photos/red/0.png"}, CacheError, "0.png' is no folder. Give another folder with --features"),
+        ({"runs": "photos/red/0.png/runs"}, CacheError, "0.png' is no folder. Give another folder with --runs"),
         ({"rate": 1}, UnknownNameError, "Unknown setting 'rate'"),
     ],
 )
@@ -234,7 +237,11 @@ def test_two_datasets_of_one_name_cannot_be_told_apart(photos: Path, tmp_path: P
 
 def test_one_dataset_in_two_spellings_is_taken_once(photos: Path) -> None:
     steps = study(["photos", photos, "./photos/"], ["tinier"], "random", finetune=False, plan=True)
-    assert [(step.kind, step.data) for step in steps] == [("extract", "photos"), ("fit-heads", "photos"), ("report", "")]
+    assert [(step.kind, step.data) for step in steps] == [
+        ("extract", "photos"),
+        ("fit-heads", "photos"),
+        ("report", ""),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 
 from tlcache.errors import DamagedError, DataError, HeadError
 from tlcache.extraction import find_features
+from tlcache.files import check_folder
 from tlcache.folds import split_folds
 from tlcache.heads import HeadRow, find_heads
 from tlcache.heads.fitted import FittedHead, Scaler
@@ -68,7 +69,7 @@ def fit_heads(
     Raises
     ------
     CacheError, DataError, HeadError, UnknownNameError
-        No features, features that are not finite, an empty split, an unknown head.
+        No features, features that are not finite, an empty split, an unknown head, no place for records.
 
     Examples
     --------
@@ -81,7 +82,7 @@ def fit_heads(
     how = Protocol(**protocol)
     rows = find_heads(heads)
     found = find_features(paths, features, data)
-    folder, results = runs_folder(runs), []
+    folder, results = check_folder(runs_folder(runs), "--runs"), []
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
         for path in found:
             with opened(path, split, folder, how.seed) as file:

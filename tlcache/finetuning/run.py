@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from tlcache.backbones import find
 from tlcache.errors import CacheError, ModelError
 from tlcache.extraction import extract
+from tlcache.files import check_folder
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.ranks import joined, rank
 from tlcache.finetuning.recipe import arguments_of, make_recipe, variants
@@ -99,7 +100,7 @@ def finetune(
     >>> run.fields["strategy"], [epoch["epoch"] for epoch in run.fields["history"]]
     ('finetune', [0, 1])
     """
-    base = make_recipe(recipe)
+    base, folder = make_recipe(recipe), check_folder(runs_folder(runs), "--runs")
     wanted, found_device = variants(base, sweep or {}), find_torch_device(device)
     if model.lower().endswith(".onnx"):
         raise ModelError(f"'{model}' is an ONNX file, which cannot be trained here. Give a name of: tlcache models")
@@ -116,11 +117,11 @@ def finetune(
     for line in found.warnings:
         warn(line)
     with FeatureFile(found.path) as file:
-        task = Task.of(under(file, split, runs_folder(runs), split_seed), weights, found_device)
+        task = Task.of(under(file, split, folder, split_seed), weights, found_device)
     identity = identity_of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget))
-    if not again and (run := recorded(runs_folder(runs), identity)):
+    if not again and (run := recorded(folder, identity)):
         return run
-    path = path_of(runs_folder(runs), identity)
+    path = path_of(folder, identity)
     with joined(found_device), _alone(path):
         return _train_and_test(task, wanted, budget, identity, path)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tlcache.errors import TlcacheError
 from tlcache.extraction import extract, features_folder
+from tlcache.files import check_folder
 from tlcache.finetuning.recipe import make_recipe
 from tlcache.fit import fit_heads
 from tlcache.heads import find_heads
@@ -110,8 +111,8 @@ def study(
         cases=find_cases(data, models, weights),
         heads=tuple(find_heads(heads)),
         recipe=make_recipe({"refit": True, **recipe}) if finetune else None,
-        features=features_folder(features),
-        runs=runs_folder(runs),
+        features=check_folder(features_folder(features), "--features"),
+        runs=check_folder(runs_folder(runs), "--runs"),
         out=check_page(out),
         device=device,
     )
