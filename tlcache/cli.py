@@ -567,7 +567,7 @@ def study(
     ] = False,
     budget: Annotated[
         str | None,
-        typer.Option(help="Time for all of it, like 90s, 30m or 2h: steps that would not fit in are left out"),
+        typer.Option(help="Time for the steps, like 90s, 30m or 2h: those that would not fit in are left out"),
     ] = None,
     out: Annotated[Path, typer.Option(help="The report; .md and .csv are written beside it")] = Path("report.html"),
     device: Device = "auto",
@@ -584,9 +584,10 @@ def study(
     """
     from rich.text import Text
 
-    from tlcache.comparison import compare as compared
+    from tlcache.comparison import compare_runs
     from tlcache.finetuning.settings import parse_settings
     from tlcache.report.studied import steps_table
+    from tlcache.runs import read_runs, runs_folder
     from tlcache.studying.run import MODELS
     from tlcache.studying.run import study as run
 
@@ -617,10 +618,12 @@ def study(
     _show(steps_table(steps))
     done, problems = {step.kind: step.state for step in steps}, list[str]()
     if done["report"] == "done":
-        for found in compared(runs, tell=problems.append):  # the report has warned of them
-            if found.dataset in {step.dataset for step in steps}:
-                _show(Text(f"\n{found.dataset}: {found.verdict}"))
-        typer.echo(f"\n{out}")
+        recorded = read_runs(runs_folder(runs), problems.append)  # the report has warned of them
+        records = {path for step in steps for path in step.records}
+        for found in compare_runs((run for run in recorded if str(run.path) in records), problems.append):
+            _show(Text(f"\n{found.dataset}: {found.verdict}"))
+        others = len(recorded) - len(records)
+        typer.echo(f"\n{out}" + (f", with {others} more runs that are not of this study" if others else ""))
     if problems or any(step.state == "failed" for step in steps):
         raise typer.Exit(1)
 

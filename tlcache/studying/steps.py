@@ -44,7 +44,9 @@ class Step:
     seconds
         What it took; while it is to do or left out, about what it would take, or 0 where that was not estimated.
     note
-        Why it is left out or failed, what of it is recorded, or that the seconds are a guess.
+        Why it is left out or failed, what of it is recorded or trained, what is downloaded for it.
+    records
+        Paths of the run records that are its results, as far as they are there.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Step:
     state: str = TO_DO
     seconds: float = 0.0
     note: str = ""
+    records: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
@@ -79,6 +82,13 @@ class Case:
     dataset: Dataset
     backbone: Backbone
     weights: str | None
+
+    @property
+    def download(self) -> str:
+        """What there is to say of weights that are not here."""
+        if is_here(self.backbone, self.weights):
+            return ""
+        return f"about {4 * self.backbone.parameters / 1e6:.0f} MB of weights will be downloaded first"
 
 
 def find_cases(
@@ -124,6 +134,7 @@ class Asked:
     runs: Path
     out: Path
     device: str
+    warned: set[tuple[str, str]] = field(default_factory=set)  # datasets and what was said of them
     _places: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -146,7 +157,8 @@ class Asked:
         if self.is_recorded(step):
             return replace(step, state=RECORDED)
         known = len(self.heads) - len(self.missing_heads(step)) if step.kind == FIT else 0
-        return replace(step, note=f"{known} of {len(self.heads)} heads are recorded" if known else "")
+        note = f"{known} of {len(self.heads)} heads are recorded" if known else ""
+        return replace(step, note=self.case(step).download if step.kind == EXTRACT else note)
 
     def case(self, step: Step) -> Case:
         """Return what a step is done with."""
@@ -170,31 +182,34 @@ class Asked:
                     return file.attrs
         return None
 
-    def is_recorded(self, step: Step) -> bool:
-        """Return whether a step's result is there; of images that were exchanged only `extract` itself knows."""
-        attrs = self.attributes(step)
-        if attrs is None or step.kind == EXTRACT:
-            return attrs is not None
-        if step.kind == FIT:
-            return not self.missing_heads(step)
-        assert self.recipe is not None
-        identity = identity_of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe))
-        return recorded(self.runs, identity) is not None
-
-    def frozen_runs(self, step: Step) -> list[Run]:
-        """Return the runs of the heads that are recorded."""
-        attrs = self.attributes(step)
+    def identities(self, step: Step) -> list[dict[str, Any]]:
+        """Return what tells the runs of a step from all others; nothing while there are no features to train on."""
+        attrs = self.attributes(step) if step.kind in (FIT, FINETUNE) else None
         if attrs is None:
             return []
-        found = (recorded(self.runs, frozen_identity(attrs, row, Protocol())) for row in self.heads)
+        if step.kind == FIT:
+            return [frozen_identity(attrs, row, Protocol()) for row in self.heads]
+        assert self.recipe is not None
+        return [identity_of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe))]
+
+    def runs_of(self, step: Step) -> list[Run]:
+        """Return the runs of a step that are recorded."""
+        found = (recorded(self.runs, identity) for identity in self.identities(step))
         return [run for run in found if run]
 
+    def is_recorded(self, step: Step) -> bool:
+        """Return whether a step's result is there; of images that were exchanged only `extract` itself knows."""
+        if step.kind == EXTRACT:
+            return self.attributes(step) is not None
+        wanted = self.identities(step)
+        return bool(wanted) and all(recorded(self.runs, identity) for identity in wanted)
+
     def missing_heads(self, step: Step) -> list[str]:
-        """Return the names of the heads that are not."""
-        found = {run.fields["head"] for run in self.frozen_runs(step)}
+        """Return the names of the heads that are not recorded."""
+        found = {run.fields["head"] for run in self.runs_of(step)}
         return [row.name for row in self.heads if row.name not in found]
 
     def best_validation(self, step: Step) -> float:
         """Return the best accuracy on validation of the backbone's heads; -1 where none is recorded."""
-        tried = [each for run in self.frozen_runs(step) for each in run.fields["candidates"]]
+        tried = [each for run in self.runs_of(replace(step, kind=FIT)) for each in run.fields["candidates"]]
         return max((float(each["val_accuracy"]) for each in tried), default=-1.0)
