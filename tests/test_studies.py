@@ -285,8 +285,12 @@ def test_one_dataset_in_two_spellings_is_taken_once(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        (["--budget", "soon"], "--budget takes a time like 90s, 30m or 2h"),
+        (
+            ["--budget", "soon"],
+            "--budget takes a time above 0 like 90s, 30m or 2h (a number alone: seconds); found 'soon'",
+        ),
         (["--budget", "-5m"], "--budget takes a time"),
+        (["--budget", "0"], "above 0 like 90s, 30m or 2h (a number alone: seconds); found '0'"),
         (["-w", "random", "-w", "tinier=random"], "--weights are given once for all backbones"),
         (["--epochs", "2", "--setting", "epochs=3"], "--epochs 2 and --setting epochs=3: give one of them"),
         (["--unfreeze", "all", "--setting", "lr=1", "--no-finetune"], "leaves out what --unfreeze and --setting would"),
@@ -324,9 +328,10 @@ def test_settings_are_checked_before_the_first_step(photos: Path, setting: str, 
 
 
 def test_budgets_have_units() -> None:
-    from tlcache.cli import _seconds
+    from tlcache.cli import _budget
 
-    assert [_seconds(text) for text in ("90", "90s", "30m", "1.5h", None)] == [90, 90, 1800, 5400, None]
+    assert [_budget(text) for text in ("90", "90s", "30m", "1.5h", None)] == [90, 90, 1800, 5400, None]
+    assert [_budget(text, "minutes") for text in ("30", "0.7", "90s", "2h")] == [30, 0.7, 1.5, 120]
 
 
 def test_seconds_of_a_fine_tuning_grow_with_images_and_epochs() -> None:

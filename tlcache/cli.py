@@ -150,15 +150,18 @@ def _numbers(text: str | None, option: str) -> tuple[float, float, float] | None
     raise typer.BadParameter(f"{option} takes three numbers like 0.485,0.456,0.406; found '{text}'")
 
 
-def _seconds(text: str | None) -> float | None:
+def _budget(text: str | None, alone: str = "seconds") -> float | None:
+    """Return a time in the unit that a number alone has: `seconds` or `minutes`."""
     units = {"s": 1, "m": 60, "h": 3600}
     if text is None:
         return None
     with contextlib.suppress(ValueError):
-        seconds = float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
-        if 0 < seconds < float("inf"):
-            return seconds
-    raise typer.BadParameter(f"--budget takes a time like 90s, 30m or 2h; found '{text}'")
+        time = float(text[:-1]) * units[text[-1]] / units[alone[0]] if text[-1:] in units else float(text)
+        if 0 < time < float("inf"):
+            return time
+    raise typer.BadParameter(
+        f"--budget takes a time above 0 like 90s, 30m or 2h (a number alone: {alone}); found '{text}'"
+    )
 
 
 def _weights(given: list[str]) -> str | dict[str, str] | None:
@@ -315,7 +318,9 @@ def fit_heads(
     repeats: Annotated[
         int | None, typer.Option(help="Seeds for the last fit [1], or samples for every number of --shots [5]")
     ] = None,
-    budget: Annotated[float | None, typer.Option(help="Seconds for the heads of one feature file")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time for the heads of one feature file, like 90s or 2m; a number alone: seconds")
+    ] = None,
     shots: Annotated[
         str | None, typer.Option(help="Labelled images per class, like 1,2,4,8,all: how much data is enough?")
     ] = None,
@@ -337,7 +342,7 @@ def fit_heads(
     from tlcache.selection import Protocol
 
     times = repeats if repeats is not None else 5 if shots else 1
-    protocol = asdict(Protocol(search, folds, metric, one_se, class_weight, times, seed, budget))
+    protocol = asdict(Protocol(search, folds, metric, one_se, class_weight, times, seed, _budget(budget)))
     if shots is not None:
         from tlcache.report.curves import few_shot_curves
         from tlcache.report.plots import check_format, save_figure
@@ -397,7 +402,9 @@ def finetune(
     sweep: Annotated[
         list[str] | None, typer.Option(help="Values to choose from on validation, like lr=1e-3,1e-2; may be repeated")
     ] = None,
-    budget: Annotated[float | None, typer.Option(help="Minutes of training that a sweep may take")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Training time that a sweep may take, like 30m or 2h; a number alone: minutes")
+    ] = None,
     refit: Annotated[bool, typer.Option("--refit", help="Then train again on train + val, as fit-heads does")] = False,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here")] = "auto",
     layout: Annotated[str, typer.Option(help="contiguous, channels_last, or auto: what is faster here")] = "auto",
@@ -431,7 +438,7 @@ def finetune(
     from tlcache.report.tables import runs_tables
     from tlcache.verdict import advice, untuned
 
-    settings["sweep"] = parse_sweep(sweep or [])
+    settings |= {"sweep": parse_sweep(sweep or []), "budget": _budget(budget, "minutes")}
     if plot is not None:
         check_format(plot)
     with _stoppable("run the same command to go on after the last finished epoch"):
@@ -606,7 +613,7 @@ def study(
             heads=_names(heads),
             finetune=finetune,
             plan=plan,
-            budget_s=_seconds(budget),
+            budget_s=_budget(budget),
             out=out,
             features=features,
             runs=runs,
