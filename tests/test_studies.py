@@ -193,7 +193,7 @@ def test_the_verdict_at_the_end_is_on_the_runs_of_this_study(photos: Path) -> No
     end = " ".join(result.output[result.output.index("photos: ") :].split())
     assert "One run: ridge on tinier" in end
     assert "tinynet" not in end
-    assert end.endswith("report.html, with 2 more runs that are not of this study")
+    assert end.endswith("report.html (runs in it that are not of this study: 2)")
     records = [step["records"] for step in json.loads(Path("study.json").read_text())["steps"]]
     assert [len(each) for each in records] == [0, 1, 0]
     assert Path(records[1][0]).is_file()

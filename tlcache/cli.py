@@ -630,7 +630,7 @@ def study(
         for found in compare_runs((run for run in recorded if str(run.path) in records), problems.append):
             _show(Text(f"\n{found.dataset}: {found.verdict}"))
         others = len(recorded) - len(records)
-        typer.echo(f"\n{out}" + (f", with {others} more runs that are not of this study" if others else ""))
+        typer.echo(f"\n{out}" + (f" (runs in it that are not of this study: {others})" if others else ""))
     if problems or any(step.state == "failed" for step in steps):
         raise typer.Exit(1)
 
