@@ -17,7 +17,7 @@ from tlcache.files import check_folder
 from tlcache.finetuning.recipe import make_recipe
 from tlcache.fit import fit_heads
 from tlcache.heads import find_heads
-from tlcache.progress import say
+from tlcache.progress import say, warn
 from tlcache.runs import runs_folder
 from tlcache.runtime import find_device
 from tlcache.studying.steps import (
@@ -182,7 +182,7 @@ def _extract(asked: Asked, step: Step) -> str:
     found = extract(case.data, step.model, case.weights, features=asked.features, device=asked.device)
     for line in () if found.up_to_date else found.warnings:
         if (step.data, line) not in asked.warned:  # by another network's extraction
-            say(f"warning: {line}")
+            warn(line)
     asked.warned.update((step.data, line) for line in found.warnings)
     return RECORDED if found.up_to_date else DONE
 
