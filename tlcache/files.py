@@ -25,9 +25,12 @@ def cache_folder() -> Path:
 def check_folder(folder: Path, option: str) -> Path:
     """Return `folder`, which `option` names; raises CacheError when nothing could be written there. Nothing is made."""
     there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
-    why = "may not be written" if there.is_dir() else "is no folder"
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise CacheError(f"Cannot write to '{folder}': '{there}' {why}. Give another folder with {option}.")
+        what, why = (
+            "it" if there == folder else f"'{there}'",
+            "may not be written" if there.is_dir() else "is no folder",
+        )
+        raise CacheError(f"Cannot write to '{folder}': {what} {why}. Give another folder with {option}.")
     return folder
 
 
