@@ -55,7 +55,8 @@ def estimated(asked: Asked, steps: Sequence[Step]) -> list[Step]:
         embed_s, guessed = _embedding_paces(embedded, asked.device)
         advance(len(embedded))
         train_s = _training_paces(tuned, asked.recipe, asked.device, advance) if asked.recipe else {}
-    frozen = [run for run in read_runs(asked.runs) if run.fields["strategy"] == "frozen"]
+    recorded = read_runs(asked.runs, lambda _: None)  # the report tells of records that are damaged
+    frozen = [run for run in recorded if run.fields["strategy"] == "frozen"]
 
     def estimate(step: Step) -> Step:
         if step.state != TO_DO or step.kind not in (EXTRACT, FIT, FINETUNE):
