@@ -99,11 +99,13 @@ def test_tables_fit_80_columns(photos: Path, tiny_model: Path, monkeypatch: pyte
         (["extract", "-m", "resnet18"], 1, "needs its imagenet weights. Put the file at"),
         (["extract", "-m", "squeezenet1_1", "-w", "random", "--device", "cuda"], 1, "CUDA was asked for"),
         (["extract", "-m", "gone.onnx", "-m", "resnet51"], 1, "Did you mean 'resnet50'?"),
-        (["fit-heads", "--heads", ""], 1, "Unknown head ''. Known: logreg"),
+        (["fit-heads", "--heads", ""], 1, "--heads names no head. Leave it out for all, or give some of: logreg"),
         (["extract", "-m", "gone.onnx"], 1, "Cannot read the model 'gone.onnx'"),
         (["extract"], 2, "Missing option '--model'"),
         (["extract", "-m", "a.onnx", "--mean", "1,2"], 2, "three numbers like 0.485,0.456,0.406"),
         (["fit-heads"], 1, "No feature files under"),
+        (["fit-heads", "--budget", "0"], 2, "above 0 like 90s, 30m or 2h (a number alone: seconds); found '0'"),
+        (["finetune", "-m", "resnet18", "--budget", "0h"], 2, "(a number alone: minutes); found '0h'"),
         (["fit-heads", "--heads", "forest"], 1, "Unknown head 'forest'"),
         (["nonsense"], 2, "No such command"),
         (
@@ -147,7 +149,7 @@ def test_version() -> None:
 
 
 def test_demo_takes_the_embedded_weights_and_says_how_to_get_the_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlcache.fit.HEADS", {name: HEADS[name] for name in ("ridge", "knn")})
+    monkeypatch.setattr("tlcache.heads.HEADS", {name: HEADS[name] for name in ("ridge", "knn")})
     monkeypatch.setattr("tlcache.weights.download", lambda *_: pytest.fail("the demo downloads nothing"))
     monkeypatch.setattr("tlcache.demo.RECIPE", {**RECIPE, "epochs": 1})
     text = invoke("demo")

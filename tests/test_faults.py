@@ -16,9 +16,14 @@ from PIL import Image
 from test_images import JPEG, PNG, bomb, encode, sixteen_bit_rgb, with_bad_crc
 
 import tlcache.pipeline
+from tlcache.auditing.run import audit
 from tlcache.datasets import Dataset
 from tlcache.errors import CacheError
 from tlcache.extraction import extract
+from tlcache.finetuning.run import finetune
+from tlcache.fit import fit_heads
+from tlcache.report.page import write_report
+from tlcache.shots import fit_curves
 from tlcache.store import open_features
 
 
@@ -96,6 +101,26 @@ def test_a_cache_folder_that_vanishes_is_named(slow_set: tuple[Path, Path], tmp_
     assert "features/many" in " ".join(message.split()) or "vanished from the cache" in " ".join(message.split())
     assert "Traceback" not in message
     assert extract(photos, str(model)).rows == 600
+
+
+@pytest.mark.parametrize(
+    ("act", "option"),
+    [
+        (lambda _, file: extract("photos", "nowhere.onnx", features=file), "--features"),
+        (lambda made, file: fit_heads([made], runs=file), "--runs"),
+        (lambda made, file: fit_curves([made], [1], runs=file / "runs"), "--runs"),
+        (lambda made, file: audit([made], runs=file), "--runs"),
+        (lambda _, file: finetune("nowhere", "squeezenet1_1", runs=file), "--runs"),
+        (lambda _, file: write_report(file / "report.html", file), "--out"),
+    ],
+    ids=["extract", "fit-heads", "shots", "audit", "finetune", "report"],
+)
+def test_a_file_where_a_folder_should_be_is_told_before_any_work(
+    photos: Path, tiny_model: Path, act: Callable[[Path, Path], object], option: str
+) -> None:
+    made, file = extract(photos, str(tiny_model)).path, photos / "red" / "0.png"
+    with pytest.raises(CacheError, match=rf"Cannot write to '.*0\.png.*': .* is no folder\. Give another .*{option}"):
+        act(made, file)
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("chattr"), reason="root may write everywhere")

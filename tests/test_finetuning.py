@@ -22,10 +22,11 @@ import tlcache
 from tlcache.backbones import find
 from tlcache.cli import app
 from tlcache.errors import CacheError, DataError, DeviceError, ModelError, TlcacheError, UnknownNameError
+from tlcache.extraction import features_folder
 from tlcache.finetuning.augment import PRESETS
-from tlcache.finetuning.recipe import CHOICES, RecipeError
 from tlcache.finetuning.run import finetune
 from tlcache.finetuning.saved import export_tuned
+from tlcache.finetuning.settings import CHOICES, RecipeError
 from tlcache.finetuning.training import TrainingError
 from tlcache.finetuning.trial import Task, Trial
 from tlcache.fit import fit_heads
@@ -334,14 +335,16 @@ def test_what_cannot_be_tuned_says_why(photos: Path, tiny_model: Path, tmp_path:
         tune(photos, unfreeze="last:7")
     with pytest.raises(RecipeError, match="tinynet has 3 stages; asked: --unfreeze stage:4"):
         tune(photos, unfreeze="stage:4")
-    with pytest.raises(RecipeError, match="--unfreeze is all, last:N or stage:K"):
+    with pytest.raises(RecipeError, match="--unfreeze takes all, last:N or stage:K"):
         tune(photos, unfreeze="first:2")
-    with pytest.raises(RecipeError, match="--cached-prefix needs frozen layers"):
+    with pytest.raises(RecipeError, match="cached-prefix needs frozen layers"):
         tune(photos, cached_prefix=True)
     with pytest.raises(RecipeError, match="reaches into the first stage of tinynet"):
         tune(photos, cached_prefix=True, unfreeze="stage:1")
-    with pytest.raises(RecipeError, match="--lr must be above 0"):
+    with pytest.raises(RecipeError, match="--lr takes a number above 0; found '-1.0'"):
         tune(photos, lr=-1.0)
+    with pytest.raises(RecipeError, match="--epochs takes a whole number from 1 on; found '3'"):
+        tune(photos, epochs="3")
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="CUDA was asked for"):
             tune(photos, device="cuda")
@@ -450,6 +453,25 @@ def test_the_command_says_where_it_begins_what_is_a_refit_and_when_nothing_was_b
     assert "refit head 1/" in told
     assert "refit backbone 1/" in told
     assert "warning" not in told
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words"),
+    [
+        (["lr=1e-3,abc"], "--sweep lr takes a number above 0; found 'abc'"),
+        (["batch-size=16,1"], "--sweep batch-size takes a whole number from 2 on"),
+        (["refit=true,maybe"], "--sweep refit takes true or false; found 'maybe'"),
+        (["optimizer=sgd,adamv"], "Unknown optimizer in --sweep 'adamv'. Did you mean 'adam'"),
+        (["lr"], "--sweep takes NAME=VALUE,VALUE like lr=1e-4,1e-3; found 'lr'"),
+        (["lr=1e-3", "lr=1e-4"], "--sweep has lr twice, as '1e-3' and as '1e-4'"),
+    ],
+)
+def test_a_sweep_is_checked_before_the_first_training(photos: Path, sweep: list[str], words: str) -> None:
+    options = [word for each in sweep for word in ("--sweep", each)]
+    result = CliRunner().invoke(app, ["finetune", "-m", "tinynet", "-w", "random", "-d", str(photos), *options])
+    assert isinstance(result.exception, TlcacheError)
+    assert words in str(result.exception)
+    assert not features_folder().exists()
 
 
 def test_a_picture_that_cannot_be_drawn_is_an_error_before_the_training(photos: Path) -> None:

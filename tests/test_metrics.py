@@ -37,6 +37,12 @@ def test_intervals_are_wilsons(n: int, data: st.DataObject) -> None:
     assert accuracy_interval(right, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
+def test_an_interval_holds_its_accuracy_when_all_are_right_or_wrong() -> None:
+    for n in range(1, 1000):
+        assert metrics.accuracy_interval(n, n)[1] == 1
+        assert metrics.accuracy_interval(0, n)[0] == 0
+
+
 def test_calibration_error() -> None:
     sure = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
     assert metrics.calibration_error(np.array([0, 0, 1, 1]), sure) == 0

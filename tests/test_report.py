@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from tlcache.cli import app
 from tlcache.comparison import compare
-from tlcache.errors import UnknownNameError
+from tlcache.errors import CacheError, UnknownNameError
 from tlcache.extraction import extract
 from tlcache.finetuning.run import finetune
 from tlcache.fit import fit_heads
@@ -131,9 +131,12 @@ def test_the_other_two_files_hold_the_same_figures(tmp_path: Path) -> None:
     assert "not there any more" in page.read_text()  # the images of these runs never were
 
 
-def test_an_ending_that_is_no_page_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+def test_what_cannot_be_the_page_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"asked: '.*r\.pdf'"):
         write_report(tmp_path / "r.pdf")
+    (tmp_path / "r.html").mkdir()
+    with pytest.raises(CacheError, match=r"r\.html': it is a folder\. Give the name of a page with --out"):
+        write_report(tmp_path / "r.html")
 
 
 def test_every_run_can_be_made_again_from_its_commands(recorded: Path, tmp_path: Path) -> None:

@@ -15,8 +15,11 @@ from typer.testing import CliRunner
 
 from tlcache.cli import app
 from tlcache.datasets import load_dataset
-from tlcache.errors import DataError, ModelError, TlcacheError, UnknownNameError
-from tlcache.finetuning.recipe import Recipe, RecipeError
+from tlcache.errors import CacheError, DataError, ModelError, TlcacheError, UnknownNameError
+from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.run import Left
+from tlcache.finetuning.settings import RecipeError
 from tlcache.networks import operations
 from tlcache.studying import run as running
 from tlcache.studying.estimates import finetune_seconds, heads_seconds, rows_of
@@ -32,7 +35,7 @@ QUICK = {"epochs": 1, "precision": "fp32", "layout": "contiguous"}
 def two_networks(tinynet: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """`tinynet`, and one beside it that counts as smaller."""
     del tinynet
-    rows = (tiny_backbone(), replace(tiny_backbone(), name="tinier", parameters=3_000))
+    rows = (replace(tiny_backbone(), parameters=20_000_000), replace(tiny_backbone(), name="tinier", parameters=3_000))
     monkeypatch.setattr("tlcache.backbones._ROWS", rows)
 
 
@@ -147,9 +150,12 @@ def test_weights_that_are_not_here_are_guessed_for_and_never_downloaded(
     monkeypatch.setattr("tlcache.weights.download", lambda *_: pytest.fail("a plan downloads nothing"))
     one = go(photos, weights={"tinier": "random"}, finetune=False, plan=True)
     notes = {step.model: step.note for step in one if step.kind == "extract"}
-    assert notes == {"tinier": "", "tinynet": "guessed from its size: its weights are not here"}
+    told = "about 80 MB of weights will be downloaded first; the time is without that"
+    assert notes == {"tinier": "", "tinynet": f"{told}, guessed from the size of the network"}
     none = go(photos, weights=None, finetune=False, plan=True)
     assert all(step.seconds > 0 for step in none[:-1])
+    alone = go(photos, models=["tinynet"], weights=None, finetune=False, plan=True)
+    assert alone[0].note == told  # it was run, with random weights
 
 
 def test_a_budget_leaves_out_what_does_not_fit(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +171,39 @@ def test_a_budget_leaves_out_what_does_not_fit(photos: Path, monkeypatch: pytest
     assert "did not fit" in done[4].note
     assert done[4].seconds == 1000
     assert [step.state for step in go(photos, budget_s=2000)] == [*["recorded"] * 4, *["done"] * 2, "done"]
+
+
+def test_measuring_is_told_and_not_taken_off_the_budget(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "tlcache.studying.estimates.estimated",
+        lambda _, steps: [replace(step, seconds=8.0 if step.kind != "report" else 0.0) for step in steps],
+    )
+    assert {step.state for step in go(photos, budget_s=6 * 8.0)} == {"done"}  # to the second
+    assert "Measuring how fast this machine is, about 12 s" in capsys.readouterr().err
+    go(photos, budget_s=10)
+    assert "Measuring" not in capsys.readouterr().err
+
+
+def test_the_verdict_at_the_end_is_on_the_runs_of_this_study(photos: Path) -> None:
+    go(photos, models=["tinynet"], finetune=False)
+    options = [*("study", "-d", str(photos), "-m", "tinier", "-w", "random", "--heads", "ridge,ridge", "--no-finetune")]
+    result = CliRunner().invoke(app, [*options, "--json", "study.json"], catch_exceptions=False)
+    end = " ".join(result.output[result.output.index("photos: ") :].split())
+    assert "One run: ridge on tinier" in end
+    assert "tinynet" not in end
+    assert end.endswith("report.html (runs in it that are not of this study: 2)")
+    records = [step["records"] for step in json.loads(Path("study.json").read_text())["steps"]]
+    assert [len(each) for each in records] == [0, 1, 0]
+    assert Path(records[1][0]).is_file()
+
+
+def test_warnings_are_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, split in enumerate(("train", "test")):
+        write_photos(tmp_path / "leaky" / split, 8 - number)
+    go(tmp_path / "leaky")
+    assert capsys.readouterr().err.count("byte-identical images lie in different splits") == 1
 
 
 def test_what_needs_a_left_out_extraction_is_left_out() -> None:
@@ -209,9 +248,19 @@ def test_datasets_take_turns(photos: Path, tmp_path: Path) -> None:
         ({"weights": {"tinynet": "random"}, "models": ["tinier"]}, UnknownNameError, "Known: tinier"),
         ({"weights": "nowhere.pth"}, TlcacheError, "No weights at 'nowhere.pth'"),
         ({"heads": ["ridges"]}, UnknownNameError, "Did you mean 'ridge'"),
+        ({"heads": []}, UnknownNameError, "--heads names no head"),
         ({"unfreeze": "stage:4"}, RecipeError, "tinier has 3 stages"),
+        ({"unfreeze": "last:7"}, RecipeError, "tinier has 6 layers with parameters"),
+        ({"unfreeze": "last:6", "cached_prefix": True}, RecipeError, "reaches into the first stage of tinier"),
         ({"device": "tpu"}, UnknownNameError, "Unknown device"),
         ({"out": "report.pdf"}, UnknownNameError, "A report is an .html page"),
+        (
+            {"out": "photos/red/0.png/report.html"},
+            CacheError,
+            "0.png': it is no folder. Give another folder with --out",
+        ),
+        ({"features": "photos/red/0.png"}, CacheError, "0.png': it is no folder. Give another folder with --features"),
+        ({"runs": "photos/red/0.png/runs"}, CacheError, "0.png' is no folder. Give another folder with --runs"),
         ({"rate": 1}, UnknownNameError, "Unknown setting 'rate'"),
     ],
 )
@@ -228,12 +277,27 @@ def test_two_datasets_of_one_name_cannot_be_told_apart(photos: Path, tmp_path: P
         study([photos, write_photos(tmp_path / "more" / "photos")], BOTH, "random")
 
 
+def test_one_dataset_in_two_spellings_is_taken_once(photos: Path) -> None:
+    steps = study(["photos", photos, "./photos/"], ["tinier"], "random", finetune=False, plan=True)
+    assert [(step.kind, step.data) for step in steps] == [
+        ("extract", "photos"),
+        ("fit-heads", "photos"),
+        ("report", ""),
+    ]
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        (["--budget", "soon"], "--budget takes a time like 90s, 30m or 2h"),
+        (
+            ["--budget", "soon"],
+            "--budget takes a time above 0 like 90s, 30m or 2h (a number alone: seconds); found 'soon'",
+        ),
         (["--budget", "-5m"], "--budget takes a time"),
+        (["--budget", "0"], "above 0 like 90s, 30m or 2h (a number alone: seconds); found '0'"),
         (["-w", "random", "-w", "tinier=random"], "--weights are given once for all backbones"),
+        (["--epochs", "2", "--setting", "epochs=3"], "--epochs 2 and --setting epochs=3: give one of them"),
+        (["--unfreeze", "all", "--setting", "lr=1", "--no-finetune"], "leaves out what --unfreeze and --setting would"),
     ],
 )
 def test_options_that_make_no_sense(photos: Path, option: list[str], words: str) -> None:
@@ -242,17 +306,78 @@ def test_options_that_make_no_sense(photos: Path, option: list[str], words: str)
     assert words in " ".join(result.output.replace("│", " ").split())
 
 
-def test_budgets_have_units() -> None:
-    from tlcache.cli import _seconds
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("lr=abc", "--setting lr takes a number above 0; found 'abc'"),
+        ("lr=1e-3,1e-4", "--setting lr takes a number above 0; found '1e-3,1e-4'"),
+        ("weight-decay=inf", "--setting weight-decay takes a number from 0 on; found 'inf'"),
+        ("label_smoothing=1", "--setting label-smoothing takes a number from 0 to below 1; found '1'"),
+        ("batch-size=true", "--setting batch-size takes a whole number from 2 on"),
+        ("seed=-1", "--setting seed takes a whole number from 0 to 4294967295; found '-1'"),
+        ("patience=1.5", "--setting patience takes a whole number from 1 on; found '1.5'"),
+        ("refit=maybe", "--setting refit takes true or false; found 'maybe'"),
+        ("unfreeze=stage:0", "--setting unfreeze takes all, last:N or stage:K with a number from 1 on"),
+        ("optimizer=sgd,adam", "Unknown optimizer in --setting 'sgd,adam'. Did you mean 'adam'"),
+        ("epochs", "--setting takes NAME=VALUE like lr=1e-3; found 'epochs'"),
+        ("epoch=1", "Unknown setting 'epoch'. Did you mean 'epochs'"),
+        ("views=2", "views says how many augmented views cached-prefix keeps"),
+    ],
+)
+def test_settings_are_checked_before_the_first_step(photos: Path, setting: str, words: str) -> None:
+    options = ["-d", str(photos), "-m", "tinier", "-w", "random", "--plan", "--setting", setting]
+    result = CliRunner().invoke(app, ["study", *options])
+    assert isinstance(result.exception, TlcacheError)
+    assert words in str(result.exception)
 
-    assert [_seconds(text) for text in ("90", "90s", "30m", "1.5h", None)] == [90, 90, 1800, 5400, None]
+
+def test_budgets_have_units() -> None:
+    from tlcache.cli import _budget
+
+    assert [_budget(text) for text in ("90", "90s", "30m", "1.5h", None)] == [90, 90, 1800, 5400, None]
+    assert [_budget(text, "minutes") for text in ("30", "0.7", "90s", "2h")] == [30, 0.7, 1.5, 120]
 
 
 def test_seconds_of_a_fine_tuning_grow_with_images_and_epochs() -> None:
     rows, recipe = {"train": 600, "val": 200, "test": 200}, Recipe(epochs=10, precision="fp32", layout="contiguous")
-    once = finetune_seconds(rows, recipe, 0.01)
+    once = finetune_seconds(rows, recipe, 0.01, Left(10, 0))
     assert 60 < once < 75
-    assert finetune_seconds(rows, replace(recipe, refit=True), 0.01) == pytest.approx(once + 80)
+    assert finetune_seconds(rows, recipe, 0.01, Left(10, 10)) == pytest.approx(once + 80)
+    assert finetune_seconds(rows, recipe, 0.01, Left(5, 0)) < 0.6 * once
+
+
+@pytest.mark.parametrize(
+    ("saves", "expected"),
+    [
+        (0, Left(3, 3)),
+        (2, Left(1, 3, "2 of 3 epochs are trained")),
+        (4, Left(0, 3, "all epochs but 3 of the refit are trained")),
+        (5, Left(0, 2, "all epochs but 2 of the refit are trained")),
+        (8, Left(0, 0, "all epochs are trained")),
+    ],
+)
+def test_epochs_that_are_trained_are_not_counted_again(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, saves: int, expected: Left
+) -> None:
+    """A study is stopped after so many checkpoints: three epochs, the end of the phase, then the same for the refit."""
+    options = {"models": ["tinynet"], "epochs": 3, "lr": 0.01, "batch_size": 8}
+    calls, save = iter(range(1000)), Checkpoints.save
+
+    def stopping(*arguments: Any) -> None:
+        if next(calls) == saves:
+            raise KeyboardInterrupt
+        save(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", stopping)
+        patch.setattr("tlcache.finetuning.run.save_weights", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            go(photos, **options)
+    monkeypatch.setattr("tlcache.studying.estimates._training_paces", lambda *_: {"tinynet": 1.0})
+    (tuning,) = (step for step in go(photos, plan=True, **options) if step.kind == "finetune")
+    recipe = Recipe(epochs=3, precision="fp32", layout="contiguous", refit=True)
+    rows = rows_of(load_dataset(photos))
+    assert (tuning.note, tuning.seconds) == (expected.note, finetune_seconds(rows, recipe, 1.0, expected))
 
 
 def test_seconds_of_heads_are_those_of_the_records_where_there_are_some() -> None:

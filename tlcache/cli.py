@@ -150,15 +150,18 @@ def _numbers(text: str | None, option: str) -> tuple[float, float, float] | None
     raise typer.BadParameter(f"{option} takes three numbers like 0.485,0.456,0.406; found '{text}'")
 
 
-def _seconds(text: str | None) -> float | None:
+def _budget(text: str | None, alone: str = "seconds") -> float | None:
+    """Return a time in the unit that a number alone has: `seconds` or `minutes`."""
     units = {"s": 1, "m": 60, "h": 3600}
     if text is None:
         return None
     with contextlib.suppress(ValueError):
-        seconds = float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
-        if 0 < seconds < float("inf"):
-            return seconds
-    raise typer.BadParameter(f"--budget takes a time like 90s, 30m or 2h; found '{text}'")
+        time = float(text[:-1]) * units[text[-1]] / units[alone[0]] if text[-1:] in units else float(text)
+        if 0 < time < float("inf"):
+            return time
+    raise typer.BadParameter(
+        f"--budget takes a time above 0 like 90s, 30m or 2h (a number alone: {alone}); found '{text}'"
+    )
 
 
 def _weights(given: list[str]) -> str | dict[str, str] | None:
@@ -168,6 +171,11 @@ def _weights(given: list[str]) -> str | dict[str, str] | None:
     if len(common) + bool(own) > 1:
         raise typer.BadParameter("--weights are given once for all backbones, or as BACKBONE=FILE for each of some")
     return own or next(iter(common), None)
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Return the names that commas part; None where nothing is given."""
+    return None if text is None else [name for part in text.split(",") if (name := part.strip())]
 
 
 def _shots(text: str) -> list[int | None]:
@@ -310,7 +318,9 @@ def fit_heads(
     repeats: Annotated[
         int | None, typer.Option(help="Seeds for the last fit [1], or samples for every number of --shots [5]")
     ] = None,
-    budget: Annotated[float | None, typer.Option(help="Seconds for the heads of one feature file")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time for the heads of one feature file, like 90s or 2m; a number alone: seconds")
+    ] = None,
     shots: Annotated[
         str | None, typer.Option(help="Labelled images per class, like 1,2,4,8,all: how much data is enough?")
     ] = None,
@@ -331,9 +341,8 @@ def fit_heads(
     from tlcache.report.tables import curves_table, runs_tables
     from tlcache.selection import Protocol
 
-    names = [name.strip() for name in heads.split(",")] if heads is not None else None
     times = repeats if repeats is not None else 5 if shots else 1
-    protocol = asdict(Protocol(search, folds, metric, one_se, class_weight, times, seed, budget))
+    protocol = asdict(Protocol(search, folds, metric, one_se, class_weight, times, seed, _budget(budget)))
     if shots is not None:
         from tlcache.report.curves import few_shot_curves
         from tlcache.report.plots import check_format, save_figure
@@ -343,7 +352,7 @@ def fit_heads(
             check_format(plot)
         with _stoppable("nothing of this curve is kept"):
             curves = fit_curves(
-                paths, _shots(shots), names, data=data, features=features, runs=runs, split=split, **protocol
+                paths, _shots(shots), _names(heads), data=data, features=features, runs=runs, split=split, **protocol
             )
         _write_json(json_file, {"curves": [curve.as_json() for curve in curves]})
         _show(curves_table(curves))
@@ -353,7 +362,7 @@ def fit_heads(
     if plot:
         raise typer.BadParameter("--plot draws the curves of --shots; give both")
     with _stoppable("heads that were finished are recorded"):
-        done = run(paths, names, data=data, features=features, runs=runs, split=split, **protocol)
+        done = run(paths, _names(heads), data=data, features=features, runs=runs, split=split, **protocol)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
     _show(runs_tables(done))
     _show_worth_of(done, runs)
@@ -393,7 +402,9 @@ def finetune(
     sweep: Annotated[
         list[str] | None, typer.Option(help="Values to choose from on validation, like lr=1e-3,1e-2; may be repeated")
     ] = None,
-    budget: Annotated[float | None, typer.Option(help="Minutes of training that a sweep may take")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Training time that a sweep may take, like 30m or 2h; a number alone: minutes")
+    ] = None,
     refit: Annotated[bool, typer.Option("--refit", help="Then train again on train + val, as fit-heads does")] = False,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here")] = "auto",
     layout: Annotated[str, typer.Option(help="contiguous, channels_last, or auto: what is faster here")] = "auto",
@@ -419,15 +430,15 @@ def finetune(
     """
     settings = {**locals()}  # every option but one is the library's, under the same name
     del settings["json_file"], settings["plot"]
-    from tlcache.finetuning.recipe import parse_sweep
     from tlcache.finetuning.run import finetune as run
+    from tlcache.finetuning.settings import parse_sweep
     from tlcache.machine import is_first
     from tlcache.report.curves import learning_curves
     from tlcache.report.plots import check_format, save_figure
     from tlcache.report.tables import runs_tables
     from tlcache.verdict import advice, untuned
 
-    settings["sweep"] = parse_sweep(sweep or [])
+    settings |= {"sweep": parse_sweep(sweep or []), "budget": _budget(budget, "minutes")}
     if plot is not None:
         check_format(plot)
     with _stoppable("run the same command to go on after the last finished epoch"):
@@ -552,8 +563,10 @@ def study(
         bool,
         typer.Option("--finetune/--no-finetune", help="Train every backbone itself, too: most time goes there"),
     ] = True,
-    epochs: Annotated[int, typer.Option(help="Epochs of each fine-tuning")] = 15,
-    unfreeze: Annotated[str, typer.Option(help="What fine-tuning trains: all, last:N (layers), or stage:K")] = "all",
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each fine-tuning", show_default="15")] = None,
+    unfreeze: Annotated[
+        str | None, typer.Option(help="What fine-tuning trains: all, last:N (layers), or stage:K", show_default="all")
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(help="Another option of tlcache finetune, like lr=1e-3 or batch-norm=eval; may be repeated"),
@@ -563,7 +576,7 @@ def study(
     ] = False,
     budget: Annotated[
         str | None,
-        typer.Option(help="Time for all of it, like 90s, 30m or 2h: steps that would not fit in are left out"),
+        typer.Option(help="Time for the steps, like 90s, 30m or 2h: those that would not fit in are left out"),
     ] = None,
     out: Annotated[Path, typer.Option(help="The report; .md and .csv are written beside it")] = Path("report.html"),
     device: Device = "auto",
@@ -580,37 +593,46 @@ def study(
     """
     from rich.text import Text
 
-    from tlcache.comparison import compare as compared
-    from tlcache.finetuning.recipe import parse_sweep
+    from tlcache.comparison import compare_runs
+    from tlcache.finetuning.settings import parse_settings
     from tlcache.report.studied import steps_table
+    from tlcache.runs import read_runs, runs_folder
     from tlcache.studying.run import MODELS
     from tlcache.studying.run import study as run
 
-    names = [name.strip() for name in heads.split(",")] if heads is not None else None
-    more = {name: values[0] for name, values in parse_sweep(setting or []).items()}
+    own = {name: value for name, value in {"epochs": epochs, "unfreeze": unfreeze}.items() if value is not None}
+    more = parse_settings(setting or [])
+    for name in own.keys() & more.keys():
+        raise typer.BadParameter(f"--{name} {own[name]} and --setting {name}={more[name]}: give one of them")
+    if not finetune and (own or more):
+        given = " and ".join([*(f"--{name}" for name in own), *(["--setting"] if more else [])])
+        raise typer.BadParameter(f"--no-finetune leaves out what {given} would change: give one or the other")
     with _stoppable("run the same command to continue"):
         steps = run(
             data,
             model or MODELS,
             _weights(weights or []),
-            heads=names,
+            heads=_names(heads),
             finetune=finetune,
             plan=plan,
-            budget_s=_seconds(budget),
+            budget_s=_budget(budget),
             out=out,
             features=features,
             runs=runs,
             device=device,
-            **{"epochs": epochs, "unfreeze": unfreeze, **more},
+            **own,
+            **more,
         )
     _write_json(json_file, {"steps": [step.as_json() for step in steps]})
     _show(steps_table(steps))
     done, problems = {step.kind: step.state for step in steps}, list[str]()
     if done["report"] == "done":
-        for found in compared(runs, tell=problems.append):  # the report has warned of them
-            if found.dataset in {step.dataset for step in steps}:
-                _show(Text(f"\n{found.dataset}: {found.verdict}"))
-        typer.echo(f"\n{out}")
+        recorded = read_runs(runs_folder(runs), problems.append)  # the report has warned of them
+        records = {path for step in steps for path in step.records}
+        for found in compare_runs((run for run in recorded if str(run.path) in records), problems.append):
+            _show(Text(f"\n{found.dataset}: {found.verdict}"))
+        others = len(recorded) - len(records)
+        typer.echo(f"\n{out}" + (f" (runs in it that are not of this study: {others})" if others else ""))
     if problems or any(step.state == "failed" for step in steps):
         raise typer.Exit(1)
 

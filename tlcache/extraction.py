@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.errors import CacheError
+from tlcache.files import check_folder
 from tlcache.worker import run_apart
 
 __all__ = ["Extraction", "extract", "features_folder", "find_features"]
@@ -180,7 +181,7 @@ def extract(
         "device": device,
         "engine": engine,
         "precision": precision,
-        "features": str(features_folder(features)),
+        "features": str(check_folder(features_folder(features), "--features")),
         "name": name,
         "seed": seed,
         "batch_size": batch_size,

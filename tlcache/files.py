@@ -13,12 +13,25 @@ import platformdirs
 
 from tlcache.errors import CacheError
 
-__all__ = ["cache_folder", "check_room", "hash_file", "read_regular", "reserve", "sync_folder", "write_whole"]
+__all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "read_regular", "reserve", "sync_folder",
+           "write_whole"]  # fmt: skip
 
 
 def cache_folder() -> Path:
     """Return the folder for exported networks and other things that can be made again (`TLCACHE_CACHE` overrides)."""
     return Path(os.environ.get("TLCACHE_CACHE") or platformdirs.user_cache_dir("tlcache"))
+
+
+def check_folder(folder: Path, option: str) -> Path:
+    """Return `folder`, which `option` names; raises CacheError when nothing could be written there. Nothing is made."""
+    there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        what, why = (
+            "it" if there == folder else f"'{there}'",
+            "may not be written" if there.is_dir() else "is no folder",
+        )
+        raise CacheError(f"Cannot write to '{folder}': {what} {why}. Give another folder with {option}.")
+    return folder
 
 
 def check_room(folder: Path, size: int) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 
 from tlcache.errors import DamagedError, DataError, HeadError
 from tlcache.extraction import find_features
+from tlcache.files import check_folder
 from tlcache.folds import split_folds
-from tlcache.heads import HEADS, HeadRow, find_head
+from tlcache.heads import HeadRow, find_heads
 from tlcache.heads.fitted import FittedHead, Scaler
 from tlcache.machine import hardware, versions
 from tlcache.metrics import calibration_error, evaluate
@@ -69,7 +70,7 @@ def fit_heads(
     Raises
     ------
     CacheError, DataError, HeadError, UnknownNameError
-        No features, features that are not finite, an empty split, an unknown head.
+        No features, features that are not finite, an empty split, an unknown head, no place for records.
 
     Examples
     --------
@@ -80,9 +81,9 @@ def fit_heads(
     ['accuracy', 'accuracy_high', 'accuracy_low', 'ece', 'log_loss', 'macro_f1', 'n']
     """
     how = Protocol(**protocol)
-    rows = [find_head(name) for name in heads or HEADS]
+    rows = find_heads(heads)
     found = find_features(paths, features, data)
-    folder, results = runs_folder(runs), []
+    folder, results = check_folder(runs_folder(runs), "--runs"), []
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
         for path in found:
             with opened(path, split, folder, how.seed) as file:

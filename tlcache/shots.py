@@ -13,10 +13,10 @@ import numpy as np
 
 from tlcache.errors import HeadError
 from tlcache.extraction import find_features
-from tlcache.files import write_whole
+from tlcache.files import check_folder, write_whole
 from tlcache.fit import Data, opened, refit
 from tlcache.folds import draw_shots, split_folds
-from tlcache.heads import HEADS, HeadRow, find_head
+from tlcache.heads import HeadRow, find_heads
 from tlcache.keys import hash_json, slug
 from tlcache.machine import hardware, versions
 from tlcache.metrics import evaluate
@@ -122,8 +122,8 @@ def fit_curves(
     wanted = sorted(set(shots), key=lambda count: (count is None, count))
     if not wanted or any(count is not None and count < 1 for count in wanted):
         raise HeadError("Shots are numbers of images per class, 1 or more, or all.")
-    rows = [find_head(name) for name in heads or HEADS]
-    found, folder, curves = find_features(paths, features, data), runs_folder(runs), []
+    rows = find_heads(heads)
+    found, folder, curves = find_features(paths, features, data), check_folder(runs_folder(runs), "--runs"), []
     with step_bar("fitting heads", len(found) * len(rows) * len(wanted)) as advance:
         for path in found:
             with opened(path, split, folder, how.seed) as file:

@@ -76,7 +76,7 @@ def accuracy_interval(right: float, n: float, confidence: float = 0.95) -> tuple
     share = right / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))  # rounding leaves the share inside
 
 
 def clustered_interval(right: NDArray[np.bool_], units: Units | None = None) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from tlcache.auditing.pixels import pixels_of_pairs
 from tlcache.auditing.records import record_path, write_audit
 from tlcache.errors import DataError, HeadError
 from tlcache.extraction import find_features
+from tlcache.files import check_folder
 from tlcache.naming import counted
 from tlcache.runs import runs_folder
 from tlcache.splits import SPLITS
@@ -79,7 +80,7 @@ def audit(
     >>> found.images, len(found.exact), found.group_by
     (24, 0, 'near-duplicates')
     """
-    folder = runs_folder(runs)
+    folder = check_folder(runs_folder(runs), "--runs")
     chosen = choose_files(find_features(paths, features), data, model, folder)
     return [_audit(each, folder, group_by, group_regex) for each in chosen]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlcache.backbones import Backbone
-from tlcache.finetuning.recipe import RecipeError
+from tlcache.finetuning.settings import RecipeError
 from tlcache.images import Preprocess
 from tlcache.networks import Embedding, find_layers, split
 
@@ -27,13 +27,13 @@ class Layer:
     stage: int
 
 
-def trained_layers(backbone: Backbone, model: nn.Module, unfreeze: str) -> list[Layer]:
+def trained_layers(backbone: Backbone, model: nn.Module, unfreeze: str, cached_prefix: bool = False) -> list[Layer]:
     """Return the layers of the backbone that `unfreeze` (`all`, `last:N`, `stage:K`) names, from the image on.
 
     Raises
     ------
     RecipeError
-        The backbone has fewer layers or stages.
+        The backbone has fewer layers or stages, or with `cached_prefix` no stage is left that could be cached.
     """
     layers = [Layer(*found) for found in find_layers(backbone, model)]
     kind, _, number = unfreeze.partition(":")
@@ -41,9 +41,14 @@ def trained_layers(backbone: Backbone, model: nn.Module, unfreeze: str) -> list[
     if kind != "all" and int(number) > most:
         what = "layers with parameters" if kind == "last" else "stages"
         raise RecipeError(f"{backbone.name} has {most} {what}; asked: --unfreeze {unfreeze}.")
-    if kind == "last":
-        return layers[-int(number) :]
-    return [layer for layer in layers if kind == "all" or layer.stage >= int(number)]
+    first = int(number) if kind == "stage" else 0
+    trained = layers[-int(number) :] if kind == "last" else [layer for layer in layers if layer.stage >= first]
+    if cached_prefix and cut_before(backbone, trained) is None:
+        raise RecipeError(
+            f"--unfreeze {unfreeze} reaches into the first stage of {backbone.name}: there is no frozen part that "
+            "could be cached. Unfreeze less, or leave cached-prefix out."
+        )
+    return trained
 
 
 def cut_before(backbone: Backbone, layers: Sequence[Layer]) -> str | None:

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from tlcache.errors import TlcacheError, UnknownNameError, closest
-from tlcache.heads import OPTIMIZER_NAMES
+from tlcache.finetuning.settings import RecipeError, check_name, check_value
 
-__all__ = ["CHOICES", "Recipe", "RecipeError", "arguments_of", "make_recipe", "parse_sweep", "variants"]
+__all__ = ["Recipe", "arguments_of", "make_recipe", "variants"]
 
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "head": ("linear", "dense"),
-    "init_head": ("cached", "scratch"),
-    "optimizer": OPTIMIZER_NAMES,
-    "schedule": ("constant", "cosine", "step"),
-    "augment": ("none", "light", "study", "strong"),
-    "loss": ("ce", "bce"),
-    "batch_norm": ("train", "eval"),
-    "precision": ("auto", "fp32", "bf16"),
-    "layout": ("auto", "contiguous", "channels_last"),
-}
 _LEARNING_RATES = {"sgd": 1e-2, "rmsprop": 1e-4, "adam": 3e-4, "nadam": 3e-4, "adamw": 3e-4}  # of the backbone
-
-
-class RecipeError(TlcacheError):
-    """A setting of a fine-tuning that is impossible, or does not go with another."""
 
 
 @dataclass(frozen=True)
@@ -105,26 +88,13 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UnknownNameError(closest(name.replace("_", " "), str(getattr(self, name)), known))
-        kind, _, number = self.unfreeze.partition(":")
-        if self.unfreeze != "all" and not (kind in ("last", "stage") and number.isdecimal() and int(number) > 0):
-            raise RecipeError(
-                f"--unfreeze is all, last:N or stage:K with a number from 1 on; asked: '{self.unfreeze}'."
-            )
-        positive = ("head_epochs", "head_lr", "epochs", "batch_size", "patience", "views", "layer_decay")
-        small = [name for name in positive if not getattr(self, name) > 0]
-        if small or not self.learning_rate > 0:
-            raise RecipeError(f"--{(small or ['lr'])[0].replace('_', '-')} must be above 0.")
-        if self.batch_size < 2:
-            raise RecipeError("--batch-size must be 2 or more: BatchNorm has no statistics of a single image.")
-        if not (0 <= self.ema < 1 and 0 <= self.label_smoothing < 1 and self.weight_decay >= 0 <= self.warmup_epochs):
-            raise RecipeError("--ema and --label-smoothing are from 0 to below 1; weight decay and warm-up from 0 on.")
+        for name, value in vars(self).items():
+            if (name, value) != ("lr", None):
+                check_value(name, value)
         if self.cached_prefix and self.unfreeze == "all":
-            raise RecipeError("--cached-prefix needs frozen layers to cache: give --unfreeze last:N or stage:K.")
+            raise RecipeError("cached-prefix needs frozen layers to cache: unfreeze last:N or stage:K.")
         if self.views > 1 and not self.cached_prefix:
-            raise RecipeError("--views says how many augmented views --cached-prefix keeps; give that too.")
+            raise RecipeError("views says how many augmented views cached-prefix keeps; give that too.")
 
     @property
     def learning_rate(self) -> float:
@@ -144,10 +114,8 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
     UnknownNameError, RecipeError
         No such setting or choice, or a number that is impossible.
     """
-    known = [field.name for field in fields(Recipe)]
     for name in settings:
-        if name not in known:
-            raise UnknownNameError(closest("setting", name, known))
+        check_name(name)
     return Recipe(**settings)
 
 
@@ -169,25 +137,3 @@ def variants(recipe: Recipe, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[d
     """
     settings = [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
     return [(setting, make_recipe({**asdict(recipe), **setting})) for setting in settings]
-
-
-def parse_sweep(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the settings and values that are written `NAME=VALUE,VALUE`.
-
-    >>> parse_sweep(["lr=1e-3,0.01", "optimizer=sgd,adamw"])
-    {'lr': [0.001, 0.01], 'optimizer': ['sgd', 'adamw']}
-    """
-    sweep = {}
-    for text in texts:
-        name, _, values = text.partition("=")
-        if not values:
-            raise RecipeError(f"--sweep takes NAME=VALUE,VALUE like lr=1e-4,1e-3; asked: '{text}'.")
-        sweep[name.strip().removeprefix("--").replace("-", "_")] = [_value(each.strip()) for each in values.split(",")]
-    return sweep
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

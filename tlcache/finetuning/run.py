@@ -7,6 +7,7 @@ import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from filelock import FileLock, Timeout
 from tlcache.backbones import find
 from tlcache.errors import CacheError, ModelError
 from tlcache.extraction import extract
+from tlcache.files import check_folder
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.ranks import joined, rank
-from tlcache.finetuning.recipe import arguments_of, make_recipe, variants
+from tlcache.finetuning.recipe import Recipe, arguments_of, make_recipe, variants
 from tlcache.finetuning.saved import save_weights
-from tlcache.finetuning.search import Candidate, Variant, best_epochs, search
+from tlcache.finetuning.search import Candidate, Variant, best_epochs, checkpoints_of, search
 from tlcache.finetuning.speed import Way, find_torch_device
 from tlcache.finetuning.training import State, logits_of
 from tlcache.finetuning.trial import Task, Trial, seconds_of
@@ -34,7 +36,7 @@ from tlcache.selection import fit_temperature
 from tlcache.significance import unit_numbers
 from tlcache.store import FeatureFile
 
-__all__ = ["finetune"]
+__all__ = ["Left", "finetune", "left_of"]
 
 
 def finetune(
@@ -100,7 +102,7 @@ def finetune(
     >>> run.fields["strategy"], [epoch["epoch"] for epoch in run.fields["history"]]
     ('finetune', [0, 1])
     """
-    base = make_recipe(recipe)
+    base, folder = make_recipe(recipe), check_folder(runs_folder(runs), "--runs")
     wanted, found_device = variants(base, sweep or {}), find_torch_device(device)
     if model.lower().endswith(".onnx"):
         raise ModelError(f"'{model}' is an ONNX file, which cannot be trained here. Give a name of: tlcache models")
@@ -114,16 +116,45 @@ def finetune(
         name=name,
         seed=split_seed,
     )
-    for line in found.warnings:
+    for line in () if found.up_to_date else found.warnings:
         warn(line)
     with FeatureFile(found.path) as file:
-        task = Task.of(under(file, split, runs_folder(runs), split_seed), weights, found_device)
+        task = Task.of(under(file, split, folder, split_seed), weights, found_device)
     identity = identity_of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget))
-    if not again and (run := recorded(runs_folder(runs), identity)):
+    if not again and (run := recorded(folder, identity)):
         return run
-    path = path_of(runs_folder(runs), identity)
+    path = path_of(folder, identity)
     with joined(found_device), _alone(path):
         return _train_and_test(task, wanted, budget, identity, path)
+
+
+@dataclass(frozen=True)
+class Left:
+    """Epochs of a fine-tuning without a sweep that are not trained yet, at most; `note` says which are, if any."""
+
+    epochs: int
+    refit: int
+    note: str = ""
+
+
+def left_of(recipe: Recipe, path: Path | None = None) -> Left:
+    """Return what is left of the run of `path`, by its checkpoints; epochs of the head alone are not counted."""
+    folder = path.with_suffix(".checkpoints") if path else None
+    saved = checkpoints_of(folder, recipe).latest() if folder else None
+    if folder is None or saved is None:
+        return Left(recipe.epochs, recipe.epochs * recipe.refit)
+    state = State(**saved)
+    if state.phase < (2 if recipe.init_head == "scratch" else 1):
+        trained = _trained(state)
+        note = f"{trained} of {recipe.epochs} epochs are trained" if trained else ""
+        return Left(recipe.epochs - trained, recipe.epochs * recipe.refit, note)
+    again = Checkpoints(folder / "refit").latest() if recipe.refit else None
+    refit = best_epochs(state)["backbone"] * recipe.refit - (_trained(State(**again)) if again else 0)
+    return Left(0, refit, f"all epochs but {refit} of the refit are trained" if refit else "all epochs are trained")
+
+
+def _trained(state: State) -> int:
+    return sum(epoch["phase"] == "backbone" and epoch["epoch"] > 0 for epoch in state.history)
 
 
 @contextmanager

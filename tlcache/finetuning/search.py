@@ -14,7 +14,7 @@ from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.keys import hash_json
 from tlcache.progress import say
 
-__all__ = ["Candidate", "Variant", "best_epochs", "search"]
+__all__ = ["Candidate", "Variant", "best_epochs", "checkpoints_of", "search"]
 
 Variant = tuple[dict[str, Any], Recipe]
 
@@ -76,13 +76,18 @@ def search(task: Task, wanted: Sequence[Variant], budget: float | None, folder: 
 def _try(task: Task, setting: dict[str, Any], recipe: Recipe, folder: Path, alone: bool) -> Candidate:
     trial = Trial(task, recipe)
     try:
-        state = trial.train(Checkpoints(folder / hash_json(recipe.as_json())[:12]))
+        state = trial.train(checkpoints_of(folder, recipe))
     except TrainingError as error:
         if alone:
             raise
         say(str(error))
         return Candidate(setting, recipe, None, None, 0.0)
     return Candidate(setting, recipe, trial, state, trial.setup_s + seconds_of(state.history))
+
+
+def checkpoints_of(folder: Path, recipe: Recipe) -> Checkpoints:
+    """Return those of a recipe's training, in the folder of its run's."""
+    return Checkpoints(folder / hash_json(recipe.as_json())[:12])
 
 
 def best_epochs(state: State) -> dict[str, int]:

@@ -22,7 +22,8 @@ from tlcache.finetuning.classifier import Classifier, Layer, trained_layers
 from tlcache.finetuning.heads import cached_head, fresh_head
 from tlcache.finetuning.pixels import Pixels, open_pixels
 from tlcache.finetuning.ranks import first_alone, shared, size
-from tlcache.finetuning.recipe import Recipe, RecipeError
+from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.settings import RecipeError
 from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
 from tlcache.finetuning.speed import Way, choose_way
 from tlcache.finetuning.training import Phase, State, Training
@@ -124,13 +125,8 @@ class Trial:
         self.model = pretrained(backbone, load_state(task.weights), task.weights.label).to(task.device)
         if recipe.batch_size < 2 * size():
             raise RecipeError(f"--batch-size {recipe.batch_size} leaves {size()} processes less than 2 images each.")
-        self.layers = trained_layers(backbone, self.model, recipe.unfreeze)
+        self.layers = trained_layers(backbone, self.model, recipe.unfreeze, recipe.cached_prefix)
         self.network = self._classifier(self.layers)
-        if recipe.cached_prefix and self.network.cut is None:
-            raise RecipeError(
-                f"--unfreeze {recipe.unfreeze} reaches into the first stage of {backbone.name}: there is no frozen "
-                "part that could be cached. Unfreeze less, or leave --cached-prefix out."
-            )
         self.setup_s = time.perf_counter() - started
 
     def train(self, checkpoints: Checkpoints, way: Way | None = None) -> State:

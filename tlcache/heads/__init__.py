@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from tlcache.errors import UnknownNameError, closest
 if TYPE_CHECKING:
     from tlcache.heads.base import Head
 
-__all__ = ["HEADS", "OPTIMIZER_NAMES", "HeadRow", "find_head", "load_head"]
+__all__ = ["HEADS", "OPTIMIZER_NAMES", "HeadRow", "find_head", "find_heads", "load_head"]
 
 OPTIMIZER_NAMES = ("sgd", "rmsprop", "adam", "nadam", "adamw")
 
@@ -137,6 +137,20 @@ def find_head(name: str) -> HeadRow:
     if name not in HEADS:
         raise UnknownNameError(closest("head", name, HEADS))
     return HEADS[name]
+
+
+def find_heads(names: Iterable[str] | None = None) -> list[HeadRow]:
+    """Return the rows of these names, each once; default: all.
+
+    Raises
+    ------
+    UnknownNameError
+        No such head, or no name at all.
+    """
+    rows = [find_head(name) for name in dict.fromkeys(HEADS if names is None else names)]
+    if not rows:
+        raise UnknownNameError(f"--heads names no head. Leave it out for all, or give some of: {', '.join(HEADS)}.")
+    return rows
 
 
 def __getattr__(name: str) -> Any:

@@ -14,8 +14,8 @@ import tlcache
 from tlcache.auditing.records import read_audits
 from tlcache.auditing.worth import leak_worth
 from tlcache.comparison import Comparison, compare
-from tlcache.errors import UnknownNameError
-from tlcache.files import write_whole
+from tlcache.errors import CacheError, UnknownNameError
+from tlcache.files import check_folder, write_whole
 from tlcache.keys import printable
 from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
@@ -58,7 +58,7 @@ def write_report(
     Raises
     ------
     CacheError, UnknownNameError
-        No runs; another ending.
+        No runs, or nothing can be written there; another ending.
 
     Examples
     --------
@@ -83,10 +83,13 @@ def write_report(
 
 
 def check_page(out: str | Path) -> Path:
-    """Return where the page goes; raises UnknownNameError when that is no name of a page."""
+    """Return where the page goes; raises UnknownNameError or CacheError when that is no page or cannot be written."""
     page = Path(out).expanduser()
     if page.suffix.lower() not in (".html", ".htm"):
         raise UnknownNameError(f"A report is an .html page, with .md and .csv beside it; asked: '{out}'.")
+    if page.is_dir():
+        raise CacheError(f"Cannot write to '{page}': it is a folder. Give the name of a page with --out.")
+    check_folder(page.parent, "--out")
     return page
 
 

@@ -20,6 +20,7 @@ from tlcache.files import read_regular
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import fresh_head
 from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.run import Left, left_of
 from tlcache.finetuning.speed import CHOICE_IMAGES, WAYS, Way, find_torch_device, images_per_s
 from tlcache.heads import HEADS
 from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
@@ -27,7 +28,7 @@ from tlcache.machine import available_cpus
 from tlcache.models import Model, load_model
 from tlcache.networks import operations, untrained
 from tlcache.progress import Advance, step_bar
-from tlcache.runs import Run, read_runs
+from tlcache.runs import Run, path_of, read_runs
 from tlcache.runtime import default_batch, find_device, open_session
 from tlcache.selection import Fold, Protocol, search
 from tlcache.splits import FRACTION, SPLITS
@@ -54,7 +55,8 @@ def estimated(asked: Asked, steps: Sequence[Step]) -> list[Step]:
         embed_s, guessed = _embedding_paces(embedded, asked.device)
         advance(len(embedded))
         train_s = _training_paces(tuned, asked.recipe, asked.device, advance) if asked.recipe else {}
-    frozen = [run for run in read_runs(asked.runs) if run.fields["strategy"] == "frozen"]
+    recorded = read_runs(asked.runs, lambda _: None)  # the report tells of records that are damaged
+    frozen = [run for run in recorded if run.fields["strategy"] == "frozen"]
 
     def estimate(step: Step) -> Step:
         if step.state != TO_DO or step.kind not in (EXTRACT, FIT, FINETUNE):
@@ -63,13 +65,16 @@ def estimated(asked: Asked, steps: Sequence[Step]) -> list[Step]:
         if step.kind == EXTRACT:
             image_s = _decoding_pace(case) + embed_s[step.model]
             seconds = _STARTING_S + len(case.dataset) * image_s
-            return replace(step, seconds=seconds, note=guessed.get(step.model, ""))
+            guess = ", guessed from the size of the network" if step.model in guessed else ""
+            return replace(step, seconds=seconds, note=step.note and f"{step.note}; the time is without that{guess}")
         if step.kind == FIT:
             alike = [run for run in frozen if run.fields["dataset"] == step.dataset]
             ridge_s = partial(_ridge_seconds, case)
             return replace(step, seconds=heads_seconds(asked.missing_heads(step), case.backbone.dim, alike, ridge_s))
         assert asked.recipe is not None
-        return replace(step, seconds=finetune_seconds(rows_of(case.dataset), asked.recipe, train_s[step.model]))
+        left = left_of(asked.recipe, *(path_of(asked.runs, each) for each in asked.identities(step)))
+        seconds = finetune_seconds(rows_of(case.dataset), asked.recipe, train_s[step.model], left)
+        return replace(step, seconds=seconds, note=left.note)
 
     return [estimate(step) for step in steps]
 
@@ -89,14 +94,15 @@ def heads_seconds(heads: Sequence[str], dim: int, alike: Iterable[Run], ridge_s:
     return guessed + sum(median(known[head]) for head in heads if head in known)
 
 
-def finetune_seconds(rows: Mapping[str, int], recipe: Recipe, train_s: float) -> float:
-    """Return what a fine-tuning takes when no epoch ends it early.
+def finetune_seconds(rows: Mapping[str, int], recipe: Recipe, train_s: float, left: Left) -> float:
+    """Return what is left of a fine-tuning takes when no epoch ends it early.
 
     `rows` are the images of each split, `train_s` the seconds to train on one of them once, forward and backward.
     """
-    again = rows["train"] + rows["val"] if recipe.refit else 0
-    trained = recipe.epochs * (rows["train"] + again) + CHOICE_IMAGES * ("auto" in (recipe.precision, recipe.layout))
-    looked_at = (recipe.epochs + 2) * rows["val"] + rows["test"]
+    trained = left.epochs * rows["train"] + left.refit * (rows["train"] + rows["val"])
+    if left.epochs == recipe.epochs and "auto" in (recipe.precision, recipe.layout):
+        trained += CHOICE_IMAGES
+    looked_at = (left.epochs + 2) * rows["val"] + rows["test"]
     return _STARTING_S + train_s * (trained + _FORWARD * looked_at)
 
 
@@ -107,8 +113,8 @@ def rows_of(dataset: Dataset) -> dict[str, int]:
     return {**given, **drawn, "train": given["train"] - sum(drawn.values())}
 
 
-def _embedding_paces(cases: Mapping[str, Case], device: str) -> tuple[dict[str, float], dict[str, str]]:
-    """Return seconds per image of each network, decoding excluded, and for those that were not run what to say.
+def _embedding_paces(cases: Mapping[str, Case], device: str) -> tuple[dict[str, float], set[str]]:
+    """Return seconds per image of each network, decoding excluded, and which of them were not run.
 
     Those whose weights are not here are scaled from the others by their operations. Where none is here, the first is
     run with random weights.
@@ -117,11 +123,10 @@ def _embedding_paces(cases: Mapping[str, Case], device: str) -> tuple[dict[str, 
     here = here or dict.fromkeys(list(cases)[:1], "random")
     timed = {name: _time_network(load_model(name, weights), device) for name, weights in here.items()}
     if timed.keys() == cases.keys():
-        return timed, {}
+        return timed, set()
     needed = {name: operations(case.backbone, _preprocess(case).crop) for name, case in cases.items()}
     each = median(seconds / needed[name] for name, seconds in timed.items())
-    why = "guessed from its size: its weights are not here"
-    return {name: timed.get(name, each * needed[name]) for name in cases}, {n: why for n in cases if n not in timed}
+    return {name: timed.get(name, each * needed[name]) for name in cases}, cases.keys() - timed.keys()
 
 
 def _time_network(model: Model, device: str) -> float:

@@ -13,10 +13,11 @@ from typing import Any
 
 from tlcache.errors import TlcacheError
 from tlcache.extraction import extract, features_folder
+from tlcache.files import check_folder
 from tlcache.finetuning.recipe import make_recipe
 from tlcache.fit import fit_heads
-from tlcache.heads import HEADS, find_head
-from tlcache.progress import say
+from tlcache.heads import find_heads
+from tlcache.progress import say, warn
 from tlcache.runs import runs_folder
 from tlcache.runtime import find_device
 from tlcache.studying.steps import (
@@ -38,6 +39,7 @@ from tlcache.studying.steps import (
 __all__ = ["MODELS", "study"]
 
 MODELS = ("mobilenetv3_small", "mobilenetv3_large", "resnet50", "inception_v3", "resnet101", "resnet152")
+_MEASURING_S = 4.0  # for the packages, and for each network
 
 
 def study(
@@ -75,7 +77,8 @@ def study(
     plan
         Do nothing but measure for some seconds, and return the steps with about the seconds that each takes.
     budget_s
-        Seconds for everything but the report. A step is left out that would not fit any more; none is stopped.
+        Seconds for the steps, without the measuring before them and the report after them. A step is left out that
+        would not fit any more; none is stopped.
     out
         The page with the report, of everything that is recorded under `runs`.
     features, runs
@@ -104,24 +107,27 @@ def study(
     """
     from tlcache.report.page import check_page
 
-    began = time.perf_counter()
     find_device(device)  # a slip in its name is told now
     asked = Asked(
         cases=find_cases(data, models, weights),
-        heads=tuple(find_head(name) for name in dict.fromkeys(heads or HEADS)),
+        heads=tuple(find_heads(heads)),
         recipe=make_recipe({"refit": True, **recipe}) if finetune else None,
-        features=features_folder(features),
-        runs=runs_folder(runs),
+        features=check_folder(features_folder(features), "--features"),
+        runs=check_folder(runs_folder(runs), "--runs"),
         out=check_page(out),
         device=device,
     )
     steps = asked.steps()
-    if plan or budget_s is not None:
+    networks = {step.model for step in steps if step.model and step.state == TO_DO}
+    if networks and (plan or budget_s is not None):
+        about = duration(_MEASURING_S * (1 + len(networks)))
+        say(f"Measuring how fast this machine is, about {about}; longer where a network is exported first ...")
         from tlcache.studying.estimates import estimated
 
         steps = estimated(asked, steps)
-    left_s = math.inf if budget_s is None else budget_s - (time.perf_counter() - began)
-    return _walk(_in_order(asked, steps), (lambda step: step) if plan else partial(_take, asked), left_s)
+    left_s = math.inf if budget_s is None else budget_s
+    walked = _walk(_in_order(asked, steps), (lambda step: step) if plan else partial(_take, asked), left_s)
+    return [replace(step, records=tuple(str(run.path) for run in asked.runs_of(step))) for step in walked]
 
 
 def _in_order(asked: Asked, steps: Sequence[Step]) -> Iterator[Step]:
@@ -171,9 +177,13 @@ def _about(step: Step) -> str:
 
 def _extract(asked: Asked, step: Step) -> str:
     case = asked.case(step)
+    if case.download:
+        say(case.download)
     found = extract(case.data, step.model, case.weights, features=asked.features, device=asked.device)
     for line in () if found.up_to_date else found.warnings:
-        say(f"warning: {line}")
+        if (step.data, line) not in asked.warned:  # by another network's extraction
+            warn(line)
+    asked.warned.update((step.data, line) for line in found.warnings)
     return RECORDED if found.up_to_date else DONE
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.backbones import Backbone, find
+from tlcache.builtin import BUILT_IN
 from tlcache.datasets import Dataset, load_dataset
 from tlcache.errors import CacheError, DataError, ModelError, UnknownNameError, closest
-from tlcache.finetuning.recipe import Recipe, RecipeError, arguments_of
+from tlcache.finetuning.recipe import Recipe, arguments_of
 from tlcache.fit import frozen_identity
 from tlcache.heads import HeadRow
 from tlcache.models import load_model
@@ -43,7 +44,9 @@ class Step:
     seconds
         What it took; while it is to do or left out, about what it would take, or 0 where that was not estimated.
     note
-        Why it is left out or failed, what of it is recorded, or that the seconds are a guess.
+        Why it is left out or failed, what of it is recorded or trained, what is downloaded for it.
+    records
+        Paths of the run records that are its results, as far as they are there.
     """
 
     kind: str
@@ -53,6 +56,7 @@ class Step:
     state: str = TO_DO
     seconds: float = 0.0
     note: str = ""
+    records: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
@@ -79,6 +83,13 @@ class Case:
     backbone: Backbone
     weights: str | None
 
+    @property
+    def download(self) -> str:
+        """What there is to say of weights that are not here."""
+        if is_here(self.backbone, self.weights):
+            return ""
+        return f"about {4 * self.backbone.parameters / 1e6:.0f} MB of weights will be downloaded first"
+
 
 def find_cases(
     data: Sequence[str | Path], models: Sequence[str], weights: str | Mapping[str, str] | None
@@ -90,7 +101,10 @@ def find_cases(
     DataError, ModelError, UnknownNameError, WeightsError
         Two datasets of one name or none at all, an ONNX file, no such backbone or weights.
     """
-    sets = {str(each): load_dataset(each) for each in data}
+    spelled: dict[str, str] = {}  # one dataset may be given by several spellings
+    for given in map(str, data):
+        spelled.setdefault(given if given in BUILT_IN else str(Path(given).expanduser().resolve()), given)
+    sets = {given: load_dataset(given) for given in spelled.values()}
     names = [dataset.name for dataset in sets.values()]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise DataError(f"Two of the datasets are called '{twice}'. Rename one of the folders or manifests.")
@@ -120,17 +134,17 @@ class Asked:
     runs: Path
     out: Path
     device: str
+    warned: set[tuple[str, str]] = field(default_factory=set)  # datasets and what was said of them
     _places: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kind, _, number = self.recipe.unfreeze.partition(":") if self.recipe else ("", "", "")
-        for case in self.cases.values():
-            stages = len(case.backbone.stages) + 1
-            if kind == "stage" and int(number) > stages:
-                raise RecipeError(
-                    f"{case.backbone.name} has {stages} stages; asked: --unfreeze stage:{number}. Unfreeze last:N, or "
-                    "study backbones together that have that stage."
-                )
+        if self.recipe is None or self.recipe.unfreeze == "all":
+            return
+        from tlcache.finetuning.classifier import trained_layers
+        from tlcache.networks import untrained
+
+        for row in {case.backbone.name: case.backbone for case in self.cases.values()}.values():  # not all have as many
+            trained_layers(row, untrained(row, seed=0), self.recipe.unfreeze, self.recipe.cached_prefix)
 
     def steps(self) -> list[Step]:
         """Return all steps with their states: each network and its heads, then the fine-tunings, then the report."""
@@ -143,7 +157,8 @@ class Asked:
         if self.is_recorded(step):
             return replace(step, state=RECORDED)
         known = len(self.heads) - len(self.missing_heads(step)) if step.kind == FIT else 0
-        return replace(step, note=f"{known} of {len(self.heads)} heads are recorded" if known else "")
+        note = f"{known} of {len(self.heads)} heads are recorded" if known else ""
+        return replace(step, note=self.case(step).download if step.kind == EXTRACT else note)
 
     def case(self, step: Step) -> Case:
         """Return what a step is done with."""
@@ -167,31 +182,34 @@ class Asked:
                     return file.attrs
         return None
 
-    def is_recorded(self, step: Step) -> bool:
-        """Return whether a step's result is there; of images that were exchanged only `extract` itself knows."""
-        attrs = self.attributes(step)
-        if attrs is None or step.kind == EXTRACT:
-            return attrs is not None
-        if step.kind == FIT:
-            return not self.missing_heads(step)
-        assert self.recipe is not None
-        identity = identity_of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe))
-        return recorded(self.runs, identity) is not None
-
-    def frozen_runs(self, step: Step) -> list[Run]:
-        """Return the runs of the heads that are recorded."""
-        attrs = self.attributes(step)
+    def identities(self, step: Step) -> list[dict[str, Any]]:
+        """Return what tells the runs of a step from all others; nothing while there are no features to train on."""
+        attrs = self.attributes(step) if step.kind in (FIT, FINETUNE) else None
         if attrs is None:
             return []
-        found = (recorded(self.runs, frozen_identity(attrs, row, Protocol())) for row in self.heads)
+        if step.kind == FIT:
+            return [frozen_identity(attrs, row, Protocol()) for row in self.heads]
+        assert self.recipe is not None
+        return [identity_of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe))]
+
+    def runs_of(self, step: Step) -> list[Run]:
+        """Return the runs of a step that are recorded."""
+        found = (recorded(self.runs, identity) for identity in self.identities(step))
         return [run for run in found if run]
 
+    def is_recorded(self, step: Step) -> bool:
+        """Return whether a step's result is there; of images that were exchanged only `extract` itself knows."""
+        if step.kind == EXTRACT:
+            return self.attributes(step) is not None
+        wanted = self.identities(step)
+        return bool(wanted) and all(recorded(self.runs, identity) for identity in wanted)
+
     def missing_heads(self, step: Step) -> list[str]:
-        """Return the names of the heads that are not."""
-        found = {run.fields["head"] for run in self.frozen_runs(step)}
+        """Return the names of the heads that are not recorded."""
+        found = {run.fields["head"] for run in self.runs_of(step)}
         return [row.name for row in self.heads if row.name not in found]
 
     def best_validation(self, step: Step) -> float:
         """Return the best accuracy on validation of the backbone's heads; -1 where none is recorded."""
-        tried = [each for run in self.frozen_runs(step) for each in run.fields["candidates"]]
+        tried = [each for run in self.runs_of(replace(step, kind=FIT)) for each in run.fields["candidates"]]
         return max((float(each["val_accuracy"]) for each in tried), default=-1.0)
