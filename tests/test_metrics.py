@@ -39,8 +39,8 @@ def test_intervals_are_wilsons(n: int, data: st.DataObject) -> None:
 
 def test_an_interval_holds_its_accuracy_when_all_are_right_or_wrong() -> None:
     for n in range(1, 1000):
-        assert metrics.accuracy_interval(n, n)[1] == 1
-        assert metrics.accuracy_interval(0, n)[0] == 0
+        assert accuracy_interval(n, n)[1] == 1
+        assert accuracy_interval(0, n)[0] == 0
 
 
 def test_calibration_error() -> None:
