@@ -18,6 +18,7 @@ from fakes import make_run
 from test_cli import invoke
 from typer.testing import CliRunner
 
+from tlcache.auditing.run import audit
 from tlcache.cli import app
 from tlcache.comparison import compare
 from tlcache.errors import CacheError, UnknownNameError
@@ -141,6 +142,8 @@ def test_what_cannot_be_the_page_is_refused_before_anything_is_drawn(tmp_path: P
 
 def test_every_run_can_be_made_again_from_its_commands(recorded: Path, tmp_path: Path) -> None:
     del recorded, tmp_path
+    audit(data="photos", group_regex=r"([0-9])\.png")
+    fit_heads(heads=["ridge"], split="group", data="photos")
     records = sorted(runs_folder().glob("photos/*.json"))
     runs = [run for run in read_runs(runs_folder()) if run.fields["dataset"] == "photos"]
     before = {run.path: run.predictions()["probabilities"] for run in runs}

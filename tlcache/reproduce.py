@@ -32,7 +32,7 @@ def commands(run: Run) -> list[str]:
     before = [_line("extract", _given(made, _defaults(extract)))]
     split = {}
     if run.fields.get("split", GIVEN) != GIVEN:
-        before.append(_line("audit", {"data": run.fields["dataset"]}))
+        before.append(_line("audit", {"data": run.fields["dataset"], **_grouped(run.fields.get("grouping"))}))
         split = {"split": run.fields["split"]}
     if run.fields["strategy"] == "frozen":
         defaults = {field.name: field.default for field in fields(Protocol)}
@@ -43,6 +43,16 @@ def commands(run: Run) -> list[str]:
     seed = {"split_seed": made["seed"]} if made.get("seed") else {}
     options = {**_given(shared, _defaults(extract)), **split, **seed, **_given(arguments, defaults)}
     return [*(before if split else ()), _line("finetune", options)]
+
+
+def _grouped(grouping: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the options of `audit` that group images as they were; none where the record is older than that."""
+    if not grouping:
+        return {}
+    if grouping["by"] == "regex":
+        return {"group_regex": grouping["source"]}
+    by = {"group_by": grouping["by"]}
+    return by if grouping["by"] == "column" else {**by, "model": grouping["source"].partition(",")[0]}
 
 
 def _defaults(function: Any) -> dict[str, Any]:

@@ -112,9 +112,13 @@ def under(file: FeatureFile, split: str, runs: Path, seed: int = 0) -> Rows:
     if split == GIVEN:
         return file
     dataset = str(file.attrs["dataset"])
-    return Resplit(file, read_groups(groups_path(runs, dataset), dataset).groups, seed)
+    found = read_groups(groups_path(runs, dataset), dataset)
+    resplit = Resplit(file, found.groups, seed)
+    resplit.attrs["grouping"] = {"by": found.by, "source": found.source}
+    return resplit
 
 
 def split_fields(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run's record says of its split: which kind, and the digest of the split that was given."""
-    return {"split": attrs.get("split", GIVEN), "given_digest": attrs.get("given_digest", attrs["dataset_digest"])}
+    """Return what a run's record says of its split: which kind, by what groups, and the digest of the split given."""
+    given = attrs.get("given_digest", attrs["dataset_digest"])
+    return {"split": attrs.get("split", GIVEN), "grouping": attrs.get("grouping"), "given_digest": given}
