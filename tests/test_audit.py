@@ -345,6 +345,9 @@ def test_a_leak_says_what_to_run_and_which_figure_to_quote(leaking: Path) -> Non
     assert f"given split {found.dataset_digest[:8]}" in after
     assert after.count("The split leaks.") == 1
     assert "Quote the accuracy under the group split" in after
+    markdown = write_report("page.html")[1].read_text()
+    assert markdown.count(f"**The split leaks. {found.verdict}**") == 1
+    assert f"given split {found.dataset_digest[:8]}" in markdown
 
 
 def test_the_two_of_a_pair_are_drawn_at_one_height_and_with_little_between(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tlcache.comparison import Comparison, Entry
 from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval, plain_table
 from tlcache.resplit import GIVEN
 
-__all__ = ["COSTS", "FIGURES", "comparison_tables", "costs", "figures"]
+__all__ = ["COSTS", "FIGURES", "LEGEND", "comparison_tables", "costs", "figures", "leak_lines", "title"]
 
 FIGURES = ("Accuracy (95 %)", "F1", "Recall", "Loss", "ECE")
 SECONDS = ("Embed s", "Train s", "Total s")
@@ -37,12 +37,22 @@ def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit]
         notes = [Text(baseline_line(found.baseline)), *groups_lines(found.groups)]
         if several:
             notes.append(Text("Runs on other images or splits of this dataset are not compared with these."))
-        which = f", {found.entries[0].run.fields.get('split', GIVEN)} split {found.digest[:8]}" if several else ""
-        title = heading([entry.run for entry in found.entries], which)
-        audit = audit_of(audits, found.digest)
-        leak = [Text(f"The split leaks. {audit.verdict}", style="bold red")] if audit and audit.leaks else []
-        parts += [title, Text(found.verdict), *leak, Text(), _Wide(found.entries), *notes, Text()]
+        leak = [Text(line, style="bold red") for line in leak_lines(found, audits)]
+        parts += [title(found, comparisons), Text(found.verdict), *leak, Text(), _Wide(found.entries), *notes, Text()]
     return Group(*parts[:-1])
+
+
+def title(found: Comparison, comparisons: Sequence[Comparison]) -> Text:
+    """Return the heading of a comparison, with its split where there are others of the same dataset."""
+    several = sum(other.dataset == found.dataset for other in comparisons) > 1
+    which = f", {found.entries[0].run.fields.get('split', GIVEN)} split {found.digest[:8]}" if several else ""
+    return heading([entry.run for entry in found.entries], which)
+
+
+def leak_lines(found: Comparison, audits: Sequence[Audit]) -> list[str]:
+    """Return a line where an audit found that the split leaks."""
+    audit = audit_of(audits, found.digest)
+    return [f"The split leaks. {audit.verdict}"] if audit and audit.leaks else []
 
 
 def figures(entry: Entry) -> tuple[str, ...]:

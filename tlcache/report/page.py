@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 import tlcache
+from tlcache.auditing.findings import Audit
 from tlcache.auditing.records import read_audits
 from tlcache.auditing.worth import leak_worth
 from tlcache.comparison import Comparison, compare
@@ -19,9 +20,9 @@ from tlcache.files import check_folder, write_whole
 from tlcache.keys import printable
 from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
-from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures
+from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures, leak_lines, title
 from tlcache.report.contents import Chapter, chapter
-from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval
+from tlcache.report.tables import BEST, baseline_line, groups_lines, interval
 from tlcache.reproduce import commands
 from tlcache.runs import runs_folder
 from tlcache.shots import read_curves
@@ -75,7 +76,11 @@ def write_report(
         for each in found:
             chapters.append(chapter(each, curves, audits, worth))
             advance(1)
-    texts = {page: _html(chapters), page.with_suffix(".md"): _markdown(found), page.with_suffix(".csv"): _csv(found)}
+    texts = {
+        page: _html(chapters),
+        page.with_suffix(".md"): _markdown(found, audits),
+        page.with_suffix(".csv"): _csv(found),
+    }
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode("utf-8", "replace"))
@@ -114,10 +119,11 @@ def _html(chapters: Sequence[Chapter]) -> str:
     )
 
 
-def _markdown(comparisons: Sequence[Comparison]) -> str:
+def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit]) -> str:
     lines = []
     for found in comparisons:
-        lines += [f"## {heading([entry.run for entry in found.entries]).plain}", "", found.verdict, ""]
+        lines += [f"## {title(found, comparisons).plain}", "", found.verdict, ""]
+        lines += [part for line in leak_lines(found, audits) for part in (f"**{line}**", "")]
         lines += ["|".join(["", "", "Backbone", "Head", *FIGURES, *COSTS, ""])]
         lines += ["|---" * 4 + "|--:" * (len(FIGURES) + len(COSTS) - 1) + "|"]
         for entry in found.entries:
