@@ -183,10 +183,11 @@ def test_the_verdict_says_how_much_and_what_to_do() -> None:
     unseen = verdict(Leak(50, 0, 0), Telltale(0.9, 0.8, 0.01), command)
     assert "by 10 points" in unseen
     assert unseen.endswith("say so with --group-regex.")
+    assert "Nothing can be said of near-duplicates" in verdict(Leak(50, 0, 0), fair, command, judged=False)
     assert "no test split" in verdict(Leak(0, 0, 0), None, command)
     little = verdict(Leak(1000, 1, 4), fair, command)
     assert little.startswith("1 of 1,000 test images (0.1 %) has a duplicate or near-duplicate in train or val, and 4")
-    assert little.endswith(f"too high by that much at most. To measure it: {command}")
+    assert little.endswith(f"too high by more than the share of such images. To measure it: {command}")
     much = verdict(Leak(1279, 330, 1272), fair, command)
     assert "330 of 1,279 test images (26 %) have" in much
     assert "1,272 (99 %) are in a group" in much
@@ -348,6 +349,18 @@ def test_a_leak_says_what_to_run_and_which_figure_to_quote(leaking: Path) -> Non
     markdown = write_report("page.html")[1].read_text()
     assert markdown.count(f"**The split leaks. {found.verdict}**") == 1
     assert f"given split {found.dataset_digest[:8]}" in markdown
+
+
+def test_where_copies_do_not_stand_out_near_duplicates_are_not_judged() -> None:
+    extract("digits", "resnet20_cifar")
+    text = " ".join(invoke("audit", "--data", "digits").split())
+    (found,) = audit()
+    assert found.calibration.copies["resized"] < 0.5
+    assert not found.calibration.judges
+    assert not found.leaks
+    assert "Near-duplicates - cannot be judged" in text
+    assert found.verdict.startswith("Nothing can be said of near-duplicates")
+    assert found.groups == found.images
 
 
 def test_the_two_of_a_pair_are_drawn_at_one_height_and_with_little_between(tmp_path: Path) -> None:

@@ -211,3 +211,16 @@ def _scores(run: Run) -> list[dict[str, float]]:
 def _folder(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+@pytest.mark.usefixtures("made")
+def test_a_damaged_record_of_another_dataset_is_no_trouble() -> None:
+    fit_heads(heads=["ridge"])
+    stray = runs_folder() / "cats" / "stray.json"
+    stray.parent.mkdir()
+    stray.write_text("{}")
+    assert CliRunner().invoke(app, ["compare"]).exit_code == 1
+    result = CliRunner().invoke(app, ["compare", "--data", "photos"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    with pytest.raises(CacheError, match="No runs on 'cats' are recorded"):
+        compare(data="cats")

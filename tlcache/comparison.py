@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tlcache.backbones import BACKBONES
 from tlcache.datasets import names_of
 from tlcache.errors import CacheError
+from tlcache.keys import slug
 from tlcache.metrics import balanced_accuracy, confusion
 from tlcache.naming import backbone_label, head_label
 from tlcache.progress import warn
@@ -197,7 +198,9 @@ def compare(
     (3, 3)
     """
     folder = runs_folder(runs)
-    found = compare_runs(_chosen(read_runs(folder, tell), folder, data), tell)
+    only = None if data is None else [slug(name) for name in names_of(data)]
+    read = read_runs(folder, tell, only) or read_runs(folder, tell)  # all of them where it is to be said what there is
+    found = compare_runs(_chosen(read, folder, data), tell)
     if not found:
         raise CacheError(f"No run in '{folder}' has predictions that can be read. Do them again: tlcache fit-heads")
     return found

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,9 +176,13 @@ def recorded(folder: Path, identity: Mapping[str, Any]) -> Run | None:
     return None
 
 
-def read_runs(folder: Path, tell: Callable[[str], None] = warn) -> list[Run]:
-    """Return all records under a folder, by path; those that cannot be read are left out, and `tell` is told why."""
-    return [Run(*found) for found in read_records(folder.glob("*/*.json"), _WHAT, FORMAT, FORMAT_VERSION, tell)]
+def read_runs(folder: Path, tell: Callable[[str], None] = warn, only: Collection[str] | None = None) -> list[Run]:
+    """Return all records under a folder, by path; those that cannot be read are left out, and `tell` is told why.
+
+    `only` names the folders of the datasets that are wanted, as `tlcache.keys.slug` has them; None: all.
+    """
+    paths = (path for path in folder.glob("*/*.json") if only is None or path.parent.name in only)
+    return [Run(*found) for found in read_records(paths, _WHAT, FORMAT, FORMAT_VERSION, tell)]
 
 
 def read_predictions(

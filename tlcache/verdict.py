@@ -34,9 +34,14 @@ def _strategies(found: Comparison, tuned: Entry, frozen: Entry) -> str:
         text = f"{what} gains {points(gain)} points {figures} over {other}, for {cost}."
     else:
         text = f"{what} loses {points(-gain)} points {figures} against {other}, and takes {cost}."
-    if tuned.run.fields["rows"]["val"] and not tuned.run.fields["arguments"]["refit"]:
-        text += " It was trained on train alone, the head on train + val; with --refit both are."
-    return text
+    return text + _unequal(tuned.run)
+
+
+def _unequal(run: Run) -> str:
+    """Say it where a fine-tuning had fewer images than heads have."""
+    if run.fields["rows"]["val"] and not run.fields["arguments"]["refit"]:
+        return " It was trained on train alone, heads on train + val; with --refit both are."
+    return ""
 
 
 def _start(found: Comparison) -> str:
@@ -46,7 +51,7 @@ def _start(found: Comparison) -> str:
         return ""
     backbones = ", ".join(dict.fromkeys(entry.backbone for entry in tried))
     if len(tried) == 1:
-        return f"Fine-tuning {backbones} gave nothing: {untuned(tried[0].run)}."
+        return f"Fine-tuning {backbones} gave nothing: {untuned(tried[0].run)}.{_unequal(tried[0].run)}"
     many = f"in none of {len(tried)} runs was an epoch better on validation than the head it began with"
     return f"Fine-tuning {backbones} gave nothing: {many}."
 

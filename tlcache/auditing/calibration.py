@@ -67,6 +67,14 @@ class Calibration:
     images: int
     note: str
 
+    @property
+    def judges(self) -> bool:
+        """Whether near-duplicates can be told from others: not where most copies of some kind would be missed.
+
+        Mirrored ones may be: a network may well tell left from right.
+        """
+        return min((share for kind, share in self.copies.items() if kind != "flipped"), default=1.0) >= 0.5
+
     def near(self, cosines: Array, pixels: Array) -> NDArray[np.bool_]:
         """Return which pairs are near-duplicates.
 

@@ -88,6 +88,11 @@ class Leak:
     duplicated: int
     grouped: int
 
+    @property
+    def much(self) -> bool:
+        """Whether there are so many that accuracy on the split says little."""
+        return max(self.grouped, self.duplicated) >= _MUCH * self.test
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -166,6 +171,13 @@ class Audit:
         return self.leak.duplicated > 0
 
     @property
+    def alarm(self) -> str:
+        """That the split leaks, much or little; empty when it does not."""
+        if not self.leaks:
+            return ""
+        return f"The split leaks. {self.verdict}" if self.leak.much else f"The split leaks a little. {self.verdict}"
+
+    @property
     def labels_judged(self) -> bool:
         """Whether enough wrong labels would be found for `doubts` to say something."""
         return self.labels_found is not None and self.labels_found >= FOUND
@@ -213,12 +225,21 @@ def audit_of(audits: Sequence[Audit], digest: str) -> Audit | None:
     return max(fitting, key=lambda each: each.leak.duplicated, default=None)
 
 
-def verdict(leak: Leak, telltale: Telltale | None, command: str) -> str:
-    """Return what the leak means for accuracies on this split, and what to do; `command` fits heads by groups."""
+def verdict(leak: Leak, telltale: Telltale | None, command: str, judged: bool = True) -> str:
+    """Return what the leak means for accuracies on this split, and what to do; `command` fits heads by groups.
+
+    `judged` says whether near-duplicates could be told from others; if not, only equal embeddings were looked for.
+    """
     if not leak.test:
         return "There is no test split, so nothing can leak into it."
     if not leak.duplicated:
         words = "No test image has a near-duplicate in train or val."
+        if not judged:
+            words = (
+                "Nothing can be said of near-duplicates: to this network some altered copies of an image are no closer "
+                "to it than other images are. No test image is the same as one in train or val. Try another backbone, "
+                "or say what belongs together with --group-regex."
+            )
         if telltale and telltale.suspicious:
             ahead = 100 * (telltale.nearest - telltale.linear)
             words += (
@@ -231,12 +252,12 @@ def verdict(leak: Leak, telltale: Telltale | None, command: str) -> str:
     if leak.grouped > leak.duplicated:
         are = "is" if leak.grouped == 1 else "are"
         found += f", and {leak.grouped:,} ({_percent(leak.grouped, leak.test)}) {are} in a group with images there"
-    if max(leak.grouped, leak.duplicated) < _MUCH * leak.test:
-        means = "accuracy on this split may be too high by that much at most. To measure it"
-    else:
+    if leak.much:
         means = (
             "accuracy on this split says little about new images. Quote the one on a split that tears no group apart"
         )
+    else:
+        means = "accuracy on this split is hardly too high by more than the share of such images. To measure it"
     return f"{found}: {means}: {command}"
 
 

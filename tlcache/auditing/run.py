@@ -29,6 +29,7 @@ from tlcache.store import FeatureFile, Split
 
 __all__ = ["audit"]
 
+_SAME = 0.9999  # cosine of an embedding with itself, but for rounding
 _FEW = 10  # test images of a class: the interval of an accuracy on so few is 30 points to either side
 
 Rows = NDArray[np.int64]
@@ -123,7 +124,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         group_by=by,
         groups=len(sizes),
         largest=max(sizes.values()),
-        verdict=verdict(leak, tale, _by_groups(chosen.path, folder)),
+        verdict=verdict(leak, tale, _by_groups(chosen.path, folder), calibration.judges),
         record=record_path(folder, attrs),
     )
     source = group_regex or f"{found.backbone}, cosine {calibration.threshold:.3f}"
@@ -143,6 +144,9 @@ def _compared(
     file: FeatureFile, seen: Seen, calibration: Calibration, splits: NDArray[np.uint8]
 ) -> tuple[Pairs, Pairs, str]:
     """Return near-duplicates; these and the pairs that are alike; and what a user should know of them."""
+    if not calibration.judges:
+        same = find_pairs(seen.embeddings, _SAME, splits)
+        return same, same, ""
     pairs = find_pairs(seen.embeddings, calibration.threshold, splits)
     if not calibration.images:
         return pairs, pairs, ""

@@ -157,7 +157,14 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
     """Yield each finding's name, its count, and what there is to say of it."""
     exact, near = sum(pair.across for pair in found.exact), found.near_across
     yield "Exact duplicates", f"{len(found.exact):,}", f"{exact:,} across splits; equal bytes"
-    yield "Near-duplicates", f"{found.near_count:,}", f"{near:,} across splits; cosine above {_threshold(found)}"
+    if found.calibration.judges:
+        yield "Near-duplicates", f"{found.near_count:,}", f"{near:,} across splits; cosine above {_threshold(found)}"
+    else:
+        yield (
+            "Near-duplicates",
+            "-",
+            "cannot be judged: some altered copies are no closer than other images",
+        )
     if found.alike:
         across = sum(pair.across for pair in found.alike)
         note = f"{across:,} across splits; cosine above {found.calibration.alike:.3f}, other pixels: they share a group"

@@ -23,8 +23,8 @@ COSTS = (*SECONDS, "Img/s", "Params")
 _HEAD = 26  # characters for the name of a head, or columns are left out; what does not fit goes on below
 _LEGEND = (
     "F1 and recall: means over classes. Loss: log-loss. Embed: decoding and network, for all images, without what "
-    "extract takes to start and to write its file; train: choosing settings and fitting, as for one more head; total: "
-    "both, from nothing."
+    "extract takes to start and to write its file; train: choosing settings and fitting, as for one more head; of a "
+    "fine-tuning, also decoding and validation; total: both, from nothing."
 )
 LEGEND = f"{_LEGEND} Img/s: images per second of embed."
 
@@ -38,7 +38,7 @@ def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit]
         if several:
             notes.append(Text("Runs on other images or splits of this dataset are not compared with these."))
         leak = [Text(line, style="bold red") for line in leak_lines(found, audits)]
-        parts += [title(found, comparisons), Text(found.verdict), *leak, Text(), _Wide(found.entries), *notes, Text()]
+        parts += [title(found, comparisons), *leak, Text(found.verdict), Text(), _Wide(found.entries), *notes, Text()]
     return Group(*parts[:-1])
 
 
@@ -52,7 +52,7 @@ def title(found: Comparison, comparisons: Sequence[Comparison]) -> Text:
 def leak_lines(found: Comparison, audits: Sequence[Audit]) -> list[str]:
     """Return a line where an audit found that the split leaks."""
     audit = audit_of(audits, found.digest)
-    return [f"The split leaks. {audit.verdict}"] if audit and audit.leaks else []
+    return [audit.alarm] if audit and audit.leaks else []
 
 
 def figures(entry: Entry) -> tuple[str, ...]:

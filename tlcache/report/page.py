@@ -122,8 +122,9 @@ def _html(chapters: Sequence[Chapter]) -> str:
 def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit]) -> str:
     lines = []
     for found in comparisons:
-        lines += [f"## {title(found, comparisons).plain}", "", found.verdict, ""]
+        lines += [f"## {title(found, comparisons).plain}", ""]
         lines += [part for line in leak_lines(found, audits) for part in (f"**{line}**", "")]
+        lines += [found.verdict, ""]
         lines += ["|".join(["", "", "Backbone", "Head", *FIGURES, *COSTS, ""])]
         lines += ["|---" * 4 + "|--:" * (len(FIGURES) + len(COSTS) - 1) + "|"]
         for entry in found.entries:
