@@ -109,9 +109,8 @@ def test_a_fine_tuning_without_an_epoch_that_was_better_is_none() -> None:
     scores = "(accuracy 0.700 with a loss of 0.300; the best epoch 0.600 with a loss of 0.400)"
     start = f"no epoch was better on validation than the head it began with {scores}, which is what is tested."
     fewer = "It was trained on train alone, heads on train + val; with --refit both are."
-    assert found.verdict.startswith(
-        f"Fine-tuning tinynet gave nothing: {start} {fewer} The most accurate is fine-tuned"
-    )
+    words = f"Fine-tuning tinynet gave nothing: {start} {fewer} The most accurate is fine-tuned"
+    assert found.verdict.startswith(words)
     assert "x its time" not in found.verdict
     assert found.as_json()["runs"][0]["tuned"] is False
     make_run(head="linear", right=right_but(20), strategy="finetune", val=(0.7, 0.6), unfreeze="stage:2")
