@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import UnknownNameError, closest
-from tlcache.heads.base import Array, Head, Validation
+from tlcache.heads.base import Array, Head, Validation, blocks
 
 __all__ = ["Dense", "Linear", "Network"]
+
+_ROWS = 8192  # whose logits are computed at a time
 
 
 class Network(Head):
@@ -81,9 +83,13 @@ class Network(Head):
             start = stop + columns
 
     def _logits(self, X: Array) -> Array:
+        return np.concatenate([self._logits_of(X[rows]) for rows in blocks(len(X), _ROWS)])
+
+    def _logits_of(self, X: Array) -> Array:
+        wide = X.astype(np.float64)  # products in float32 differ in the last bit with a row's place among the others
         for number, (weights, biases) in enumerate(self.layers()):
-            X = (np.maximum(X, 0) if number else X) @ weights + biases
-        return X
+            wide = (np.maximum(wide, 0) if number else wide) @ weights.astype(np.float64) + biases
+        return wide.astype(np.float32)
 
     def _width(self) -> int:
         return int(self.shapes_[0, 0])
