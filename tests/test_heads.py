@@ -259,7 +259,7 @@ def test_optimizers_are_those_of_torch(optimizer: str) -> None:
     memory = _Memory.fresh(numbers)
     for _ in range(5):
         theirs.grad = torch.randn(50, generator=generator)
-        OPTIMIZERS[optimizer](numbers, theirs.grad.clone(), memory, 0.02, 0.1)
+        OPTIMIZERS[optimizer].step(numbers, theirs.grad.clone(), memory, 0.02, 0.1)
         their_optimizer.step()
     torch.testing.assert_close(numbers, theirs.detach())
 

@@ -256,7 +256,8 @@ def _compare(dataset: str, digest: str, runs: Sequence[Run], tell: Callable[[str
             raise CacheError(
                 f"The predictions of '{run.path}' are not those of its dataset. Remove it, and run it again."
             )
-        tested.append(_test(run, stored["label"][order], stored["probabilities"][order], units))
+        labels = stored["label"][order]
+        tested.append(_test(run, labels, stored["probabilities"][order], units))
     if not tested:
         return None
     tested.sort(key=_rank)
@@ -271,7 +272,8 @@ def _compare(dataset: str, digest: str, runs: Sequence[Run], tell: Callable[[str
         for (a, b), difference, p in zip(two, found, corrected, strict=True)
     )
     groups = None if units is None else int(units.max()) + 1
-    comparison = Comparison(dataset, digest, entries, pairs, "", groups, named[0].baseline())
+    baseline = Baseline.of(labels, named[0].fields["classes"])
+    comparison = Comparison(dataset, digest, entries, pairs, "", groups, baseline)
     return replace(comparison, verdict=verdict(comparison))
 
 

@@ -209,8 +209,8 @@ def _join(workers: list[Future[Harvest]], run: _Pass, advance: Advance) -> None:
         done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
         for worker in done:
             worker.result()
-        advance(run.board.done - shown)
-        shown = run.board.done
+        before, shown = shown, run.board.done
+        advance(shown - before)
         if journal and (hanging := sum(entry.age_s > limit_s for entry in journal.entries())):
             raise _DecoderHangsError(hanging)
 

@@ -57,6 +57,12 @@ class Baseline(NamedTuple):
     answer: str
     accuracy: float
 
+    @classmethod
+    def of(cls, labels: NDArray[np.int64], classes: Sequence[str]) -> Baseline:
+        """Return it for test images with these labels (n,)."""
+        counts = np.bincount(labels)
+        return cls(printable(classes[int(counts.argmax())]), float(counts.max() / counts.sum()))
+
 
 @dataclass(frozen=True)
 class Run:
@@ -113,11 +119,6 @@ class Run:
             raise CacheError(
                 f"'{path}', the predictions of a run, {what}. Remove its record, '{self.path}', and do that run again."
             ) from None
-
-    def baseline(self) -> Baseline:
-        """Return what always giving the same answer would reach on these test images, at best."""
-        counts = np.bincount(self.predictions()["label"])
-        return Baseline(printable(self.fields["classes"][counts.argmax()]), float(counts.max() / counts.sum()))
 
 
 def identity_of(attrs: Mapping[str, Any], strategy: str, head: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

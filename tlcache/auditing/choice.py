@@ -17,7 +17,6 @@ from tlcache.auditing.calibration import (
     write_calibration,
 )
 from tlcache.auditing.neighbours import Array, Space, fit_space, nearest_strangers
-from tlcache.datasets import names_of
 from tlcache.errors import CacheError, HeadError
 from tlcache.splits import SPLITS
 from tlcache.store import FeatureFile, Split
@@ -46,25 +45,20 @@ class _Known(NamedTuple):
     path: Path
 
 
-def choose_files(found: Sequence[Path], data: str | None, model: str | None, runs: Path) -> list[Choice]:
+def choose_files(found: Sequence[Path], model: str | None, runs: Path) -> list[Choice]:
     """Return one feature file of each dataset, by name: of several, the one whose altered copies stand out most.
 
     Raises
     ------
     CacheError, HeadError
-        No features of that dataset or backbone, or some that are not finite.
+        No features of that backbone, or some that are not finite.
     """
     by_dataset: dict[str, list[_Known]] = defaultdict(list)
     for path in found:
         with FeatureFile(path) as file:
             by_dataset[file.attrs["dataset"]].append(_Known(file.attrs["backbone"], str(path), path))
-    names = sorted(by_dataset)
-    if data is not None:
-        names = [name for name in names_of(data) if name in by_dataset][:1]
-        if not names:
-            raise CacheError(f"No features of '{data}'; there are some of: {', '.join(sorted(by_dataset))}.")
     chosen = []
-    for name in names:
+    for name in sorted(by_dataset):
         fitting = sorted(each for each in by_dataset[name] if model in (None, each.backbone))
         if not fitting:
             there = ", ".join(sorted({each.backbone for each in by_dataset[name]}))

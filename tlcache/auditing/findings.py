@@ -173,9 +173,8 @@ class Audit:
     @property
     def alarm(self) -> str:
         """That the split leaks, much or little; empty when it does not."""
-        if not self.leaks:
-            return ""
-        return f"The split leaks. {self.verdict}" if self.leak.much else f"The split leaks a little. {self.verdict}"
+        how_much = "" if self.leak.much else " a little"
+        return f"The split leaks{how_much}. {self.verdict}" if self.leaks else ""
 
     @property
     def labels_judged(self) -> bool:

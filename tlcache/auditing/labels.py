@@ -34,9 +34,8 @@ _FOLDS = 5
 _SEARCH_ROWS = 20_000
 _BLOCK = 2048
 
-FOUND = (
-    0.25  # share of wrong labels that must be found, or labels are not judged; flowers, CIFAR-10: 0.3 to 1, MRI: 0.1
-)
+# The share of wrong labels that must be found, or labels are not judged. Flowers, CIFAR-10: 0.3 to 1; MRI: 0.1.
+FOUND = 0.25
 _DENSER = 8  # more would find nothing where a tenth of the labels are wrong; fewer list more hard images
 _DRAWS = 10
 

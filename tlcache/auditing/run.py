@@ -82,7 +82,7 @@ def audit(
     (24, 0, 'near-duplicates')
     """
     folder = check_folder(runs_folder(runs), "--runs")
-    chosen = choose_files(find_features(paths, features), data, model, folder)
+    chosen = choose_files(find_features(paths, features, data), model, folder)
     return [_audit(each, folder, group_by, group_regex) for each in chosen]
 
 

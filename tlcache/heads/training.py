@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OPTIMIZERS", "train"]
 
-Step = Callable[[Tensor, Tensor, "_Memory", float, float], None]
-
 
 @dataclass(frozen=True)
 class _Memory:
@@ -43,83 +40,35 @@ class _Memory:
         return cls(torch.zeros_like(numbers), torch.zeros_like(numbers), numbers.new_zeros(()), numbers.new_ones(()))
 
 
-def _sgd(numbers: Tensor, gradient: Tensor, kept: _Memory, lr: float, weight_decay: float) -> None:
-    sgd(
-        [numbers],
-        [gradient],
-        [kept.first],
-        fused=True,
-        lr=lr,
-        weight_decay=weight_decay,
-        momentum=0.9,
-        dampening=0.0,
-        nesterov=False,
-        maximize=False,
-    )
+@dataclass(frozen=True)
+class _Optimizer:
+    """A function behind one of torch's optimizers, whose classes take more than a second to import what compiles them.
+
+    `keeps` are what it takes of `_Memory`, in its order; "" is a list that stays empty.
+    """
+
+    function: Callable[..., None]
+    keeps: tuple[str, ...]
+    options: Mapping[str, Any]
+
+    def step(self, numbers: Tensor, gradient: Tensor, memory: _Memory, lr: float, weight_decay: float) -> None:
+        """Change `numbers` and `memory` by one step against the gradient."""
+        kept = ([getattr(memory, name)] if name else [] for name in self.keeps)
+        self.function([numbers], [gradient], *kept, lr=lr, weight_decay=weight_decay, **self.options)
 
 
-def _rmsprop(numbers: Tensor, gradient: Tensor, kept: _Memory, lr: float, weight_decay: float) -> None:
-    rmsprop(
-        [numbers],
-        [gradient],
-        [kept.second],
-        [],
-        [],
-        [kept.steps],
-        lr=lr,
-        weight_decay=weight_decay,
-        alpha=0.99,
-        eps=1e-8,
-        momentum=0.0,
-        centered=False,
-    )
-
-
-def _nadam(numbers: Tensor, gradient: Tensor, kept: _Memory, lr: float, weight_decay: float) -> None:
-    nadam(
-        [numbers],
-        [gradient],
-        [kept.first],
-        [kept.second],
-        [kept.product],
-        [kept.steps],
-        lr=lr,
-        weight_decay=weight_decay,
-        beta1=0.9,
-        beta2=0.999,
-        eps=1e-8,
-        momentum_decay=4e-3,
-    )
-
-
-def _adam(
-    numbers: Tensor, gradient: Tensor, kept: _Memory, lr: float, weight_decay: float, by: Callable[..., None] = adam
-) -> None:
-    by(
-        [numbers],
-        [gradient],
-        [kept.first],
-        [kept.second],
-        [],
-        [kept.steps],
-        fused=True,
-        lr=lr,
-        weight_decay=weight_decay,
-        beta1=0.9,
-        beta2=0.999,
-        eps=1e-8,
-        amsgrad=False,
-        maximize=False,
-    )
-
-
-# The functions behind torch's optimizers, whose classes take more than a second to import what compiles them.
-OPTIMIZERS: Mapping[str, Step] = {
-    "sgd": _sgd,
-    "rmsprop": _rmsprop,
-    "adam": _adam,
-    "nadam": _nadam,
-    "adamw": partial(_adam, by=adamw),
+_BETAS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+_ADAM = {**_BETAS, "amsgrad": False, "maximize": False, "fused": True}
+OPTIMIZERS: Mapping[str, _Optimizer] = {
+    "sgd": _Optimizer(
+        sgd, ("first",), {"momentum": 0.9, "dampening": 0.0, "nesterov": False, "maximize": False, "fused": True}
+    ),
+    "rmsprop": _Optimizer(
+        rmsprop, ("second", "", "", "steps"), {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False}
+    ),
+    "adam": _Optimizer(adam, ("first", "second", "", "steps"), _ADAM),
+    "nadam": _Optimizer(nadam, ("first", "second", "product", "steps"), {**_BETAS, "momentum_decay": 4e-3}),
+    "adamw": _Optimizer(adamw, ("first", "second", "", "steps"), _ADAM),
 }
 
 _ROWS = 1024  # that are scored at a time
@@ -201,10 +150,7 @@ class _Stack:
     ) -> None:
         self.heads, self.numbers, self.averages, self.randoms = heads, numbers, averages, randoms
         self._width, self._gradient = width, torch.zeros_like(numbers)
-        self._memories = [
-            _Memory(torch.zeros_like(own), torch.zeros_like(own), own.new_zeros(()), own.new_ones(()))
-            for own in numbers
-        ]
+        self._memories = [_Memory.fresh(own) for own in numbers]
         threshold = np.round(65536 * np.array([head._dropout() for head in heads]))[:, None, None]
         self._threshold = threshold.astype(np.uint16)
         self._makes_up = torch.from_numpy((65536 / (65536 - threshold)).astype(np.float32)).to(numbers.device)
@@ -245,14 +191,14 @@ class _Stack:
         n, device = len(labels), self.numbers.device
         size = self.heads[0].batch_size or max(128, n // 64)
         orders = torch.from_numpy(np.stack([random.permutation(n) for random in self.randoms])).to(device)
-        step = OPTIMIZERS[self.heads[0].optimizer]
+        optimizer = OPTIMIZERS[self.heads[0].optimizer]
         total = torch.zeros(len(self.heads), device=device)
         for rows in torch.split(orders, size, dim=1):
             weights = row_weights[rows]
             losses = self._descend(features[rows], labels[rows], weights / weights.sum(1, keepdim=True))
             for number, head in enumerate(self.heads):
-                memory = self._memories[number]
-                step(self.numbers[number], self._gradient[number], memory, head.learning_rate, head.weight_decay)
+                own = self.numbers[number], self._gradient[number], self._memories[number]
+                optimizer.step(*own, head.learning_rate, head.weight_decay)
             total += losses * rows.shape[1]
         self.averages = self.averages.lerp_(self.numbers, _NEWEST) if len(self.averages) else self.numbers.clone()
         means: list[float] = (total / n).tolist()

@@ -33,9 +33,8 @@ def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit]
     """Return the verdict and the table of each comparison: what every run reaches, what it costs, and if it leaks."""
     parts: list[RenderableType] = []
     for found in comparisons:
-        several = sum(other.dataset == found.dataset for other in comparisons) > 1
         notes = [Text(baseline_line(found.baseline)), *groups_lines(found.groups)]
-        if several:
+        if _several(found, comparisons):
             notes.append(Text("Runs on other images or splits of this dataset are not compared with these."))
         leak = [Text(line, style="bold red") for line in leak_lines(found, audits)]
         parts += [title(found, comparisons), *leak, Text(found.verdict), Text(), _Wide(found.entries), *notes, Text()]
@@ -44,15 +43,18 @@ def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit]
 
 def title(found: Comparison, comparisons: Sequence[Comparison]) -> Text:
     """Return the heading of a comparison, with its split where there are others of the same dataset."""
-    several = sum(other.dataset == found.dataset for other in comparisons) > 1
-    which = f", {found.entries[0].run.fields.get('split', GIVEN)} split {found.digest[:8]}" if several else ""
-    return heading([entry.run for entry in found.entries], which)
+    which = f", {found.entries[0].run.fields.get('split', GIVEN)} split {found.digest[:8]}"
+    return heading([entry.run for entry in found.entries], which if _several(found, comparisons) else "")
+
+
+def _several(found: Comparison, comparisons: Sequence[Comparison]) -> bool:
+    return sum(other.dataset == found.dataset for other in comparisons) > 1
 
 
 def leak_lines(found: Comparison, audits: Sequence[Audit]) -> list[str]:
     """Return a line where an audit found that the split leaks."""
     audit = audit_of(audits, found.digest)
-    return [audit.alarm] if audit and audit.leaks else []
+    return [audit.alarm] if audit and audit.alarm else []
 
 
 def figures(entry: Entry) -> tuple[str, ...]:
