@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from functools import partial
@@ -19,6 +20,7 @@ from tlcache.board import Board
 from tlcache.errors import DataError
 from tlcache.extraction import extract
 from tlcache.forks import DiedError, can_fork, forked, own_bytes, shared_lock
+from tlcache.journal import Journal
 
 forks = pytest.mark.skipif(not can_fork(), reason="this system forks no processes that end with their parent")
 
@@ -128,3 +130,23 @@ def test_copies_are_embedded_once_by_all_workers_together(photos: Path, tiny_mod
             (path.parent / f"{copy} of {path.name}").write_bytes(path.read_bytes())
     done = extract(photos, str(tiny_model), batch_size=2)
     assert (done.rows, done.embedded) == (264, 24)
+
+
+@forks
+def test_a_note_of_another_process_is_seen_whole_or_not_at_all() -> None:
+    with tempfile.TemporaryFile() as shared:
+        journal = Journal(shared.fileno())
+
+        def note() -> None:
+            for number in range(1_000_000):
+                with journal.decoding(number % 2, "/photos/dog.jpg", 224):
+                    pass
+
+        child = threading.Thread(target=forked(note))
+        child.start()
+        seen = []
+        while child.is_alive():
+            seen += journal.entries()
+        child.join()
+        assert seen
+        assert {(entry.path, entry.at_least, entry.age_s < 30) for entry in seen} == {("/photos/dog.jpg", 224, True)}

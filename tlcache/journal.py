@@ -14,8 +14,11 @@ from tlcache.machine import available_cpus
 
 __all__ = ["Decoding", "Journal"]
 
-_HEAD = struct.Struct("dIH")  # when it began, `at_least`, length of the path
-_SLOT_BYTES = 4096 + _HEAD.size
+_BEGUN = struct.Struct("dI")  # when it began, `at_least`
+_LENGTH = struct.Struct("I")  # of the path; it alone says that there is an entry
+_LENGTH_AT = _BEGUN.size
+_PATH_AT = _LENGTH_AT + _LENGTH.size
+_SLOT_BYTES = _PATH_AT + 4096
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Decoding:
 class Journal:
     """One slot for each CPU, as extraction has a thread for each.
 
-    Writing one costs under a microsecond, and what is written outlives the process that wrote it.
+    Writing one costs about a microsecond, and what is written outlives the process that wrote it. The length of the
+    path is written last, cleared first and read first, so that nobody sees an entry that is half there.
 
     Parameters
     ----------
@@ -48,20 +52,22 @@ class Journal:
         """Note that a thread is decoding a file while the context lasts."""
         name = os.fsencode(path)[:4096]
         start = self._starts[slot % len(self._starts)]
-        self._map[start + _HEAD.size : start + _HEAD.size + len(name)] = name
-        self._map[start : start + _HEAD.size] = _HEAD.pack(time.monotonic(), at_least or 0, len(name))
+        self._map[start + _PATH_AT : start + _PATH_AT + len(name)] = name
+        _BEGUN.pack_into(self._map, start, time.monotonic(), at_least or 0)
+        _LENGTH.pack_into(self._map, start + _LENGTH_AT, len(name))
         try:
             yield
         finally:
-            self._map[start : start + _HEAD.size] = bytes(_HEAD.size)
+            _LENGTH.pack_into(self._map, start + _LENGTH_AT, 0)
 
     def entries(self) -> list[Decoding]:
         """Return what is being decoded."""
         found = []
         for start in self._starts:
-            began, at_least, length = _HEAD.unpack_from(self._map, start)
+            (length,) = _LENGTH.unpack_from(self._map, start + _LENGTH_AT)
             if length:
-                name = self._map[start + _HEAD.size : start + _HEAD.size + length]
+                began, at_least = _BEGUN.unpack_from(self._map, start)
+                name = self._map[start + _PATH_AT : start + _PATH_AT + length]
                 found.append(Decoding(os.fsdecode(name), at_least, time.monotonic() - began))
         return found
 
@@ -69,5 +75,5 @@ class Journal:
         """Return what was being decoded and forget it; for when the process that wrote it has ended."""
         found = self.entries()
         for start in self._starts:
-            self._map[start : start + _HEAD.size] = bytes(_HEAD.size)
+            _LENGTH.pack_into(self._map, start + _LENGTH_AT, 0)
         return found
