@@ -14,13 +14,21 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
+from fakes import write_photos
+from numpy.typing import NDArray
 
+from tlcache import embed
 from tlcache.board import Board
+from tlcache.datasets import load_dataset
 from tlcache.errors import DataError
 from tlcache.extraction import extract
 from tlcache.forks import DiedError, can_fork, forked, own_bytes, shared_lock
+from tlcache.images import Preprocess, Stored, prepare
 from tlcache.journal import Journal
+from tlcache.models import load_model
+from tlcache.runtime import OnnxRuntimeSession
 
 forks = pytest.mark.skipif(not can_fork(), reason="this system forks no processes that end with their parent")
 
@@ -39,7 +47,7 @@ def take_all(board: Board) -> list[int]:
 
 @forks
 def test_processes_take_each_image_once_and_each_content_once() -> None:
-    board = Board(1000, shared_lock())
+    board = Board(1000, 4, shared_lock())
     results = [forked(partial(take_all, board)) for _ in range(4)]
     first = [number for result in results for number in result()]
     assert sorted(number % 50 for number in first) == list(range(50))
@@ -48,18 +56,58 @@ def test_processes_take_each_image_once_and_each_content_once() -> None:
 
 
 def test_contents_whose_hashes_begin_alike_are_told_apart() -> None:
-    board = Board(3, threading.Lock())
+    board = Board(3, 1, threading.Lock())
     for number, digest in enumerate((bytes(32), bytes(31) + b"1", bytes(31) + b"1")):
         board.hashed(number, digest)
     assert [board.claim(number) for number in range(3)] == [True, True, False]
 
 
+def test_what_is_taken_shrinks_to_one_batch_near_the_end() -> None:
+    board = Board(101, 2, threading.Lock())
+    taken = []
+    while images := board.take(4, 8):
+        taken.append(images)
+    assert [number for images in taken for number in images] == list(range(101))
+    assert [len(images) for images in taken] == [24, 16, 12, 12, 8, 4, 4, 4, 4, 4, 4, 4, 1]
+
+
+@pytest.mark.parametrize(("decode_s", "batches"), [(0.0, {1, 2, 4, 8}), (0.06, {1})])
+def test_a_worker_takes_more_batches_at_once_the_faster_it_is(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, decode_s: float, batches: set[int]
+) -> None:
+    asked, sizes = set(), set()
+
+    class Watched(Board):
+        def take(self, size: int, batches: int = 1) -> range:
+            asked.add(batches)
+            return super().take(size, batches)
+
+    def slow(data: bytes, preprocess: Preprocess) -> tuple[NDArray[np.uint8], Stored]:
+        time.sleep(decode_s)
+        return prepare(data, preprocess)
+
+    def watched(self: OnnxRuntimeSession, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        sizes.add(len(images))
+        return run(self, images)
+
+    run = OnnxRuntimeSession._run
+    monkeypatch.setattr(embed, "available_cpus", lambda: 1)
+    monkeypatch.setattr(embed, "Board", Watched)
+    monkeypatch.setattr(embed, "prepare", slow)
+    monkeypatch.setattr(OnnxRuntimeSession, "_run", watched)
+    data, model = load_dataset(write_photos(tmp_path / "photos", 20)), load_model(str(tiny_model))
+    job = embed.Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 4, 0.0)
+    assert embed.embed(job).embedded == 60
+    assert asked == batches
+    assert max(sizes) == 4
+
+
 def test_nobody_takes_more_once_somebody_says_stop() -> None:
-    board = Board(10, threading.Lock())
+    board = Board(10, 1, threading.Lock())
     assert board.take(4) == range(4)
     board.stop()
     assert not board.take(4)
-    assert Board(0, threading.Lock()).take(4) == range(0)
+    assert Board(0, 1, threading.Lock()).take(4) == range(0)
 
 
 def fail(how: str) -> NoReturn:

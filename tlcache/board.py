@@ -24,20 +24,27 @@ class Board:
     ----------
     images
         How many there are.
+    workers
+        How many share them.
     lock
         A lock between the workers.
     """
 
-    def __init__(self, images: int, lock: AbstractContextManager[Any]) -> None:
-        self._images, self._lock = images, lock
+    def __init__(self, images: int, workers: int, lock: AbstractContextManager[Any]) -> None:
+        self._images, self._workers, self._lock = images, workers, lock
         self._counts = _shared(4, np.int64)
         self._digests = _shared(images * _DIGEST_BYTES, np.uint8).reshape(images, _DIGEST_BYTES)
         self._claims = _shared(2 * images + 1, np.int64)  # by hash, 1 + the image that was first to have it
 
-    def take(self, size: int) -> range:
-        """Return the next images, `size` of them or what is left; none when there are none, or it is time to stop."""
+    def take(self, size: int, batches: int = 1) -> range:
+        """Return the next images: as many batches of `size`, or fewer near the end, so that all workers end together.
+
+        There are none when none is left, or it is time to stop.
+        """
         with self._lock:
             start = self._images if self.stopped else int(self._counts[_NEXT])
+            share = (self._images - start) // (2 * self._workers)
+            size *= max(1, min(batches, share // size))
             self._counts[_NEXT] = start + size
         return range(start, min(start + size, self._images))
 
