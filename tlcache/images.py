@@ -238,7 +238,7 @@ def prepare(data: bytes, preprocess: Preprocess) -> tuple[NDArray[np.uint8], Sto
     Returns
     -------
     pixels
-        uint8 (3, crop, crop), RGB; a view of more.
+        uint8 (3, crop, crop), RGB.
     stored
         What the file's header says.
 
@@ -343,14 +343,17 @@ def _resize_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[n
     short, crop = min(height, width), preprocess.crop
     size = (preprocess.resize * height // short, preprocess.resize * width // short)
     top, left = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
-    planes = np.require(pixels, requirements="W").transpose(2, 0, 1)  # slices of NumPy's keep Python's lock
-    if size != (height, width):
+    pixels = np.require(pixels, requirements="W")  # slices of NumPy's keep Python's lock, those of torch do not
+    if size == (height, width):
+        planes = pixels.transpose(2, 0, 1)
+    else:
         # Lengths are multiplied by these and rounded down.
         by_rows, by_columns = ((wanted + 1e-9) / length for wanted, length in zip(size, pixels.shape, strict=False))
-        bottom, right = _reach(top + crop, by_rows), _reach(left + crop, by_columns)
-        part, factors = torch.from_numpy(planes[None, :, :bottom, :right]), (by_rows, by_columns)
-        planes = interpolate(part, scale_factor=factors, mode=preprocess.interpolation, antialias=True)[0].numpy()
-    return planes[:3, top : top + crop, left : left + crop]
+        part = pixels[: _reach(top + crop, by_rows), : _reach(left + crop, by_columns)]
+        batch = torch.from_numpy(part.reshape(1, *part.shape).transpose(0, 3, 1, 2))  # torch takes it as channels_last
+        resized = interpolate(batch, scale_factor=(by_rows, by_columns), mode=preprocess.interpolation, antialias=True)
+        planes = resized.numpy()[0]
+    return torch.from_numpy(planes[:3, top : top + crop, left : left + crop]).contiguous().numpy()
 
 
 def _reach(length: int, factor: float) -> int:
