@@ -6,9 +6,6 @@ import mmap
 from contextlib import AbstractContextManager
 from typing import Any
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
-
 __all__ = ["Board"]
 
 _NEXT, _DONE, _BAD, _STOP = range(4)
@@ -32,9 +29,9 @@ class Board:
 
     def __init__(self, images: int, workers: int, lock: AbstractContextManager[Any]) -> None:
         self._images, self._workers, self._lock = images, workers, lock
-        self._counts = _shared(4, np.int64)
-        self._digests = _shared(images * _DIGEST_BYTES, np.uint8).reshape(images, _DIGEST_BYTES)
-        self._claims = _shared(2 * images + 1, np.int64)  # by hash, 1 + the image that was first to have it
+        self._counts = _shared(4)
+        self._digests = mmap.mmap(-1, max(1, images) * _DIGEST_BYTES)
+        self._claims = _shared(2 * images + 1)  # by hash, 1 + the image that was first to have it
 
     def take(self, size: int, batches: int = 1) -> range:
         """Return the next images: as many batches of `size`, or fewer near the end, so that all workers end together.
@@ -42,7 +39,7 @@ class Board:
         There are none when none is left, or it is time to stop.
         """
         with self._lock:
-            start = self._images if self.stopped else int(self._counts[_NEXT])
+            start = self._images if self.stopped else self._counts[_NEXT]
             share = (self._images - start) // (2 * self._workers)
             size *= max(1, min(batches, share // size))
             self._counts[_NEXT] = start + size
@@ -50,10 +47,10 @@ class Board:
 
     def claim(self, number: int) -> bool:
         """Return whether image `number`, which has been hashed, is the first of its content."""
-        digest = self._digests[number].tobytes()
+        digest = self._digest(number)
         at = int.from_bytes(digest[:8], "big") % len(self._claims)
         with self._lock:
-            while (first := self._claims[at]) and self._digests[first - 1].tobytes() != digest:
+            while (first := self._claims[at]) and self._digest(first - 1) != digest:
                 at = (at + 1) % len(self._claims)
             if first:
                 return False
@@ -62,11 +59,15 @@ class Board:
 
     def hashed(self, number: int, digest: bytes) -> None:
         """Note the sha256 of an image."""
-        self._digests[number] = np.frombuffer(digest, np.uint8)
+        self._digests[number * _DIGEST_BYTES : (number + 1) * _DIGEST_BYTES] = digest
 
     def hashes(self) -> list[str]:
         """Return what `hashed` was told of each image, in hex; empty where it was told nothing."""
-        return [digest.tobytes().hex() if digest.any() else "" for digest in self._digests]
+        digests = map(self._digest, range(self._images))
+        return [digest.hex() if any(digest) else "" for digest in digests]
+
+    def _digest(self, number: int) -> bytes:
+        return self._digests[number * _DIGEST_BYTES : (number + 1) * _DIGEST_BYTES]
 
     def count(self, done: int) -> None:
         """Count images as done with."""
@@ -77,7 +78,7 @@ class Board:
         """Count an unusable image and return how many there are."""
         with self._lock:
             self._counts[_BAD] += 1
-            return int(self._counts[_BAD])
+            return self._counts[_BAD]
 
     def stop(self) -> None:
         """Let nobody take more images."""
@@ -91,9 +92,9 @@ class Board:
     @property
     def done(self) -> int:
         """Images that are done with."""
-        return int(self._counts[_DONE])
+        return self._counts[_DONE]
 
 
-def _shared(length: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Return zeros that a forked process shares."""
-    return np.frombuffer(mmap.mmap(-1, max(1, length) * np.dtype(dtype).itemsize), dtype)[:length]
+def _shared(length: int) -> memoryview[int]:
+    """Return zeros of 64 bits that a forked process shares."""
+    return memoryview(mmap.mmap(-1, 8 * length)).cast("q")

@@ -30,7 +30,7 @@ from tlcache.files import check_room, read_regular
 from tlcache.forks import DiedError, forked, own_bytes, shared_lock
 from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
 from tlcache.journal import Journal
-from tlcache.machine import available_cpus
+from tlcache.machine import available_cpus, loading
 from tlcache.models import Model
 from tlcache.parts import Part, write_part
 from tlcache.progress import Advance, image_bar
@@ -147,9 +147,10 @@ def embed(job: Job) -> Harvest:
     works: list[Callable[[], Harvest]] = [_Worker(run, slot).work for slot in range(threads)]
     try:
         if fork:
-            run.torch.start()
-            if ENGINES[job.engine].survives_fork:
-                run.network()
+            with loading():
+                run.torch.start()
+                if ENGINES[job.engine].survives_fork:
+                    run.network()
             works = [forked(partial(_in_child, work)) for work in works]
         with image_bar(f"{job.dataset.name}: {job.model.name}", total) as advance, ThreadPoolExecutor(threads) as pool:
             try:

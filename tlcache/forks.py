@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import multiprocessing
 import os
 import signal
@@ -73,7 +72,6 @@ def _act(act: Callable[[], object], there: Connection, parent: int) -> None:
     if os.getppid() != parent:  # it ended before that
         os._exit(1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    gc.freeze()  # or the collector would look through all that was loaded, and writing its marks there, copy it
     try:
         there.send((True, act()))
     except (TlcacheError, OSError) as error:

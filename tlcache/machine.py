@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 import resource
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import tlcache
 
-__all__ = ["available_cpus", "hardware", "is_first", "peak_rss_bytes", "versions"]
+__all__ = ["available_cpus", "hardware", "is_first", "loading", "peak_rss_bytes", "versions"]
 
 _PACKAGES = ("h5py", "lightgbm", "numpy", "onnx", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
 
@@ -20,6 +22,20 @@ _PACKAGES = ("h5py", "lightgbm", "numpy", "onnx", "pillow", "scikit-learn", "sci
 def is_first() -> bool:
     """Return whether this is the first of the processes that torchrun started, or was not started by it: it talks."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Keep the garbage collector from what is loaded meanwhile and before, here and in forked children.
+
+    For a process of our own. Looking through all that again and again takes a fifth of the time of the imports.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def available_cpus() -> int:

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from tlcache import errors
 from tlcache.files import hash_file
 from tlcache.journal import Decoding, Journal
+from tlcache.machine import loading
 
 __all__ = ["DECODER_HANGS", "decode_limit_s", "run_apart"]
 
@@ -155,8 +156,8 @@ def main() -> None:
     try:
         request = json.loads(sys.stdin.buffer.readline())
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        from tlcache.pipeline import extract_here
-
+        with loading():
+            from tlcache.pipeline import extract_here
         outcome = {"done": extract_here(**request, journal=Journal(int(sys.argv[1]))).as_json()}
     except errors.TlcacheError as error:
         outcome = {"error": type(error).__name__, "message": str(error)}
