@@ -25,7 +25,6 @@ from tlcache.datasets import load_dataset
 from tlcache.errors import DataError
 from tlcache.extraction import extract
 from tlcache.forks import DiedError, can_fork, forked, own_bytes, shared_lock
-from tlcache.images import Preprocess, Stored, prepare
 from tlcache.journal import Journal
 from tlcache.models import load_model
 from tlcache.runtime import OnnxRuntimeSession
@@ -71,9 +70,9 @@ def test_what_is_taken_shrinks_to_one_batch_near_the_end() -> None:
     assert [len(images) for images in taken] == [24, 16, 12, 12, 8, 4, 4, 4, 4, 4, 4, 4, 1]
 
 
-@pytest.mark.parametrize(("decode_s", "batches"), [(0.0, {1, 2, 4, 8}), (0.06, {1})])
-def test_a_worker_takes_more_batches_at_once_the_faster_it_is(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, decode_s: float, batches: set[int]
+@pytest.mark.parametrize(("stretch_s", "batches"), [(1e9, {1, 2, 4, 8, 16}), (1e-9, {1})])
+def test_a_worker_decodes_as_many_batches_at_a_stretch_as_its_time_allows(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, stretch_s: float, batches: set[int]
 ) -> None:
     asked, sizes = set(), set()
 
@@ -82,10 +81,6 @@ def test_a_worker_takes_more_batches_at_once_the_faster_it_is(
             asked.add(batches)
             return super().take(size, batches)
 
-    def slow(data: bytes, preprocess: Preprocess) -> tuple[NDArray[np.uint8], Stored]:
-        time.sleep(decode_s)
-        return prepare(data, preprocess)
-
     def watched(self: OnnxRuntimeSession, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         sizes.add(len(images))
         return run(self, images)
@@ -93,7 +88,7 @@ def test_a_worker_takes_more_batches_at_once_the_faster_it_is(
     run = OnnxRuntimeSession._run
     monkeypatch.setattr(embed, "available_cpus", lambda: 1)
     monkeypatch.setattr(embed, "Board", Watched)
-    monkeypatch.setattr(embed, "prepare", slow)
+    monkeypatch.setattr(embed, "STRETCH_SECONDS", stretch_s)
     monkeypatch.setattr(OnnxRuntimeSession, "_run", watched)
     data, model = load_dataset(write_photos(tmp_path / "photos", 20)), load_model(str(tiny_model))
     job = embed.Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 4, 0.0)

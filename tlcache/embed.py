@@ -43,7 +43,7 @@ PART_SECONDS = 1.5  # what a killed run loses at most,
 PART_SHARE = 0.1  # but no more than this share of what it has done,
 LEAST_PART_SECONDS = 0.1  # or this: writing a part takes some milliseconds
 STRETCH_SECONDS = 0.4  # how long a stretch may take, about,
-STRETCH_IMAGES, STRETCH_BATCHES = 64, 8  # and the most that it has, if it is not a single batch
+STRETCH_IMAGES, STRETCH_BATCHES = 128, 16  # and the most that it has, if it is not a single batch
 _LOOKED_AT = 16  # images, to see whether most of them are known
 
 
