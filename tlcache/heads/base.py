@@ -189,7 +189,8 @@ def _known(X_val: ArrayLike | None, y_val: ArrayLike | None, classes: NDArray[An
 
 def unit_rows(X: Array) -> Array:
     """Return rows (n, dim) divided by their length, so that products of them are cosines."""
-    unit: Array = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.float32(1e-12))
+    lengths = np.sqrt(np.einsum("ij,ij->i", X, X))[:, None]  # without squares of all numbers in memory
+    unit: Array = X / np.maximum(lengths, np.float32(1e-12))
     return unit
 
 

@@ -190,5 +190,5 @@ def load_head(path: str | Path) -> FittedHead:
 def _checksum(arrays: Mapping[str, NDArray[Any]]) -> int:
     total = 0
     for name in sorted(arrays):
-        total = zlib.crc32(arrays[name].tobytes(), zlib.crc32(name.encode(), total))
+        total = zlib.crc32(np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), total))
     return total

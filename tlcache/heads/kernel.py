@@ -51,15 +51,20 @@ class Svm(Head):
         """Fit every head; those with one kernel share its features."""
         del validation
         ordered = sorted(heads, key=lambda head: (head._kernel_settings(), head.C))
-        for _, group in groupby(ordered, key=cls._kernel_settings):
-            first, *others = alike = list(group)
-            basis = first._span(X)
-            for head in others:
-                head.points_, head.width_ = first.points_, first.width_
-            Z = basis.coordinates(X, first._kernel)
-            found = solve_path(Z, y, [float(head.C) for head in alike], squared_hinge, first._row_weights(y))
-            for head, weights in zip(alike, found, strict=True):
-                head.coef_, head.intercept_ = basis.back(weights)
+        for _, alike in groupby(ordered, key=cls._kernel_settings):
+            cls._fit_alike(list(alike), X, y)
+
+    @classmethod
+    def _fit_alike(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64]) -> None:
+        """Fit heads of one kernel, whose features, often more than `X` has, are gone when this returns."""
+        first, *others = heads
+        basis = first._span(X)
+        for head in others:
+            head.points_, head.width_ = first.points_, first.width_
+        Z = basis.coordinates(X, first._kernel)
+        found = solve_path(Z, y, [float(head.C) for head in heads], squared_hinge, first._row_weights(y))
+        for head, weights in zip(heads, found, strict=True):
+            head.coef_, head.intercept_ = basis.back(weights)
 
     def _kernel_settings(self) -> tuple[float, int, int]:
         return self.gamma, self.landmarks, self.seed

@@ -14,7 +14,7 @@ from tlcache.heads.base import Array, Head, Validation, blocks
 
 __all__ = ["Dense", "Linear", "Network"]
 
-_ROWS = 8192  # whose logits are computed at a time
+_ROWS = 1024  # whose logits are computed at a time
 
 
 class Network(Head):
