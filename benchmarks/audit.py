@@ -47,7 +47,7 @@ def measure_audit(rows: int, dim: int, folder: Path) -> dict[str, Any]:
         made: NDArray[np.float32] = np.maximum(found + np.float32(0.5), np.float32(0))
         return made
 
-    attrs = {"dataset": "made", "dataset_digest": "0" * 64, "backbone": "made", "weights": "none"}
+    attrs: dict[str, Any] = {"dataset": "made", "dataset_digest": "0" * 64, "backbone": "made", "weights": "none"}
     arguments = dict.fromkeys(("weights", "pool", "output", "crop_borders", "resize", "crop", "mean", "std"))
     told = json.dumps({**arguments, "model": "made.onnx", "precision": "fp32"})
     path = publish_large(rows, dim, folder, make, **attrs, source=str(folder / "gone"), arguments=told)

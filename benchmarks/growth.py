@@ -94,9 +94,17 @@ def measure_large_file(rows: int, dim: int, folder: Path) -> dict[str, Any]:
 
 
 def publish_large(
-    rows: int, dim: int, folder: Path, make: Callable[[int, int], NDArray[np.float32]] | None = None, **more: str
+    rows: int,
+    dim: int,
+    folder: Path,
+    make: Callable[[int, int], NDArray[np.float32]] | None = None,
+    classes: int = 100,
+    **more: str,
 ) -> Path:
-    """Publish a feature file of so many rows; `make` gives those from one number to another, else they are noise."""
+    """Publish a feature file of so many rows; `make` gives those from one number to another, else they are noise.
+
+    The label of a row is its number modulo `classes`.
+    """
     random, parts, part_rows = np.random.default_rng(0), [], 10_000
     hashes = np.array([hashlib.sha256(number.to_bytes(8, "big")).hexdigest() for number in range(rows)], "S64")
     for start in range(0, rows, part_rows):
@@ -109,12 +117,12 @@ def publish_large(
         "path": np.char.add(b"class/", np.char.zfill(number.astype("S"), 9)),
         "group": np.full(rows, b"", "S1"),
         "sha256": hashes,
-        "label": number % 100,
+        "label": number % classes,
         "split": np.sort(np.array([0, 0, 0, 1, 2], np.uint8)[number % 5]),
         "source": number // part_rows,
         "index": number % part_rows,
         **{name: np.full(rows, 8, np.int32) for name in ("width", "height", "frames")},
-        "classes": np.array([f"{label:02d}" for label in range(100)], "S"),
+        "classes": np.array([f"{label:02d}" for label in range(classes)], "S"),
         **{f"quarantine_{name}": np.empty(0, "S1") for name in ("path", "sha256", "code", "message")},
     }
     attrs = {"key": "0" * 64, "key_json": "{}", **dict.fromkeys(STAGES, 0.0), **more}

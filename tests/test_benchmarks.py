@@ -11,6 +11,7 @@ from benchmarks.audit import measure_audit
 from benchmarks.extraction import Bench, Variant, measure_backbone, measure_large_photos, measure_network, variants_here
 from benchmarks.finetuning import finetuning_table, measure_finetuning
 from benchmarks.growth import measure_growth, measure_large_file
+from benchmarks.heads import measure_memory
 from benchmarks.images import describe, find_images, make_photos, write_images, write_manifest
 from benchmarks.peers import Peer, candidates, measure
 from benchmarks.timing import Rates, in_turn, ratio
@@ -72,6 +73,16 @@ def test_an_audit_of_made_embeddings_finds_what_was_planted(tmp_path: Path) -> N
     assert found["planted"] == found["planted_found"] == 20
     assert found["other_pairs"] == 0
     assert found["peak_rss_bytes"] > 1e8
+
+
+@pytest.mark.worker
+def test_heads_are_measured_on_made_embeddings_in_processes_of_their_own(tmp_path: Path) -> None:
+    alone, both = measure_memory([["ridge"], ["ridge", "linear"]], 1000, 32, 4, tmp_path)
+    assert (alone["heads"], both["heads"]) == (["ridge"], ["ridge", "linear"])
+    assert alone["accuracy"] == both["accuracy"][:1]
+    assert 0.3 < alone["accuracy"][0] < 1
+    assert alone["features_bytes"] == 128_000
+    assert alone["peak_rss_bytes"] < both["imported_bytes"] < both["peak_rss_bytes"]  # torch
 
 
 def test_growth_says_what_every_size_cost(tmp_path: Path) -> None:
