@@ -34,7 +34,8 @@ class Journal:
     """One slot for each CPU, as extraction has a thread for each.
 
     Writing one costs about a microsecond, and what is written outlives the process that wrote it. The length of the
-    path is written last, cleared first and read first, so that nobody sees an entry that is half there.
+    path is written last, cleared first and read first, so that nobody sees an entry that is half there; and no number
+    is ever zeroed on its way, as `struct.pack_into` would do.
 
     Parameters
     ----------
@@ -53,20 +54,20 @@ class Journal:
         name = os.fsencode(path)[:4096]
         start = self._starts[slot % len(self._starts)]
         self._map[start + _PATH_AT : start + _PATH_AT + len(name)] = name
-        _BEGUN.pack_into(self._map, start, time.monotonic(), at_least or 0)
-        _LENGTH.pack_into(self._map, start + _LENGTH_AT, len(name))
+        self._map[start : start + _LENGTH_AT] = _BEGUN.pack(time.monotonic(), at_least or 0)
+        self._map[start + _LENGTH_AT : start + _PATH_AT] = _LENGTH.pack(len(name))
         try:
             yield
         finally:
-            _LENGTH.pack_into(self._map, start + _LENGTH_AT, 0)
+            self._map[start + _LENGTH_AT : start + _PATH_AT] = bytes(_LENGTH.size)
 
     def entries(self) -> list[Decoding]:
         """Return what is being decoded."""
         found = []
         for start in self._starts:
             (length,) = _LENGTH.unpack_from(self._map, start + _LENGTH_AT)
-            if length:
-                began, at_least = _BEGUN.unpack_from(self._map, start)
+            began, at_least = _BEGUN.unpack_from(self._map, start)
+            if length and began:
                 name = self._map[start + _PATH_AT : start + _PATH_AT + length]
                 found.append(Decoding(os.fsdecode(name), at_least, time.monotonic() - began))
         return found
@@ -75,5 +76,5 @@ class Journal:
         """Return what was being decoded and forget it; for when the process that wrote it has ended."""
         found = self.entries()
         for start in self._starts:
-            _LENGTH.pack_into(self._map, start + _LENGTH_AT, 0)
+            self._map[start + _LENGTH_AT : start + _PATH_AT] = bytes(_LENGTH.size)
         return found
