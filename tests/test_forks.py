@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -70,9 +71,9 @@ def test_what_is_taken_shrinks_to_one_batch_near_the_end() -> None:
     assert [len(images) for images in taken] == [24, 16, 12, 12, 8, 4, 4, 4, 4, 4, 4, 4, 1]
 
 
-@pytest.mark.parametrize(("stretch_s", "batches"), [(1e9, {1, 2, 4, 8, 16}), (1e-9, {1})])
+@pytest.mark.parametrize(("share", "batches"), [(1e9, {1, 2, 4, 8, 16}), (1e-9, {1})])
 def test_a_worker_decodes_as_many_batches_at_a_stretch_as_its_time_allows(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, stretch_s: float, batches: set[int]
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, share: float, batches: set[int]
 ) -> None:
     asked, sizes = set(), set()
 
@@ -88,13 +89,17 @@ def test_a_worker_decodes_as_many_batches_at_a_stretch_as_its_time_allows(
     run = OnnxRuntimeSession._run
     monkeypatch.setattr(embed, "available_cpus", lambda: 1)
     monkeypatch.setattr(embed, "Board", Watched)
-    monkeypatch.setattr(embed, "STRETCH_SECONDS", stretch_s)
+    monkeypatch.setattr(embed, "STRETCH_SHARE", share)
     monkeypatch.setattr(OnnxRuntimeSession, "_run", watched)
     data, model = load_dataset(write_photos(tmp_path / "photos", 20)), load_model(str(tiny_model))
     job = embed.Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 4, 0.0)
-    assert embed.embed(job).embedded == 60
+    harvest = embed.embed(job)
+    assert harvest.embedded == 60
     assert asked == batches
     assert max(sizes) == 4
+    asked.clear()
+    assert embed.embed(replace(job, known=set(harvest.sha256))).embedded == 0
+    assert asked == {1}  # though known images take no time: those after them may be new
 
 
 def test_nobody_takes_more_once_somebody_says_stop() -> None:

@@ -42,7 +42,7 @@ __all__ = ["Bad", "Harvest", "Job", "check_bad", "embed"]
 PART_SECONDS = 1.5  # what a killed run loses at most,
 PART_SHARE = 0.1  # but no more than this share of what it has done,
 LEAST_PART_SECONDS = 0.1  # or this: writing a part takes some milliseconds
-STRETCH_SECONDS = 0.4  # how long a stretch may take, about,
+STRETCH_SHARE = 0.5  # of how old rows may become before they are in a part: how long a stretch may take, about,
 STRETCH_IMAGES, STRETCH_BATCHES = 128, 16  # and the most that it has, if it is not a single batch
 _LOOKED_AT = 16  # images, to see whether most of them are known
 
@@ -307,7 +307,8 @@ class _Worker:
                 self._pending.rows += self._infer(network, images[start : start + size])
         times.append(time.perf_counter())
         self._count(len(images), times)
-        fitting = int(len(stretch) / size * STRETCH_SECONDS / (times[-1] - times[0]))
+        # images that were known say nothing of the time that others will take
+        fitting = int(len(images) / size * STRETCH_SHARE * self.run.part_seconds / (times[-1] - times[0]))
         self._batches = max(1, min(2 * self._batches, fitting, STRETCH_BATCHES, STRETCH_IMAGES // size))
 
     def _read(self, number: int) -> _Image | None:
