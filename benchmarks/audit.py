@@ -47,10 +47,9 @@ def measure_audit(rows: int, dim: int, folder: Path) -> dict[str, Any]:
         made: NDArray[np.float32] = np.maximum(found + np.float32(0.5), np.float32(0))
         return made
 
-    attrs: dict[str, Any] = {"dataset": "made", "dataset_digest": "0" * 64, "backbone": "made", "weights": "none"}
     arguments = dict.fromkeys(("weights", "pool", "output", "crop_borders", "resize", "crop", "mean", "std"))
     told = json.dumps({**arguments, "model": "made.onnx", "precision": "fp32"})
-    path = publish_large(rows, dim, folder, make, **attrs, source=str(folder / "gone"), arguments=told)
+    path = publish_large(rows, dim, folder, make, source=str(folder / "gone"), arguments=told)
     began = time.perf_counter()
     command = [sys.executable, "-c", AUDIT, str(path), str(folder / "runs")]
     figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)

@@ -125,7 +125,8 @@ def publish_large(
         "classes": np.array([f"{label:02d}" for label in range(classes)], "S"),
         **{f"quarantine_{name}": np.empty(0, "S1") for name in ("path", "sha256", "code", "message")},
     }
-    attrs = {"key": "0" * 64, "key_json": "{}", **dict.fromkeys(STAGES, 0.0), **more}
+    attrs = {"key": "0" * 64, "key_json": "{}", **dict.fromkeys(STAGES, 0.0)}
+    attrs |= {"dataset": "made", "dataset_digest": "0" * 64, "backbone": "made", "weights": "none", **more}
     target = folder / "large.h5"
     publish(Plan(target, dim, columns, parts, attrs))
     for part in parts:

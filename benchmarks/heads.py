@@ -85,9 +85,9 @@ def measure_memory(
         noise = np.random.default_rng(start).standard_normal((stop - start, dim), np.float32)
         return noise + centres[np.arange(start, stop) % classes]
 
-    attrs = {"dataset": "made", "dataset_digest": "0" * 64, "backbone": "made", "weights": "none", "arguments": "{}"}
-    attrs |= {"source": "made", "key_json": json.dumps({"pool": "none", "precision": "fp32", "preprocess": {}})}
-    path, found = publish_large(rows, dim, folder, make, classes, **attrs), []
+    key = json.dumps({"pool": "none", "precision": "fp32", "preprocess": {}})
+    path = publish_large(rows, dim, folder, make, classes, source="made", arguments="{}", key_json=key)
+    found = []
     for heads in together:
         command = [sys.executable, "-c", FIT, str(path), str(folder / "runs"), ",".join(heads)]
         figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)

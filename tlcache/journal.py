@@ -15,7 +15,7 @@ from tlcache.machine import available_cpus
 __all__ = ["Decoding", "Journal"]
 
 _BEGUN = struct.Struct("dI")  # when it began, `at_least`
-_LENGTH = struct.Struct("I")  # of the path; it alone says that there is an entry
+_LENGTH = struct.Struct("I")  # of the path; without it, or the time, there is no entry
 _LENGTH_AT = _BEGUN.size
 _PATH_AT = _LENGTH_AT + _LENGTH.size
 _SLOT_BYTES = _PATH_AT + 4096
@@ -55,11 +55,11 @@ class Journal:
         start = self._starts[slot % len(self._starts)]
         self._map[start + _PATH_AT : start + _PATH_AT + len(name)] = name
         self._map[start : start + _LENGTH_AT] = _BEGUN.pack(time.monotonic(), at_least or 0)
-        self._map[start + _LENGTH_AT : start + _PATH_AT] = _LENGTH.pack(len(name))
+        self._set_length(start, len(name))
         try:
             yield
         finally:
-            self._map[start + _LENGTH_AT : start + _PATH_AT] = bytes(_LENGTH.size)
+            self._set_length(start, 0)
 
     def entries(self) -> list[Decoding]:
         """Return what is being decoded."""
@@ -76,5 +76,8 @@ class Journal:
         """Return what was being decoded and forget it; for when the process that wrote it has ended."""
         found = self.entries()
         for start in self._starts:
-            self._map[start + _LENGTH_AT : start + _PATH_AT] = bytes(_LENGTH.size)
+            self._set_length(start, 0)
         return found
+
+    def _set_length(self, start: int, length: int) -> None:
+        self._map[start + _LENGTH_AT : start + _PATH_AT] = _LENGTH.pack(length)

@@ -83,13 +83,15 @@ class Network(Head):
             start = stop + columns
 
     def _logits(self, X: Array) -> Array:
-        return np.concatenate([self._logits_of(X[rows]) for rows in blocks(len(X), _ROWS)])
-
-    def _logits_of(self, X: Array) -> Array:
-        wide = X.astype(np.float64)  # products in float32 differ in the last bit with a row's place among the others
-        for number, (weights, biases) in enumerate(self.layers()):
-            wide = (np.maximum(wide, 0) if number else wide) @ weights.astype(np.float64) + biases
-        return wide.astype(np.float32)
+        # products in float32 differ in the last bit with a row's place among the others
+        layers = [(weights.astype(np.float64), biases) for weights, biases in self.layers()]
+        logits = np.empty((len(X), len(self.classes_)), np.float32)
+        for rows in blocks(len(X), _ROWS):
+            wide = X[rows].astype(np.float64)
+            for number, (weights, biases) in enumerate(layers):
+                wide = (np.maximum(wide, 0) if number else wide) @ weights + biases
+            logits[rows] = wide
+        return logits
 
     def _width(self) -> int:
         return int(self.shapes_[0, 0])
