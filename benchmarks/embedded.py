@@ -37,8 +37,8 @@ from tlcache.finetuning.speed import Way
 from tlcache.finetuning.training import Phase, State, Training, logits_of
 from tlcache.finetuning.trial import Task
 from tlcache.folds import draw_shots
-from tlcache.heads.fitted import Scaler
 from tlcache.heads.linear import LogReg
+from tlcache.heads.rows import Scaler
 from tlcache.networks import pretrained, untrained
 from tlcache.progress import step_bar
 from tlcache.store import FeatureFile, Split

@@ -13,15 +13,16 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from tlcache.errors import HeadError, UnknownNameError
 from tlcache.finetuning.optimisation import _OPTIMIZERS
-from tlcache.heads import HEADS, HeadRow, find_head, load_head
+from tlcache.heads import HEADS, HeadRow, find_head, load_head, neighbours, rows
 from tlcache.heads.base import Head, softmax
 from tlcache.heads.boosting import LightGbm
-from tlcache.heads.fitted import FittedHead, Scaler
+from tlcache.heads.fitted import FittedHead
 from tlcache.heads.kernel import Svm
 from tlcache.heads.lbfgs import minimise
 from tlcache.heads.linear import LogReg, Ridge
 from tlcache.heads.neighbours import Knn
 from tlcache.heads.neural import Dense, Linear
+from tlcache.heads.rows import Scaler, View
 from tlcache.heads.solver import Basis, Loss, softmax_loss, squared_hinge
 from tlcache.heads.training import OPTIMIZERS, _Memory, _Stack
 from tlcache.metrics import log_loss
@@ -114,6 +115,37 @@ def test_constant_features_do_no_harm(row: HeadRow) -> None:
     assert np.isfinite(quick(row).fit(scaled, y).logits(scaled)).all()
 
 
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+def test_a_view_is_as_good_as_a_standardised_copy(row: HeadRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows.blocks, "__defaults__", (32,))  # so that there are several blocks of 90 rows
+    X, y = blobs(130, 8, 3)
+    numbers = np.random.default_rng(0).permutation(130)
+    fit, held = numbers[:90], numbers[90:]
+    scaler = Scaler.of(View(X, fit))
+    copied, held_copied = scaler(X[fit]), scaler(X[held])
+    assert np.array_equal(View(X, fit, scaler)[3:40], copied[3:40])
+    assert np.array_equal(View(X, fit, scaler).of(np.array([5, 80]))[:], copied[[5, 80]])
+    settings = row.settings()[:2]
+    heads = row.type().fit_each(settings, View(X, fit, scaler), y[fit], View(X, held, scaler), y[held])
+    others = row.type().fit_each(settings, copied, y[fit], held_copied, y[held])
+    for found, other in zip(heads, others, strict=True):
+        assert found.n_features_in_ == 8
+        assert np.allclose(found.predict_proba(View(X, held, scaler)), other.predict_proba(held_copied), atol=1e-5)
+
+
+def test_a_view_is_checked_as_a_matrix_is() -> None:
+    X, y = blobs(30, 8, 3)
+    head = Ridge().fit(View(X), y)
+    with pytest.raises(ValueError, match="8 features"):
+        head.logits(View(X[:, :5]))
+    with pytest.raises(ValueError, match="0 sample"):
+        head.logits(View(X[:0]))
+    X[29, 3] = np.nan
+    for call in (lambda: head.logits(View(X)), lambda: Ridge().fit(View(X), y)):
+        with pytest.raises(ValueError, match="NaN"):
+            call()
+
+
 @pytest.mark.parametrize("shape", [(300, 20, 3), (40, 100, 4)])
 @pytest.mark.parametrize("C", [1e-3, 1e-1, 10.0])
 def test_logreg_reaches_scikit_learns_optimum(shape: tuple[int, int, int], C: float) -> None:
@@ -139,6 +171,15 @@ def test_ridge_is_scikit_learns(shape: tuple[int, int, int], alpha: float) -> No
     other = RidgeClassifier(alpha=alpha).fit(X.astype(np.float64), y)
     found = Ridge(alpha=alpha).fit(X, y).logits(X)
     assert np.allclose(found, other.decision_function(X), atol=2e-3)
+
+
+def test_knn_looks_at_all_rows_however_many_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = blobs(100, 12, 3, spread=3)
+    head = Knn(k=20).fit(X, y)
+    whole = head.logits(X)
+    monkeypatch.setattr(neighbours, "_ASKED", 7)
+    monkeypatch.setattr(neighbours, "_KNOWN", 11)  # fewer than k
+    assert np.allclose(head.logits(X), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 5])

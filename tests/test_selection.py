@@ -63,7 +63,7 @@ def test_scores_are_those_of_the_held_out_rows() -> None:
     fold, row = one_fold(), HEADS["logreg"]
     (found,) = search(row, [{"C": 0.1}], [fold], 3, None)
     head = row.type()(C=0.1)
-    from tlcache.heads.fitted import Scaler
+    from tlcache.heads.rows import Scaler
 
     scaler = Scaler.of(fold.X)
     predicted = head.fit(scaler(fold.X), fold.y).predict(scaler(fold.X_val))
@@ -85,6 +85,15 @@ def test_folds_are_pooled_and_early_stopping_takes_their_median() -> None:
     epochs = [each.params["epochs"] for each in single]
     assert pooled.params["epochs"] == round(np.median(epochs))
     assert pooled.scores["accuracy"] == pytest.approx(np.mean([each.scores["accuracy"] for each in single]))
+
+
+def test_folds_share_the_memory_of_the_rows_and_judge_as_copies_do() -> None:
+    rows = split(120)
+    lazy = [Fold.of(rows, *parts) for parts in split_folds(rows, 4, seed=0)]
+    assert all(np.shares_memory(part.features, rows.features) for fold in lazy for part in (fold.X, fold.X_val))
+    copies = [Fold(fold.X[:], fold.y, fold.X_val[:], fold.y_val) for fold in lazy]
+    found, others = (search(HEADS["logreg"], [{"C": 0.1}], folds, 3, None)[0] for folds in (lazy, copies))
+    assert found.scores == pytest.approx(others.scores)
 
 
 def test_classes_that_a_fold_does_not_know() -> None:

@@ -7,6 +7,8 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -14,7 +16,7 @@ import platformdirs
 from tlcache.errors import CacheError
 
 __all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "read_regular", "reserve", "sync_folder",
-           "write_whole"]  # fmt: skip
+           "whole", "write_whole"]  # fmt: skip
 
 
 def cache_folder() -> Path:
@@ -85,18 +87,25 @@ def sync_folder(folder: Path) -> None:
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path` so that no reader and no crash ever meets half of it; makes missing folders."""
+    with whole(path) as unfinished:
+        unfinished.write_bytes(data)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Make an empty file beside `path`, to be written; it takes the place of `path` when that is done."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    os.close(descriptor)
+    unfinished = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        yield unfinished
+        with unfinished.open("rb+") as written:
+            os.fsync(written.fileno())
+        unfinished.chmod(0o666 & ~_umask())
+        unfinished.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 

@@ -17,7 +17,8 @@ from tlcache.extraction import find_features
 from tlcache.files import check_folder
 from tlcache.folds import split_folds
 from tlcache.heads import HeadRow, find_heads
-from tlcache.heads.fitted import FittedHead, Scaler
+from tlcache.heads.fitted import FittedHead
+from tlcache.heads.rows import Scaler
 from tlcache.machine import hardware, versions
 from tlcache.metrics import calibration_error, evaluate
 from tlcache.progress import Advance, step_bar
@@ -247,7 +248,7 @@ def refit(row: HeadRow, file: Rows, rows: Split, best: Candidate, protocol: Prot
     scaler, attrs = Scaler.of(rows.features, row.scaled), file.attrs
     seeds = range(protocol.seed, protocol.seed + protocol.repeats) if "seed" in best.params else ()
     settings = [{**best.params, "seed": seed} for seed in seeds] or [dict(best.params)]
-    heads = row.type().fit_each(settings, scaler(rows.features), rows.labels)
+    heads = row.type().fit_each(settings, scaler.over(rows.features), rows.labels)
     return [
         FittedHead(row.name, head, scaler, best.temperature, file.classes, attrs["backbone"], attrs["key"])
         for head in heads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import median
@@ -16,14 +16,15 @@ from scipy.special import logsumexp
 
 from tlcache.errors import HeadError, UnknownNameError, closest
 from tlcache.heads import HeadRow
-from tlcache.heads.base import Array, Head, softmax
-from tlcache.heads.fitted import Scaler
+from tlcache.heads.base import softmax
+from tlcache.heads.rows import Array, Features, Scaler, View
 from tlcache.metrics import calibration_error, confusion, log_losses, macro_f1
 from tlcache.store import Split
 
 __all__ = ["METRICS", "Candidate", "Fold", "Protocol", "choose", "fit_temperature", "search"]
 
 Labels = NDArray[np.int64]
+_Tried = tuple[Mapping[str, Any], Sequence[Mapping[str, float]], Array]  # parameters, history, logits (n, C)
 
 METRICS = ("accuracy", "macro_f1", "log_loss")
 _DRAWS = 200  # bootstrap samples for a standard error
@@ -93,15 +94,15 @@ class Protocol:
 class Fold:
     """Rows to fit on and rows to judge by: features float32 (n, dim), labels (n,)."""
 
-    X: Array
+    X: Features
     y: Labels
-    X_val: Array
+    X_val: Features
     y_val: Labels
 
     @classmethod
     def of(cls, rows: Split, fit: Labels, held: Labels) -> Fold:
         """Return the fold that fits on some rows, by their numbers, and judges by others."""
-        return cls(rows.features[fit], rows.labels[fit], rows.features[held], rows.labels[held])
+        return cls(View(rows.features, fit), rows.labels[fit], View(rows.features, held), rows.labels[held])
 
 
 @dataclass(frozen=True)
@@ -211,30 +212,30 @@ def fit_temperature(logits: Array, labels: Labels) -> float:
 
 def _scaled(row: HeadRow, fold: Fold) -> Fold:
     scaler = Scaler.of(fold.X, row.scaled)
-    return Fold(scaler(fold.X), fold.y, scaler(fold.X_val), fold.y_val)
+    return Fold(scaler.over(fold.X), fold.y, scaler.over(fold.X_val), fold.y_val)
 
 
 def _fit(row: HeadRow, settings: Sequence[Mapping[str, Any]], folds: Sequence[Fold], classes: int) -> list[Candidate]:
-    started, head_type = time.perf_counter(), row.type()
+    started = time.perf_counter()
     try:
-        fitted = [head_type.fit_each(settings, fold.X, fold.y, fold.X_val, fold.y_val) for fold in folds]
+        tried = [list(_on_fold(row, settings, fold, classes)) for fold in folds]
     except (ValueError, FloatingPointError) as error:
         raise HeadError(f"The {row.name} head could not be fitted: {error}") from error
-    scored = [head_type.logits_each(heads, fold.X_val) for heads, fold in zip(fitted, folds, strict=True)]
     seconds = (time.perf_counter() - started) / len(settings)
     labels, found = np.concatenate([fold.y_val for fold in folds]), []
-    for number, heads in enumerate(zip(*fitted, strict=True)):
-        logits = [_widened(each[number], head, classes) for each, head in zip(scored, heads, strict=True)]
-        params, history = _params([head.chosen() for head in heads]), getattr(heads[0], "history_", [])
-        found.append(_judge(params, np.concatenate(logits), labels, seconds, history))
+    for of_setting in zip(*tried, strict=True):
+        params, histories, logits = zip(*of_setting, strict=True)
+        found.append(_judge(_params(params), np.concatenate(logits), labels, seconds, histories[0]))
     return found
 
 
-def _widened(logits: Array, head: Head, classes: int) -> Array:
-    """Return logits for all classes of the dataset, -inf for those that the head has not seen."""
-    wide = np.full((len(logits), classes), -np.inf, np.float32)
-    wide[:, head.classes_] = logits
-    return wide
+def _on_fold(row: HeadRow, settings: Sequence[Mapping[str, Any]], fold: Fold, classes: int) -> Iterator[_Tried]:
+    """Fit every setting on a fold; of the heads, which may hold all rows, no more than this is left."""
+    heads = row.type().fit_each(settings, fold.X, fold.y, fold.X_val, fold.y_val)
+    for head, logits in zip(heads, row.type().logits_each(heads, fold.X_val), strict=True):
+        wide = np.full((len(logits), classes), -np.inf, np.float32)  # -inf for classes that the head has not seen
+        wide[:, head.classes_] = logits
+        yield head.chosen(), getattr(head, "history_", []), wide
 
 
 def _params(chosen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

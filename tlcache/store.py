@@ -206,15 +206,24 @@ class FeatureFile:
         unknown = [name for name in names if name not in SPLITS]
         if unknown:
             raise CacheError(f"Unknown split '{unknown[0]}'. Known: {', '.join(SPLITS)}.")
-        parts = [self._rows(self._bounds[name]) for name in names]
+        parts = [self._rows(block) for block in self._pieces(names)]
         if damaged := sum(int((~part.intact).sum()) for part in parts):
             raise self._damaged(f"rows that are not what was written: {damaged:,}")
         return Split(
-            np.concatenate([part.features for part in parts]),
-            np.concatenate([part.columns["labels"] for part in parts]),
+            _joined([part.features for part in parts]),
+            _joined([part.columns["labels"] for part in parts]),
             tuple(path for part in parts for path in _decode(part.columns["rows/path"])),
             tuple(group for part in parts for group in _decode(part.columns["rows/group"])),
         )
+
+    def _pieces(self, names: Sequence[str]) -> list[slice]:
+        """Return where these splits lie, neighbours in one piece."""
+        pieces: list[slice] = []
+        for block in (self._bounds[name] for name in names):
+            if pieces and pieces[-1].stop == block.start:
+                block = slice(pieces.pop().start, block.stop)
+            pieces.append(block)
+        return pieces
 
     def seconds(self) -> NDArray[np.float64]:
         """Return what all rows cost when they were made: float64 (4,), in the order of `STAGES`."""
@@ -551,6 +560,10 @@ def _checksums(features: NDArray[np.float32], columns: Sequence[NDArray[Any]]) -
 
 def _hash_header(attrs: Mapping[str, Any], classes: Sequence[str], quarantine: Sequence[tuple[str, ...]]) -> str:
     return hash_json({"attributes": attrs, "classes": classes, "quarantine": quarantine})
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _decode(column: Iterable[bytes]) -> tuple[str, ...]:

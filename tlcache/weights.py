@@ -6,7 +6,6 @@ import hashlib
 import http.client
 import io
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 from tlcache.backbones import BACKBONES, Backbone, Checkpoint
 from tlcache.errors import UnknownNameError, WeightsError, closest
-from tlcache.files import cache_folder, hash_file, write_whole
+from tlcache.files import cache_folder, hash_file, whole, write_whole
 from tlcache.progress import byte_bar
 
 __all__ = ["HEAD_PREFIX", "NAMES", "Weights", "at_hand", "download", "is_here", "resolve"]
@@ -123,35 +122,30 @@ def download(url: str, path: Path, sha256_prefix: str) -> str:
         No connection, a transfer that was cut, or a hash that does not begin with `sha256_prefix`.
         Nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     digest, received = hashlib.sha256(), 0
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:
-            expected = int(reply.headers.get("Content-Length") or 0)
-            with byte_bar(path.name, expected) as advance:
-                while block := _read(reply):
-                    out.write(block)
-                    digest.update(block)
-                    received += len(block)
-                    advance(len(block))
-            os.fsync(out.fileno())
-        if received < expected:
-            raise WeightsError(f"The transfer of {url} was cut: expected {expected:,} bytes, received {received:,}.")
-        if not digest.hexdigest().startswith(sha256_prefix):
-            raise WeightsError(
-                f"{url} has the wrong content: expected a sha256 that starts with {sha256_prefix}, "
-                f"received {digest.hexdigest()}. Nothing was kept."
-            )
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        with whole(path) as unfinished:
+            with unfinished.open("wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:
+                expected = int(reply.headers.get("Content-Length") or 0)
+                with byte_bar(path.name, expected) as advance:
+                    while block := _read(reply):
+                        out.write(block)
+                        digest.update(block)
+                        received += len(block)
+                        advance(len(block))
+            if received < expected:
+                raise WeightsError(
+                    f"The transfer of {url} was cut: expected {expected:,} bytes, received {received:,}."
+                )
+            if not digest.hexdigest().startswith(sha256_prefix):
+                raise WeightsError(
+                    f"{url} has the wrong content: expected a sha256 that starts with {sha256_prefix}, "
+                    f"received {digest.hexdigest()}. Nothing was kept."
+                )
     except OSError as error:  # urllib's errors are among them
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         raise WeightsError(f"Could not download {url}: {getattr(error, 'reason', error)}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return digest.hexdigest()
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from tlcache.folds import split_folds
 from tlcache.heads import find_head
-from tlcache.heads.base import blocks, softmax, unit_rows
-from tlcache.heads.fitted import Scaler
+from tlcache.heads.base import softmax, unit_rows
+from tlcache.heads.rows import Scaler, View, blocks
 from tlcache.selection import Candidate, Fold, Protocol, choose, search
 from tlcache.store import Split
 
@@ -88,15 +88,15 @@ def out_of_fold(rows: Split, classes: int) -> tuple[Array, Candidate]:
     row, best = find_head(_HEAD), _setting(rows, classes)
     probabilities = np.zeros((len(rows), classes), np.float32)
     for fit, held in split_folds(rows, _FOLDS, seed=0):
-        scaler = Scaler.of(rows.features[fit], row.scaled)
-        head = row.type()(**best.params).fit(scaler(rows.features[fit]), rows.labels[fit])
-        logits = head.logits_each([head], scaler(rows.features[held]))[0] / best.temperature
+        scaler = Scaler.of(View(rows.features, fit), row.scaled)
+        head = row.type()(**best.params).fit(View(rows.features, fit, scaler), rows.labels[fit])
+        logits = head.logits(View(rows.features, held, scaler)) / best.temperature
         probabilities[np.ix_(held, head.classes_)] = softmax(logits)
     return probabilities, best
 
 
 def _setting(rows: Split, classes: int) -> Candidate:
-    """Choose the penalty on at most 20,000 rows, for folds of all would need several times their memory."""
+    """Choose the penalty on at most 20,000 rows, so that it takes seconds however many there are."""
     if len(rows) > _SEARCH_ROWS:
         rows = rows.of(np.sort(np.random.default_rng(0).choice(len(rows), _SEARCH_ROWS, replace=False)))
     folds = [Fold.of(rows, *part) for part in split_folds(rows, _FOLDS, seed=0)]
@@ -152,8 +152,8 @@ def telltale(fitting: Split, test: Split, best: Candidate) -> Telltale:
     """Compare the label of the nearest train image, by cosine of the embeddings as they are, with a linear head's."""
     row = find_head(_HEAD)
     scaler = Scaler.of(fitting.features, row.scaled)
-    head = row.type()(**best.params).fit(scaler(fitting.features), fitting.labels)
-    linear = head.predict(scaler(test.features)) == test.labels
+    head = row.type()(**best.params).fit(scaler.over(fitting.features), fitting.labels)
+    linear = head.predict(scaler.over(test.features)) == test.labels
     known, asked = unit_rows(fitting.features), unit_rows(test.features)
     nearest = np.concatenate([_closest(asked[block], known) for block in blocks(len(asked), _BLOCK)])
     near = fitting.labels[nearest] == test.labels

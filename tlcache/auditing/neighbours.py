@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import blocks, unit_rows
+from tlcache.heads.base import unit_rows
+from tlcache.heads.rows import blocks
 from tlcache.progress import step_bar
 
 __all__ = ["Pairs", "Space", "Strangers", "find_pairs", "fit_space", "nearest_strangers"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tlcache.files import read_regular
-from tlcache.heads.base import blocks
+from tlcache.heads.rows import blocks
 from tlcache.images import BadImageError, decode
 from tlcache.machine import available_cpus
 from tlcache.progress import image_bar

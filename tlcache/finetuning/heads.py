@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tlcache.heads import HEADS
-from tlcache.heads.base import Array, LinearHead
-from tlcache.heads.fitted import Scaler
+from tlcache.heads.base import LinearHead
 from tlcache.heads.neural import Dense
+from tlcache.heads.rows import Array, Scaler
 from tlcache.selection import Fold, Protocol, choose, search
 from tlcache.store import Split
 
@@ -43,7 +43,7 @@ def cached_head(kind: str, train: Split, val: Split, classes: int, seed: int, re
     chosen = choose(search(row, protocol.settings(row), [fold], classes, None), protocol.metric, one_se=True)
     rows = train.joined(val) if refit else train
     scaler = Scaler.of(rows.features, row.scaled)
-    head = row.type()(**chosen.params).fit(scaler(rows.features), rows.labels)
+    head = row.type()(**chosen.params).fit(scaler.over(rows.features), rows.labels)
     assert isinstance(head, LinearHead | Dense)
     return as_module(kind, head, scaler, classes)
 

@@ -13,10 +13,11 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-__all__ = ["Head", "LinearHead", "blocks", "softmax", "unit_rows"]
+from tlcache.heads.rows import Array, Features, View, blocks
 
-Array = NDArray[np.float32]
-Validation = tuple[Array, NDArray[np.int64]] | None
+__all__ = ["Head", "LinearHead", "Validation", "softmax", "unit_rows"]
+
+Validation = tuple[Features, NDArray[np.int64]] | None
 
 
 class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -35,7 +36,9 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
 
     class_weight: Any
 
-    def fit(self, X: ArrayLike, y: ArrayLike, X_val: ArrayLike | None = None, y_val: ArrayLike | None = None) -> Self:
+    def fit(
+        self, X: ArrayLike | View, y: ArrayLike, X_val: ArrayLike | View | None = None, y_val: ArrayLike | None = None
+    ) -> Self:
         """Fit on float32 (n, dim) features and (n,) labels.
 
         Heads that are trained by steps stop early on the validation rows when these are given; others ignore them.
@@ -53,9 +56,9 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
     def fit_each(
         cls,
         settings: Sequence[Mapping[str, Any]],
-        X: ArrayLike,
+        X: ArrayLike | View,
         y: ArrayLike,
-        X_val: ArrayLike | None = None,
+        X_val: ArrayLike | View | None = None,
         y_val: ArrayLike | None = None,
     ) -> list[Self]:
         """Return a head for each of `settings`, fitted on the same rows; what they can share is computed once."""
@@ -67,14 +70,17 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
     def fit_together(
         cls,
         heads: Sequence[Self],
-        X: ArrayLike,
+        X: ArrayLike | View,
         y: ArrayLike,
-        X_val: ArrayLike | None = None,
+        X_val: ArrayLike | View | None = None,
         y_val: ArrayLike | None = None,
     ) -> None:
         """Fit several heads on the same rows, as `fit` says; they differ in their parameters."""
         first = heads[0]
-        features, labels = validate_data(first, X, y, dtype=np.float32, order="C")
+        if isinstance(X, View):
+            features, labels = first._checked(X, reset=True), np.asarray(y)
+        else:
+            features, labels = validate_data(first, X, y, dtype=np.float32, order="C")
         seen = {name: value for name, value in vars(first).items() if name in ("n_features_in_", "feature_names_in_")}
         with warnings.catch_warnings(action="ignore"):  # of as many classes as rows, which one shot per class is
             check_classification_targets(labels)
@@ -94,13 +100,22 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         """Return the parameters to fit again with, what early stopping found included."""
         return dict(self.get_params())
 
-    def logits(self, X: ArrayLike) -> Array:
+    def logits(self, X: ArrayLike | View) -> Array:
         """Return logits, float32 (n, C); their softmax is `predict_proba`."""
         check_is_fitted(self)
-        return self._logits(validate_data(self, X, dtype=np.float32, order="C", reset=False))
+        return self._logits(self._checked(X))
+
+    def _checked(self, X: ArrayLike | View, reset: bool = False) -> Features:
+        """Return finite rows of the width that the head knows, or, with `reset`, is to know."""
+        if not isinstance(X, View):
+            rows: Array = validate_data(self, X, dtype=np.float32, order="C", reset=reset)
+            return rows
+        for some in blocks(max(1, len(X))):  # that there are none is found too
+            validate_data(self, X[some], dtype=np.float32, reset=reset)
+        return X
 
     @classmethod
-    def logits_each(cls, heads: Sequence[Self], X: ArrayLike) -> list[Array]:
+    def logits_each(cls, heads: Sequence[Self], X: ArrayLike | View) -> list[Array]:
         """Return the logits of heads that were fitted together; a subclass computes once what they share."""
         return [head.logits(X) for head in heads]
 
@@ -113,7 +128,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         """Return probabilities, float32 (n, C), rows summing to 1."""
         return softmax(self.logits(X))
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
+    def predict(self, X: ArrayLike | View) -> NDArray[Any]:
         """Return the most probable label of each row."""
         best = self.logits(X).argmax(axis=1)
         labels: NDArray[Any] = self.classes_[best]
@@ -133,12 +148,12 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         return head
 
     @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         """Fit heads of one class weight; `y` are indices into their `classes_`."""
         for head in heads:
             head._fit(X, y, validation)
 
-    def _fit(self, X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit(self, X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         raise NotImplementedError
 
     def _row_weights(self, y: NDArray[np.int64]) -> Array | None:
@@ -148,7 +163,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         weights: Array = compute_sample_weight(self.class_weight, self.classes_[y]).astype(np.float32)
         return weights
 
-    def _logits(self, X: Array) -> Array:
+    def _logits(self, X: Features) -> Array:
         raise NotImplementedError
 
     def _width(self) -> int:
@@ -168,15 +183,14 @@ class LinearHead(Head):
     def _set(self, coef: NDArray[Any], intercept: NDArray[Any]) -> None:
         self.coef_, self.intercept_ = coef.astype(np.float32), intercept.astype(np.float32)
 
-    def _logits(self, X: Array) -> Array:
-        logits: Array = X @ self.coef_ + self.intercept_
-        return logits
+    def _logits(self, X: Features) -> Array:
+        return np.concatenate([X[some] @ self.coef_ + self.intercept_ for some in blocks(len(X))])
 
     def _width(self) -> int:
         return len(self.coef_)
 
 
-def _known(X_val: ArrayLike | None, y_val: ArrayLike | None, classes: NDArray[Any]) -> Validation:
+def _known(X_val: ArrayLike | View | None, y_val: ArrayLike | None, classes: NDArray[Any]) -> Validation:
     """Return the validation rows of known classes, and their indices into `classes`; None when there are none."""
     if X_val is None or y_val is None:
         return None
@@ -184,7 +198,8 @@ def _known(X_val: ArrayLike | None, y_val: ArrayLike | None, classes: NDArray[An
     known = np.isin(labels, classes)
     if not known.any():
         return None
-    return np.asarray(X_val, np.float32)[known], np.searchsorted(classes, labels[known])
+    rows = X_val if isinstance(X_val, View) else View(np.asarray(X_val, np.float32))
+    return rows.of(np.flatnonzero(known)), np.searchsorted(classes, labels[known])
 
 
 def unit_rows(X: Array) -> Array:
@@ -192,11 +207,6 @@ def unit_rows(X: Array) -> Array:
     lengths = np.sqrt(np.einsum("ij,ij->i", X, X))[:, None]  # without squares of all numbers in memory
     unit: Array = X / np.maximum(lengths, np.float32(1e-12))
     return unit
-
-
-def blocks(n: int, size: int) -> Iterator[slice]:
-    """Return slices of at most `size` that cover `n` rows."""
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def softmax(logits: NDArray[np.floating]) -> Array:

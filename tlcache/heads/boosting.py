@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Array, Head, Validation
+from tlcache.heads.base import Head, Validation
+from tlcache.heads.rows import Array, Features, blocks
 from tlcache.heads.solver import Basis
 
 __all__ = ["LightGbm"]
@@ -63,7 +64,7 @@ class LightGbm(Head):
         """Return the parameters, with the number of rounds that was best on validation, which need no limit."""
         return {**self.get_params(), "rounds": self.best_round_, "seconds": None}
 
-    def _fit(self, X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit(self, X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         import lightgbm
 
         basis = Basis.of(X)
@@ -95,11 +96,10 @@ class LightGbm(Head):
         text = booster.model_to_string(num_iteration=self.best_round_)
         self.text_ = np.frombuffer(text.encode(), np.uint8)
 
-    def _components(self, X: Array) -> Array:
-        components: Array = np.matmul(X - self.middle_, self.vectors_, dtype=np.float32)
-        return components
+    def _components(self, X: Features) -> Array:
+        return np.concatenate([(X[some] - self.middle_) @ self.vectors_ for some in blocks(len(X))])
 
-    def _logits(self, X: Array) -> Array:
+    def _logits(self, X: Features) -> Array:
         import lightgbm
 
         booster = lightgbm.Booster(model_str=self.text_.tobytes().decode())

@@ -13,41 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import HeadError
-from tlcache.files import write_whole
+from tlcache.files import whole
 from tlcache.heads import HEADS
-from tlcache.heads.base import Array, Head, blocks, softmax
+from tlcache.heads.base import Head, softmax
+from tlcache.heads.rows import Array, Scaler
 from tlcache.keys import canonical_json
 
-__all__ = ["FittedHead", "Scaler", "load_head"]
+__all__ = ["FittedHead", "load_head"]
 
 FORMAT = "tlcache-head"
 FORMAT_VERSION = 2
-_BLOCK = 1024
-
-
-@dataclass(frozen=True)
-class Scaler:
-    """Standardisation: float32 `middle` and `scale` (dim,); constant features become 0."""
-
-    middle: Array
-    scale: Array
-
-    @classmethod
-    def of(cls, X: Array, scaled: bool = True) -> Scaler:
-        """Measure mean and standard deviation of (n, dim) rows; with `scaled` False, change nothing."""
-        if not scaled:
-            return cls(np.zeros(X.shape[1], np.float32), np.ones(X.shape[1], np.float32))
-        middle = X.mean(axis=0, dtype=np.float64)
-        squares = sum(np.square(X[some] - middle).sum(axis=0) for some in blocks(len(X), _BLOCK))  # no copy of all rows
-        scale = np.sqrt(squares / len(X))
-        scale[scale < 1e-6 * max(float(scale.max()), 1e-30)] = np.inf
-        return cls(middle.astype(np.float32), scale.astype(np.float32))
-
-    def __call__(self, X: Array) -> Array:
-        """Return the standardised rows."""
-        scaled: Array = X - self.middle
-        scaled /= self.scale
-        return scaled
 
 
 @dataclass(frozen=True)
@@ -106,7 +81,7 @@ class FittedHead:
             raise HeadError(f"The {self.name} head was trained on features of key {self.key[:12]}; given {key[:12]}.")
         if not np.isfinite(features).all():
             raise HeadError("The features hold NaN or infinity. Run: tlcache verify")
-        return self.head.logits(self.scaler(features))
+        return self.head.logits(self.scaler.over(features))
 
     def probabilities(self, logits: Array, temperature: float | None = None) -> Array:
         """Turn what `logits` returned into probabilities, float32 (n, len(classes)); classes never seen have 0.
@@ -124,7 +99,7 @@ class FittedHead:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: arrays and JSON, no code."""
-        from safetensors.numpy import save
+        from safetensors.numpy import save_file
 
         state = self.head.state()
         arrays = {f"head.{name}": array for name, array in state.items()}
@@ -140,7 +115,8 @@ class FittedHead:
             "crc32": _checksum(arrays),
         }
         metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "fields": canonical_json(fields)}
-        write_whole(path, save(arrays, metadata))
+        with whole(path) as unfinished:
+            save_file(arrays, unfinished, metadata)
 
 
 def load_head(path: str | Path) -> FittedHead:

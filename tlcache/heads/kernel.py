@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Array, Head, Validation
+from tlcache.heads.base import Head, Validation
+from tlcache.heads.rows import Array, Features, blocks
 from tlcache.heads.solver import Basis, solve_path, squared_hinge
 
 __all__ = ["Svm"]
@@ -47,7 +48,7 @@ class Svm(Head):
         self.seed = seed
 
     @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         """Fit every head; those with one kernel share its features."""
         del validation
         ordered = sorted(heads, key=lambda head: (head._kernel_settings(), head.C))
@@ -55,7 +56,7 @@ class Svm(Head):
             cls._fit_alike(list(alike), X, y)
 
     @classmethod
-    def _fit_alike(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64]) -> None:
+    def _fit_alike(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64]) -> None:
         """Fit heads of one kernel, whose features, often more than `X` has, are gone when this returns."""
         first, *others = heads
         basis = first._span(X)
@@ -69,7 +70,7 @@ class Svm(Head):
     def _kernel_settings(self) -> tuple[float, int, int]:
         return self.gamma, self.landmarks, self.seed
 
-    def _span(self, X: Array) -> Basis:
+    def _span(self, X: Features) -> Basis:
         """Choose the landmarks; return the map from kernel values to features whose products are the kernel.
 
         The landmarks' kernel is diagonal in these features, and that of all rows, of which they are a sample, nearly.
@@ -80,21 +81,25 @@ class Svm(Head):
         some = random.permutation(len(self.points_))[:500]
         distances = _squared_distances(self.points_[some], self.points_[some])
         self.width_ = np.float32(self.gamma / max(float(np.median(distances)), 1e-12))
-        kernel = np.exp(-self.width_ * _squared_distances(*[self.points_.astype(np.float64)] * 2))
-        power, vectors = np.linalg.eigh(kernel)  # in float64: it is not definite in float32
-        kept = power > _SMALLEST
-        vectors = (vectors[:, kept] / np.sqrt(power[kept])).astype(np.float32)
-        return Basis(kernel.mean(axis=0).astype(np.float32), vectors, power[kept])
+        points = self.points_.astype(np.float64)  # in float32 the kernel is not definite
+        kernel = self._values(points, points)
+        middle = kernel.mean(axis=0).astype(np.float32)
+        power, vectors = np.linalg.eigh(kernel)
+        first = int(np.searchsorted(power, _SMALLEST, side="right"))
+        vectors = np.divide(vectors[:, first:], np.sqrt(power[first:]), dtype=np.float32, casting="same_kind")
+        return Basis(middle, vectors, power[first:])
 
     def _kernel(self, X: Array) -> Array:
-        kernel: Array = _squared_distances(X, self.points_)
+        return self._values(X, self.points_)
+
+    def _values(self, A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
+        kernel = _squared_distances(A, B)
         kernel *= -self.width_
         np.exp(kernel, out=kernel)
         return kernel
 
-    def _logits(self, X: Array) -> Array:
-        logits: Array = self._kernel(X) @ self.coef_ + self.intercept_
-        return logits
+    def _logits(self, X: Features) -> Array:
+        return np.concatenate([self._kernel(X[some]) @ self.coef_ + self.intercept_ for some in blocks(len(X))])
 
     def _width(self) -> int:
         return int(self.points_.shape[1])
@@ -104,7 +109,7 @@ def _squared_distances(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
     """Return the squared distances of rows (n, dim) and (m, dim), (n, m)."""
     distances: NDArray[Any] = A @ B.T
     distances *= -2
-    distances += (A * A).sum(axis=1)[:, None]
-    distances += (B * B).sum(axis=1)
+    distances += np.einsum("ij,ij->i", A, A)[:, None]
+    distances += np.einsum("ij,ij->i", B, B)
     np.maximum(distances, 0, out=distances)
     return distances

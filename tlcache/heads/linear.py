@@ -8,7 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Array, LinearHead, Validation
+from tlcache.heads.base import LinearHead, Validation
+from tlcache.heads.rows import Features, blocks
 from tlcache.heads.solver import Basis, softmax_loss, solve_path
 
 __all__ = ["LogReg", "Ridge"]
@@ -30,7 +31,7 @@ class LogReg(LinearHead):
         self.class_weight = class_weight
 
     @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         """Fit the whole path of penalties from one eigendecomposition."""
         del validation
         basis, ordered = Basis.of(X), sorted(heads, key=lambda head: head.C)
@@ -58,7 +59,7 @@ class Ridge(LinearHead):
         self.class_weight = class_weight
 
     @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         """Solve for every penalty in one eigenbasis."""
         del validation
         row_weights = heads[0]._row_weights(y)
@@ -67,7 +68,8 @@ class Ridge(LinearHead):
         targets = 2 * np.eye(int(y.max()) + 1, dtype=np.float32)[y] - 1
         middle = np.average(targets, axis=0, weights=share).astype(np.float32)
         pull = share[:, None] * (targets - middle)
-        products = ((pull.T @ X - np.outer(pull.sum(axis=0), basis.middle)) @ basis.vectors).astype(np.float64)
+        along = sum(pull[some].T @ X[some] for some in blocks(len(X)))
+        products = ((along - np.outer(pull.sum(axis=0), basis.middle)) @ basis.vectors).astype(np.float64)
         for head in heads:
             weights = products / (basis.power + head.alpha)
             head.coef_, head.intercept_ = basis.back(np.column_stack([weights, middle]))

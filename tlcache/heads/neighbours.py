@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tlcache.heads.base import Array, Head, Validation, blocks, unit_rows
+from tlcache.heads.base import Head, Validation, unit_rows
+from tlcache.heads.rows import Array, Features, View, blocks
 
 __all__ = ["Knn"]
 
-_BLOCK = 256
+_ASKED, _KNOWN = 512, 8_000  # rows at a time; beyond 32 MB of ranks, memory comes from the system, page by page
 _SMOOTHING = 1e-3
 
 
@@ -37,36 +38,47 @@ class Knn(Head):
         self.class_weight = class_weight
 
     @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         """Keep the rows, once for all heads."""
         del validation
-        rows, weights = unit_rows(X), heads[0]._row_weights(y)
+        rows, weights = np.empty(X.shape, np.float32), heads[0]._row_weights(y)
+        for some in blocks(len(X)):
+            rows[some] = unit_rows(X[some])
         for head in heads:
             head.rows_, head.targets_ = rows, y
             head.weights_ = np.ones(len(y), np.float32) if weights is None else weights
 
     @classmethod
-    def logits_each(cls, heads: Sequence[Self], X: ArrayLike) -> list[Array]:
+    def logits_each(cls, heads: Sequence[Self], X: ArrayLike | View) -> list[Array]:
         """Return the logits of heads that were fitted together, whose neighbours are looked for once."""
-        rows, most = np.asarray(X, np.float32), max(heads, key=lambda head: head.k)
+        rows, most = X if isinstance(X, View) else np.asarray(X, np.float32), max(heads, key=lambda head: head.k)
         logits = [np.empty((len(rows), len(most.classes_)), np.float32) for _ in heads]
-        for block in blocks(len(rows), _BLOCK):
+        for block in blocks(len(rows), _ASKED):
             similar, nearest = most._nearest(rows[block])
             for head, found in zip(heads, logits, strict=True):
                 found[block] = head._votes(similar[:, : head.k], nearest[:, : head.k])
         return logits
 
-    def _logits(self, X: Array) -> Array:
+    def _logits(self, X: Features) -> Array:
         return self.logits_each([self], X)[0]
 
     def _nearest(self, X: Array) -> tuple[Array, NDArray[np.int64]]:
         """Return cosines and numbers of the k most similar rows (n, k), the most similar first."""
-        k = min(self.k, len(self.rows_))
-        cosines = unit_rows(X) @ self.rows_.T
-        nearest = np.argpartition(cosines, -k, axis=1)[:, -k:]
-        similar = np.take_along_axis(cosines, nearest, axis=1)
+        asked, parts = unit_rows(X), []
+        for some in blocks(len(self.rows_), _KNOWN):
+            similar, nearest = self._highest(asked @ self.rows_[some].T)
+            parts.append((similar, nearest + some.start))
+        similar, nearest = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        similar, found = self._highest(similar)
         order = np.argsort(-similar, axis=1, kind="stable")
+        nearest = np.take_along_axis(nearest, found, axis=1)
         return np.take_along_axis(similar, order, axis=1), np.take_along_axis(nearest, order, axis=1)
+
+    def _highest(self, cosines: Array) -> tuple[Array, NDArray[np.int64]]:
+        """Return the k highest of each row and their columns (n, k), in no order."""
+        k = min(self.k, cosines.shape[1])
+        columns = np.argpartition(cosines, -k, axis=1)[:, -k:]
+        return np.take_along_axis(cosines, columns, axis=1), columns
 
     def _votes(self, similar: Array, nearest: NDArray[np.int64]) -> Array:
         """Return the logarithm of each class's share of the votes, (n, C)."""

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import UnknownNameError, closest
-from tlcache.heads.base import Array, Head, Validation, blocks
+from tlcache.heads.base import Head, Validation
+from tlcache.heads.rows import Array, Features, blocks
 
 __all__ = ["Dense", "Linear", "Network"]
 
@@ -46,7 +47,7 @@ class Network(Head):
         return {**self.get_params(), "epochs": self.best_epoch_}
 
     @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         from tlcache.heads.training import OPTIMIZERS, train
 
         for head in heads:
@@ -82,7 +83,7 @@ class Network(Head):
             yield self.layers_[start:stop].reshape(rows, columns), self.layers_[stop : stop + columns]
             start = stop + columns
 
-    def _logits(self, X: Array) -> Array:
+    def _logits(self, X: Features) -> Array:
         # products in float32 differ in the last bit with a row's place among the others
         layers = [(weights.astype(np.float64), biases) for weights, biases in self.layers()]
         logits = np.empty((len(X), len(self.classes_)), np.float32)

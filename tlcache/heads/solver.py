@@ -15,8 +15,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Array, blocks
 from tlcache.heads.lbfgs import Doubles, minimise
+from tlcache.heads.rows import BLOCK, Array, Features, blocks
 
 __all__ = ["Basis", "Loss", "softmax_loss", "solve_path", "squared_hinge"]
 
@@ -25,7 +25,6 @@ Loss = Callable[[Array, Labels], tuple[Array, Array]]
 
 _COLUMNS = 64  # of scores in one product: with fewer, the cores wait for memory; with more, warm starts save more
 _SMALLEST = 1e-8  # eigenvalues below this share of the largest are rounding
-_BLOCK = 2048  # rows at a time
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,14 @@ class Basis:
     power: Doubles
 
     @classmethod
-    def of(cls, X: Array, row_weights: Array | None = None) -> Self:
+    def of(cls, X: Features, row_weights: Array | None = None) -> Self:
         """Decompose float32 (n, dim) rows through the smaller of the two Gram matrices.
 
         With `row_weights`, the mean is weighted, and centred rows are scaled by the weights' roots.
         """
         n, dim = X.shape
         share = np.ones(n, np.float32) if row_weights is None else row_weights
-        parts, roots = list(blocks(n, _BLOCK if dim <= n else n)), np.sqrt(share)[:, None]
+        parts, roots = list(blocks(n, BLOCK if dim <= n else n)), np.sqrt(share)[:, None]
         middle = sum(share[some].astype(np.float64) @ X[some] for some in parts) / share.sum(dtype=np.float64)
         middle = middle.astype(np.float32)
         gram = np.zeros((min(n, dim),) * 2)
@@ -68,13 +67,13 @@ class Basis:
             vectors = rows.T @ (vectors / np.sqrt(power)).astype(np.float32)
         return cls(middle, vectors.astype(np.float32), power)
 
-    def coordinates(self, X: Array, features: Callable[[Array], Array] | None = None) -> Array:
+    def coordinates(self, X: Features, features: Callable[[Array], Array] | None = None) -> Array:
         """Return where rows lie, float32 (n, r + 1), with a column of ones for the intercept.
 
         `features` makes (k, dim) features of k rows of `X`; without it, rows are features.
         """
         Z = np.ones((len(X), self.vectors.shape[1] + 1), np.float32)
-        for some in blocks(len(X), _BLOCK):
+        for some in blocks(len(X)):
             rows = X[some] if features is None else features(X[some])
             Z[some, :-1] = (rows - self.middle) @ self.vectors
         return Z
@@ -123,7 +122,7 @@ def _solve(
         weights = flat.reshape(len(flat), classes, width) / scale[some]
         matrix, pull, total = weights.reshape(-1, width), penalised * weights, np.zeros(len(flat))
         slope = np.zeros_like(matrix)
-        for rows in blocks(n, _BLOCK):  # that are still in the processor's cache when their slopes are summed
+        for rows in blocks(n):  # that are still in the processor's cache when their slopes are summed
             scores = np.ascontiguousarray((Z[rows] @ matrix.T).T).reshape(len(flat), classes, -1)
             losses, slopes = loss(scores, y[rows])
             if row_weights is not None:

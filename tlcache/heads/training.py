@@ -18,7 +18,8 @@ from torch.optim.nadam import nadam
 from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
-from tlcache.heads.base import Array, Validation
+from tlcache.heads.base import Validation
+from tlcache.heads.rows import Array, Features, blocks
 
 if TYPE_CHECKING:
     from tlcache.heads.neural import Network
@@ -75,7 +76,7 @@ _ROWS = 1024  # that are scored at a time
 _NEWEST = 0.3  # share of the newest weights in the average
 
 
-def train(heads: Sequence[Network], X: Array, y: NDArray[np.int64], validation: Validation) -> None:
+def train(heads: Sequence[Network], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
     """Train networks of one shape until each has had its epochs, or no better validation score for its patience.
 
     Every network draws its weights, its order of rows and its dropout from its own seed, and so becomes the same, up
@@ -90,9 +91,8 @@ def train(heads: Sequence[Network], X: Array, y: NDArray[np.int64], validation: 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     row_weights = heads[0]._row_weights(y)
     weights = np.ones(len(y), np.float32) if row_weights is None else row_weights
-    features, *others = (torch.from_numpy(part).to(device) for part in (X, y, weights))
-    rows = [features.bfloat16() if _fast_bf16(device) else features, *others]
-    held_out = None if validation is None else [torch.from_numpy(part).to(device) for part in validation]
+    rows = [_tensor(X, device), *(torch.from_numpy(part).to(device) for part in (y, weights))]
+    held_out = validation and (_tensor(validation[0], device), torch.from_numpy(validation[1]).to(device))
     stack = _Stack.start(heads, X.shape[1], device)
     for epoch in range(1, heads[0].epochs + 1):
         losses = stack.epoch(*rows)
@@ -125,6 +125,18 @@ def _note(head: Network, epoch: int, loss: float, score: tuple[float, float] | N
     if (accuracy, -val_loss) > (best["val_accuracy"], -best["val_loss"]):
         head.best_epoch_ = epoch
     return epoch < head.epochs and epoch - head.best_epoch_ < head.patience
+
+
+def _tensor(X: Features, device: torch.device) -> Tensor:
+    """Return rows as the products take them."""
+    rows = torch.empty(X.shape, dtype=_kind(device), device=device)
+    for some in blocks(len(X)):
+        rows[some] = torch.from_numpy(X[some])
+    return rows
+
+
+def _kind(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if _fast_bf16(device) else torch.float32
 
 
 def _fast_bf16(device: torch.device) -> bool:
@@ -223,7 +235,7 @@ class _Stack:
 
     def _forward(self, numbers: Tensor, x: Tensor, dropping: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Return the logits, what went into each layer, and the weights that it was multiplied by."""
-        kind = torch.bfloat16 if _fast_bf16(x.device) else torch.float32
+        kind = _kind(x.device)
         inputs, matrices = [], []
         for number, (weights, biases) in enumerate(self._layers(numbers)):
             if number:

@@ -1,0 +1,88 @@
+"""Rows of features as heads read them: chosen and standardised a block at a time, so that no head has its own copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BLOCK", "Array", "Features", "Scaler", "View", "blocks"]
+
+Array = NDArray[np.float32]
+
+BLOCK = 1024  # rows at a time
+
+
+def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
+    """Return slices of at most `size` that cover `n` rows."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Standardisation: float32 `middle` and `scale` (dim,); constant features become 0."""
+
+    middle: Array
+    scale: Array
+
+    @classmethod
+    def of(cls, X: Features, scaled: bool = True) -> Scaler:
+        """Measure mean and standard deviation of (n, dim) rows; with `scaled` False, change nothing."""
+        n, dim = X.shape
+        if not scaled:
+            return cls(np.zeros(dim, np.float32), np.ones(dim, np.float32))
+        middle = sum(X[some].sum(axis=0, dtype=np.float64) for some in blocks(n)) / n
+        squares = sum(np.square(X[some] - middle).sum(axis=0) for some in blocks(n))
+        scale = np.sqrt(squares / n)
+        scale[scale < 1e-6 * max(float(scale.max()), 1e-30)] = np.inf
+        return cls(middle.astype(np.float32), scale.astype(np.float32))
+
+    def __call__(self, X: Array) -> Array:
+        """Return the standardised rows."""
+        scaled: Array = X - self.middle
+        scaled /= self.scale
+        return scaled
+
+    def over(self, X: Features) -> View:
+        """Return the rows as a view that standardises what is read."""
+        return replace(X, scaler=self) if isinstance(X, View) else View(X, scaler=self)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Some rows of a matrix, standardised: indexing by a slice or by numbers reads them, float32 (k, dim).
+
+    Parameters
+    ----------
+    features
+        float32 (m, dim).
+    numbers
+        int64 (n,), which of its rows; None: all.
+    scaler
+        Applied to what is read; None: nothing is.
+    """
+
+    features: Array
+    numbers: NDArray[np.int64] | None = None
+    scaler: Scaler | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows, and of features."""
+        return len(self), self.features.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.features if self.numbers is None else self.numbers)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Array:
+        found: Array = self.features[rows if self.numbers is None else self.numbers[rows]]
+        return found if self.scaler is None else self.scaler(found)
+
+    def of(self, rows: NDArray[np.int64]) -> View:
+        """Return some of the rows, by their numbers."""
+        return replace(self, numbers=rows if self.numbers is None else self.numbers[rows])
+
+
+Features = Array | View
