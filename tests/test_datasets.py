@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_links_and_pipes(photos: Path, tmp_path: Path) -> None:
     assert {"red/link.png", "red/dangling.png"} < set(found.paths)
     assert len(found) == 26
     assert found.ignored == 1
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_class(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"Cannot read the folder '.*blue': Permission denied"):
+        load_dataset(photos)
 
 
 def test_names_of_every_kind_are_kept_apart(photos: Path) -> None:

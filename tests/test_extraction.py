@@ -39,6 +39,24 @@ def test_embeddings_are_those_of_the_network(photos: Path, tiny_model: Path) -> 
         assert np.array_equal(session(pixels[None])[0], row)
 
 
+def test_images_between_those_that_are_passed_over_keep_their_own_pixels(photos: Path, tiny_model: Path) -> None:
+    from tlcache.images import Preprocess, prepare
+    from tlcache.runtime import open_session
+
+    paths = sorted(photos.glob("*/*"))
+    for number, path in enumerate(paths):
+        if number % 3 == 1:
+            path.write_bytes(f"no image {number}".encode())
+        elif number % 6 == 2:
+            path.write_bytes(paths[number - 2].read_bytes())
+    done = extract(photos, str(tiny_model), batch_size=4, max_bad=0.5)
+    assert (done.rows, done.quarantined, done.embedded) == (16, 8, 12)
+    session = open_session(tiny_model.read_bytes(), "cpu")
+    for name, row in features_by_path(done.path).items():
+        pixels, _ = prepare((photos / name).read_bytes(), Preprocess(16, 16))
+        assert np.array_equal(session(pixels[None])[0], row)
+
+
 def test_the_second_call_is_up_to_date_and_does_not_touch_the_network(
     photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

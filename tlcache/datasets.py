@@ -170,9 +170,9 @@ def _walk(root: Path) -> tuple[list[Row], int, tuple[str, ...]]:
         ignored += sum(not entry.is_dir() for entry in top.iterdir())
     for top, split in parts.items():
         for folder in _folders(top):
-            images, other = _images(folder)
+            images, other = _images(root, folder)
             ignored += other
-            rows += [(image.relative_to(root).as_posix(), folder.name, split, "") for image in images]
+            rows += [(image, folder.name, split, "") for image in images]
             if not images:
                 empty.append(folder.relative_to(root).as_posix())
     return rows, ignored, tuple(empty)
@@ -182,25 +182,41 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _images(folder: Path) -> tuple[list[Path], int]:
-    """Return the files below a class folder, each folder visited once, and how many files were passed over."""
-    images, ignored, seen = [], 0, set()
-    for top, folders, files in os.walk(folder, followlinks=True):
-        here = Path(top).resolve()
-        if here in seen:
-            folders.clear()
+def _images(root: Path, folder: Path) -> tuple[list[str], int]:
+    """Return the files below a class folder, relative to `root`, and how many were passed over; none comes twice.
+
+    Raises
+    ------
+    DataError
+        A folder cannot be read.
+    """
+    images, ignored, seen, left = list[str](), 0, set[Path](), [folder]
+    while left:
+        here = left.pop()
+        if (real := here.resolve()) in seen:
             continue
-        seen.add(here)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(top, name)
-            wanted = not name.startswith(".") and name.lower() not in _CLUTTER
-            wanted = wanted and path.suffix.lower() not in _SIDECARS
-            if wanted and (path.is_file() or path.is_symlink()):  # no pipes and sockets; a dangling link is reported
-                images.append(path)
+        seen.add(real)
+        try:
+            with os.scandir(here) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"Cannot read the folder '{here}': {error.strerror}. Mend that or move it away.") from None
+        prefix = here.relative_to(root).as_posix()
+        for entry in reversed(entries):
+            if entry.is_dir():
+                left += [] if entry.name.startswith(".") else [here / entry.name]
+            elif _is_image(entry):
+                images.append(f"{prefix}/{entry.name}")
             else:
                 ignored += 1
     return images, ignored
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """Return whether a file may be an image; no pipe or socket is, and a dangling link is, to be reported."""
+    name = entry.name.lower()
+    clutter = name.startswith(".") or name in _CLUTTER or os.path.splitext(name)[1] in _SIDECARS  # noqa: PTH122  fast
+    return not clutter and (entry.is_file() or entry.is_symlink())
 
 
 def _read_manifest(path: Path) -> Iterator[Row]:

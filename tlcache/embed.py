@@ -43,7 +43,7 @@ PART_SECONDS = 1.5  # what a killed run loses at most,
 PART_SHARE = 0.1  # but no more than this share of what it has done,
 LEAST_PART_SECONDS = 0.1  # or this: writing a part takes some milliseconds
 STRETCH_SHARE = 0.3  # of how old rows may become before they are in a part: how long a stretch may take, about,
-STRETCH_IMAGES, STRETCH_BATCHES = 128, 16  # and the most that it has, if it is not a single batch
+STRETCH_IMAGES, STRETCH_BATCHES = 64, 16  # and the most that it has, if it is not a single batch
 _LOOKED_AT = 16  # images, to see whether most of them are known
 
 
@@ -208,10 +208,10 @@ class _DecoderHangsError(Exception):
 
 
 def _join(workers: list[Future[Harvest]], run: _Pass, advance: Advance) -> None:
-    """Wait for all workers or the first error, waking often enough to notice Ctrl-C and decoders that hang."""
+    """Wait for all workers or the first error, waking now and then to tell how far they are and see one that hangs."""
     pending, journal, limit_s, shown = set(workers), run.job.journal, decode_limit_s(), 0
     while pending:
-        done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+        done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
         for worker in done:
             worker.result()
         before, shown = shown, run.board.done
@@ -275,6 +275,7 @@ class _Worker:
         self.run, self.job, self.board, self.slot = run, run.job, run.board, slot
         self.harvest = Harvest()
         self._batches = 1  # in the next stretch
+        self._pixels = np.empty((0,), np.uint8)
         self._root = str(self.job.dataset.root)
 
     def work(self) -> Harvest:
@@ -297,63 +298,74 @@ class _Worker:
 
     def _do(self, stretch: range) -> None:
         times, size = [time.perf_counter()], self.job.batch_size
-        images = [image for number in stretch if (image := self._read(number)) is not None]
+        pixels, images = self._room(len(stretch)), list[_Image]()
+        for number in stretch:
+            images += self._read(number, pixels[len(images)])
         times.append(time.perf_counter())
         if images:
             network = self.run.network()
             started_s = time.perf_counter() - times[-1]  # the session's start is no part of what images cost
             times = [moment + started_s for moment in times]
             for start in range(0, len(images), size):
-                self._pending.rows += self._infer(network, images[start : start + size])
+                some = slice(start, min(start + size, len(images)))
+                self._pending.rows += self._infer(network, images[some], pixels[some])
         times.append(time.perf_counter())
         self._count(len(images), times)
         # images that were known say nothing of the time that others will take
         fitting = int(len(images) / size * STRETCH_SHARE * self.run.part_seconds / (times[-1] - times[0]))
         self._batches = max(1, min(2 * self._batches, fitting, STRETCH_BATCHES, STRETCH_IMAGES // size))
 
-    def _read(self, number: int) -> _Image | None:
-        """Read and hash one image; decode it when nobody has its embedding or is making it."""
+    def _room(self, images: int) -> NDArray[np.uint8]:
+        """Return room for the pixels of so many images, where the batches lie side by side, the same every time."""
+        if len(self._pixels) < images:
+            crop = self.job.model.preprocess.crop
+            self._pixels = np.empty((images, 3, crop, crop), np.uint8)
+        return self._pixels
+
+    def _read(self, number: int, pixels: NDArray[np.uint8]) -> list[_Image]:
+        """Read and hash one image; decode it into `pixels` when nobody has its embedding or is making it."""
         path = os.path.join(self._root, self.job.dataset.paths[number])  # noqa: PTH118  a Path costs 10 times as much
         try:
             data = read_regular(path)
         except OSError as error:
             self.harvest.unreadable[number] = Bad("unreadable", error.strerror or str(error))
             self._reject(number, self.harvest.unreadable[number])
-            return None
+            return []
         digest = hashlib.sha256(data)
         self.board.hashed(number, digest.digest())
         sha256 = digest.hexdigest()
         if sha256 in self.job.known_bad:
             self._condemn(number, sha256, self.job.known_bad[sha256])
-            return None
+            return []
         if sha256 in self.job.known or not self.board.claim(number):
-            return None
+            return []
         self.run.torch.start()
         try:
             with self._noted(path):
-                return _Image(number, sha256, *prepare(data, self.job.model.preprocess))
+                return [_Image(number, sha256, prepare(data, self.job.model.preprocess, pixels)[1])]
         except BadImageError as error:
             bad = self._pending.bad[sha256] = Bad(error.code, str(error))
         self._condemn(number, sha256, bad)
-        return None
+        return []
 
     def _noted(self, path: str) -> AbstractContextManager[None]:
         if self.job.journal is None:
             return nullcontext()
         return self.job.journal.decoding(self.slot, path, self.job.model.preprocess.at_least)
 
-    def _infer(self, network: Session, images: list[_Image]) -> list[_Row]:
+    def _infer(self, network: Session, images: list[_Image], pixels: NDArray[np.uint8]) -> list[_Row]:
         """Run the network and return the finite rows; an embedding that is not finite is never kept."""
         try:
-            features = network(np.stack([image.pixels for image in images]))
+            features = network(pixels)
         except (RuntimeError, MemoryError) as error:
             raise ModelError(
                 f"The network failed on a batch of {len(images)} ({first_line(error)}). "
                 "If memory ran out, try a smaller --batch-size. Finished images are kept."
             ) from error
-        rows = []
-        for image, row in zip(images, features, strict=True):
-            if np.isfinite(row).all():
+        rows = list[_Row]()
+        finite = np.logical_and.reduce(np.isfinite(features), axis=1)
+        for image, row, good in zip(images, features, finite, strict=True):
+            if good:
                 rows.append(_Row(image.sha256, row, image.stored))
             else:
                 hint = "; try --precision fp32" if self.job.model.precision == "fp16" else ""
@@ -384,7 +396,6 @@ class _Worker:
 class _Image:
     number: int
     sha256: str
-    pixels: NDArray[np.uint8]
     stored: Stored
 
 

@@ -63,8 +63,7 @@ def draw_splits(
     train = [row for row, split in enumerate(splits) if split == "train"]
     by_class: dict[int, list[list[int]]] = defaultdict(list)
     for rows in joined_rows(train, groups, sha256):
-        counts = Counter(numbers[row] for row in rows)
-        by_class[min(counts, key=lambda label: (-counts[label], label))].append(rows)
+        by_class[_commonest([numbers[row] for row in rows])].append(rows)
     for components in by_class.values():
         ranked = sorted(components, key=lambda rows: _rank(seed, min(sha256[row] for row in rows)))
         total = sum(map(len, ranked))
@@ -73,6 +72,14 @@ def draw_splits(
                 for row in rows:
                     result[row] = name
     return tuple(result)
+
+
+def _commonest(labels: list[int]) -> int:
+    """Return the label that most have, the lowest of several."""
+    if len(labels) == 1:
+        return labels[0]
+    counts = Counter(labels)
+    return min(counts, key=lambda label: (-counts[label], label))
 
 
 def _take(ranked: list[list[int]], wanted: int) -> list[list[int]]:

@@ -137,6 +137,7 @@ class FeatureFile:
 
     def __init__(self, path: str | Path, *, cut: bool = False) -> None:
         self.path = Path(path)
+        self._datasets: dict[str, Any] = {}  # that were looked up, which takes h5py longer than to read some rows
         with ExitStack() as undo:
             self._file = _open(self.path, cut, undo)
             try:
@@ -271,6 +272,8 @@ class FeatureFile:
 
     def _dataset(self, name: str) -> Any:
         """Return a dataset that really lies in this file: no links elsewhere, no size beyond what is stored."""
+        if name in self._datasets:
+            return self._datasets[name]
         try:
             link = self._file.get(name, getlink=True)
             found = self._file[name] if isinstance(link, h5py.HardLink) else None
@@ -280,6 +283,7 @@ class FeatureFile:
             raise self._damaged(f"it has no usable dataset '{name}'")
         if found.nbytes > 4 * self._stored_bytes + (1 << 20):
             raise self._damaged(f"it claims more data in '{name}' than the file holds")
+        self._datasets[name] = found
         return found
 
     @cached_property

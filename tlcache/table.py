@@ -73,7 +73,8 @@ def assemble(dataset: Dataset, harvest: Harvest, index: Index, seed: int) -> Tab
     groups = [dataset.groups[number] for number in good]
     labels = dataset.labels[good]
     splits = draw_splits(labels, [dataset.splits[number] for number in good], groups, sha256, seed)
-    order = sorted(range(len(good)), key=lambda row: (SPLITS.index(splits[row]), paths[row]))
+    split = np.array([SPLITS.index(name) for name in splits], np.uint8)
+    order = np.argsort(split, kind="stable").tolist()  # those of one split are in the order of their paths already
     places = np.array([index.rows[sha256[row]] for row in order], np.int64)
     quarantine = _quarantine(dataset, harvest, set(good))
     columns = {
@@ -81,7 +82,7 @@ def assemble(dataset: Dataset, harvest: Harvest, index: Index, seed: int) -> Tab
         "group": _bytes([groups[row] for row in order]),
         "sha256": _bytes([sha256[row] for row in order]),
         "label": labels[order],
-        "split": np.array([SPLITS.index(splits[row]) for row in order], np.uint8),
+        "split": split[order],
         "source": places[:, 0],
         "index": places[:, 1],
         **dict(zip(("width", "height", "frames"), index.stored(places).T, strict=True)),
