@@ -42,7 +42,7 @@ __all__ = ["Bad", "Harvest", "Job", "check_bad", "embed"]
 PART_SECONDS = 1.5  # what a killed run loses at most,
 PART_SHARE = 0.1  # but no more than this share of what it has done,
 LEAST_PART_SECONDS = 0.1  # or this: writing a part takes some milliseconds
-STRETCH_SHARE = 0.3  # of how old rows may become before they are in a part: how long a stretch may take, about,
+STRETCH_SHARE = 0.5  # of how old rows may become before they are in a part: how long a stretch may take, about,
 STRETCH_IMAGES, STRETCH_BATCHES = 64, 16  # and the most that it has, if it is not a single batch
 _LOOKED_AT = 16  # images, to see whether most of them are known
 
