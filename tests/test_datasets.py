@@ -1,6 +1,7 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import write_image, write_photos
@@ -65,8 +66,12 @@ def test_links_and_pipes(photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_read_is_no_empty_class(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: Path) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", folder)
+    read = os.scandir
+
+    def refuse(folder: Path) -> Any:
+        if folder.name == "blue":
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return read(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match=r"Cannot read the folder '.*blue': Permission denied"):

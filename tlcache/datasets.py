@@ -167,7 +167,7 @@ def _walk(root: Path) -> tuple[list[Row], int, tuple[str, ...]]:
     rows: list[Row] = []
     ignored, empty = 0, []
     for top in {root, *parts}:
-        ignored += sum(not entry.is_dir() for entry in top.iterdir())
+        ignored += sum(not entry.is_dir() for entry in _entries(top))
     for top, split in parts.items():
         for folder in _folders(top):
             images, other = _images(root, folder)
@@ -179,32 +179,31 @@ def _walk(root: Path) -> tuple[list[Row], int, tuple[str, ...]]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [folder / entry.name for entry in _entries(folder) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what lies in a folder, by name; raises DataError when it cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"Cannot read the folder '{folder}': {error.strerror}. Mend that or move it away.") from None
 
 
 def _images(root: Path, folder: Path) -> tuple[list[str], int]:
-    """Return the files below a class folder, relative to `root`, and how many were passed over; none comes twice.
-
-    Raises
-    ------
-    DataError
-        A folder cannot be read.
-    """
+    """Return the files below a class folder, relative to `root`, and how many were passed over; none comes twice."""
     images, ignored, seen, left = list[str](), 0, set[Path](), [folder]
     while left:
         here = left.pop()
         if (real := here.resolve()) in seen:
             continue
         seen.add(real)
-        try:
-            with os.scandir(here) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError as error:
-            raise DataError(f"Cannot read the folder '{here}': {error.strerror}. Mend that or move it away.") from None
         prefix = here.relative_to(root).as_posix()
-        for entry in reversed(entries):
+        for entry in reversed(_entries(here)):
             if entry.is_dir():
-                left += [] if entry.name.startswith(".") else [here / entry.name]
+                if not entry.name.startswith("."):
+                    left.append(here / entry.name)
             elif _is_image(entry):
                 images.append(f"{prefix}/{entry.name}")
             else:

@@ -275,7 +275,8 @@ class _Worker:
         self.run, self.job, self.board, self.slot = run, run.job, run.board, slot
         self.harvest = Harvest()
         self._batches = 1  # in the next stretch
-        self._pixels = np.empty((0,), np.uint8)
+        most, crop = max(self.job.batch_size, STRETCH_IMAGES), self.job.model.preprocess.crop
+        self._pixels = np.empty((min(most, len(self.job.dataset)), 3, crop, crop), np.uint8)  # of one stretch
         self._root = str(self.job.dataset.root)
 
     def work(self) -> Harvest:
@@ -298,9 +299,10 @@ class _Worker:
 
     def _do(self, stretch: range) -> None:
         times, size = [time.perf_counter()], self.job.batch_size
-        pixels, images = self._room(len(stretch)), list[_Image]()
+        images = list[_Image]()
         for number in stretch:
-            images += self._read(number, pixels[len(images)])
+            if image := self._read(number, self._pixels[len(images)]):
+                images.append(image)
         times.append(time.perf_counter())
         if images:
             network = self.run.network()
@@ -308,21 +310,14 @@ class _Worker:
             times = [moment + started_s for moment in times]
             for start in range(0, len(images), size):
                 some = slice(start, min(start + size, len(images)))
-                self._pending.rows += self._infer(network, images[some], pixels[some])
+                self._pending.rows += self._infer(network, images[some], self._pixels[some])
         times.append(time.perf_counter())
         self._count(len(images), times)
         # images that were known say nothing of the time that others will take
         fitting = int(len(images) / size * STRETCH_SHARE * self.run.part_seconds / (times[-1] - times[0]))
         self._batches = max(1, min(2 * self._batches, fitting, STRETCH_BATCHES, STRETCH_IMAGES // size))
 
-    def _room(self, images: int) -> NDArray[np.uint8]:
-        """Return room for the pixels of so many images, where the batches lie side by side, the same every time."""
-        if len(self._pixels) < images:
-            crop = self.job.model.preprocess.crop
-            self._pixels = np.empty((images, 3, crop, crop), np.uint8)
-        return self._pixels
-
-    def _read(self, number: int, pixels: NDArray[np.uint8]) -> list[_Image]:
+    def _read(self, number: int, pixels: NDArray[np.uint8]) -> _Image | None:
         """Read and hash one image; decode it into `pixels` when nobody has its embedding or is making it."""
         path = os.path.join(self._root, self.job.dataset.paths[number])  # noqa: PTH118  a Path costs 10 times as much
         try:
@@ -330,23 +325,23 @@ class _Worker:
         except OSError as error:
             self.harvest.unreadable[number] = Bad("unreadable", error.strerror or str(error))
             self._reject(number, self.harvest.unreadable[number])
-            return []
+            return None
         digest = hashlib.sha256(data)
         self.board.hashed(number, digest.digest())
         sha256 = digest.hexdigest()
         if sha256 in self.job.known_bad:
             self._condemn(number, sha256, self.job.known_bad[sha256])
-            return []
+            return None
         if sha256 in self.job.known or not self.board.claim(number):
-            return []
+            return None
         self.run.torch.start()
         try:
             with self._noted(path):
-                return [_Image(number, sha256, prepare(data, self.job.model.preprocess, pixels)[1])]
+                return _Image(number, sha256, prepare(data, self.job.model.preprocess, pixels)[1])
         except BadImageError as error:
             bad = self._pending.bad[sha256] = Bad(error.code, str(error))
         self._condemn(number, sha256, bad)
-        return []
+        return None
 
     def _noted(self, path: str) -> AbstractContextManager[None]:
         if self.job.journal is None:
@@ -362,7 +357,7 @@ class _Worker:
                 f"The network failed on a batch of {len(images)} ({first_line(error)}). "
                 "If memory ran out, try a smaller --batch-size. Finished images are kept."
             ) from error
-        rows = list[_Row]()
+        rows = []
         finite = np.logical_and.reduce(np.isfinite(features), axis=1)
         for image, row, good in zip(images, features, finite, strict=True):
             if good:

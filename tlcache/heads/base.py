@@ -77,8 +77,11 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
     ) -> None:
         """Fit several heads on the same rows, as `fit` says; they differ in their parameters."""
         first = heads[0]
+        features: Features
         if isinstance(X, View):
-            features, labels = first._checked(X, reset=True), np.asarray(y)
+            features, labels = X, np.asarray(y)
+            for some in blocks(len(X)):
+                validate_data(first, X[some], labels[some], dtype=np.float32)
         else:
             features, labels = validate_data(first, X, y, dtype=np.float32, order="C")
         seen = {name: value for name, value in vars(first).items() if name in ("n_features_in_", "feature_names_in_")}
@@ -103,16 +106,9 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
     def logits(self, X: ArrayLike | View) -> Array:
         """Return logits, float32 (n, C); their softmax is `predict_proba`."""
         check_is_fitted(self)
-        return self._logits(self._checked(X))
-
-    def _checked(self, X: ArrayLike | View, reset: bool = False) -> Features:
-        """Return finite rows of the width that the head knows, or, with `reset`, is to know."""
-        if not isinstance(X, View):
-            rows: Array = validate_data(self, X, dtype=np.float32, order="C", reset=reset)
-            return rows
-        for some in blocks(max(1, len(X))):  # that there are none is found too
-            validate_data(self, X[some], dtype=np.float32, reset=reset)
-        return X
+        if isinstance(X, View):
+            return np.concatenate([self.logits(X[some]) for some in blocks(max(1, len(X)))])  # of no rows, to refuse it
+        return self._logits(validate_data(self, X, dtype=np.float32, order="C", reset=False))
 
     @classmethod
     def logits_each(cls, heads: Sequence[Self], X: ArrayLike | View) -> list[Array]:
@@ -163,7 +159,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         weights: Array = compute_sample_weight(self.class_weight, self.classes_[y]).astype(np.float32)
         return weights
 
-    def _logits(self, X: Features) -> Array:
+    def _logits(self, X: Array) -> Array:
         raise NotImplementedError
 
     def _width(self) -> int:
@@ -180,11 +176,9 @@ class LinearHead(Head):
         """Yield `coef_` and `intercept_`: a network of a single layer."""
         yield self.coef_, self.intercept_
 
-    def _set(self, coef: NDArray[Any], intercept: NDArray[Any]) -> None:
-        self.coef_, self.intercept_ = coef.astype(np.float32), intercept.astype(np.float32)
-
-    def _logits(self, X: Features) -> Array:
-        return np.concatenate([X[some] @ self.coef_ + self.intercept_ for some in blocks(len(X))])
+    def _logits(self, X: Array) -> Array:
+        logits: Array = X @ self.coef_ + self.intercept_
+        return logits
 
     def _width(self) -> int:
         return len(self.coef_)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -99,15 +100,21 @@ class LightGbm(Head):
     def _components(self, X: Features) -> Array:
         return np.concatenate([(X[some] - self.middle_) @ self.vectors_ for some in blocks(len(X))])
 
-    def _logits(self, X: Features) -> Array:
-        import lightgbm
-
-        booster = lightgbm.Booster(model_str=self.text_.tobytes().decode())
+    def _logits(self, X: Array) -> Array:
+        booster = _booster(self.text_.tobytes())
         scores: Array = np.asarray(booster.predict(self._components(X), raw_score=True), np.float32)
         return scores
 
     def _width(self) -> int:
         return len(self.middle_)
+
+
+@lru_cache(maxsize=1)
+def _booster(text: bytes) -> Any:
+    """Read a model, which takes a quarter of the time of asking it for 1,024 rows, once for all blocks of rows."""
+    import lightgbm
+
+    return lightgbm.Booster(model_str=text.decode())
 
 
 class _Limit:

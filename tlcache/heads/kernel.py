@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.heads.base import Head, Validation
-from tlcache.heads.rows import Array, Features, blocks
+from tlcache.heads.rows import Array, Features
 from tlcache.heads.solver import Basis, solve_path, squared_hinge
 
 __all__ = ["Svm"]
@@ -98,8 +98,9 @@ class Svm(Head):
         np.exp(kernel, out=kernel)
         return kernel
 
-    def _logits(self, X: Features) -> Array:
-        return np.concatenate([self._kernel(X[some]) @ self.coef_ + self.intercept_ for some in blocks(len(X))])
+    def _logits(self, X: Array) -> Array:
+        logits: Array = self._kernel(X) @ self.coef_ + self.intercept_
+        return logits
 
     def _width(self) -> int:
         return int(self.points_.shape[1])

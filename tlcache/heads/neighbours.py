@@ -59,7 +59,7 @@ class Knn(Head):
                 found[block] = head._votes(similar[:, : head.k], nearest[:, : head.k])
         return logits
 
-    def _logits(self, X: Features) -> Array:
+    def _logits(self, X: Array) -> Array:
         return self.logits_each([self], X)[0]
 
     def _nearest(self, X: Array) -> tuple[Array, NDArray[np.int64]]:

@@ -15,8 +15,6 @@ from tlcache.heads.rows import Array, Features, blocks
 
 __all__ = ["Dense", "Linear", "Network"]
 
-_ROWS = 1024  # whose logits are computed at a time
-
 
 class Network(Head):
     """Fully connected layers with ReLU and dropout between them; minimises the log-loss in mini-batches.
@@ -83,11 +81,11 @@ class Network(Head):
             yield self.layers_[start:stop].reshape(rows, columns), self.layers_[stop : stop + columns]
             start = stop + columns
 
-    def _logits(self, X: Features) -> Array:
+    def _logits(self, X: Array) -> Array:
         # products in float32 differ in the last bit with a row's place among the others
         layers = [(weights.astype(np.float64), biases) for weights, biases in self.layers()]
         logits = np.empty((len(X), len(self.classes_)), np.float32)
-        for rows in blocks(len(X), _ROWS):
+        for rows in blocks(len(X)):
             wide = X[rows].astype(np.float64)
             for number, (weights, biases) in enumerate(layers):
                 wide = (np.maximum(wide, 0) if number else wide) @ weights + biases
