@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tlcache import embed
 from tlcache.board import Board
 from tlcache.datasets import load_dataset
-from tlcache.errors import DataError
+from tlcache.errors import DataError, ModelError
 from tlcache.extraction import extract
 from tlcache.forks import DiedError, can_fork, forked, own_bytes, shared_lock
 from tlcache.journal import Journal
@@ -100,6 +100,19 @@ def test_a_worker_decodes_as_many_batches_at_a_stretch_as_its_time_allows(
     asked.clear()
     assert embed.embed(replace(job, known=set(harvest.sha256))).embedded == 0
     assert asked == {1}  # though known images take no time: those after them may be new
+
+
+def test_a_batch_that_memory_cannot_hold_is_refused(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def empty(shape: tuple[int, ...], dtype: type) -> NoReturn:
+        raise MemoryError(f"{shape} of {dtype}")
+
+    data, model = load_dataset(write_photos(tmp_path / "photos", 4)), load_model(str(tiny_model))
+    job = embed.Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 10**9, 0.0)
+    monkeypatch.setattr(np, "empty", empty)
+    with pytest.raises(ModelError, match="No memory for 12 images at a time. Try a smaller --batch-size"):
+        embed.embed(job)
 
 
 def test_nobody_takes_more_once_somebody_says_stop() -> None:

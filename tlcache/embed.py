@@ -275,8 +275,12 @@ class _Worker:
         self.run, self.job, self.board, self.slot = run, run.job, run.board, slot
         self.harvest = Harvest()
         self._batches = 1  # in the next stretch
-        most, crop = max(self.job.batch_size, STRETCH_IMAGES), self.job.model.preprocess.crop
-        self._pixels = np.empty((min(most, len(self.job.dataset)), 3, crop, crop), np.uint8)  # of one stretch
+        crop = self.job.model.preprocess.crop
+        most = min(max(self.job.batch_size, STRETCH_IMAGES), len(self.job.dataset))
+        try:
+            self._pixels = np.empty((most, 3, crop, crop), np.uint8)  # of one stretch
+        except MemoryError:
+            raise ModelError(f"No memory for {most:,} images at a time. Try a smaller --batch-size.") from None
         self._root = str(self.job.dataset.root)
 
     def work(self) -> Harvest:
