@@ -70,7 +70,7 @@ def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> di
         "images": describe(encoded),
     }
     console.print(tables.heading(figures), highlight=False)
-    contenders = 1 + 2 * len(bench.variants) + 2 + has_timm()
+    contenders = 5 * len(bench.variants) + 2 + has_timm()
     trials = len(candidates(bench.threads, quick))
     with step_bar("extraction", len(names) * (trials + rounds * contenders)) as advance:
         figures["extraction"] = [measure_backbone(bench, name, advance) for name in names]

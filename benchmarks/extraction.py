@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks import peers
 from benchmarks.images import write_manifest
-from benchmarks.timing import Rates, in_threads, in_turn, ratio
+from benchmarks.timing import Rates, in_processes, in_threads, in_turn, mean, ratio
 from tlcache.errors import DeviceError
 from tlcache.extraction import extract
 from tlcache.images import Preprocess, prepare
@@ -100,13 +101,18 @@ class Bench:
 def measure_backbone(bench: Bench, name: str, advance: Callable[[int], None]) -> dict[str, Any]:
     """Measure one backbone with every engine and precision, and its peers, in turn."""
     model = load_model(name, "random")
+    decode = partial(_decode_rate, bench, model.preprocess)
     contenders: dict[str, Callable[[], float]] = {}
-    contenders["decode"] = partial(_decode_rate, bench, model.preprocess)
     for variant in bench.variants:
         network = _Network(bench, name, variant)
-        count = bench.count(network.guess())
-        contenders[f"network {variant.name}"] = partial(network.rate, count)
-        contenders[f"extract {variant.name}"] = _Extraction(bench, name, variant, count)
+        count = bench.count(2 * network.guess())  # its stretches grow as it goes on
+        contenders |= {  # the parts before and after the whole, as the machine's pace changes
+            f"decode before {variant.name}": decode,
+            f"network before {variant.name}": partial(network.rate, count // 2),
+            f"extract {variant.name}": _Extraction(bench, name, variant, count),
+            f"network after {variant.name}": partial(network.rate, count // 2),
+            f"decode after {variant.name}": decode,
+        }
     chosen = _best_peers(bench, name, advance)
     for peer in chosen:
         contenders[f"peer {peer.variant}"] = partial(
@@ -115,7 +121,6 @@ def measure_backbone(bench: Bench, name: str, advance: Callable[[int], None]) ->
     rates = in_turn(contenders, bench.rounds, advance)
     return {
         "backbone": name,
-        "decode": rates["decode"].as_json(),
         "engines": [_engine_row(rates, variant) for variant in bench.variants],
         "peers": [{**vars(peer), **rates[f"peer {peer.variant}"].as_json()} for peer in chosen],
         "ratios": {
@@ -138,11 +143,16 @@ def measure_network(bench: Bench, name: str) -> dict[str, Any]:
 
 
 def _engine_row(rates: dict[str, Rates], variant: Variant) -> dict[str, Any]:
-    decode, network, whole = (rates[name] for name in ("decode", f"network {variant.name}", f"extract {variant.name}"))
+    decode, network = (
+        mean(rates[f"{part} before {variant.name}"], rates[f"{part} after {variant.name}"])
+        for part in ("decode", "network")
+    )
+    whole = rates[f"extract {variant.name}"]
     bound = Rates(tuple(1 / (1 / a + 1 / b) for a, b in zip(decode.rounds, network.rounds, strict=True)))
     return {
         "engine": variant.engine,
         "precision": variant.precision,
+        "decode": decode.as_json(),
         "network": network.as_json(),
         "bound": bound.as_json(),
         "extract": whole.as_json(),
@@ -151,14 +161,17 @@ def _engine_row(rates: dict[str, Rates], variant: Variant) -> dict[str, Any]:
 
 
 def _decode_rate(bench: Bench, preprocess: Preprocess) -> float:
-    """Decode and resize into batches on every core; the files' bytes are in memory."""
-    data = [path.read_bytes() for path in bench.photos[: bench.count(1000)]]
-    batches = [data[start : start + BATCH] for start in range(0, len(data), BATCH)]
+    """Decode and resize into a buffer for a batch, on every core; the files' bytes are in memory."""
+    data = [path.read_bytes() for path in bench.photos[: bench.count(500)]]
+    buffers = threading.local()
 
-    def decode(some: Sequence[bytes]) -> NDArray[np.uint8]:
-        return np.stack([prepare(each, preprocess)[0] for each in some])
+    def decode(start: int) -> None:
+        if not hasattr(buffers, "pixels"):
+            buffers.pixels = np.empty((BATCH, 3, preprocess.crop, preprocess.crop), np.uint8)
+        for each, pixels in zip(data[start : start + BATCH], buffers.pixels, strict=True):
+            prepare(each, preprocess, pixels)
 
-    return len(data) / in_threads(decode, batches, bench.threads)
+    return BATCH * in_processes(decode, range(0, len(data), BATCH), bench.threads)
 
 
 class _Network:

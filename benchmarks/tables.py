@@ -34,7 +34,7 @@ def extraction(rows: Sequence[Figures]) -> RenderableType:
         ceiling.add_column(name, justify="right")
     for row in rows:
         for engine in row["engines"]:
-            rates = (row["decode"], engine["network"], engine["bound"], engine["extract"])
+            rates = (engine["decode"], engine["network"], engine["bound"], engine["extract"])
             name = f"{engine['engine']} {engine['precision']}"
             ceiling.add_row(row["backbone"], name, *map(_rate, rates), _ratio(engine["of_bound"]))
     note = Text("Bound: 1 / (1 / decode + 1 / network), each alone on all cores.\n", style="dim")

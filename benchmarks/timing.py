@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
-__all__ = ["Rates", "in_turn", "in_threads", "ratio"]
+from tlcache.forks import can_fork, forked
+
+__all__ = ["Rates", "in_processes", "in_threads", "in_turn", "mean", "ratio"]
 
 NOISY = 1.10  # fastest over slowest round
 
@@ -58,6 +61,11 @@ def ratio(first: Rates, second: Rates) -> Rates:
     return Rates(tuple(a / b for a, b in zip(first.rounds, second.rounds, strict=True)))
 
 
+def mean(first: Rates, second: Rates) -> Rates:
+    """Return the rate of doing both, round by round, where both do as much."""
+    return Rates(tuple(2 / (1 / a + 1 / b) for a, b in zip(first.rounds, second.rounds, strict=True)))
+
+
 def in_threads(work: Callable[[Any], object], items: Iterable[Any], threads: int) -> float:
     """Return the seconds that `threads` threads need for all items."""
     with ThreadPoolExecutor(threads) as pool:
@@ -65,3 +73,12 @@ def in_threads(work: Callable[[Any], object], items: Iterable[Any], threads: int
         for _ in pool.map(work, items):
             pass
         return time.perf_counter() - began
+
+
+def in_processes(work: Callable[[Any], object], items: Sequence[Any], processes: int) -> float:
+    """Return how many items per second as many forked processes get done between them; threads, where none can fork."""
+    if not can_fork():
+        return len(items) / in_threads(work, items, processes)
+    shares = [items[slot::processes] for slot in range(processes)]
+    running = [forked(partial(in_threads, work, share, 1)) for share in shares]
+    return sum(len(share) / seconds() for share, seconds in zip(shares, running, strict=True))

@@ -112,7 +112,7 @@ def test_a_backbone_is_measured_with_every_engine_and_every_peer(
     assert [engine["engine"] for engine in row["engines"]] == [variant.engine for variant in bench.variants]
     for engine in row["engines"]:
         (decoding,), (network,), (whole,) = (
-            part["rounds"] for part in (row["decode"], engine["network"], engine["extract"])
+            part["rounds"] for part in (engine["decode"], engine["network"], engine["extract"])
         )
         assert engine["bound"]["rounds"] == [pytest.approx(1 / (1 / decoding + 1 / network))]
         assert engine["of_bound"]["ratio"] == pytest.approx(whole / engine["bound"]["images_per_s"])

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -25,7 +25,9 @@ from tlcache.board import Board
 from tlcache.datasets import load_dataset
 from tlcache.errors import DataError, ModelError
 from tlcache.extraction import extract
+from tlcache.files import read_regular
 from tlcache.forks import DiedError, can_fork, forked, own_bytes, shared_lock
+from tlcache.images import Stored, prepare
 from tlcache.journal import Journal
 from tlcache.models import load_model
 from tlcache.runtime import OnnxRuntimeSession
@@ -100,6 +102,30 @@ def test_a_worker_decodes_as_many_batches_at_a_stretch_as_its_time_allows(
     asked.clear()
     assert embed.embed(replace(job, known=set(harvest.sha256))).embedded == 0
     assert asked == {1}  # though known images take no time: those after them may be new
+
+
+@pytest.mark.parametrize(("read_bytes", "ahead"), [(1, 1), (1 << 30, 12)])
+def test_a_worker_holds_as_many_encoded_images_as_it_may(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int, ahead: int
+) -> None:
+    held = [0]
+
+    def read(path: str) -> bytes:
+        held.append(held[-1] + 1)
+        return read_regular(path)
+
+    def decode(*arguments: Any) -> tuple[NDArray[np.uint8], Stored]:
+        held.append(held[-1] - 1)
+        return prepare(*arguments)
+
+    monkeypatch.setattr(embed, "available_cpus", lambda: 1)
+    monkeypatch.setattr(embed, "READ_BYTES", read_bytes)
+    monkeypatch.setattr(embed, "read_regular", read)
+    monkeypatch.setattr(embed, "prepare", decode)
+    data, model = load_dataset(write_photos(tmp_path / "photos", 4)), load_model(str(tiny_model))
+    harvest = embed.embed(embed.Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 12, 0.0))
+    assert harvest.embedded == 12
+    assert (max(held), held[-1]) == (ahead, 0)
 
 
 def test_a_batch_that_memory_cannot_hold_is_refused(

@@ -1,9 +1,9 @@
 """The extraction loop: one worker per core, each reading, decoding and running the network for batches of its own.
 
 There are no queues between them. Where it can be, a worker is a forked process, which waits for nobody else's Python
-and shares the network's weights; elsewhere, with a GPU, and where little is new, it is a thread. A worker decodes a
-stretch of several batches and then runs the network on each: after a change the processor's caches fill anew, which
-costs the next few images 1.5 ms between them.
+and shares the network's weights; elsewhere, with a GPU, and where little is new, it is a thread. A worker reads a
+stretch of several batches, decodes it, and then runs the network on each: after a change the processor's caches fill
+anew, which costs the next few images 1.5 ms between them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,8 @@ PART_SECONDS = 1.5  # what a killed run loses at most,
 PART_SHARE = 0.1  # but no more than this share of what it has done,
 LEAST_PART_SECONDS = 0.1  # or this: writing a part takes some milliseconds
 STRETCH_SHARE = 0.5  # of how old rows may become before they are in a part: how long a stretch may take, about,
-STRETCH_IMAGES, STRETCH_BATCHES = 64, 16  # and the most that it has, if it is not a single batch
+STRETCH_IMAGES, STRETCH_BATCHES = 128, 16  # and the most that it has, if it is not a single batch
+READ_BYTES = 4 << 20  # about how much is read and hashed in a row, and then decoded
 _LOOKED_AT = 16  # images, to see whether most of them are known
 
 
@@ -304,9 +305,10 @@ class _Worker:
     def _do(self, stretch: range) -> None:
         times, size = [time.perf_counter()], self.job.batch_size
         images = list[_Image]()
-        for number in stretch:
-            if image := self._read(number, self._pixels[len(images)]):
-                images.append(image)
+        for found in self._read(stretch):
+            for encoded in found:
+                if image := self._decode(encoded, self._pixels[len(images)]):
+                    images.append(image)
         times.append(time.perf_counter())
         if images:
             network = self.run.network()
@@ -321,8 +323,19 @@ class _Worker:
         fitting = int(len(images) / size * STRETCH_SHARE * self.run.part_seconds / (times[-1] - times[0]))
         self._batches = max(1, min(2 * self._batches, fitting, STRETCH_BATCHES, STRETCH_IMAGES // size))
 
-    def _read(self, number: int, pixels: NDArray[np.uint8]) -> _Image | None:
-        """Read and hash one image; decode it into `pixels` when nobody has its embedding or is making it."""
+    def _read(self, stretch: range) -> Iterator[list[_Encoded]]:
+        """Read and hash images, many in a row; yield those whose embedding nobody has or is making."""
+        found, size = list[_Encoded](), 0
+        for number in stretch:
+            if encoded := self._read_one(number):
+                found.append(encoded)
+                size += len(encoded.data)
+            if size > READ_BYTES:
+                yield found
+                found, size = [], 0
+        yield found
+
+    def _read_one(self, number: int) -> _Encoded | None:
         path = os.path.join(self._root, self.job.dataset.paths[number])  # noqa: PTH118  a Path costs 10 times as much
         try:
             data = read_regular(path)
@@ -338,10 +351,14 @@ class _Worker:
             return None
         if sha256 in self.job.known or not self.board.claim(number):
             return None
+        return _Encoded(number, sha256, path, data)
+
+    def _decode(self, encoded: _Encoded, pixels: NDArray[np.uint8]) -> _Image | None:
         self.run.torch.start()
+        number, sha256 = encoded.number, encoded.sha256
         try:
-            with self._noted(path):
-                return _Image(number, sha256, prepare(data, self.job.model.preprocess, pixels)[1])
+            with self._noted(encoded.path):
+                return _Image(number, sha256, prepare(encoded.data, self.job.model.preprocess, pixels)[1])
         except BadImageError as error:
             bad = self._pending.bad[sha256] = Bad(error.code, str(error))
         self._condemn(number, sha256, bad)
@@ -391,15 +408,20 @@ class _Worker:
         self.harvest.seconds += spent
 
 
-@dataclass(frozen=True)
-class _Image:
+class _Encoded(NamedTuple):
+    number: int
+    sha256: str
+    path: str
+    data: bytes
+
+
+class _Image(NamedTuple):
     number: int
     sha256: str
     stored: Stored
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     sha256: str
     features: NDArray[np.float32]
     stored: Stored
