@@ -34,7 +34,7 @@ class Extraction:
     images_per_s
         Embedded images per second of wall time; 0 when there were none.
     peak_rss_bytes
-        Largest memory of this process so far.
+        Largest memory of the processes that did it, at one time; what they share counts once.
     provider
         What computed the newest rows: ONNX Runtime's execution provider, or OpenVINO and its precision.
     warnings

@@ -98,6 +98,7 @@ def extract_here(
             may_fork=journal is not None and can_fork() and found == "cpu",
         )
         harvest = embed(job)
+        peak = peak_rss_bytes() + harvest.forked_bytes  # children that have ended by the time the file is written
         index.add_parts(workspace)
         table = assemble(dataset, harvest, index, request["seed"])
         if table.quarantine:
@@ -126,7 +127,7 @@ def extract_here(
         up_to_date=up_to_date,
         seconds=seconds,
         images_per_s=harvest.embedded / seconds["wall_s"],
-        peak_rss_bytes=peak_rss_bytes() + harvest.forked_bytes,
+        peak_rss_bytes=max(peak, peak_rss_bytes()),
         provider=index.provider,
         warnings=(*table.warnings, *index.warnings()),
     )
