@@ -183,7 +183,7 @@ def test_manifests_with_faults_name_the_line(tmp_path: Path, content: bytes, wor
 def test_places_without_a_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no built-in dataset of that name \(digits, flowers102\)"):
         load_dataset(tmp_path / "gone")
-    with pytest.raises(DataError, match=r"No images in .*Expected a folder for every class"):
+    with pytest.raises(DataError, match=r"No class folders with images in .*Expected one for every class"):
         load_dataset(tmp_path)
     write_image(tmp_path / "only" / "1.png", 0, 0)
     with pytest.raises(DataError, match="has one class, 'only'; telling classes apart needs 2"):

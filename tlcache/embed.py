@@ -163,10 +163,10 @@ def embed(job: Job) -> Harvest:
             except DiedError as died:
                 run.board.stop()
                 _leave(workers, 0, died.status if died.status >= 0 else 128 - died.status)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"stopped at {run.board.done:,} of {total:,} images") from None
             finally:
                 run.board.stop()
+    except KeyboardInterrupt:  # once the workers have done what they began
+        raise KeyboardInterrupt(f"stopped at {run.board.done:,} of {total:,} images") from None
     finally:
         run.torch.stop()
     harvest = Harvest(run.board.hashes())
@@ -198,7 +198,7 @@ def check_bad(count: int, total: int, max_bad: float, example: str) -> None:
     """Raise DataError when more than the share `max_bad` of `total` images is unusable."""
     if count > max_bad * total:
         raise DataError(
-            f"{count:,} of {total:,} images are unusable, more than --max-bad {max_bad:g} allows; "
+            f"At least {count:,} of {total:,} images are unusable, more than --max-bad {max_bad:g} allows; "
             f"the last one: {example}. Check the data, or allow more with --max-bad."
         )
 
