@@ -144,7 +144,9 @@ def names_of(data: str) -> tuple[str, ...]:
 def _dataset(name: str, root: Path, rows: list[Row], ignored: int = 0, empty: tuple[str, ...] = ()) -> Dataset:
     root = root.resolve()
     if not rows:
-        raise DataError(f"No class folders with images in '{root}'. Expected one for every class: {root.name}/cat/1.jpg.")
+        raise DataError(
+            f"No class folders with images in '{root}'. Expected one for every class, as in {root.name}/cat/1.jpg."
+        )
     rows = sorted(rows, key=lambda row: (SPLITS.index(row[2]), row[0]))
     classes = tuple(sorted({row[1] for row in rows}))
     if len(classes) < 2:
