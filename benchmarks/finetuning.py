@@ -121,18 +121,18 @@ def finetuning_table(figures: dict[str, Any]) -> RenderableType:
     """Return the figures for a terminal."""
     title = f"Training {figures['backbone']} whole, batches of {figures['batch_size']}, images per second"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for way in figures["ways"]:
-        table.add_column(way.replace(" ", "\n"), justify="right")
-    for name in ("Bare step,\noptimizer", "finetune", "of bare"):
-        table.add_column(name, justify="right")
-    rates = [*figures["ways"].values(), figures["bare"], figures["loop"]]
+    table.add_column("What")
+    table.add_column("Images/s", justify="right")
+    rows = {**figures["ways"], "a bare step of the optimizer": figures["bare"], "finetune": figures["loop"]}
+    for name, each in rows.items():
+        table.add_row(name, f"{'~' if each['noisy'] else ''}{each['images_per_s']:.1f}")
     ratios = [
         f"{'~' if each['noisy'] else ''}{each['ratio']:.2f}" for each in (figures["of_bare"], figures["prefix_speedup"])
     ]
-    table.add_row(*(f"{'~' if each['noisy'] else ''}{each['images_per_s']:.1f}" for each in rates), ratios[0])
     plain, cached = (figures["prefix"][kind]["images_per_s"] for kind in ("plain", "cached"))
     note = (
-        f"--unfreeze {figures['unfreeze']} without augmentation: {plain:.1f} images/s; once the activations are there, "
+        f"finetune reaches {ratios[0]} of the bare step. --unfreeze {figures['unfreeze']} without augmentation: "
+        f"{plain:.1f} images/s; once the activations are there, "
         f"--cached-prefix: {cached:.1f}, {ratios[1]} times as many."
     )
     return Group(table, Text(note))
