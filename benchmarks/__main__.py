@@ -19,7 +19,7 @@ from rich.console import Console
 
 from benchmarks import tables
 from benchmarks.extraction import Bench, measure_backbone, measure_large_photos, measure_network, variants_here
-from benchmarks.finetuning import finetuning_table, measure_finetuning
+from benchmarks.finetuning import measure_finetuning
 from benchmarks.growth import measure_growth, measure_large_file
 from benchmarks.heads import measure_heads
 from benchmarks.images import describe, find_images, make_photos, write_images
@@ -101,7 +101,7 @@ def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> di
     with step_bar("fine-tuning", turns * (len(WAYS) + 4)) as advance:
         some = photos[: 96 if quick else 320]
         figures["finetuning"] = measure_finetuning(some, names[0], scratch, turns, find_torch_device(device), advance)
-    console.print(finetuning_table(figures["finetuning"]))
+    console.print(tables.finetuning(figures["finetuning"]))
     return figures
 
 

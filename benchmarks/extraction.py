@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks import peers
 from benchmarks.images import write_manifest
-from benchmarks.timing import Rates, in_processes, in_threads, in_turn, mean, ratio
+from benchmarks.timing import Rates, in_processes, in_sequence, in_threads, in_turn, ratio
 from tlcache.errors import DeviceError
 from tlcache.extraction import extract
 from tlcache.images import Preprocess, prepare
@@ -144,11 +144,11 @@ def measure_network(bench: Bench, name: str) -> dict[str, Any]:
 
 def _engine_row(rates: dict[str, Rates], variant: Variant) -> dict[str, Any]:
     decode, network = (
-        mean(rates[f"{part} before {variant.name}"], rates[f"{part} after {variant.name}"])
+        in_sequence(rates[f"{part} before {variant.name}"], rates[f"{part} after {variant.name}"], 2)
         for part in ("decode", "network")
     )
     whole = rates[f"extract {variant.name}"]
-    bound = Rates(tuple(1 / (1 / a + 1 / b) for a, b in zip(decode.rounds, network.rounds, strict=True)))
+    bound = in_sequence(decode, network)
     return {
         "engine": variant.engine,
         "precision": variant.precision,

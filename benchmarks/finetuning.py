@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 from torch import nn
 
+from benchmarks import tables
 from benchmarks.images import make_photos, write_images, write_manifest
 from benchmarks.timing import in_turn, ratio
 from tlcache.backbones import find
@@ -35,7 +34,7 @@ from tlcache.networks import untrained
 from tlcache.progress import step_bar
 from tlcache.store import FeatureFile
 
-__all__ = ["finetuning_table", "measure_finetuning"]
+__all__ = ["measure_finetuning"]
 
 _BATCH = 32
 
@@ -117,27 +116,6 @@ def _bare_step(
     return images // _BATCH * _BATCH / (time.perf_counter() - began)
 
 
-def finetuning_table(figures: dict[str, Any]) -> RenderableType:
-    """Return the figures for a terminal."""
-    title = f"Training {figures['backbone']} whole, batches of {figures['batch_size']}, images per second"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("What")
-    table.add_column("Images/s", justify="right")
-    rows = {**figures["ways"], "a bare step of the optimizer": figures["bare"], "finetune": figures["loop"]}
-    for name, each in rows.items():
-        table.add_row(name, f"{'~' if each['noisy'] else ''}{each['images_per_s']:.1f}")
-    ratios = [
-        f"{'~' if each['noisy'] else ''}{each['ratio']:.2f}" for each in (figures["of_bare"], figures["prefix_speedup"])
-    ]
-    plain, cached = (figures["prefix"][kind]["images_per_s"] for kind in ("plain", "cached"))
-    note = (
-        f"finetune reaches {ratios[0]} of the bare step. --unfreeze {figures['unfreeze']} without augmentation: "
-        f"{plain:.1f} images/s; once the activations are there, "
-        f"--cached-prefix: {cached:.1f}, {ratios[1]} times as many."
-    )
-    return Group(table, Text(note))
-
-
 def main() -> None:
     """Measure MobileNetV2 on made photographs, and print a table and JSON."""
     with (
@@ -146,7 +124,7 @@ def main() -> None:
     ):
         photos = write_images(Path(scratch) / "photos", list(make_photos(16, 500, 667)), 320)
         figures = measure_finetuning(photos, "mobilenetv2", Path(scratch), 3, find_torch_device("auto"), advance)
-    Console().print(finetuning_table(figures))
+    Console().print(tables.finetuning(figures))
     print(json.dumps(figures))
 
 

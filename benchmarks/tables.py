@@ -12,7 +12,7 @@ from rich.text import Text
 
 from benchmarks.peers import ABOUT
 
-__all__ = ["extraction", "growth", "heading", "heads", "large_photos", "networks"]
+__all__ = ["extraction", "finetuning", "growth", "heading", "heads", "large_photos", "networks"]
 
 Figures = Mapping[str, Any]
 
@@ -113,6 +113,23 @@ def heads(rows: Sequence[Figures], cache: Figures) -> RenderableType:
         f"All heads, cold (extract + fit): {cache['cold_s']:.1f} s; warm (fit): {cache['warm_s']:.1f} s; {ratio:.2f} x"
     )
     return Group(table, Text(saved))
+
+
+def finetuning(figures: Figures) -> RenderableType:
+    """Return how fast the whole network is trained, and what a cached prefix saves."""
+    title = f"Training {figures['backbone']} whole, batches of {figures['batch_size']}, images per second"
+    table = _table(title, "What")
+    table.add_column("Images/s", justify="right")
+    rows = {**figures["ways"], "a bare step of the optimizer": figures["bare"], "finetune": figures["loop"]}
+    for name, each in rows.items():
+        table.add_row(name, _rate(each))
+    plain, cached = (_rate(figures["prefix"][kind]) for kind in ("plain", "cached"))
+    note = (
+        f"finetune reaches {_ratio(figures['of_bare'])} of the bare step. --unfreeze {figures['unfreeze']} without "
+        f"augmentation: {plain} images/s; once the activations are there, --cached-prefix: {cached}, "
+        f"{_ratio(figures['prefix_speedup'])} times as many."
+    )
+    return Group(table, Text(note))
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tlcache.forks import can_fork, forked
 
-__all__ = ["Rates", "in_processes", "in_threads", "in_turn", "mean", "ratio"]
+__all__ = ["Rates", "in_processes", "in_sequence", "in_threads", "in_turn", "ratio"]
 
 NOISY = 1.10  # fastest over slowest round
 
@@ -61,9 +61,9 @@ def ratio(first: Rates, second: Rates) -> Rates:
     return Rates(tuple(a / b for a, b in zip(first.rounds, second.rounds, strict=True)))
 
 
-def mean(first: Rates, second: Rates) -> Rates:
-    """Return the rate of doing both, round by round, where both do as much."""
-    return Rates(tuple(2 / (1 / a + 1 / b) for a, b in zip(first.rounds, second.rounds, strict=True)))
+def in_sequence(first: Rates, second: Rates, items: int = 1) -> Rates:
+    """Return the rate of doing one of each after the other, round by round, where the two count as `items`."""
+    return Rates(tuple(items / (1 / a + 1 / b) for a, b in zip(first.rounds, second.rounds, strict=True)))
 
 
 def in_threads(work: Callable[[Any], object], items: Iterable[Any], threads: int) -> float:

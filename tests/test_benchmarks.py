@@ -9,12 +9,12 @@ import pytest
 from benchmarks import tables
 from benchmarks.audit import measure_audit
 from benchmarks.extraction import Bench, Variant, measure_backbone, measure_large_photos, measure_network, variants_here
-from benchmarks.finetuning import finetuning_table, measure_finetuning
+from benchmarks.finetuning import measure_finetuning
 from benchmarks.growth import measure_growth, measure_large_file
 from benchmarks.heads import measure_memory
 from benchmarks.images import describe, find_images, make_photos, write_images, write_manifest
 from benchmarks.peers import Peer, candidates, measure
-from benchmarks.timing import Rates, in_turn, ratio
+from benchmarks.timing import Rates, in_sequence, in_turn, ratio
 from tlcache.datasets import load_dataset
 from tlcache.finetuning.speed import WAYS
 from tlcache.images import decode
@@ -33,6 +33,8 @@ def test_contenders_take_turns_and_ratios_are_formed_within_a_round() -> None:
     assert rates["a"].noisy
     assert ratio(rates["a"], rates["b"]).rounds == (3, 3)
     assert not ratio(rates["a"], rates["b"]).noisy
+    assert in_sequence(Rates((2, 3)), Rates((6, 3))).rounds == (1.5, 1.5)
+    assert in_sequence(Rates((2, 3)), Rates((6, 3)), 2).rounds == (3, 3)  # the mean rate, where both do as much
     assert Rates((1, 3, 2)).as_json("x_per_s") == {
         "x_per_s": 2, "x_per_s_low": 1, "x_per_s_high": 3, "rounds": [1, 3, 2], "noisy": True,
     }  # fmt: skip
@@ -136,7 +138,7 @@ def test_fine_tuning_is_measured_against_a_bare_step_and_with_its_prefix(tmp_pat
     )
     assert figures["prefix_speedup"]["ratio"] > 0
     json.dumps(figures, allow_nan=False)
-    assert finetuning_table(figures) is not None
+    assert tables.finetuning(figures) is not None
 
 
 @pytest.mark.slow
