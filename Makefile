@@ -27,10 +27,11 @@ test: $(READY)  ## Run the tests
 torture: $(READY)  ## Provoke faults for a quarter of an hour: kills, full disks, flipped bits, damaged images
 	$(BIN)/python tests/torture.py --json torture.json
 
-check: $(READY)  ## Lint, formatting and types
+check: $(READY)  ## Lint, formatting, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix .
@@ -40,5 +41,5 @@ bench: $(READY)  ## Timing tables; QUICK=1: in two minutes, IMAGES=DIR: on your 
 	$(BIN)/python -m benchmarks $(if $(IMAGES),--images $(IMAGES))
 
 clean:  ## Remove the environment and everything that tools left; features and runs stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

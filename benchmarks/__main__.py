@@ -24,12 +24,12 @@ from benchmarks.growth import measure_growth, measure_large_file
 from benchmarks.heads import measure_heads
 from benchmarks.images import describe, find_images, make_photos, write_images
 from benchmarks.peers import candidates, has_timm
-from tlcache.backbones import BACKBONES
-from tlcache.finetuning.speed import WAYS, find_torch_device
-from tlcache.heads import HEADS
+from tlcache.backbones.backbone import BACKBONES
+from tlcache.backbones.engines import find_device
+from tlcache.finetuning.speed import COMPUTE_FORMATS, find_torch_device
+from tlcache.heads.table import HEADS
 from tlcache.machine import available_cpus, hardware, versions
 from tlcache.progress import step_bar
-from tlcache.runtime import find_device
 
 CHOSEN = ("mobilenetv3_small", "mobilenetv3_large", "resnet50")
 
@@ -98,7 +98,7 @@ def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> di
         some = photos[: 512 if quick else 1024]
         figures["heads"], figures["cache"] = measure_heads(some, names[0], scratch, turns, advance)
     console.print(tables.heads(figures["heads"], figures["cache"]))
-    with step_bar("fine-tuning", turns * (len(WAYS) + 4)) as advance:
+    with step_bar("fine-tuning", turns * (len(COMPUTE_FORMATS) + 4)) as advance:
         some = photos[: 96 if quick else 320]
         figures["finetuning"] = measure_finetuning(some, names[0], scratch, turns, find_torch_device(device), advance)
     console.print(tables.finetuning(figures["finetuning"]))

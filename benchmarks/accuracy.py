@@ -26,13 +26,13 @@ from scipy.stats import binomtest
 
 from benchmarks.extraction import variants_here
 from benchmarks.timing import in_threads
-from tlcache.datasets import Dataset, load_dataset
-from tlcache.extraction import extract
-from tlcache.fit import fit_heads
+from tlcache.backbones.engines import find_device
+from tlcache.datasets.dataset import Dataset, load_dataset
+from tlcache.extraction.extract import extract
 from tlcache.images import Preprocess
 from tlcache.machine import available_cpus
-from tlcache.runs import Run
-from tlcache.runtime import find_device
+from tlcache.probing.run import fit_heads
+from tlcache.runs.record import Run
 
 
 def main() -> None:
@@ -73,14 +73,14 @@ def _as_usual(data: str | Path, model: str, weights: str | None, **options: Any)
 
 def _full_size(data: str | Path, model: str, weights: str | None, **options: Any) -> Path:
     """Extract in this process, with JPEGs decoded at full size."""
-    from tlcache.pipeline import extract_here
+    from tlcache.extraction.steps import extract_here
 
     def here(arguments: dict[str, Any]) -> dict[str, Any]:
         return extract_here(**arguments).as_json()
 
     with (
         patch.object(Preprocess, "at_least", PropertyMock(return_value=None)),
-        patch("tlcache.extraction.run_apart", here),
+        patch("tlcache.extraction.extract.run_apart", here),
     ):
         return extract(data, model, weights, **options).path
 

@@ -26,23 +26,23 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from tlcache.backbones import find
-from tlcache.extraction import extract
+from tlcache.backbones.backbone import find
+from tlcache.backbones.torch_network import pretrained, untrained
+from tlcache.backbones.weights import load_state
+from tlcache.cache.feature_file import FeatureFile, Split
+from tlcache.extraction.extract import extract
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import as_module
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import from_pixels
-from tlcache.finetuning.speed import Way
+from tlcache.finetuning.speed import ComputeFormat
 from tlcache.finetuning.training import Phase, State, Training, logits_of
 from tlcache.finetuning.trial import Task
-from tlcache.folds import draw_shots
-from tlcache.heads.linear import LogReg
+from tlcache.heads.logreg import LogReg
 from tlcache.heads.rows import Scaler
-from tlcache.networks import pretrained, untrained
+from tlcache.probing.folds import draw_shots
 from tlcache.progress import step_bar
-from tlcache.store import FeatureFile, Split
-from tlcache.weights import load_state
 
 MODEL = "resnet20_cifar"
 WEIGHTS = ("embedded", "random")
@@ -105,7 +105,7 @@ def _head(given: Split) -> tuple[Scaler, LogReg]:
 
 def fine_tuned(task: Task, recipe: Recipe, rows: NDArray[np.int64], head: nn.Module, split: str) -> NDArray[np.int64]:
     """Train on some of the rows of train + val, for a fixed number of steps, and return the labels given to a split."""
-    backbone, way = task.backbone, Way("fp32", "channels_last")
+    backbone, way = task.backbone, ComputeFormat("fp32", "channels_last")
     model = pretrained(backbone, load_state(task.weights), task.weights.label)
     layers = trained_layers(backbone, model, recipe.unfreeze)
     network = Classifier(backbone, model, head, task.preprocess, layers, recipe.batch_norm == "eval")

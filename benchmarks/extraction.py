@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from benchmarks import peers
 from benchmarks.images import write_manifest
 from benchmarks.timing import Rates, in_processes, in_sequence, in_threads, in_turn, ratio
+from tlcache.backbones.engines import ENGINES, Session, default_batch, find_device, open_session
+from tlcache.backbones.load import load_model
+from tlcache.backbones.model import Model
 from tlcache.errors import DeviceError
-from tlcache.extraction import extract
+from tlcache.extraction.extract import extract
 from tlcache.images import Preprocess, prepare
 from tlcache.machine import available_cpus
-from tlcache.models import Model, load_model
-from tlcache.runtime import ENGINES, Session, default_batch, find_device, open_session
 
 __all__ = ["Bench", "Variant", "measure_backbone", "measure_large_photos", "measure_network", "variants_here"]
 

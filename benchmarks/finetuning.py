@@ -22,17 +22,17 @@ from torch import nn
 from benchmarks import tables
 from benchmarks.images import make_photos, write_images, write_manifest
 from benchmarks.timing import in_turn, ratio
-from tlcache.backbones import find
-from tlcache.extraction import extract
+from tlcache.backbones.backbone import find
+from tlcache.backbones.torch_network import untrained
+from tlcache.cache.feature_file import FeatureFile
+from tlcache.extraction.extract import extract
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.optimisation import make_loss, make_optimizer
 from tlcache.finetuning.recipe import Recipe
-from tlcache.finetuning.speed import WAYS, Way, find_torch_device, images_per_s
+from tlcache.finetuning.speed import COMPUTE_FORMATS, ComputeFormat, find_torch_device, images_per_s
 from tlcache.finetuning.trial import Task, Trial
-from tlcache.networks import untrained
 from tlcache.progress import step_bar
-from tlcache.store import FeatureFile
 
 __all__ = ["measure_finetuning"]
 
@@ -55,9 +55,11 @@ def measure_finetuning(
     layers, crop = trained_layers(row, model, "all"), task.preprocess.crop
     network = Classifier(row, model, head, task.preprocess, layers).to(device)
     ways = in_turn(
-        {str(way): partial(images_per_s, way, network, crop, device, _BATCH) for way in WAYS}, rounds, advance
+        {str(way): partial(images_per_s, way, network, crop, device, _BATCH) for way in COMPUTE_FORMATS},
+        rounds,
+        advance,
     )
-    best = WAYS[int(np.argmax([ways[str(way)].median for way in WAYS]))]
+    best = COMPUTE_FORMATS[int(np.argmax([ways[str(way)].median for way in COMPUTE_FORMATS]))]
     optimizer = make_optimizer(Recipe(), 1e-3, model, head, layers)
     images = len(task.rows("train", "val"))
     loop = in_turn(
@@ -89,7 +91,7 @@ def measure_finetuning(
     }
 
 
-def _epoch(task: Task, recipe: Recipe, way: Way, folder: Path) -> float:
+def _epoch(task: Task, recipe: Recipe, way: ComputeFormat, folder: Path) -> float:
     """Train for two epochs on train + val, and return images per second of the second, when all is warm and ready."""
     trial = Trial(task, recipe, refit={"backbone": 2})
     with tempfile.TemporaryDirectory(dir=folder) as kept:
@@ -97,7 +99,7 @@ def _epoch(task: Task, recipe: Recipe, way: Way, folder: Path) -> float:
 
 
 def _bare_step(
-    way: Way, network: Classifier, optimizer: torch.optim.Optimizer, crop: int, device: str, images: int
+    way: ComputeFormat, network: Classifier, optimizer: torch.optim.Optimizer, crop: int, device: str, images: int
 ) -> float:
     """Train on one batch that is ready, over and over, and return images per second."""
     batch = torch.randint(0, 256, (_BATCH, 3, crop, crop), dtype=torch.uint8, device=device)
@@ -120,7 +122,7 @@ def main() -> None:
     """Measure MobileNetV2 on made photographs, and print a table and JSON."""
     with (
         tempfile.TemporaryDirectory(prefix="tlcache-bench-") as scratch,
-        step_bar("fine-tuning", 3 * (len(WAYS) + 4)) as advance,
+        step_bar("fine-tuning", 3 * (len(COMPUTE_FORMATS) + 4)) as advance,
     ):
         photos = write_images(Path(scratch) / "photos", list(make_photos(16, 500, 667)), 320)
         figures = measure_finetuning(photos, "mobilenetv2", Path(scratch), 3, find_torch_device("auto"), advance)

@@ -18,25 +18,26 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.images import write_dots
-from tlcache.extraction import extract
+from tlcache.cache.feature_file import STAGES
+from tlcache.cache.publish import Plan, publish
+from tlcache.cache.shards import Shard, write_shard
+from tlcache.extraction.extract import extract
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json
-from tlcache.parts import Part, write_part
-from tlcache.store import STAGES, Plan, publish
 
 __all__ = ["measure_growth", "measure_large_file", "publish_large"]
 
 OPEN = """
 import json, sys, time
 from pathlib import Path
-import tlcache.store
+import tlcache.cache.feature_file
 
 def read_so_far():
     lines = Path("/proc/self/io").read_text().splitlines() if Path("/proc/self/io").exists() else ["rchar: 0"]
     return int(lines[0].split()[1])
 
 began = time.perf_counter()
-file = tlcache.store.open_features(sys.argv[1])
+file = tlcache.cache.feature_file.open_features(sys.argv[1])
 opened = time.perf_counter()
 before = read_so_far()
 rows = len(file.split(sys.argv[2]))
@@ -111,7 +112,7 @@ def publish_large(
         some = hashes[start : start + part_rows]
         features = make(start, start + len(some)) if make else random.standard_normal((len(some), dim), np.float32)
         stored = np.full((len(some), 3), 8, np.int32)
-        parts.append(write_part(folder, Part(some, features, stored, [], np.zeros(4), "none")))
+        parts.append(write_shard(folder, Shard(some, features, stored, [], np.zeros(4), "none")))
     number = np.arange(rows)
     columns = {
         "path": np.char.add(b"class/", np.char.zfill(number.astype("S"), 9)),

@@ -25,17 +25,17 @@ from rich.table import Table
 from benchmarks.growth import publish_large
 from benchmarks.images import write_manifest
 from benchmarks.timing import in_turn
-from tlcache.extraction import extract
-from tlcache.fit import fit_heads
-from tlcache.heads import HEADS
+from tlcache.extraction.extract import extract
+from tlcache.heads.table import HEADS
+from tlcache.probing.run import fit_heads
 
 __all__ = ["measure_heads", "measure_memory"]
 
 FIT = """
 import json, sys, time
 from importlib import import_module
-from tlcache.fit import fit_heads
-from tlcache.heads import HEADS
+from tlcache.probing.run import fit_heads
+from tlcache.heads.table import HEADS
 from tlcache.machine import peak_rss_bytes
 names = sys.argv[3].split(",")
 for name in names:

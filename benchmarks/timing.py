@@ -10,7 +10,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from tlcache.forks import can_fork, forked
+from tlcache.extraction.forks import can_fork, forked
 
 __all__ = ["Rates", "in_processes", "in_sequence", "in_threads", "in_turn", "ratio"]
 

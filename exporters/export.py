@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporters import EXPORT_VERSION
-from tlcache.backbones import Backbone
+from tlcache.backbones.backbone import Backbone
+from tlcache.backbones.model import EXPORT_VERSION
+from tlcache.backbones.torch_network import embedding, pretrained
+from tlcache.backbones.weights import Weights, load_state
 from tlcache.errors import ModelError, first_line
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json
-from tlcache.networks import embedding, pretrained
-from tlcache.weights import Weights, load_state
 
 __all__ = ["check_parity", "export", "export_classifier"]
 

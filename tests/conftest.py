@@ -36,9 +36,11 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Extract without a worker process, which saves a second each time, unless the test is marked `worker`."""
     if not request.node.get_closest_marker("worker"):
-        from tlcache.pipeline import extract_here
+        from tlcache.extraction.steps import extract_here
 
-        monkeypatch.setattr("tlcache.extraction.run_apart", lambda arguments: extract_here(**arguments).as_json())
+        monkeypatch.setattr(
+            "tlcache.extraction.extract.run_apart", lambda arguments: extract_here(**arguments).as_json()
+        )
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def tinynet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A backbone called `tinynet`, of three stages with BatchNorm, which trains in no time, on one thread."""
     import torch
 
-    monkeypatch.setattr("tlcache.backbones._ROWS", (tiny_backbone(),))
+    monkeypatch.setattr("tlcache.backbones.backbone._ROWS", (tiny_backbone(),))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -14,13 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import nn
 
-from tlcache import store
-from tlcache.backbones import Backbone, Checkpoint
+from tlcache.backbones.backbone import Backbone, Checkpoint
+from tlcache.cache import feature_file as store
+from tlcache.cache.feature_file import Split
+from tlcache.evaluation.metrics import evaluate
+from tlcache.evaluation.significance import unit_numbers
 from tlcache.images import Preprocess
-from tlcache.metrics import evaluate
-from tlcache.runs import Run, path_of, runs_folder, write_run
-from tlcache.significance import unit_numbers
-from tlcache.store import Split
+from tlcache.runs.record import Run, path_of, runs_folder, write_run
 
 SIDE = 16
 

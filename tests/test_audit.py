@@ -27,15 +27,16 @@ from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_st
 from tlcache.auditing.pixels import agreement, thumbnail
 from tlcache.auditing.records import read_audits
 from tlcache.auditing.run import audit
+from tlcache.cache.feature_file import Split, open_features
+from tlcache.cache.find import find_features
 from tlcache.cli import app
+from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DataError, UnknownNameError
-from tlcache.extraction import extract, find_features
-from tlcache.fit import fit_heads
+from tlcache.extraction.extract import extract
+from tlcache.probing.run import fit_heads
 from tlcache.report import audits
 from tlcache.report.page import write_report
-from tlcache.runs import runs_folder
-from tlcache.splits import SPLITS
-from tlcache.store import Split, open_features
+from tlcache.runs.record import runs_folder
 
 
 def unit(n: int, dim: int = 12, seed: int = 0) -> np.ndarray:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from tlcache.backbones import BACKBONES, Backbone, find
+from tlcache.backbones.backbone import BACKBONES, Backbone, find
+from tlcache.backbones.torch_network import embedding, pretrained, untrained
 from tlcache.errors import UnknownNameError, WeightsError
 from tlcache.images import Preprocess
-from tlcache.networks import embedding, pretrained, untrained
 
 TORCHVISION = [row for row in BACKBONES.values() if row.module == "torchvision.models"]
 

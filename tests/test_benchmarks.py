@@ -15,8 +15,8 @@ from benchmarks.heads import measure_memory
 from benchmarks.images import describe, find_images, make_photos, write_images, write_manifest
 from benchmarks.peers import Peer, candidates, measure
 from benchmarks.timing import Rates, in_sequence, in_turn, ratio
-from tlcache.datasets import load_dataset
-from tlcache.finetuning.speed import WAYS
+from tlcache.datasets.dataset import load_dataset
+from tlcache.finetuning.speed import COMPUTE_FORMATS
 from tlcache.images import decode
 
 
@@ -132,7 +132,7 @@ def test_a_backbone_is_measured_with_every_engine_and_every_peer(
 def test_fine_tuning_is_measured_against_a_bare_step_and_with_its_prefix(tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos", list(make_photos(4, 120, 90)), 80)
     figures = measure_finetuning(photos, "squeezenet1_1", tmp_path, 1, "cpu", lambda _: None)
-    assert set(figures["ways"]) == {str(way) for way in WAYS}
+    assert set(figures["ways"]) == {str(way) for way in COMPUTE_FORMATS}
     assert figures["of_bare"]["ratio"] == pytest.approx(
         figures["loop"]["images_per_s"] / figures["bare"]["images_per_s"]
     )

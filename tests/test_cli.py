@@ -10,12 +10,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tlcache.backbones import BACKBONES
+from tlcache.backbones.backbone import BACKBONES
+from tlcache.backbones.weights import checkpoint_path
 from tlcache.cli import app
-from tlcache.datasets import FORMS
+from tlcache.datasets.dataset import FORMS
 from tlcache.demo import RECIPE
-from tlcache.heads import HEADS
-from tlcache.weights import checkpoint_path
+from tlcache.heads.table import HEADS
 
 COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
 FIGURES = {"n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "ece"}
@@ -149,8 +149,8 @@ def test_version() -> None:
 
 
 def test_demo_takes_the_embedded_weights_and_says_how_to_get_the_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlcache.heads.HEADS", {name: HEADS[name] for name in ("ridge", "knn")})
-    monkeypatch.setattr("tlcache.weights.download", lambda *_: pytest.fail("the demo downloads nothing"))
+    monkeypatch.setattr("tlcache.heads.table.HEADS", {name: HEADS[name] for name in ("ridge", "knn")})
+    monkeypatch.setattr("tlcache.backbones.weights.download", lambda *_: pytest.fail("the demo downloads nothing"))
     monkeypatch.setattr("tlcache.demo.RECIPE", {**RECIPE, "epochs": 1})
     text = invoke("demo")
     plain = " ".join(text.replace("│", " ").split())

@@ -12,11 +12,12 @@ from fakes import make_run
 from numpy.typing import NDArray
 from test_cli import invoke
 
-from tlcache.comparison import Comparison, compare
 from tlcache.errors import CacheError
-from tlcache.extraction import extract
-from tlcache.fit import fit_heads
-from tlcache.runs import runs_folder
+from tlcache.evaluation.compare import compare
+from tlcache.evaluation.comparison import Comparison
+from tlcache.extraction.extract import extract
+from tlcache.probing.run import fit_heads
+from tlcache.runs.record import runs_folder
 
 N = 400
 

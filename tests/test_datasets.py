@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fakes import write_image, write_photos
 
-from tlcache.datasets import load_dataset
+from tlcache.datasets.dataset import load_dataset
 from tlcache.errors import DataError
 
 

@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from tlcache.backbones import BACKBONES
-from tlcache.extraction import extract
-from tlcache.heads import HEADS
+from tlcache.backbones.backbone import BACKBONES
+from tlcache.extraction.extract import extract
+from tlcache.heads.table import HEADS
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tlcache
-from tlcache.extraction import extract
+from tlcache.extraction.extract import extract
 
 MODULES = sorted(
     name
@@ -25,7 +25,11 @@ EXAMPLES = [
 
 def test_there_are_examples() -> None:
     names = {test.name for test in EXAMPLES}
-    assert {"tlcache.extraction.extract", "tlcache.fit.fit_heads", "tlcache.store.open_features"} <= names
+    assert {
+        "tlcache.extraction.extract.extract",
+        "tlcache.probing.run.fit_heads",
+        "tlcache.cache.feature_file.open_features",
+    } <= names
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda test: test.name)

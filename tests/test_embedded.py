@@ -14,20 +14,20 @@ import torch
 from fakes import write_image
 
 import tlcache
-from tlcache.backbones import find
-from tlcache.builtin import BUILT_IN
-from tlcache.embedded.cifar import CLASSES, Images, read_folder, read_torchvision
-from tlcache.embedded.network import resnet20_cifar
-from tlcache.embedded.train import Recipe, accuracy, train
+from benchmarks.resnet20_cifar.cifar import CLASSES, Images, read_folder, read_torchvision
+from benchmarks.resnet20_cifar.train import Recipe, accuracy, train
+from tlcache.backbones.backbone import find
+from tlcache.backbones.embedded.network import resnet20_cifar
+from tlcache.backbones.engines import open_session
+from tlcache.backbones.load import load_model
+from tlcache.backbones.torch_network import pretrained
+from tlcache.backbones.weights import at_hand, load_state, resolve
+from tlcache.datasets.builtin import BUILT_IN
 from tlcache.errors import DataError, UnknownNameError, WeightsError
-from tlcache.models import load_model
-from tlcache.networks import pretrained
-from tlcache.runtime import open_session
-from tlcache.weights import at_hand, load_state, resolve
 
 ROW = find("resnet20_cifar")
 SHIPPED = ROW.checkpoints["embedded"]
-FOLDER = Path(tlcache.__file__).parent / "embedded"
+FOLDER = Path(tlcache.__file__).parent / "backbones" / "embedded"
 QUICK = Recipe(epochs=3, batch=8, held_out=10, warmup_epochs=1)
 
 
@@ -66,7 +66,7 @@ def test_an_extraction_records_the_name_of_its_weights(photos: Path, tiny_model:
 
 
 def test_weights_of_the_package_that_are_lost_or_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlcache.weights.checkpoint_path", lambda _: tmp_path / SHIPPED.file)
+    monkeypatch.setattr("tlcache.backbones.weights.checkpoint_path", lambda _: tmp_path / SHIPPED.file)
     with pytest.raises(WeightsError, match=r"is part of tlcache, is not there. Install tlcache again\."):
         resolve(ROW)
     (tmp_path / SHIPPED.file).write_bytes(b"half")
@@ -127,7 +127,7 @@ def made(n: int = 58) -> Images:
 def test_a_training_that_is_stopped_and_continued_gives_the_same_weights(tmp_path: Path) -> None:
     whole, history = train(made(), QUICK, tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tlcache.embedded.train._keep", stop_after(2))
+        patch.setattr("benchmarks.resnet20_cifar.train._keep", stop_after(2))
         with pytest.raises(KeyboardInterrupt):
             train(made(), QUICK, tmp_path / "stopped")
     continued, again = train(made(), QUICK, tmp_path / "stopped")
@@ -144,7 +144,7 @@ def test_a_training_that_is_stopped_and_continued_gives_the_same_weights(tmp_pat
 
 
 def stop_after(epochs: int) -> object:
-    from tlcache.embedded.train import _keep
+    from benchmarks.resnet20_cifar.train import _keep
 
     def keep(run: object, *rest: object) -> None:
         _keep(run, *rest)
@@ -156,7 +156,7 @@ def stop_after(epochs: int) -> object:
 
 @pytest.mark.usefixtures("one_thread")
 def test_what_training_writes_is_a_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlcache.embedded.train import main
+    from benchmarks.resnet20_cifar.train import main
 
     for name in CLASSES:
         for split, number in (("train", 2), ("test", 1)):

@@ -10,11 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-import tlcache.embedder
-from tlcache.embedder import ImageEmbedder
+import tlcache.extraction.embedder
+from tlcache.cache.feature_file import open_features
 from tlcache.errors import DataError, UnknownNameError
-from tlcache.extraction import extract
-from tlcache.store import open_features
+from tlcache.extraction.embedder import ImageEmbedder
+from tlcache.extraction.extract import extract
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(len(images))
         return run(session, network, images)  # type: ignore[arg-type]
 
-    run = tlcache.embedder._run
-    monkeypatch.setattr(tlcache.embedder, "_run", spy)
+    run = tlcache.extraction.embedder._run
+    monkeypatch.setattr(tlcache.extraction.embedder, "_run", spy)
     return seen
 
 

@@ -11,12 +11,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.adapt import adapt, image_input
 from exporters.export import check_parity, export
-from tlcache.backbones import BACKBONES, find
+from tlcache.backbones.backbone import BACKBONES, find
+from tlcache.backbones.engines import open_session
+from tlcache.backbones.load import load_model
+from tlcache.backbones.weights import resolve
 from tlcache.errors import ModelError
 from tlcache.images import Preprocess
-from tlcache.models import load_model
-from tlcache.runtime import open_session
-from tlcache.weights import resolve
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 RANDOM = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def test_the_export_is_made_once_and_made_again_when_damaged(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("pool", ["cls", "avg", "max", "flatten"])
 def test_transformers_pool_their_tokens(pool: str) -> None:
-    from tlcache.networks import POOLS
+    from tlcache.backbones.torch_network import POOLS
 
     tokens = torch.arange(2 * 5 * 3, dtype=torch.float32).view(2, 5, 3)
     expected = {

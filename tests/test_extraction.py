@@ -17,9 +17,9 @@ import pytest
 from fakes import tiny_network, write_image, write_photos
 from onnx import numpy_helper
 
+from tlcache.cache.feature_file import open_features
 from tlcache.errors import CacheError, DataError
-from tlcache.extraction import extract
-from tlcache.store import open_features
+from tlcache.extraction.extract import extract
 
 
 def features_by_path(path: Path) -> dict[str, np.ndarray]:
@@ -29,8 +29,8 @@ def features_by_path(path: Path) -> dict[str, np.ndarray]:
 
 
 def test_embeddings_are_those_of_the_network(photos: Path, tiny_model: Path) -> None:
+    from tlcache.backbones.engines import open_session
     from tlcache.images import Preprocess, prepare
-    from tlcache.runtime import open_session
 
     done = extract(photos, str(tiny_model))
     session = open_session(tiny_model.read_bytes(), "cpu")
@@ -40,8 +40,8 @@ def test_embeddings_are_those_of_the_network(photos: Path, tiny_model: Path) -> 
 
 
 def test_images_between_those_that_are_passed_over_keep_their_own_pixels(photos: Path, tiny_model: Path) -> None:
+    from tlcache.backbones.engines import open_session
     from tlcache.images import Preprocess, prepare
-    from tlcache.runtime import open_session
 
     paths = sorted(photos.glob("*/*"))
     for number, path in enumerate(paths):
@@ -62,7 +62,7 @@ def test_the_second_call_is_up_to_date_and_does_not_touch_the_network(
 ) -> None:
     first = extract(photos, str(tiny_model))
     before = first.path.read_bytes()
-    monkeypatch.setattr("tlcache.embed.open_session", None)
+    monkeypatch.setattr("tlcache.extraction.worker.open_session", None)
     second = extract(photos, str(tiny_model))
     assert second.up_to_date
     assert (second.embedded, second.reused) == (0, 24)
@@ -232,7 +232,7 @@ def test_embeddings_that_are_not_finite_are_never_kept(photos: Path, tmp_path: P
 def test_a_class_too_small_for_a_split_is_named_before_the_network_runs(
     photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcache.embed.open_session", None)
+    monkeypatch.setattr("tlcache.extraction.worker.open_session", None)
     write_image(photos / "owl" / "1.png", 1, 1)
     with pytest.raises(DataError, match="too few in: owl"):
         extract(photos, str(tiny_model))

@@ -15,16 +15,16 @@ from fakes import write_image, write_photos
 from PIL import Image
 from test_images import JPEG, PNG, bomb, encode, sixteen_bit_rgb, with_bad_crc
 
-import tlcache.pipeline
+import tlcache.extraction.steps
 from tlcache.auditing.run import audit
-from tlcache.datasets import Dataset
+from tlcache.cache.feature_file import open_features
+from tlcache.datasets.dataset import Dataset
 from tlcache.errors import CacheError
-from tlcache.extraction import extract
+from tlcache.extraction.extract import extract
 from tlcache.finetuning.run import finetune
-from tlcache.fit import fit_heads
+from tlcache.probing.run import fit_heads
+from tlcache.probing.shots import fit_curves
 from tlcache.report.page import write_report
-from tlcache.shots import fit_curves
-from tlcache.store import open_features
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -39,14 +39,14 @@ def everything(path: Path) -> dict[str, bytes]:
 
 def before_embedding(monkeypatch: pytest.MonkeyPatch, act: Callable[[Dataset], None]) -> None:
     """Let something happen between the look at the dataset and the reading of its images."""
-    real = tlcache.pipeline.load_dataset
+    real = tlcache.extraction.steps.load_dataset
 
     def load(*arguments: str) -> Dataset:
         dataset = real(*arguments)
         act(dataset)
         return dataset
 
-    monkeypatch.setattr("tlcache.pipeline.load_dataset", load)
+    monkeypatch.setattr("tlcache.extraction.steps.load_dataset", load)
 
 
 @pytest.mark.slow
@@ -70,9 +70,9 @@ def test_a_damaged_part_is_computed_again(
     photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = everything(extract(photos, str(tiny_model), features=tmp_path / "whole").path)
-    monkeypatch.setattr("tlcache.embed.PART_SECONDS", 0)
+    monkeypatch.setattr("tlcache.extraction.worker.SHARD_SECONDS", 0)
     with monkeypatch.context() as patch:
-        patch.setattr("tlcache.pipeline.publish", lambda _: (_ for _ in ()).throw(CacheError("stopped")))
+        patch.setattr("tlcache.extraction.steps.publish", lambda _: (_ for _ in ()).throw(CacheError("stopped")))
         with pytest.raises(CacheError, match="stopped"):
             extract(photos, str(tiny_model), batch_size=6)
     parts = sorted(tmp_path.glob("features/*/.*.parts/*.safetensors"))
@@ -182,7 +182,7 @@ def test_threads_and_batches_do_not_change_a_row(
     photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     expected = everything(extract(photos, str(tiny_model), features=tmp_path / "one").path)
-    monkeypatch.setattr("tlcache.embed.available_cpus", lambda: threads)
+    monkeypatch.setattr("tlcache.extraction.local.available_cpus", lambda: threads)
     found = everything(extract(photos, str(tiny_model), features=tmp_path / "two", batch_size=7).path)
     assert list(found) == list(expected)
     assert found == expected

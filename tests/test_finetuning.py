@@ -19,23 +19,23 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import tlcache
-from tlcache.backbones import find
+from tlcache.backbones.backbone import find
+from tlcache.backbones.weights import load_state, resolve
+from tlcache.cache.feature_file import open_features
+from tlcache.cache.find import features_folder
 from tlcache.cli import app
 from tlcache.errors import CacheError, DataError, DeviceError, ModelError, TlcacheError, UnknownNameError
-from tlcache.extraction import features_folder
+from tlcache.evaluation.metrics import evaluate
 from tlcache.finetuning.augment import PRESETS
 from tlcache.finetuning.run import finetune
 from tlcache.finetuning.saved import export_tuned
 from tlcache.finetuning.settings import CHOICES, RecipeError
 from tlcache.finetuning.training import TrainingError
 from tlcache.finetuning.trial import Task, Trial
-from tlcache.fit import fit_heads
 from tlcache.heads.training import OPTIMIZERS
 from tlcache.images import Preprocess, prepare
-from tlcache.metrics import evaluate
-from tlcache.runs import Run, runs_folder
-from tlcache.store import open_features
-from tlcache.weights import load_state, resolve
+from tlcache.probing.run import fit_heads
+from tlcache.runs.record import Run, runs_folder
 
 pytestmark = pytest.mark.usefixtures("tinynet")
 
@@ -223,18 +223,18 @@ sys.path[:0] = {paths!r}
 import torch
 torch.set_num_threads(1)
 from fakes import tiny_backbone
-import tlcache.backbones, tlcache.extraction
-from tlcache.pipeline import extract_here
-tlcache.backbones._ROWS = (tiny_backbone(),)
-tlcache.extraction.run_apart = lambda arguments: extract_here(**arguments).as_json()
+import tlcache.backbones.backbone, tlcache.extraction.extract
+from tlcache.extraction.steps import extract_here
+tlcache.backbones.backbone._ROWS = (tiny_backbone(),)
+tlcache.extraction.extract.run_apart = lambda arguments: extract_here(**arguments).as_json()
 from pathlib import Path
 from tlcache.finetuning.run import finetune
-from tlcache.finetuning.speed import Way
-quick = Way.forward
+from tlcache.finetuning.speed import ComputeFormat
+quick = ComputeFormat.forward
 def slow(*arguments):  # the third epoch lasts long enough to be killed in
     time.sleep(0.1 * (len(list(Path({runs!r}).rglob("*.pt"))) >= 2))
     return quick(*arguments)
-Way.forward = slow
+ComputeFormat.forward = slow
 if __name__ == "__main__":
     finetune({photos!r}, "tinynet", "random", precision="fp32", layout="contiguous", epochs=5, patience=99,
              batch_size=8, head="dense", ema=0.9, init_head="scratch", head_epochs=2, lr=0.003, runs={runs!r})
@@ -274,10 +274,10 @@ import sys
 sys.path[:0] = {paths!r}
 import torch
 from fakes import tiny_backbone
-import tlcache.backbones, tlcache.extraction
-from tlcache.pipeline import extract_here
-tlcache.backbones._ROWS = (tiny_backbone(),)
-tlcache.extraction.run_apart = lambda arguments: extract_here(**arguments).as_json()
+import tlcache.backbones.backbone, tlcache.extraction.extract
+from tlcache.extraction.steps import extract_here
+tlcache.backbones.backbone._ROWS = (tiny_backbone(),)
+tlcache.extraction.extract.run_apart = lambda arguments: extract_here(**arguments).as_json()
 from tlcache.cli import app
 if __name__ == "__main__":
     app()

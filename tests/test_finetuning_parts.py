@@ -11,7 +11,8 @@ import torch
 from fakes import write_photos
 from torch import nn
 
-from tlcache.backbones import BACKBONES, find
+from tlcache.backbones.backbone import BACKBONES, find
+from tlcache.backbones.torch_network import embedding, find_layers, split, untrained
 from tlcache.errors import CacheError
 from tlcache.finetuning.augment import PRESETS, Preset, _grid, augment, draws
 from tlcache.finetuning.checkpoints import Checkpoints
@@ -22,7 +23,6 @@ from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source, from_pixels
 from tlcache.finetuning.stored import Stored
 from tlcache.images import Preprocess, prepare
-from tlcache.networks import embedding, find_layers, split, untrained
 
 SIDES = {"inception_v3": 75, "vit_b_16": 224}
 

@@ -11,15 +11,16 @@ import pytest
 from fakes import change_features, write_image, write_photos
 from typer.testing import CliRunner
 
+from tlcache.cache.feature_file import open_features
 from tlcache.cli import app
-from tlcache.comparison import compare
 from tlcache.errors import CacheError, DataError, HeadError, UnknownNameError
-from tlcache.extraction import extract
-from tlcache.fit import fit_heads
-from tlcache.heads import HEADS, load_head
-from tlcache.metrics import evaluate
-from tlcache.runs import Run, read_runs, runs_folder
-from tlcache.store import open_features
+from tlcache.evaluation.compare import compare
+from tlcache.evaluation.metrics import evaluate
+from tlcache.extraction.extract import extract
+from tlcache.heads.fitted import load_head
+from tlcache.heads.table import HEADS
+from tlcache.probing.run import fit_heads
+from tlcache.runs.record import Run, read_runs, runs_folder
 
 
 @pytest.fixture

@@ -20,17 +20,19 @@ import pytest
 from fakes import write_photos
 from numpy.typing import NDArray
 
-from tlcache import embed
-from tlcache.board import Board
-from tlcache.datasets import load_dataset
+from tlcache.backbones.engines import OnnxRuntimeSession
+from tlcache.backbones.load import load_model
+from tlcache.datasets.dataset import load_dataset
 from tlcache.errors import DataError, ModelError
-from tlcache.extraction import extract
+from tlcache.extraction import local, worker
+from tlcache.extraction.board import Board
+from tlcache.extraction.extract import extract
+from tlcache.extraction.forks import DiedError, can_fork, forked, own_bytes, shared_lock
+from tlcache.extraction.inflight import InFlight
+from tlcache.extraction.job import Job
+from tlcache.extraction.local import run_workers
 from tlcache.files import read_regular
-from tlcache.forks import DiedError, can_fork, forked, own_bytes, shared_lock
 from tlcache.images import Stored, prepare
-from tlcache.journal import Journal
-from tlcache.models import load_model
-from tlcache.runtime import OnnxRuntimeSession
 
 forks = pytest.mark.skipif(not can_fork(), reason="this system forks no processes that end with their parent")
 
@@ -89,18 +91,18 @@ def test_a_worker_decodes_as_many_batches_at_a_stretch_as_its_time_allows(
         return run(self, images)
 
     run = OnnxRuntimeSession._run
-    monkeypatch.setattr(embed, "available_cpus", lambda: 1)
-    monkeypatch.setattr(embed, "Board", Watched)
-    monkeypatch.setattr(embed, "STRETCH_SHARE", share)
+    monkeypatch.setattr(local, "available_cpus", lambda: 1)
+    monkeypatch.setattr(worker, "Board", Watched)
+    monkeypatch.setattr(worker, "STRETCH_SHARE", share)
     monkeypatch.setattr(OnnxRuntimeSession, "_run", watched)
     data, model = load_dataset(write_photos(tmp_path / "photos", 20)), load_model(str(tiny_model))
-    job = embed.Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 4, 0.0)
-    harvest = embed.embed(job)
+    job = Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 4, 0.0)
+    harvest = run_workers(job)
     assert harvest.embedded == 60
     assert asked == batches
     assert max(sizes) == 4
     asked.clear()
-    assert embed.embed(replace(job, known=set(harvest.sha256))).embedded == 0
+    assert run_workers(replace(job, known=set(harvest.sha256))).embedded == 0
     assert asked == {1}  # though known images take no time: those after them may be new
 
 
@@ -118,12 +120,12 @@ def test_a_worker_holds_as_many_encoded_images_as_it_may(
         held.append(held[-1] - 1)
         return prepare(*arguments)
 
-    monkeypatch.setattr(embed, "available_cpus", lambda: 1)
-    monkeypatch.setattr(embed, "READ_BYTES", read_bytes)
-    monkeypatch.setattr(embed, "read_regular", read)
-    monkeypatch.setattr(embed, "prepare", decode)
+    monkeypatch.setattr(local, "available_cpus", lambda: 1)
+    monkeypatch.setattr(worker, "READ_BYTES", read_bytes)
+    monkeypatch.setattr(worker, "read_regular", read)
+    monkeypatch.setattr(worker, "prepare", decode)
     data, model = load_dataset(write_photos(tmp_path / "photos", 4)), load_model(str(tiny_model))
-    harvest = embed.embed(embed.Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 12, 0.0))
+    harvest = run_workers(Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 12, 0.0))
     assert harvest.embedded == 12
     assert (max(held), held[-1]) == (ahead, 0)
 
@@ -135,10 +137,10 @@ def test_a_batch_that_memory_cannot_hold_is_refused(
         raise MemoryError(f"{shape} of {dtype}")
 
     data, model = load_dataset(write_photos(tmp_path / "photos", 4)), load_model(str(tiny_model))
-    job = embed.Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 10**9, 0.0)
+    job = Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 10**9, 0.0)
     monkeypatch.setattr(np, "empty", empty)
     with pytest.raises(ModelError, match="No memory for 12 images at a time. Try a smaller --batch-size"):
-        embed.embed(job)
+        run_workers(job)
 
 
 def test_nobody_takes_more_once_somebody_says_stop() -> None:
@@ -183,7 +185,7 @@ def test_what_a_child_writes_to_is_its_own() -> None:
 
 ORPHAN = """
 import os, signal, time
-from tlcache.forks import forked
+from tlcache.extraction.forks import forked
 
 def work():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -222,7 +224,7 @@ def test_copies_are_embedded_once_by_all_workers_together(photos: Path, tiny_mod
 @forks
 def test_a_note_of_another_process_is_seen_whole_or_not_at_all() -> None:
     with tempfile.TemporaryFile() as shared:
-        journal = Journal(shared.fileno())
+        journal = InFlight(shared.fileno())
 
         def note() -> None:
             for number in range(1_000_000):

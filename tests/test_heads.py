@@ -12,21 +12,24 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
 from tlcache.errors import HeadError, UnknownNameError
+from tlcache.evaluation.calibration import fit_temperature
+from tlcache.evaluation.metrics import log_loss
 from tlcache.finetuning.optimisation import _OPTIMIZERS
-from tlcache.heads import HEADS, HeadRow, find_head, load_head, neighbours, rows
+from tlcache.heads import knn, rows
 from tlcache.heads.base import Head, softmax
-from tlcache.heads.boosting import LightGbm
-from tlcache.heads.fitted import FittedHead
-from tlcache.heads.kernel import Svm
+from tlcache.heads.dense import Dense
+from tlcache.heads.fitted import FittedHead, load_head
+from tlcache.heads.knn import Knn
 from tlcache.heads.lbfgs import minimise
-from tlcache.heads.linear import LogReg, Ridge
-from tlcache.heads.neighbours import Knn
-from tlcache.heads.neural import Dense, Linear
+from tlcache.heads.lightgbm import LightGbm
+from tlcache.heads.linear import Linear
+from tlcache.heads.logreg import LogReg
+from tlcache.heads.ridge import Ridge
 from tlcache.heads.rows import Scaler, View
 from tlcache.heads.solver import Basis, Loss, softmax_loss, squared_hinge
+from tlcache.heads.svm import Svm
+from tlcache.heads.table import HEADS, HeadRow, find_head
 from tlcache.heads.training import OPTIMIZERS, _Memory, _Stack
-from tlcache.metrics import log_loss
-from tlcache.selection import fit_temperature
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -177,8 +180,8 @@ def test_knn_looks_at_all_rows_however_many_are_looked_at_together(monkeypatch: 
     X, y = blobs(100, 12, 3, spread=3)
     head = Knn(k=20).fit(X, y)
     whole = head.logits(X)
-    monkeypatch.setattr(neighbours, "_ASKED", 7)
-    monkeypatch.setattr(neighbours, "_KNOWN", 11)  # fewer than k
+    monkeypatch.setattr(knn, "_ASKED", 7)
+    monkeypatch.setattr(knn, "_KNOWN", 11)  # fewer than k
     assert np.allclose(head.logits(X), whole, atol=1e-5)
 
 
@@ -331,7 +334,7 @@ def test_gradients_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_training_does_not_import_what_compiles_networks() -> None:
     code = (
-        "import sys, numpy as np; from tlcache.heads.neural import Dense; "
+        "import sys, numpy as np; from tlcache.heads.dense import Dense; "
         "Dense(hidden=4, epochs=1).fit(np.eye(4, dtype=np.float32), np.arange(4)); "
         "sys.exit('torch._dynamo' in sys.modules)"
     )

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from fakes import write_image, write_photos
 
-from tlcache.embedder import ImageEmbedder
+from tlcache.cache.feature_file import open_features
 from tlcache.errors import CacheError
-from tlcache.extraction import extract
+from tlcache.extraction.embedder import ImageEmbedder
+from tlcache.extraction.extract import extract
 from tlcache.finetuning.stored import Stored
-from tlcache.fit import fit_heads
 from tlcache.inventory import find_leftovers, list_cache, remove, verify
-from tlcache.store import open_features
+from tlcache.probing.run import fit_heads
 
 
 def tlcache(*arguments: str | Path, answer: str = "", status: int = 0) -> str:
@@ -51,7 +51,7 @@ def flip(path: Path, where: bytes, offset: int = 0) -> None:
 def unfinished(photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Extract up to the moment of publishing, and return the folder of parts."""
     with monkeypatch.context() as patch:
-        patch.setattr("tlcache.pipeline.publish", lambda _: (_ for _ in ()).throw(CacheError("stopped")))
+        patch.setattr("tlcache.extraction.steps.publish", lambda _: (_ for _ in ()).throw(CacheError("stopped")))
         with pytest.raises(CacheError, match="stopped"):
             extract(photos, str(model))
     (parts,) = photos.parent.glob("features/*/.*.parts")
@@ -162,7 +162,7 @@ def test_a_wrong_checksum_over_right_rows_is_repaired_too(made: Path) -> None:
 
 
 def test_a_file_that_lost_its_end_lost_rows_and_no_more(tmp_path: Path, tiny_model: Path) -> None:
-    from tlcache import store
+    from tlcache.cache import feature_file as store
 
     folder, whole = write_photos(tmp_path / "set", 40), store._CHUNK_BYTES
     store._CHUNK_BYTES = 1024
@@ -236,7 +236,7 @@ def test_prune_asks_and_removes_what_nobody_works_on(
     said = tlcache("prune", answer="n\n")
     assert "27 of 27 images" in said
     assert parts.exists()
-    from tlcache.pipeline import lock_of
+    from tlcache.extraction.steps import lock_of
 
     with lock_of(parts):
         assert [leftover.path for leftover in find_leftovers()] == [half]

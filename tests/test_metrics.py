@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics as reference
 
-from tlcache import metrics
-from tlcache.significance import accuracy_interval
+from tlcache.evaluation import metrics
+from tlcache.evaluation.calibration import calibration_error
+from tlcache.evaluation.significance import accuracy_interval
 
 CASES = st.tuples(st.integers(1, 60), st.integers(2, 6), st.integers(0, 10_000))
 
@@ -45,7 +46,7 @@ def test_an_interval_holds_its_accuracy_when_all_are_right_or_wrong() -> None:
 
 def test_calibration_error() -> None:
     sure = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
-    assert metrics.calibration_error(np.array([0, 0, 1, 1]), sure) == 0
-    assert metrics.calibration_error(np.array([0, 1, 1, 0]), sure) == pytest.approx(0.5)
+    assert calibration_error(np.array([0, 0, 1, 1]), sure) == 0
+    assert calibration_error(np.array([0, 1, 1, 0]), sure) == pytest.approx(0.5)
     honest = np.tile(np.float32([0.75, 0.25]), (400, 1))
-    assert metrics.calibration_error(np.repeat([0, 1], [300, 100]), honest) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(np.repeat([0, 1], [300, 100]), honest) == pytest.approx(0, abs=1e-6)

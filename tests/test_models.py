@@ -6,9 +6,9 @@ import pytest
 from fakes import tiny_network
 from test_exporters import IMAGES, foreign
 
+from tlcache.backbones.engines import open_session
+from tlcache.backbones.load import load_model
 from tlcache.errors import ModelError, UnknownNameError
-from tlcache.models import load_model
-from tlcache.runtime import open_session
 
 
 def test_the_key_holds_what_changes_embeddings_and_nothing_else(tmp_path: Path, tiny_model: Path) -> None:
@@ -30,8 +30,8 @@ def test_the_key_holds_what_changes_embeddings_and_nothing_else(tmp_path: Path, 
 
 
 def test_the_same_weights_by_another_name_have_the_same_key(tmp_path: Path) -> None:
-    from tlcache.backbones import find
-    from tlcache.weights import resolve
+    from tlcache.backbones.backbone import find
+    from tlcache.backbones.weights import resolve
 
     copy = tmp_path / "copy.pth"
     copy.write_bytes(resolve(find("resnet18"), "random").path.read_bytes())

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlcache.store import open_features
+from tlcache.cache.feature_file import open_features
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -49,7 +49,7 @@ from importlib.machinery import PathFinder
 
 class Counter(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        spec = PathFinder.find_spec(name, path, target) if name == "tlcache.runtime" else None
+        spec = PathFinder.find_spec(name, path, target) if name == "tlcache.backbones.engines" else None
         if spec is not None:
             load = spec.loader.exec_module
 

@@ -11,11 +11,11 @@ import pytest
 from planted import plant
 
 from tlcache.auditing.findings import Audit
-from tlcache.auditing.groups import groups_path, read_groups
 from tlcache.auditing.run import audit
-from tlcache.extraction import extract
-from tlcache.runs import runs_folder
-from tlcache.store import open_features
+from tlcache.cache.feature_file import open_features
+from tlcache.cache.groups import groups_path, read_groups
+from tlcache.extraction.extract import extract
+from tlcache.runs.record import runs_folder
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

@@ -20,17 +20,17 @@ from typer.testing import CliRunner
 
 from tlcache.auditing.run import audit
 from tlcache.cli import app
-from tlcache.comparison import compare
 from tlcache.errors import CacheError, UnknownNameError
-from tlcache.extraction import extract
+from tlcache.evaluation.compare import compare
+from tlcache.extraction.extract import extract
 from tlcache.finetuning.run import finetune
-from tlcache.fit import fit_heads
+from tlcache.probing.run import fit_heads
+from tlcache.probing.shots import fit_curves
 from tlcache.report.figures import confusion_figure, pareto
 from tlcache.report.inline import inline_svg
 from tlcache.report.page import write_report
-from tlcache.reproduce import commands
-from tlcache.runs import read_runs, runs_folder
-from tlcache.shots import fit_curves
+from tlcache.report.reproduce import commands
+from tlcache.runs.record import read_runs, runs_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 BETTER = {"precision": "fp32", "layout": "contiguous", "batch_norm": "eval", "lr": 1e-3}

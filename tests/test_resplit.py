@@ -9,20 +9,20 @@ from fakes import make_run, write_image
 from test_cli import invoke
 from typer.testing import CliRunner
 
-from tlcache.auditing.groups import groups_path, read_groups, write_groups
 from tlcache.auditing.run import audit
 from tlcache.auditing.worth import leak_worth
+from tlcache.cache.feature_file import open_features
+from tlcache.cache.groups import groups_path, read_groups, write_groups
+from tlcache.cache.resplit import Resplit, under
 from tlcache.cli import app
-from tlcache.comparison import compare
 from tlcache.errors import CacheError, DataError, UnknownNameError
-from tlcache.extraction import extract
+from tlcache.evaluation.compare import compare
+from tlcache.evaluation.significance import clustered_interval, unit_numbers
+from tlcache.extraction.extract import extract
 from tlcache.finetuning.run import finetune
-from tlcache.fit import fit_heads
-from tlcache.resplit import Resplit, under
-from tlcache.runs import read_runs, runs_folder
-from tlcache.shots import fit_curves
-from tlcache.significance import clustered_interval, unit_numbers
-from tlcache.store import open_features
+from tlcache.probing.run import fit_heads
+from tlcache.probing.shots import fit_curves
+from tlcache.runs.record import read_runs, runs_folder
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from test_exporters import foreign
 
 from exporters.half import to_half
+from tlcache.backbones.engines import ENGINES, default_batch, find_device, open_session
+from tlcache.backbones.load import load_model
+from tlcache.cache.feature_file import open_features
 from tlcache.errors import DeviceError, ModelError, UnknownNameError
-from tlcache.extraction import extract
-from tlcache.models import load_model
-from tlcache.runtime import ENGINES, default_batch, find_device, open_session
-from tlcache.store import open_features
+from tlcache.extraction.extract import extract
 
 pytest.importorskip("openvino")
 
@@ -138,7 +138,7 @@ def test_what_does_not_go_together_is_named(asked: tuple[str, str, str], kind: t
 
 
 def test_a_missing_engine_or_a_processor_without_bf16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlcache.runtime._openvino_abilities", lambda: ["FP32"])
+    monkeypatch.setattr("tlcache.backbones.engines._openvino_abilities", lambda: ["FP32"])
     assert find_device("cpu", "openvino", "fp32") == "cpu"
     with pytest.raises(DeviceError, match="this processor has no bf16 arithmetic"):
         find_device("cpu", "openvino", "bf16")
@@ -154,7 +154,7 @@ def test_a_gpu_that_cannot_be_used_is_an_error_or_said_once(
     """ONNX Runtime is really asked for CUDA, and really falls back to the CPU."""
     if find_device("auto") == "cuda":
         pytest.skip("there is a GPU, and it can be used")
-    monkeypatch.setattr("tlcache.runtime._has_gpu", lambda: True)
+    monkeypatch.setattr("tlcache.backbones.engines._has_gpu", lambda: True)
     with pytest.raises(DeviceError, match="the session runs on CPUExecutionProvider"):
         open_session(tiny_model.read_bytes(), "cuda")
     capsys.readouterr()

@@ -9,13 +9,14 @@ from fakes import write_photos
 from sklearn.metrics import f1_score
 from test_heads import blobs
 
+from tlcache.cache.feature_file import Split, open_features
 from tlcache.errors import DataError, HeadError, UnknownNameError
-from tlcache.extraction import extract
-from tlcache.fit import Data, fit_heads
-from tlcache.folds import draw_shots, group_numbers, split_folds
-from tlcache.heads import HEADS
-from tlcache.selection import Candidate, Fold, Protocol, choose, fit_temperature, search
-from tlcache.store import Split, open_features
+from tlcache.evaluation.calibration import fit_temperature
+from tlcache.extraction.extract import extract
+from tlcache.heads.table import HEADS
+from tlcache.probing.folds import draw_shots, group_numbers, split_folds
+from tlcache.probing.run import Data, fit_heads
+from tlcache.probing.search import Candidate, Fold, SearchProtocol, choose, search
 
 
 def split(n: int = 60, classes: int = 3, groups: tuple[str, ...] | None = None) -> Split:
@@ -145,20 +146,20 @@ def test_temperatures_pass_over_classes_that_were_never_seen() -> None:
 )
 def test_unknown_words_are_refused(words: dict[str, str], message: str) -> None:
     with pytest.raises(UnknownNameError, match=message):
-        Protocol(**words)  # type: ignore[arg-type]
+        SearchProtocol(**words)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("numbers", [{"folds": 1}, {"folds": -2}, {"repeats": 0}, {"budget_s": 0.0}])
 def test_numbers_that_make_no_sense_are_refused(numbers: dict[str, int]) -> None:
     with pytest.raises(HeadError, match=r"2 folds or more|Repeats are 1 or more"):
-        Protocol(**numbers)  # type: ignore[arg-type]
+        SearchProtocol(**numbers)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_settings_are_complete_and_the_full_search_has_more(name: str) -> None:
     row = HEADS[name]
     quick, full = (
-        Protocol(search=search, class_weight="balanced", seed=7).settings(row) for search in ("quick", "full")
+        SearchProtocol(search=search, class_weight="balanced", seed=7).settings(row) for search in ("quick", "full")
     )
     assert len(full) > len(quick)
     for setting in quick + full:
@@ -194,6 +195,6 @@ def test_without_a_validation_split_there_are_five_folds(made: Path) -> None:
     with open_features(made) as file:
         data = Data.of(file)
     without = replace(data, fitting=data.train)
-    assert len(without.folds(Protocol())) == 5
-    assert len(data.folds(Protocol())) == 1
+    assert len(without.folds(SearchProtocol())) == 5
+    assert len(data.folds(SearchProtocol())) == 1
     assert len(without.fitting) == len(data.train)

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from tlcache.cli import app
 from tlcache.errors import HeadError, UnknownNameError
-from tlcache.extraction import extract
+from tlcache.extraction.extract import extract
+from tlcache.probing.shots import fit_curves, read_curves
 from tlcache.report.curves import few_shot_curves
 from tlcache.report.plots import check_format, save_figure
-from tlcache.runs import read_runs, runs_folder
-from tlcache.shots import fit_curves, read_curves
+from tlcache.runs.record import read_runs, runs_folder
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_more_images_help_and_all_is_all(tiny_model: Path) -> None:
 
 
 def test_a_sample_knows_no_labels_but_its_own(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlcache import shots
+    from tlcache.probing import shots
 
     sizes = []
 

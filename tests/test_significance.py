@@ -12,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from tlcache.significance import (
+from tlcache.evaluation.significance import (
     accuracy_interval,
     clustered_interval,
     compare_paired,

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tlcache.datasets.splits import check_splits, draw_splits, find_leaks
 from tlcache.errors import DataError
-from tlcache.splits import check_splits, draw_splits, find_leaks
 
 IMAGES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8), st.integers(0, 200)), min_size=1, max_size=120)
 

@@ -6,15 +6,16 @@ import h5py
 import numpy as np
 import pytest
 
+from tlcache.cache.feature_file import FORMAT_VERSION, QUARANTINE, FeatureFile, open_features
+from tlcache.cache.publish import Plan, publish
+from tlcache.cache.shards import Shard, read_shard, write_shard
 from tlcache.errors import CacheError
-from tlcache.extraction import extract
-from tlcache.parts import Part, read_part, write_part
-from tlcache.store import FORMAT_VERSION, QUARANTINE, FeatureFile, Plan, open_features, publish
+from tlcache.extraction.extract import extract
 
 
-def part(seed: int = 0, n: int = 5, dim: int = 4) -> Part:
+def part(seed: int = 0, n: int = 5, dim: int = 4) -> Shard:
     random = np.random.default_rng(seed)
-    return Part(
+    return Shard(
         np.array([f"{seed * 100 + row:064x}" for row in range(n)], "S64"),
         random.normal(size=(n, dim)).astype(np.float32),
         random.integers(1, 99, (n, 3), dtype=np.int32),
@@ -26,24 +27,24 @@ def part(seed: int = 0, n: int = 5, dim: int = 4) -> Part:
 
 def test_parts_come_back_as_they_were(tmp_path: Path) -> None:
     original = part()
-    found = read_part(write_part(tmp_path, original))
+    found = read_shard(write_shard(tmp_path, original))
     assert found is not None
     for name, array in vars(original).items():
         assert np.array_equal(getattr(found, name), array)
 
 
 def test_a_damaged_part_is_none(tmp_path: Path) -> None:
-    path = write_part(tmp_path, part())
+    path = write_shard(tmp_path, part())
     data = path.read_bytes()
     for length in (0, 10, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:length])
-        assert read_part(path) is None
+        assert read_shard(path) is None
     start = data.index(part().features.tobytes())
     for offset in range(start, start + part().features.nbytes, 7):
         flipped = bytearray(data)
         flipped[offset] ^= 1
         path.write_bytes(flipped)
-        assert read_part(path) is None
+        assert read_shard(path) is None
 
 
 @pytest.fixture

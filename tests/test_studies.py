@@ -13,18 +13,18 @@ import pytest
 from fakes import make_run, tiny_backbone, write_image, write_photos
 from typer.testing import CliRunner
 
+from tlcache.backbones.torch_network import operations
 from tlcache.cli import app
-from tlcache.datasets import load_dataset
+from tlcache.datasets.dataset import load_dataset
 from tlcache.errors import CacheError, DataError, ModelError, TlcacheError, UnknownNameError
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import Left
 from tlcache.finetuning.settings import RecipeError
-from tlcache.networks import operations
 from tlcache.studying import run as running
 from tlcache.studying.estimates import finetune_seconds, heads_seconds, rows_of
 from tlcache.studying.run import study
-from tlcache.studying.steps import Asked, Step
+from tlcache.studying.steps import Step, StudyPlan
 
 BOTH = ["tinynet", "tinier"]
 HEADS = ["ridge", "knn"]
@@ -36,7 +36,7 @@ def two_networks(tinynet: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """`tinynet`, and one beside it that counts as smaller."""
     del tinynet
     rows = (replace(tiny_backbone(), parameters=20_000_000), replace(tiny_backbone(), name="tinier", parameters=3_000))
-    monkeypatch.setattr("tlcache.backbones._ROWS", rows)
+    monkeypatch.setattr("tlcache.backbones.backbone._ROWS", rows)
 
 
 def go(data: Path, **options: Any) -> list[Step]:
@@ -53,11 +53,11 @@ def files() -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in found if not path.name.startswith(".")}
 
 
-def stopped_at(number: int, act: Callable[[Asked, Step], Step]) -> Callable[[Asked, Step], Step]:
+def stopped_at(number: int, act: Callable[[StudyPlan, Step], Step]) -> Callable[[StudyPlan, Step], Step]:
     """Return `act`, interrupted when it is called for this time."""
     calls = iter(range(1000))
 
-    def acting(asked: Asked, step: Step) -> Step:
+    def acting(asked: StudyPlan, step: Step) -> Step:
         if next(calls) == number:
             raise KeyboardInterrupt
         return act(asked, step)
@@ -147,7 +147,7 @@ def test_a_backbone_that_fails_is_told_and_the_others_go_on(photos: Path) -> Non
 def test_weights_that_are_not_here_are_guessed_for_and_never_downloaded(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcache.weights.download", lambda *_: pytest.fail("a plan downloads nothing"))
+    monkeypatch.setattr("tlcache.backbones.weights.download", lambda *_: pytest.fail("a plan downloads nothing"))
     one = go(photos, weights={"tinier": "random"}, finetune=False, plan=True)
     notes = {step.model: step.note for step in one if step.kind == "extract"}
     told = "about 80 MB of weights will be downloaded first; the time is without that"
@@ -159,7 +159,7 @@ def test_weights_that_are_not_here_are_guessed_for_and_never_downloaded(
 
 
 def test_a_budget_leaves_out_what_does_not_fit(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cost(_: Asked, steps: list[Step]) -> list[Step]:
+    def cost(_: StudyPlan, steps: list[Step]) -> list[Step]:
         seconds = {"extract": 10.0, "fit-heads": 5.0, "finetune": 1000.0, "report": 0.0}
         return [replace(step, seconds=seconds[step.kind]) for step in steps]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tlcache.backbones import Backbone, Checkpoint, find
+from tlcache.backbones.backbone import Backbone, Checkpoint, find
+from tlcache.backbones.weights import at_hand, checkpoint_path, download, load_state, resolve
 from tlcache.errors import UnknownNameError, WeightsError
-from tlcache.weights import at_hand, checkpoint_path, download, load_state, resolve
 
 CONTENT = b"weights " * 40_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -92,7 +92,7 @@ def test_the_address_is_torchvisions_own_unless_a_mirror_is_given(monkeypatch: p
 
     asked: list[str] = []
     monkeypatch.delenv("TLCACHE_WEIGHTS_URL")
-    monkeypatch.setattr("tlcache.weights.download", lambda url, *_: asked.append(url) or "00")
+    monkeypatch.setattr("tlcache.backbones.weights.download", lambda url, *_: asked.append(url) or "00")
     resolve(find("resnet18"), "imagenet")
     assert asked == [ResNet18_Weights.IMAGENET1K_V1.url]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tlcache.cache.feature_file import open_features
 from tlcache.errors import CacheError
-from tlcache.extraction import extract
-from tlcache.store import open_features
+from tlcache.extraction.extract import extract
 
 pytestmark = pytest.mark.worker
 
@@ -106,7 +106,11 @@ def workers_of(parent: int) -> list[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             state, owner = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            if int(owner) == parent and state != "Z" and "tlcache.worker" in (entry / "cmdline").read_text():
+            if (
+                int(owner) == parent
+                and state != "Z"
+                and "tlcache.extraction.sandbox" in (entry / "cmdline").read_text()
+            ):
                 found.append(int(entry.name))
         except (OSError, ValueError):
             continue

@@ -35,15 +35,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-import tlcache.embed
-import tlcache.pipeline
+import tlcache.extraction.steps
+import tlcache.extraction.worker
+from tlcache.cache.feature_file import open_features
+from tlcache.cache.shards import read_shard
 from tlcache.errors import CacheError, TlcacheError
 from tlcache.images import BadImageError, Preprocess, prepare
 from tlcache.inventory import _check
-from tlcache.parts import read_part
-from tlcache.store import open_features
 
-tlcache.embed.PART_SECONDS = 0.02  # many parts in little time
+tlcache.extraction.worker.SHARD_SECONDS = 0.02  # many parts in little time
 HERE = Path(__file__).parent
 SIZES = {  # stage -> rounds in the tests, rounds in the long run
     "kill while embedding": (50, 200),
@@ -123,7 +123,7 @@ class Bench:
 
 
 def extract(photos: Path, model: Path, features: Path) -> dict[str, Any]:
-    done = tlcache.pipeline.extract_here(
+    done = tlcache.extraction.steps.extract_here(
         data=str(photos), model=str(model), features=str(features), weights="imagenet", pool=None, output=None,
         crop_borders=False, resize=None, crop=None, mean=None, std=None, device="cpu", name=None, seed=0,
         batch_size=4, max_bad=0.05, wait=True, engine="onnxruntime", precision="fp32",
@@ -183,7 +183,7 @@ def until_killed(rounds: Iterator[int], outcome: Outcome) -> Iterator[int]:
 
 
 def rows_in_parts(features: Path) -> int:
-    found = [part for path in features.glob("*/.*.parts/*.safetensors") if (part := read_part(path)) is not None]
+    found = [part for path in features.glob("*/.*.parts/*.safetensors") if (part := read_shard(path)) is not None]
     return len({sha256 for part in found for sha256 in part.sha256.tolist()})
 
 
@@ -206,14 +206,14 @@ def kill_while_embedding(outcome: Outcome, rounds: Iterator[int], chance: random
 
 def kill_while_publishing(outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path) -> None:
     bench = Bench.make(folder, 40, tiny_network())
-    full, features, real = folder / "full", folder / "features", tlcache.pipeline.publish
+    full, features, real = folder / "full", folder / "features", tlcache.extraction.steps.publish
 
     def stop(_: object) -> None:
         raise CacheError("parts are all there is")
 
-    tlcache.pipeline.publish = stop
+    tlcache.extraction.steps.publish = stop
     assert fork(lambda: bench.run(full)) == 3
-    tlcache.pipeline.publish = real
+    tlcache.extraction.steps.publish = real
     for number in until_killed(rounds, outcome):
         shutil.copytree(full, features)
         if number % 2:  # an older file is to be replaced
@@ -225,13 +225,13 @@ def kill_while_publishing(outcome: Outcome, rounds: Iterator[int], chance: rando
             os.write(tell, b"x")
             real(plan)
 
-        tlcache.pipeline.publish = told
+        tlcache.extraction.steps.publish = told
         child = start(lambda: bench.run(features))
         os.close(tell)
         os.read(ready, 1)
         os.close(ready)
         status = kill_after(child, chance.uniform(0, 0.06))
-        tlcache.pipeline.publish = real
+        tlcache.extraction.steps.publish = real
         outcome.tried += status == -signal.SIGKILL
         outcome.note("ended before the kill", status == 0)
         (bench.photos / "red" / "extra.png").unlink(missing_ok=True)
@@ -398,13 +398,13 @@ def flip_part(outcome: Outcome, rounds: Iterator[int], chance: random.Random, fo
     while not list(features.glob("*/.*.parts/*.safetensors")):
         kill_after(start(lambda: bench.run(features)), bench.seconds * 0.8)
     path = max(features.glob("*/.*.parts/*.safetensors"), key=lambda path: path.stat().st_size)
-    data, whole, broken = path.read_bytes(), read_part(path), folder / path.name
+    data, whole, broken = path.read_bytes(), read_shard(path), folder / path.name
     assert whole is not None
 
     def attempt(number: int, found: Outcome) -> None:
         here = random.Random(f"{seed} {number}")
         broken.write_bytes(flip(data, here) if here.random() < 0.8 else cut_or_zero(data, here))
-        part = read_part(broken)
+        part = read_shard(broken)
         found.note("noticed" if part is None else "harmless")
         if part is not None:
             same = all(np.array_equal(getattr(part, name), array) for name, array in vars(whole).items())
@@ -476,14 +476,14 @@ def processes_on_one_key(
     outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path, processes: int = 3
 ) -> None:
     bench = Bench.make(folder, 12, tiny_network())
-    features, log, real = folder / "features", folder / "published", tlcache.pipeline.publish
+    features, log, real = folder / "features", folder / "published", tlcache.extraction.steps.publish
 
     def logged(plan: Any) -> None:
         real(plan)
         with log.open("a") as stream:
             stream.write("x")
 
-    tlcache.pipeline.publish = logged
+    tlcache.extraction.steps.publish = logged
     for _ in rounds:
         log.write_text("")
         children = [start(lambda: bench.run(features)) for _ in range(processes)]
@@ -500,7 +500,7 @@ def processes_on_one_key(
         bench.check_file(features, outcome)
         outcome.lost += not list(features.glob("*/*.h5"))
         shutil.rmtree(features)
-    tlcache.pipeline.publish = real
+    tlcache.extraction.steps.publish = real
 
 
 STAGES: dict[str, Callable[[Outcome, Iterator[int], random.Random, Path], None]] = {

@@ -14,16 +14,18 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tlcache.version import __version__
+
 if TYPE_CHECKING:
     from tlcache.auditing.run import audit
-    from tlcache.comparison import compare
-    from tlcache.embedder import ImageEmbedder
-    from tlcache.extraction import extract
+    from tlcache.cache.feature_file import open_features
+    from tlcache.evaluation.compare import compare
+    from tlcache.extraction.embedder import ImageEmbedder
+    from tlcache.extraction.extract import extract
     from tlcache.finetuning.run import finetune
-    from tlcache.fit import fit_heads
-    from tlcache.heads import load_head
-    from tlcache.shots import fit_curves
-    from tlcache.store import open_features
+    from tlcache.heads.fitted import load_head
+    from tlcache.probing.run import fit_heads
+    from tlcache.probing.shots import fit_curves
     from tlcache.studying.run import study
 
 __all__ = [
@@ -40,18 +42,16 @@ __all__ = [
     "study",
 ]
 
-__version__ = "0.1.0"
-
 _HOMES = {
-    "ImageEmbedder": "tlcache.embedder",
+    "ImageEmbedder": "tlcache.extraction.embedder",
     "audit": "tlcache.auditing.run",
-    "compare": "tlcache.comparison",
-    "extract": "tlcache.extraction",
+    "compare": "tlcache.evaluation.compare",
+    "extract": "tlcache.extraction.extract",
     "finetune": "tlcache.finetuning.run",
-    "fit_curves": "tlcache.shots",
-    "fit_heads": "tlcache.fit",
-    "load_head": "tlcache.heads",
-    "open_features": "tlcache.store",
+    "fit_curves": "tlcache.probing.shots",
+    "fit_heads": "tlcache.probing.run",
+    "load_head": "tlcache.heads.fitted",
+    "open_features": "tlcache.cache.feature_file",
     "study": "tlcache.studying.run",
 }
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from tlcache import __version__
 from tlcache.errors import TlcacheError
+from tlcache.version import __version__
 
 if TYPE_CHECKING:
     from tlcache.auditing.worth import Worth
-    from tlcache.runs import Run
+    from tlcache.runs.record import Run
 
 __all__ = ["app", "main"]
 
@@ -119,7 +119,7 @@ class _Problems(list[str]):
 def _show_worth_of(done: Iterable[Run], runs: Path | None) -> None:
     """Print what the leak was worth on the datasets of these runs, where they are of the group split."""
     from tlcache.auditing.worth import leak_worth
-    from tlcache.comparison import compare
+    from tlcache.evaluation.compare import compare
 
     datasets = sorted({run.fields["dataset"] for run in done if run.fields["split"] == "group"})
     found = [each for dataset in datasets for each in compare(runs, dataset)]
@@ -261,8 +261,8 @@ def extract(
 
     Example: tlcache extract --model mobilenetv3_large --model resnet50 --data photos/
     """
-    from tlcache.backbones import find
-    from tlcache.extraction import extract as run
+    from tlcache.backbones.backbone import find
+    from tlcache.extraction.extract import extract as run
     from tlcache.report.tables import extractions_table
 
     for each in model:  # a slip in the last one shall not wait for the others
@@ -337,16 +337,16 @@ def fit_heads(
     """
     from dataclasses import asdict
 
-    from tlcache.fit import fit_heads as run
+    from tlcache.probing.run import fit_heads as run
+    from tlcache.probing.search import SearchProtocol
     from tlcache.report.tables import curves_table, runs_tables
-    from tlcache.selection import Protocol
 
     times = repeats if repeats is not None else 5 if shots else 1
-    protocol = asdict(Protocol(search, folds, metric, one_se, class_weight, times, seed, _budget(budget)))
+    protocol = asdict(SearchProtocol(search, folds, metric, one_se, class_weight, times, seed, _budget(budget)))
     if shots is not None:
+        from tlcache.probing.shots import fit_curves
         from tlcache.report.curves import few_shot_curves
         from tlcache.report.plots import check_format, save_figure
-        from tlcache.shots import fit_curves
 
         if plot:
             check_format(plot)
@@ -430,13 +430,13 @@ def finetune(
     """
     settings = {**locals()}  # every option but one is the library's, under the same name
     del settings["json_file"], settings["plot"]
+    from tlcache.evaluation.verdict import advice, untuned
     from tlcache.finetuning.run import finetune as run
     from tlcache.finetuning.settings import parse_sweep
     from tlcache.machine import is_first
     from tlcache.report.curves import learning_curves
     from tlcache.report.plots import check_format, save_figure
     from tlcache.report.tables import runs_tables
-    from tlcache.verdict import advice, untuned
 
     settings |= {"sweep": parse_sweep(sweep or []), "budget": _budget(budget, "minutes")}
     if plot is not None:
@@ -466,9 +466,9 @@ def compare(
     """
     from tlcache.auditing.records import read_audits
     from tlcache.auditing.worth import leak_worth
-    from tlcache.comparison import compare as run
+    from tlcache.evaluation.compare import compare as run
     from tlcache.report.compared import comparison_tables
-    from tlcache.runs import runs_folder
+    from tlcache.runs.record import runs_folder
 
     problems = _Problems()
     found = run(runs, data, problems)
@@ -593,12 +593,12 @@ def study(
     """
     from rich.text import Text
 
-    from tlcache.comparison import compare_runs
+    from tlcache.evaluation.compare import compare_runs
     from tlcache.finetuning.settings import parse_settings
-    from tlcache.report.studied import steps_table
-    from tlcache.runs import read_runs, runs_folder
+    from tlcache.runs.record import read_runs, runs_folder
     from tlcache.studying.run import MODELS
     from tlcache.studying.run import study as run
+    from tlcache.studying.table import steps_table
 
     own = {name: value for name, value in {"epochs": epochs, "unfreeze": unfreeze}.items() if value is not None}
     more = parse_settings(setting or [])
@@ -643,7 +643,7 @@ def list_files(features: Features = None, json_file: Json = None) -> None:
 
     Example: tlcache ls
     """
-    from tlcache.extraction import features_folder
+    from tlcache.cache.find import features_folder
     from tlcache.inventory import list_cache
     from tlcache.report.tables import cache_table
 
@@ -726,8 +726,8 @@ def export(
 
     Example: tlcache export --model squeezenet1_1 --weights squeezenet1_1.pth --out squeezenet1_1.onnx
     """
+    from tlcache.backbones.load import load_model
     from tlcache.files import write_whole
-    from tlcache.models import load_model
 
     if model.endswith(".safetensors"):
         from tlcache.finetuning.saved import export_tuned

@@ -9,17 +9,17 @@ from typing import Any
 from rich.console import RenderableType
 from rich.panel import Panel
 
-from tlcache.backbones import find
-from tlcache.comparison import compare_runs
-from tlcache.extraction import extract
+from tlcache.backbones.backbone import find
+from tlcache.backbones.weights import at_hand
+from tlcache.evaluation.compare import compare_runs
+from tlcache.extraction.extract import extract
 from tlcache.finetuning.run import finetune
-from tlcache.fit import fit_heads
+from tlcache.probing.run import fit_heads
 from tlcache.report.compared import comparison_tables
 from tlcache.report.tables import extractions_table
-from tlcache.runs import Run
-from tlcache.weights import at_hand
+from tlcache.runs.record import Run
 
-__all__ = ["EMBEDDED", "MODELS", "run_demo"]
+__all__ = ["EMBEDDED", "MODELS", "RECIPE", "run_demo"]
 
 MODELS = ("mobilenetv3_small", "mobilenetv3_large")
 EMBEDDED = "resnet20_cifar"

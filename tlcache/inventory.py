@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from filelock import Timeout
 
-from exporters import EXPORT_VERSION
+from tlcache.backbones.model import EXPORT_VERSION, KEY_VERSION
+from tlcache.cache.feature_file import FeatureFile, open_remains
+from tlcache.cache.find import features_folder, find_features
+from tlcache.cache.shards import find_shards, read_shard
 from tlcache.errors import CacheError, DamagedError, DataError, OutdatedError, TlcacheError
-from tlcache.extraction import extract, features_folder, find_features
+from tlcache.extraction.extract import extract
+from tlcache.extraction.steps import lock_of
 from tlcache.files import cache_folder
 from tlcache.images import RULES_VERSION
-from tlcache.models import KEY_VERSION
-from tlcache.parts import find_parts, read_part
-from tlcache.pipeline import lock_of
 from tlcache.progress import step_bar
-from tlcache.store import FeatureFile, open_remains
 
 __all__ = ["Check", "Entry", "Leftover", "clear", "find_leftovers", "find_stores", "list_cache", "remove", "verify"]
 
@@ -269,7 +269,7 @@ def _entry_of_parts(workspace: Path) -> Entry:
         note = json.loads((workspace / "run.json").read_bytes())
     except (OSError, ValueError):
         note = {}
-    parts = [part for path in find_parts(workspace) if (part := read_part(path)) is not None]
+    parts = [part for path in find_shards(workspace) if (part := read_shard(path)) is not None]
     with _if_idle(workspace) as idle:
         state = "unfinished" if idle else "running"
     return Entry(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import tlcache
+from tlcache.version import __version__
 
 __all__ = ["available_cpus", "hardware", "is_first", "loading", "peak_rss_bytes", "versions"]
 
@@ -64,7 +64,7 @@ def peak_rss_bytes() -> int:
 
 def versions() -> dict[str, str]:
     """Return the versions of tlcache, of Python and of the packages that decide results."""
-    found = {"tlcache": tlcache.__version__, "python": platform.python_version()}
+    found = {"tlcache": __version__, "python": platform.python_version()}
     for package in (*_PACKAGES, "onnxruntime-gpu", "onnxruntime", "openvino"):
         try:
             found[package] = version(package)

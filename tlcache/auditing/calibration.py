@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from tlcache.auditing.copies import COPIES, compare_copies
 from tlcache.auditing.neighbours import Array, Space, Strangers
 from tlcache.auditing.pixels import pixels_of_pairs
+from tlcache.cache.feature_file import FeatureFile
 from tlcache.errors import CacheError, TlcacheError
 from tlcache.files import write_whole
 from tlcache.images import BadImageError
 from tlcache.keys import slug
-from tlcache.naming import counted
-from tlcache.runs import read_record
-from tlcache.store import FeatureFile
+from tlcache.runs.record import read_record
+from tlcache.text import counted
 
 __all__ = ["Calibration", "calibrate", "calibration_path", "read_calibration", "stranger_bound", "write_calibration"]
 

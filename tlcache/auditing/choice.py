@@ -17,9 +17,9 @@ from tlcache.auditing.calibration import (
     write_calibration,
 )
 from tlcache.auditing.neighbours import Array, Space, fit_space, nearest_strangers
+from tlcache.cache.feature_file import FeatureFile, Split
+from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, HeadError
-from tlcache.splits import SPLITS
-from tlcache.store import FeatureFile, Split
 
 __all__ = ["Choice", "Seen", "calibrated", "choose_files", "look"]
 

@@ -12,13 +12,14 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from tlcache.auditing.neighbours import Array, Space
 from tlcache.auditing.pixels import agreement, read_original, thumbnail
+from tlcache.backbones.engines import open_session
+from tlcache.backbones.load import load_model
+from tlcache.backbones.model import Model
+from tlcache.cache.feature_file import FeatureFile
 from tlcache.errors import CacheError, ModelError
 from tlcache.images import OneTorchThread, decode, prepare
 from tlcache.machine import available_cpus
-from tlcache.models import Model, load_model
 from tlcache.progress import image_bar
-from tlcache.runtime import open_session
-from tlcache.store import FeatureFile
 
 __all__ = ["COPIES", "compare_copies"]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.labels import FOUND, Telltale
-from tlcache.naming import counted
+from tlcache.text import counted
 
 __all__ = ["Audit", "Doubt", "End", "Leak", "Pair", "audit_of", "verdict"]
 

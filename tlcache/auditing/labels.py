@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.folds import split_folds
-from tlcache.heads import find_head
+from tlcache.cache.feature_file import Split
 from tlcache.heads.base import softmax, unit_rows
 from tlcache.heads.rows import Scaler, View, blocks
-from tlcache.selection import Candidate, Fold, Protocol, choose, search
-from tlcache.store import Split
+from tlcache.heads.table import find_head
+from tlcache.probing.folds import split_folds
+from tlcache.probing.search import Candidate, Fold, SearchProtocol, choose, search
 
 __all__ = [
     "FOUND",
@@ -101,7 +101,7 @@ def _setting(rows: Split, classes: int) -> Candidate:
         rows = rows.of(np.sort(np.random.default_rng(0).choice(len(rows), _SEARCH_ROWS, replace=False)))
     folds = [Fold.of(rows, *part) for part in split_folds(rows, _FOLDS, seed=0)]
     row = find_head(_HEAD)
-    return choose(search(row, Protocol().settings(row), folds, classes, None), "log_loss", one_se=False)
+    return choose(search(row, SearchProtocol().settings(row), folds, classes, None), "log_loss", one_se=False)
 
 
 def find_suspects(labels: Rows, probabilities: Array) -> Suspects:

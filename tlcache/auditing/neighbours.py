@@ -12,7 +12,7 @@ from tlcache.heads.base import unit_rows
 from tlcache.heads.rows import blocks
 from tlcache.progress import step_bar
 
-__all__ = ["Pairs", "Space", "Strangers", "find_pairs", "fit_space", "nearest_strangers"]
+__all__ = ["Array", "Pairs", "Space", "Strangers", "find_pairs", "fit_space", "nearest_strangers"]
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -117,7 +117,7 @@ def find_pairs(rows: Array, threshold: float, splits: NDArray[np.uint8]) -> Pair
     threshold
         Cosine.
     splits
-        (n,) indices into `tlcache.splits.SPLITS`.
+        (n,) indices into `tlcache.datasets.splits.SPLITS`.
     """
     n, count = len(rows), 0
     nearest, close = np.full(n, -1, np.float32), np.zeros((n, 3), bool)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tlcache.cache.feature_file import FeatureFile
 from tlcache.files import read_regular
 from tlcache.heads.rows import blocks
 from tlcache.images import BadImageError, decode
 from tlcache.machine import available_cpus
 from tlcache.progress import image_bar
-from tlcache.store import FeatureFile
 
 __all__ = ["agreement", "pixels_of_pairs", "read_original", "thumbnail"]
 

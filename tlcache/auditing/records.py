@@ -19,7 +19,7 @@ from tlcache.files import write_whole
 from tlcache.keys import slug
 from tlcache.machine import hardware, versions
 from tlcache.progress import warn
-from tlcache.runs import read_records
+from tlcache.runs.record import read_records
 
 __all__ = ["LISTED", "read_audits", "record_path", "write_audit"]
 

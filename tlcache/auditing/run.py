@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.choice import Choice, Seen, calibrated, choose_files, look
 from tlcache.auditing.findings import Audit, Doubt, Leak, Pair, verdict
-from tlcache.auditing.groups import choose_groups, groups_path, write_groups
+from tlcache.auditing.groups import choose_groups
 from tlcache.auditing.labels import Suspect, Suspects, Telltale, find_outliers, find_suspects, out_of_fold, telltale
 from tlcache.auditing.neighbours import Pairs, find_pairs
 from tlcache.auditing.pixels import pixels_of_pairs
 from tlcache.auditing.records import record_path, write_audit
+from tlcache.cache.feature_file import FeatureFile, Split
+from tlcache.cache.find import find_features
+from tlcache.cache.groups import groups_path, write_groups
+from tlcache.datasets.splits import SPLITS
 from tlcache.errors import DataError, HeadError
-from tlcache.extraction import find_features
 from tlcache.files import check_folder
-from tlcache.naming import counted
-from tlcache.runs import runs_folder
-from tlcache.splits import SPLITS
-from tlcache.store import FeatureFile, Split
+from tlcache.runs.record import runs_folder
+from tlcache.text import counted
 
 __all__ = ["audit"]
 

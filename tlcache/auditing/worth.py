@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Any
 
-from tlcache.naming import backbone_label, head_label
-from tlcache.resplit import GIVEN
-from tlcache.runs import Run
-from tlcache.significance import clustered_interval, unit_numbers
+from tlcache.cache.resplit import GIVEN
+from tlcache.evaluation.significance import clustered_interval, unit_numbers
+from tlcache.runs.naming import backbone_label, head_label
+from tlcache.runs.record import Run
 
 __all__ = ["Worth", "leak_worth"]
 

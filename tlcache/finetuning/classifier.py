@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tlcache.backbones import Backbone
+from tlcache.backbones.backbone import Backbone
+from tlcache.backbones.torch_network import Embedding, find_layers, split
 from tlcache.finetuning.settings import RecipeError
 from tlcache.images import Preprocess
-from tlcache.networks import Embedding, find_layers, split
 
 __all__ = ["Classifier", "Layer", "cut_before", "trained_layers"]
 

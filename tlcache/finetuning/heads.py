@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tlcache.heads import HEADS
+from tlcache.cache.feature_file import Split
 from tlcache.heads.base import LinearHead
-from tlcache.heads.neural import Dense
+from tlcache.heads.dense import Dense
 from tlcache.heads.rows import Array, Scaler
-from tlcache.selection import Fold, Protocol, choose, search
-from tlcache.store import Split
+from tlcache.heads.table import HEADS
+from tlcache.probing.search import Fold, SearchProtocol, choose, search
 
 __all__ = ["as_module", "cached_head", "fresh_head"]
 
@@ -23,7 +23,7 @@ _NEVER = -20.0  # logit of a class that train does not have
 
 
 def fresh_head(kind: str, width: int, classes: int) -> nn.Sequential:
-    """Return a head of `tlcache.heads.neural` as torch initialises it: embeddings (n, width) -> logits (n, classes)."""
+    """Return a head with layers as torch initialises it: embeddings (n, width) -> logits (n, classes)."""
     head = HEADS[kind].type()()
     head.classes_ = np.arange(classes)
     return cast(nn.Sequential, head.build(width))
@@ -38,7 +38,7 @@ def cached_head(kind: str, train: Split, val: Split, classes: int, seed: int, re
 
     Only with `refit` it is then fitted on train + val, as `fit_heads` does: what follows is otherwise chosen on val.
     """
-    row, protocol = HEADS[_FITTED[kind]], Protocol(seed=seed)
+    row, protocol = HEADS[_FITTED[kind]], SearchProtocol(seed=seed)
     fold = Fold(train.features, train.labels, val.features, val.labels)
     chosen = choose(search(row, protocol.settings(row), [fold], classes, None), protocol.metric, one_se=True)
     rows = train.joined(val) if refit else train

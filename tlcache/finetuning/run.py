@@ -14,27 +14,27 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from tlcache.backbones import find
+from tlcache.backbones.backbone import find
+from tlcache.cache.feature_file import FeatureFile
+from tlcache.cache.resplit import GIVEN, split_fields, under
 from tlcache.errors import CacheError, ModelError
-from tlcache.extraction import extract
+from tlcache.evaluation.calibration import fit_temperature
+from tlcache.evaluation.metrics import evaluate
+from tlcache.evaluation.significance import unit_numbers
+from tlcache.extraction.extract import extract
 from tlcache.files import check_folder
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.ranks import joined, rank
 from tlcache.finetuning.recipe import Recipe, arguments_of, make_recipe, variants
 from tlcache.finetuning.saved import save_weights
 from tlcache.finetuning.search import Candidate, Variant, best_epochs, checkpoints_of, search
-from tlcache.finetuning.speed import Way, find_torch_device
+from tlcache.finetuning.speed import ComputeFormat, find_torch_device
 from tlcache.finetuning.training import State, logits_of
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.base import softmax
 from tlcache.machine import hardware, versions
-from tlcache.metrics import evaluate
 from tlcache.progress import warn
-from tlcache.resplit import GIVEN, split_fields, under
-from tlcache.runs import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
-from tlcache.selection import fit_temperature
-from tlcache.significance import unit_numbers
-from tlcache.store import FeatureFile
+from tlcache.runs.record import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
 
 __all__ = ["Left", "finetune", "left_of"]
 
@@ -184,7 +184,7 @@ def _train_and_test(
     trial, state = best.trial, best.state
     assert trial is not None
     assert state is not None
-    way = Way("fp32", state.layout)  # what is reported is computed as it will be used
+    way = ComputeFormat("fp32", state.layout)  # what is reported is computed as it will be used
     logits = logits_of(trial.network, trial.plain_images("val"), task.device, way)
     temperature = fit_temperature(logits, task.labels("val"))
     seconds, refit = sum(each.seconds for each in candidates), list[dict[str, Any]]()

@@ -11,14 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tlcache.backbones import Backbone, find
+from tlcache.backbones.backbone import Backbone, find
+from tlcache.backbones.torch_network import embedding, pretrained
+from tlcache.backbones.weights import HEAD_PREFIX, Weights, load_state
 from tlcache.errors import ModelError
 from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json
-from tlcache.networks import embedding, pretrained
-from tlcache.weights import HEAD_PREFIX, Weights, load_state
 
 __all__ = ["FORMAT", "export_tuned", "save_weights"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlcache.errors import TlcacheError, UnknownNameError, closest
-from tlcache.heads import OPTIMIZER_NAMES
+from tlcache.heads.table import OPTIMIZER_NAMES
 
 __all__ = ["CHOICES", "RecipeError", "check_name", "check_value", "parse_settings", "parse_sweep"]
 

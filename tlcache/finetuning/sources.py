@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tlcache.backbones.engines import default_batch, find_device, open_session
+from tlcache.backbones.model import Model
 from tlcache.files import cache_folder
 from tlcache.finetuning.augment import PRESETS, augment, draws
 from tlcache.finetuning.pixels import Pixels
@@ -18,13 +20,11 @@ from tlcache.finetuning.stored import Stored
 from tlcache.images import OneTorchThread
 from tlcache.keys import hash_json
 from tlcache.machine import available_cpus
-from tlcache.models import Model
 from tlcache.progress import image_bar
-from tlcache.runtime import default_batch, find_device, open_session
 
 __all__ = ["Source", "from_activations", "from_embeddings", "from_pixels"]
 
-Rows = NDArray[np.int64]
+FeatureSet = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Source:
     """
 
     labels: NDArray[np.int64]
-    fetch: Callable[[Rows, int], Tensor]
+    fetch: Callable[[FeatureSet, int], Tensor]
     ready: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batches(
-        self, order: Rows, size: int, epoch: int, share: tuple[int, int] = (0, 1)
+        self, order: FeatureSet, size: int, epoch: int, share: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs and labels in the given order, the next batch being made while one is used.
 
@@ -85,10 +85,12 @@ def _helper() -> ThreadPoolExecutor:
     return pool
 
 
-def from_pixels(pixels: Pixels, rows: Rows, labels: NDArray[np.int64], preset: str, seed: int, device: str) -> Source:
+def from_pixels(
+    pixels: Pixels, rows: FeatureSet, labels: NDArray[np.int64], preset: str, seed: int, device: str
+) -> Source:
     """Return some rows of the pixel store, augmented anew every epoch."""
 
-    def fetch(numbers: Rows, epoch: int) -> Tensor:
+    def fetch(numbers: FeatureSet, epoch: int) -> Tensor:
         return _augmented(pixels, rows[numbers], preset, seed, epoch, device)
 
     return Source(labels, fetch)
@@ -103,7 +105,7 @@ def from_activations(
     stem: Model,
     shape: tuple[int, ...],
     pixels: Pixels,
-    rows: Rows,
+    rows: FeatureSet,
     labels: NDArray[np.int64],
     preset: str,
     seed: int,
@@ -129,14 +131,14 @@ def from_activations(
     path = cache_folder() / "activations" / f"{hash_json(decides)[:16]}.npy"
     stored = Stored(path, (views * len(rows), *shape), np.float32, fill)
 
-    def fetch(numbers: Rows, epoch: int) -> Tensor:
+    def fetch(numbers: FeatureSet, epoch: int) -> Tensor:
         return torch.from_numpy(stored[epoch % views * len(rows) + numbers])
 
     return Source(labels, fetch, ready=True)
 
 
 def _fill(
-    array: NDArray[np.float32], stem: Model, pixels: Pixels, rows: Rows, preset: str, seed: int, device: str
+    array: NDArray[np.float32], stem: Model, pixels: Pixels, rows: FeatureSet, preset: str, seed: int, device: str
 ) -> None:
     """Compute the views one after the other, on the CPU a batch per core at a time."""
     size = default_batch("onnxruntime", find_device(device, "onnxruntime", "fp32"), pixels.crop)
@@ -159,7 +161,7 @@ def _fill(
             pass
 
 
-def _augmented(pixels: Pixels, rows: Rows, preset: str, seed: int, epoch: int, device: str) -> Tensor:
+def _augmented(pixels: Pixels, rows: FeatureSet, preset: str, seed: int, epoch: int, device: str) -> Tensor:
     images = torch.from_numpy(pixels.images[rows])
     if preset == "none":
         return images[:, :, pixels.centre, pixels.centre].to(device)

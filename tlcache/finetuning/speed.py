@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tlcache.backbones.engines import DEVICES
 from tlcache.errors import DeviceError, UnknownNameError, closest
 from tlcache.finetuning.classifier import Classifier
-from tlcache.runtime import DEVICES
 
-__all__ = ["CHOICE_IMAGES", "WAYS", "Way", "choose_way", "find_torch_device", "images_per_s"]
+__all__ = ["CHOICE_IMAGES", "COMPUTE_FORMATS", "ComputeFormat", "choose_format", "find_torch_device", "images_per_s"]
 
 _IMAGES, _STEPS = 8, 3
 _WORTH = 1.1  # a way that rounds more or is less usual has to be faster by more than a short measurement's noise
 
 
 @dataclass(frozen=True)
-class Way:
+class ComputeFormat:
     """How a network is computed: `fp32` or `bf16` (autocast), and the `contiguous` or `channels_last` layout."""
 
     precision: str
@@ -53,8 +53,10 @@ class Way:
             return (network.after(inputs) if ready else network(inputs)).float()
 
 
-WAYS = tuple(Way(precision, layout) for precision in ("fp32", "bf16") for layout in ("contiguous", "channels_last"))
-CHOICE_IMAGES = len(WAYS) * (1 + _STEPS) * _IMAGES  # that a choice among all of them trains on
+COMPUTE_FORMATS = tuple(
+    ComputeFormat(precision, layout) for precision in ("fp32", "bf16") for layout in ("contiguous", "channels_last")
+)
+CHOICE_IMAGES = len(COMPUTE_FORMATS) * (1 + _STEPS) * _IMAGES  # that a choice among all of them trains on
 
 
 def find_torch_device(device: str) -> str:
@@ -72,14 +74,14 @@ def find_torch_device(device: str) -> str:
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def choose_way(
+def choose_format(
     precision: str, layout: str, network: Classifier, crop: int, device: str
-) -> tuple[Way, dict[str, float]]:
+) -> tuple[ComputeFormat, dict[str, float]]:
     """Return how to compute, and the images per second that were measured where `auto` leaves a choice.
 
     A few training steps are timed without an optimizer; afterwards the network is as it was.
     """
-    ways = [way for way in WAYS if precision in ("auto", way.precision) and layout in ("auto", way.layout)]
+    ways = [way for way in COMPUTE_FORMATS if precision in ("auto", way.precision) and layout in ("auto", way.layout)]
     if len(ways) == 1:
         return ways[0], {}
     buffers = [(each, each.clone()) for each in network.buffers()]
@@ -92,7 +94,7 @@ def choose_way(
 
 
 def images_per_s(
-    way: Way, network: Classifier, crop: int, device: str, images: int = _IMAGES, steps: int = _STEPS
+    way: ComputeFormat, network: Classifier, crop: int, device: str, images: int = _IMAGES, steps: int = _STEPS
 ) -> float:
     """Time the fastest of a few training steps on a batch that is ready; weights stay, statistics do not."""
     batch = torch.zeros(images, 3, crop, crop, dtype=torch.uint8, device=device)

@@ -21,7 +21,7 @@ from tlcache.finetuning.optimisation import Average, Loss, balance, learning_rat
 from tlcache.finetuning.ranks import add_gradients, rank, shared, size, spread, total
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source
-from tlcache.finetuning.speed import Way
+from tlcache.finetuning.speed import ComputeFormat
 from tlcache.progress import Report, say, training_bar
 
 __all__ = ["Phase", "State", "Training", "TrainingError", "logits_of"]
@@ -92,9 +92,9 @@ class State:
     average: dict[str, Any] | None = None
 
     @property
-    def way(self) -> Way:
+    def way(self) -> ComputeFormat:
         """How the network is computed."""
-        return Way(self.precision, self.layout)
+        return ComputeFormat(self.precision, self.layout)
 
 
 class Training:
@@ -248,7 +248,7 @@ class _Step:
     """Forward, backward and update for one batch: called with inputs, labels and the factor of the learning rate."""
 
     phase: Phase
-    way: Way
+    way: ComputeFormat
     device: str
     optimizer: torch.optim.Optimizer
     average: Average | None
@@ -277,7 +277,7 @@ class _Step:
         return mean, int(right), int(images)
 
 
-def logits_of(network: Classifier, source: Source, device: str, way: Way) -> NDArray[np.float32]:
+def logits_of(network: Classifier, source: Source, device: str, way: ComputeFormat) -> NDArray[np.float32]:
     """Return the logits (n, C) of all rows of a source, in order; the network is left in evaluation mode."""
     network.eval()
     rows: list[Tensor] = []

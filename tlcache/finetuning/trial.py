@@ -15,7 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tlcache.backbones import Backbone, find
+from tlcache.backbones.backbone import Backbone, find
+from tlcache.backbones.load import load_stem
+from tlcache.backbones.torch_network import pretrained
+from tlcache.backbones.weights import Weights, load_state, resolve
+from tlcache.cache.feature_file import Split
+from tlcache.cache.resplit import FeatureSet
+from tlcache.datasets.splits import SPLITS
 from tlcache.errors import DataError
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, Layer, trained_layers
@@ -25,15 +31,9 @@ from tlcache.finetuning.ranks import first_alone, shared, size
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.settings import RecipeError
 from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
-from tlcache.finetuning.speed import Way, choose_way
+from tlcache.finetuning.speed import ComputeFormat, choose_format
 from tlcache.finetuning.training import Phase, State, Training
 from tlcache.images import Preprocess
-from tlcache.models import load_stem
-from tlcache.networks import pretrained
-from tlcache.resplit import Rows
-from tlcache.splits import SPLITS
-from tlcache.store import Split
-from tlcache.weights import Weights, load_state, resolve
 
 __all__ = ["Task", "Trial", "seconds_of"]
 
@@ -45,7 +45,7 @@ class Task:
     Parameters
     ----------
     attrs, classes, splits
-        As in `tlcache.store.FeatureFile`.
+        As in `tlcache.cache.feature_file.FeatureFile`.
     sha256
         Of every row's image.
     backbone, weights, preprocess
@@ -64,7 +64,7 @@ class Task:
     device: str
 
     @classmethod
-    def of(cls, file: Rows, weights: str | None, device: str) -> Task:
+    def of(cls, file: FeatureSet, weights: str | None, device: str) -> Task:
         """Read all of a feature file's rows.
 
         Raises
@@ -129,7 +129,7 @@ class Trial:
         self.network = self._classifier(self.layers)
         self.setup_s = time.perf_counter() - started
 
-    def train(self, checkpoints: Checkpoints, way: Way | None = None) -> State:
+    def train(self, checkpoints: Checkpoints, way: ComputeFormat | None = None) -> State:
         """Train, or go on where the checkpoints end; the best weights are in the network afterwards.
 
         How to compute is measured, where the recipe leaves it open and `way` does not say.
@@ -143,13 +143,13 @@ class Trial:
         self.setup_s += time.perf_counter() - started - seconds_of(found.history[known:])
         return found
 
-    def _begin(self, both: nn.Module, checkpoints: Checkpoints, way: Way | None) -> State:
+    def _begin(self, both: nn.Module, checkpoints: Checkpoints, way: ComputeFormat | None) -> State:
         saved = checkpoints.latest()
         if saved:
             return State(**saved)
         recipe, task, rates = self.recipe, self.task, dict[str, float]()
         if way is None:
-            way, rates = choose_way(recipe.precision, recipe.layout, self.network, task.preprocess.crop, task.device)
+            way, rates = choose_format(recipe.precision, recipe.layout, self.network, task.preprocess.crop, task.device)
         return State(way.precision, way.layout, rates, both.state_dict())
 
     def plain_images(self, split: str) -> Source:

@@ -152,7 +152,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
     def _fit(self, X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         raise NotImplementedError
 
-    def _row_weights(self, y: NDArray[np.int64]) -> Array | None:
+    def row_weights(self, y: NDArray[np.int64]) -> Array | None:
         """Return a weight for each row, float32 (n,), or None where all are 1."""
         if self.class_weight is None:
             return None

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from tlcache.errors import HeadError
 from tlcache.files import whole
-from tlcache.heads import HEADS
 from tlcache.heads.base import Head, softmax
 from tlcache.heads.rows import Array, Scaler
+from tlcache.heads.table import HEADS
 from tlcache.keys import canonical_json
 
 __all__ = ["FittedHead", "load_head"]
@@ -32,7 +32,7 @@ class FittedHead:
     Parameters
     ----------
     name
-        Row of `tlcache.heads.HEADS`.
+        Row of `tlcache.heads.table.HEADS`.
     head
         The classifier; its labels are indices into `classes`.
     scaler

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Objective", "minimise"]
+__all__ = ["Doubles", "Objective", "minimise"]
 
 Array = NDArray[np.float32]
 Doubles = NDArray[np.float64]

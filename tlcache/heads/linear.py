@@ -1,75 +1,47 @@
-"""Convex linear heads: logistic regression, and ridge regression in closed form."""
+"""A softmax layer, trained by gradient steps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from tlcache.heads.network import Network
 
-from tlcache.heads.base import LinearHead, Validation
-from tlcache.heads.rows import Features, blocks
-from tlcache.heads.solver import Basis, softmax_loss, solve_path
-
-__all__ = ["LogReg", "Ridge"]
+__all__ = ["Linear"]
 
 
-class LogReg(LinearHead):
-    """Multinomial logistic regression with an L2 penalty, by L-BFGS in the eigenbasis of the features.
+class Linear(Network):
+    """A softmax layer trained by gradient steps.
 
     Parameters
     ----------
-    C
-        Inverse penalty, as in scikit-learn: minimises `C * sum of log-losses + |coef|^2 / 2`.
+    optimizer
+        `sgd` (momentum 0.9), `rmsprop`, `adam`, `nadam` or `adamw`.
+    learning_rate, weight_decay, seed
+        As in torch.
+    batch_size
+        Rows to a step; None: 128, and more where that would be over 64 steps an epoch.
+    epochs, patience
+        Most epochs, and epochs without a better validation score after which training stops.
     class_weight
         `balanced`, a weight per label, or None.
     """
 
-    def __init__(self, C: float = 0.01, class_weight: Any = None) -> None:
-        self.C = C
+    def __init__(
+        self,
+        optimizer: str = "sgd",
+        learning_rate: float = 0.01,
+        weight_decay: float = 0.0,
+        epochs: int = 100,
+        patience: int = 10,
+        batch_size: int | None = None,
+        class_weight: Any = None,
+        seed: int = 0,
+    ) -> None:
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.epochs = epochs
+        self.patience = patience
+        self.batch_size = batch_size
         self.class_weight = class_weight
-
-    @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
-        """Fit the whole path of penalties from one eigendecomposition."""
-        del validation
-        basis, ordered = Basis.of(X), sorted(heads, key=lambda head: head.C)
-        Z, penalties = basis.coordinates(X), [float(head.C) for head in ordered]
-        found = solve_path(Z, y, penalties, softmax_loss, ordered[0]._row_weights(y))
-        for head, weights in zip(ordered, found, strict=True):
-            head.coef_, head.intercept_ = basis.back(weights)
-
-
-class Ridge(LinearHead):
-    """Ridge regression on one-hot targets of -1 and 1, in closed form.
-
-    One eigendecomposition serves every penalty (Golub, Heath and Wahba, 1979).
-
-    Parameters
-    ----------
-    alpha
-        Penalty, as in scikit-learn: minimises `|X coef - Y|^2 + alpha * |coef|^2`; the intercept is free.
-    class_weight
-        `balanced`, a weight per label, or None.
-    """
-
-    def __init__(self, alpha: float = 1000.0, class_weight: Any = None) -> None:
-        self.alpha = alpha
-        self.class_weight = class_weight
-
-    @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
-        """Solve for every penalty in one eigenbasis."""
-        del validation
-        row_weights = heads[0]._row_weights(y)
-        basis = Basis.of(X, row_weights)
-        share = np.ones(len(y), np.float32) if row_weights is None else row_weights
-        targets = 2 * np.eye(int(y.max()) + 1, dtype=np.float32)[y] - 1
-        middle = np.average(targets, axis=0, weights=share).astype(np.float32)
-        pull = share[:, None] * (targets - middle)
-        along = sum(pull[some].T @ X[some] for some in blocks(len(X)))
-        products = ((along - np.outer(pull.sum(axis=0), basis.middle)) @ basis.vectors).astype(np.float64)
-        for head in heads:
-            weights = products / (basis.power + head.alpha)
-            head.coef_, head.intercept_ = basis.back(np.column_stack([weights, middle]))
+        self.seed = seed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from torch.optim.sgd import sgd
 
 from tlcache.heads.base import Validation
 from tlcache.heads.rows import Array, Features, blocks
-
-if TYPE_CHECKING:
-    from tlcache.heads.neural import Network
 
 __all__ = ["OPTIMIZERS", "train"]
 
@@ -72,6 +69,38 @@ OPTIMIZERS: Mapping[str, _Optimizer] = {
     "adamw": _Optimizer(adamw, ("first", "second", "", "steps"), _ADAM),
 }
 
+
+class Network(Protocol):
+    """What is trained: a head with these settings, which is told of its epochs and given its layers."""
+
+    classes_: NDArray[Any]
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    epochs: int
+    patience: int
+    batch_size: int | None
+    seed: int
+    history_: list[dict[str, float]]
+    best_epoch_: int
+
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Return the units of each hidden layer."""
+        ...
+
+    def dropout_rate(self) -> float:
+        """Return the share of units that are dropped after each hidden layer."""
+        ...
+
+    def row_weights(self, y: NDArray[np.int64]) -> Array | None:
+        """Return a weight for each row, float32 (n,), or None where all are 1."""
+        ...
+
+    def keep(self, layers: Sequence[tuple[Array, Array]]) -> None:
+        """Copy layers, each (in, out) weights and (out,) biases."""
+        ...
+
+
 _ROWS = 1024  # that are scored at a time
 _NEWEST = 0.3  # share of the newest weights in the average
 
@@ -89,7 +118,7 @@ def train(heads: Sequence[Network], X: Features, y: NDArray[np.int64], validatio
         A loss is not finite.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    row_weights = heads[0]._row_weights(y)
+    row_weights = heads[0].row_weights(y)
     weights = np.ones(len(y), np.float32) if row_weights is None else row_weights
     rows = [_tensor(X, device), *(torch.from_numpy(part).to(device) for part in (y, weights))]
     held_out = validation and (_tensor(validation[0], device), torch.from_numpy(validation[1]).to(device))
@@ -103,7 +132,7 @@ def train(heads: Sequence[Network], X: Features, y: NDArray[np.int64], validatio
         ]
         for number, head in enumerate(stack.heads):
             if head.best_epoch_ == epoch:
-                head._keep(stack.layers_of(number))
+                head.keep(stack.layers_of(number))
         if not any(going):
             return
         if not all(going):
@@ -163,7 +192,7 @@ class _Stack:
         self.heads, self.numbers, self.averages, self.randoms = heads, numbers, averages, randoms
         self._width, self._gradient = width, torch.zeros_like(numbers)
         self._memories = [_Memory.fresh(own) for own in numbers]
-        threshold = np.round(65536 * np.array([head._dropout() for head in heads]))[:, None, None]
+        threshold = np.round(65536 * np.array([head.dropout_rate() for head in heads]))[:, None, None]
         self._threshold = threshold.astype(np.uint16)
         self._makes_up = torch.from_numpy((65536 / (65536 - threshold)).astype(np.float32)).to(numbers.device)
 
@@ -271,5 +300,5 @@ class _Stack:
 
 def _shapes(head: Network, width: int) -> list[tuple[int, int]]:
     """Return the shapes (in, out) of a network's layers on features of this width."""
-    sizes = [width, *head._hidden(), len(head.classes_)]
+    sizes = [width, *head.hidden_sizes(), len(head.classes_)]
     return list(pairwise(sizes))

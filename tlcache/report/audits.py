@@ -15,8 +15,8 @@ from tlcache.auditing.findings import Audit, Pair
 from tlcache.auditing.worth import Worth
 from tlcache.errors import CacheError
 from tlcache.keys import printable
-from tlcache.naming import counted
 from tlcache.report.tables import interval, plain_table
+from tlcache.text import counted
 
 __all__ = ["QUOTE", "audit_counts", "audits_tables", "plot_pairs", "spread", "telling", "worth_table"]
 

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tlcache.auditing.findings import Audit, audit_of
-from tlcache.comparison import Comparison, Entry
+from tlcache.cache.resplit import GIVEN
+from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval, plain_table
-from tlcache.resplit import GIVEN
 
 __all__ = ["COSTS", "FIGURES", "LEGEND", "comparison_tables", "costs", "figures", "leak_lines", "title"]
 

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 
 from tlcache.auditing.findings import Audit, Pair, audit_of
 from tlcache.auditing.worth import Worth
-from tlcache.comparison import Comparison, Entry
+from tlcache.evaluation.comparison import Comparison, Entry
+from tlcache.evaluation.metrics import confusion, recalls
+from tlcache.evaluation.verdict import p_of, points, times
 from tlcache.images import BadImageError, decode
 from tlcache.keys import printable, slug
-from tlcache.metrics import confusion, recalls
+from tlcache.probing.shots import Curve
 from tlcache.report.audits import audit_counts, spread, telling
 from tlcache.report.curves import few_shot_curves, learning_curves
 from tlcache.report.figures import calibration_figure, confusion_figure, cost_figure, recall_figure
 from tlcache.report.inline import inline_svg
-from tlcache.reproduce import commands
-from tlcache.runs import Run
-from tlcache.shots import Curve
-from tlcache.verdict import p_of, points, times
+from tlcache.report.reproduce import commands
+from tlcache.runs.record import Run
 
 __all__ = ["Chapter", "chapter"]
 

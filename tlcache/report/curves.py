@@ -7,13 +7,13 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from tlcache.report.plots import PALETTE
-from tlcache.runs import Run
+from tlcache.runs.record import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from tlcache.shots import Curve
+    from tlcache.probing.shots import Curve
 
 __all__ = ["few_shot_curves", "learning_curves"]
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.comparison import Entry
+from tlcache.evaluation.comparison import Entry
 from tlcache.report.plots import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FROZEN", "TUNED", "calibration_figure", "confusion_figure", "cost_figure", "pareto", "recall_figure"]
+__all__ = ["calibration_figure", "confusion_figure", "cost_figure", "pareto", "recall_figure"]
 
 FROZEN, TUNED = PALETTE[:2]
 _MARKERS = "os^DvPX*"

@@ -10,22 +10,23 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
-import tlcache
 from tlcache.auditing.findings import Audit
 from tlcache.auditing.records import read_audits
 from tlcache.auditing.worth import leak_worth
-from tlcache.comparison import Comparison, compare
 from tlcache.errors import CacheError, UnknownNameError
+from tlcache.evaluation.compare import compare
+from tlcache.evaluation.comparison import Comparison
 from tlcache.files import check_folder, write_whole
 from tlcache.keys import printable
+from tlcache.probing.shots import read_curves
 from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
 from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures, leak_lines, title
 from tlcache.report.contents import Chapter, chapter
+from tlcache.report.reproduce import commands
 from tlcache.report.tables import BEST, baseline_line, groups_lines, interval
-from tlcache.reproduce import commands
-from tlcache.runs import runs_folder
-from tlcache.shots import read_curves
+from tlcache.runs.record import runs_folder
+from tlcache.version import __version__
 
 __all__ = ["check_page", "write_report"]
 
@@ -115,7 +116,7 @@ def _html(chapters: Sequence[Chapter]) -> str:
         legend=LEGEND,
         quote=QUOTE,
         today=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        version=tlcache.__version__,
+        version=__version__,
     )
 
 

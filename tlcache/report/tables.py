@@ -13,18 +13,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tlcache.backbones import BACKBONES
-from tlcache.datasets import FORMS
-from tlcache.extraction import Extraction
-from tlcache.heads import HEADS
+from tlcache.backbones.backbone import BACKBONES
+from tlcache.backbones.weights import at_hand
+from tlcache.datasets.dataset import FORMS
+from tlcache.evaluation.baseline import Baseline
+from tlcache.extraction.job import Extraction
+from tlcache.heads.table import HEADS
 from tlcache.inventory import Check, Entry, Leftover
 from tlcache.keys import printable
-from tlcache.naming import counted, set_apart
-from tlcache.runs import Baseline, Run
-from tlcache.weights import at_hand
+from tlcache.runs.naming import set_apart
+from tlcache.runs.record import Run
+from tlcache.text import counted
 
 if TYPE_CHECKING:
-    from tlcache.shots import Curve, Point
+    from tlcache.probing.shots import Curve, Point
 
 __all__ = [
     "BEST",
@@ -172,7 +174,7 @@ def runs_tables(runs: Iterable[Run]) -> RenderableType:
 
 
 def _runs_table(runs: list[Run]) -> RenderableType:
-    from tlcache.comparison import compare_runs
+    from tlcache.evaluation.compare import compare_runs
 
     (found,) = compare_runs(runs)
     table = plain_table("", "Backbone", "Head", "Accuracy (95 %)", "F1", "Loss", "Train s", numbers=slice(3, 7))

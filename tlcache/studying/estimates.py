@@ -14,26 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from tlcache.backbones import BACKBONES
-from tlcache.datasets import Dataset
+from tlcache.backbones.backbone import BACKBONES
+from tlcache.backbones.engines import default_batch, find_device, open_session
+from tlcache.backbones.load import load_model
+from tlcache.backbones.model import Model
+from tlcache.backbones.torch_network import operations, untrained
+from tlcache.backbones.weights import is_here
+from tlcache.datasets.dataset import Dataset
+from tlcache.datasets.splits import FRACTION, SPLITS
 from tlcache.files import read_regular
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import fresh_head
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import Left, left_of
-from tlcache.finetuning.speed import CHOICE_IMAGES, WAYS, Way, find_torch_device, images_per_s
-from tlcache.heads import HEADS
+from tlcache.finetuning.speed import CHOICE_IMAGES, COMPUTE_FORMATS, ComputeFormat, find_torch_device, images_per_s
+from tlcache.heads.table import HEADS
 from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
 from tlcache.machine import available_cpus
-from tlcache.models import Model, load_model
-from tlcache.networks import operations, untrained
+from tlcache.probing.search import Fold, SearchProtocol, search
 from tlcache.progress import Advance, step_bar
-from tlcache.runs import Run, path_of, read_runs
-from tlcache.runtime import default_batch, find_device, open_session
-from tlcache.selection import Fold, Protocol, search
-from tlcache.splits import FRACTION, SPLITS
-from tlcache.studying.steps import EXTRACT, FINETUNE, FIT, TO_DO, Asked, Case, Step
-from tlcache.weights import is_here
+from tlcache.runs.record import Run, path_of, read_runs
+from tlcache.studying.steps import EXTRACT, FINETUNE, FIT, TO_DO, Cell, Step, StudyPlan
 
 __all__ = ["estimated", "finetune_seconds", "heads_seconds", "rows_of"]
 
@@ -47,7 +48,7 @@ _ROWS = 2_000  # on which the ridge head is timed
 _OF_RIDGE = {"logreg": 12.0, "ridge": 1.0, "knn": 0.3, "svm": 12.0, "lightgbm": 30.0, "linear": 5.0, "dense": 12.0}
 
 
-def estimated(asked: Asked, steps: Sequence[Step]) -> list[Step]:
+def estimated(asked: StudyPlan, steps: Sequence[Step]) -> list[Step]:
     """Return the steps with about the seconds that those take which are to do. Nothing is downloaded for it."""
     to_do = [step for step in steps if step.state == TO_DO]
     embedded, tuned = ({s.model: asked.case(s) for s in to_do if s.kind == kind} for kind in (EXTRACT, FINETUNE))
@@ -113,7 +114,7 @@ def rows_of(dataset: Dataset) -> dict[str, int]:
     return {**given, **drawn, "train": given["train"] - sum(drawn.values())}
 
 
-def _embedding_paces(cases: Mapping[str, Case], device: str) -> tuple[dict[str, float], set[str]]:
+def _embedding_paces(cases: Mapping[str, Cell], device: str) -> tuple[dict[str, float], set[str]]:
     """Return seconds per image of each network, decoding excluded, and which of them were not run.
 
     Those whose weights are not here are scaled from the others by their operations. Where none is here, the first is
@@ -141,7 +142,7 @@ def _time_network(model: Model, device: str) -> float:
     return spent / (calls * len(batch))
 
 
-def _decoding_pace(case: Case) -> float:
+def _decoding_pace(case: Cell) -> float:
     """Return seconds per image to read, decode and resize, all cores at it; a few of the images are tried."""
     root, paths = case.dataset.root, case.dataset.paths
 
@@ -162,10 +163,10 @@ def _time_together(act: Callable[[Any], object], items: Sequence[object]) -> flo
         return time.perf_counter() - began
 
 
-def _training_paces(cases: Mapping[str, Case], recipe: Recipe, device: str, advance: Advance) -> dict[str, float]:
+def _training_paces(cases: Mapping[str, Cell], recipe: Recipe, device: str, advance: Advance) -> dict[str, float]:
     """Return seconds per image of training each network; the first one shows how to compute."""
     layout = "channels_last" if recipe.layout == "auto" else recipe.layout
-    ways = [way for way in WAYS if way.layout == layout and recipe.precision in ("auto", way.precision)]
+    ways = [way for way in COMPUTE_FORMATS if way.layout == layout and recipe.precision in ("auto", way.precision)]
     place, paces = find_torch_device(device), dict[str, float]()
     for name, case in cases.items():
         paces[name], way = _training_pace(case, recipe, place, ways)
@@ -174,7 +175,9 @@ def _training_paces(cases: Mapping[str, Case], recipe: Recipe, device: str, adva
     return paces
 
 
-def _training_pace(case: Case, recipe: Recipe, device: str, ways: Sequence[Way]) -> tuple[float, Way]:
+def _training_pace(
+    case: Cell, recipe: Recipe, device: str, ways: Sequence[ComputeFormat]
+) -> tuple[float, ComputeFormat]:
     """Return seconds per image of training, forward and backward, and the fastest of the ways to compute.
 
     A few small steps are timed, with random weights.
@@ -189,7 +192,7 @@ def _training_pace(case: Case, recipe: Recipe, device: str, ways: Sequence[Way])
     return 1 / rates[fastest], fastest
 
 
-def _ridge_seconds(case: Case) -> float:
+def _ridge_seconds(case: Cell) -> float:
     """Return what the ridge head takes, choosing included: timed on random numbers, of so many rows at most."""
     rows, dim, classes = rows_of(case.dataset), case.backbone.dim, len(case.dataset.classes)
     total = rows["train"] + rows["val"]
@@ -197,11 +200,11 @@ def _ridge_seconds(case: Case) -> float:
     X, y = np.random.default_rng(0).standard_normal((some, dim), np.float32), np.arange(some) % classes
     fold = Fold(X[: some // 2], y[: some // 2], X[some // 2 :], y[some // 2 :])
     began = time.perf_counter()
-    search(row, Protocol().settings(row), [fold], classes, None)
+    search(row, SearchProtocol().settings(row), [fold], classes, None)
     return 2 * (time.perf_counter() - began) * total / some
 
 
-def _preprocess(case: Case) -> Preprocess:
+def _preprocess(case: Cell) -> Preprocess:
     """Return how images are prepared, whether the weights are here or not."""
     backbone = case.backbone
     return backbone.checkpoints.get(case.weights or "", backbone.checkpoints[backbone.default_weights]).preprocess

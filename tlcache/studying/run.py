@@ -11,15 +11,16 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from tlcache.backbones.engines import find_device
+from tlcache.cache.find import features_folder
 from tlcache.errors import TlcacheError
-from tlcache.extraction import extract, features_folder
+from tlcache.extraction.extract import extract
 from tlcache.files import check_folder
 from tlcache.finetuning.recipe import make_recipe
-from tlcache.fit import fit_heads
-from tlcache.heads import find_heads
+from tlcache.heads.table import find_heads
+from tlcache.probing.run import fit_heads
 from tlcache.progress import say, warn
-from tlcache.runs import runs_folder
-from tlcache.runtime import find_device
+from tlcache.runs.record import runs_folder
 from tlcache.studying.steps import (
     DONE,
     EXTRACT,
@@ -30,11 +31,11 @@ from tlcache.studying.steps import (
     RECORDED,
     REPORT,
     TO_DO,
-    Asked,
     Step,
-    duration,
-    find_cases,
+    StudyPlan,
+    find_cells,
 )
+from tlcache.text import duration
 
 __all__ = ["MODELS", "study"]
 
@@ -71,7 +72,7 @@ def study(
     weights
         Of all backbones, or backbone -> weights; as for `tlcache.extract`.
     heads
-        Names of `tlcache.heads.HEADS`; default: all.
+        Names of `tlcache.heads.table.HEADS`; default: all.
     finetune
         Whether to fine-tune.
     plan
@@ -108,8 +109,8 @@ def study(
     from tlcache.report.page import check_page
 
     find_device(device)  # a slip in its name is told now
-    asked = Asked(
-        cases=find_cases(data, models, weights),
+    asked = StudyPlan(
+        cases=find_cells(data, models, weights),
         heads=tuple(find_heads(heads)),
         recipe=make_recipe({"refit": True, **recipe}) if finetune else None,
         features=check_folder(features_folder(features), "--features"),
@@ -130,7 +131,7 @@ def study(
     return [replace(step, records=tuple(str(run.path) for run in asked.runs_of(step))) for step in walked]
 
 
-def _in_order(asked: Asked, steps: Sequence[Step]) -> Iterator[Step]:
+def _in_order(asked: StudyPlan, steps: Sequence[Step]) -> Iterator[Step]:
     """Yield the steps in the order of worth; that of fine-tunings is settled when it is their turn."""
     yield from (step for step in steps if step.kind in (EXTRACT, FIT))
     tunings = [step for step in steps if step.kind == FINETUNE]
@@ -156,7 +157,7 @@ def _walk(steps: Iterable[Step], act: Callable[[Step], Step], left_s: float) -> 
     return done
 
 
-def _take(asked: Asked, step: Step) -> Step:
+def _take(asked: StudyPlan, step: Step) -> Step:
     """Do what is to be done for a step; an error is its result."""
     if step.kind in (FIT, FINETUNE) and asked.is_recorded(step):
         return replace(step, state=RECORDED, seconds=0.0, note="")
@@ -175,7 +176,7 @@ def _about(step: Step) -> str:
     return f", about {duration(step.seconds)}" if step.seconds else ""
 
 
-def _extract(asked: Asked, step: Step) -> str:
+def _extract(asked: StudyPlan, step: Step) -> str:
     case = asked.case(step)
     if case.download:
         say(case.download)
@@ -187,12 +188,12 @@ def _extract(asked: Asked, step: Step) -> str:
     return RECORDED if found.up_to_date else DONE
 
 
-def _fit(asked: Asked, step: Step) -> str:
+def _fit(asked: StudyPlan, step: Step) -> str:
     fit_heads([asked.place(step)], [row.name for row in asked.heads], runs=asked.runs, again=False)
     return DONE
 
 
-def _finetune(asked: Asked, step: Step) -> str:
+def _finetune(asked: StudyPlan, step: Step) -> str:
     from tlcache.finetuning.run import finetune
 
     assert asked.recipe is not None
@@ -208,7 +209,7 @@ def _finetune(asked: Asked, step: Step) -> str:
     return DONE
 
 
-def _report(asked: Asked, step: Step) -> str:
+def _report(asked: StudyPlan, step: Step) -> str:
     del step
     from tlcache.report.page import write_report
 
@@ -216,7 +217,7 @@ def _report(asked: Asked, step: Step) -> str:
     return DONE
 
 
-_ACTIONS: Mapping[str, Callable[[Asked, Step], str]] = {
+_ACTIONS: Mapping[str, Callable[[StudyPlan, Step], str]] = {
     EXTRACT: _extract,
     FIT: _fit,
     FINETUNE: _finetune,

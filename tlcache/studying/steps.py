@@ -8,22 +8,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tlcache.backbones import Backbone, find
-from tlcache.builtin import BUILT_IN
-from tlcache.datasets import Dataset, load_dataset
+from tlcache.backbones.backbone import Backbone, find
+from tlcache.backbones.load import load_model
+from tlcache.backbones.weights import is_here, resolve
+from tlcache.cache.feature_file import FeatureFile
+from tlcache.datasets.builtin import BUILT_IN
+from tlcache.datasets.dataset import Dataset, load_dataset
+from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DataError, ModelError, UnknownNameError, closest
 from tlcache.finetuning.recipe import Recipe, arguments_of
-from tlcache.fit import frozen_identity
-from tlcache.heads import HeadRow
-from tlcache.models import load_model
-from tlcache.runs import Run, identity_of, recorded
-from tlcache.selection import Protocol
-from tlcache.splits import SPLITS
-from tlcache.store import FeatureFile
-from tlcache.weights import is_here, resolve
+from tlcache.heads.table import HeadRow
+from tlcache.probing.run import frozen_identity
+from tlcache.probing.search import SearchProtocol
+from tlcache.runs.record import Run, identity_of, recorded
 
-__all__ = ["DONE", "EXTRACT", "FAILED", "FINETUNE", "FIT", "LEFT_OUT", "RECORDED", "REPORT", "TO_DO", "Asked", "Case",
-           "Step", "duration", "find_cases"]  # fmt: skip
+__all__ = ["StudyPlan", "Cell", "Step", "find_cells"]
 
 EXTRACT, FIT, FINETUNE, REPORT = "extract", "fit-heads", "finetune", "report"  # called as the commands are
 TO_DO, RECORDED, DONE, LEFT_OUT, FAILED = "to do", "recorded", "done", "left out", "failed"
@@ -63,19 +62,8 @@ class Step:
         return asdict(self)
 
 
-def duration(seconds: float) -> str:
-    """Return a time as people say it.
-
-    >>> duration(42.4), duration(400), duration(9000)
-    ('42 s', '7 min', '2.5 h')
-    """
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
-
-
 @dataclass(frozen=True)
-class Case:
+class Cell:
     """A dataset and a network."""
 
     data: str
@@ -91,9 +79,9 @@ class Case:
         return f"about {4 * self.backbone.parameters / 1e6:.0f} MB of weights will be downloaded first"
 
 
-def find_cases(
+def find_cells(
     data: Sequence[str | Path], models: Sequence[str], weights: str | Mapping[str, str] | None
-) -> dict[tuple[str, str], Case]:
+) -> dict[tuple[str, str], Cell]:
     """Return every backbone with every dataset, the smallest backbone first; nothing is downloaded but built-in images.
 
     Raises
@@ -114,20 +102,20 @@ def find_cases(
     own = {find(name).name: each for name, each in weights.items()} if isinstance(weights, Mapping) else {}
     if unused := own.keys() - {row.name for row in rows}:
         raise UnknownNameError(closest("backbone in --weights", unused.pop(), [row.name for row in rows]))
-    found: dict[tuple[str, str], Case] = {}
+    found: dict[tuple[str, str], Cell] = {}
     for row in rows:
         chosen = weights if isinstance(weights, str) else own.get(row.name)
         if is_here(row, chosen):
             resolve(row, chosen)
-        found |= {(given, row.name): Case(given, dataset, row, chosen) for given, dataset in sets.items()}
+        found |= {(given, row.name): Cell(given, dataset, row, chosen) for given, dataset in sets.items()}
     return found
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyPlan:
     """What a study is to do: all `heads` on every case, and a fine-tuning of each by `recipe` unless that is None."""
 
-    cases: Mapping[tuple[str, str], Case]
+    cases: Mapping[tuple[str, str], Cell]
     heads: tuple[HeadRow, ...]
     recipe: Recipe | None
     features: Path
@@ -140,8 +128,8 @@ class Asked:
     def __post_init__(self) -> None:
         if self.recipe is None or self.recipe.unfreeze == "all":
             return
+        from tlcache.backbones.torch_network import untrained
         from tlcache.finetuning.classifier import trained_layers
-        from tlcache.networks import untrained
 
         for row in {case.backbone.name: case.backbone for case in self.cases.values()}.values():  # not all have as many
             trained_layers(row, untrained(row, seed=0), self.recipe.unfreeze, self.recipe.cached_prefix)
@@ -160,7 +148,7 @@ class Asked:
         note = f"{known} of {len(self.heads)} heads are recorded" if known else ""
         return replace(step, note=self.case(step).download if step.kind == EXTRACT else note)
 
-    def case(self, step: Step) -> Case:
+    def case(self, step: Step) -> Cell:
         """Return what a step is done with."""
         return self.cases[step.data, step.model]
 
@@ -188,7 +176,7 @@ class Asked:
         if attrs is None:
             return []
         if step.kind == FIT:
-            return [frozen_identity(attrs, row, Protocol()) for row in self.heads]
+            return [frozen_identity(attrs, row, SearchProtocol()) for row in self.heads]
         assert self.recipe is not None
         return [identity_of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe))]
 

@@ -1,0 +1,328 @@
+"""A network in ONNX Runtime or OpenVINO: uint8 (n, 3, H, W) -> float32 (n, dim), on the device that was asked for."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line
+from tlcache.machine import available_cpus
+from tlcache.progress import say
+
+__all__ = [
+    "DEVICES",
+    "ENGINES",
+    "OnnxRuntimeSession",
+    "PRECISIONS",
+    "Session",
+    "default_batch",
+    "find_device",
+    "open_session",
+]
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("fp32", "fp16", "bf16")
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+# Images per call of the network. Measured on 2 CPU cores, images/s with 8 and with 32 to a call: ONNX Runtime 1,220 and
+# 919 (MobileNetV3-Small), 234 and 223 (MobileNetV2), 25.7 and 26.3 (ResNet-50). OpenVINO in bf16, decoding included, as
+# switching between that and the network costs it more: 690 with 8, 715 with 16, 740 with 32 (MobileNetV3-Small); but 32
+# of a ResNet-152 take 3 seconds, which a kill may lose. On a GPU not measured yet.
+_BATCH_SIZES = {("onnxruntime", "cpu"): 8, ("openvino", "cpu"): 16, ("onnxruntime", "cuda"): 64}
+_BATCH_PIXELS = 299 * 299  # of larger images fewer go into a batch, so that its activations need no more memory
+
+
+class Session(ABC):
+    """A network that is ready to run, safe to call from many threads at once.
+
+    On the CPU a call uses one core: the extraction loop runs one call per core.
+
+    Attributes
+    ----------
+    provider
+        What runs the network: ONNX Runtime's execution provider, or OpenVINO and its precision.
+    dim
+        Length of an embedding.
+    """
+
+    provider: str
+    dim: int
+    _batch: int | None = None
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed a batch: uint8 (n, 3, H, W) -> float32 (n, dim)."""
+        if self._batch is None or self._batch == len(images):
+            return self._run(images)
+        return self._in_fixed_batches(images, self._batch)
+
+    @abstractmethod
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the network once."""
+
+    def _in_fixed_batches(self, images: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+        """Feed a network whose batch size is a constant, padding the last batch."""
+        rows = []
+        for start in range(0, len(images), size):
+            batch = np.zeros((size, *images.shape[1:]), np.uint8)
+            part = images[start : start + size]
+            batch[: len(part)] = part
+            rows.append(self._run(batch)[: len(part)])
+        return np.concatenate(rows)
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a session is for: its device (`cpu` or `cuda`), and the rest as for `open_session`."""
+
+    device: str
+    precision: str
+    batch: int
+    callers: int
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs networks.
+
+    Parameters
+    ----------
+    name
+        As it is asked for.
+    precisions
+        Those it has, on each device that it knows.
+    survives_fork
+        Whether a session on the CPU still works in a forked process: one that has threads of its own does not.
+    session
+        What opens a session.
+    """
+
+    name: str
+    precisions: Mapping[str, tuple[str, ...]]
+    survives_fork: bool
+    session: type[OnnxRuntimeSession] | type[OpenVinoSession]
+
+
+def open_session(
+    model: bytes,
+    device: str = "auto",
+    *,
+    engine: str = "onnxruntime",
+    precision: str = "fp32",
+    batch: int = 8,
+    callers: int | None = None,
+) -> Session:
+    """Make a network ready to run.
+
+    Parameters
+    ----------
+    model
+        The bytes of a single-file ONNX model with one uint8 input (batch, 3, H, W) and one embedding output.
+    device
+        `auto` (a GPU when there is one and the engine can use it), `cpu` or `cuda`.
+    engine
+        A name of `ENGINES`.
+    precision
+        Of the arithmetic: `fp32`; `bf16` with OpenVINO; `fp16` on a GPU, where the model itself is in float16
+        (`exporters.half`).
+    batch
+        How many images calls will bring; OpenVINO compiles for it, and pads smaller batches.
+    callers
+        How many threads will call at once; default: one for each CPU.
+
+    Raises
+    ------
+    UnknownNameError, DeviceError
+        No such device, engine or precision, or not here.
+    ModelError
+        The engine does not accept the model.
+    """
+    found, session = find_device(device, engine, precision), ENGINES[engine].session
+    use = Use(found, precision, batch, callers or available_cpus())
+    try:
+        return session(model, use)
+    except DeviceError as error:
+        if (device, found) != ("auto", "cuda"):
+            raise
+        say(f"Going on without the GPU. {error}")
+        return session(model, replace(use, device="cpu"))
+
+
+class OnnxRuntimeSession(Session):
+    """One session of ONNX Runtime."""
+
+    def __init__(self, model: bytes, use: Use) -> None:
+        self._session = _open(model, use.device)
+        self.provider = self._session.get_providers()[0]
+        if self.provider != _PROVIDERS[use.device]:
+            raise DeviceError(
+                f"CUDA was asked for, but the session runs on {self.provider}. "
+                "Install a CUDA-capable onnxruntime-gpu and driver, or pass --device cpu."
+            )
+        images, embeddings = self._session.get_inputs(), self._session.get_outputs()
+        if len(images) != 1 or images[0].type != "tensor(uint8)" or len(embeddings) != 1:
+            found = [f"{value.name}: {value.type} {value.shape}" for value in (*images, *embeddings)]
+            raise _unfit(found)
+        self._input, shape = images[0].name, images[0].shape
+        self._batch = shape[0] if isinstance(shape[0], int) else None
+        self.dim = int(self(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
+
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
+        return result
+
+
+class OpenVinoSession(Session):
+    """One compiled network of OpenVINO with a stream per core, and one request for each thread that calls."""
+
+    def __init__(self, model: bytes, use: Use) -> None:
+        core = _openvino_core()
+        try:
+            network = core.read_model(io.BytesIO(model))
+            self._compiled = self._compile(core, network, use)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO does not accept the model: {first_line(error)}") from None
+        self.provider = f"OpenVINO {use.precision}"
+        self._requests = threading.local()
+        self.dim = int(self._run(np.zeros(self._compiled.input(0).shape, np.uint8)).shape[1])
+
+    def _compile(self, core: Any, network: Any, use: Use) -> Any:
+        kinds = [value.get_element_type().to_string() for value in network.inputs]
+        if kinds != ["u8"] or len(network.outputs) != 1:
+            raise _unfit([str(value) for value in (*network.inputs, *network.outputs)])
+        shape = network.input(0).partial_shape
+        if shape[0].is_dynamic:  # a constant batch is faster than a dynamic one
+            shape[0] = use.batch
+            network.reshape(shape)
+        self._batch = shape[0].get_length()
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[use.precision],
+            "NUM_STREAMS": use.callers,
+            "INFERENCE_NUM_THREADS": use.callers,
+            "ENABLE_CPU_PINNING": False,  # others use these cores as well, our own decoding among them
+        }
+        return core.compile_model(network, "CPU", settings)
+
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        request = self._requests.own
+        request.infer([images], share_inputs=True)
+        result: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
+        return result
+
+
+ENGINES: Mapping[str, Engine] = {
+    row.name: row
+    for row in (
+        Engine("onnxruntime", {"cpu": ("fp32",), "cuda": ("fp32", "fp16")}, True, OnnxRuntimeSession),
+        Engine("openvino", {"cpu": ("fp32", "bf16")}, False, OpenVinoSession),
+    )
+}
+
+
+def find_device(device: str, engine: str = "onnxruntime", precision: str = "fp32") -> str:
+    """Return `cpu` or `cuda` for `auto`, `cpu` or `cuda`, once engine and precision are known to fit.
+
+    Raises
+    ------
+    UnknownNameError, DeviceError
+        No such device, engine or precision; the engine is not installed or does not have them together; CUDA was
+        asked for and there is none.
+    """
+    for kind, name, known in (
+        ("device", device, DEVICES),
+        ("engine", engine, ENGINES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if name not in known:
+            raise UnknownNameError(closest(kind, name, known))
+    able = ENGINES[engine].precisions
+    if device != "auto" and device not in able:
+        raise DeviceError(f"--engine {engine} runs on {' or '.join(able)}; asked: {device}.")
+    if engine == "openvino":
+        abilities = _openvino_abilities()  # an error where OpenVINO is not installed
+        if precision == "bf16" and "BF16" not in abilities:
+            raise DeviceError(
+                "bf16 was asked for, but this processor has no bf16 arithmetic (AVX-512 BF16 or AMX). "
+                "Pass --precision fp32."
+            )
+    found = ("cuda" if "cuda" in able and _has_gpu() else "cpu") if device == "auto" else device
+    if found == "cuda" and not _has_gpu():
+        raise DeviceError(f"CUDA was asked for, but {_why_no_gpu()}. Pass --device cpu or auto.")
+    if precision not in able[found]:
+        where = [
+            f"--engine {row.name} --device {name}"
+            for row in ENGINES.values()
+            for name, precisions in row.precisions.items()
+            if precision in precisions
+        ]
+        reason = f" ({_why_no_gpu()})" if found == "cpu" and "cuda" in able and not _has_gpu() else ""
+        raise DeviceError(
+            f"On {found}{reason}, --engine {engine} computes in {' or '.join(able[found])}; asked: {precision}, "
+            f"which {' and '.join(where)} has."
+        )
+    return found
+
+
+def default_batch(engine: str, device: str, crop: int) -> int:
+    """Return how many images of `crop` x `crop` pixels go into one call of the network on `cpu` or `cuda`."""
+    return max(1, _BATCH_SIZES[engine, device] * _BATCH_PIXELS // max(_BATCH_PIXELS, crop * crop))
+
+
+def _openvino_core() -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise DeviceError("OpenVINO is not installed. Install it with: pip install 'tlcache[openvino]'") from None
+    return openvino.Core()
+
+
+def _openvino_abilities() -> list[str]:
+    return list(_openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def _unfit(found: list[str]) -> ModelError:
+    return ModelError(f"Expected one uint8 image input and one embedding; found {'; '.join(found)}.")
+
+
+def _has_gpu() -> bool:
+    """Return whether a CUDA device and a runtime built for it are both there; ONNX Runtime lists CUDA without one."""
+    if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+        return False
+    if sys.platform == "linux" and not any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg")):
+        return False  # without importing torch
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _why_no_gpu() -> str:
+    providers = onnxruntime.get_available_providers()
+    if _PROVIDERS["cuda"] in providers:
+        return "there is no CUDA device here"
+    return f"this ONNX Runtime is built without CUDA (providers: {', '.join(providers)})"
+
+
+def _open(model: bytes, device: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors come back as exceptions; a provider that fell back is checked for
+    providers: list[Any] = [_PROVIDERS["cpu"]]
+    if device == "cpu":
+        options.intra_op_num_threads = 1
+    else:
+        onnxruntime.preload_dlls()
+        providers.insert(0, (_PROVIDERS["cuda"], {"use_tf32": "0"}))  # whose 10 bits would not be fp32
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=providers)
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime does not accept the model: {first_line(error)}") from None

@@ -1,0 +1,69 @@
+"""A backbone with everything that decides its embeddings, and the key of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tlcache.images import Preprocess
+from tlcache.keys import hash_json, slug
+
+__all__ = ["EXPORT_VERSION", "KEY_VERSION", "Model", "model_identity"]
+
+
+KEY_VERSION = 1
+EXPORT_VERSION = 1  # part of the cache key: raise it when the same weights would give other numbers
+
+
+@dataclass(frozen=True)
+class Model:
+    """A backbone with everything that decides its embeddings.
+
+    Parameters
+    ----------
+    name
+        Short name, used for files and tables.
+    weights
+        What the weights are, for people: `imagenet`, `embedded`, `random`, `file:NAME`, `onnx:NAME`.
+    preprocess
+        What happens to images before the network.
+    identity
+        Everything that changes an embedding, as JSON fields; nothing else.
+    onnx
+        Returns the bytes of the ONNX file, exporting it first when needed.
+    """
+
+    name: str
+    weights: str
+    preprocess: Preprocess
+    identity: dict[str, Any]
+    onnx: Callable[[], bytes]
+
+    @property
+    def key(self) -> str:
+        """The sha256 of `identity`: equal keys mean equal embeddings for equal images."""
+        return hash_json(self.identity)
+
+    @property
+    def file_stem(self) -> str:
+        """Name of files that hold its embeddings, without the ending."""
+        return f"{slug(self.name)}-{self.key[:12]}"
+
+    @property
+    def precision(self) -> str:
+        """Of the network's arithmetic: `fp32`, `fp16` or `bf16`."""
+        return str(self.identity["precision"])
+
+
+def model_identity(source: dict[str, Any], output: str, pool: str | None, preprocess: Preprocess) -> dict[str, Any]:
+    """Return everything that changes an embedding of a float32 network, as JSON fields."""
+    return {
+        "version": KEY_VERSION,
+        "backbone": source,
+        "output": output,
+        "pool": pool,
+        "precision": "fp32",
+        "dtype": "float32",
+        "preprocess": preprocess.as_json(),
+    }

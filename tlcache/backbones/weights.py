@@ -1,0 +1,213 @@
+"""From `--weights` to a file on disk and its sha256: embedded, downloaded, given, or random."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import io
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlcache.backbones.backbone import BACKBONES, Backbone, Checkpoint
+from tlcache.errors import UnknownNameError, WeightsError, closest
+from tlcache.files import cache_folder, hash_file, whole, write_whole
+from tlcache.progress import byte_bar
+
+__all__ = [
+    "HEAD_PREFIX",
+    "NAMES",
+    "Weights",
+    "at_hand",
+    "checkpoint_path",
+    "download",
+    "is_here",
+    "load_state",
+    "resolve",
+]
+
+NAMES = {"random", *(name for row in BACKBONES.values() for name in row.checkpoints)}  # the others are paths
+HEAD_PREFIX = "tlcache.head."  # of a fine-tuned network's own head, beside torchvision's names
+TIMEOUT_S = 20
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights on disk: `label` for people, `path` of a state dict, `sha256` of its bytes."""
+
+    label: str
+    path: Path
+    sha256: str
+
+
+def checkpoint_path(checkpoint: Checkpoint) -> Path:
+    """Return where a published checkpoint lies or would lie: in this package, or in torch.hub's own folder."""
+    if not checkpoint.name:
+        return Path(__file__).parent / "embedded" / checkpoint.file
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    hub = Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser() / "hub"
+    return hub / "checkpoints" / checkpoint.file
+
+
+def at_hand(backbone: Backbone) -> list[str]:
+    """Return the short names of the published weights of `backbone` that are on this machine."""
+    return [name for name, row in backbone.checkpoints.items() if checkpoint_path(row).is_file()]
+
+
+def is_here(backbone: Backbone, weights: str | None = None) -> bool:
+    """Return whether `resolve` of the same arguments downloads nothing."""
+    wanted = weights or backbone.default_weights
+    return wanted not in backbone.checkpoints or wanted in at_hand(backbone)
+
+
+def resolve(backbone: Backbone, weights: str | None = None) -> Weights:
+    """Find, download or make the weights of `backbone`.
+
+    Parameters
+    ----------
+    backbone
+        A row of `tlcache.backbones.backbone.BACKBONES`.
+    weights
+        A short name of `backbone.checkpoints`, `random`, or the path of a state dict; default: the first short name.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing or has the wrong hash, or the download failed.
+    UnknownNameError
+        Neither a file nor a known name.
+    """
+    weights = backbone.default_weights if weights is None else weights
+    if weights == "random":
+        path = _random_state(backbone)
+        return Weights("random", path, hash_file(path))
+    if weights in backbone.checkpoints:
+        return _published(backbone, weights)
+    path = Path(weights).expanduser()
+    if path.is_file():
+        return Weights(f"file:{path.name}", path, hash_file(path))
+    known = ", ".join([*backbone.checkpoints, "random"])
+    if path.suffix or os.sep in weights:
+        raise WeightsError(f"No weights at '{weights}'. Give the path of a state dict, or one of: {known}.")
+    raise UnknownNameError(closest(f"weights for {backbone.name}", weights, [*backbone.checkpoints, "FILE", "random"]))
+
+
+def load_state(weights: Weights) -> dict[str, Any]:
+    """Return the state dict in a file; code inside is never run. Of a fine-tuned network, the head is left out.
+
+    Raises
+    ------
+    WeightsError
+        Not a plain state dict.
+    """
+    import torch
+    from safetensors.torch import load
+
+    try:
+        if weights.path.suffix == ".safetensors":
+            state = load(weights.path.read_bytes())
+            return {name: each for name, each in state.items() if not name.startswith(HEAD_PREFIX)}
+        state = torch.load(weights.path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"'{weights.path}' is not a plain PyTorch state dict ({type(error).__name__}). "
+            "Save one with torch.save(model.state_dict(), path), or as .safetensors."
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(
+            f"'{weights.path}' holds no plain state dict of tensors. Save it with torch.save(model.state_dict(), path)."
+        )
+    return state
+
+
+def download(url: str, path: Path, sha256_prefix: str) -> str:
+    """Download `url` to `path` through a temporary file beside it, and return the sha256 of the bytes.
+
+    Raises
+    ------
+    WeightsError
+        No connection, a transfer that was cut, or a hash that does not begin with `sha256_prefix`.
+        Nothing is left behind.
+    """
+    digest, received = hashlib.sha256(), 0
+    try:
+        with whole(path) as unfinished:
+            with unfinished.open("wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:
+                expected = int(reply.headers.get("Content-Length") or 0)
+                with byte_bar(path.name, expected) as advance:
+                    while block := _read(reply):
+                        out.write(block)
+                        digest.update(block)
+                        received += len(block)
+                        advance(len(block))
+            if received < expected:
+                raise WeightsError(
+                    f"The transfer of {url} was cut: expected {expected:,} bytes, received {received:,}."
+                )
+            if not digest.hexdigest().startswith(sha256_prefix):
+                raise WeightsError(
+                    f"{url} has the wrong content: expected a sha256 that starts with {sha256_prefix}, "
+                    f"received {digest.hexdigest()}. Nothing was kept."
+                )
+    except OSError as error:  # urllib's errors are among them
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise WeightsError(f"Could not download {url}: {getattr(error, 'reason', error)}.") from None
+    return digest.hexdigest()
+
+
+def _read(reply: http.client.HTTPResponse) -> bytes:
+    """Read a block; what arrived of a transfer that was cut counts like an end."""
+    try:
+        return reply.read(1 << 20)
+    except http.client.IncompleteRead as cut:
+        return cut.partial
+
+
+def _published(backbone: Backbone, name: str) -> Weights:
+    checkpoint = backbone.checkpoints[name]
+    path, prefix = checkpoint_path(checkpoint), Path(checkpoint.file).stem.rpartition("-")[2]
+    if path.is_file():
+        sha256 = hash_file(path)
+        if not sha256.startswith(prefix):
+            remedy = "Delete it and try again." if checkpoint.name else "Install tlcache again."
+            raise WeightsError(f"'{path}' is damaged: its sha256 should start with {prefix}, found {sha256}. {remedy}")
+        return Weights(name, path, sha256)
+    if not checkpoint.name:
+        raise WeightsError(f"'{path}', which is part of tlcache, is not there. Install tlcache again.")
+    try:
+        return Weights(name, path, download(_address(backbone, checkpoint), path, prefix))
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}\n{backbone.name} needs its {name} weights. Put the file at {path} by hand, "
+            "or pass --weights FILE (a state dict), or --weights random (untrained: a control). To try things out, "
+            "--model resnet20_cifar needs no download."
+        ) from None
+
+
+def _address(backbone: Backbone, checkpoint: Checkpoint) -> str:
+    """Return where torchvision keeps a checkpoint, or its place on the mirror `TLCACHE_WEIGHTS_URL`."""
+    mirror = os.environ.get("TLCACHE_WEIGHTS_URL")
+    if mirror:
+        return f"{mirror.rstrip('/')}/{checkpoint.file}"
+    from torchvision.models import get_model_weights
+
+    return str(get_model_weights(backbone.builder)[checkpoint.name].url)
+
+
+def _random_state(backbone: Backbone) -> Path:
+    """Return a state dict of fresh weights, made once from seed 0 and then kept, so that its key stays the same."""
+    import torch
+
+    from tlcache.backbones.torch_network import untrained
+
+    release = torch.__version__.partition("+")[0]
+    path = cache_folder() / "random" / f"{backbone.builder}-seed0-torch{release}.pth"
+    if not path.is_file():
+        buffer = io.BytesIO()
+        torch.save(untrained(backbone, seed=0).state_dict(), buffer)
+        write_whole(path, buffer.getbuffer())
+    return path

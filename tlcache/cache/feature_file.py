@@ -1,0 +1,363 @@
+"""The feature file: one HDF5 file per dataset and model key, immutable once visible.
+
+This module alone imports h5py. A file is written beside its final name, read back and compared row by row, and
+renamed over the old one. `features/README.md` shows the schema.
+
+HDF5 alone does not notice everything: a chunk of zeros passes its fletcher32 checksum, and attributes have none. So
+every row carries a crc32 over all that is known of it, and all attributes, classes and quarantined images are covered
+by one sha256, which opening a file checks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.salvage import Padded, salvaged
+from tlcache.datasets.splits import SPLITS
+from tlcache.errors import CacheError, DamagedError, OutdatedError, first_line
+from tlcache.keys import hash_json
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "QUARANTINE",
+    "STAGES",
+    "FeatureFile",
+    "Split",
+    "open_features",
+    "open_remains",
+]
+
+FORMAT = "tlcache-features"
+FORMAT_VERSION = 2
+STAGES = ("decode_s", "infer_s", "write_s", "wall_s")
+QUARANTINE = ("path", "sha256", "code", "message")
+_ROW = ("labels", "rows/path", "rows/sha256", "rows/split", "rows/group", "rows/width", "rows/height", "rows/frames")
+_STORED = ("width", "height", "frames")
+_CHUNK_BYTES = 1 << 20
+_MEND = "Extract again, or run tlcache verify --repair: only what is damaged is computed."
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one split, in the file's order.
+
+    Parameters
+    ----------
+    features
+        float32 (n, dim).
+    labels
+        int64 (n,), indices into the file's classes.
+    paths
+        n paths relative to the dataset's root; they name the rows across runs.
+    groups
+        n group names, empty where there is none.
+    """
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    paths: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def joined(self, other: Split) -> Split:
+        """Return these rows and then those of `other`."""
+        return Split(
+            np.concatenate([self.features, other.features]),
+            np.concatenate([self.labels, other.labels]),
+            self.paths + other.paths,
+            self.groups + other.groups,
+        )
+
+    def part(self, rows: slice) -> Split:
+        """Return the rows of a slice, which share the memory of these."""
+        return Split(self.features[rows], self.labels[rows], self.paths[rows], self.groups[rows])
+
+    def of(self, rows: NDArray[np.int64]) -> Split:
+        """Return some of the rows, by their numbers."""
+        paths, groups = (tuple(names[row] for row in rows) for names in (self.paths, self.groups))
+        return Split(self.features[rows], self.labels[rows], paths, groups)
+
+
+class FeatureFile:
+    """A feature file, read lazily: opening reads attributes, `split` reads the rows of that split alone.
+
+    Parameters
+    ----------
+    path
+        A file that `tlcache extract` made.
+    cut
+        Read what is left of a file that has lost its end.
+
+    Attributes
+    ----------
+    attrs
+        Everything the file says of itself: backbone, weights, key, preprocessing, versions, seconds.
+    classes
+        Names of the classes; labels are indices into it.
+    quarantine
+        The images that could not be used: path, sha256 (empty when unreadable), code, message.
+    salvaged
+        Something had to be read past a checksum of HDF5's own that is wrong; other readers will refuse it.
+
+    Raises
+    ------
+    DamagedError
+        Not HDF5, or not what was written.
+    OutdatedError
+        A format of an earlier version.
+    CacheError
+        Missing, unreadable, not a feature file, or of a newer format.
+    """
+
+    attrs: dict[str, Any]
+    classes: tuple[str, ...]
+    quarantine: list[tuple[str, ...]]
+    salvaged = False
+
+    def __init__(self, path: str | Path, *, cut: bool = False) -> None:
+        self.path = Path(path)
+        self._datasets: dict[str, Any] = {}  # that were looked up, which takes h5py longer than to read some rows
+        with ExitStack() as undo:
+            self._file = _open(self.path, cut, undo)
+            try:
+                self._read_header()
+            except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+                raise self._damaged(first_line(error)) from None
+            self._open = undo.pop_all()
+
+    def _read_header(self) -> None:
+        self.attrs = {name: _plain(self._attribute(name)) for name in self._file.attrs}
+        if self.attrs.get("format") != FORMAT:
+            if "header_sha256" in self.attrs:
+                raise self._damaged("its header is not what was written")
+            if self.attrs.get("format_version") != 1:
+                raise CacheError(f"'{self.path}' is not a feature file of tlcache.")
+        version = self.attrs.get("format_version")
+        found = f"'{self.path}' has format version {version}; this tlcache reads version {FORMAT_VERSION}."
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise CacheError(f"{found} Upgrade tlcache.")
+        if version < FORMAT_VERSION:
+            raise OutdatedError(f"{found} Extract again.")
+        self.classes = _decode(self._dataset("classes")[:])
+        self.quarantine = self._read_quarantine()
+        if self.attrs.pop("header_sha256", "") != _hash_header(self.attrs, self.classes, self.quarantine):
+            raise self._damaged("its header is not what was written")
+
+    def _attribute(self, name: str) -> Any:
+        """Read an attribute that is stored in place; HDF5 may hang on a damaged heap of strings elsewhere."""
+        return self._file.attrs[name] if self._file.attrs.get_id(name).dtype.kind != "O" else None
+
+    def _read_quarantine(self) -> list[tuple[str, ...]]:
+        columns = [_decode(self._dataset(f"quarantine/{name}")[:]) for name in QUARANTINE]
+        return list(zip(*columns, strict=True))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return int(self._dataset("features").shape[0])
+
+    def close(self) -> None:
+        """Close the HDF5 file; arrays already read stay valid."""
+        self._open.close()
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return int(self._dataset("features").shape[1])
+
+    @cached_property
+    def _bounds(self) -> dict[str, slice]:
+        """Where each split lies: rows are sorted by split."""
+        edges = list(itertools.accumulate((self.attrs[f"{name}_rows"] for name in SPLITS), initial=0))
+        return {name: slice(edges[i], edges[i + 1]) for i, name in enumerate(SPLITS)}
+
+    def split(self, *names: str) -> Split:
+        """Read the rows of `train`, `val` or `test`, or of several joined in that order.
+
+        Raises
+        ------
+        DamagedError
+            A row is not what was written; rows of other splits are not looked at.
+        """
+        unknown = [name for name in names if name not in SPLITS]
+        if unknown:
+            raise CacheError(f"Unknown split '{unknown[0]}'. Known: {', '.join(SPLITS)}.")
+        parts = [self._rows(block) for block in self._pieces(names)]
+        if damaged := sum(int((~part.intact).sum()) for part in parts):
+            raise self._damaged(f"rows that are not what was written: {damaged:,}")
+        return Split(
+            _joined([part.features for part in parts]),
+            _joined([part.columns["labels"] for part in parts]),
+            tuple(path for part in parts for path in _decode(part.columns["rows/path"])),
+            tuple(group for part in parts for group in _decode(part.columns["rows/group"])),
+        )
+
+    def _pieces(self, names: Sequence[str]) -> list[slice]:
+        """Return where these splits lie, neighbours in one piece."""
+        pieces: list[slice] = []
+        for block in (self._bounds[name] for name in names):
+            if pieces and pieces[-1].stop == block.start:
+                block = slice(pieces.pop().start, block.stop)
+            pieces.append(block)
+        return pieces
+
+    def seconds(self) -> NDArray[np.float64]:
+        """Return what all rows cost when they were made: float64 (4,), in the order of `STAGES`."""
+        return np.array([self.attrs[stage] for stage in STAGES])
+
+    def hashes(self) -> NDArray[np.bytes_]:
+        """Return the sha256 of every row's image, (N,) of `S64`; of use only for rows that are intact."""
+        return self._column("rows/sha256", slice(0, len(self)))
+
+    def paths(self) -> tuple[str, ...]:
+        """Return the path of every row; of use only for rows that are intact."""
+        return _decode(self._column("rows/path", slice(0, len(self))))
+
+    def stored(self) -> NDArray[np.int32]:
+        """Return width and height in pixels and frames of every image: int32 (n, 3)."""
+        whole = slice(0, len(self))
+        return np.stack([self._column(f"rows/{name}", whole) for name in _STORED], axis=1)
+
+    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the embeddings of some rows, float32 (n, dim), in the given order."""
+        ranked, back = np.unique(rows, return_inverse=True)
+        block = slice(int(ranked[0]), int(ranked[-1]) + 1)  # a slice and a pick: HDF5's point selection is far slower
+        picked: NDArray[np.float32] = self._column("features", block)[ranked - block.start][back]
+        return picked
+
+    def intact(self) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
+        """Check every row, a block at a time: yield the block and, per row, whether it is what was written."""
+        return ((block, self._rows(block).intact) for block in _blocks(len(self), self.dim))
+
+    def _rows(self, block: slice) -> _Rows:
+        columns = {name: self._column(name, block) for name in _ROW}
+        features, expected = self._column("features", block), self._column("integrity/crc32", block)
+        return _Rows(features, columns, _checksums(features, [columns[name] for name in _ROW]) == expected)
+
+    def _column(self, name: str, block: slice) -> NDArray[Any]:
+        """Read rows of a dataset; where HDF5 refuses a damaged chunk, take what bytes there are."""
+        dataset = self._dataset(name)
+        try:
+            values: NDArray[Any] = dataset[block]
+        except (OSError, RuntimeError):
+            self.salvaged, values = True, salvaged(dataset, block)
+        if len(values) != block.stop - block.start:
+            raise self._damaged(f"'{name}' has {len(dataset)} rows")
+        return values
+
+    def _dataset(self, name: str) -> Any:
+        """Return a dataset that really lies in this file: no links elsewhere, no size beyond what is stored."""
+        if name in self._datasets:
+            return self._datasets[name]
+        try:
+            link = self._file.get(name, getlink=True)
+            found = self._file[name] if isinstance(link, h5py.HardLink) else None
+        except (OSError, RuntimeError, KeyError) as error:
+            raise self._damaged(first_line(error)) from None
+        if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+            raise self._damaged(f"it has no usable dataset '{name}'")
+        if found.nbytes > 4 * self._stored_bytes + (1 << 20):
+            raise self._damaged(f"it claims more data in '{name}' than the file holds")
+        self._datasets[name] = found
+        return found
+
+    @cached_property
+    def _stored_bytes(self) -> int:
+        return int(self._file.id.get_filesize())
+
+    def _damaged(self, why: str) -> DamagedError:
+        return DamagedError(f"'{self.path}' is damaged ({why}). {_MEND}")
+
+
+def open_features(path: str | Path) -> FeatureFile:
+    """Open a feature file; see `FeatureFile`.
+
+    Examples
+    --------
+    >>> with open_features(feature_file) as features:
+    ...     train = features.split("train")
+    >>> train.features.shape[1] == features.attrs["dim"]
+    True
+    """
+    return FeatureFile(path)
+
+
+def open_remains(path: Path) -> FeatureFile:
+    """Open a feature file, or what is left of one that has lost its end; errors as of `FeatureFile`."""
+    try:
+        return FeatureFile(path)
+    except DamagedError as error:
+        with suppress(CacheError):
+            return FeatureFile(path, cut=True)
+        raise error
+
+
+def _open(path: Path, cut: bool, opened: ExitStack) -> h5py.File:
+    try:
+        source = opened.enter_context(Padded(path)) if cut else path
+        return opened.enter_context(h5py.File(source, "r"))
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise CacheError(f"Cannot open the feature file '{path}': {os.strerror(error.errno).lower()}.") from None
+        raise DamagedError(f"'{path}' is damaged ({first_line(error)}). {_MEND}") from None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    features: NDArray[np.float32]
+    columns: dict[str, NDArray[Any]]
+    intact: NDArray[np.bool_]
+
+
+def _chunk_rows(dim: int) -> int:
+    return max(1, _CHUNK_BYTES // (4 * dim))
+
+
+def _blocks(n: int, dim: int) -> Iterator[slice]:
+    step = _chunk_rows(dim)
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+
+def _checksums(features: NDArray[np.float32], columns: Sequence[NDArray[Any]]) -> NDArray[np.uint32]:
+    """Return the crc32 of each row: the bytes of its columns in the order of `_ROW`, then of its features."""
+    n = len(features)
+    known = [np.ascontiguousarray(column).view(np.uint8).reshape(n, column.dtype.itemsize) for column in columns]
+    pairs = zip(np.concatenate(known, axis=1), np.ascontiguousarray(features, "<f4"), strict=True)
+    return np.array([zlib.crc32(values, zlib.crc32(row)) for row, values in pairs], np.uint32)
+
+
+def _hash_header(attrs: Mapping[str, Any], classes: Sequence[str], quarantine: Sequence[tuple[str, ...]]) -> str:
+    return hash_json({"attributes": attrs, "classes": classes, "quarantine": quarantine})
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _decode(column: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(os.fsdecode(text) for text in column)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,142 @@
+"""Where the embeddings of one model key are: in parts, in the file to be replaced, in files of other datasets."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.feature_file import open_remains
+from tlcache.cache.shards import Rejected, find_shards, read_shard
+from tlcache.errors import CacheError, DamagedError, OutdatedError
+
+__all__ = ["Index"]
+
+
+class Index:
+    """Which images are embedded already, by the sha256 of their bytes.
+
+    Parameters
+    ----------
+    key
+        The model key; files and parts of other keys are not used.
+
+    Attributes
+    ----------
+    rows
+        Hash -> (number of the source, row in it); only rows whose checksum is right.
+    bad
+        Hash -> why the image cannot be used.
+    several
+        Hashes of images with several frames or pages, of which the first is used.
+    sources
+        The files that `rows` refers to.
+    dim, provider
+        Length of an embedding and the execution provider of the newest source; 0 and empty while there is none.
+    dropped
+        Parts that were damaged and have been removed, and damaged rows of this dataset's file.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.rows: dict[str, tuple[int, int]] = {}
+        self.bad: dict[str, Rejected] = {}
+        self.several: set[str] = set()
+        self.sources: list[Path] = []
+        self.dim = 0
+        self.provider = ""
+        self.dropped = 0
+        self._lost: list[str] = []
+        self._stored: list[NDArray[np.int32]] = []  # of every source, as in `Shard`
+        self._seconds: list[NDArray[np.float64]] = []  # per row of every source
+
+    def add_target(self, path: Path) -> None:
+        """Take what is intact in the file that is to be replaced, if it is there; damage is counted in `dropped`.
+
+        Raises
+        ------
+        CacheError
+            The file cannot be read, is not a feature file, or is of another key or a newer format.
+        """
+        if not path.exists():
+            return
+        try:
+            self.dropped += self._add_file(path)
+        except DamagedError:
+            self.dropped += 1
+            self._lost.append(f"'{path}' was damaged and its header lost. It is made anew.")
+        except OutdatedError as error:
+            self.dropped += 1
+            self._lost.append(f"{error} It is made anew.")
+
+    def warnings(self) -> list[str]:
+        """Return what a user should know of damage that was found."""
+        if self.dropped > len(self._lost):
+            count = self.dropped - len(self._lost)
+            return [*self._lost, f"Damaged parts or rows in the cache, made good now: {count:,}."]
+        return self._lost
+
+    def _add_file(self, path: Path) -> int:
+        """Take the intact rows of a feature file and return the number of damaged ones."""
+        with open_remains(path) as file:
+            if file.attrs["key"] != self.key:
+                raise CacheError(f"'{path}' holds features of another key. Move it away and extract again.")
+            intact = np.concatenate([good for _, good in file.intact()])
+            stored = file.stored()
+            self._add(path, file.hashes(), intact, stored, file.dim, file.seconds(), str(file.attrs["provider"]))
+            for _, sha256, code, message in file.quarantine:
+                if sha256:
+                    self.bad.setdefault(sha256, Rejected(code, message))
+            return int((~intact).sum()) or int(file.salvaged)
+
+    def add_others(self, folder: Path, name: str) -> None:
+        """Take what files called `name` in the folders of other datasets have; unusable ones are passed over."""
+        for path in sorted(folder.glob(f"*/{name}")):
+            with contextlib.suppress(CacheError):
+                if path not in self.sources:
+                    self._add_file(path)
+
+    def add_shards(self, workspace: Path) -> None:
+        """Take every part in a folder that is not taken yet; damaged ones are removed."""
+        for path in sorted(set(find_shards(workspace)) - set(self.sources)):
+            part = read_shard(path)
+            if part is None:
+                self.dropped += 1
+                path.unlink()
+                continue
+            whole = np.ones(len(part.sha256), bool)
+            self._add(path, part.sha256, whole, part.stored, part.features.shape[1], part.seconds, part.provider)
+            self.bad |= {sha256: Rejected(code, message) for sha256, code, message in part.bad}
+
+    def stored(self, places: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return width, height and frames of the images at these places (source, row): int32 (n, 3) for (n, 2)."""
+        starts = np.cumsum([0, *map(len, self._stored)])
+        together: NDArray[np.int32] = np.concatenate(self._stored)
+        return together[starts[places[:, 0]] + places[:, 1]]
+
+    def seconds(self, sources: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return what the rows from these sources (N,) cost when they were made: float64 (4,) as in `Shard`."""
+        counts = np.bincount(sources, minlength=len(self.sources))
+        return sum((n * each for n, each in zip(counts, self._seconds, strict=True)), np.zeros(4))
+
+    def _add(
+        self,
+        path: Path,
+        hashes: NDArray[np.bytes_],
+        good: NDArray[np.bool_],
+        stored: NDArray[np.int32],
+        dim: int,
+        seconds: NDArray[np.float64],
+        provider: str,
+    ) -> None:
+        number = len(self.sources)
+        self.sources.append(path)
+        self._stored.append(stored)
+        self._seconds.append(seconds / max(1, len(hashes)))
+        for row in np.flatnonzero(good):
+            self.rows.setdefault(hashes[row].decode(), (number, int(row)))
+        self.several |= {sha256.decode() for sha256 in hashes[good & (stored[:, 2] > 1)]}
+        if len(hashes):
+            self.dim, self.provider = dim, provider or self.provider

@@ -1,0 +1,217 @@
+"""Shards and older files -> one feature file: written beside its final name, read back and compared, renamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.feature_file import (
+    _ROW,
+    _STORED,
+    FORMAT,
+    FORMAT_VERSION,
+    QUARANTINE,
+    FeatureFile,
+    _blocks,
+    _checksums,
+    _chunk_rows,
+    _decode,
+    _hash_header,
+    open_remains,
+)
+from tlcache.cache.shards import Shard, read_shard
+from tlcache.datasets.splits import SPLITS
+from tlcache.errors import CacheError, first_line
+from tlcache.files import reserve, sync_folder
+
+__all__ = ["Plan", "publish", "read_rows"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a feature file will hold, its features by reference.
+
+    Parameters
+    ----------
+    target
+        The file to make or replace.
+    dim
+        Length of an embedding.
+    columns
+        Per row: `path`, `group`, `sha256` (bytes), `label` (int64), `split` (uint8, index into `SPLITS`, ascending),
+        `width`, `height`, `frames` (int32, what the image's header says),
+        `source` and `index` (which source holds the row, and where in it). Beside them `classes` and
+        `quarantine_path`, `quarantine_sha256`, `quarantine_code`, `quarantine_message` (bytes, UTF-8).
+    sources
+        Parts (`.safetensors`) and older feature files (`.h5`).
+    attrs
+        Attributes of the file.
+    """
+
+    target: Path
+    dim: int
+    columns: Mapping[str, NDArray[Any]]
+    sources: Sequence[Path]
+    attrs: Mapping[str, Any]
+
+
+def publish(plan: Plan) -> None:
+    """Write the file of `plan`, check it, and put it in place of the old one.
+
+    Raises
+    ------
+    CacheError
+        The file cannot be written; the old file and all sources are untouched.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{plan.target.name}-", suffix=".tmp", dir=plan.target.parent)
+    temporary = Path(name)
+    try:
+        os.fchmod(descriptor, 0o644)
+        _write(temporary, descriptor, plan)
+        with FeatureFile(temporary) as written:
+            if not all(good.all() for _, good in written.intact()):
+                raise CacheError(f"'{temporary}' differs from what was written to it.")
+        temporary.replace(plan.target)
+        sync_folder(plan.target.parent)
+    except (OSError, RuntimeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+        raise CacheError(
+            f"Could not write '{plan.target}': {reason}. Nothing is lost: mend that and run the same command again."
+        ) from None
+    finally:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+
+
+def _write(path: Path, descriptor: int, plan: Plan) -> None:
+    """Write everything but the features first, so that a file that loses its end loses rows and no more."""
+    n = len(plan.columns["label"])
+    metadata_bytes = 64 * 1024 + 24 * (len(_ROW) + 2) * (n // _chunk_rows(plan.dim))
+    text_bytes = sum(column.nbytes for column in plan.columns.values())
+    layout = {"libver": ("v110", "v110"), "meta_block_size": metadata_bytes}  # v110: metadata has checksums
+    with _Sources(plan.sources) as sources, h5py.File(path, "w", **layout) as file:
+        reserve(descriptor, n * (4 * plan.dim + 32) + text_bytes + 2 * metadata_bytes)  # HDF5 may die on a full disk
+        columns = _write_columns(file, plan)
+        _write_header(file, plan)
+        file.flush()
+        _write_features(file, plan, sources, columns)
+        file.flush()
+        written = int(file.id.get_filesize())
+    os.truncate(descriptor, written)
+    os.fsync(descriptor)
+
+
+def _write_columns(file: h5py.File, plan: Plan) -> list[NDArray[Any]]:
+    """Write what is known of every row, and make room for the rest; return the columns of `_ROW` as stored."""
+    rows, chunk = plan.columns, _chunk_rows(plan.dim)
+    columns = {
+        "labels": rows["label"],
+        **{f"rows/{name}": rows[name] for name in ("path", "sha256", "split", "group", *_STORED)},
+    }
+    n = len(rows["label"])
+    written = [_create(file, name, columns[name], chunk)[:] for name in _ROW]
+    _create(file, "integrity/crc32", np.zeros(n, np.uint32), chunk)
+    file.create_dataset("features", (n, plan.dim), "f4", chunks=(min(n, chunk), plan.dim), fletcher32=True)
+    return written
+
+
+def _write_header(file: h5py.File, plan: Plan) -> None:
+    columns = plan.columns
+    _create(file, "classes", columns["classes"], len(columns["classes"]))
+    for name in QUARANTINE:
+        _create(file, f"quarantine/{name}", columns[f"quarantine_{name}"], _chunk_rows(32))
+    attrs = {**plan.attrs, "format": FORMAT, "format_version": FORMAT_VERSION, "dim": plan.dim, "state": "complete"}
+    attrs |= {f"{name}_rows": int((columns["split"] == number).sum()) for number, name in enumerate(SPLITS)}
+    quarantine = list(zip(*(_decode(columns[f"quarantine_{name}"]) for name in QUARANTINE), strict=True))
+    attrs["header_sha256"] = _hash_header(attrs, _decode(columns["classes"]), quarantine)
+    for name, value in attrs.items():
+        if isinstance(value, str):
+            text = os.fsencode(value)
+            file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
+        else:
+            file.attrs[name] = value
+
+
+def _write_features(file: h5py.File, plan: Plan, sources: _Sources, columns: Sequence[NDArray[Any]]) -> None:
+    features, crc32, rows = file["features"], file["integrity/crc32"], plan.columns
+    for block in _blocks(len(features), plan.dim):
+        values = sources.features(rows["source"][block], rows["index"][block])
+        features[block], crc32[block] = values, _checksums(values, [column[block] for column in columns])
+
+
+def _create(file: h5py.File, name: str, column: NDArray[Any], chunk: int) -> Any:
+    if column.dtype.kind == "S":
+        column = column.astype(h5py.string_dtype("utf-8", max(1, column.dtype.itemsize)))
+    chunks = (min(len(column), chunk),) if len(column) else None
+    return file.create_dataset(name, data=column, chunks=chunks, fletcher32=len(column) > 0)
+
+
+def read_rows(sources: Sequence[Path], places: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+    """Return embeddings from parts and feature files, float32 (n, dim), in the given order.
+
+    Parameters
+    ----------
+    sources
+        Parts (`.safetensors`) and feature files (`.h5`).
+    places
+        For each row, the number of its source and the row in it.
+    """
+    if not places:
+        return np.empty((0, 0), np.float32)
+    source, index = np.array(places, np.int64).T
+    with _Sources(sources) as opened:
+        return np.concatenate([opened.features(source[block], index[block]) for block in _blocks(len(places), 1024)])
+
+
+class _Sources:
+    """The parts and older files that rows come from; what was opened lately stays at hand."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._files: dict[Path, FeatureFile] = {}
+        self._part = lru_cache(maxsize=64)(_whole_shard)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def features(self, source: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] | None = None
+        for path, here in self._grouped(source):
+            picked = index[here]
+            found = self._file(path).features(picked) if _is_file(path) else self._part(path).features[picked]
+            if rows is None:
+                rows = np.empty((len(source), found.shape[1]), np.float32)
+            rows[here] = found
+        return np.empty((0, 0), np.float32) if rows is None else rows
+
+    def _grouped(self, source: NDArray[np.int64]) -> Iterator[tuple[Path, NDArray[np.bool_]]]:
+        return ((self._paths[number], source == number) for number in np.unique(source))
+
+    def _file(self, path: Path) -> FeatureFile:
+        if path not in self._files:
+            self._files[path] = open_remains(path)
+        return self._files[path]
+
+
+def _is_file(path: Path) -> bool:
+    return path.suffix == ".h5"
+
+
+def _whole_shard(path: Path) -> Shard:
+    part = read_shard(path)
+    if part is None:
+        raise CacheError(f"The part '{path}' was damaged in the meantime. Run the same command again.")
+    return part

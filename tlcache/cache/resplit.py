@@ -1,0 +1,124 @@
+"""A feature file under another split: all its rows dealt out anew, groups whole."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.feature_file import FeatureFile, Split
+from tlcache.cache.groups import groups_path, read_groups
+from tlcache.datasets.splits import SPLITS, draw_splits
+from tlcache.errors import CacheError, DataError, UnknownNameError, closest
+from tlcache.keys import hash_json
+from tlcache.text import counted
+
+__all__ = ["GIVEN", "KINDS", "Resplit", "FeatureSet", "split_fields", "under"]
+
+GIVEN = "given"
+KINDS = (GIVEN, "group")
+
+
+class Resplit:
+    """The rows of a feature file in new splits; offers what fitting and fine-tuning take of a `FeatureFile`.
+
+    Train, val and test get about the shares that they have in the file, class by class, whole groups only.
+
+    Parameters
+    ----------
+    file
+        The feature file; it is read whole.
+    groups
+        sha256 of an image -> name of its group.
+    seed
+        Another seed, another split.
+
+    Attributes
+    ----------
+    path, classes
+        Those of the file.
+    attrs
+        Those of the file, with the new split's `dataset_digest`; `given_digest` is the file's own, `split` is "group".
+
+    Raises
+    ------
+    CacheError
+        The file has images that the groups do not know.
+    DataError
+        A class has too few groups for train and test.
+    """
+
+    def __init__(self, file: FeatureFile, groups: Mapping[str, str], seed: int = 0) -> None:
+        rows, sha256 = file.split(*SPLITS), [digest.decode() for digest in file.hashes()]
+        if unknown := sum(digest not in groups for digest in sha256):
+            raise CacheError(
+                f"No group is recorded for {unknown:,} of {counted(len(sha256), 'image')} of '{file.path}'. "
+                f"Group them with: tlcache audit --data {file.attrs['dataset']}"
+            )
+        names = [groups[digest] for digest in sha256]
+        shares = {name: file.attrs[f"{name}_rows"] / len(rows) for name in SPLITS[1:]}
+        splits = draw_splits(rows.labels, ["train"] * len(rows), names, sha256, seed, shares)
+        order = np.array(sorted(range(len(rows)), key=lambda row: (SPLITS.index(splits[row]), rows.paths[row])))
+        self.path, self.classes = file.path, file.classes
+        self._rows = Split(rows.features, rows.labels, rows.paths, tuple(names)).of(order)
+        self._hashes: NDArray[np.bytes_] = file.hashes()[order]
+        counts = [splits.count(name) for name in SPLITS]
+        edges = list(itertools.accumulate(counts, initial=0))
+        self._bounds = {name: np.arange(edges[i], edges[i + 1]) for i, name in enumerate(SPLITS)}
+        listed = [(rows.paths[row], sha256[row], int(rows.labels[row]), splits[row], names[row]) for row in order]
+        self.attrs: dict[str, Any] = {
+            **file.attrs,
+            **{f"{name}_rows": count for name, count in zip(SPLITS, counts, strict=True)},
+            "split": "group",
+            "given_digest": file.attrs["dataset_digest"],
+            "dataset_digest": hash_json({"classes": self.classes, "rows": listed}),
+        }
+        self._check()
+
+    def split(self, *names: str) -> Split:
+        """Return the rows of some splits, joined in that order."""
+        return self._rows.of(np.concatenate([self._bounds[name] for name in names]))
+
+    def hashes(self) -> NDArray[np.bytes_]:
+        """Return the sha256 of every row's image, (N,) of `S64`."""
+        return self._hashes
+
+    def _check(self) -> None:
+        train, test = (set(self.split(name).labels.tolist()) for name in ("train", "test"))
+        if lost := sorted(set(range(len(self.classes))) - train):
+            some = ", ".join(self.classes[number] for number in lost[:5])
+            raise DataError(f"The group split leaves no train image of class {some}.")
+        if not test:
+            raise DataError("The groups are so large that none is left for test; no class has two of them.")
+
+
+FeatureSet = FeatureFile | Resplit
+
+
+def under(file: FeatureFile, split: str, runs: Path, seed: int = 0) -> FeatureSet:
+    """Return the file as it is (`given`), or its rows split by the dataset's recorded groups (`group`).
+
+    Raises
+    ------
+    UnknownNameError, CacheError, DataError
+        No such split; no groups recorded, or not of these images; groups too large to split.
+    """
+    if split not in KINDS:
+        raise UnknownNameError(closest("split", split, KINDS))
+    if split == GIVEN:
+        return file
+    dataset = str(file.attrs["dataset"])
+    found = read_groups(groups_path(runs, dataset), dataset)
+    resplit = Resplit(file, found.groups, seed)
+    resplit.attrs["grouping"] = {"by": found.by, "source": found.source}
+    return resplit
+
+
+def split_fields(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run's record says of its split: which kind, by what groups, and the digest of the split given."""
+    given = attrs.get("given_digest", attrs["dataset_digest"])
+    return {"split": attrs.get("split", GIVEN), "grouping": attrs.get("grouping"), "given_digest": given}

@@ -1,0 +1,74 @@
+"""The built-in datasets: each is made or downloaded once and then a folder of files like any other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tlcache.datasets.splits import Row
+from tlcache.errors import DataError
+from tlcache.files import cache_folder, write_whole
+
+__all__ = ["BUILT_IN", "data_folder"]
+
+
+def data_folder() -> Path:
+    """Return the folder for built-in datasets (`TLCACHE_DATA` overrides)."""
+    return Path(os.environ.get("TLCACHE_DATA") or cache_folder() / "data")
+
+
+def _digits() -> tuple[Path, list[Row]]:
+    """scikit-learn's digits (Alpaydin and Kaynak, 1998), 8 x 8 pixels of 17 levels, as PNG files."""
+    root = data_folder() / "digits"
+    if not (root / "complete").exists():
+        _write_digits(root)
+    rows = [(f"{path.parent.name}/{path.name}", path.parent.name, "train", "") for path in root.glob("?/*.png")]
+    return root, rows
+
+
+def _write_digits(root: Path) -> None:
+    import io
+
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    for number, (flat, label) in enumerate(zip(pixels, labels, strict=True)):
+        grey = np.rint(flat.reshape(8, 8) * (255 / 16)).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(grey).save(buffer, "PNG", compress_level=0)  # stored: the same bytes with every zlib
+        path = root / str(label) / f"{number:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(buffer.getvalue())
+    write_whole(root / "complete", b"")
+
+
+def _flowers102() -> tuple[Path, list[Row]]:
+    """Oxford 102 Flowers (Nilsback and Zisserman, 2008) with its official splits, through torchvision."""
+    from torchvision.datasets import Flowers102
+
+    names = {"train": "trnid", "val": "valid", "test": "tstid"}
+    root = data_folder() / "flowers-102"
+    try:
+        Flowers102(str(data_folder()), download=True)
+    except Exception as error:
+        raise DataError(
+            f"flowers102 is not in '{root}' and could not be downloaded ({error}). Put 102flowers.tgz (unpacked: "
+            "jpg/), imagelabels.mat and setid.mat there by hand."
+        ) from None
+    from scipy.io import loadmat
+
+    labels = loadmat(root / "imagelabels.mat")["labels"][0]
+    splits = loadmat(root / "setid.mat")
+    classes = [f"{number:03d} {name}" for number, name in enumerate(Flowers102.classes, start=1)]
+    return root, [
+        (f"jpg/image_{number:05d}.jpg", classes[labels[number - 1] - 1], split, "")
+        for split, name in names.items()
+        for number in splits[name][0]
+    ]
+
+
+BUILT_IN: Mapping[str, Callable[[], tuple[Path, list[Row]]]] = {"digits": _digits, "flowers102": _flowers102}

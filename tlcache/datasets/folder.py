@@ -1,0 +1,80 @@
+"""A folder of images as a dataset: a folder for every class, with or without folders of splits above them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tlcache.datasets.splits import SPLIT_FOLDERS, Row
+from tlcache.errors import DataError
+
+__all__ = ["walk_folder"]
+
+
+_CLUTTER = {"thumbs.db", "desktop.ini"}
+
+
+_SIDECARS = {".csv", ".json", ".mat", ".md", ".npy", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
+
+
+def walk_folder(root: Path) -> tuple[list[Row], int, tuple[str, ...]]:
+    """Read a folder of classes, or one of splits above classes."""
+    folders = _folders(root)
+    parts = {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_FOLDERS}
+    if "train" not in parts.values():
+        parts = {root: "train"}
+    elif len(parts) < len(folders):
+        odd = [folder.name for folder in folders if folder not in parts]
+        raise DataError(f"'{root}' has a train folder and others beside it that are no split: {', '.join(odd[:5])}.")
+    rows: list[Row] = []
+    ignored, empty = 0, []
+    for top in {root, *parts}:
+        ignored += sum(not entry.is_dir() for entry in _entries(top))
+    for top, split in parts.items():
+        for folder in _folders(top):
+            images, other = _images(root, folder)
+            ignored += other
+            rows += [(image, folder.name, split, "") for image in images]
+            if not images:
+                empty.append(folder.relative_to(root).as_posix())
+    return rows, ignored, tuple(empty)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [folder / entry.name for entry in _entries(folder) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what lies in a folder, by name; raises DataError when it cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"Cannot read the folder '{folder}': {error.strerror}. Mend that or move it away.") from None
+
+
+def _images(root: Path, folder: Path) -> tuple[list[str], int]:
+    """Return the files below a class folder, relative to `root`, and how many were passed over; none comes twice."""
+    images, ignored, seen, left = list[str](), 0, set[Path](), [folder]
+    while left:
+        here = left.pop()
+        if (real := here.resolve()) in seen:
+            continue
+        seen.add(real)
+        prefix = here.relative_to(root).as_posix()
+        for entry in reversed(_entries(here)):
+            if entry.is_dir():
+                if not entry.name.startswith("."):
+                    left.append(here / entry.name)
+            elif _is_image(entry):
+                images.append(f"{prefix}/{entry.name}")
+            else:
+                ignored += 1
+    return images, ignored
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """Return whether a file may be an image; no pipe or socket is, and a dangling link is, to be reported."""
+    name = entry.name.lower()
+    clutter = name.startswith(".") or name in _CLUTTER or os.path.splitext(name)[1] in _SIDECARS  # noqa: PTH122  fast
+    return not clutter and (entry.is_file() or entry.is_symlink())

@@ -1,0 +1,155 @@
+"""Which image trains, validates and tests: stratified, seeded, and never tearing a group or a duplicate apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.errors import DataError
+
+__all__ = ["FRACTION", "Row", "SPLITS", "SPLIT_FOLDERS", "check_splits", "draw_splits", "find_leaks", "joined_rows"]
+
+SPLITS = ("train", "val", "test")
+FRACTION = 0.2
+
+
+def check_splits(labels: NDArray[np.int64], splits: Sequence[str], classes: Sequence[str]) -> None:
+    """Raise DataError when a class is too small for the splits that must be drawn; costs nothing before a long run."""
+    parts = 1 + len(_missing(splits))
+    counts = Counter(label for label, split in zip(labels.tolist(), splits, strict=True) if split == "train")
+    small = [name for number, name in enumerate(classes) if 0 < counts[number] < parts]
+    if small:
+        raise DataError(
+            f"Drawing {' and '.join(_missing(splits))} from train needs {parts} images in every class; too few in: "
+            f"{', '.join(small[:10])}. Add images, remove the class, or give the splits yourself."
+        )
+
+
+def draw_splits(
+    labels: NDArray[np.int64],
+    splits: Sequence[str],
+    groups: Sequence[str],
+    sha256: Sequence[str],
+    seed: int,
+    shares: Mapping[str, float] | None = None,
+) -> tuple[str, ...]:
+    """Complete the splits: each of val and test that is not given takes 20 % of the images that train.
+
+    Images of one group, and images with the same bytes, go to one split together. Within each class the groups are
+    ranked by a hash of the seed and their content, so a dataset that grows keeps nearly all of its split, and neither
+    the order nor the names of files matter.
+
+    Parameters
+    ----------
+    labels, splits, groups, sha256
+        (N,) per image: class, `train`/`val`/`test`, group or empty, hash of the bytes.
+    seed
+        Another seed, another split.
+    shares
+        Other shares of val and test; one of 0 is not drawn.
+
+    Returns
+    -------
+    tuple of str
+        (N,) `train`, `val` or `test`.
+    """
+    result, numbers = list(splits), labels.tolist()
+    shares = shares or dict.fromkeys(SPLITS[1:], FRACTION)
+    missing = [name for name in _missing(splits) if shares[name]]
+    train = [row for row, split in enumerate(splits) if split == "train"]
+    by_class: dict[int, list[list[int]]] = defaultdict(list)
+    for rows in joined_rows(train, groups, sha256):
+        by_class[_commonest([numbers[row] for row in rows])].append(rows)
+    for components in by_class.values():
+        ranked = sorted(components, key=lambda rows: _rank(seed, min(sha256[row] for row in rows)))
+        total = sum(map(len, ranked))
+        for name in missing:
+            for rows in _take(ranked, max(1, round(shares[name] * total))):
+                for row in rows:
+                    result[row] = name
+    return tuple(result)
+
+
+def _commonest(labels: list[int]) -> int:
+    """Return the label that most have, the lowest of several."""
+    if len(labels) == 1:
+        return labels[0]
+    counts = Counter(labels)
+    return min(counts, key=lambda label: (-counts[label], label))
+
+
+def _take(ranked: list[list[int]], wanted: int) -> list[list[int]]:
+    """Remove about `wanted` rows from the front of `ranked`, whole groups only, and always leave one group behind."""
+    taken: list[list[int]] = []
+    left: list[list[int]] = []
+    count = 0
+    for rows in ranked:
+        if len(ranked) - len(taken) > 1 and count + len(rows) / 2 <= wanted:
+            taken.append(rows)
+            count += len(rows)
+        else:
+            left.append(rows)
+    ranked[:] = left
+    if not taken and len(ranked) > 1:
+        taken.append(min(ranked, key=len))
+        ranked.remove(taken[0])
+    return taken
+
+
+def find_leaks(
+    paths: Sequence[str], labels: NDArray[np.int64], splits: Sequence[str], sha256: Sequence[str]
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return pairs of byte-identical images in different splits, and pairs under different labels."""
+    first: dict[str, int] = {}
+    across, conflicts = [], []
+    for row, digest in enumerate(sha256):
+        other = first.setdefault(digest, row)
+        if splits[other] != splits[row]:
+            across.append((paths[other], paths[row]))
+        if labels[other] != labels[row]:
+            conflicts.append((paths[other], paths[row]))
+    return across, conflicts
+
+
+def _missing(splits: Sequence[str]) -> list[str]:
+    given = set(splits)
+    return [name for name in ("test", "val") if name not in given]
+
+
+def _rank(seed: int, content: str) -> str:
+    return hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
+
+
+def joined_rows(rows: Sequence[int], groups: Sequence[str], sha256: Sequence[str]) -> list[list[int]]:
+    """Return the rows joined by a common group or by equal bytes, directly or through others."""
+    parent: dict[str, str] = {}
+
+    def root(node: str) -> str:
+        while parent.setdefault(node, node) != node:
+            parent[node] = node = parent[parent[node]]
+        return node
+
+    for row in rows:
+        if groups[row]:
+            parent[root(f"sha256:{sha256[row]}")] = root(f"group:{groups[row]}")
+    joined: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        joined[root(f"sha256:{sha256[row]}")].append(row)
+    return list(joined.values())
+
+
+Row = tuple[str, str, str, str]  # path relative to the root, label, split, group
+
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}

@@ -1,0 +1,1 @@
+"""What runs are worth: metrics, intervals, paired tests, comparisons and verdicts."""

@@ -1,0 +1,179 @@
+"""Is one run better than another? Intervals and paired tests on the same test images, by group where there are groups.
+
+Closed forms, not the bootstrap: simulated, the percentile bootstrap's 95 % intervals held the truth 80 to 96 % of the
+time with 60 images or 15 groups, these 89 to 99 %; with many of either both are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+__all__ = [
+    "Difference",
+    "LEVEL",
+    "Units",
+    "accuracy_interval",
+    "clustered_interval",
+    "compare_paired",
+    "correct_for_many",
+    "unit_numbers",
+]
+
+Units = NDArray[np.int64]
+_ENUMERATED = 16  # groups whose signs are all tried: 65,536 ways
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more accurate one run is than another on the same images.
+
+    Parameters
+    ----------
+    won, lost
+        Images that only the first, and only the second, got right.
+    difference, low, high
+        Difference of accuracies and its 95 % interval.
+    p
+        Of no difference, two-sided, not corrected for many comparisons.
+    """
+
+    won: int
+    lost: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+    def reversed(self) -> Difference:
+        """Return how much more accurate the second is than the first."""
+        return Difference(self.lost, self.won, -self.difference, -self.high, -self.low, self.p)
+
+
+def unit_numbers(groups: Sequence[str] | Sequence[bytes] | NDArray[np.bytes_]) -> Units | None:
+    """Return a number for each image's group (n,), images without one apart; None where there are no groups."""
+    names = np.asarray(groups)
+    alone = names == names.dtype.type()
+    if alone.all():
+        return None
+    numbers = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    numbers[alone] = numbers.max() + 1 + np.arange(alone.sum())
+    return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+
+
+def accuracy_interval(right: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval for `right` of `n` (Wilson, 1927): sound near 0 and 1 and for few images.
+
+    >>> [round(bound, 3) for bound in accuracy_interval(90, 100)]
+    [0.826, 0.945]
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))  # rounding leaves the share inside
+
+
+def clustered_interval(right: NDArray[np.bool_], units: Units | None = None) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy: Wilson's, for as many images as the groups are worth.
+
+    Images of one group tend to be right or wrong together, so that n of them tell less than n. Their worth is the
+    number of independent images whose accuracy would vary as much (Korn and Graubard, 1998); where nothing varies, it
+    is the number of groups.
+
+    Parameters
+    ----------
+    right
+        (n,) whether each image was classified rightly.
+    units
+        (n,) number of each image's group; None: images are independent.
+    """
+    n, share = len(right), float(right.mean())
+    if units is None:
+        return accuracy_interval(int(right.sum()), n)
+    sizes = np.bincount(units)
+    groups = len(sizes)
+    residuals = np.bincount(units, right) - sizes * share
+    variance = groups / max(1, groups - 1) * float(residuals @ residuals) / n**2
+    worth = min(float(n), share * (1 - share) / variance) if variance > 0 else float(groups)
+    if groups > 1:
+        worth *= (stats.norm.ppf(0.975) / stats.t.ppf(0.975, groups - 1)) ** 2
+    return accuracy_interval(share * worth, worth)
+
+
+def compare_paired(first: NDArray[np.bool_], second: NDArray[np.bool_], units: Units | None = None) -> Difference:
+    """Compare two runs image by image.
+
+    p is McNemar's exact test; with groups, the test that flips the sign of each group's difference, of which it is the
+    special case. The interval is Bonett and Price's (2012), which adds one image won and one lost; with groups the same
+    on the groups' sums.
+
+    Parameters
+    ----------
+    first, second
+        (n,) whether each image was classified rightly by one and by the other.
+    units
+        As for `clustered_interval`.
+
+    Examples
+    --------
+    >>> right = np.arange(100) < 90
+    >>> compare_paired(right, right).p
+    1.0
+    >>> compare_paired(right, np.arange(100) < 80).difference
+    0.1
+    """
+    gains = first.astype(np.float64) - second.astype(np.float64)
+    won, lost = int((gains > 0).sum()), int((gains < 0).sum())
+    n = len(gains)
+    numbers = np.arange(n) if units is None else units
+    sums = np.bincount(numbers, gains).astype(np.float64)
+    sizes = np.bincount(numbers)
+    low, high = _difference_interval(sums, sizes)
+    p = float(stats.binomtest(won, won + lost).pvalue) if units is None and won + lost else _flip_signs(sums)
+    return Difference(won, lost, (won - lost) / n, low, high, p)
+
+
+def _difference_interval(sums: NDArray[np.float64], sizes: NDArray[np.int64]) -> tuple[float, float]:
+    sums, sizes = np.append(sums, [1, -1]), np.append(sizes, [1, 1])
+    n, units = sizes.sum(), len(sums)
+    middle = sums.sum() / n
+    residuals = sums - sizes * middle
+    half = stats.t.ppf(0.975, units - 1) * np.sqrt(units / (units - 1) * (residuals @ residuals)) / n
+    return max(-1.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def _flip_signs(sums: NDArray[np.float64]) -> float:
+    """Return how often random signs give a sum as far from 0: counted, or for many groups by the normal law."""
+    some = np.abs(sums[sums != 0])
+    if not len(some):
+        return 1.0
+    if len(some) > _ENUMERATED:
+        return float(2 * stats.norm.sf(abs(sums.sum()) / np.sqrt(some @ some)))
+    totals = np.zeros(1)
+    for size in some:
+        totals = np.concatenate([totals + size, totals - size])
+    return float(np.mean(np.abs(totals) >= abs(sums.sum()) - 1e-9))
+
+
+def correct_for_many(p: Sequence[float]) -> NDArray[np.float64]:
+    """Return p values corrected for their number (Holm, 1979), in their order.
+
+    >>> correct_for_many([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p, np.float64)
+    order = np.argsort(values)
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(1, stepped)
+    return corrected
+
+
+LEVEL = 0.05

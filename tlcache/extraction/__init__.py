@@ -1,0 +1,1 @@
+"""Images -> rows: each image is read, hashed, decoded and embedded once."""

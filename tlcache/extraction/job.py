@@ -1,0 +1,152 @@
+"""What an extraction is asked for and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.backbones.model import Model
+from tlcache.cache.shards import Rejected
+from tlcache.datasets.dataset import Dataset
+from tlcache.errors import DataError
+from tlcache.extraction.inflight import InFlight
+
+__all__ = ["Extraction", "EmbedResult", "Job", "check_rejected"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to embed, and what is there already.
+
+    Parameters
+    ----------
+    dataset, model
+        The images and the network.
+    known
+        Hashes of images whose embeddings are there.
+    known_bad
+        Hashes of images that are known to be unusable, and why.
+    workspace
+        Folder for the parts.
+    device, engine, batch_size
+        As for `tlcache.backbones.engines.open_session`; images per call of the network.
+    max_bad
+        Largest share of unusable images to go on with.
+    in_flight
+        Where to note what is being decoded, so that a decoder that dies or hangs is found; None: nowhere.
+    may_fork
+        Whether nothing in this process forbids child processes that share its memory: threads, or a GPU in use.
+    """
+
+    dataset: Dataset
+    model: Model
+    known: Collection[str]
+    known_bad: Mapping[str, Rejected]
+    workspace: Path
+    device: str
+    engine: str
+    batch_size: int
+    max_bad: float
+    in_flight: InFlight | None = None
+    may_fork: bool = False
+
+
+@dataclass
+class EmbedResult:
+    """What one pass over a dataset found.
+
+    Parameters
+    ----------
+    sha256
+        Per image: hash of the bytes that were read; empty when they could not be read.
+    bad
+        Unusable images by their hash.
+    unreadable
+        Files that could not be read, by their number in the dataset.
+    embedded
+        Images that went through the network in this pass.
+    seconds
+        float64 (4,), as in `tlcache.cache.shards.Shard`: decoding, network and writing in thread seconds, and wall
+        time. Parts are written beside the rest; what the last one cost, no part can say.
+    forked_bytes
+        Memory of child processes, without what they share with this one.
+    """
+
+    sha256: list[str] = field(default_factory=list)
+    bad: dict[str, Rejected] = field(default_factory=dict)
+    unreadable: dict[int, Rejected] = field(default_factory=dict)
+    embedded: int = 0
+    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
+    forked_bytes: int = 0
+
+    def add(self, other: EmbedResult) -> None:
+        """Take what another worker found, but for the hashes, which all share."""
+        self.bad |= other.bad
+        self.unreadable |= other.unreadable
+        self.embedded += other.embedded
+        self.seconds += other.seconds
+        self.forked_bytes += other.forked_bytes
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What `extract` did; `as_json` gives the contract of `--json`.
+
+    Parameters
+    ----------
+    path
+        The feature file.
+    dataset, backbone, rows
+        What it holds.
+    embedded, reused, quarantined
+        Images that went through the network now, whose embedding was there, and that could not be used.
+    up_to_date
+        Nothing had to be written.
+    seconds
+        `decode_s`, `infer_s`, `write_s` summed over threads, and `wall_s`.
+    images_per_s
+        Embedded images per second of wall time; 0 when there were none.
+    peak_rss_bytes
+        Largest memory of the processes that did it, at one time; what they share counts once.
+    provider
+        What computed the newest rows: ONNX Runtime's execution provider, or OpenVINO and its precision.
+    warnings
+        What a user should know: leaks between splits, unusable images, empty classes.
+    """
+
+    path: Path
+    dataset: str
+    backbone: str
+    rows: int
+    embedded: int
+    reused: int
+    quarantined: int
+    up_to_date: bool
+    seconds: Mapping[str, float]
+    images_per_s: float
+    peak_rss_bytes: int
+    provider: str
+    warnings: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {**vars(self), "path": str(self.path), "seconds": dict(self.seconds), "warnings": list(self.warnings)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Extraction:
+        """Return what `as_json` described."""
+        return cls(**{**fields, "path": Path(fields["path"]), "warnings": tuple(fields["warnings"])})
+
+
+def check_rejected(count: int, total: int, max_bad: float, example: str) -> None:
+    """Raise DataError when more than the share `max_bad` of `total` images is unusable."""
+    if count > max_bad * total:
+        raise DataError(
+            f"At least {count:,} of {total:,} images are unusable, more than --max-bad {max_bad:g} allows; "
+            f"the last one: {example}. Check the data, or allow more with --max-bad."
+        )

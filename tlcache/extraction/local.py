@@ -1,0 +1,116 @@
+"""Run the workers of a pass on this machine: forked processes where it can be, else threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import partial
+from typing import NoReturn
+
+from tlcache.backbones.engines import ENGINES
+from tlcache.extraction.forks import DiedError, forked, own_bytes
+from tlcache.extraction.inflight import DECODER_HANGS, decode_limit_s
+from tlcache.extraction.job import EmbedResult, Job
+from tlcache.extraction.worker import Pass, Worker
+from tlcache.files import read_regular
+from tlcache.machine import available_cpus, loading
+from tlcache.progress import Advance, image_bar
+
+__all__ = ["run_workers"]
+
+
+_LOOKED_AT = 16  # images, to see whether most of them are known
+
+
+def run_workers(job: Job) -> EmbedResult:
+    """Embed every image whose hash is not known, each distinct content once, into parts.
+
+    Raises
+    ------
+    DataError
+        More than the share `max_bad` of the images is unusable.
+    ModelError, DeviceError
+        The network cannot be run.
+    KeyboardInterrupt
+        Ctrl-C; finished rows are in parts, and the exception says how many images were done.
+    """
+    total, threads = len(job.dataset), available_cpus()
+    fork = job.may_fork and threads > 1 and _mostly_new(job)
+    run = Pass(job, threads, fork)
+    works: list[Callable[[], EmbedResult]] = [Worker(run, slot).work for slot in range(threads)]
+    try:
+        if fork:
+            with loading():
+                run.torch.start()
+                if ENGINES[job.engine].survives_fork:
+                    run.network()
+            works = [forked(partial(_in_child, work)) for work in works]
+        with image_bar(f"{job.dataset.name}: {job.model.name}", total) as advance, ThreadPoolExecutor(threads) as pool:
+            try:
+                workers = [pool.submit(work) for work in works]
+                _join(workers, run, advance)
+            except _DecoderHangsError as hanging:
+                run.board.stop()
+                _leave(workers, hanging.count, DECODER_HANGS)
+            except DiedError as died:
+                run.board.stop()
+                _leave(workers, 0, died.status if died.status >= 0 else 128 - died.status)
+            finally:
+                run.board.stop()
+    except KeyboardInterrupt:  # once the workers have done what they began
+        raise KeyboardInterrupt(f"stopped at {run.board.done:,} of {total:,} images") from None
+    finally:
+        run.torch.stop()
+    result = EmbedResult(run.board.hashes())
+    for worker in workers:
+        result.add(worker.result())
+    return result
+
+
+def _mostly_new(job: Job) -> bool:
+    """Return whether most of the images are likely to need the network, by a look at some of them."""
+    paths = job.dataset.paths
+    some = paths[:: max(1, len(paths) // _LOOKED_AT)]
+    known = 0
+    for path in some:
+        with suppress(OSError):
+            sha256 = hashlib.sha256(read_regular(str(job.dataset.root / path))).hexdigest()
+            known += sha256 in job.known or sha256 in job.known_bad
+    return known < len(some) / 2
+
+
+def _in_child(work: Callable[[], EmbedResult]) -> EmbedResult:
+    """Do the work of a worker that has this process to itself."""
+    result = work()
+    result.forked_bytes = own_bytes()
+    return result
+
+
+class _DecoderHangsError(Exception):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+def _join(workers: list[Future[EmbedResult]], run: Pass, advance: Advance) -> None:
+    """Wait for all workers or the first error, waking now and then to tell how far they are and see one that hangs."""
+    pending, in_flight, limit_s, shown = set(workers), run.job.in_flight, decode_limit_s(), 0
+    while pending:
+        done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+        for worker in done:
+            worker.result()
+        before, shown = shown, run.board.done
+        advance(shown - before)
+        if in_flight and (hanging := sum(entry.age_s > limit_s for entry in in_flight.entries())):
+            raise _DecoderHangsError(hanging)
+
+
+def _leave(workers: list[Future[EmbedResult]], lost: int, status: int, patience_s: float = 60) -> NoReturn:
+    """End this process, some of whose workers nothing can stop or wake, once the others have their rows in parts."""
+    until = time.monotonic() + patience_s
+    while sum(not worker.done() for worker in workers) > lost and time.monotonic() < until:
+        time.sleep(0.05)
+    os._exit(status)

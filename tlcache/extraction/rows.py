@@ -1,0 +1,172 @@
+"""The rows of a feature file before their features: which images, in which split and order, from which source."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.feature_file import QUARANTINE, FeatureFile
+from tlcache.cache.index import Index
+from tlcache.cache.shards import Rejected
+from tlcache.datasets.dataset import Dataset
+from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks
+from tlcache.errors import CacheError, DataError
+from tlcache.extraction.job import EmbedResult
+from tlcache.keys import hash_json, printable
+
+__all__ = ["Rows", "assemble"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a feature file says of its rows.
+
+    Parameters
+    ----------
+    columns
+        As `tlcache.cache.publish.Plan` takes them.
+    digest
+        Hash of classes and rows (path, content, label, split, group): runs with equal digests can be compared.
+    quarantine
+        (path, sha256, code, message) of the images that could not be used.
+    warnings
+        Sentences about leaks and label conflicts between byte-identical images, and about unusable images.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    digest: str
+    quarantine: list[tuple[str, str, str, str]]
+    warnings: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.columns["label"])
+
+    def is_in(self, path: Path, source: Path) -> bool:
+        """Return whether the file at `path` holds exactly these rows, from this folder."""
+        if not path.exists():
+            return False
+        with FeatureFile(path) as file:
+            same = file.attrs["dataset_digest"] == self.digest and file.attrs["source"] == str(source)
+            return bool(same) and file.quarantine == self.quarantine
+
+
+def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int) -> Rows:
+    """Join what was found with where its embeddings are, complete the splits, and put the rows in order.
+
+    Raises
+    ------
+    DataError
+        A class is left without a usable image.
+    CacheError
+        Parts vanished during the run.
+    """
+    good = [number for number, sha256 in enumerate(result.sha256) if sha256 in index.rows]
+    _check_classes(dataset, good)
+    sha256 = [result.sha256[number] for number in good]
+    paths = [dataset.paths[number] for number in good]
+    groups = [dataset.groups[number] for number in good]
+    labels = dataset.labels[good]
+    splits = draw_splits(labels, [dataset.splits[number] for number in good], groups, sha256, seed)
+    split = np.array([SPLITS.index(name) for name in splits], np.uint8)
+    order = np.argsort(split, kind="stable").tolist()  # those of one split are in the order of their paths already
+    places = np.array([index.rows[sha256[row]] for row in order], np.int64)
+    quarantine = _quarantine(dataset, result, set(good))
+    columns = {
+        "path": _bytes([paths[row] for row in order]),
+        "group": _bytes([groups[row] for row in order]),
+        "sha256": _bytes([sha256[row] for row in order]),
+        "label": labels[order],
+        "split": split[order],
+        "source": places[:, 0],
+        "index": places[:, 1],
+        **dict(zip(("width", "height", "frames"), index.stored(places).T, strict=True)),
+        "classes": _bytes(dataset.classes),
+        **{f"quarantine_{name}": _bytes([row[i] for row in quarantine]) for i, name in enumerate(QUARANTINE)},
+    }
+    listed = [(paths[row], sha256[row], int(labels[row]), splits[row], groups[row]) for row in order]
+    digest = hash_json({"classes": dataset.classes, "rows": listed})
+    warnings = _warnings(dataset, paths, labels, splits, groups, sha256, quarantine)
+    if several := [path for path, content in zip(paths, sha256, strict=True) if content in index.several]:
+        warnings.append(f"Images with several frames or pages, of which the first is used: {_some(several)}.")
+    return Rows(columns, digest, quarantine, tuple(warnings))
+
+
+def _check_classes(dataset: Dataset, good: list[int]) -> None:
+    left = Counter(dataset.labels[good].tolist())
+    lost = [name for number, name in enumerate(dataset.classes) if not left[number]]
+    if lost:
+        raise DataError(
+            f"No usable image is left in class {', '.join(lost[:10])}. Remove the class or mend its images."
+        )
+
+
+def _quarantine(dataset: Dataset, result: EmbedResult, good: set[int]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for number, (path, sha256) in enumerate(zip(dataset.paths, result.sha256, strict=True)):
+        if number not in good:
+            if sha256 and sha256 not in result.bad:
+                raise CacheError(
+                    f"The embedding of '{path}' vanished from the cache while this run went on; has something removed "
+                    "its files? Run the same command again: what is left is used."
+                )
+            bad: Rejected = result.bad[sha256] if sha256 else result.unreadable[number]
+            rows.append((path, sha256, bad.code, bad.message))
+    return rows
+
+
+def _warnings(
+    dataset: Dataset,
+    paths: Sequence[str],
+    labels: NDArray[np.int64],
+    splits: Sequence[str],
+    groups: Sequence[str],
+    sha256: Sequence[str],
+    quarantine: Sequence[tuple[str, str, str, str]],
+) -> list[str]:
+    lines = []
+    if dataset.empty:
+        lines.append(f"No images in {_some(dataset.empty)}; these are not classes here.")
+    if quarantine:
+        counts = Counter(code for _, _, code, _ in quarantine).most_common()
+        what = ", ".join(f"{count} {code}" for code, count in counts)
+        lines.append(
+            f"{len(quarantine)} of {len(dataset)} images cannot be used ({what}): "
+            f"{_some([row[0] for row in quarantine])}."
+        )
+    names = np.array(dataset.classes)
+    found: dict[str, set[int]] = {split: set() for split in SPLITS}
+    for label, split in zip(labels.tolist(), splits, strict=True):
+        found[split].add(label)
+    for split, other, harm in (("test", "train", "can never be recognised"), ("train", "test", "are never tested")):
+        if lost := sorted(found[split] - found[other]):
+            lines.append(f"Classes in {split} without an image in {other} {harm}: {_some(list(names[lost]))}.")
+    places = Counter(group for group, _ in set(zip(groups, splits, strict=True)) if group)
+    if torn := sorted(group for group, count in places.items() if count > 1):
+        lines.append(f"Groups that lie in several of the given splits leak; {len(torn)} of them: {_some(torn)}.")
+    across, conflicts = find_leaks(paths, labels, splits, sha256)
+    for pairs, what in (
+        (across, "lie in different splits, which makes the test too easy"),
+        (conflicts, "carry different labels"),
+    ):
+        if pairs:
+            shown = _some([f"{first} = {second}" for first, second in pairs])
+            lines.append(
+                f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of byte-identical images {what}: {shown}."
+            )
+    return lines
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(printable(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _bytes(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    return np.array([os.fsencode(text) for text in texts], dtype=np.bytes_)

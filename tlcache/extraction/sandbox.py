@@ -1,0 +1,175 @@
+"""Extraction in a process of its own, so that a decoder or a library that dies takes one image with it and no more.
+
+The parent sends one line of JSON and keeps the pipe open: when it is closed, however the parent ended, the worker
+ends too. The worker notes in shared memory which images it is decoding. When it dies of a signal, or reports that
+a decoder hangs, the parent decodes those images alone, one process each, condemns the guilty ones, and starts again;
+finished rows are in parts by then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tlcache import errors
+from tlcache.extraction.inflight import DECODER_HANGS, Decoding, InFlight, decode_limit_s
+from tlcache.files import hash_file
+from tlcache.machine import loading
+
+__all__ = ["run_apart"]
+
+
+def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Run `tlcache.extraction.steps.extract_here` in a worker and return its result as JSON fields.
+
+    Raises
+    ------
+    TlcacheError, OSError, KeyboardInterrupt
+        What the worker raised; CacheError when it died.
+    """
+    condemned: dict[str, tuple[str, str]] = {}
+    with tempfile.TemporaryFile() as shared:
+        in_flight = InFlight(shared.fileno())
+        while True:
+            status, answer = _attempt({**arguments, "condemned": condemned}, shared.fileno())
+            if answer:
+                return _unpack(answer)
+            suspects = in_flight.take()
+            decoder_failed = status == DECODER_HANGS or (status < 0 and status != -signal.SIGKILL)
+            guilty = _find_guilty(suspects) if decoder_failed else {}
+            if guilty.keys() <= condemned.keys():
+                raise _death(status)
+            condemned |= guilty
+
+
+def _attempt(request: Mapping[str, Any], in_flight: int) -> tuple[int, bytes]:
+    """Run one worker to its end; return its exit status and its answer."""
+    command = [sys.executable, "-P", "-m", "tlcache.extraction.sandbox", str(in_flight)]
+    worker = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=[in_flight],
+        bufsize=0,
+        env=_environment(),
+        start_new_session=True,  # Ctrl-C reaches the parent alone, which passes it on once
+    )
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    with worker:
+        try:
+            with suppress(BrokenPipeError):  # it died at once; its status says why
+                worker.stdin.write(json.dumps(request).encode() + b"\n")
+            answer = worker.stdout.read()
+        except KeyboardInterrupt:
+            worker.terminate()  # not SIGINT, which a background job of a shell ignores
+            try:
+                answer = worker.stdout.read()
+            except KeyboardInterrupt:
+                worker.kill()
+                raise
+    status = worker.returncode
+    return 128 - status if status > 128 else status, answer  # above 128: one of its own children died of a signal
+
+
+def _environment() -> dict[str, str]:
+    """Let the worker import what this process can import."""
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _unpack(answer: bytes) -> dict[str, Any]:
+    outcome = json.loads(answer)
+    if "done" in outcome:
+        return dict(outcome["done"])
+    if "stopped" in outcome:
+        raise KeyboardInterrupt(outcome["stopped"])
+    if "os_error" in outcome:
+        raise OSError(*outcome["os_error"])
+    raise getattr(errors, outcome["error"])(outcome["message"])
+
+
+def _find_guilty(suspects: list[Decoding]) -> dict[str, tuple[str, str]]:
+    """Decode each image alone: content hash -> code and message of those that kill or hang their decoder."""
+    guilty = {}
+    for suspect in suspects:
+        command = [sys.executable, "-P", "-m", "tlcache.images", suspect.path, str(suspect.at_least)]
+        try:
+            status = subprocess.run(
+                command,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=decode_limit_s(),
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            guilty[hash_file(Path(suspect.path))] = (
+                "hangs",
+                f"its decoder was not done after {decode_limit_s():g} s",
+            )
+            continue
+        if status < 0:
+            guilty[hash_file(Path(suspect.path))] = ("crashes", f"its decoder dies of {signal.Signals(-status).name}")
+    return guilty
+
+
+def _death(status: int) -> errors.CacheError:
+    if status == -signal.SIGKILL:
+        return errors.CacheError(
+            "The extracting process was killed, perhaps because memory ran out. Finished images are kept: "
+            "run the same command again, with a smaller --batch-size if it was memory."
+        )
+    if status == DECODER_HANGS:
+        return errors.CacheError(
+            f"Decoding an image took more than {decode_limit_s():g} s, but not when it was tried alone. Finished "
+            "images are kept: run the same command again; TLCACHE_DECODE_LIMIT_S sets the limit."
+        )
+    how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}; see above"
+    return errors.CacheError(
+        f"The extracting process {how}. Finished images are kept: run the same command again to continue."
+    )
+
+
+def main() -> None:
+    """Be the worker: read the request, extract, answer on what was standard output."""
+    answer_to = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints must not mix with the answer
+    signal.signal(signal.SIGTERM, _interrupt)
+    outcome: dict[str, Any]
+    try:
+        request = json.loads(sys.stdin.buffer.readline())
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        with loading():
+            from tlcache.extraction.steps import extract_here
+        outcome = {"done": extract_here(**request, in_flight=InFlight(int(sys.argv[1]))).as_json()}
+    except errors.TlcacheError as error:
+        outcome = {"error": type(error).__name__, "message": str(error)}
+    except OSError as error:
+        outcome = {"os_error": [error.errno, error.strerror or str(error), str(error.filename or "")]}
+    except KeyboardInterrupt as stopped:
+        outcome = {"stopped": str(stopped)}
+    json.dump(outcome, answer_to)
+    answer_to.close()
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    os._exit(1)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

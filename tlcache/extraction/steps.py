@@ -1,0 +1,250 @@
+"""The steps of an extraction: find what is there, embed what is missing, put the rows in order, publish."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tlcache.backbones.backbone import find
+from tlcache.backbones.engines import default_batch, find_device
+from tlcache.backbones.load import load_model
+from tlcache.backbones.model import Model
+from tlcache.backbones.weights import NAMES
+from tlcache.cache.feature_file import STAGES, FeatureFile
+from tlcache.cache.index import Index
+from tlcache.cache.publish import Plan, publish
+from tlcache.cache.shards import Rejected, find_shards
+from tlcache.datasets.builtin import BUILT_IN
+from tlcache.datasets.dataset import Dataset, load_dataset
+from tlcache.datasets.splits import check_splits
+from tlcache.errors import CacheError, DataError
+from tlcache.extraction.forks import can_fork
+from tlcache.extraction.inflight import InFlight
+from tlcache.extraction.job import Extraction, Job, check_rejected
+from tlcache.extraction.local import run_workers
+from tlcache.extraction.rows import Rows, assemble
+from tlcache.files import check_room, write_whole
+from tlcache.keys import canonical_json
+from tlcache.machine import hardware, peak_rss_bytes, versions
+from tlcache.progress import say
+
+__all__ = ["extract_here", "lock_of"]
+
+_GRACE_S = 0.5  # a holder that has just begun has then said who it is; one that is ending has ended
+
+
+def extract_here(
+    *,
+    features: str,
+    device: str,
+    batch_size: int | None,
+    max_bad: float,
+    wait: bool,
+    condemned: Mapping[str, Sequence[str]] | None = None,
+    in_flight: InFlight | None = None,
+    **request: Any,
+) -> Extraction:
+    """Do what `tlcache.extraction.extract.extract` says, in this process.
+
+    Parameters
+    ----------
+    condemned
+        Content hash -> code and message of images that are not to be decoded.
+    in_flight
+        Where to note which images are being decoded; None where this process is not the extraction's own.
+    features, device, batch_size, max_bad, wait, **request
+        As for `tlcache.extraction.extract.extract`, all of them given.
+    """
+    started = time.perf_counter()
+    dataset = load_dataset(request["data"], request["name"])
+    found = find_device(device, request["engine"], request["precision"])
+    check_splits(dataset.labels, dataset.splits, dataset.classes)
+    network = _load_network(request)
+    batch_size = batch_size or default_batch(request["engine"], found, network.preprocess.crop)
+    root = Path(features)
+    target = root / dataset.name / f"{network.file_stem}.h5"
+    workspace = target.with_name(f".{target.stem}.parts")
+    _check_folder(target.parent, dataset)
+    arguments = _anywhere(request, dataset, max_bad)
+    note = {"arguments": arguments, "images": len(dataset)}
+    note |= {"identity": network.identity, "weights": network.weights}
+    with _alone(workspace, note, wait):
+        _sweep(target)
+        index = Index(network.key)
+        index.bad |= {sha256: Rejected(*reason) for sha256, reason in (condemned or {}).items()}
+        index.add_target(target)
+        index.add_others(root, target.name)
+        index.add_shards(workspace)
+        before = len(index.sources)
+        job = Job(
+            dataset=dataset,
+            model=network,
+            known=index.rows,
+            known_bad=index.bad,
+            workspace=workspace,
+            device=device,
+            engine=request["engine"],
+            batch_size=batch_size,
+            max_bad=max_bad,
+            in_flight=in_flight,
+            may_fork=in_flight is not None and can_fork() and found == "cpu",
+        )
+        result = run_workers(job)
+        peak = peak_rss_bytes() + result.forked_bytes  # children that have ended by the time the file is written
+        index.add_shards(workspace)
+        table = assemble(dataset, result, index, request["seed"])
+        if table.quarantine:
+            path, _, _, message = table.quarantine[-1]
+            check_rejected(len(table.quarantine), len(dataset), max_bad, f"{path!r}, {message}")
+        embedded_s = time.perf_counter()
+        up_to_date = not result.embedded and not index.dropped and table.is_in(target, dataset.root)
+        if not up_to_date:
+            check_room(target.parent, 4 * index.dim * len(table))
+            publish(
+                Plan(target, index.dim, table.columns, index.sources, _attributes(dataset, network, table, index, note))
+            )
+        for part in find_shards(workspace):
+            part.unlink()
+    ended = time.perf_counter()
+    seconds = dict(zip(STAGES, result.seconds.tolist(), strict=True)) | {"wall_s": ended - started}
+    seconds["write_s"] += ended - embedded_s
+    return Extraction(
+        path=target,
+        dataset=dataset.name,
+        backbone=network.name,
+        rows=len(table),
+        embedded=result.embedded,
+        reused=int((table.columns["source"] < before).sum()),
+        quarantined=len(table.quarantine),
+        up_to_date=up_to_date,
+        seconds=seconds,
+        images_per_s=result.embedded / seconds["wall_s"],
+        peak_rss_bytes=max(peak, peak_rss_bytes()),
+        provider=index.provider,
+        warnings=(*table.warnings, *index.warnings()),
+    )
+
+
+def lock_of(workspace: Path) -> FileLock:
+    """Return the lock of a folder of parts, which the kernel frees when its holder dies."""
+    return FileLock(workspace.with_suffix(".lock"))
+
+
+def _load_network(request: Mapping[str, Any]) -> Model:
+    mean, std = (tuple(request[name]) if request[name] else None for name in ("mean", "std"))
+    return load_model(
+        request["model"],
+        request["weights"],
+        pool=request["pool"],
+        output=request["output"],
+        precision=request["precision"],
+        crop_borders=request["crop_borders"] or None,
+        resize=request["resize"],
+        crop=request["crop"],
+        mean=mean,
+        std=std,
+    )
+
+
+def _anywhere(request: Mapping[str, Any], dataset: Dataset, max_bad: float) -> dict[str, Any]:
+    """Return the arguments that repeat this extraction from any folder, whatever the default weights are then."""
+    built_in = not request["model"].lower().endswith(".onnx")
+    weights = request["weights"]
+    if weights is None and built_in:
+        weights = find(request["model"]).default_weights
+    places = {
+        "data": request["data"] in BUILT_IN,
+        "model": built_in,
+        "weights": weights in {None, *NAMES},
+    }
+    absolute = {
+        name: str(Path(request[name]).expanduser().absolute()) for name, is_name in places.items() if not is_name
+    }
+    return {**request, "weights": weights, **absolute, "name": dataset.name, "max_bad": max_bad}
+
+
+def _check_folder(folder: Path, dataset: Dataset) -> None:
+    """Raise when another dataset, one that still exists, has its feature files under this name."""
+    for path in folder.glob("*.h5"):
+        with suppress(CacheError), FeatureFile(path) as file:
+            source = str(file.attrs["source"])
+            if source != str(dataset.root) and Path(source).exists():
+                raise DataError(
+                    f"'{folder}' holds features of the dataset in '{source}'; asked: '{dataset.root}'. "
+                    "Give this one another name with --name."
+                )
+
+
+@contextmanager
+def _alone(workspace: Path, note: Mapping[str, Any], wait: bool) -> Iterator[None]:
+    """Make the workspace, hold its lock, and leave word of who works in it and on what."""
+    run = workspace / "run.json"
+    try:
+        workspace.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_of(workspace)
+        try:
+            lock.acquire(timeout=_GRACE_S)
+        except Timeout:
+            if not wait:
+                raise CacheError(
+                    f"{_holder(run).capitalize()} extracts the same features. Wait for it, or leave --no-wait out."
+                ) from None
+            say(f"Waiting for {_holder(run)}, which extracts the same features ...")
+            lock.acquire()
+        if workspace.is_symlink():
+            raise CacheError(f"'{workspace}' is a symbolic link; nothing is written through it. Remove it.")
+        workspace.mkdir(exist_ok=True)
+        who = {"process": os.getpid(), "host": platform.node()}
+        write_whole(run, json.dumps({**who, **note}).encode())
+    except OSError as error:
+        raise CacheError(
+            f"Cannot write to '{workspace.parent}': {error.strerror}. Give another folder with --features."
+        ) from None
+    try:
+        yield
+    finally:
+        if not find_shards(workspace):
+            shutil.rmtree(workspace, ignore_errors=True)
+        lock.release()
+
+
+def _holder(run: Path) -> str:
+    try:
+        note = json.loads(run.read_bytes())
+        return f"process {note['process']} on {note['host']}"
+    except (OSError, ValueError, KeyError):  # between taking the lock and writing this
+        return "another process"
+
+
+def _sweep(target: Path) -> None:
+    """Remove what a process left that was killed while it published; the lock is ours, so nobody works on it."""
+    for path in target.parent.glob(f".{target.name}-*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _attributes(dataset: Dataset, network: Model, table: Rows, index: Index, note: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "key": network.key,
+        "key_json": canonical_json(network.identity),
+        "dataset": dataset.name,
+        "dataset_digest": table.digest,
+        "source": str(dataset.root),
+        "arguments": canonical_json(note["arguments"]),
+        "backbone": network.name,
+        "weights": network.weights,
+        "preprocess": canonical_json(network.preprocess.as_json()),
+        "provider": index.provider,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "generated_by": canonical_json({**versions(), **hardware()}),
+        **dict(zip(STAGES, index.seconds(table.columns["source"]).tolist(), strict=True)),
+    }

@@ -1,0 +1,293 @@
+"""The extraction loop: one worker per core, each reading, decoding and running the network for batches of its own.
+
+There are no queues between them. Where it can be, a worker is a forked process, which waits for nobody else's Python
+and shares the network's weights; elsewhere, with a GPU, and where little is new, it is a thread. A worker reads a
+stretch of several batches, decodes it, and then runs the network on each: after a change the processor's caches fill
+anew, which costs the next few images 1.5 ms between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.backbones.engines import Session, open_session
+from tlcache.cache.shards import Rejected, Shard, write_shard
+from tlcache.errors import CacheError, ModelError, first_line
+from tlcache.extraction.board import Board
+from tlcache.extraction.forks import shared_lock
+from tlcache.extraction.job import EmbedResult, Job, check_rejected
+from tlcache.files import check_room, read_regular
+from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
+
+__all__ = ["Pass", "Worker"]
+
+STRETCH_SHARE = 0.5  # of how old rows may become before they are in a part: how long a stretch may take, about,
+STRETCH_IMAGES, STRETCH_BATCHES = 128, 16  # and the most that it has, if it is not a single batch
+READ_BYTES = 4 << 20  # about how much is read and hashed in a row, and then decoded
+
+
+class Worker:
+    """One of those that share a pass: a thread, or a child process; `slot` is its number."""
+
+    def __init__(self, run: Pass, slot: int) -> None:
+        self.run, self.job, self.board, self.slot = run, run.job, run.board, slot
+        self.result = EmbedResult()
+        self._batches = 1  # in the next stretch
+        crop = self.job.model.preprocess.crop
+        most = min(max(self.job.batch_size, STRETCH_IMAGES), len(self.job.dataset))
+        try:
+            self._pixels = np.empty((most, 3, crop, crop), np.uint8)  # of one stretch
+        except MemoryError:
+            raise ModelError(f"No memory for {most:,} images at a time. Try a smaller --batch-size.") from None
+        self._root = str(self.job.dataset.root)
+
+    def work(self) -> EmbedResult:
+        """Take batches until none is left, keeping the finished rows in parts."""
+        with ThreadPoolExecutor(1) as writer:  # waits for the disk, so that no core does
+            self._pending = _Pending(self.job.workspace, writer)
+            try:
+                while stretch := self.board.take(self.job.batch_size, self._batches):
+                    self._do(stretch)
+                    self._pending.flush(self.run.provider, after_s=self.run.shard_seconds)
+                    self.board.count(len(stretch))
+            except BaseException:
+                self.board.stop()
+                raise
+            finally:
+                self._pending.flush(self.run.provider)
+                self._pending.settle()
+                self.result.seconds[2] += self._pending.write_s
+        return self.result
+
+    def _do(self, stretch: range) -> None:
+        times, size = [time.perf_counter()], self.job.batch_size
+        images = list[_Image]()
+        for found in self._read(stretch):
+            for encoded in found:
+                if image := self._decode(encoded, self._pixels[len(images)]):
+                    images.append(image)
+        times.append(time.perf_counter())
+        if images:
+            network = self.run.network()
+            started_s = time.perf_counter() - times[-1]  # the session's start is no part of what images cost
+            times = [moment + started_s for moment in times]
+            for start in range(0, len(images), size):
+                some = slice(start, min(start + size, len(images)))
+                self._pending.rows += self._infer(network, images[some], self._pixels[some])
+        times.append(time.perf_counter())
+        self._count(len(images), times)
+        # images that were known say nothing of the time that others will take
+        fitting = int(len(images) / size * STRETCH_SHARE * self.run.shard_seconds / (times[-1] - times[0]))
+        self._batches = max(1, min(2 * self._batches, fitting, STRETCH_BATCHES, STRETCH_IMAGES // size))
+
+    def _read(self, stretch: range) -> Iterator[list[_Encoded]]:
+        """Read and hash images, many in a row; yield those whose embedding nobody has or is making."""
+        found, size = list[_Encoded](), 0
+        for number in stretch:
+            if encoded := self._read_one(number):
+                found.append(encoded)
+                size += len(encoded.data)
+            if size > READ_BYTES:
+                yield found
+                found, size = [], 0
+        yield found
+
+    def _read_one(self, number: int) -> _Encoded | None:
+        path = os.path.join(self._root, self.job.dataset.paths[number])  # noqa: PTH118  a Path costs 10 times as much
+        try:
+            data = read_regular(path)
+        except OSError as error:
+            self.result.unreadable[number] = Rejected("unreadable", error.strerror or str(error))
+            self._reject(number, self.result.unreadable[number])
+            return None
+        digest = hashlib.sha256(data)
+        self.board.hashed(number, digest.digest())
+        sha256 = digest.hexdigest()
+        if sha256 in self.job.known_bad:
+            self._condemn(number, sha256, self.job.known_bad[sha256])
+            return None
+        if sha256 in self.job.known or not self.board.claim(number):
+            return None
+        return _Encoded(number, sha256, path, data)
+
+    def _decode(self, encoded: _Encoded, pixels: NDArray[np.uint8]) -> _Image | None:
+        self.run.torch.start()
+        number, sha256 = encoded.number, encoded.sha256
+        try:
+            with self._noted(encoded.path):
+                return _Image(number, sha256, prepare(encoded.data, self.job.model.preprocess, pixels)[1])
+        except BadImageError as error:
+            bad = self._pending.bad[sha256] = Rejected(error.code, str(error))
+        self._condemn(number, sha256, bad)
+        return None
+
+    def _noted(self, path: str) -> AbstractContextManager[None]:
+        if self.job.in_flight is None:
+            return nullcontext()
+        return self.job.in_flight.decoding(self.slot, path, self.job.model.preprocess.at_least)
+
+    def _infer(self, network: Session, images: list[_Image], pixels: NDArray[np.uint8]) -> list[_Row]:
+        """Run the network and return the finite rows; an embedding that is not finite is never kept."""
+        try:
+            features = network(pixels)
+        except (RuntimeError, MemoryError) as error:
+            raise ModelError(
+                f"The network failed on a batch of {len(images)} ({first_line(error)}). "
+                "If memory ran out, try a smaller --batch-size. Finished images are kept."
+            ) from error
+        rows = []
+        finite = np.logical_and.reduce(np.isfinite(features), axis=1)
+        for image, row, good in zip(images, features, finite, strict=True):
+            if good:
+                rows.append(_Row(image.sha256, row, image.stored))
+            else:
+                hint = "; try --precision fp32" if self.job.model.precision == "fp16" else ""
+                why = f"the network gives numbers that are not finite{hint}"
+                bad = self._pending.bad[image.sha256] = Rejected("non-finite", why)
+                self._condemn(image.number, image.sha256, bad)
+        return rows
+
+    def _condemn(self, number: int, sha256: str, bad: Rejected) -> None:
+        self.result.bad[sha256] = bad
+        self._reject(number, bad)
+
+    def _reject(self, number: int, bad: Rejected) -> None:
+        """Count an unusable image; past the allowed share, stop the pass."""
+        example = f"{self.job.dataset.paths[number]!r}, {bad.message}"
+        check_rejected(self.board.reject(), len(self.job.dataset), self.job.max_bad, example)
+
+    def _count(self, embedded: int, times: list[float]) -> None:
+        decode_s, infer_s = np.diff(times)
+        write_s, self._pending.write_s = self._pending.write_s, 0.0
+        spent = np.array([decode_s, infer_s, write_s, (decode_s + infer_s) / self.run.threads])
+        self._pending.seconds += spent
+        self.result.embedded += embedded
+        self.result.seconds += spent
+
+
+class _Encoded(NamedTuple):
+    number: int
+    sha256: str
+    path: str
+    data: bytes
+
+
+class _Image(NamedTuple):
+    number: int
+    sha256: str
+    stored: Stored
+
+
+class _Row(NamedTuple):
+    sha256: str
+    features: NDArray[np.float32]
+    stored: Stored
+
+
+class _Pending:
+    """Rows of one worker that are not on disk yet; `write_s` are the seconds of writes not accounted for yet."""
+
+    def __init__(self, workspace: Path, writer: ThreadPoolExecutor) -> None:
+        self._workspace, self._writer = workspace, writer
+        self._write: Future[float] | None = None
+        self.write_s = 0.0
+        self.rows: list[_Row] = []
+        self.bad: dict[str, Rejected] = {}
+        self.seconds = np.zeros(4)
+        self._since = time.perf_counter()
+
+    def flush(self, provider: str, after_s: float = 0.0) -> None:
+        """Begin to write a part when the last one is at least `after_s` seconds old and there is something to write."""
+        now = time.perf_counter()
+        if now - self._since < after_s or not (self.rows or self.bad):
+            return
+        part = Shard(
+            np.array([row.sha256 for row in self.rows], "S64"),
+            np.stack([row.features for row in self.rows]) if self.rows else np.empty((0, 0), np.float32),
+            np.array([row.stored for row in self.rows], np.int32).reshape(-1, 3),
+            [(sha256, bad.code, bad.message) for sha256, bad in self.bad.items()],
+            self.seconds,
+            provider,
+        )
+        self.settle()
+        self._write = self._writer.submit(_write, self._workspace, part)
+        self.rows, self.bad, self.seconds, self._since = [], {}, np.zeros(4), now
+
+    def settle(self) -> None:
+        """Wait until the part that is being written is on disk; raises CacheError when it cannot be written."""
+        if self._write is not None:
+            self.write_s += self._write.result()
+            self._write = None
+
+
+def _write(workspace: Path, part: Shard) -> float:
+    """Write a part and return the seconds that took."""
+    began = time.perf_counter()
+    try:
+        write_shard(workspace, part)
+    except OSError as error:
+        raise CacheError(
+            f"Cannot write to '{workspace}': {error.strerror}. What is finished is kept; "
+            "mend that and run the same command again."
+        ) from None
+    return time.perf_counter() - began
+
+
+SHARD_SECONDS = 1.5  # what a killed run loses at most,
+
+
+SHARD_SHARE = 0.1  # but no more than this share of what it has done,
+
+
+LEAST_SHARD_SECONDS = 0.1  # or this: writing a part takes some milliseconds
+
+
+class Pass:
+    """What all workers of one pass over a dataset share."""
+
+    def __init__(self, job: Job, threads: int, fork: bool) -> None:
+        self.job, self.threads = job, threads
+        self.board = Board(len(job.dataset), threads, shared_lock() if fork else threading.Lock())
+        self._callers = 1 if fork else threads
+        self.torch = OneTorchThread()
+        self._began = time.perf_counter()
+        self._session: Session | None = None
+        self._session_lock = threading.Lock()
+
+    def network(self) -> Session:
+        """Return the session of this process, made by the first thread that needs one."""
+        with self._session_lock:
+            job = self.job
+            if self._session is None:
+                self._session = open_session(
+                    job.model.onnx(),
+                    job.device,
+                    engine=job.engine,
+                    precision=job.model.precision,
+                    batch=job.batch_size,
+                    callers=self._callers,
+                )
+                missing = max(0, len(job.dataset) - len(job.known))  # as parts, then all rows as a file
+                check_room(job.workspace, 4 * self._session.dim * (missing + len(job.dataset)))
+        return self._session
+
+    @property
+    def provider(self) -> str:
+        """What runs the network; empty while nothing does."""
+        return self._session.provider if self._session else ""
+
+    @property
+    def shard_seconds(self) -> float:
+        """How old a worker's rows may become before they are written."""
+        return min(SHARD_SECONDS, max(LEAST_SHARD_SECONDS, SHARD_SHARE * (time.perf_counter() - self._began)))

@@ -1,0 +1,94 @@
+"""Nearest neighbours by cosine similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tlcache.heads.base import Head, Validation, unit_rows
+from tlcache.heads.rows import Array, Features, View, blocks
+
+__all__ = ["Knn"]
+
+_ASKED, _KNOWN = 512, 8_000  # rows at a time; beyond 32 MB of ranks, memory comes from the system, page by page
+_SMOOTHING = 1e-3
+
+
+class Knn(Head):
+    """The k most similar training rows vote, weighted by `exp(cosine / temperature)` (Wu et al., 2018).
+
+    Parameters
+    ----------
+    k
+        Number of neighbours; all rows when there are fewer.
+    temperature
+        Small values let the most similar rows decide.
+    class_weight
+        `balanced`, a weight per label, or None; multiplies the votes.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("rows_", "targets_", "weights_")
+
+    def __init__(self, k: int = 10, temperature: float = 0.07, class_weight: Any = None) -> None:
+        self.k = k
+        self.temperature = temperature
+        self.class_weight = class_weight
+
+    @classmethod
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
+        """Keep the rows, once for all heads."""
+        del validation
+        rows, weights = np.empty(X.shape, np.float32), heads[0].row_weights(y)
+        for some in blocks(len(X)):
+            rows[some] = unit_rows(X[some])
+        for head in heads:
+            head.rows_, head.targets_ = rows, y
+            head.weights_ = np.ones(len(y), np.float32) if weights is None else weights
+
+    @classmethod
+    def logits_each(cls, heads: Sequence[Self], X: ArrayLike | View) -> list[Array]:
+        """Return the logits of heads that were fitted together, whose neighbours are looked for once."""
+        rows, most = X if isinstance(X, View) else np.asarray(X, np.float32), max(heads, key=lambda head: head.k)
+        logits = [np.empty((len(rows), len(most.classes_)), np.float32) for _ in heads]
+        for block in blocks(len(rows), _ASKED):
+            similar, nearest = most._nearest(rows[block])
+            for head, found in zip(heads, logits, strict=True):
+                found[block] = head._votes(similar[:, : head.k], nearest[:, : head.k])
+        return logits
+
+    def _logits(self, X: Array) -> Array:
+        return self.logits_each([self], X)[0]
+
+    def _nearest(self, X: Array) -> tuple[Array, NDArray[np.int64]]:
+        """Return cosines and numbers of the k most similar rows (n, k), the most similar first."""
+        asked, parts = unit_rows(X), []
+        for some in blocks(len(self.rows_), _KNOWN):
+            similar, nearest = self._highest(asked @ self.rows_[some].T)
+            parts.append((similar, nearest + some.start))
+        similar, nearest = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        similar, found = self._highest(similar)
+        order = np.argsort(-similar, axis=1, kind="stable")
+        nearest = np.take_along_axis(nearest, found, axis=1)
+        return np.take_along_axis(similar, order, axis=1), np.take_along_axis(nearest, order, axis=1)
+
+    def _highest(self, cosines: Array) -> tuple[Array, NDArray[np.int64]]:
+        """Return the k highest of each row and their columns (n, k), in no order."""
+        k = min(self.k, cosines.shape[1])
+        columns = np.argpartition(cosines, -k, axis=1)[:, -k:]
+        return np.take_along_axis(cosines, columns, axis=1), columns
+
+    def _votes(self, similar: Array, nearest: NDArray[np.int64]) -> Array:
+        """Return the logarithm of each class's share of the votes, (n, C)."""
+        n, classes = len(similar), len(self.classes_)
+        votes = np.exp((similar - similar[:, :1]) / self.temperature) * self.weights_[nearest]
+        places = np.arange(n)[:, None] * classes + self.targets_[nearest]
+        tally = np.bincount(places.ravel(), votes.ravel(), n * classes).reshape(n, classes)
+        share = tally / tally.sum(axis=1, keepdims=True)
+        logs: Array = np.log((share + _SMOOTHING) / (1 + classes * _SMOOTHING)).astype(np.float32)
+        return logs
+
+    def _width(self) -> int:
+        return int(self.rows_.shape[1])

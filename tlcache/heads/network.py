@@ -1,0 +1,98 @@
+"""Heads trained by gradient steps in torch: a softmax layer, and the study's dense layers with dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.errors import UnknownNameError, closest
+from tlcache.heads.base import Head, Validation
+from tlcache.heads.rows import Array, Features, blocks
+
+__all__ = ["Network"]
+
+
+class Network(Head):
+    """Fully connected layers with ReLU and dropout between them; minimises the log-loss in mini-batches.
+
+    Networks of one shape are trained side by side, whatever their learning rates, decays, dropout and seeds are.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("layers_", "shapes_")
+
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    epochs: int
+    patience: int
+    batch_size: int | None
+    seed: int
+    history_: list[dict[str, float]]
+    best_epoch_: int
+
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Return the units of each hidden layer."""
+        return ()
+
+    def dropout_rate(self) -> float:
+        """Return the share of units that are dropped after each hidden layer."""
+        return 0.0
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the parameters, with the number of epochs that was best on validation."""
+        return {**self.get_params(), "epochs": self.best_epoch_}
+
+    @classmethod
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
+        from tlcache.heads.training import OPTIMIZERS, train
+
+        for head in heads:
+            if head.optimizer not in OPTIMIZERS:
+                raise UnknownNameError(closest("optimizer", head.optimizer, OPTIMIZERS))
+        for _, alike in groupby(sorted(heads, key=cls._shape), key=cls._shape):
+            train(list(alike), X, y, validation)
+
+    def _shape(self) -> tuple[Any, ...]:
+        """Return what networks must share to be trained side by side."""
+        return (self.hidden_sizes(), self.optimizer, self.batch_size, self.epochs, self.patience)
+
+    def build(self, width: int) -> Any:
+        """Return the layers as a torch module with fresh weights: (n, width) -> logits of `classes_`, (n, C)."""
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for size in self.hidden_sizes():
+            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(self.dropout_rate())]
+            width = size
+        return nn.Sequential(*layers, nn.Linear(width, len(self.classes_)))
+
+    def keep(self, layers: Sequence[tuple[Array, Array]]) -> None:
+        """Copy layers, each (in, out) weights and (out,) biases, into one array of numbers and one of shapes (L, 2)."""
+        self.layers_ = np.concatenate([part.ravel() for layer in layers for part in layer])
+        self.shapes_ = np.array([weights.shape for weights, _ in layers], np.int64)
+
+    def layers(self) -> Iterator[tuple[Array, Array]]:
+        """Yield weights (in, out) and biases (out,) of each fitted layer, from the features on."""
+        start = 0
+        for rows, columns in self.shapes_:
+            stop = start + rows * columns
+            yield self.layers_[start:stop].reshape(rows, columns), self.layers_[stop : stop + columns]
+            start = stop + columns
+
+    def _logits(self, X: Array) -> Array:
+        # products in float32 differ in the last bit with a row's place among the others
+        layers = [(weights.astype(np.float64), biases) for weights, biases in self.layers()]
+        logits = np.empty((len(X), len(self.classes_)), np.float32)
+        for rows in blocks(len(X)):
+            wide = X[rows].astype(np.float64)
+            for number, (weights, biases) in enumerate(layers):
+                wide = (np.maximum(wide, 0) if number else wide) @ weights + biases
+            logits[rows] = wide
+        return logits
+
+    def _width(self) -> int:
+        return int(self.shapes_[0, 0])

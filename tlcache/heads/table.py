@@ -1,0 +1,153 @@
+"""The heads: one frozen row each, with the settings to choose from. Adding one is a class and a row."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from tlcache.errors import UnknownNameError, closest
+
+if TYPE_CHECKING:
+    from tlcache.heads.base import Head
+
+__all__ = ["HEADS", "OPTIMIZER_NAMES", "HeadRow", "find_head", "find_heads"]
+
+OPTIMIZER_NAMES = ("sgd", "rmsprop", "adam", "nadam", "adamw")
+
+
+@dataclass(frozen=True)
+class HeadRow:
+    """One head.
+
+    Parameters
+    ----------
+    name
+        As in `--heads`.
+    builder
+        `module:class` of a `tlcache.heads.base.Head`, imported when used.
+    quick, full
+        Values to choose from, by parameter, each from the simplest model to the most flexible; every combination is
+        tried.
+    scaled
+        Whether features are standardised first.
+    about
+        One line for people.
+    """
+
+    name: str
+    builder: str
+    quick: Mapping[str, tuple[Any, ...]]
+    full: Mapping[str, tuple[Any, ...]]
+    scaled: bool
+    about: str
+
+    def space(self, search: str = "quick") -> Mapping[str, tuple[Any, ...]]:
+        """Return the search space called `quick` or `full`."""
+        return {"quick": self.quick, "full": self.full}[search]
+
+    def settings(self, search: str = "quick") -> list[dict[str, Any]]:
+        """Return every combination of a search space."""
+        space = self.space(search)
+        return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the head's parameters as they are when nothing is given."""
+        return dict(self.type()().get_params())
+
+    def type(self) -> type[Head]:
+        """Import and return the class."""
+        module, _, name = self.builder.partition(":")
+        found: type[Head] = getattr(importlib.import_module(module), name)
+        return found
+
+
+_ROWS = (
+    HeadRow(
+        "logreg",
+        "tlcache.heads.logreg:LogReg",
+        quick={"C": (1e-4, 1e-3, 1e-2, 1e-1, 1.0)},
+        full={"C": (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)},
+        scaled=True,
+        about="multinomial logistic regression, L2",
+    ),
+    HeadRow(
+        "ridge",
+        "tlcache.heads.ridge:Ridge",
+        quick={"alpha": (1e5, 3e4, 1e4, 3e3, 1e3, 3e2, 1e2, 1e1, 1.0)},
+        full={"alpha": tuple(10.0 ** (exponent / 4) for exponent in range(24, -9, -1))},
+        scaled=True,
+        about="ridge regression in closed form",
+    ),
+    HeadRow(
+        "knn",
+        "tlcache.heads.knn:Knn",
+        quick={"k": (50, 20, 10, 5, 3, 1)},
+        full={"k": (200, 100, 50, 30, 20, 15, 10, 7, 5, 3, 2, 1), "temperature": (0.2, 0.07, 0.03)},
+        scaled=True,
+        about="k nearest neighbours by cosine, weighted",
+    ),
+    HeadRow(
+        "svm",
+        "tlcache.heads.svm:Svm",
+        quick={"gamma": (0.5, 1.0), "C": (1.0, 10.0)},
+        full={"gamma": (0.25, 0.5, 1.0, 2.0), "C": (0.1, 1.0, 10.0, 100.0)},
+        scaled=True,
+        about="support vector machine, Gaussian kernel (Nystroem)",
+    ),
+    HeadRow(
+        "lightgbm",
+        "tlcache.heads.lightgbm:LightGbm",
+        quick={"components": (64,)},
+        full={"components": (32, 64, 128, 256), "leaves": (7, 15, 31)},
+        scaled=True,
+        about="boosted trees on principal components",
+    ),
+    HeadRow(
+        "linear",
+        "tlcache.heads.linear:Linear",
+        quick={"learning_rate": (1e-2, 3e-2), "weight_decay": (1e-2, 0.0)},
+        full={"learning_rate": (1e-3, 1e-2, 3e-2), "weight_decay": (1e-1, 1e-2, 0.0), "optimizer": OPTIMIZER_NAMES},
+        scaled=True,
+        about="softmax layer, stochastic gradient descent",
+    ),
+    HeadRow(
+        "dense",
+        "tlcache.heads.dense:Dense",
+        quick={"learning_rate": (3e-4, 1e-3)},
+        full={"learning_rate": (1e-4, 3e-4, 1e-3), "dropout": (0.6, 0.3), "optimizer": OPTIMIZER_NAMES},
+        scaled=True,
+        about="512 - dropout 0.6 - 512 - dropout 0.6 - softmax",
+    ),
+)
+
+HEADS: Mapping[str, HeadRow] = {row.name: row for row in _ROWS}
+
+
+def find_head(name: str) -> HeadRow:
+    """Return the row called `name`.
+
+    Raises
+    ------
+    UnknownNameError
+        No such head; the message names the nearest one and all that exist.
+    """
+    if name not in HEADS:
+        raise UnknownNameError(closest("head", name, HEADS))
+    return HEADS[name]
+
+
+def find_heads(names: Iterable[str] | None = None) -> list[HeadRow]:
+    """Return the rows of these names, each once; default: all.
+
+    Raises
+    ------
+    UnknownNameError
+        No such head, or no name at all.
+    """
+    rows = [find_head(name) for name in dict.fromkeys(HEADS if names is None else names)]
+    if not rows:
+        raise UnknownNameError(f"--heads names no head. Leave it out for all, or give some of: {', '.join(HEADS)}.")
+    return rows

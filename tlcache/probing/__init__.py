@@ -1,0 +1,1 @@
+"""The frozen strategy: heads on cached embeddings, their settings chosen without the test split."""

@@ -1,0 +1,55 @@
+"""Folds for cross-validation, and small samples: stratified, and never tearing a group or a duplicate apart."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+from tlcache.cache.feature_file import Split
+from tlcache.datasets.splits import joined_rows
+from tlcache.errors import DataError
+
+__all__ = ["draw_shots", "group_numbers", "split_folds"]
+
+Rows = NDArray[np.int64]
+
+
+def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Rows, Rows]]:
+    """Yield the numbers of rows to fit on and of rows to judge by, for each fold.
+
+    Raises
+    ------
+    DataError
+        There are fewer groups of images than folds.
+    """
+    groups = group_numbers(rows)
+    if groups.max() + 1 < folds:
+        raise DataError(f"{folds} folds need as many images or groups of images; found {groups.max() + 1}.")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings(action="ignore"):  # of classes smaller than the number of folds
+        pairs = list(splitter.split(rows.features, rows.labels, groups))
+    yield from ((fit, held) for fit, held in pairs if len(held))
+
+
+def group_numbers(rows: Split) -> Rows:
+    """Return a number for each row (n,): the same for rows of one group, and for rows with equal features."""
+    contents = [hashlib.sha256(features.tobytes()).hexdigest() for features in rows.features]
+    numbers = np.empty(len(rows), np.int64)
+    for number, together in enumerate(joined_rows(range(len(rows)), rows.groups, contents)):
+        numbers[together] = number
+    return numbers
+
+
+def draw_shots(rows: Split, shots: int, seed: int) -> Rows:
+    """Return the numbers of `shots` random rows of every class, or of all where it has fewer.
+
+    The samples of one seed are nested: what is drawn for 2 shots is among what is drawn for 4.
+    """
+    order = np.random.default_rng(seed).permutation(len(rows))
+    chosen = [order[rows.labels[order] == label][:shots] for label in np.unique(rows.labels)]
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,281 @@
+"""Feature file + head -> run record: settings chosen without the test split, fitted again on the rest, tested once."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlcache.cache.feature_file import FeatureFile, Split
+from tlcache.cache.find import find_features
+from tlcache.cache.resplit import GIVEN, FeatureSet, split_fields, under
+from tlcache.errors import DamagedError, DataError, HeadError
+from tlcache.evaluation.calibration import calibration_error
+from tlcache.evaluation.metrics import evaluate
+from tlcache.evaluation.significance import unit_numbers
+from tlcache.files import check_folder
+from tlcache.heads.fitted import FittedHead
+from tlcache.heads.rows import Scaler
+from tlcache.heads.table import HeadRow, find_heads
+from tlcache.machine import hardware, versions
+from tlcache.probing.folds import split_folds
+from tlcache.probing.search import Candidate, Fold, SearchProtocol, choose, search
+from tlcache.progress import Advance, step_bar
+from tlcache.runs.record import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
+
+__all__ = ["Data", "fit_heads", "frozen_identity", "opened", "refit"]
+
+FOLDS = 5  # where there is no validation split
+
+
+def fit_heads(
+    paths: Iterable[str | Path] | None = None,
+    heads: Sequence[str] | None = None,
+    *,
+    data: str | None = None,
+    features: str | Path | None = None,
+    runs: str | Path | None = None,
+    split: str = GIVEN,
+    again: bool = True,
+    **protocol: Any,
+) -> list[Run]:
+    """Fit heads on cached features, choose their settings, and test each once.
+
+    Parameters
+    ----------
+    paths
+        Feature files, or folders of them; default: everything under `features`.
+    heads
+        Names of `tlcache.heads.table.HEADS`; default: all.
+    data
+        Name of a dataset, or its folder or manifest, to take no features of others; default: all.
+    features, runs
+        Folders of feature files and of run records.
+    split
+        `given`: the splits of the feature file. `group`: drawn anew, groups whole, those that `tlcache.audit` recorded.
+    again
+        Fit even what is recorded; without it, the records are returned as they are, and only what is missing is fitted.
+    **protocol
+        How settings are chosen, as for `tlcache.probing.search.SearchProtocol`; default: on validation, by accuracy.
+
+    Returns
+    -------
+    list of Run
+        One per file and head, in that order.
+
+    Raises
+    ------
+    CacheError, DataError, HeadError, UnknownNameError
+        No features, features that are not finite, an empty split, an unknown head, no place for records.
+
+    Examples
+    --------
+    >>> runs = fit_heads([feature_file], heads=["ridge", "knn"], runs=folder)
+    >>> [run.fields["head"] for run in runs]
+    ['ridge', 'knn']
+    >>> sorted(runs[0].fields["test"])
+    ['accuracy', 'accuracy_high', 'accuracy_low', 'ece', 'log_loss', 'macro_f1', 'n']
+    """
+    how = SearchProtocol(**protocol)
+    rows = find_heads(heads)
+    found = find_features(paths, features, data)
+    folder, results = check_folder(runs_folder(runs), "--runs"), []
+    with step_bar("fitting heads", len(found) * len(rows)) as advance:
+        for path in found:
+            with opened(path, split, folder, how.seed) as file:
+                known = {} if again else _known(file.attrs, rows, folder, how)
+                advance(len(known))
+                known |= _fit_all(file, [row for row in rows if row.name not in known], folder, how, advance)
+            results += [known[row.name] for row in rows]
+    return results
+
+
+def frozen_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol) -> dict[str, Any]:
+    """Return what tells the run of a head on a feature file, given by its attributes, from all others."""
+    space = {name: list(values) for name, values in row.space(protocol.search).items()}
+    return identity_of(attrs, "frozen", row.name, {**asdict(protocol), "space": space})
+
+
+def _known(attrs: Mapping[str, Any], rows: Sequence[HeadRow], folder: Path, protocol: SearchProtocol) -> dict[str, Run]:
+    """Return the runs of these heads that are recorded."""
+    found = {row.name: recorded(folder, frozen_identity(attrs, row, protocol)) for row in rows}
+    return {name: run for name, run in found.items() if run}
+
+
+def _fit_all(
+    file: FeatureSet, rows: Sequence[HeadRow], folder: Path, protocol: SearchProtocol, advance: Advance
+) -> dict[str, Run]:
+    """Fit these heads, one after the other, each with its share of the budget that is left."""
+    if not rows:
+        return {}
+    data, began, fitted = Data.of(file), time.perf_counter(), dict[str, Run]()
+    folds = data.folds(protocol)
+    for number, row in enumerate(rows):
+        spent = time.perf_counter() - began
+        budget_s = protocol.budget_s and max(0.0, protocol.budget_s - spent) / (len(rows) - number)
+        fitted[row.name] = _fit_one(file, data, folds, row, folder, protocol, budget_s)
+        advance(1)
+    return fitted
+
+
+@contextmanager
+def opened(path: Path, split: str, runs: Path, seed: int) -> Iterator[FeatureSet]:
+    """Open a feature file whose rows are all to be read, under a split of `tlcache.cache.resplit.KINDS`."""
+    try:
+        with FeatureFile(path) as file:
+            yield under(file, split, runs, seed)
+    except DamagedError as error:
+        raise DamagedError(f"{error} To leave it out, name the others: tlcache fit-heads PATH ...") from None
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a feature file; `val` may be empty.
+
+    Parameters
+    ----------
+    fitting
+        Train, and then val.
+    train_rows
+        How many of them are train.
+    test
+        The rows that nothing is chosen by.
+    classes
+        Number of classes.
+    """
+
+    fitting: Split
+    train_rows: int
+    test: Split
+    classes: int
+
+    @property
+    def train(self) -> Split:
+        """The rows to fit on, which share the memory of `fitting`."""
+        return self.fitting.part(slice(self.train_rows))
+
+    @property
+    def val(self) -> Split:
+        """The rows to choose by, which share the memory of `fitting`."""
+        return self.fitting.part(slice(self.train_rows, None))
+
+    @classmethod
+    def of(cls, file: FeatureSet) -> Data:
+        """Read and check the splits.
+
+        Raises
+        ------
+        DataError, HeadError
+            No rows to train on or to test; features that are not finite.
+        """
+        data = cls(file.split("train", "val"), int(file.attrs["train_rows"]), file.split("test"), len(file.classes))
+        for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
+            if not len(split) and name != "val":
+                raise DataError(f"'{file.path}' has no {name} images; heads need train and test.")
+            if not np.isfinite(split.features).all():
+                raise HeadError(f"'{file.path}' holds features that are not finite. Extract again.")
+        if len(data.val) and not np.isin(data.val.labels, data.train.labels).any():
+            raise DataError(f"'{file.path}' has no class that is in train and in val; settings cannot be chosen.")
+        return data
+
+    def folds(self, protocol: SearchProtocol) -> list[Fold]:
+        """Return the validation split, or folds of all rows that are not for testing."""
+        train, val = self.train, self.val
+        if len(val) and not protocol.folds:
+            return [Fold(train.features, train.labels, val.features, val.labels)]
+        rows = self.fitting
+        return [Fold.of(rows, *parts) for parts in split_folds(rows, protocol.folds or FOLDS, protocol.seed)]
+
+
+def _fit_one(
+    file: FeatureSet,
+    data: Data,
+    folds: Sequence[Fold],
+    row: HeadRow,
+    folder: Path,
+    protocol: SearchProtocol,
+    budget_s: float | None,
+) -> Run:
+    started, settings = time.perf_counter(), protocol.settings(row)
+    candidates = search(row, settings, folds, data.classes, budget_s)
+    best = choose(candidates, protocol.metric, protocol.one_se)
+    searched = time.perf_counter()
+    fitted = refit(row, file, data.fitting, best, protocol)
+    ended = time.perf_counter()
+    logits = [head.logits(data.test.features) for head in fitted]
+    each = [head.probabilities(found) for head, found in zip(fitted, logits, strict=True)]
+    units = unit_numbers(data.test.groups)
+    tests = [evaluate(data.test.labels, probabilities, units) for probabilities in each]
+    plain = fitted[0].probabilities(logits[0], temperature=1.0)
+    identity = frozen_identity(file.attrs, row, protocol)
+    path = path_of(folder, identity)
+    fitted[0].save(path.with_suffix(".safetensors"))
+    fields = {
+        **identity,
+        **split_fields(file.attrs),
+        **origin(file.attrs, file.classes),
+        "chosen": _chosen(row, protocol, best),
+        "chosen_by": f"{len(folds)}-fold cross-validation" if len(folds) > 1 else "validation split",
+        "candidates": [_tried(row, protocol, candidate) for candidate in candidates],
+        "skipped": len(settings) - len(candidates),
+        "history": list(best.history),
+        "calibration": {
+            "temperature": best.temperature,
+            "val_ece_before": best.ece_before,
+            "val_ece_after": best.ece_after,
+            "test_ece_before": calibration_error(data.test.labels, plain),
+            "test_ece_after": tests[0]["ece"],
+        },
+        "fit_s": ended - started,
+        "search_s": searched - started,
+        "refit_s": ended - searched,
+        "rows": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+        "test": tests[0],
+        "repeats": _repeats([head.head for head in fitted], tests),
+        "features": str(file.path),
+        "versions": versions(),
+        "hardware": hardware(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    return write_run(path, fields, data.test, each[0])
+
+
+def refit(row: HeadRow, file: FeatureSet, rows: Split, best: Candidate, protocol: SearchProtocol) -> list[FittedHead]:
+    """Fit the chosen setting on all rows, with every seed of the protocol; the temperature is the candidate's."""
+    scaler, attrs = Scaler.of(rows.features, row.scaled), file.attrs
+    seeds = range(protocol.seed, protocol.seed + protocol.repeats) if "seed" in best.params else ()
+    settings = [{**best.params, "seed": seed} for seed in seeds] or [dict(best.params)]
+    heads = row.type().fit_each(settings, scaler.over(rows.features), rows.labels)
+    return [
+        FittedHead(row.name, head, scaler, best.temperature, file.classes, attrs["backbone"], attrs["key"])
+        for head in heads
+    ]
+
+
+def _repeats(heads: Sequence[Any], tests: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Return how much the seed matters: figures of every repetition, their mean and standard deviation."""
+    accuracies = [test["accuracy"] for test in tests]
+    return {
+        "seeds": [getattr(head, "seed", None) for head in heads],
+        "accuracy": accuracies,
+        "accuracy_mean": float(np.mean(accuracies)),
+        "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+    }
+
+
+def _tried(row: HeadRow, protocol: SearchProtocol, candidate: Candidate) -> dict[str, Any]:
+    scores = {f"val_{name}": value for name, value in candidate.scores.items()}
+    errors = {f"val_{name}_se": value for name, value in candidate.errors.items()}
+    return {**_chosen(row, protocol, candidate), **scores, **errors, "fit_s": candidate.fit_s}
+
+
+def _chosen(row: HeadRow, protocol: SearchProtocol, candidate: Candidate) -> dict[str, Any]:
+    """Return the searched parameters of a candidate, and those that are not the head's defaults."""
+    start, space = row.defaults(), row.space(protocol.search)
+    return {name: value for name, value in candidate.params.items() if name in space or value != start[name]}

@@ -1,0 +1,269 @@
+"""Choosing a head's settings: each is judged on rows that it was not fitted on; test rows are not among them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.feature_file import Split
+from tlcache.errors import HeadError, UnknownNameError, closest
+from tlcache.evaluation.calibration import calibration_error, fit_temperature
+from tlcache.evaluation.metrics import confusion, log_losses, macro_f1
+from tlcache.heads.base import softmax
+from tlcache.heads.rows import Array, Features, Scaler, View
+from tlcache.heads.table import HeadRow
+
+__all__ = ["Candidate", "Fold", "Labels", "METRICS", "SearchProtocol", "choose", "search"]
+
+Labels = NDArray[np.int64]
+_Tried = tuple[Mapping[str, Any], Sequence[Mapping[str, float]], Array]  # parameters, history, logits (n, C)
+
+METRICS = ("accuracy", "macro_f1", "log_loss")
+_DRAWS = 200  # bootstrap samples for a standard error
+
+
+@dataclass(frozen=True)
+class SearchProtocol:
+    """How settings are chosen; a run's record holds it.
+
+    Parameters
+    ----------
+    search
+        `quick` or `full`: which of a head's search spaces.
+    folds
+        0: settings are judged on the validation split. 2 or more: by cross-validation over train and val together,
+        stratified, groups and byte-identical images kept together.
+    metric
+        What is best: `accuracy`, `macro_f1` or `log_loss`.
+    one_se
+        Take the simplest setting within one standard error of the best.
+    class_weight
+        None, or `balanced`: every class counts the same in what heads minimise.
+    repeats
+        Seeds with which a head that has one is fitted with the chosen setting.
+    seed
+        The first of them, and that of the search and the folds.
+    budget_s
+        Seconds for all heads on one feature file; None: as many as it takes.
+
+    Raises
+    ------
+    UnknownNameError, HeadError
+        A word that is not among these, or a number that makes no sense.
+    """
+
+    search: str = "quick"
+    folds: int = 0
+    metric: str = "accuracy"
+    one_se: bool = False
+    class_weight: str | None = None
+    repeats: int = 1
+    seed: int = 0
+    budget_s: float | None = None
+
+    def __post_init__(self) -> None:
+        known = {"search": ("quick", "full"), "metric": METRICS, "class_weight": (None, "balanced")}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise UnknownNameError(closest(name.replace("_", " "), str(getattr(self, name)), map(str, values)))
+        if self.folds == 1 or self.folds < 0:
+            raise HeadError(f"Cross-validation needs 2 folds or more; asked: {self.folds}. 0 takes the val split.")
+        if self.repeats < 1 or (self.budget_s is not None and self.budget_s <= 0):
+            raise HeadError("Repeats are 1 or more, and a budget is more than 0 seconds.")
+
+    def settings(self, row: HeadRow) -> list[dict[str, Any]]:
+        """Return complete parameters for every candidate of a head."""
+        common = self.common(row)
+        return [{**common, **each} for each in row.settings(self.search)]
+
+    def common(self, row: HeadRow) -> dict[str, Any]:
+        """Return the parameters of a head that are the same for every candidate."""
+        given, known = {"class_weight": self.class_weight, "seed": self.seed}, row.defaults()
+        return {name: value for name, value in given.items() if name in known}
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows to fit on and rows to judge by: features float32 (n, dim), labels (n,)."""
+
+    X: Features
+    y: Labels
+    X_val: Features
+    y_val: Labels
+
+    @classmethod
+    def of(cls, rows: Split, fit: Labels, held: Labels) -> Fold:
+        """Return the fold that fits on some rows, by their numbers, and judges by others."""
+        return cls(View(rows.features, fit), rows.labels[fit], View(rows.features, held), rows.labels[held])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting and how it does on rows it was not fitted on.
+
+    Parameters
+    ----------
+    params
+        All parameters to fit again with; what early stopping found is the median over the folds.
+    scores
+        `accuracy`, `macro_f1` and `log_loss`, this one with the temperature applied.
+    errors
+        Their standard errors.
+    temperature
+        Divides the logits; fitted on the same rows.
+    ece_before, ece_after
+        Expected calibration error without and with the temperature.
+    fit_s
+        Seconds to fit and judge; settings that are fitted together share them evenly.
+    history
+        Of the first fold, for heads that are trained by steps.
+    """
+
+    params: Mapping[str, Any]
+    scores: Mapping[str, float]
+    errors: Mapping[str, float]
+    temperature: float
+    ece_before: float
+    ece_after: float
+    fit_s: float
+    history: Sequence[Mapping[str, float]]
+
+    @classmethod
+    def untried(cls, params: Mapping[str, Any]) -> Candidate:
+        """Return a setting that there is nothing to judge by."""
+        return cls(params, {}, {}, 1.0, float("nan"), float("nan"), 0.0, [])
+
+
+def search(
+    row: HeadRow, settings: Sequence[Mapping[str, Any]], folds: Sequence[Fold], classes: int, budget_s: float | None
+) -> list[Candidate]:
+    """Fit every setting on every fold and judge it on the rows held out, all folds pooled.
+
+    Parameters
+    ----------
+    row, settings
+        The head, and complete parameters for each candidate, from the simplest to the most flexible.
+    folds
+        One, if there is a validation split; several for cross-validation.
+    classes
+        Number of classes of the dataset; a fold may lack some.
+    budget_s
+        When given, settings are fitted one by one, and no more are begun once another one like the slowest, and the
+        last fit of all, would not be done within so many seconds. The first one is always fitted; boosting stops in
+        time.
+
+    Raises
+    ------
+    HeadError
+        The head cannot be fitted on these rows.
+    """
+    ready = [_scaled(row, fold) for fold in folds]
+    if budget_s is None:
+        return _fit(row, settings, ready, classes)
+    found: list[Candidate] = []
+    started = time.perf_counter()
+    limit = {"seconds": budget_s / 3 / len(folds)} if "seconds" in row.defaults() else {}
+    for setting in settings:
+        slowest = max((each.fit_s for each in found), default=0.0)
+        if found and time.perf_counter() - started + 2 * slowest > budget_s:
+            break
+        found += _fit(row, [{**setting, **limit}], ready, classes)
+    return found
+
+
+def choose(candidates: Sequence[Candidate], metric: str, one_se: bool) -> Candidate:
+    """Return the candidate with the best `metric`, ties decided by log-loss.
+
+    With `one_se`, the first candidate that is no more than one standard error of the best worse than it (Breiman et
+    al., 1984); they are in the order of their flexibility.
+    """
+    sign = -1 if metric == "log_loss" else 1
+    best = max(candidates, key=lambda each: (sign * each.scores[metric], -each.scores["log_loss"]))
+    if not one_se:
+        return best
+    least = sign * best.scores[metric] - best.errors[metric]
+    return next(each for each in candidates if sign * each.scores[metric] >= least)
+
+
+def _scaled(row: HeadRow, fold: Fold) -> Fold:
+    scaler = Scaler.of(fold.X, row.scaled)
+    return Fold(scaler.over(fold.X), fold.y, scaler.over(fold.X_val), fold.y_val)
+
+
+def _fit(row: HeadRow, settings: Sequence[Mapping[str, Any]], folds: Sequence[Fold], classes: int) -> list[Candidate]:
+    started = time.perf_counter()
+    try:
+        tried = [list(_on_fold(row, settings, fold, classes)) for fold in folds]
+    except (ValueError, FloatingPointError) as error:
+        raise HeadError(f"The {row.name} head could not be fitted: {error}") from error
+    seconds = (time.perf_counter() - started) / len(settings)
+    labels, found = np.concatenate([fold.y_val for fold in folds]), []
+    for of_setting in zip(*tried, strict=True):
+        params, histories, logits = zip(*of_setting, strict=True)
+        found.append(_judge(_params(params), np.concatenate(logits), labels, seconds, histories[0]))
+    return found
+
+
+def _on_fold(row: HeadRow, settings: Sequence[Mapping[str, Any]], fold: Fold, classes: int) -> Iterator[_Tried]:
+    """Fit every setting on a fold; of the heads, which may hold all rows, no more than this is left."""
+    heads = row.type().fit_each(settings, fold.X, fold.y, fold.X_val, fold.y_val)
+    for head, logits in zip(heads, row.type().logits_each(heads, fold.X_val), strict=True):
+        wide = np.full((len(logits), classes), -np.inf, np.float32)  # -inf for classes that the head has not seen
+        wide[:, head.classes_] = logits
+        yield head.chosen(), getattr(head, "history_", []), wide
+
+
+def _params(chosen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the folds agree on, and the median of what early stopping found."""
+    first = chosen[0]
+    return {
+        name: value if all(each[name] == value for each in chosen) else round(median(each[name] for each in chosen))
+        for name, value in first.items()
+    }
+
+
+def _judge(
+    params: Mapping[str, Any],
+    logits: Array,
+    labels: Labels,
+    fit_s: float,
+    history: Sequence[Mapping[str, float]],
+) -> Candidate:
+    known = np.isfinite(logits[np.arange(len(labels)), labels])
+    temperature = fit_temperature(logits[known], labels[known]) if known.any() else 1.0
+    before, after = softmax(logits), softmax(logits / temperature)
+    predicted, classes = after.argmax(axis=1), after.shape[1]
+    losses = log_losses(labels[known], after[known])  # what a head never saw says nothing of its probabilities
+    right = predicted == labels
+    return Candidate(
+        params,
+        {
+            "accuracy": float(right.mean()),
+            "macro_f1": macro_f1(confusion(labels, predicted, classes)),
+            "log_loss": float(losses.mean()) if len(losses) else float("inf"),
+        },
+        {
+            "accuracy": float(right.std() / sqrt(len(right))),
+            "macro_f1": _macro_f1_error(labels, predicted, classes),
+            "log_loss": float(losses.std() / sqrt(len(losses))) if len(losses) else float("inf"),
+        },
+        temperature,
+        calibration_error(labels, before),
+        calibration_error(labels, after),
+        fit_s,
+        history,
+    )
+
+
+def _macro_f1_error(labels: Labels, predicted: Labels, classes: int) -> float:
+    """Return the standard error of macro-F1 by the bootstrap over rows (Efron, 1979)."""
+    random = np.random.default_rng(0)
+    drawn = (random.integers(0, len(labels), len(labels)) for _ in range(_DRAWS))
+    return float(np.std([macro_f1(confusion(labels[rows], predicted[rows], classes)) for rows in drawn]))

@@ -1,0 +1,89 @@
+"""Which commands make a run again."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from tlcache.cache.resplit import GIVEN
+from tlcache.datasets.dataset import names_of
+from tlcache.extraction.extract import extract
+from tlcache.finetuning.recipe import Recipe
+from tlcache.probing.search import SearchProtocol
+from tlcache.runs.record import Run
+
+__all__ = ["commands"]
+
+_ELSEWHERE = {"features", "space"}  # where results lie is the reader's own choice; a head's space follows from --search
+_PLACED = ("data", "model", "weights")
+_SHARED = (*_PLACED, "crop_borders", "resize", "crop", "name", "device")  # of extract, which finetune takes too
+_NAMES = {"budget_s": "budget"}
+
+
+def commands(run: Run) -> list[str]:
+    """Return the command lines that make a run from its images, one after the other.
+
+    The settings that are the defaults are left out; folders of features and runs are those of the reader.
+    """
+    made, arguments = run.fields["extract_arguments"], run.fields["arguments"]
+    before = [_line("extract", _given(made, _defaults(extract)))]
+    split = {}
+    if run.fields.get("split", GIVEN) != GIVEN:
+        before.append(_line("audit", {"data": run.fields["dataset"], **_grouped(run.fields.get("grouping"))}))
+        split = {"split": run.fields["split"]}
+    if run.fields["strategy"] == "frozen":
+        defaults = {field.name: field.default for field in fields(SearchProtocol)}
+        options = {"heads": run.fields["head"], **split, **_given(arguments, defaults)}
+        return [*before, _line(shlex.join(["fit-heads", run.fields["features"]]), options)]
+    defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget": None}
+    shared = {name: made[name] for name in _SHARED if name in made}
+    seed = {"split_seed": made["seed"]} if made.get("seed") else {}
+    options = {**_given(shared, _defaults(extract)), **split, **seed, **_given(arguments, defaults)}
+    return [*(before if split else ()), _line("finetune", options)]
+
+
+def _grouped(grouping: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the options of `audit` that group images as they were; none where the record is older than that."""
+    if not grouping:
+        return {}
+    if grouping["by"] == "regex":
+        return {"group_regex": grouping["source"]}
+    by = {"group_by": grouping["by"]}
+    return by if grouping["by"] == "column" else {**by, "model": grouping["source"].partition(",")[0]}
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    return {name: each.default for name, each in inspect.signature(function).parameters.items()}
+
+
+def _given(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is not the default, and always what says which images and which network."""
+    return {
+        name: value
+        for name, value in arguments.items()
+        if name in defaults and name not in _ELSEWHERE and value is not None
+        if not (name == "name" and value in names_of(arguments["data"]))
+        if name in _PLACED or value != defaults[name]
+    }
+
+
+def _line(command: str, options: Mapping[str, Any]) -> str:
+    return " ".join(["tlcache", command, *(shlex.quote(part) for item in options.items() for part in _option(*item))])
+
+
+def _option(name: str, value: Any) -> Iterator[str]:
+    flag = f"--{_NAMES.get(name, name).replace('_', '-')}"
+    if isinstance(value, Mapping):
+        for setting, values in value.items():
+            yield from (flag, f"{setting}={','.join(map(str, values))}")
+    elif value is True:
+        yield flag
+    elif value is False:
+        yield f"--no-{flag[2:]}"
+    elif isinstance(value, list | tuple):
+        yield from (flag, ",".join(map(str, value)))
+    else:
+        yield from (flag, str(value))
