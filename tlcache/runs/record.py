@@ -10,16 +10,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.cache.feature_file import STAGES, Split
 from tlcache.errors import CacheError, first_line
 from tlcache.files import write_whole
-from tlcache.keys import hash_json, printable, slug
+from tlcache.keys import hash_json, slug
 from tlcache.progress import warn
-from tlcache.cache.feature_file import STAGES, Split
 
 __all__ = [
     "Run",

@@ -1,0 +1,1 @@
+"""Training runs: their records, and what they are called beside each other."""
