@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture check format bench clean
+.PHONY: help setup demo test test-slow torture check format bench clean
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "tlcache needs Python 3.11 or newer: make PYTHON=python3.11"'
@@ -21,8 +21,11 @@ setup: $(READY)  ## Make the environment in .venv with the tested versions
 demo: $(READY)  ## The whole job on scikit-learn's digits: extract, fit all heads, fine-tune, one table
 	$(BIN)/tlcache demo
 
-test: $(READY)  ## Run the tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## Run the tests, but for those that take long
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not real"
+
+test-slow: $(READY)  ## Run those that take long, with real images and weights where they are at hand (TLCACHE_REAL)
+	$(BIN)/python -m pytest -m "slow or real"
 
 torture: $(READY)  ## Provoke faults for a quarter of an hour: kills, full disks, flipped bits, damaged images
 	$(BIN)/python tests/torture.py --json torture.json
