@@ -149,7 +149,7 @@ def test_version() -> None:
 
 
 def test_demo_takes_the_embedded_weights_and_says_how_to_get_the_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlcache.heads.table.HEADS", {name: HEADS[name] for name in ("ridge", "knn")})
+    monkeypatch.setattr("tlcache.heads.table.HEADS", {name: HEADS[name] for name in ("ridge", "logreg", "linear")})
     monkeypatch.setattr("tlcache.backbones.weights.download", lambda *_: pytest.fail("the demo downloads nothing"))
     monkeypatch.setattr("tlcache.demo.RECIPE", {**RECIPE, "epochs": 1})
     text = invoke("demo")
@@ -161,8 +161,8 @@ def test_demo_takes_the_embedded_weights_and_says_how_to_get_the_real_ones(monke
         text.rindex("embedded weights"),
     )
     assert before < table < after
-    found = dict(re.findall(r"resnet20_cifar +(ridge|knn|fine-tuned)[a-z0-9 ()]* (0\.\d{3}) \(0\.", text))
-    assert set(found) == {"ridge", "knn", "fine-tuned"}
+    found = dict(re.findall(r"resnet20_cifar +(ridge|logreg|linear|fine-tuned)[a-z0-9 ()]* (0\.\d{3}) \(0\.", text))
+    assert set(found) == {"ridge", "logreg", "linear", "fine-tuned"}
     assert min(map(float, found.values())) > 0.9
 
 

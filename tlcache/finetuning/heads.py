@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -10,21 +11,28 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tlcache.cache.feature_file import Split
-from tlcache.heads.base import LinearHead
-from tlcache.heads.dense import Dense
 from tlcache.heads.rows import Array, Scaler
-from tlcache.heads.table import HEADS
+from tlcache.heads.table import find_head
 from tlcache.probing.search import Fold, SearchProtocol, choose, search
 
-__all__ = ["as_module", "cached_head", "fresh_head"]
+__all__ = ["Layered", "as_module", "cached_head", "fresh_head"]
 
-_FITTED = {"linear": "logreg", "dense": "dense"}  # a softmax layer's optimum is known without gradient steps
 _NEVER = -20.0  # logit of a class that train does not have
+
+
+class Layered(Protocol):
+    """A fitted head that is a network: linear layers, with nothing to fit between them."""
+
+    classes_: NDArray[np.int64]
+
+    def layers(self) -> Iterator[tuple[Array, Array]]:
+        """Yield weights (in, out) and biases (out,) of each layer, from the features on."""
+        ...
 
 
 def fresh_head(kind: str, width: int, classes: int) -> nn.Sequential:
     """Return a head with layers as torch initialises it: embeddings (n, width) -> logits (n, classes)."""
-    head = HEADS[kind].type()()
+    head = find_head(kind).type()()
     head.classes_ = np.arange(classes)
     return cast(nn.Sequential, head.build(width))
 
@@ -38,17 +46,18 @@ def cached_head(kind: str, train: Split, val: Split, classes: int, seed: int, re
 
     Only with `refit` it is then fitted on train + val, as `fit_heads` does: what follows is otherwise chosen on val.
     """
-    row, protocol = HEADS[_FITTED[kind]], SearchProtocol(seed=seed)
+    start = find_head(kind).starts_from
+    assert start is not None
+    row, protocol = find_head(start), SearchProtocol(seed=seed)
     fold = Fold(train.features, train.labels, val.features, val.labels)
     chosen = choose(search(row, protocol.settings(row), [fold], classes, None), protocol.metric, one_se=True)
     rows = train.joined(val) if refit else train
     scaler = Scaler.of(rows.features, row.scaled)
     head = row.type()(**chosen.params).fit(scaler.over(rows.features), rows.labels)
-    assert isinstance(head, LinearHead | Dense)
-    return as_module(kind, head, scaler, classes)
+    return as_module(kind, cast(Layered, head), scaler, classes)
 
 
-def as_module(kind: str, head: LinearHead | Dense, scaler: Scaler, classes: int) -> nn.Sequential:
+def as_module(kind: str, head: Layered, scaler: Scaler, classes: int) -> nn.Sequential:
     """Return a head that was fitted on standardised embeddings, of perhaps not all classes, as one for embeddings."""
     matrices = [(weights.T, biases) for weights, biases in head.layers()]
     first, bias = matrices[0]

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlcache.errors import TlcacheError, UnknownNameError, closest
-from tlcache.heads.table import OPTIMIZER_NAMES
+from tlcache.heads.table import OPTIMIZER_NAMES, tuned_heads
 
 __all__ = ["CHOICES", "RecipeError", "check_name", "check_value", "parse_settings", "parse_sweep"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "head": ("linear", "dense"),
     "init_head": ("cached", "scratch"),
     "optimizer": OPTIMIZER_NAMES,
     "schedule": ("constant", "cosine", "step"),
@@ -64,6 +63,7 @@ _SHARE = _number("from 0 to below 1", lambda value: 0 <= value < 1)
 _SWITCH = _Rule("true or false", _switch, lambda value: type(value) is bool)
 _LAYERS = re.compile("all|(last|stage):0*[1-9][0-9]*")
 _RULES: Mapping[str, _Rule] = {
+    "head": _Rule("one of its choices", str, lambda value: value in tuned_heads()),
     **{name: _Rule("one of its choices", str, known.__contains__) for name, known in CHOICES.items()},
     **dict.fromkeys(("epochs", "head_epochs", "patience", "views"), _FROM_1),
     **dict.fromkeys(("lr", "head_lr", "layer_decay"), _ABOVE_0),
@@ -98,9 +98,10 @@ def check_value(name: str, value: Any) -> None:
 
 def _refusal(name: str, found: str, option: str = "") -> TlcacheError:
     """Return the error for a value; `option` is what took it, where that has another name than the setting."""
-    if name in CHOICES:
+    known = tuned_heads() if name == "head" else CHOICES.get(name)
+    if known is not None:
         kind = name.replace("_", " ") + (f" in {option}" if option else "")
-        return UnknownNameError(closest(kind, found, CHOICES[name]))
+        return UnknownNameError(closest(kind, found, known))
     what = f"{option} " if option else "--"
     return RecipeError(f"{what}{name.replace('_', '-')} takes {_RULES[name].takes}; found '{found}'.")
 

@@ -176,6 +176,12 @@ class LinearHead(Head):
         """Yield `coef_` and `intercept_`: a network of a single layer."""
         yield self.coef_, self.intercept_
 
+    def build(self, width: int) -> Any:
+        """Return the layer as a torch module with fresh weights: (n, width) -> logits of `classes_`, (n, C)."""
+        from torch import nn
+
+        return nn.Sequential(nn.Linear(width, len(self.classes_)))
+
     def _logits(self, X: Array) -> Array:
         logits: Array = X @ self.coef_ + self.intercept_
         return logits

@@ -16,7 +16,7 @@ from tlcache.errors import HeadError
 from tlcache.files import whole
 from tlcache.heads.base import Head, softmax
 from tlcache.heads.rows import Array, Scaler
-from tlcache.heads.table import HEADS
+from tlcache.heads.table import find_head
 from tlcache.keys import canonical_json
 
 __all__ = ["FittedHead", "load_head"]
@@ -154,7 +154,7 @@ def load_head(path: str | Path) -> FittedHead:
     state = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
     return FittedHead(
         fields["name"],
-        HEADS[fields["name"]].type().restore(fields["params"], state),
+        find_head(fields["name"]).type().restore(fields["params"], state),
         Scaler(arrays["scaler.middle"], arrays["scaler.scale"]),
         fields["temperature"],
         tuple(fields["classes"]),

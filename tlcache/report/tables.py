@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import filesize
 from rich.console import Group, RenderableType
@@ -70,9 +70,13 @@ def heads_table() -> RenderableType:
     """Return the heads and the settings each chooses from."""
     table = plain_table("Head", "What it is", "Chooses from")
     for row in HEADS.values():
-        space = "; ".join(f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in row.quick.items())
+        space = "; ".join(f"{name} {', '.join(map(_setting, values))}" for name, values in row.quick.items())
         table.add_row(row.name, row.about, space)
     return table
+
+
+def _setting(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def datasets_table() -> RenderableType:

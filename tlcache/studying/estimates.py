@@ -28,7 +28,7 @@ from tlcache.finetuning.heads import fresh_head
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import Left, left_of
 from tlcache.finetuning.speed import CHOICE_IMAGES, COMPUTE_FORMATS, ComputeFormat, find_torch_device, images_per_s
-from tlcache.heads.table import HEADS
+from tlcache.heads.table import find_head
 from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
 from tlcache.machine import available_cpus
 from tlcache.probing.search import Fold, SearchProtocol, search
@@ -44,8 +44,6 @@ _IMAGES = 16  # that are decoded
 _FORWARD = 1 / 3  # of the operations of training on an image
 _STEP = 2e10  # operations of a training step that is timed
 _ROWS = 2_000  # on which the ridge head is timed
-# What heads take, choosing included, where ridge takes 1: about as seen on flowers102_small with two MobileNets.
-_OF_RIDGE = {"logreg": 12.0, "ridge": 1.0, "knn": 0.3, "svm": 12.0, "lightgbm": 30.0, "linear": 5.0, "dense": 12.0}
 
 
 def estimated(asked: StudyPlan, steps: Sequence[Step]) -> list[Step]:
@@ -91,7 +89,7 @@ def heads_seconds(heads: Sequence[str], dim: int, alike: Iterable[Run], ridge_s:
         row = BACKBONES.get(run.fields["backbone"])
         known.setdefault(run.fields["head"], []).append(run.train_s * (dim / row.dim if row else 1.0))
     unknown = [head for head in heads if head not in known]
-    guessed = ridge_s() * sum(_OF_RIDGE[head] for head in unknown) if unknown else 0.0
+    guessed = ridge_s() * sum(find_head(head).relative_cost for head in unknown) if unknown else 0.0
     return guessed + sum(median(known[head]) for head in heads if head in known)
 
 
@@ -196,7 +194,7 @@ def _ridge_seconds(case: Cell) -> float:
     """Return what the ridge head takes, choosing included: timed on random numbers, of so many rows at most."""
     rows, dim, classes = rows_of(case.dataset), case.backbone.dim, len(case.dataset.classes)
     total = rows["train"] + rows["val"]
-    some, row = max(2 * classes, min(total, _ROWS)), HEADS["ridge"]
+    some, row = max(2 * classes, min(total, _ROWS)), find_head("ridge")
     X, y = np.random.default_rng(0).standard_normal((some, dim), np.float32), np.arange(some) % classes
     fold = Fold(X[: some // 2], y[: some // 2], X[some // 2 :], y[some // 2 :])
     began = time.perf_counter()

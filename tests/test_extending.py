@@ -1,0 +1,117 @@
+"""What is added from outside the package, each with one object, takes part in everything."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from tlcache.cli import app
+from tlcache.errors import UnknownNameError
+from tlcache.evaluation.compare import compare
+from tlcache.extraction.extract import extract
+from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.run import finetune
+from tlcache.finetuning.saved import export_tuned
+from tlcache.heads.base import LinearHead, Validation
+from tlcache.heads.fitted import load_head
+from tlcache.heads.rows import Features
+from tlcache.heads.table import HEADS, HeadRow
+from tlcache.probing.run import fit_heads
+from tlcache.report.page import write_report
+from tlcache.studying.run import study
+
+QUICK = {"epochs": 1, "precision": "fp32", "layout": "contiguous"}
+
+
+class Centroids(LinearHead):
+    """The class whose mean is closest, which is a linear head."""
+
+    def __init__(self, sharpness: float = 1.0, shrinking: str = "none", class_weight: Any = None) -> None:
+        self.sharpness = sharpness
+        self.shrinking = shrinking
+        self.class_weight = class_weight
+
+    def _fit(self, X: Features, y: NDArray[np.int64], validation: Validation) -> None:
+        del validation
+        rows = X[np.arange(len(X))]
+        means = np.stack([rows[y == number].mean(axis=0) for number in range(len(self.classes_))])
+        shrunk = means * (0.9 if self.shrinking == "some" else 1.0)
+        self.coef_ = np.float32(2 * self.sharpness) * shrunk.T
+        self.intercept_ = np.float32(-self.sharpness) * np.square(shrunk).sum(axis=1)
+
+
+CENTROIDS = HeadRow(
+    "centroids",
+    f"{__name__}:Centroids",
+    quick={"sharpness": (0.1, 1.0), "shrinking": ("some", "none")},
+    full={"sharpness": (0.01, 0.1, 1.0)},
+    scaled=True,
+    about="the closest class mean",
+    relative_cost=0.5,
+    starts_from="centroids",
+)
+
+
+@pytest.fixture
+def centroids(tinynet: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the head, for a while."""
+    del tinynet
+    monkeypatch.setitem(HEADS, CENTROIDS.name, CENTROIDS)
+
+
+@pytest.mark.usefixtures("centroids")
+def test_a_head_from_outside_is_fitted_compared_and_reported(photos: Path) -> None:
+    extract(photos, "tinynet", "random")
+    frozen, _ = fit_heads(heads=["centroids", "ridge"])
+    assert frozen.fields["head"] == "centroids"
+    assert len(frozen.fields["candidates"]) == 4
+    assert isinstance(load_head(frozen.head_path).head, Centroids)
+    tuned = finetune(photos, "tinynet", "random", head="centroids", **QUICK)
+    assert tuned.fields["history"][0]["val_accuracy"] == pytest.approx(frozen.fields["candidates"][0]["val_accuracy"])
+    assert export_tuned(tuned.head_path)
+    (found,) = compare()
+    heads = {entry.head.split(" (")[0] for entry in found.entries}
+    assert {"centroids", "ridge"} <= heads
+    assert any(entry.head.startswith("fine-tuned") and "centroids" in entry.head for entry in found.entries)
+    page = write_report(Path("report.html"))[0].read_text()
+    assert "--heads centroids" in page
+    assert "--head centroids" in page
+
+
+@pytest.mark.usefixtures("centroids")
+def test_a_head_from_outside_is_part_of_a_study_and_of_its_plan(photos: Path) -> None:
+    options = {"models": ["tinynet"], "weights": "random", "heads": ["centroids"], "head": "centroids", **QUICK}
+    planned = study([photos], plan=True, **options)
+    assert [(step.kind, step.state) for step in planned[:3]] == [
+        ("extract", "to do"),
+        ("fit-heads", "to do"),
+        ("finetune", "to do"),
+    ]
+    assert all(step.seconds > 0 for step in planned[:3])
+    done = study([photos], **options)
+    assert [step.state for step in done] == ["done"] * 4
+
+
+@pytest.mark.usefixtures("centroids")
+def test_a_head_from_outside_is_listed_and_its_row_is_all_there_is_to_know() -> None:
+    shown = CliRunner().invoke(app, ["heads"]).stdout
+    assert "the closest class mean" in " ".join(shown.split())
+    assert "shrinking some, none" in " ".join(shown.split())
+    assert Recipe(head="centroids").head == "centroids"
+    with pytest.raises(UnknownNameError, match="centroids"):
+        Recipe(head="centroid")
+
+
+def test_without_its_row_a_head_is_unknown(photos: Path, tinynet: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    del tinynet
+    extract(photos, "tinynet", "random")
+    with monkeypatch.context() as patch:
+        patch.setitem(HEADS, CENTROIDS.name, CENTROIDS)
+        (run,) = fit_heads(heads=["centroids"])
+    with pytest.raises(UnknownNameError, match="Unknown head 'centroids'"):
+        load_head(run.head_path)
+    with pytest.raises(UnknownNameError, match="Unknown head 'ridge'"):
+        Recipe(head="ridge")  # fine-tuning does not begin with it
