@@ -1,5 +1,4 @@
-"""From networks to ONNX files that take uint8 images and give embeddings.
+"""From torch to ONNX files that take uint8 images and give embeddings, with parity checked.
 
-`exporters.export` exports the backbones of the table, `exporters.adapt` wraps somebody else's ONNX file,
-`exporters.half` makes a file compute in float16.
+It uses tlcache's networks, and tlcache uses it in one place: a backbone is exported when its ONNX file is first needed.
 """

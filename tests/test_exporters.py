@@ -9,11 +9,11 @@ import torch
 from fakes import tiny_network
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.adapt import adapt, image_input
 from exporters.export import check_parity, export
 from tlcache.backbones.backbone import BACKBONES, find
 from tlcache.backbones.engines import open_session
 from tlcache.backbones.load import load_model
+from tlcache.backbones.onnx_graph import adapt, image_input
 from tlcache.backbones.weights import resolve
 from tlcache.errors import ModelError
 from tlcache.images import Preprocess
@@ -53,7 +53,7 @@ def test_the_export_is_made_once_and_made_again_when_damaged(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("pool", ["cls", "avg", "max", "flatten"])
 def test_transformers_pool_their_tokens(pool: str) -> None:
-    from tlcache.backbones.torch_network import POOLS
+    from tlcache.backbones.pools import POOLS
 
     tokens = torch.arange(2 * 5 * 3, dtype=torch.float32).view(2, 5, 3)
     expected = {
@@ -62,7 +62,7 @@ def test_transformers_pool_their_tokens(pool: str) -> None:
         "max": tokens[:, 1:].amax(1),
         "flatten": tokens.flatten(1),
     }
-    assert torch.equal(POOLS[pool](tokens), expected[pool])
+    assert torch.equal(POOLS[pool].torch(tokens), expected[pool])
 
 
 def test_another_network_fails_the_parity_check() -> None:

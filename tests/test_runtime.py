@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from test_exporters import foreign
 
-from exporters.half import to_half
 from tlcache.backbones.engines import ENGINES, default_batch, find_device, open_session
+from tlcache.backbones.half import to_half
 from tlcache.backbones.load import load_model
 from tlcache.cache.feature_file import open_features
 from tlcache.errors import DeviceError, ModelError, UnknownNameError

@@ -133,7 +133,7 @@ def open_session(
         A name of `ENGINES`.
     precision
         Of the arithmetic: `fp32`; `bf16` with OpenVINO; `fp16` on a GPU, where the model itself is in float16
-        (`exporters.half`).
+        (`tlcache.backbones.half`).
     batch
         How many images calls will bring; OpenVINO compiles for it, and pads smaller batches.
     callers

@@ -102,7 +102,7 @@ def _at(precision: str, model: Model) -> Model:
 
 
 def _half(onnx: Callable[[], bytes]) -> bytes:
-    from exporters.half import to_half
+    from tlcache.backbones.half import to_half
 
     return to_half(onnx())
 

@@ -34,7 +34,7 @@ def from_onnx(path: Path, pool: str | None, output: str | None, changes: dict[st
         preprocess = replace(Preprocess.from_json(json.loads(metadata["preprocess"])), **changes)
         identity = model_identity(source, "embedding", metadata["pool"], preprocess)
         return Model(path.stem, label, preprocess, identity, lambda: data)
-    from exporters.adapt import adapt
+    from tlcache.backbones.onnx_graph import adapt
 
     preprocess = _stated(path, model, changes)
     wrapped = adapt(model, preprocess, output, pool)
@@ -79,7 +79,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _stated(path: Path, model: onnx.ModelProto, changes: dict[str, Any]) -> Preprocess:
     """Return the preprocessing that the caller states for a foreign model; guessing it would be silently wrong."""
-    from exporters.adapt import image_input
+    from tlcache.backbones.onnx_graph import image_input
 
     size, floating = image_input(model)
     fields = {"crop": size, **changes} if size else changes

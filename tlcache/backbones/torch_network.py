@@ -4,37 +4,18 @@ from __future__ import annotations
 
 import importlib
 import textwrap
-from collections.abc import Callable
 from itertools import takewhile
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from tlcache.backbones.backbone import Backbone
+from tlcache.backbones.pools import POOLS
 from tlcache.errors import UnknownNameError, WeightsError, closest
 from tlcache.images import Preprocess
 
-__all__ = ["POOLS", "Embedding", "embedding", "find_layers", "operations", "pretrained", "split", "untrained"]
-
-
-def _cls(tokens: Tensor) -> Tensor:
-    return tokens[:, 0]
-
-
-def _patches(features: Tensor) -> Tensor:
-    """Return (batch, channels, positions) of a map (batch, channels, H, W) or of tokens (batch, 1 + n, channels)."""
-    return features.flatten(2) if features.ndim == 4 else features[:, 1:].transpose(1, 2)
-
-
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {
-    "avg": lambda features: _patches(features).mean(2),
-    "max": lambda features: _patches(features).amax(2),
-    "quarters": lambda features: adaptive_avg_pool2d(features, 2).flatten(1),  # the mean of each quarter of a map
-    "flatten": lambda features: features.flatten(1),
-    "cls": _cls,
-}
+__all__ = ["Embedding", "embedding", "find_layers", "operations", "pretrained", "split", "untrained"]
 
 
 class Embedding(nn.Module):
@@ -62,9 +43,9 @@ class Embedding(nn.Module):
         """Return the embeddings of what the trunk takes."""
         features: Tensor = self.trunk(activation)["features"]
         if self.neck is None:
-            return POOLS[self.pool](features)
+            return POOLS[self.pool].torch(features)
         if self.pool != "flatten":
-            features = POOLS[self.pool](features)[:, :, None, None]
+            features = POOLS[self.pool].torch(features)[:, :, None, None]
         return cast(Tensor, self.neck(features)).flatten(1)
 
 

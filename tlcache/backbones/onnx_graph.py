@@ -7,16 +7,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.compose import add_prefix
 
+from tlcache.backbones.pools import POOLS
 from tlcache.errors import ModelError
 from tlcache.images import Preprocess
 
 __all__ = ["adapt", "describe", "image_input"]
-
-
-_POOLS: dict[int, dict[str | None, list[str]]] = {
-    2: {None: []},
-    4: {"avg": ["GlobalAveragePool"], "max": ["GlobalMaxPool"], "flatten": []},
-}
 
 
 def adapt(model: onnx.ModelProto, preprocess: Preprocess, output: str | None, pool: str | None) -> onnx.ModelProto:
@@ -126,12 +121,8 @@ def _after(model: onnx.ModelProto, output: str | None, pool: str | None) -> list
     name = f"model.{output}" if output else graph.output[0].name
     if name not in known:
         raise ModelError(f"The model has no output '{output}'. Its outputs: {describe(list(graph.output))}.")
-    rank = len(_shape(known[name]))
-    if pool not in _POOLS.get(rank, {}):
-        want = "--pool avg, max or flatten" if rank == 4 else "no --pool" if rank == 2 else "rank 2 or 4"
-        raise ModelError(f"Output {describe([known[name]])} takes {want}; asked: {pool or 'no pooling'}.")
     nodes = []
-    for operator in _POOLS[rank][pool]:
+    if operator := _pooling(known[name], pool):
         nodes.append(helper.make_node(operator, [name], ["pooled"]))
         name = "pooled"
     nodes += [
@@ -141,3 +132,16 @@ def _after(model: onnx.ModelProto, output: str | None, pool: str | None) -> list
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", None]))
     return nodes
+
+
+def _pooling(output: onnx.ValueInfoProto, pool: str | None) -> str:
+    """Return the operator that makes `output` an embedding, but for making it flat; empty where none is needed."""
+    rank = len(_shape(output))
+    if rank == 2 and pool is None:
+        return ""
+    able = {name: row.onnx[rank] for name, row in POOLS.items() if rank in row.onnx}
+    if pool in able:
+        return able[pool]
+    *others, last = able or [""]
+    want = f"--pool {', '.join(others)} or {last}" if able else "no --pool" if rank == 2 else "rank 2 or 4"
+    raise ModelError(f"Output {describe([output])} takes {want}; asked: {pool or 'no pooling'}.")
