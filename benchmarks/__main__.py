@@ -29,7 +29,7 @@ from tlcache.backbones.engines import find_device
 from tlcache.finetuning.speed import COMPUTE_FORMATS, find_torch_device
 from tlcache.heads.table import HEADS
 from tlcache.machine import available_cpus, hardware, versions
-from tlcache.progress import step_bar
+from tlcache.progress import show_progress, step_bar
 
 CHOSEN = ("mobilenetv3_small", "mobilenetv3_large", "resnet50")
 
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of JPEGs to measure with; default: made ones")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options = parser.parse_args()
+    show_progress()
     device, began = find_device(options.device), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="tlcache-bench-") as scratch:
         figures = _measure(options.quick, options.images, device, Path(scratch))

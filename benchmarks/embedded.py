@@ -42,7 +42,7 @@ from tlcache.finetuning.trial import Task
 from tlcache.heads.logreg import LogReg
 from tlcache.heads.rows import Scaler
 from tlcache.probing.folds import draw_shots
-from tlcache.progress import step_bar
+from tlcache.progress import show_progress, step_bar
 
 MODEL = "resnet20_cifar"
 WEIGHTS = ("embedded", "random")
@@ -57,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.embedded", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     seeds = parser.parse_args().seeds
+    show_progress()
     with tempfile.TemporaryDirectory(prefix="tlcache-embedded-") as scratch:
         figures = measure(range(seeds), Path(scratch))
     Console().print(_table(figures))

@@ -32,7 +32,7 @@ from tlcache.finetuning.optimisation import make_loss, make_optimizer
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.speed import COMPUTE_FORMATS, ComputeFormat, find_torch_device, images_per_s
 from tlcache.finetuning.trial import Task, Trial
-from tlcache.progress import step_bar
+from tlcache.progress import show_progress, step_bar
 
 __all__ = ["measure_finetuning"]
 
@@ -120,6 +120,7 @@ def _bare_step(
 
 def main() -> None:
     """Measure MobileNetV2 on made photographs, and print a table and JSON."""
+    show_progress()
     with (
         tempfile.TemporaryDirectory(prefix="tlcache-bench-") as scratch,
         step_bar("fine-tuning", 3 * (len(COMPUTE_FORMATS) + 4)) as advance,

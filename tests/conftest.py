@@ -8,6 +8,8 @@ import onnx
 import pytest
 from fakes import slow_network, tiny_backbone, tiny_network, write_photos
 
+from tlcache.progress import hide_progress
+
 REAL = Path(os.environ.get("TLCACHE_REAL") or Path(__file__).parents[1].parent / "shared")
 
 
@@ -41,6 +43,13 @@ def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(
             "tlcache.extraction.extract.run_apart", lambda arguments: extract_here(**arguments).as_json()
         )
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Let what a test of the command line has switched on end with it."""
+    yield
+    hide_progress()
 
 
 @pytest.fixture

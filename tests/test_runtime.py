@@ -149,7 +149,7 @@ def test_a_missing_engine_or_a_processor_without_bf16_is_named(monkeypatch: pyte
 
 
 def test_a_gpu_that_cannot_be_used_is_an_error_or_said_once(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """ONNX Runtime is really asked for CUDA, and really falls back to the CPU."""
     if find_device("auto") == "cuda":
@@ -157,9 +157,9 @@ def test_a_gpu_that_cannot_be_used_is_an_error_or_said_once(
     monkeypatch.setattr("tlcache.backbones.engines._has_gpu", lambda: True)
     with pytest.raises(DeviceError, match="the session runs on CPUExecutionProvider"):
         open_session(tiny_model.read_bytes(), "cuda")
-    capsys.readouterr()
+    caplog.set_level("INFO", "tlcache")
     assert open_session(tiny_model.read_bytes(), "auto").provider == "CPUExecutionProvider"
-    assert capsys.readouterr().err.count("Going on without the GPU.") == 1
+    assert caplog.text.count("Going on without the GPU.") == 1
 
 
 def test_larger_images_go_into_smaller_batches() -> None:

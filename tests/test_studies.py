@@ -174,16 +174,18 @@ def test_a_budget_leaves_out_what_does_not_fit(photos: Path, monkeypatch: pytest
 
 
 def test_measuring_is_told_and_not_taken_off_the_budget(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "tlcache")
     monkeypatch.setattr(
         "tlcache.studying.estimates.estimated",
         lambda _, steps: [replace(step, seconds=8.0 if step.kind != "report" else 0.0) for step in steps],
     )
     assert {step.state for step in go(photos, budget_s=6 * 8.0)} == {"done"}  # to the second
-    assert "Measuring how fast this machine is, about 12 s" in capsys.readouterr().err
+    assert "Measuring how fast this machine is, about 12 s" in caplog.text
+    caplog.clear()
     go(photos, budget_s=10)
-    assert "Measuring" not in capsys.readouterr().err
+    assert "Measuring" not in caplog.text
 
 
 def test_the_verdict_at_the_end_is_on_the_runs_of_this_study(photos: Path) -> None:
@@ -199,11 +201,11 @@ def test_the_verdict_at_the_end_is_on_the_runs_of_this_study(photos: Path) -> No
     assert Path(records[1][0]).is_file()
 
 
-def test_warnings_are_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number, split in enumerate(("train", "test")):
         write_photos(tmp_path / "leaky" / split, 8 - number)
     go(tmp_path / "leaky")
-    assert capsys.readouterr().err.count("byte-identical images lie in different splits") == 1
+    assert caplog.text.count("byte-identical images lie in different splits") == 1
 
 
 def test_what_needs_a_left_out_extraction_is_left_out() -> None:

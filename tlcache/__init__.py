@@ -6,7 +6,7 @@ seconds. The command line and this module offer the same:
 `extract` images to a feature file, `open_features` to read one, `fit_heads` to fit and test heads on it, `fit_curves`
 to see how many labelled images they need, `finetune` to train the network itself, `compare` to compare what is
 recorded, `audit` to find out whether the split is honest, `study` to do the whole experiment. `ImageEmbedder` is a
-transformer for scikit-learn's pipelines.
+transformer for scikit-learn's pipelines. All are quiet: `show_progress` shows bars and messages in a script.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tlcache.heads.fitted import load_head
     from tlcache.probing.run import fit_heads
     from tlcache.probing.shots import fit_curves
+    from tlcache.progress import show_progress
     from tlcache.studying.run import study
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "fit_heads",
     "load_head",
     "open_features",
+    "show_progress",
     "study",
 ]
 
@@ -52,6 +54,7 @@ _HOMES = {
     "fit_heads": "tlcache.probing.run",
     "load_head": "tlcache.heads.fitted",
     "open_features": "tlcache.cache.feature_file",
+    "show_progress": "tlcache.progress",
     "study": "tlcache.studying.run",
 }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tlcache.errors import TlcacheError
+from tlcache.progress import show_progress, warn
 from tlcache.version import __version__
 
 if TYPE_CHECKING:
@@ -101,18 +102,16 @@ def _show(item: Any) -> None:
     Console().print(item)
 
 
-def _warn(lines: Any) -> None:
-    from rich.console import Console
-
+def _warn(lines: Iterable[str]) -> None:
     for line in lines:
-        Console(stderr=True, soft_wrap=True).print(f"warning: {line}", style="yellow", markup=False, highlight=False)
+        warn(line)
 
 
 class _Problems(list[str]):
     """Warnings of work that goes on: printed when they are told, and kept for the status at the end."""
 
     def __call__(self, line: str) -> None:
-        _warn([line])
+        warn(line)
         self.append(line)
 
 
@@ -193,6 +192,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         typer.echo(f"tlcache {__version__}")
         raise typer.Exit
+    show_progress()
 
 
 @app.command()
@@ -450,7 +450,7 @@ def finetune(
         save_figure(learning_curves(done), plot)
     _show(runs_tables([done]))
     if done.untuned:
-        _warn([f"{untuned(done).capitalize()}. {advice(done)}"])
+        warn(f"{untuned(done).capitalize()}. {advice(done)}")
     _show_worth_of([done], runs)
 
 

@@ -1,100 +1,142 @@
-"""Progress bars on standard error; silent where that is not a terminal."""
+"""Progress and messages of long work, for whoever wants them: by itself this library prints nothing.
+
+Messages are logged by the logger `tlcache`. Bars are shown in a notebook; in a script both are shown once it has
+called `show_progress`, as the command line does.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from tlcache.machine import is_first
 
-__all__ = ["Advance", "Report", "byte_bar", "image_bar", "say", "step_bar", "training_bar", "warn"]
+if TYPE_CHECKING:
+    from tlcache.display import Display, Update
+
+__all__ = [
+    "Advance",
+    "byte_bar",
+    "hide_progress",
+    "image_bar",
+    "logger",
+    "open_bar",
+    "say",
+    "set_display",
+    "show_progress",
+    "step_bar",
+    "training_bar",
+    "warn",
+]
 
 Advance = Callable[[int], None]
 
+logger = logging.getLogger("tlcache")
+_display: Display | None = None
+_handler: logging.Handler | None = None
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+def show_progress(level: int = logging.INFO, bars: bool = True) -> None:
+    """Show on standard error what goes on: messages, and a bar while long work lasts, or in a file a line now and then.
+
+    For scripts; a notebook has bars anyway. Where a program has configured logging, the messages are part of that: set
+    the level of the logger `tlcache` there, and do not call this.
+
+    Parameters
+    ----------
+    level
+        Of the messages, as `logging` has them.
+    bars
+        Whether to show how far long work is.
+    """
+    from rich.console import Console
+
+    from tlcache.display import Lines, Messages, Terminal
+
+    global _handler
+    hide_progress()
+    console = Console(stderr=True)
+    _handler = Messages(console)
+    logger.addHandler(_handler)
+    logger.setLevel(level)
+    if not bars:
+        set_display(_nothing)
+    elif not _in_notebook():
+        set_display(Terminal(console) if sys.stderr.isatty() else Lines(say))
+
+
+def hide_progress() -> None:
+    """Undo `show_progress`."""
+    global _handler
+    if _handler is not None:
+        logger.removeHandler(_handler)
+        logger.setLevel(logging.NOTSET)
+        _handler = None
+    set_display(None)
+
+
+def set_display(display: Display | None) -> None:
+    """Let this show how far long work is; None: bars in a notebook, nothing elsewhere."""
+    global _display
+    _display = display
+
+
+def _in_notebook() -> bool:
+    """Return whether this is Python behind a notebook, whose cells have what is displayed."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+def _ignore(steps: int, label: str = "") -> None:
+    del steps, label
 
 
 @contextmanager
-def _bar(label: str, total: int, *columns: ProgressColumn) -> Iterator[Advance]:
-    console = Console(stderr=True)
-    shown = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        *columns,
-        console=console,
-        transient=True,
-        disable=not (sys.stderr.isatty() and is_first()),
-    )
-    with shown:
-        task = shown.add_task(label, total=total or None)
-        yield lambda steps: shown.advance(task, steps)
+def _nothing(kind: str, label: str, total: int) -> Iterator[Update]:
+    del kind, label, total
+    yield _ignore
+
+
+def open_bar(kind: str, label: str, total: int) -> AbstractContextManager[Update]:
+    """Show how far work is of a kind that `tlcache.display` knows."""
+    display = _display
+    if display is None and _in_notebook():
+        from tlcache.display import Notebook
+
+        display = Notebook()
+    return (display if display and is_first() else _nothing)(kind, label, total)
 
 
 def byte_bar(label: str, total: int) -> AbstractContextManager[Advance]:
     """Show a download of `total` bytes (0: unknown); call the yielded function with every block's length."""
-    return _bar(label, total, DownloadColumn(), TransferSpeedColumn())
+    return open_bar("bytes", label, total)
 
 
 def image_bar(label: str, total: int) -> AbstractContextManager[Advance]:
     """Show `total` images being embedded, with images per second and the time left."""
-    return _bar(label, total, MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    return open_bar("images", label, total)
 
 
 def step_bar(label: str, total: int) -> AbstractContextManager[Advance]:
     """Show `total` steps of any kind, with the time so far."""
-    return _bar(label, total, MofNCompleteColumn(), TimeElapsedColumn())
+    return open_bar("steps", label, total)
 
 
-class Report:
-    """What a training tells while it runs: a bar on a terminal, and a line after every epoch anywhere."""
-
-    def __init__(self, shown: Progress, total: int) -> None:
-        self._shown, self._task = shown, shown.add_task("training", total=total or None)
-
-    def advance(self, images: int, where: str, loss: float, accuracy: float) -> None:
-        """Count images, and show the mean loss and accuracy of the epoch so far."""
-        label = f"{where}: loss {loss:.3f}, accuracy {accuracy:.3f}"
-        self._shown.update(self._task, advance=images, description=label)
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._shown.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def training_bar(total: int) -> Iterator[Report]:
-    """Show `total` images being trained on, with images per second and the time left."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Rate(), TimeRemainingColumn())
-    console = Console(stderr=True, quiet=not is_first())
-    with Progress(*columns, console=console, transient=True, disable=not (sys.stderr.isatty() and is_first())) as shown:
-        yield Report(shown, total)
+def training_bar(total: int) -> AbstractContextManager[Update]:
+    """Show `total` images being trained on; call the yielded function with images, and how the training goes."""
+    return open_bar("training", "training", total)
 
 
 def warn(message: str) -> None:
-    """Print a line on standard error that begins with `warning:`."""
-    say(f"warning: {message}")
+    """Log what a user should look into."""
+    if is_first():
+        logger.warning(message, stacklevel=2)
 
 
 def say(message: str) -> None:
-    """Print a line on standard error, for what a user should know while waiting."""
+    """Log what a user should know while waiting."""
     if is_first():
-        Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+        logger.info(message, stacklevel=2)

@@ -38,7 +38,7 @@ from tlcache.backbones.torch_network import untrained
 from tlcache.errors import TlcacheError, WeightsError
 from tlcache.files import write_whole
 from tlcache.machine import hardware, versions
-from tlcache.progress import image_bar, say
+from tlcache.progress import image_bar, say, show_progress
 
 __all__ = ["Recipe", "accuracy", "train"]
 
@@ -79,6 +79,7 @@ def main() -> None:
     source.add_argument("--torchvision", type=Path, help="folder for torchvision's CIFAR10, downloaded if not there")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, history and weights")
     options = parser.parse_args()
+    show_progress()
     read, folder = (read_folder, options.images) if options.images else (read_torchvision, options.torchvision)
     recipe = Recipe()
     try:

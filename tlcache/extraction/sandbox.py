@@ -3,7 +3,7 @@
 The parent sends one line of JSON and keeps the pipe open: when it is closed, however the parent ended, the worker
 ends too. The worker notes in shared memory which images it is decoding. When it dies of a signal, or reports that
 a decoder hangs, the parent decodes those images alone, one process each, condemns the guilty ones, and starts again;
-finished rows are in parts by then.
+finished rows are in parts by then. What the worker says while it works is shown by the parent (`relay`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from tlcache import errors
 from tlcache.extraction.inflight import DECODER_HANGS, Decoding, InFlight, decode_limit_s
+from tlcache.extraction.relay import Receiver, Sender
 from tlcache.files import hash_file
 from tlcache.machine import loading
 
@@ -41,7 +42,7 @@ def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
         in_flight = InFlight(shared.fileno())
         while True:
             status, answer = _attempt({**arguments, "condemned": condemned}, shared.fileno())
-            if answer:
+            if answer is not None:
                 return _unpack(answer)
             suspects = in_flight.take()
             decoder_failed = status == DECODER_HANGS or (status < 0 and status != -signal.SIGKILL)
@@ -51,8 +52,8 @@ def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
             condemned |= guilty
 
 
-def _attempt(request: Mapping[str, Any], in_flight: int) -> tuple[int, bytes]:
-    """Run one worker to its end; return its exit status and its answer."""
+def _attempt(request: Mapping[str, Any], in_flight: int) -> tuple[int, dict[str, Any] | None]:
+    """Run one worker to its end, showing what it has to say; return its exit status and its answer."""
     command = [sys.executable, "-P", "-m", "tlcache.extraction.sandbox", str(in_flight)]
     worker = subprocess.Popen(
         command,
@@ -65,20 +66,22 @@ def _attempt(request: Mapping[str, Any], in_flight: int) -> tuple[int, bytes]:
     )
     assert worker.stdin is not None
     assert worker.stdout is not None
-    with worker:
+    with worker, Receiver(worker.stdout.fileno()) as received:
         try:
             with suppress(BrokenPipeError):  # it died at once; its status says why
                 worker.stdin.write(json.dumps(request).encode() + b"\n")
-            answer = worker.stdout.read()
+            received.read()
         except KeyboardInterrupt:
             worker.terminate()  # not SIGINT, which a background job of a shell ignores
             try:
-                answer = worker.stdout.read()
+                received.read()
             except KeyboardInterrupt:
                 worker.kill()
                 raise
     status = worker.returncode
-    return 128 - status if status > 128 else status, answer  # above 128: one of its own children died of a signal
+    if status > 128:  # one of its own children died of a signal
+        status = 128 - status
+    return status, received.answer
 
 
 def _environment() -> dict[str, str]:
@@ -87,8 +90,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _unpack(answer: bytes) -> dict[str, Any]:
-    outcome = json.loads(answer)
+def _unpack(outcome: dict[str, Any]) -> dict[str, Any]:
     if "done" in outcome:
         return dict(outcome["done"])
     if "stopped" in outcome:
@@ -142,7 +144,8 @@ def _death(status: int) -> errors.CacheError:
 
 def main() -> None:
     """Be the worker: read the request, extract, answer on what was standard output."""
-    answer_to = os.fdopen(os.dup(1), "w")
+    sender = Sender(os.dup(1))
+    sender.install()
     os.dup2(2, 1)  # whatever a library prints must not mix with the answer
     signal.signal(signal.SIGTERM, _interrupt)
     outcome: dict[str, Any]
@@ -158,8 +161,7 @@ def main() -> None:
         outcome = {"os_error": [error.errno, error.strerror or str(error), str(error.filename or "")]}
     except KeyboardInterrupt as stopped:
         outcome = {"stopped": str(stopped)}
-    json.dump(outcome, answer_to)
-    answer_to.close()
+    sender.answer(outcome)
 
 
 def _end_with_parent() -> None:

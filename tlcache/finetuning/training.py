@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,10 @@ from tlcache.finetuning.ranks import add_gradients, rank, shared, size, spread, 
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source
 from tlcache.finetuning.speed import ComputeFormat
-from tlcache.progress import Report, say, training_bar
+from tlcache.progress import say, training_bar
+
+if TYPE_CHECKING:
+    from tlcache.display import Update
 
 __all__ = ["Phase", "State", "Training", "TrainingError", "logits_of"]
 
@@ -134,29 +137,29 @@ class Training:
             say(_line(state.history[0], phases[0]))
         left = [phase.stop * len(phase.train) for phase in phases[state.phase :]]
         done = state.epoch * len(phases[state.phase].train) if left else 0
-        with training_bar(sum(left) - done) as report:
+        with training_bar(sum(left) - done) as advance:
             while state.phase < len(phases):
                 phase = phases[state.phase]
-                self._run_phase(phase, state, report)
+                self._run_phase(phase, state, advance)
                 state.phase, state.epoch, state.optimizer, state.average = state.phase + 1, 0, None, None
                 state.weights = state.best["weights"] if state.best else state.weights
                 self.both.load_state_dict(state.weights)
                 self._keep(state)
         return state
 
-    def _run_phase(self, phase: Phase, state: State, report: Report) -> None:
+    def _run_phase(self, phase: Phase, state: State, advance: Update) -> None:
         phase.network.unfreeze()
         spread(self.both)
         step = self._step(phase, state)
         while state.epoch < phase.stop and not self._is_stale(phase, state):
-            figures = self._train_epoch(phase, state, step, report)
+            figures = self._train_epoch(phase, state, step, advance)
             with step.average.in_place() if step.average else nullcontext():
                 self._judge(phase, state, figures)
             state.epoch += 1
             state.weights, state.optimizer = self.both.state_dict(), step.optimizer.state_dict()
             state.average = step.average.state() if step.average else None
             self._keep(state)
-            report.say(_line(state.history[-1], phase))
+            say(_line(state.history[-1], phase))
 
     def _step(self, phase: Phase, state: State) -> _Step:
         """Return what a step needs, the optimizer and the average as they were when the state was kept."""
@@ -180,7 +183,7 @@ class Training:
         begin = len(state.history) - state.epoch
         return bool(len(state.history) - max(begin, state.best["epochs"]) >= self.recipe.patience)
 
-    def _train_epoch(self, phase: Phase, state: State, step: _Step, report: Report) -> dict[str, Any]:
+    def _train_epoch(self, phase: Phase, state: State, step: _Step, advance: Update) -> dict[str, Any]:
         seeds = np.random.SeedSequence([self.recipe.seed, state.phase, state.epoch])  # nothing of the epoch before
         order = np.random.default_rng(seeds).permutation(len(phase.train))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
@@ -193,7 +196,8 @@ class Training:
             if not math.isfinite(loss):
                 raise self._not_finite(phase, state)
             seen, right, loss_sum = seen + images, right + hits, loss_sum + loss * images
-            report.advance(images, _where(phase, state.epoch + 1), loss_sum / seen, right / seen)
+            figures = f"loss {loss_sum / seen:.3f}, accuracy {right / seen:.3f}"
+            advance(images, f"{_where(phase, state.epoch + 1)}: {figures}")
         spread(self.both)  # BatchNorms have other statistics in every process
         seconds = time.perf_counter() - began
         return {
