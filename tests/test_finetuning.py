@@ -24,12 +24,12 @@ from tlcache.backbones.weights import load_state, resolve
 from tlcache.cache.feature_file import open_features
 from tlcache.cache.find import features_folder
 from tlcache.cli import app
-from tlcache.errors import CacheError, DataError, DeviceError, ModelError, TlcacheError, UnknownNameError
+from tlcache.errors import CacheError, DataError, DeviceError, ModelError, OptionError, TlcacheError, UnknownNameError
 from tlcache.evaluation.metrics import evaluate
 from tlcache.finetuning.augment import PRESETS
 from tlcache.finetuning.run import finetune
 from tlcache.finetuning.saved import export_tuned
-from tlcache.finetuning.settings import CHOICES, RecipeError
+from tlcache.finetuning.settings import CHOICES
 from tlcache.finetuning.training import TrainingError
 from tlcache.finetuning.trial import Task, Trial
 from tlcache.heads.training import OPTIMIZERS
@@ -331,19 +331,19 @@ def test_what_cannot_be_tuned_says_why(photos: Path, tiny_model: Path, tmp_path:
         tune(photos, optimizer="adamv")
     with pytest.raises(UnknownNameError, match="Unknown setting 'epoch'. Did you mean 'epochs'"):
         tune(photos, epoch=3)
-    with pytest.raises(RecipeError, match="tinynet has 6 layers with parameters; asked: --unfreeze last:7"):
+    with pytest.raises(OptionError, match="tinynet has 6 layers with parameters; asked: --unfreeze last:7"):
         tune(photos, unfreeze="last:7")
-    with pytest.raises(RecipeError, match="tinynet has 3 stages; asked: --unfreeze stage:4"):
+    with pytest.raises(OptionError, match="tinynet has 3 stages; asked: --unfreeze stage:4"):
         tune(photos, unfreeze="stage:4")
-    with pytest.raises(RecipeError, match="--unfreeze takes all, last:N or stage:K"):
+    with pytest.raises(OptionError, match="--unfreeze takes all, last:N or stage:K"):
         tune(photos, unfreeze="first:2")
-    with pytest.raises(RecipeError, match="cached-prefix needs frozen layers"):
+    with pytest.raises(OptionError, match="cached-prefix needs frozen layers"):
         tune(photos, cached_prefix=True)
-    with pytest.raises(RecipeError, match="reaches into the first stage of tinynet"):
+    with pytest.raises(OptionError, match="reaches into the first stage of tinynet"):
         tune(photos, cached_prefix=True, unfreeze="stage:1")
-    with pytest.raises(RecipeError, match="--lr takes a number above 0; found '-1.0'"):
+    with pytest.raises(OptionError, match="--lr takes a number above 0; found '-1.0'"):
         tune(photos, lr=-1.0)
-    with pytest.raises(RecipeError, match="--epochs takes a whole number from 1 on; found '3'"):
+    with pytest.raises(OptionError, match="--epochs takes a whole number from 1 on; found '3'"):
         tune(photos, epochs="3")
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="CUDA was asked for"):

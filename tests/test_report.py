@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from tlcache.auditing.run import audit
 from tlcache.cli import app
-from tlcache.errors import CacheError, UnknownNameError
+from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.run import finetune
@@ -133,7 +133,7 @@ def test_the_other_two_files_hold_the_same_figures(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_the_page_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"asked: '.*r\.pdf'"):
+    with pytest.raises(OptionError, match=r"asked: '.*r\.pdf'"):
         write_report(tmp_path / "r.pdf")
     (tmp_path / "r.html").mkdir()
     with pytest.raises(CacheError, match=r"r\.html': it is a folder\. Give the name of a page with --out"):

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from test_heads import blobs
 
 from tlcache.cache.feature_file import Split, open_features
-from tlcache.errors import DataError, HeadError, UnknownNameError
+from tlcache.errors import DataError, OptionError, UnknownNameError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.extraction.extract import extract
 from tlcache.heads.table import HEADS
@@ -151,7 +151,7 @@ def test_unknown_words_are_refused(words: dict[str, str], message: str) -> None:
 
 @pytest.mark.parametrize("numbers", [{"folds": 1}, {"folds": -2}, {"repeats": 0}, {"budget_s": 0.0}])
 def test_numbers_that_make_no_sense_are_refused(numbers: dict[str, int]) -> None:
-    with pytest.raises(HeadError, match=r"2 folds or more|Repeats are 1 or more"):
+    with pytest.raises(OptionError, match=r"2 folds or more|Repeats are 1 or more"):
         SearchProtocol(**numbers)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ from fakes import write_photos
 from typer.testing import CliRunner
 
 from tlcache.cli import app
-from tlcache.errors import HeadError, UnknownNameError
+from tlcache.errors import OptionError
 from tlcache.extraction.extract import extract
 from tlcache.probing.shots import fit_curves, read_curves
 from tlcache.report.curves import few_shot_curves
@@ -86,9 +86,9 @@ def test_pictures_are_the_same_bytes_again(made: Path, tmp_path: Path) -> None:
 
 
 def test_bad_words_are_refused_before_any_work(made: Path) -> None:
-    with pytest.raises(HeadError, match="numbers of images per class"):
+    with pytest.raises(OptionError, match="numbers of images per class"):
         fit_curves([made], [0])
-    with pytest.raises(UnknownNameError, match=r"written as \.png, \.svg, \.pdf; asked: 'x\.bmp'"):
+    with pytest.raises(OptionError, match=r"written as \.png, \.svg, \.pdf; asked: 'x\.bmp'"):
         check_format(Path("x.bmp"))
     for words in (["--shots", "1,some"], ["--plot", "x.png"]):
         result = CliRunner().invoke(app, ["fit-heads", str(made), *words])

@@ -16,11 +16,10 @@ from typer.testing import CliRunner
 from tlcache.backbones.torch_network import operations
 from tlcache.cli import app
 from tlcache.datasets.dataset import load_dataset
-from tlcache.errors import CacheError, DataError, ModelError, TlcacheError, UnknownNameError
+from tlcache.errors import CacheError, DataError, ModelError, OptionError, TlcacheError, UnknownNameError
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import Left
-from tlcache.finetuning.settings import RecipeError
 from tlcache.studying import run as running
 from tlcache.studying.estimates import finetune_seconds, heads_seconds, rows_of
 from tlcache.studying.run import study
@@ -251,11 +250,11 @@ def test_datasets_take_turns(photos: Path, tmp_path: Path) -> None:
         ({"weights": "nowhere.pth"}, TlcacheError, "No weights at 'nowhere.pth'"),
         ({"heads": ["ridges"]}, UnknownNameError, "Did you mean 'ridge'"),
         ({"heads": []}, UnknownNameError, "--heads names no head"),
-        ({"unfreeze": "stage:4"}, RecipeError, "tinier has 3 stages"),
-        ({"unfreeze": "last:7"}, RecipeError, "tinier has 6 layers with parameters"),
-        ({"unfreeze": "last:6", "cached_prefix": True}, RecipeError, "reaches into the first stage of tinier"),
+        ({"unfreeze": "stage:4"}, OptionError, "tinier has 3 stages"),
+        ({"unfreeze": "last:7"}, OptionError, "tinier has 6 layers with parameters"),
+        ({"unfreeze": "last:6", "cached_prefix": True}, OptionError, "reaches into the first stage of tinier"),
         ({"device": "tpu"}, UnknownNameError, "Unknown device"),
-        ({"out": "report.pdf"}, UnknownNameError, "A report is an .html page"),
+        ({"out": "report.pdf"}, OptionError, "A report is an .html page"),
         (
             {"out": "photos/red/0.png/report.html"},
             CacheError,
@@ -329,7 +328,7 @@ def test_options_that_make_no_sense(photos: Path, option: list[str], words: str)
 def test_settings_are_checked_before_the_first_step(photos: Path, setting: str, words: str) -> None:
     options = ["-d", str(photos), "-m", "tinier", "-w", "random", "--plan", "--setting", setting]
     result = CliRunner().invoke(app, ["study", *options])
-    assert isinstance(result.exception, TlcacheError)
+    assert isinstance(result.exception, OptionError)
     assert words in str(result.exception)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from tlcache.errors import TlcacheError
+from tlcache.errors import OptionError, TlcacheError
 from tlcache.progress import show_progress, warn
 from tlcache.version import __version__
 
@@ -65,6 +65,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
+    except OptionError as error:
+        _stop(f"error: {error}", 2)
     except TlcacheError as error:
         _stop(f"error: {error}", 1)
     except OSError as error:  # a file that cannot be read or written: the message names it

@@ -12,6 +12,7 @@ __all__ = [
     "DeviceError",
     "HeadError",
     "ModelError",
+    "OptionError",
     "OutdatedError",
     "TlcacheError",
     "UnknownNameError",
@@ -25,8 +26,12 @@ class TlcacheError(Exception):
     """Base of all errors that tlcache raises on purpose; the command line prints them without a traceback."""
 
 
-class UnknownNameError(TlcacheError):
-    """A backbone, head or option value that does not exist."""
+class OptionError(TlcacheError):
+    """A value that an option may not have, or options that do not go together; the command line ends with status 2."""
+
+
+class UnknownNameError(OptionError):
+    """A name that does not exist: of a backbone, of a head, of a choice."""
 
 
 class DataError(TlcacheError):

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlcache.backbones.backbone import Backbone
 from tlcache.backbones.torch_network import Embedding, find_layers, split
-from tlcache.finetuning.settings import RecipeError
+from tlcache.errors import OptionError
 from tlcache.images import Preprocess
 
 __all__ = ["Classifier", "Layer", "cut_before", "trained_layers"]
@@ -32,7 +32,7 @@ def trained_layers(backbone: Backbone, model: nn.Module, unfreeze: str, cached_p
 
     Raises
     ------
-    RecipeError
+    OptionError
         The backbone has fewer layers or stages, or with `cached_prefix` no stage is left that could be cached.
     """
     layers = [Layer(*found) for found in find_layers(backbone, model)]
@@ -40,11 +40,11 @@ def trained_layers(backbone: Backbone, model: nn.Module, unfreeze: str, cached_p
     most = {"all": 0, "last": len(layers), "stage": layers[-1].stage}[kind]
     if kind != "all" and int(number) > most:
         what = "layers with parameters" if kind == "last" else "stages"
-        raise RecipeError(f"{backbone.name} has {most} {what}; asked: --unfreeze {unfreeze}.")
+        raise OptionError(f"{backbone.name} has {most} {what}; asked: --unfreeze {unfreeze}.")
     first = int(number) if kind == "stage" else 0
     trained = layers[-int(number) :] if kind == "last" else [layer for layer in layers if layer.stage >= first]
     if cached_prefix and cut_before(backbone, trained) is None:
-        raise RecipeError(
+        raise OptionError(
             f"--unfreeze {unfreeze} reaches into the first stage of {backbone.name}: there is no frozen part that "
             "could be cached. Unfreeze less, or leave cached-prefix out."
         )

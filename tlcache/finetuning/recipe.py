@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from tlcache.finetuning.settings import RecipeError, check_name, check_value
+from tlcache.errors import OptionError
+from tlcache.finetuning.settings import check_name, check_value
 
 __all__ = ["Recipe", "arguments_of", "make_recipe", "variants"]
 
@@ -92,9 +93,9 @@ class Recipe:
             if (name, value) != ("lr", None):
                 check_value(name, value)
         if self.cached_prefix and self.unfreeze == "all":
-            raise RecipeError("cached-prefix needs frozen layers to cache: unfreeze last:N or stage:K.")
+            raise OptionError("cached-prefix needs frozen layers to cache: unfreeze last:N or stage:K.")
         if self.views > 1 and not self.cached_prefix:
-            raise RecipeError("views says how many augmented views cached-prefix keeps; give that too.")
+            raise OptionError("views says how many augmented views cached-prefix keeps; give that too.")
 
     @property
     def learning_rate(self) -> float:
@@ -111,7 +112,7 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
 
     Raises
     ------
-    UnknownNameError, RecipeError
+    OptionError
         No such setting or choice, or a number that is impossible.
     """
     for name in settings:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tlcache.errors import TlcacheError, UnknownNameError, closest
+from tlcache.errors import OptionError, TlcacheError, UnknownNameError, closest
 from tlcache.heads.table import OPTIMIZER_NAMES, tuned_heads
 
-__all__ = ["CHOICES", "RecipeError", "check_name", "check_value", "parse_settings", "parse_sweep"]
+__all__ = ["CHOICES", "check_name", "check_value", "parse_settings", "parse_sweep"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "init_head": ("cached", "scratch"),
@@ -24,10 +24,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": ("auto", "fp32", "bf16"),
     "layout": ("auto", "contiguous", "channels_last"),
 }
-
-
-class RecipeError(TlcacheError):
-    """A setting of a fine-tuning that is impossible, or does not go with another."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def check_value(name: str, value: Any) -> None:
 
     Raises
     ------
-    UnknownNameError, RecipeError
+    OptionError
         No such choice; a value of another type or out of range.
     """
     if not _RULES[name].allows(value):
@@ -103,7 +99,7 @@ def _refusal(name: str, found: str, option: str = "") -> TlcacheError:
         kind = name.replace("_", " ") + (f" in {option}" if option else "")
         return UnknownNameError(closest(kind, found, known))
     what = f"{option} " if option else "--"
-    return RecipeError(f"{what}{name.replace('_', '-')} takes {_RULES[name].takes}; found '{found}'.")
+    return OptionError(f"{what}{name.replace('_', '-')} takes {_RULES[name].takes}; found '{found}'.")
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
@@ -131,11 +127,11 @@ def _by_name(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals:
-            raise RecipeError(f"{option} takes {form}; found '{text}'.")
+            raise OptionError(f"{option} takes {form}; found '{text}'.")
         name = name.strip().removeprefix("--").replace("-", "_")
         check_name(name)
         if name in found:
-            raise RecipeError(f"{option} has {name} twice, as '{found[name]}' and as '{values}'. Give it once.")
+            raise OptionError(f"{option} has {name} twice, as '{found[name]}' and as '{values}'. Give it once.")
         found[name] = values
     return found
 

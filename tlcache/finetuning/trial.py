@@ -22,14 +22,13 @@ from tlcache.backbones.weights import Weights, load_state, resolve
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import DataError
+from tlcache.errors import DataError, OptionError
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, Layer, trained_layers
 from tlcache.finetuning.heads import cached_head, fresh_head
 from tlcache.finetuning.pixels import Pixels, open_pixels
 from tlcache.finetuning.ranks import first_alone, shared, size
 from tlcache.finetuning.recipe import Recipe
-from tlcache.finetuning.settings import RecipeError
 from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
 from tlcache.finetuning.speed import ComputeFormat, choose_format
 from tlcache.finetuning.training import Phase, State, Training
@@ -124,7 +123,7 @@ class Trial:
             self.head = self._head().to(task.device)
         self.model = pretrained(backbone, load_state(task.weights), task.weights.label).to(task.device)
         if recipe.batch_size < 2 * size():
-            raise RecipeError(f"--batch-size {recipe.batch_size} leaves {size()} processes less than 2 images each.")
+            raise OptionError(f"--batch-size {recipe.batch_size} leaves {size()} processes less than 2 images each.")
         self.layers = trained_layers(backbone, self.model, recipe.unfreeze, recipe.cached_prefix)
         self.network = self._classifier(self.layers)
         self.setup_s = time.perf_counter() - started

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
-from tlcache.errors import HeadError, UnknownNameError, closest
+from tlcache.errors import HeadError, OptionError, UnknownNameError, closest
 from tlcache.evaluation.calibration import calibration_error, fit_temperature
 from tlcache.evaluation.metrics import confusion, log_losses, macro_f1
 from tlcache.heads.base import softmax
@@ -55,7 +55,7 @@ class SearchProtocol:
 
     Raises
     ------
-    UnknownNameError, HeadError
+    OptionError
         A word that is not among these, or a number that makes no sense.
     """
 
@@ -74,9 +74,9 @@ class SearchProtocol:
             if getattr(self, name) not in values:
                 raise UnknownNameError(closest(name.replace("_", " "), str(getattr(self, name)), map(str, values)))
         if self.folds == 1 or self.folds < 0:
-            raise HeadError(f"Cross-validation needs 2 folds or more; asked: {self.folds}. 0 takes the val split.")
+            raise OptionError(f"Cross-validation needs 2 folds or more; asked: {self.folds}. 0 takes the val split.")
         if self.repeats < 1 or (self.budget_s is not None and self.budget_s <= 0):
-            raise HeadError("Repeats are 1 or more, and a budget is more than 0 seconds.")
+            raise OptionError("Repeats are 1 or more, and a budget is more than 0 seconds.")
 
     def settings(self, row: HeadRow) -> list[dict[str, Any]]:
         """Return complete parameters for every candidate of a head."""

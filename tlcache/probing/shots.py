@@ -14,7 +14,7 @@ import numpy as np
 from tlcache.cache.feature_file import Split
 from tlcache.cache.find import find_features
 from tlcache.cache.resplit import GIVEN, FeatureSet, split_fields
-from tlcache.errors import HeadError
+from tlcache.errors import OptionError
 from tlcache.evaluation.metrics import evaluate
 from tlcache.files import check_folder, write_whole
 from tlcache.heads.table import HeadRow, find_heads
@@ -109,7 +109,7 @@ def fit_curves(
 
     Raises
     ------
-    CacheError, DataError, HeadError, UnknownNameError
+    CacheError, DataError, HeadError, OptionError
         As `fit_heads`.
 
     Examples
@@ -121,7 +121,7 @@ def fit_curves(
     how = SearchProtocol(repeats=repeats, **protocol)
     wanted = sorted(set(shots), key=lambda count: (count is None, count))
     if not wanted or any(count is not None and count < 1 for count in wanted):
-        raise HeadError("Shots are numbers of images per class, 1 or more, or all.")
+        raise OptionError("Shots are numbers of images per class, 1 or more, or all.")
     rows = find_heads(heads)
     found, folder, curves = find_features(paths, features, data), check_folder(runs_folder(runs), "--runs"), []
     with step_bar("fitting heads", len(found) * len(rows) * len(wanted)) as advance:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tlcache.auditing.findings import Audit
 from tlcache.auditing.records import read_audits
 from tlcache.auditing.worth import leak_worth
-from tlcache.errors import CacheError, UnknownNameError
+from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
 from tlcache.files import check_folder, write_whole
@@ -59,7 +59,7 @@ def write_report(
 
     Raises
     ------
-    CacheError, UnknownNameError
+    CacheError, OptionError
         No runs, or nothing can be written there; another ending.
 
     Examples
@@ -89,10 +89,10 @@ def write_report(
 
 
 def check_page(out: str | Path) -> Path:
-    """Return where the page goes; raises UnknownNameError or CacheError when that is no page or cannot be written."""
+    """Return where the page goes; raises OptionError or CacheError when that is no page or cannot be written."""
     page = Path(out).expanduser()
     if page.suffix.lower() not in (".html", ".htm"):
-        raise UnknownNameError(f"A report is an .html page, with .md and .csv beside it; asked: '{out}'.")
+        raise OptionError(f"A report is an .html page, with .md and .csv beside it; asked: '{out}'.")
     if page.is_dir():
         raise CacheError(f"Cannot write to '{page}': it is a folder. Give the name of a page with --out.")
     check_folder(page.parent, "--out")

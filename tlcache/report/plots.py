@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlcache.errors import UnknownNameError
+from tlcache.errors import OptionError
 from tlcache.files import write_whole
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ _UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same fi
 
 
 def check_format(path: Path) -> None:
-    """Raise UnknownNameError when a figure cannot be written under this name; before long work, not after it."""
+    """Raise OptionError when a figure cannot be written under this name; before long work, not after it."""
     if path.suffix.lower() not in FORMATS:
-        raise UnknownNameError(f"A figure is written as {', '.join(FORMATS)}; asked: '{path}'.")
+        raise OptionError(f"A figure is written as {', '.join(FORMATS)}; asked: '{path}'.")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
