@@ -94,7 +94,7 @@ def measure(seeds: range, folder: Path) -> list[dict[str, Any]]:
 def digits(seed: int, kind: str, folder: Path) -> Task:
     """Return the digits, embedded with one kind of weights, another of whose fifths is the test set."""
     weights = kind if kind != "random" else str(_random(seed, folder))
-    done = extract("digits", MODEL, weights, seed=seed, features=folder / kind)
+    done = extract("digits", MODEL, weights, split_seed=seed, features=folder / kind)
     with FeatureFile(done.path) as file:
         return Task.of(file, weights, "cpu")
 

@@ -105,7 +105,7 @@ def test_tables_fit_80_columns(photos: Path, tiny_model: Path, monkeypatch: pyte
         (["extract", "-m", "a.onnx", "--mean", "1,2"], 2, "three numbers like 0.485,0.456,0.406"),
         (["fit-heads"], 1, "No feature files under"),
         (["fit-heads", "--budget", "0"], 2, "above 0 like 90s, 30m or 2h (a number alone: seconds); found '0'"),
-        (["finetune", "-m", "resnet18", "--budget", "0h"], 2, "(a number alone: minutes); found '0h'"),
+        (["finetune", "-m", "resnet18", "--budget", "0h"], 2, "(a number alone: seconds); found '0h'"),
         (["fit-heads", "--heads", "forest"], 2, "Unknown head 'forest'"),
         (["fit-heads", "--search", "ful"], 2, "Unknown search 'ful'. Did you mean 'full'?"),
         (["fit-heads", "--folds", "1"], 2, "2 folds or more; asked: 1"),

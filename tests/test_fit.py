@@ -60,7 +60,7 @@ def test_every_head_leaves_a_record_that_explains_itself(made: Path) -> None:
 
 def test_the_same_run_again_replaces_its_record_and_another_seed_does_not(made: Path) -> None:
     first = fit_heads([made], ["ridge"])
-    again = fit_heads([made], ["ridge"])
+    again = fit_heads([made], ["ridge"], force=True)
     other = fit_heads([made], ["ridge"], seed=1)
     assert first[0].path == again[0].path != other[0].path
     assert first[0].fields["test"] == again[0].fields["test"]
@@ -70,14 +70,14 @@ def test_the_same_run_again_replaces_its_record_and_another_seed_does_not(made: 
 def test_what_is_recorded_is_read_and_only_the_rest_is_fitted(made: Path) -> None:
     (first,) = fit_heads([made], ["ridge", "ridge"])
     stamp = first.path.stat().st_mtime_ns
-    both = fit_heads([made], ["knn", "ridge"], again=False)
+    both = fit_heads([made], ["knn", "ridge"])
     assert [run.fields["head"] for run in both] == ["knn", "ridge"]
     assert both[1].fields == first.fields
     assert first.path.stat().st_mtime_ns == stamp
     first.head_path.unlink()  # a record without its head is no whole run
-    assert fit_heads([made], ["ridge"], again=False)[0].path.stat().st_mtime_ns > stamp
+    assert fit_heads([made], ["ridge"])[0].path.stat().st_mtime_ns > stamp
     assert first.head_path.exists()
-    other = fit_heads([made], ["ridge"], metric="log_loss", again=False)
+    other = fit_heads([made], ["ridge"], metric="log_loss")
     assert other[0].path != first.path
 
 
@@ -177,7 +177,7 @@ def test_a_damaged_record_is_told_left_out_and_fitted_again(
     assert broken.exists() == bool(damage)
     if words.endswith("damaged ("):  # whole as a file: only who reads it knows
         knn.path.unlink()
-    again = fit_heads([made], ["ridge", "knn"], again=False)
+    again = fit_heads([made], ["ridge", "knn"])
     assert again[0].fields == ridge.fields
     assert again[1].fields["created"] >= knn.fields["created"]
     assert CliRunner().invoke(app, ["compare"]).exit_code == 0
@@ -188,6 +188,17 @@ def test_without_a_record_that_can_be_read_there_is_nothing_to_compare(made: Pat
     run.path.with_suffix(".npz").write_bytes(b"")
     with pytest.raises(CacheError, match="has predictions that can be read"):
         compare()
+
+
+def test_the_command_does_what_is_not_recorded(made: Path) -> None:
+    words = ["fit-heads", str(made), "--heads", "ridge"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    (record,) = runs_folder().glob("photos/*.json")
+    stamp = record.stat().st_mtime_ns
+    assert "ridge" in CliRunner().invoke(app, words).stdout
+    assert record.stat().st_mtime_ns == stamp
+    assert CliRunner().invoke(app, [*words, "--force"]).exit_code == 0
+    assert record.stat().st_mtime_ns > stamp
 
 
 @pytest.mark.usefixtures("made")

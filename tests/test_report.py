@@ -141,9 +141,12 @@ def test_what_cannot_be_the_page_is_refused_before_anything_is_drawn(tmp_path: P
 
 
 def test_every_run_can_be_made_again_from_its_commands(recorded: Path, tmp_path: Path) -> None:
-    del recorded, tmp_path
+    photos = recorded
+    del tmp_path
     audit(data="photos", group_regex=r"([0-9])\.png")
-    fit_heads(heads=["ridge"], split="group", data="photos")
+    fit_heads(heads=["ridge"], split="group", split_seed=3, data="photos")
+    more = {"sweep": {"lr": [1e-3, 1e-2]}, "budget_s": 1e-6, "class_weight": "balanced", "seed": 3}
+    finetune(photos, "tinynet", "random", epochs=1, **{**BETTER, **more})
     records = sorted(runs_folder().glob("photos/*.json"))
     runs = [run for run in read_runs(runs_folder()) if run.fields["dataset"] == "photos"]
     before = {run.path: run.predictions()["probabilities"] for run in runs}

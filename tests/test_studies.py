@@ -304,7 +304,7 @@ def test_one_dataset_in_two_spellings_is_taken_once(photos: Path) -> None:
 def test_options_that_make_no_sense(photos: Path, option: list[str], words: str) -> None:
     result = CliRunner().invoke(app, ["study", "-d", str(photos), "-m", "tinier", *option])
     assert result.exit_code == 2
-    assert words in " ".join(result.output.replace("│", " ").split())
+    assert words in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(
@@ -328,15 +328,14 @@ def test_options_that_make_no_sense(photos: Path, option: list[str], words: str)
 def test_settings_are_checked_before_the_first_step(photos: Path, setting: str, words: str) -> None:
     options = ["-d", str(photos), "-m", "tinier", "-w", "random", "--plan", "--setting", setting]
     result = CliRunner().invoke(app, ["study", *options])
-    assert isinstance(result.exception, OptionError)
-    assert words in str(result.exception)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
 
 
 def test_budgets_have_units() -> None:
     from tlcache.cli import _budget
 
     assert [_budget(text) for text in ("90", "90s", "30m", "1.5h", None)] == [90, 90, 1800, 5400, None]
-    assert [_budget(text, "minutes") for text in ("30", "0.7", "90s", "2h")] == [30, 0.7, 1.5, 120]
 
 
 def test_seconds_of_a_fine_tuning_grow_with_images_and_epochs() -> None:

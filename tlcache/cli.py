@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
 from tlcache.errors import OptionError, TlcacheError
 from tlcache.progress import show_progress, warn
@@ -22,8 +23,25 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
+
+class _Commands(typer.core.TyperGroup):
+    """The commands: a known error is one message and a status, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; 2: what was typed is wrong, 1: the work failed, 130: it was stopped."""
+        try:
+            return super().invoke(ctx)
+        except TlcacheError as error:
+            _stop(f"error: {error}", 2 if isinstance(error, OptionError) else 1)
+        except _StoppedError as stopped:
+            _stop(str(stopped), 130)
+        except OSError as error:  # a file that cannot be read or written: the message names it
+            _stop(f"error: {error.strerror or error}: {error.filename or 'no file named'}", 1)
+
+
 app = typer.Typer(
     name="tlcache",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,7 +71,11 @@ Pool = Annotated[
     typer.Option("--pool", help="avg, max, flatten; cls for transformers; quarters", show_default="the backbone's own"),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
-Seed = Annotated[int, typer.Option("--seed", help="Of splits that are drawn, and of everything random in heads")]
+Seed = Annotated[int, typer.Option("--seed", help="Of everything random in training: order, folds, fresh heads")]
+SplitSeed = Annotated[int, typer.Option("--split-seed", help="Of splits that are drawn; the same in every command")]
+Budget = Annotated[str | None, typer.Option("--budget", help="Time, like 90s, 30m or 2h; a number alone: seconds")]
+Force = Annotated[bool, typer.Option("--force", help="Do it even if this very run is recorded")]
+ClassWeight = Annotated[str | None, typer.Option("--class-weight", help="balanced: every class counts the same")]
 SplitOption = Annotated[
     str, typer.Option("--split", help="given, or group: drawn anew so that no group of tlcache audit is torn apart")
 ]
@@ -61,18 +83,9 @@ Triple = Annotated[str | None, typer.Option(help="Three numbers: only for an .on
 
 
 def main() -> None:
-    """Run the command line; known errors are one message and a status, never a traceback."""
+    """Run the command line."""
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        app()
-    except OptionError as error:
-        _stop(f"error: {error}", 2)
-    except TlcacheError as error:
-        _stop(f"error: {error}", 1)
-    except OSError as error:  # a file that cannot be read or written: the message names it
-        _stop(f"error: {error.strerror or error}: {error.filename or 'no file named'}", 1)
-    except _StoppedError as stopped:
-        _stop(str(stopped), 130)
+    app()
 
 
 class _StoppedError(Exception):
@@ -148,21 +161,19 @@ def _numbers(text: str | None, option: str) -> tuple[float, float, float] | None
     with contextlib.suppress(ValueError):
         first, second, third = (float(part) for part in text.split(","))
         return first, second, third
-    raise typer.BadParameter(f"{option} takes three numbers like 0.485,0.456,0.406; found '{text}'")
+    raise OptionError(f"{option} takes three numbers like 0.485,0.456,0.406; found '{text}'")
 
 
-def _budget(text: str | None, alone: str = "seconds") -> float | None:
-    """Return a time in the unit that a number alone has: `seconds` or `minutes`."""
+def _budget(text: str | None) -> float | None:
+    """Return seconds."""
     units = {"s": 1, "m": 60, "h": 3600}
     if text is None:
         return None
     with contextlib.suppress(ValueError):
-        time = float(text[:-1]) * units[text[-1]] / units[alone[0]] if text[-1:] in units else float(text)
-        if 0 < time < float("inf"):
-            return time
-    raise typer.BadParameter(
-        f"--budget takes a time above 0 like 90s, 30m or 2h (a number alone: {alone}); found '{text}'"
-    )
+        seconds = float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+        if 0 < seconds < float("inf"):
+            return seconds
+    raise OptionError(f"--budget takes a time above 0 like 90s, 30m or 2h (a number alone: seconds); found '{text}'.")
 
 
 def _weights(given: list[str]) -> str | dict[str, str] | None:
@@ -170,7 +181,7 @@ def _weights(given: list[str]) -> str | dict[str, str] | None:
     own = dict(each.split("=", 1) for each in given if "=" in each)
     common = [each for each in given if "=" not in each]
     if len(common) + bool(own) > 1:
-        raise typer.BadParameter("--weights are given once for all backbones, or as BACKBONE=FILE for each of some")
+        raise OptionError("--weights are given once for all backbones, or as BACKBONE=FILE for each of some")
     return own or next(iter(common), None)
 
 
@@ -182,7 +193,7 @@ def _names(text: str | None) -> list[str] | None:
 def _shots(text: str) -> list[int | None]:
     with contextlib.suppress(ValueError):
         return [None if part.strip() == "all" else int(part) for part in text.split(",")]
-    raise typer.BadParameter(f"--shots takes numbers of images per class and 'all', like 1,2,4,all; found '{text}'")
+    raise OptionError(f"--shots takes numbers of images per class and 'all', like 1,2,4,all; found '{text}'")
 
 
 @app.callback(invoke_without_command=True)
@@ -253,7 +264,7 @@ def extract(
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of unusable images to go on with")] = 0.05,
     name: Annotated[str | None, typer.Option(help="Name of the dataset in files and tables")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait when another process extracts the same")] = True,
-    seed: Seed = 0,
+    split_seed: SplitSeed = 0,
     features: Features = None,
     json_file: Json = None,
 ) -> None:
@@ -289,7 +300,7 @@ def extract(
                 precision=precision,
                 features=features,
                 name=name,
-                seed=seed,
+                split_seed=split_seed,
                 batch_size=batch_size,
                 max_bad=max_bad,
                 wait=wait,
@@ -316,19 +327,19 @@ def fit_heads(
     one_se: Annotated[
         bool, typer.Option("--one-se", help="Choose the simplest setting within one standard error of the best")
     ] = False,
-    class_weight: Annotated[str | None, typer.Option(help="balanced: every class counts the same")] = None,
+    class_weight: ClassWeight = None,
     repeats: Annotated[
         int | None, typer.Option(help="Seeds for the last fit [1], or samples for every number of --shots [5]")
     ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Time for the heads of one feature file, like 90s or 2m; a number alone: seconds")
-    ] = None,
+    budget: Budget = None,
     shots: Annotated[
         str | None, typer.Option(help="Labelled images per class, like 1,2,4,8,all: how much data is enough?")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="With --shots: draw the curves (.png, .svg, .pdf)")] = None,
     split: SplitOption = "given",
     seed: Seed = 0,
+    split_seed: SplitSeed = 0,
+    force: Force = False,
     features: Features = None,
     runs: Runs = None,
     json_file: Json = None,
@@ -344,6 +355,7 @@ def fit_heads(
     from tlcache.report.tables import curves_table, runs_tables
 
     times = repeats if repeats is not None else 5 if shots else 1
+    where: dict[str, Any] = {"data": data, "features": features, "runs": runs, "split": split, "split_seed": split_seed}
     protocol = asdict(SearchProtocol(search, folds, metric, one_se, class_weight, times, seed, _budget(budget)))
     if shots is not None:
         from tlcache.probing.shots import fit_curves
@@ -353,18 +365,16 @@ def fit_heads(
         if plot:
             check_format(plot)
         with _stoppable("nothing of this curve is kept"):
-            curves = fit_curves(
-                paths, _shots(shots), _names(heads), data=data, features=features, runs=runs, split=split, **protocol
-            )
+            curves = fit_curves(paths, _shots(shots), _names(heads), **where, **protocol)
         _write_json(json_file, {"curves": [curve.as_json() for curve in curves]})
         _show(curves_table(curves))
         if plot:
             save_figure(few_shot_curves(curves), plot)
         return
     if plot:
-        raise typer.BadParameter("--plot draws the curves of --shots; give both")
+        raise OptionError("--plot draws the curves of --shots; give both")
     with _stoppable("heads that were finished are recorded"):
-        done = run(paths, _names(heads), data=data, features=features, runs=runs, split=split, **protocol)
+        done = run(paths, _names(heads), force=force, **where, **protocol)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
     _show(runs_tables(done))
     _show_worth_of(done, runs)
@@ -393,7 +403,7 @@ def finetune(
     augment: Annotated[str, typer.Option(help="none, light, study or strong")] = "light",
     loss: Annotated[str, typer.Option(help="ce or bce")] = "ce",
     label_smoothing: Annotated[float, typer.Option(help="Share of a label spread over all classes")] = 0.0,
-    class_weights: Annotated[bool, typer.Option("--class-weights", help="All classes count alike")] = False,
+    class_weight: ClassWeight = None,
     batch_norm: Annotated[str, typer.Option(help="Statistics of trained BatchNorms: train, or eval (kept)")] = "train",
     ema: Annotated[float, typer.Option(help="Decay of a moving average of the weights; 0: none")] = 0.0,
     patience: Annotated[int, typer.Option(help="Epochs without a better validation score to stop after")] = 5,
@@ -404,9 +414,7 @@ def finetune(
     sweep: Annotated[
         list[str] | None, typer.Option(help="Values to choose from on validation, like lr=1e-3,1e-2; may be repeated")
     ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Training time that a sweep may take, like 30m or 2h; a number alone: minutes")
-    ] = None,
+    budget: Budget = None,
     refit: Annotated[bool, typer.Option("--refit", help="Then train again on train + val, as fit-heads does")] = False,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here")] = "auto",
     layout: Annotated[str, typer.Option(help="contiguous, channels_last, or auto: what is faster here")] = "auto",
@@ -415,10 +423,10 @@ def finetune(
     crop: Annotated[int | None, typer.Option(help="Side of the crop in pixels", show_default="its own")] = None,
     device: Device = "auto",
     name: Annotated[str | None, typer.Option(help="Name of the dataset in files and tables")] = None,
-    seed: Annotated[int, typer.Option(help="Of order, augmentation, dropout and fresh heads")] = 0,
+    seed: Seed = 0,
     split: SplitOption = "given",
-    split_seed: Annotated[int, typer.Option(help="Of splits that are drawn: the --seed of extract")] = 0,
-    again: Annotated[bool, typer.Option("--again", help="Train even if this very run is recorded")] = False,
+    split_seed: SplitSeed = 0,
+    force: Force = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the learning curves to this .png or .svg")] = None,
     features: Features = None,
     runs: Runs = None,
@@ -430,8 +438,8 @@ def finetune(
 
     Example: tlcache finetune --model mobilenetv2 --data photos/
     """
-    settings = {**locals()}  # every option but one is the library's, under the same name
-    del settings["json_file"], settings["plot"]
+    settings = {**locals()}  # every option but these is the library's, under the same name
+    del settings["json_file"], settings["plot"], settings["budget"]
     from tlcache.evaluation.verdict import advice, untuned
     from tlcache.finetuning.run import finetune as run
     from tlcache.finetuning.settings import parse_sweep
@@ -440,7 +448,7 @@ def finetune(
     from tlcache.report.plots import check_format, save_figure
     from tlcache.report.tables import runs_tables
 
-    settings |= {"sweep": parse_sweep(sweep or []), "budget": _budget(budget, "minutes")}
+    settings |= {"sweep": parse_sweep(sweep or []), "budget_s": _budget(budget)}
     if plot is not None:
         check_format(plot)
     with _stoppable("run the same command to go on after the last finished epoch"):
@@ -521,7 +529,7 @@ def audit(
             paths, data=data, model=model, group_by=group_by, group_regex=group_regex, features=features, runs=runs
         )
     if plot and len(found) > 1:
-        raise typer.BadParameter("--plot draws the pairs of one dataset; choose it with --data")
+        raise OptionError("--plot draws the pairs of one dataset; choose it with --data")
     _write_json(json_file, {"datasets": [one.as_json() for one in found]})
     _show(audits_tables(found))
     if plot:
@@ -576,10 +584,7 @@ def study(
     plan: Annotated[
         bool, typer.Option("--plan", help="Only print what would be done, and about how long it takes on this machine")
     ] = False,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Time for the steps, like 90s, 30m or 2h: those that would not fit in are left out"),
-    ] = None,
+    budget: Budget = None,
     out: Annotated[Path, typer.Option(help="The report; .md and .csv are written beside it")] = Path("report.html"),
     device: Device = "auto",
     features: Features = None,
@@ -605,10 +610,10 @@ def study(
     own = {name: value for name, value in {"epochs": epochs, "unfreeze": unfreeze}.items() if value is not None}
     more = parse_settings(setting or [])
     for name in own.keys() & more.keys():
-        raise typer.BadParameter(f"--{name} {own[name]} and --setting {name}={more[name]}: give one of them")
+        raise OptionError(f"--{name} {own[name]} and --setting {name}={more[name]}: give one of them")
     if not finetune and (own or more):
         given = " and ".join([*(f"--{name}" for name in own), *(["--setting"] if more else [])])
-        raise typer.BadParameter(f"--no-finetune leaves out what {given} would change: give one or the other")
+        raise OptionError(f"--no-finetune leaves out what {given} would change: give one or the other")
     with _stoppable("run the same command to continue"):
         steps = run(
             data,

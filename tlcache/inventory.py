@@ -356,7 +356,7 @@ def _repaired(check: Check) -> Check:
             arguments = json.loads(file.attrs["arguments"])
         if arguments["mean"]:
             arguments |= {name: tuple(arguments[name]) for name in ("mean", "std")}
-        done = extract(**arguments, features=check.path.parent.parent)
+        done = extract(split_seed=arguments.pop("seed"), **arguments, features=check.path.parent.parent)
     except (DamagedError, OutdatedError):
         problem = (
             f"'{check.path}' cannot be repaired: its header is lost, and with it what it was made of. "

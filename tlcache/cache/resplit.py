@@ -114,11 +114,15 @@ def under(file: FeatureFile, split: str, runs: Path, seed: int = 0) -> FeatureSe
     dataset = str(file.attrs["dataset"])
     found = read_groups(groups_path(runs, dataset), dataset)
     resplit = Resplit(file, found.groups, seed)
-    resplit.attrs["grouping"] = {"by": found.by, "source": found.source}
+    resplit.attrs |= {"grouping": {"by": found.by, "source": found.source}, "split_seed": seed}
     return resplit
 
 
 def split_fields(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run's record says of its split: which kind, by what groups, and the digest of the split given."""
+    """Return what a run's record says of its split: which kind, its groups and seed, and the digest of the given one.
+
+    The seed is None where the split is the given one, whose seed is among the arguments of its extraction.
+    """
     given = attrs.get("given_digest", attrs["dataset_digest"])
-    return {"split": attrs.get("split", GIVEN), "grouping": attrs.get("grouping"), "given_digest": given}
+    drawn = {name: attrs.get(name) for name in ("grouping", "split_seed")}
+    return {"split": attrs.get("split", GIVEN), **drawn, "given_digest": given}

@@ -29,7 +29,7 @@ def extract(
     precision: str = "fp32",
     features: str | Path | None = None,
     name: str | None = None,
-    seed: int = 0,
+    split_seed: int = 0,
     batch_size: int | None = None,
     max_bad: float = 0.05,
     wait: bool = True,
@@ -54,7 +54,7 @@ def extract(
         Of the network's arithmetic, part of the key: `fp32`, `fp16` (ONNX Runtime on a GPU) or `bf16` (OpenVINO).
     features
         Folder of feature files; default `TLCACHE_FEATURES` or `features`.
-    seed
+    split_seed
         Of the splits that have to be drawn.
     batch_size
         Images per call of the network; default: what is fast on the device.
@@ -92,7 +92,7 @@ def extract(
         "precision": precision,
         "features": str(check_folder(features_folder(features), "--features")),
         "name": name,
-        "seed": seed,
+        "seed": split_seed,
         "batch_size": batch_size,
         "max_bad": max_bad,
         "wait": wait,

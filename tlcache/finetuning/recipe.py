@@ -10,7 +10,7 @@ from typing import Any
 from tlcache.errors import OptionError
 from tlcache.finetuning.settings import check_name, check_value
 
-__all__ = ["Recipe", "arguments_of", "make_recipe", "variants"]
+__all__ = ["Recipe", "arguments_of", "make_recipe", "settings_of", "variants"]
 
 _LEARNING_RATES = {"sgd": 1e-2, "rmsprop": 1e-4, "adam": 3e-4, "nadam": 3e-4, "adamw": 3e-4}  # of the backbone
 
@@ -42,8 +42,9 @@ class Recipe:
         Factor of the learning rate from each stage to the one before it; 1: the same everywhere.
     augment
         `none`, `light` (flip, crop), `study` (rotation, flips, contrast, saturation) or `strong` (TrivialAugment).
-    loss, label_smoothing, class_weights
-        `ce` (cross-entropy) or `bce` (binary cross-entropy on one-hot labels); classes weighted by 1 / frequency.
+    loss, label_smoothing, class_weight
+        `ce` (cross-entropy) or `bce` (binary cross-entropy on one-hot labels); `balanced`: classes weighted by 1 /
+        frequency, None: every image counts the same.
     batch_norm
         Of layers that are trained: `train` or `eval` (statistics stay as they are). Frozen ones are always in `eval`.
     ema
@@ -77,7 +78,7 @@ class Recipe:
     augment: str = "light"
     loss: str = "ce"
     label_smoothing: float = 0.0
-    class_weights: bool = False
+    class_weight: str | None = None
     batch_norm: str = "train"
     ema: float = 0.0
     patience: int = 5
@@ -90,7 +91,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if (name, value) != ("lr", None):
+            if (name, value) not in (("lr", None), ("class_weight", None)):
                 check_value(name, value)
         if self.cached_prefix and self.unfreeze == "all":
             raise OptionError("cached-prefix needs frozen layers to cache: unfreeze last:N or stage:K.")
@@ -103,8 +104,8 @@ class Recipe:
         return _LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
 
     def as_json(self) -> dict[str, Any]:
-        """Return all settings, the learning rate in force included."""
-        return {**asdict(self), "lr": self.learning_rate}
+        """Return all settings as records hold them, the learning rate in force included."""
+        return dict(_recorded(*each) for each in {**asdict(self), "lr": self.learning_rate}.items())
 
 
 def make_recipe(settings: Mapping[str, Any]) -> Recipe:
@@ -121,11 +122,29 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
 
 
 def arguments_of(
-    recipe: Recipe, sweep: Mapping[str, Sequence[Any]] | None = None, budget: float | None = None
+    recipe: Recipe, sweep: Mapping[str, Sequence[Any]] | None = None, budget_s: float | None = None
 ) -> dict[str, Any]:
-    """Return what a fine-tuning's record says was asked for."""
-    searched = {name: list(values) for name, values in (sweep or {}).items()}
-    return {**recipe.as_json(), "sweep": searched, "budget": budget}
+    """Return what a fine-tuning's record says was asked for; its names and units are those of the first version."""
+    pairs = [_recorded(name, value) for name, values in (sweep or {}).items() for value in values]
+    searched = {name: [value for other, value in pairs if other == name] for name, _ in pairs}
+    return {**recipe.as_json(), "sweep": searched, "budget": None if budget_s is None else budget_s / 60}
+
+
+def settings_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was asked for by today's names, `sweep` and `budget_s` included: the reverse of `arguments_of`."""
+    asked = dict(_named(name, value) for name, value in arguments.items())
+    pairs = [_named(name, value) for name, values in asked.pop("sweep", {}).items() for value in values]
+    minutes = asked.pop("budget", None)
+    searched = {name: [value for other, value in pairs if other == name] for name, _ in pairs}
+    return {**asked, "sweep": searched, "budget_s": None if minutes is None else 60 * minutes}
+
+
+def _recorded(name: str, value: Any) -> tuple[str, Any]:
+    return ("class_weights", value == "balanced") if name == "class_weight" else (name, value)
+
+
+def _named(name: str, value: Any) -> tuple[str, Any]:
+    return ("class_weight", "balanced" if value else None) if name == "class_weights" else (name, value)
 
 
 def variants(recipe: Recipe, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], Recipe]]:

@@ -53,9 +53,9 @@ def finetune(
     device: str = "auto",
     features: str | Path | None = None,
     runs: str | Path | None = None,
-    again: bool = False,
+    force: bool = False,
     sweep: Mapping[str, Sequence[Any]] | None = None,
-    budget: float | None = None,
+    budget_s: float | None = None,
     **recipe: Any,
 ) -> Run:
     """Train a backbone and its head on a dataset's images, choose the epoch on validation, and test once.
@@ -71,18 +71,18 @@ def finetune(
     split
         `given`: the splits of the feature file. `group`: drawn anew, groups whole, those that `tlcache.audit` recorded.
     split_seed
-        Of the splits that have to be drawn: the `seed` of `tlcache.extract`.
+        Of the splits that have to be drawn: the one of `tlcache.extract`.
     device
         `auto`, `cpu` or `cuda`.
     runs
         Folder of run records.
-    again
+    force
         Train even if this very run is recorded.
     sweep
         Values of settings to choose from on validation, like `{"lr": [1e-3, 1e-2], "optimizer": ["sgd", "adam"]}`: all
         combinations are trained, one is tested.
-    budget
-        Minutes of training for a sweep. A combination is not begun that would probably not fit in; the first always is.
+    budget_s
+        Seconds of training for a sweep. A combination is not begun that would probably not fit in; the first always is.
     **recipe
         Fields of `tlcache.finetuning.recipe.Recipe`.
 
@@ -114,18 +114,18 @@ def finetune(
         device=device,
         features=features,
         name=name,
-        seed=split_seed,
+        split_seed=split_seed,
     )
     for line in () if found.up_to_date else found.warnings:
         warn(line)
     with FeatureFile(found.path) as file:
         task = Task.of(under(file, split, folder, split_seed), weights, found_device)
-    identity = identity_of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget))
-    if not again and (run := recorded(folder, identity)):
+    identity = identity_of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s))
+    if not force and (run := recorded(folder, identity)):
         return run
     path = path_of(folder, identity)
     with joined(found_device), _alone(path):
-        return _train_and_test(task, wanted, budget, identity, path)
+        return _train_and_test(task, wanted, budget_s, identity, path)
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,10 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _train_and_test(
-    task: Task, wanted: Sequence[Variant], budget: float | None, identity: Mapping[str, Any], path: Path
+    task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Mapping[str, Any], path: Path
 ) -> Run:
     folder = path.with_suffix(".checkpoints")
-    candidates = search(task, wanted, budget, folder)
+    candidates = search(task, wanted, budget_s, folder)
     best = max(candidates, key=Candidate.score)
     trial, state = best.trial, best.state
     assert trial is not None

@@ -13,6 +13,7 @@ from tlcache.finetuning.training import State, TrainingError
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.keys import hash_json
 from tlcache.progress import say
+from tlcache.text import duration
 
 __all__ = ["Candidate", "Variant", "best_epochs", "checkpoints_of", "search"]
 
@@ -53,13 +54,13 @@ class Candidate:
         return {**self.setting, **figures, "epochs": best_epochs(self.state), "train_s": self.seconds}
 
 
-def search(task: Task, wanted: Sequence[Variant], budget: float | None, folder: Path) -> list[Candidate]:
+def search(task: Task, wanted: Sequence[Variant], budget_s: float | None, folder: Path) -> list[Candidate]:
     """Train the variants one after the other, as many as the budget has room for; all compute in the same way."""
     done: list[Candidate] = []
     for setting, asked in wanted:
         spent, longest = sum(each.seconds for each in done), max((each.seconds for each in done), default=0.0)
-        if done and budget is not None and spent + longest > 60 * budget:
-            say(f"The budget of {budget:g} minutes has no room for {setting} and what would follow.")
+        if done and budget_s is not None and spent + longest > budget_s:
+            say(f"The budget of {duration(budget_s)} has no room for {setting} and what would follow.")
             break
         way = next((each.state.way for each in done if each.state), None)
         recipe = replace(asked, precision=way.precision, layout=way.layout) if way else asked

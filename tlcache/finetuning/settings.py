@@ -20,6 +20,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "schedule": ("constant", "cosine", "step"),
     "augment": ("none", "light", "study", "strong"),
     "loss": ("ce", "bce"),
+    "class_weight": ("balanced",),
     "batch_norm": ("train", "eval"),
     "precision": ("auto", "fp32", "bf16"),
     "layout": ("auto", "contiguous", "channels_last"),
@@ -65,7 +66,7 @@ _RULES: Mapping[str, _Rule] = {
     **dict.fromkeys(("lr", "head_lr", "layer_decay"), _ABOVE_0),
     **dict.fromkeys(("weight_decay", "warmup_epochs"), _FROM_0),
     **dict.fromkeys(("ema", "label_smoothing"), _SHARE),
-    **dict.fromkeys(("class_weights", "cached_prefix", "refit"), _SWITCH),
+    **dict.fromkeys(("cached_prefix", "refit"), _SWITCH),
     "batch_size": _count("from 2 on, as BatchNorm has no statistics of a single image", lambda value: value >= 2),
     "seed": _count("from 0 to 4294967295", lambda value: 0 <= value < 2**32),
     "unfreeze": _Rule(

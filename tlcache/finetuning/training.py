@@ -164,7 +164,7 @@ class Training:
     def _step(self, phase: Phase, state: State) -> _Step:
         """Return what a step needs, the optimizer and the average as they were when the state was kept."""
         recipe = self.recipe
-        weights = balance(phase.train.labels, self.classes).to(self.device) if recipe.class_weights else None
+        weights = balance(phase.train.labels, self.classes).to(self.device) if recipe.class_weight else None
         optimizer = make_optimizer(recipe, phase.learning_rate, self.model, self.head, phase.layers)
         if state.optimizer is not None:
             optimizer.load_state_dict(state.optimizer)

@@ -42,7 +42,8 @@ def fit_heads(
     features: str | Path | None = None,
     runs: str | Path | None = None,
     split: str = GIVEN,
-    again: bool = True,
+    split_seed: int = 0,
+    force: bool = False,
     **protocol: Any,
 ) -> list[Run]:
     """Fit heads on cached features, choose their settings, and test each once.
@@ -59,8 +60,10 @@ def fit_heads(
         Folders of feature files and of run records.
     split
         `given`: the splits of the feature file. `group`: drawn anew, groups whole, those that `tlcache.audit` recorded.
-    again
-        Fit even what is recorded; without it, the records are returned as they are, and only what is missing is fitted.
+    split_seed
+        Of the splits that `group` draws: the one of `tlcache.extract`.
+    force
+        Fit even what is recorded; otherwise records are returned as they are, and only what is missing is fitted.
     **protocol
         How settings are chosen, as for `tlcache.probing.search.SearchProtocol`; default: on validation, by accuracy.
 
@@ -88,8 +91,8 @@ def fit_heads(
     folder, results = check_folder(runs_folder(runs), "--runs"), []
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
         for path in found:
-            with opened(path, split, folder, how.seed) as file:
-                known = {} if again else _known(file.attrs, rows, folder, how)
+            with opened(path, split, folder, split_seed) as file:
+                known = {} if force else _known(file.attrs, rows, folder, how)
                 advance(len(known))
                 known |= _fit_all(file, [row for row in rows if row.name not in known], folder, how, advance)
             results += [known[row.name] for row in rows]

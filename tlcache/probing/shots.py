@@ -89,6 +89,7 @@ def fit_curves(
     runs: str | Path | None = None,
     repeats: int = 5,
     split: str = GIVEN,
+    split_seed: int = 0,
     **protocol: Any,
 ) -> list[Curve]:
     """Fit heads on random samples of so many images per class, and test each on the whole test split.
@@ -98,7 +99,7 @@ def fit_curves(
 
     Parameters
     ----------
-    paths, heads, data, features, runs, split
+    paths, heads, data, features, runs, split, split_seed
         As for `tlcache.probing.run.fit_heads`.
     shots
         Images per class, drawn from train and val together; None: all of them.
@@ -126,7 +127,7 @@ def fit_curves(
     found, folder, curves = find_features(paths, features, data), check_folder(runs_folder(runs), "--runs"), []
     with step_bar("fitting heads", len(found) * len(rows) * len(wanted)) as advance:
         for path in found:
-            with opened(path, split, folder, how.seed) as file:
+            with opened(path, split, folder, split_seed) as file:
                 splits = Data.of(file)
                 for row in rows:
                     points = []

@@ -11,7 +11,7 @@ from typing import Any
 from tlcache.cache.resplit import GIVEN
 from tlcache.datasets.dataset import names_of
 from tlcache.extraction.extract import extract
-from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.recipe import Recipe, settings_of
 from tlcache.probing.search import SearchProtocol
 from tlcache.runs.record import Run
 
@@ -19,7 +19,8 @@ __all__ = ["commands"]
 
 _ELSEWHERE = {"features", "space"}  # where results lie is the reader's own choice; a head's space follows from --search
 _PLACED = ("data", "model", "weights")
-_SHARED = (*_PLACED, "crop_borders", "resize", "crop", "name", "device")  # of extract, which finetune takes too
+_SHARED = (*_PLACED, "crop_borders", "resize", "crop", "name", "device", "split_seed")  # finetune takes them, too
+_SPLIT = {"split": GIVEN, "split_seed": 0}
 _NAMES = {"budget_s": "budget"}
 
 
@@ -28,21 +29,28 @@ def commands(run: Run) -> list[str]:
 
     The settings that are the defaults are left out; folders of features and runs are those of the reader.
     """
-    made, arguments = run.fields["extract_arguments"], run.fields["arguments"]
+    made, arguments = dict(run.fields["extract_arguments"]), run.fields["arguments"]
+    made["split_seed"] = made.pop("seed", 0)
     before = [_line("extract", _given(made, _defaults(extract)))]
     split = {}
     if run.fields.get("split", GIVEN) != GIVEN:
         before.append(_line("audit", {"data": run.fields["dataset"], **_grouped(run.fields.get("grouping"))}))
-        split = {"split": run.fields["split"]}
+        split = {"split": run.fields["split"], "split_seed": _split_seed(run, made["split_seed"])}
     if run.fields["strategy"] == "frozen":
         defaults = {field.name: field.default for field in fields(SearchProtocol)}
-        options = {"heads": run.fields["head"], **split, **_given(arguments, defaults)}
+        options = {"heads": run.fields["head"], **_given(split, _SPLIT), **_given(arguments, defaults)}
         return [*before, _line(shlex.join(["fit-heads", run.fields["features"]]), options)]
-    defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget": None}
+    defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget_s": None}
     shared = {name: made[name] for name in _SHARED if name in made}
-    seed = {"split_seed": made["seed"]} if made.get("seed") else {}
-    options = {**_given(shared, _defaults(extract)), **split, **seed, **_given(arguments, defaults)}
+    asked = _given(settings_of(arguments), defaults)
+    options = {**_given(shared, _defaults(extract)), **_given(split, _SPLIT), **asked}
     return [*(before if split else ()), _line("finetune", options)]
+
+
+def _split_seed(run: Run, given: int) -> int:
+    """Return the seed of a group split; records older than its name have it where the strategy took it from."""
+    old = run.fields["arguments"]["seed"] if run.fields["strategy"] == "frozen" else given
+    return int(run.fields.get("split_seed", old))
 
 
 def _grouped(grouping: Mapping[str, str] | None) -> dict[str, str]:

@@ -189,7 +189,7 @@ def _extract(asked: StudyPlan, step: Step) -> str:
 
 
 def _fit(asked: StudyPlan, step: Step) -> str:
-    fit_heads([asked.place(step)], [row.name for row in asked.heads], runs=asked.runs, again=False)
+    fit_heads([asked.place(step)], [row.name for row in asked.heads], runs=asked.runs)
     return DONE
 
 
