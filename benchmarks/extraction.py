@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from benchmarks import peers
 from benchmarks.images import write_manifest
 from benchmarks.timing import Rates, in_processes, in_sequence, in_threads, in_turn, ratio
-from tlcache.backbones.engines import ENGINES, Session, default_batch, find_device, open_session
+from tlcache.backbones.engines import ENGINES, default_batch, find_device, open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
+from tlcache.backbones.network import Network
 from tlcache.errors import DeviceError
 from tlcache.extraction.extract import extract
 from tlcache.images import Preprocess, prepare
@@ -180,11 +181,11 @@ class _Network:
 
     def __init__(self, bench: Bench, name: str, variant: Variant) -> None:
         self.bench, self.model = bench, load_model(name, "random", precision=variant.precision)
-        self.session, self.batch = _ready(bench, self.model, variant)
+        self.network, self.batch = _ready(bench, self.model, variant)
 
     def rate(self, images: int) -> float:
         calls = max(self.bench.threads, images // len(self.batch))
-        seconds = in_threads(lambda _: self.session(self.batch), range(calls), self.bench.threads)
+        seconds = in_threads(lambda _: self.network.embed(self.batch), range(calls), self.bench.threads)
         return calls * len(self.batch) / seconds
 
     def guess(self) -> float:
@@ -192,15 +193,15 @@ class _Network:
         return self.rate(2 * self.bench.threads * len(self.batch))
 
 
-def _ready(bench: Bench, model: Model, variant: Variant) -> tuple[Session, NDArray[np.uint8]]:
+def _ready(bench: Bench, model: Model, variant: Variant) -> tuple[Network, NDArray[np.uint8]]:
     size = default_batch(variant.engine, bench.device, model.preprocess.crop)
-    session = open_session(model.onnx(), bench.device, engine=variant.engine, precision=variant.precision, batch=size)
+    network = open_network(model.onnx(), bench.device, engine=variant.engine, precision=variant.precision, batch=size)
     batch = np.stack([prepare(path.read_bytes(), model.preprocess)[0] for path in islice(bench.photos, size)])
-    return session, batch
+    return network, batch
 
 
 class _Extraction:
-    """The whole of `extract`, on many images and on few: the difference is free of what starting a session costs."""
+    """The whole of `extract`, on many images and on few: the difference is free of what starting costs."""
 
     def __init__(self, bench: Bench, name: str, variant: Variant, images: int) -> None:
         self.bench, self.name, self.variant, self.images = bench, name, variant, images
@@ -254,13 +255,13 @@ def measure_large_photos(
 ) -> dict[str, Any]:
     """Measure decode + network on large JPEGs, decoded at a reduced size where possible, and always at full size."""
     model = load_model(name, "random")
-    session, batch = _ready(bench, model, bench.variants[0])
+    network, batch = _ready(bench, model, bench.variants[0])
     full = _FullSize(**{field: getattr(model.preprocess, field) for field in vars(model.preprocess)})
 
     def rate(preprocess: Preprocess) -> float:
         def work(start: int) -> None:
             picked = [photos[(start + number) % len(photos)] for number in range(len(batch))]
-            session(np.stack([prepare(data, preprocess)[0] for data in picked]))
+            network.embed(np.stack([prepare(data, preprocess)[0] for data in picked]))
 
         calls = bench.threads * max(1, round(bench.seconds))
         return calls * len(batch) / in_threads(work, range(calls), bench.threads)

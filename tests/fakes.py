@@ -69,6 +69,15 @@ def tiny_network(seed: int = 0) -> onnx.ModelProto:
     return model
 
 
+def infinite_network() -> onnx.ModelProto:
+    """The tiny network with one number that is too large for float32, so that no embedding is finite."""
+    model = tiny_network()
+    kernel = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    kernel[0] = 3e38
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, "kernel"))
+    return model
+
+
 def change_features(path: Path, change: Callable[[h5py.File], None]) -> None:
     """Change a feature file and make its checksums right again, as only a bug or a forger would."""
     with h5py.File(path, "r+") as file:

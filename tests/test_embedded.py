@@ -18,7 +18,7 @@ from benchmarks.resnet20_cifar.cifar import CLASSES, Images, read_folder, read_t
 from benchmarks.resnet20_cifar.train import Recipe, accuracy, train
 from tlcache.backbones.backbone import find
 from tlcache.backbones.embedded.network import resnet20_cifar
-from tlcache.backbones.engines import open_session
+from tlcache.backbones.engines import open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.torch_network import pretrained
 from tlcache.backbones.weights import at_hand, load_state, resolve
@@ -77,7 +77,7 @@ def test_weights_of_the_package_that_are_lost_or_damaged(tmp_path: Path, monkeyp
 def test_the_export_gives_the_mean_of_each_quarter_of_the_second_stage() -> None:
     model = load_model("resnet20_cifar")
     images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
-    embeddings = open_session(model.onnx(), "cpu")(images)
+    embeddings = open_network(model.onnx(), "cpu").embed(images)
     network = pretrained(ROW, load_state(resolve(ROW)), "embedded")
     maps: list[torch.Tensor] = []
     network.layer2.register_forward_hook(lambda *arguments: maps.append(arguments[2]))

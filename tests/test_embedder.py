@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-import tlcache.extraction.embedder
+from tlcache.backbones.network import Network
 from tlcache.cache.feature_file import open_features
 from tlcache.errors import DataError, UnknownNameError
 from tlcache.extraction.embedder import ImageEmbedder
@@ -23,41 +24,42 @@ def paths(photos: Path) -> list[Path]:
 
 
 @pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of images of every batch that goes through a network."""
     seen: list[int] = []
 
-    def spy(session: object, network: object, images: list) -> dict:
+    def spy(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         seen.append(len(images))
-        return run(session, network, images)  # type: ignore[arg-type]
+        return embed(network, images)
 
-    run = tlcache.extraction.embedder._run
-    monkeypatch.setattr(tlcache.extraction.embedder, "_run", spy)
+    embed = Network.embed
+    monkeypatch.setattr(Network, "embed", spy)
     return seen
 
 
 def test_embeddings_are_those_of_extract_which_are_not_computed_again(
-    photos: Path, paths: list[Path], tiny_model: Path, sessions: list[int]
+    photos: Path, paths: list[Path], tiny_model: Path, batches: list[int]
 ) -> None:
     fresh = ImageEmbedder(str(tiny_model), cache=False).transform(paths)
     assert fresh.dtype == np.float32
-    assert sum(sessions) == len(paths)
+    assert sum(batches) == len(paths)
     with open_features(extract(photos, str(tiny_model)).path) as file:
         split = file.split("train", "val", "test")
     expected = dict(zip(split.paths, split.features, strict=True))
     assert np.array_equal(fresh, [expected[str(path.relative_to(photos))] for path in paths])
+    batches.clear()
     again = ImageEmbedder(str(tiny_model)).transform(paths)
     assert np.array_equal(again, fresh)
-    assert sum(sessions) == len(paths)
+    assert not batches
 
 
-def test_nothing_is_embedded_twice(paths: list[Path], tiny_model: Path, sessions: list[int]) -> None:
+def test_nothing_is_embedded_twice(paths: list[Path], tiny_model: Path, batches: list[int]) -> None:
     embedder = ImageEmbedder(str(tiny_model))
     first = embedder.transform([*paths[:6], paths[0]])
-    assert sum(sessions) == 6
+    assert sum(batches) == 6
     assert np.array_equal(first[0], first[6])
     rest = clone(embedder).transform(paths)
-    assert sum(sessions) == len(paths)
+    assert sum(batches) == len(paths)
     assert np.array_equal(rest[:6], first[:6])
 
 
@@ -72,12 +74,12 @@ def test_paths_pictures_and_arrays_are_the_same_images(paths: list[Path], tiny_m
     assert embedder.transform([]).shape == (0, 0)
 
 
-def test_a_grid_search_embeds_every_image_once(paths: list[Path], tiny_model: Path, sessions: list[int]) -> None:
+def test_a_grid_search_embeds_every_image_once(paths: list[Path], tiny_model: Path, batches: list[int]) -> None:
     labels = [path.parent.name for path in paths]
     pipeline = make_pipeline(ImageEmbedder(str(tiny_model)), LogisticRegression())
     grid = GridSearchCV(pipeline, {"logisticregression__C": [0.1, 1.0, 10.0]}, cv=3).fit(paths, labels)
     assert grid.best_score_ > 0.9
-    assert sum(sessions) == len(paths)
+    assert sum(batches) == len(paths)
 
 
 def test_bad_images_are_named(paths: list[Path], tiny_model: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.export import check_parity, export
 from tlcache.backbones.backbone import BACKBONES, find
-from tlcache.backbones.engines import open_session
+from tlcache.backbones.engines import open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.onnx_graph import adapt, image_input
 from tlcache.backbones.weights import resolve
@@ -35,8 +35,7 @@ def test_every_backbone_exports_and_agrees_with_torch(name: str) -> None:
     assert metadata["weights"] == "random"
     assert metadata["weights_sha256"] == resolve(row, "random").sha256
     assert Preprocess.from_json(json.loads(metadata["preprocess"])) == model.preprocess
-    session = open_session(data, "cpu")
-    assert session.dim == row.dim
+    assert open_network(data, "cpu").dim == row.dim
 
 
 def test_the_export_is_made_once_and_made_again_when_damaged(tmp_path: Path) -> None:
@@ -48,7 +47,7 @@ def test_the_export_is_made_once_and_made_again_when_damaged(tmp_path: Path) -> 
     assert path.stat().st_mtime_ns == stamp
     path.write_bytes(first[:-100])
     images = RANDOM.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
-    assert np.array_equal(open_session(model.onnx(), "cpu")(images), open_session(first, "cpu")(images))
+    assert np.array_equal(open_network(model.onnx(), "cpu").embed(images), open_network(first, "cpu").embed(images))
 
 
 @pytest.mark.parametrize("pool", ["cls", "avg", "max", "flatten"])
@@ -119,21 +118,21 @@ def test_a_foreign_network_gets_uint8_images_and_pooling(layout: str, pool: str)
     original = foreign(layout)
     before = original.SerializeToString()
     wrapped = adapt(original, PREPROCESS, "map", pool)
-    found = open_session(wrapped.SerializeToString(), "cpu")(IMAGES)
+    found = open_network(wrapped.SerializeToString(), "cpu").embed(IMAGES)
     assert np.allclose(found, by_hand(pool), rtol=1e-4, atol=1e-4)
     assert original.SerializeToString() == before
 
 
 def test_a_flat_output_needs_no_pooling_and_half_precision_works() -> None:
-    flat = open_session(adapt(foreign(), PREPROCESS, "logits", None).SerializeToString(), "cpu")(IMAGES)
+    flat = open_network(adapt(foreign(), PREPROCESS, "logits", None).SerializeToString(), "cpu").embed(IMAGES)
     assert np.allclose(flat, by_hand("max"), rtol=1e-4, atol=1e-4)
     half = adapt(foreign(kind=TensorProto.FLOAT16), PREPROCESS, "map", "avg")
-    assert np.allclose(open_session(half.SerializeToString(), "cpu")(IMAGES), by_hand("avg"), atol=0.05)
+    assert np.allclose(open_network(half.SerializeToString(), "cpu").embed(IMAGES), by_hand("avg"), atol=0.05)
 
 
 def test_a_constant_batch_is_filled_up() -> None:
-    fixed = open_session(adapt(foreign(batch=2), PREPROCESS, "map", "avg").SerializeToString(), "cpu")
-    assert np.allclose(fixed(IMAGES), by_hand("avg"), rtol=1e-4, atol=1e-4)  # 5 images in batches of 2
+    fixed = open_network(adapt(foreign(batch=2), PREPROCESS, "map", "avg").SerializeToString(), "cpu")
+    assert np.allclose(fixed.embed(IMAGES), by_hand("avg"), rtol=1e-4, atol=1e-4)  # 5 images in batches of 2
 
 
 def test_what_a_foreign_network_lacks_is_named() -> None:

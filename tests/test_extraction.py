@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from fakes import tiny_network, write_image, write_photos
-from onnx import numpy_helper
+from fakes import infinite_network, write_image, write_photos
 
 from tlcache.cache.feature_file import open_features
 from tlcache.errors import CacheError, DataError
+from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
 
 
@@ -29,18 +29,18 @@ def features_by_path(path: Path) -> dict[str, np.ndarray]:
 
 
 def test_embeddings_are_those_of_the_network(photos: Path, tiny_model: Path) -> None:
-    from tlcache.backbones.engines import open_session
+    from tlcache.backbones.engines import open_network
     from tlcache.images import Preprocess, prepare
 
     done = extract(photos, str(tiny_model))
-    session = open_session(tiny_model.read_bytes(), "cpu")
+    network = open_network(tiny_model.read_bytes(), "cpu")
     for name, row in features_by_path(done.path).items():
         pixels, _ = prepare((photos / name).read_bytes(), Preprocess(16, 16))
-        assert np.array_equal(session(pixels[None])[0], row)
+        assert np.array_equal(network.embed(pixels[None])[0], row)
 
 
 def test_images_between_those_that_are_passed_over_keep_their_own_pixels(photos: Path, tiny_model: Path) -> None:
-    from tlcache.backbones.engines import open_session
+    from tlcache.backbones.engines import open_network
     from tlcache.images import Preprocess, prepare
 
     paths = sorted(photos.glob("*/*"))
@@ -51,10 +51,10 @@ def test_images_between_those_that_are_passed_over_keep_their_own_pixels(photos:
             path.write_bytes(paths[number - 2].read_bytes())
     done = extract(photos, str(tiny_model), batch_size=4, max_bad=0.5)
     assert (done.rows, done.quarantined, done.embedded) == (16, 8, 12)
-    session = open_session(tiny_model.read_bytes(), "cpu")
+    network = open_network(tiny_model.read_bytes(), "cpu")
     for name, row in features_by_path(done.path).items():
         pixels, _ = prepare((photos / name).read_bytes(), Preprocess(16, 16))
-        assert np.array_equal(session(pixels[None])[0], row)
+        assert np.array_equal(network.embed(pixels[None])[0], row)
 
 
 def test_the_second_call_is_up_to_date_and_does_not_touch_the_network(
@@ -62,7 +62,7 @@ def test_the_second_call_is_up_to_date_and_does_not_touch_the_network(
 ) -> None:
     first = extract(photos, str(tiny_model))
     before = first.path.read_bytes()
-    monkeypatch.setattr("tlcache.extraction.worker.open_session", None)
+    monkeypatch.setattr("tlcache.extraction.worker.open_network", None)
     second = extract(photos, str(tiny_model))
     assert second.up_to_date
     assert (second.embedded, second.reused) == (0, 24)
@@ -219,20 +219,18 @@ def test_a_class_without_a_usable_image_stops_the_run(photos: Path, tiny_model: 
 
 
 def test_embeddings_that_are_not_finite_are_never_kept(photos: Path, tmp_path: Path) -> None:
-    model = tiny_network()
-    kernel = numpy_helper.to_array(model.graph.initializer[0]).copy()
-    kernel[0] = 3e38
-    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, "kernel"))
     path = tmp_path / "infinite.onnx"
-    onnx.save(model, path)
-    with pytest.raises(DataError, match="not finite"):
+    onnx.save(infinite_network(), path)
+    with pytest.raises(DataError, match="the last one: .*the network gives numbers that are not finite"):
         extract(photos, str(path))
+    with pytest.raises(DataError, match=r"blue/0\.png' cannot be used: the network gives numbers that are not finite"):
+        ImageEmbedder(str(path)).transform([photos / "blue" / "0.png"])
 
 
 def test_a_class_too_small_for_a_split_is_named_before_the_network_runs(
     photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcache.extraction.worker.open_session", None)
+    monkeypatch.setattr("tlcache.extraction.worker.open_network", None)
     write_image(photos / "owl" / "1.png", 1, 1)
     with pytest.raises(DataError, match="too few in: owl"):
         extract(photos, str(tiny_model))

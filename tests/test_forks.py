@@ -20,7 +20,7 @@ import pytest
 from fakes import write_photos
 from numpy.typing import NDArray
 
-from tlcache.backbones.engines import OnnxRuntimeSession
+from tlcache.backbones.engines import OnnxRuntimeNetwork
 from tlcache.backbones.load import load_model
 from tlcache.datasets.dataset import load_dataset
 from tlcache.errors import DataError, ModelError
@@ -86,15 +86,15 @@ def test_a_worker_decodes_as_many_batches_at_a_stretch_as_its_time_allows(
             asked.add(batches)
             return super().take(size, batches)
 
-    def watched(self: OnnxRuntimeSession, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def watched(self: OnnxRuntimeNetwork, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         sizes.add(len(images))
         return run(self, images)
 
-    run = OnnxRuntimeSession._run
+    run = OnnxRuntimeNetwork._run
     monkeypatch.setattr(local, "available_cpus", lambda: 1)
     monkeypatch.setattr(worker, "Board", Watched)
     monkeypatch.setattr(worker, "STRETCH_SHARE", share)
-    monkeypatch.setattr(OnnxRuntimeSession, "_run", watched)
+    monkeypatch.setattr(OnnxRuntimeNetwork, "_run", watched)
     data, model = load_dataset(write_photos(tmp_path / "photos", 20)), load_model(str(tiny_model))
     job = Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 4, 0.0)
     harvest = run_workers(job)

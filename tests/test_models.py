@@ -10,7 +10,7 @@ from fakes import tiny_network
 from test_exporters import IMAGES, foreign
 
 from tlcache.backbones.backbone import find
-from tlcache.backbones.engines import open_session
+from tlcache.backbones.engines import open_network
 from tlcache.backbones.load import load_model, load_stem
 from tlcache.backbones.weights import Weights, resolve
 from tlcache.errors import ModelError, UnknownNameError
@@ -122,7 +122,9 @@ def test_an_exported_file_alone_gives_the_same_embeddings_bit_for_bit(tmp_path: 
     alone = load_model(str(path))
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)
     assert alone.preprocess == built_in.preprocess
-    assert np.array_equal(open_session(alone.onnx(), "cpu")(images), open_session(built_in.onnx(), "cpu")(images))
+    assert np.array_equal(
+        open_network(alone.onnx(), "cpu").embed(images), open_network(built_in.onnx(), "cpu").embed(images)
+    )
 
 
 def test_what_is_part_of_an_exported_graph_cannot_be_changed(tiny_model: Path) -> None:
@@ -141,7 +143,7 @@ def test_a_foreign_file_must_say_how_images_are_prepared(tmp_path: Path) -> None
     with pytest.raises(ModelError, match="images of 16 x 16 pixels; asked: --crop 10"):
         load_model(str(path), crop=10, **stated)
     model = load_model(str(path), output="map", pool="avg", **stated)
-    assert open_session(model.onnx(), "cpu")(IMAGES).shape == (5, 4)
+    assert open_network(model.onnx(), "cpu").embed(IMAGES).shape == (5, 4)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", tiny_network().SerializeToString()[:-300]])

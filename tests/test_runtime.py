@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from fakes import infinite_network
 from numpy.typing import NDArray
 from test_exporters import foreign
 
-from tlcache.backbones.engines import ENGINES, default_batch, find_device, open_session
+from tlcache.backbones.engines import ENGINES, default_batch, find_device, open_network
 from tlcache.backbones.half import to_half
 from tlcache.backbones.load import load_model
+from tlcache.backbones.network import NotFiniteError
 from tlcache.cache.feature_file import open_features
 from tlcache.errors import DeviceError, ModelError, UnknownNameError
 from tlcache.extraction.extract import extract
@@ -31,14 +33,14 @@ def test_devices(tiny_model: Path) -> None:
     import torch
 
     data = tiny_model.read_bytes()
-    assert open_session(data, "cpu").provider == "CPUExecutionProvider"
-    assert open_session(data, "cpu").dim == 8
+    assert open_network(data, "cpu").provider == "CPUExecutionProvider"
+    assert open_network(data, "cpu").dim == 8
     with pytest.raises(UnknownNameError, match="Unknown device 'gpu'"):
-        open_session(data, "gpu")
+        open_network(data, "gpu")
     if not torch.cuda.is_available():
-        assert open_session(data, "auto").provider == "CPUExecutionProvider"
+        assert open_network(data, "auto").provider == "CPUExecutionProvider"
         with pytest.raises(DeviceError, match="CUDA was asked for"):
-            open_session(data, "cuda")
+            open_network(data, "cuda")
 
 
 @pytest.mark.gpu
@@ -49,30 +51,55 @@ def test_cuda_gives_what_the_cpu_gives(tiny_model: Path) -> None:
         pytest.skip("no CUDA device")
     images = np.random.default_rng(0).integers(0, 256, (8, 3, 16, 16), dtype=np.uint8)
     data = tiny_model.read_bytes()
-    assert np.allclose(open_session(data, "cuda")(images), open_session(data, "cpu")(images), rtol=1e-2, atol=1e-3)
+    assert np.allclose(
+        open_network(data, "cuda").embed(images), open_network(data, "cpu").embed(images), rtol=1e-2, atol=1e-3
+    )
 
 
-def test_a_session_wants_uint8_images() -> None:
+def test_a_network_wants_uint8_images() -> None:
     with pytest.raises(ModelError, match="Expected one uint8 image input"):
-        open_session(foreign().SerializeToString(), "cpu")
+        open_network(foreign().SerializeToString(), "cpu")
     with pytest.raises(ModelError, match="does not accept the model"):
-        open_session(b"nonsense", "cpu")
+        open_network(b"nonsense", "cpu")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_network_that_fails_says_on_what_and_what_may_help(tiny_model: Path, engine: str) -> None:
+    network = open_network(tiny_model.read_bytes(), "cpu", engine=engine, batch=3)
+    with pytest.raises(
+        ModelError, match=r"failed on a batch of 3 \(.+\)\. If memory ran out, try a smaller --batch-size"
+    ):
+        network.embed(images(3, 17))
+    assert network.embed(images(3)).shape == (3, 8)
+
+
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", ""), ("fp16", "; try --precision fp32")])
+def test_rows_that_are_not_finite_are_an_error_that_has_them_all(precision: str, hint: str) -> None:
+    network = open_network(infinite_network().SerializeToString(), "cpu")
+    network.precision = precision
+    black, bright = np.zeros((2, 3, 16, 16), np.uint8), images(1)
+    assert np.isfinite(network.embed(black)).all()
+    with pytest.raises(NotFiniteError) as error:
+        network.embed(np.concatenate([black, bright]))
+    assert error.value.finite.tolist() == [True, True, False]
+    assert np.array_equal(error.value.rows[:2], network.embed(black))
+    assert str(error.value) == f"For 1 of 3 images the network gives numbers that are not finite{hint}."
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 32])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_batch_size_does_not_change_embeddings(tiny_model: Path, batch: int, engine: str) -> None:
-    session, many = open_session(tiny_model.read_bytes(), "cpu", engine=engine, batch=8), images(32)
-    parts = [session(many[start : start + batch]) for start in range(0, 32, batch)]
-    assert np.array_equal(np.concatenate(parts), session(many))
+    network, many = open_network(tiny_model.read_bytes(), "cpu", engine=engine, batch=8), images(32)
+    parts = [network.embed(many[start : start + batch]) for start in range(0, 32, batch)]
+    assert np.array_equal(np.concatenate(parts), network.embed(many))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_threads_share_a_session(tiny_model: Path, engine: str) -> None:
-    session, many = open_session(tiny_model.read_bytes(), "cpu", engine=engine, batch=4), images(64)
+def test_threads_share_a_network(tiny_model: Path, engine: str) -> None:
+    network, many = open_network(tiny_model.read_bytes(), "cpu", engine=engine, batch=4), images(64)
     with ThreadPoolExecutor(4) as pool:
-        parts = list(pool.map(session, np.split(many, 16)))
-    assert np.array_equal(np.concatenate(parts), session(many))
+        parts = list(pool.map(network.embed, np.split(many, 16)))
+    assert np.array_equal(np.concatenate(parts), network.embed(many))
 
 
 @pytest.mark.parametrize(
@@ -80,11 +107,11 @@ def test_threads_share_a_session(tiny_model: Path, engine: str) -> None:
 )
 def test_openvino_gives_what_onnx_runtime_gives(name: str, weights: str) -> None:
     data, some = load_model(name, weights, resize=64, crop=64).onnx(), images(5, 64)
-    expected = open_session(data, "cpu")(some)
-    exact = open_session(data, "cpu", engine="openvino")
+    expected = open_network(data, "cpu").embed(some)
+    exact = open_network(data, "cpu", engine="openvino")
     assert exact.provider == "OpenVINO fp32"
     assert exact.dim == expected.shape[1]
-    assert np.abs(exact(some) - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert np.abs(exact.embed(some) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(("name", "weights"), [("mobilenetv3_small", "random"), ("resnet20_cifar", "embedded")])
@@ -94,10 +121,10 @@ def test_bf16_stays_within_its_bound(name: str, weights: str) -> None:
     except DeviceError:
         pytest.skip("no bf16 arithmetic here")
     model, some = load_model(name, weights, resize=64, crop=64, precision="bf16"), images(5, 64)
-    expected = open_session(model.onnx(), "cpu")(some)
-    found = open_session(model.onnx(), "cpu", engine="openvino", precision="bf16")
+    expected = open_network(model.onnx(), "cpu").embed(some)
+    found = open_network(model.onnx(), "cpu", engine="openvino", precision="bf16")
     assert found.provider == "OpenVINO bf16"
-    assert 1e-5 < distance(found(some), expected) <= 0.1
+    assert 1e-5 < distance(found.embed(some), expected) <= 0.1
 
 
 @pytest.mark.parametrize(("name", "weights"), [("squeezenet1_1", "random"), ("resnet20_cifar", "embedded")])
@@ -112,7 +139,7 @@ def test_fp16_keeps_inputs_and_outputs_and_stays_within_its_bound(name: str, wei
         "tensor(float)",
     ]
     some = images(5, 64)
-    expected = open_session(plain.onnx(), "cpu")(some)
+    expected = open_network(plain.onnx(), "cpu").embed(some)
     assert 1e-6 < distance(session.run(None, {"image": some})[0], expected) <= 0.02
     with pytest.raises(ModelError, match=r"cannot be converted to fp16: .*--precision fp32"):
         to_half(b"no model")
@@ -156,9 +183,9 @@ def test_a_gpu_that_cannot_be_used_is_an_error_or_said_once(
         pytest.skip("there is a GPU, and it can be used")
     monkeypatch.setattr("tlcache.backbones.engines._has_gpu", lambda: True)
     with pytest.raises(DeviceError, match="the session runs on CPUExecutionProvider"):
-        open_session(tiny_model.read_bytes(), "cuda")
+        open_network(tiny_model.read_bytes(), "cuda")
     caplog.set_level("INFO", "tlcache")
-    assert open_session(tiny_model.read_bytes(), "auto").provider == "CPUExecutionProvider"
+    assert open_network(tiny_model.read_bytes(), "auto").provider == "CPUExecutionProvider"
     assert caplog.text.count("Going on without the GPU.") == 1
 
 

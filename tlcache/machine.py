@@ -8,13 +8,18 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeVar
 
 from tlcache.version import __version__
 
-__all__ = ["available_cpus", "hardware", "is_first", "loading", "peak_rss_bytes", "versions"]
+__all__ = ["available_cpus", "hardware", "in_threads", "is_first", "loading", "peak_rss_bytes", "versions"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _PACKAGES = ("h5py", "lightgbm", "numpy", "onnx", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
 
@@ -51,6 +56,12 @@ def available_cpus() -> int:
         return max(1, min(cpus, round(int(quota) / int(period))))
     except (OSError, ValueError):
         return cpus
+
+
+def in_threads(act: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield what `act` returns for each item, in their order, with a thread for each CPU; its first error ends it."""
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        yield from pool.map(act, items)
 
 
 def peak_rss_bytes() -> int:

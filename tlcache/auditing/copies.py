@@ -5,20 +5,19 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from tlcache.auditing.neighbours import Array, Space
 from tlcache.auditing.pixels import agreement, read_original, thumbnail
-from tlcache.backbones.engines import open_session
+from tlcache.backbones.engines import open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
+from tlcache.backbones.network import Encoded, embed_images
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.errors import CacheError, ModelError
-from tlcache.images import OneTorchThread, decode, prepare
-from tlcache.machine import available_cpus
+from tlcache.images import decode
 from tlcache.progress import image_bar
 
 __all__ = ["COPIES", "compare_copies"]
@@ -62,32 +61,31 @@ def compare_copies(file: FeatureFile, space: Space, embeddings: Array) -> tuple[
     TlcacheError, OSError, BadImageError
         The network or the images are gone, or others.
     """
-    model = _network(file)
-    session = open_session(model.onnx(), "cpu", precision="fp32", batch=len(COPIES))
-    some = np.random.default_rng(0).choice(len(file), min(len(file), _SAMPLE), replace=False)
+    model = _model(file)
+    network = open_network(model.onnx(), "cpu", precision="fp32", batch=len(COPIES))
+    some = np.random.default_rng(0).choice(len(file), min(len(file), _SAMPLE), replace=False).tolist()
     paths, hashes, root = file.paths(), file.hashes(), file.attrs["source"]
-    with (
-        OneTorchThread(),
-        image_bar("altered copies", len(some)) as advance,
-        ThreadPoolExecutor(available_cpus()) as pool,
-    ):
+    pixels: dict[int, Array] = {}
 
-        def one(row: int) -> tuple[Array, Array] | None:
+    def copies(row: int) -> list[Encoded]:
+        """Return the copies of an image, none when it is another one now, and note how far their pixels agree."""
+        data = read_original(root, paths[row], hashes[row])
+        if data is None:
+            return []
+        made = _altered(data, model.preprocess.at_least, np.random.default_rng(row))
+        seen = np.stack([thumbnail(each) for each in (data, *made)])
+        pixels[row] = agreement(seen, np.zeros(len(made), np.int64), np.arange(1, len(made) + 1))
+        return [Encoded(f"a copy of {paths[row]}", copy) for copy in made]
+
+    cosines: dict[int, Array] = {}
+    with image_bar("altered copies", len(some)) as advance:
+        for row, (embedded, _) in zip(some, embed_images(network, model.preprocess, some, copies), strict=True):
             advance(1)
-            data = read_original(root, paths[row], hashes[row])
-            if data is None:
-                return None
-            copies = _altered(data, model.preprocess.at_least, np.random.default_rng(row))
-            embedded = space(session(np.stack([prepare(copy, model.preprocess)[0] for copy in copies])))
-            seen = np.stack([thumbnail(each) for each in (data, *copies)])
-            pixels = agreement(seen, np.zeros(len(copies), np.int64), np.arange(1, len(copies) + 1))
-            return embedded @ embeddings[row], pixels
-
-        found = [each for each in pool.map(one, some.tolist()) if each is not None]
-    if 2 * len(found) < len(some):
+            if len(embedded):
+                cosines[row] = space(embedded) @ embeddings[row]
+    if 2 * len(cosines) < len(some):
         raise CacheError(f"the images in '{root}' are not those that were embedded")
-    cosines, pixels = (np.stack(values) for values in zip(*found, strict=True))
-    return cosines, pixels
+    return np.stack(list(cosines.values())), np.stack([pixels[row] for row in cosines])
 
 
 def _altered(data: bytes, at_least: int | None, random: np.random.Generator) -> list[bytes]:
@@ -102,7 +100,7 @@ def _jpeg(image: Image.Image, random: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-def _network(file: FeatureFile) -> Model:
+def _model(file: FeatureFile) -> Model:
     """Return the network that made the features, in float32."""
     made = json.loads(file.attrs["arguments"])
     names = ("model", "weights", "pool", "output", "precision", "crop_borders", "resize", "crop", "mean", "std")

@@ -1,11 +1,10 @@
-"""A network in ONNX Runtime or OpenVINO: uint8 (n, 3, H, W) -> float32 (n, dim), on the device that was asked for."""
+"""What runs networks, ONNX Runtime or OpenVINO, on the device that was asked for."""
 
 from __future__ import annotations
 
 import io
 import sys
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from tlcache.backbones.network import Network
 from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line
 from tlcache.machine import available_cpus
 from tlcache.progress import say
@@ -22,12 +22,11 @@ from tlcache.progress import say
 __all__ = [
     "DEVICES",
     "ENGINES",
-    "OnnxRuntimeSession",
+    "OnnxRuntimeNetwork",
     "PRECISIONS",
-    "Session",
     "default_batch",
     "find_device",
-    "open_session",
+    "open_network",
 ]
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -42,47 +41,9 @@ _BATCH_SIZES = {("onnxruntime", "cpu"): 8, ("openvino", "cpu"): 16, ("onnxruntim
 _BATCH_PIXELS = 299 * 299  # of larger images fewer go into a batch, so that its activations need no more memory
 
 
-class Session(ABC):
-    """A network that is ready to run, safe to call from many threads at once.
-
-    On the CPU a call uses one core: the extraction loop runs one call per core.
-
-    Attributes
-    ----------
-    provider
-        What runs the network: ONNX Runtime's execution provider, or OpenVINO and its precision.
-    dim
-        Length of an embedding.
-    """
-
-    provider: str
-    dim: int
-    _batch: int | None = None
-
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embed a batch: uint8 (n, 3, H, W) -> float32 (n, dim)."""
-        if self._batch is None or self._batch == len(images):
-            return self._run(images)
-        return self._in_fixed_batches(images, self._batch)
-
-    @abstractmethod
-    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the network once."""
-
-    def _in_fixed_batches(self, images: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-        """Feed a network whose batch size is a constant, padding the last batch."""
-        rows = []
-        for start in range(0, len(images), size):
-            batch = np.zeros((size, *images.shape[1:]), np.uint8)
-            part = images[start : start + size]
-            batch[: len(part)] = part
-            rows.append(self._run(batch)[: len(part)])
-        return np.concatenate(rows)
-
-
 @dataclass(frozen=True)
 class Use:
-    """What a session is for: its device (`cpu` or `cuda`), and the rest as for `open_session`."""
+    """What a network is opened for: its device (`cpu` or `cuda`), and the rest as for `open_network`."""
 
     device: str
     precision: str
@@ -101,18 +62,18 @@ class Engine:
     precisions
         Those it has, on each device that it knows.
     survives_fork
-        Whether a session on the CPU still works in a forked process: one that has threads of its own does not.
-    session
-        What opens a session.
+        Whether a network on the CPU still works in a forked process: one that has threads of its own does not.
+    network
+        What opens a network.
     """
 
     name: str
     precisions: Mapping[str, tuple[str, ...]]
     survives_fork: bool
-    session: type[OnnxRuntimeSession] | type[OpenVinoSession]
+    network: type[OnnxRuntimeNetwork] | type[OpenVinoNetwork]
 
 
-def open_session(
+def open_network(
     model: bytes,
     device: str = "auto",
     *,
@@ -120,7 +81,7 @@ def open_session(
     precision: str = "fp32",
     batch: int = 8,
     callers: int | None = None,
-) -> Session:
+) -> Network:
     """Make a network ready to run.
 
     Parameters
@@ -146,22 +107,22 @@ def open_session(
     ModelError
         The engine does not accept the model.
     """
-    found, session = find_device(device, engine, precision), ENGINES[engine].session
+    found, opened = find_device(device, engine, precision), ENGINES[engine].network
     use = Use(found, precision, batch, callers or available_cpus())
     try:
-        return session(model, use)
+        return opened(model, use)
     except DeviceError as error:
         if (device, found) != ("auto", "cuda"):
             raise
         say(f"Going on without the GPU. {error}")
-        return session(model, replace(use, device="cpu"))
+        return opened(model, replace(use, device="cpu"))
 
 
-class OnnxRuntimeSession(Session):
+class OnnxRuntimeNetwork(Network):
     """One session of ONNX Runtime."""
 
     def __init__(self, model: bytes, use: Use) -> None:
-        self._session = _open(model, use.device)
+        self._session, self.precision = _open(model, use.device), use.precision
         self.provider = self._session.get_providers()[0]
         if self.provider != _PROVIDERS[use.device]:
             raise DeviceError(
@@ -174,14 +135,14 @@ class OnnxRuntimeSession(Session):
             raise _unfit(found)
         self._input, shape = images[0].name, images[0].shape
         self._batch = shape[0] if isinstance(shape[0], int) else None
-        self.dim = int(self(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
+        self.dim = int(self._rows(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         result: NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
         return result
 
 
-class OpenVinoSession(Session):
+class OpenVinoNetwork(Network):
     """One compiled network of OpenVINO with a stream per core, and one request for each thread that calls."""
 
     def __init__(self, model: bytes, use: Use) -> None:
@@ -191,7 +152,7 @@ class OpenVinoSession(Session):
             self._compiled = self._compile(core, network, use)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO does not accept the model: {first_line(error)}") from None
-        self.provider = f"OpenVINO {use.precision}"
+        self.precision, self.provider = use.precision, f"OpenVINO {use.precision}"
         self._requests = threading.local()
         self.dim = int(self._run(np.zeros(self._compiled.input(0).shape, np.uint8)).shape[1])
 
@@ -224,8 +185,8 @@ class OpenVinoSession(Session):
 ENGINES: Mapping[str, Engine] = {
     row.name: row
     for row in (
-        Engine("onnxruntime", {"cpu": ("fp32",), "cuda": ("fp32", "fp16")}, True, OnnxRuntimeSession),
-        Engine("openvino", {"cpu": ("fp32", "bf16")}, False, OpenVinoSession),
+        Engine("onnxruntime", {"cpu": ("fp32",), "cuda": ("fp32", "fp16")}, True, OnnxRuntimeNetwork),
+        Engine("openvino", {"cpu": ("fp32", "bf16")}, False, OpenVinoNetwork),
     )
 }
 

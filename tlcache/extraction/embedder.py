@@ -6,8 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,17 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from tlcache.backbones.engines import Session, default_batch, find_device, open_session
+from tlcache.backbones.engines import default_batch, find_device, open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
+from tlcache.backbones.network import Encoded, embed_images
 from tlcache.cache.find import features_folder
 from tlcache.cache.index import Index
 from tlcache.cache.publish import read_rows
 from tlcache.cache.shards import Shard, write_shard
-from tlcache.errors import CacheError, DataError, ModelError, first_line
+from tlcache.errors import CacheError, DataError, first_line
 from tlcache.files import read_regular
-from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
-from tlcache.machine import available_cpus
+from tlcache.images import Stored
 from tlcache.progress import image_bar
 
 __all__ = ["ImageEmbedder"]
@@ -109,59 +108,52 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         ModelError, DeviceError, WeightsError
             The network cannot be had or cannot be run.
         """
-        network = self._network()
+        model = self._model()
         images = [_Source(number, image) for number, image in enumerate(X)]
-        index = self._index(network)
-        fresh = self._embed(network, {image.sha256: image for image in images if image.sha256 not in index.rows})
+        index = self._index(model)
+        fresh = self._embed(model, {image.sha256: image for image in images if image.sha256 not in index.rows})
         known = [image.sha256 for image in images if image.sha256 in index.rows]
         rows = dict(zip(known, read_rows(index.sources, [index.rows[sha256] for sha256 in known]), strict=True))
-        rows |= {sha256: features for sha256, (features, _) in fresh.items()}
+        rows |= fresh
         return np.stack([rows[image.sha256] for image in images]) if images else np.empty((0, 0), np.float32)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Return True: a transformer with nothing to fit is always fitted."""
         return True
 
-    def _network(self) -> Model:
+    def _model(self) -> Model:
         crop_borders = self.crop_borders or None
         return load_model(self.model, self.weights, pool=self.pool, precision=self.precision, crop_borders=crop_borders)
 
-    def _index(self, network: Model) -> Index:
+    def _index(self, model: Model) -> Index:
         """Return what is there already: from this transformer, and from feature files of the same key."""
-        index = Index(network.key)
+        index = Index(model.key)
         if self.cache:
-            index.add_others(features_folder(self.features), f"{network.file_stem}.h5")
-            index.add_shards(self._folder(network))
+            index.add_others(features_folder(self.features), f"{model.file_stem}.h5")
+            index.add_shards(self._folder(model))
         return index
 
-    def _folder(self, network: Model) -> Path:
-        return features_folder(self.features) / ".embedder" / network.file_stem
+    def _folder(self, model: Model) -> Path:
+        return features_folder(self.features) / ".embedder" / model.file_stem
 
-    def _embed(self, network: Model, images: Mapping[str, _Source]) -> dict[str, _Row]:
-        """Return embedding and size of every image, by the hash of its bytes, and keep them."""
+    def _embed(self, model: Model, images: Mapping[str, _Source]) -> dict[str, NDArray[np.float32]]:
+        """Return the embedding of every image by the hash of its bytes, and keep them."""
         if not images:
             return {}
         device = find_device(self.device, self.engine, self.precision)
-        size = default_batch(self.engine, device, network.preprocess.crop)
-        session = open_session(network.onnx(), device, engine=self.engine, precision=self.precision, batch=size)
-        todo = list(images.values())
-        parts = [todo[start : start + _PART_ROWS] for start in range(0, len(todo), _PART_ROWS)]
-        found: dict[str, _Row] = {}
-        with (
-            OneTorchThread(),
-            ThreadPoolExecutor(available_cpus()) as pool,
-            image_bar(network.name, len(todo)) as advance,
-        ):
-            for part in parts:
-                batches = [part[start : start + size] for start in range(0, len(part), size)]
-                rows: dict[str, _Row] = {}
-                for done in pool.map(partial(_run, session, network), batches):
-                    rows |= done
-                    advance(len(done))
-                if self.cache:
-                    _keep(self._folder(network), rows, session.provider)
-                found |= rows
-        return found
+        size = default_batch(self.engine, device, model.preprocess.crop)
+        network = open_network(model.onnx(), device, engine=self.engine, precision=self.precision, batch=size)
+        todo, found, kept = list(images.values()), dict[str, _Row](), 0
+        batches = [todo[start : start + size] for start in range(0, len(todo), size)]
+        with image_bar(model.name, len(todo)) as advance:
+            embedded = embed_images(network, model.preprocess, batches, _read)
+            for batch, (rows, stored) in zip(batches, embedded, strict=True):
+                found |= {image.sha256: (row, size) for image, row, size in zip(batch, rows, stored, strict=True)}
+                advance(len(batch))
+                if self.cache and (len(found) - kept >= _PART_ROWS or batch is batches[-1]):
+                    _keep(self._folder(model), list(islice(found.items(), kept, None)), network.provider)
+                    kept = len(found)
+        return {sha256: row for sha256, (row, _) in found.items()}
 
 
 class _Source:
@@ -171,10 +163,16 @@ class _Source:
         self._path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
         self.name = f"image {number}" if self._path is None else self._path
         self._png = _png(self.name, image) if self._path is None else b""  # encoding takes longer than reading a file
-        self.sha256 = hashlib.sha256(self.data()).hexdigest()
+        self.sha256 = hashlib.sha256(self._data()).hexdigest()
 
-    def data(self) -> bytes:
-        """Return the encoded image."""
+    def encoded(self) -> Encoded:
+        """Return the image, read once more: there may be more of them than memory can hold."""
+        data = self._data()
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise DataError(f"'{self.name}' was changed while it was read.")
+        return Encoded(self.name, data)
+
+    def _data(self) -> bytes:
         if self._path is None:
             return self._png
         try:
@@ -202,33 +200,15 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
     return pixels
 
 
-def _run(session: Session, network: Model, images: Sequence[_Source]) -> dict[str, _Row]:
-    """Decode and embed one batch."""
-    prepared = []
-    for image in images:
-        data = image.data()
-        if hashlib.sha256(data).hexdigest() != image.sha256:
-            raise DataError(f"'{image.name}' was changed while it was read.")
-        try:
-            prepared.append(prepare(data, network.preprocess))
-        except BadImageError as error:
-            raise DataError(f"'{image.name}' cannot be used: {error}. Leave it out.") from None
-    try:
-        features = session(np.stack([pixels for pixels, _ in prepared]))
-    except (RuntimeError, MemoryError) as error:
-        raise ModelError(f"The network failed on a batch of {len(images)} ({first_line(error)}).") from error
-    for image, row in zip(images, features, strict=True):
-        if not np.isfinite(row).all():
-            raise DataError(f"The network gives numbers that are not finite for '{image.name}'.")
-    return {image.sha256: (row, stored) for image, row, (_, stored) in zip(images, features, prepared, strict=True)}
+def _read(images: Sequence[_Source]) -> list[Encoded]:
+    return [image.encoded() for image in images]
 
 
-def _keep(folder: Path, rows: Mapping[str, _Row], provider: str) -> None:
-    features, stored = zip(*rows.values(), strict=True)
+def _keep(folder: Path, rows: Sequence[tuple[str, _Row]], provider: str) -> None:
     part = Shard(
-        np.array(list(rows), "S64"),
-        np.stack(features),
-        np.array(stored, np.int32),
+        np.array([sha256 for sha256, _ in rows], "S64"),
+        np.stack([row for _, (row, _) in rows]),
+        np.array([stored for _, (_, stored) in rows], np.int32),
         [],
         np.zeros(4),
         provider,

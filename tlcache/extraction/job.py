@@ -34,7 +34,7 @@ class Job:
     workspace
         Folder for the parts.
     device, engine, batch_size
-        As for `tlcache.backbones.engines.open_session`; images per call of the network.
+        As for `tlcache.backbones.engines.open_network`; images per call of the network.
     max_bad
         Largest share of unusable images to go on with.
     in_flight

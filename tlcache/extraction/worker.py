@@ -15,15 +15,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.backbones.engines import Session, open_session
+from tlcache.backbones.engines import open_network
+from tlcache.backbones.network import Network, NotFiniteError
 from tlcache.cache.shards import Rejected, Shard, write_shard
-from tlcache.errors import CacheError, ModelError, first_line
+from tlcache.errors import CacheError, ModelError
 from tlcache.extraction.board import Board
 from tlcache.extraction.forks import shared_lock
 from tlcache.extraction.job import EmbedResult, Job, check_rejected
@@ -80,11 +82,11 @@ class Worker:
         times.append(time.perf_counter())
         if images:
             network = self.run.network()
-            started_s = time.perf_counter() - times[-1]  # the session's start is no part of what images cost
+            started_s = time.perf_counter() - times[-1]  # opening the network is no part of what images cost
             times = [moment + started_s for moment in times]
             for start in range(0, len(images), size):
                 some = slice(start, min(start + size, len(images)))
-                self._pending.rows += self._infer(network, images[some], self._pixels[some])
+                self._pending.rows += self._embed(network, images[some], self._pixels[some])
         times.append(time.perf_counter())
         self._count(len(images), times)
         # images that were known say nothing of the time that others will take
@@ -137,26 +139,17 @@ class Worker:
             return nullcontext()
         return self.job.in_flight.decoding(self.slot, path, self.job.model.preprocess.at_least)
 
-    def _infer(self, network: Session, images: list[_Image], pixels: NDArray[np.uint8]) -> list[_Row]:
+    def _embed(self, network: Network, images: list[_Image], pixels: NDArray[np.uint8]) -> list[_Row]:
         """Run the network and return the finite rows; an embedding that is not finite is never kept."""
         try:
-            features = network(pixels)
-        except (RuntimeError, MemoryError) as error:
-            raise ModelError(
-                f"The network failed on a batch of {len(images)} ({first_line(error)}). "
-                "If memory ran out, try a smaller --batch-size. Finished images are kept."
-            ) from error
-        rows = []
-        finite = np.logical_and.reduce(np.isfinite(features), axis=1)
-        for image, row, good in zip(images, features, finite, strict=True):
-            if good:
-                rows.append(_Row(image.sha256, row, image.stored))
-            else:
-                hint = "; try --precision fp32" if self.job.model.precision == "fp16" else ""
-                why = f"the network gives numbers that are not finite{hint}"
-                bad = self._pending.bad[image.sha256] = Rejected("non-finite", why)
+            features = network.embed(pixels)
+        except NotFiniteError as error:
+            for number in np.flatnonzero(~error.finite):
+                image = images[number]
+                bad = self._pending.bad[image.sha256] = Rejected("non-finite", error.reason)
                 self._condemn(image.number, image.sha256, bad)
-        return rows
+            features, images = error.rows[error.finite], list(compress(images, error.finite))
+        return [_Row(image.sha256, row, image.stored) for image, row in zip(images, features, strict=True)]
 
     def _condemn(self, number: int, sha256: str, bad: Rejected) -> None:
         self.result.bad[sha256] = bad
@@ -262,15 +255,15 @@ class Pass:
         self._callers = 1 if fork else threads
         self.torch = OneTorchThread()
         self._began = time.perf_counter()
-        self._session: Session | None = None
-        self._session_lock = threading.Lock()
+        self._network: Network | None = None
+        self._network_lock = threading.Lock()
 
-    def network(self) -> Session:
-        """Return the session of this process, made by the first thread that needs one."""
-        with self._session_lock:
+    def network(self) -> Network:
+        """Return the network of this process, opened by the first thread that needs one."""
+        with self._network_lock:
             job = self.job
-            if self._session is None:
-                self._session = open_session(
+            if self._network is None:
+                self._network = open_network(
                     job.model.onnx(),
                     job.device,
                     engine=job.engine,
@@ -279,13 +272,13 @@ class Pass:
                     callers=self._callers,
                 )
                 missing = max(0, len(job.dataset) - len(job.known))  # as parts, then all rows as a file
-                check_room(job.workspace, 4 * self._session.dim * (missing + len(job.dataset)))
-        return self._session
+                check_room(job.workspace, 4 * self._network.dim * (missing + len(job.dataset)))
+        return self._network
 
     @property
     def provider(self) -> str:
         """What runs the network; empty while nothing does."""
-        return self._session.provider if self._session else ""
+        return self._network.provider if self._network else ""
 
     @property
     def shard_seconds(self) -> float:

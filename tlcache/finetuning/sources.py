@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlcache.backbones.engines import default_batch, find_device, open_session
+from tlcache.backbones.engines import default_batch, find_device, open_network
 from tlcache.backbones.model import Model
 from tlcache.files import cache_folder
 from tlcache.finetuning.augment import PRESETS, augment, draws
@@ -19,7 +19,7 @@ from tlcache.finetuning.pixels import Pixels
 from tlcache.finetuning.stored import Stored
 from tlcache.images import OneTorchThread
 from tlcache.keys import hash_json
-from tlcache.machine import available_cpus
+from tlcache.machine import in_threads
 from tlcache.progress import image_bar
 
 __all__ = ["Source", "from_activations", "from_embeddings", "from_pixels"]
@@ -142,23 +142,19 @@ def _fill(
 ) -> None:
     """Compute the views one after the other, on the CPU a batch per core at a time."""
     size = default_batch("onnxruntime", find_device(device, "onnxruntime", "fp32"), pixels.crop)
-    session = open_session(stem.onnx(), device, batch=size)
+    network = open_network(stem.onnx(), device, batch=size)
 
-    def one(start: int) -> None:
+    def one(start: int) -> int:
         view, first = divmod(start, len(rows))
         part = rows[first : first + size]
         images = _augmented(pixels, part, preset, seed, view, "cpu").numpy()
-        array[start : start + len(part)] = session(images).reshape(len(part), *array.shape[1:])
-        advance(len(part))
+        array[start : start + len(part)] = network.embed(images).reshape(len(part), *array.shape[1:])
+        return len(part)
 
     starts = [view + first for view in range(0, len(array), len(rows)) for first in range(0, len(rows), size)]
-    with (
-        OneTorchThread(),
-        image_bar("frozen layers", len(array)) as advance,
-        ThreadPoolExecutor(available_cpus()) as pool,
-    ):
-        for _ in pool.map(one, starts):
-            pass
+    with OneTorchThread(), image_bar("frozen layers", len(array)) as advance:
+        for images in in_threads(one, starts):
+            advance(images)
 
 
 def _augmented(pixels: Pixels, rows: FeatureSet, preset: str, seed: int, epoch: int, device: str) -> Tensor:

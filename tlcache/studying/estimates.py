@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tlcache.backbones.backbone import BACKBONES
-from tlcache.backbones.engines import default_batch, find_device, open_session
+from tlcache.backbones.engines import default_batch, find_device, open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
 from tlcache.backbones.torch_network import operations, untrained
@@ -30,7 +29,7 @@ from tlcache.finetuning.run import Left, left_of
 from tlcache.finetuning.speed import CHOICE_IMAGES, COMPUTE_FORMATS, ComputeFormat, find_torch_device, images_per_s
 from tlcache.heads.table import find_head
 from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
-from tlcache.machine import available_cpus
+from tlcache.machine import available_cpus, in_threads
 from tlcache.probing.search import Fold, SearchProtocol, search
 from tlcache.progress import Advance, step_bar
 from tlcache.runs.record import Run, path_of, read_runs
@@ -132,10 +131,10 @@ def _time_network(model: Model, device: str) -> float:
     """Return seconds per image of the extraction's loop without decoding: a call of the network on every core."""
     found, crop = find_device(device), model.preprocess.crop
     batch = np.zeros((default_batch("onnxruntime", found, crop), 3, crop, crop), np.uint8)
-    session, calls, spent = open_session(model.onnx(), found, batch=len(batch)), 0, 0.0
-    session(batch[:1])
+    network, calls, spent = open_network(model.onnx(), found, batch=len(batch)), 0, 0.0
+    network.embed(batch[:1])
     while spent < _MOMENT_S:
-        spent += _time_together(session, [batch] * available_cpus())
+        spent += _time_together(network.embed, [batch] * available_cpus())
         calls += available_cpus()
     return spent / (calls * len(batch))
 
@@ -155,10 +154,9 @@ def _decoding_pace(case: Cell) -> float:
 
 def _time_together(act: Callable[[Any], object], items: Sequence[object]) -> float:
     """Return the seconds of `act` on all items, all cores at it."""
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        began = time.perf_counter()
-        list(pool.map(act, items))
-        return time.perf_counter() - began
+    began = time.perf_counter()
+    list(in_threads(act, items))
+    return time.perf_counter() - began
 
 
 def _training_paces(cases: Mapping[str, Cell], recipe: Recipe, device: str, advance: Advance) -> dict[str, float]:
