@@ -32,7 +32,7 @@ from tlcache.finetuning.saved import export_tuned
 from tlcache.finetuning.settings import CHOICES
 from tlcache.finetuning.training import TrainingError
 from tlcache.finetuning.trial import Task, Trial
-from tlcache.heads.training import OPTIMIZERS
+from tlcache.heads.optimizers import OPTIMIZERS
 from tlcache.images import Preprocess, prepare
 from tlcache.probing.run import fit_heads
 from tlcache.runs.record import Run, runs_folder
@@ -372,7 +372,7 @@ def test_an_image_that_changed_meanwhile_is_an_error(photos: Path) -> None:
 
 
 def test_the_choices_of_a_recipe_are_those_there_are() -> None:
-    assert set(CHOICES["optimizer"]) == set(OPTIMIZERS)
+    assert CHOICES["optimizer"] == tuple(OPTIMIZERS)
     assert set(CHOICES["augment"]) == set(PRESETS)
 
 

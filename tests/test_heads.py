@@ -14,7 +14,6 @@ from sklearn.utils.estimator_checks import check_estimator
 from tlcache.errors import HeadError, UnknownNameError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.evaluation.metrics import log_loss
-from tlcache.finetuning.optimisation import _OPTIMIZERS
 from tlcache.heads import knn, rows
 from tlcache.heads.base import Head, softmax
 from tlcache.heads.dense import Dense
@@ -24,12 +23,13 @@ from tlcache.heads.lbfgs import minimise
 from tlcache.heads.lightgbm import LightGbm
 from tlcache.heads.linear import Linear
 from tlcache.heads.logreg import LogReg
+from tlcache.heads.optimizers import OPTIMIZERS, Optimizer
 from tlcache.heads.ridge import Ridge
 from tlcache.heads.rows import Scaler, View
 from tlcache.heads.solver import Basis, Loss, softmax_loss, squared_hinge
 from tlcache.heads.svm import Svm
 from tlcache.heads.table import HEADS, HeadRow, find_head
-from tlcache.heads.training import OPTIMIZERS, _Memory, _Stack
+from tlcache.heads.training import _Memory, _Stack, _Steps
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -293,17 +293,16 @@ def test_optimizers(optimizer: str) -> None:
     assert (head.predict(X) == y).mean() > 0.9
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_optimizers_are_those_of_torch(optimizer: str) -> None:
-    kind, options = _OPTIMIZERS[optimizer]
+@pytest.mark.parametrize("row", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_optimizers_are_those_of_torch(row: Optimizer) -> None:
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randn(50, generator=generator)
     theirs = torch.nn.Parameter(numbers.clone())
-    their_optimizer = kind([theirs], lr=0.02, weight_decay=0.1, **options)
-    memory = _Memory.fresh(numbers)
+    their_optimizer = row.type()([theirs], lr=0.02, weight_decay=0.1, **row.settings)
+    memory, step = _Memory.fresh(numbers), _Steps.of(row)
     for _ in range(5):
         theirs.grad = torch.randn(50, generator=generator)
-        OPTIMIZERS[optimizer].step(numbers, theirs.grad.clone(), memory, 0.02, 0.1)
+        step(numbers, theirs.grad.clone(), memory, 0.02, 0.1)
         their_optimizer.step()
     torch.testing.assert_close(numbers, theirs.detach())
 

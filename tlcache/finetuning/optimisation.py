@@ -15,18 +15,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from tlcache.finetuning.classifier import Layer
 from tlcache.finetuning.recipe import Recipe
+from tlcache.heads.optimizers import find_optimizer
 
 __all__ = ["Average", "Loss", "balance", "learning_rate_factor", "make_loss", "make_optimizer"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-_OPTIMIZERS: Mapping[str, tuple[Callable[..., torch.optim.Optimizer], Mapping[str, Any]]] = {
-    "sgd": (torch.optim.SGD, {"momentum": 0.9, "fused": True}),
-    "rmsprop": (torch.optim.RMSprop, {}),
-    "adam": (torch.optim.Adam, {"fused": True}),
-    "nadam": (torch.optim.NAdam, {}),
-    "adamw": (torch.optim.AdamW, {"fused": True}),
-}
 
 
 def make_loss(kind: str, smoothing: float = 0.0, weights: Tensor | None = None) -> Loss:
@@ -70,8 +63,10 @@ def make_optimizer(
         own = [named[name] for layer in layers if layer.stage == stage for name in layer.parameters]
         groups += _groups(own, recipe.layer_decay ** (last - stage + 1), recipe.weight_decay)
     groups += _groups(list(head.parameters()), 1.0, recipe.weight_decay)
-    kind, options = _OPTIMIZERS[recipe.optimizer]
-    return kind([{**group, "lr": group["share"] * learning_rate} for group in groups], lr=learning_rate, **options)
+    row = find_optimizer(recipe.optimizer)
+    rated = [{**group, "lr": group["share"] * learning_rate} for group in groups]
+    made: torch.optim.Optimizer = row.type()(rated, lr=learning_rate, **row.settings)
+    return made
 
 
 def _groups(parameters: list[nn.Parameter], share: float, decay: float) -> list[dict[str, Any]]:

@@ -9,10 +9,9 @@ from typing import Any
 
 from tlcache.errors import OptionError
 from tlcache.finetuning.settings import check_name, check_value
+from tlcache.heads.optimizers import find_optimizer
 
 __all__ = ["Recipe", "arguments_of", "make_recipe", "settings_of", "variants"]
-
-_LEARNING_RATES = {"sgd": 1e-2, "rmsprop": 1e-4, "adam": 3e-4, "nadam": 3e-4, "adamw": 3e-4}  # of the backbone
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class Recipe:
     @property
     def learning_rate(self) -> float:
         """Of the phase that trains the backbone."""
-        return _LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
+        return find_optimizer(self.optimizer).learning_rate if self.lr is None else self.lr
 
     def as_json(self) -> dict[str, Any]:
         """Return all settings as records hold them, the learning rate in force included."""

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlcache.errors import OptionError, TlcacheError, UnknownNameError, closest
-from tlcache.heads.table import OPTIMIZER_NAMES, tuned_heads
+from tlcache.heads.optimizers import OPTIMIZERS
+from tlcache.heads.table import tuned_heads
 
 __all__ = ["CHOICES", "check_name", "check_value", "parse_settings", "parse_sweep"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "init_head": ("cached", "scratch"),
-    "optimizer": OPTIMIZER_NAMES,
+    "optimizer": tuple(OPTIMIZERS),
     "schedule": ("constant", "cosine", "step"),
     "augment": ("none", "light", "study", "strong"),
     "loss": ("ce", "bce"),

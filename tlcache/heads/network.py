@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.errors import UnknownNameError, closest
 from tlcache.heads.base import Head, Validation
+from tlcache.heads.optimizers import find_optimizer
 from tlcache.heads.rows import Array, Features, blocks
 
 __all__ = ["Network"]
@@ -48,11 +48,10 @@ class Network(Head):
 
     @classmethod
     def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
-        from tlcache.heads.training import OPTIMIZERS, train
+        from tlcache.heads.training import train
 
         for head in heads:
-            if head.optimizer not in OPTIMIZERS:
-                raise UnknownNameError(closest("optimizer", head.optimizer, OPTIMIZERS))
+            find_optimizer(head.optimizer)
         for _, alike in groupby(sorted(heads, key=cls._shape), key=cls._shape):
             train(list(alike), X, y, validation)
 

@@ -9,13 +9,12 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from tlcache.errors import UnknownNameError, closest
+from tlcache.heads.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     from tlcache.heads.base import Head
 
-__all__ = ["HEADS", "OPTIMIZER_NAMES", "HeadRow", "find_head", "find_heads", "tuned_heads"]
-
-OPTIMIZER_NAMES = ("sgd", "rmsprop", "adam", "nadam", "adamw")
+__all__ = ["HEADS", "HeadRow", "find_head", "find_heads", "tuned_heads"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ _ROWS = (
         "linear",
         "tlcache.heads.linear:Linear",
         quick={"learning_rate": (1e-2, 3e-2), "weight_decay": (1e-2, 0.0)},
-        full={"learning_rate": (1e-3, 1e-2, 3e-2), "weight_decay": (1e-1, 1e-2, 0.0), "optimizer": OPTIMIZER_NAMES},
+        full={"learning_rate": (1e-3, 1e-2, 3e-2), "weight_decay": (1e-1, 1e-2, 0.0), "optimizer": tuple(OPTIMIZERS)},
         scaled=True,
         about="softmax layer, stochastic gradient descent",
         relative_cost=5.0,
@@ -132,7 +131,7 @@ _ROWS = (
         "dense",
         "tlcache.heads.dense:Dense",
         quick={"learning_rate": (3e-4, 1e-3)},
-        full={"learning_rate": (1e-4, 3e-4, 1e-3), "dropout": (0.6, 0.3), "optimizer": OPTIMIZER_NAMES},
+        full={"learning_rate": (1e-4, 3e-4, 1e-3), "dropout": (0.6, 0.3), "optimizer": tuple(OPTIMIZERS)},
         scaled=True,
         about="512 - dropout 0.6 - 512 - dropout 0.6 - softmax",
         relative_cost=12.0,

@@ -12,16 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim.adam import adam
-from torch.optim.adamw import adamw
-from torch.optim.nadam import nadam
-from torch.optim.rmsprop import rmsprop
-from torch.optim.sgd import sgd
 
 from tlcache.heads.base import Validation
+from tlcache.heads.optimizers import Optimizer, find_optimizer
 from tlcache.heads.rows import Array, Features, blocks
 
-__all__ = ["OPTIMIZERS", "train"]
+__all__ = ["train"]
 
 
 @dataclass(frozen=True)
@@ -39,35 +35,21 @@ class _Memory:
 
 
 @dataclass(frozen=True)
-class _Optimizer:
-    """A function behind one of torch's optimizers, whose classes take more than a second to import what compiles them.
-
-    `keeps` are what it takes of `_Memory`, in its order; "" is a list that stays empty.
-    """
+class _Steps:
+    """What changes a network by one step: an optimizer's function with its settings."""
 
     function: Callable[..., None]
     keeps: tuple[str, ...]
-    options: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
-    def step(self, numbers: Tensor, gradient: Tensor, memory: _Memory, lr: float, weight_decay: float) -> None:
+    @classmethod
+    def of(cls, optimizer: Optimizer) -> _Steps:
+        return cls(optimizer.function(), optimizer.keeps, optimizer.function_settings())
+
+    def __call__(self, numbers: Tensor, gradient: Tensor, memory: _Memory, lr: float, weight_decay: float) -> None:
         """Change `numbers` and `memory` by one step against the gradient."""
         kept = ([getattr(memory, name)] if name else [] for name in self.keeps)
-        self.function([numbers], [gradient], *kept, lr=lr, weight_decay=weight_decay, **self.options)
-
-
-_BETAS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-_ADAM = {**_BETAS, "amsgrad": False, "maximize": False, "fused": True}
-OPTIMIZERS: Mapping[str, _Optimizer] = {
-    "sgd": _Optimizer(
-        sgd, ("first",), {"momentum": 0.9, "dampening": 0.0, "nesterov": False, "maximize": False, "fused": True}
-    ),
-    "rmsprop": _Optimizer(
-        rmsprop, ("second", "", "", "steps"), {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False}
-    ),
-    "adam": _Optimizer(adam, ("first", "second", "", "steps"), _ADAM),
-    "nadam": _Optimizer(nadam, ("first", "second", "product", "steps"), {**_BETAS, "momentum_decay": 4e-3}),
-    "adamw": _Optimizer(adamw, ("first", "second", "", "steps"), _ADAM),
-}
+        self.function([numbers], [gradient], *kept, lr=lr, weight_decay=weight_decay, **self.settings)
 
 
 class Network(Protocol):
@@ -232,14 +214,14 @@ class _Stack:
         n, device = len(labels), self.numbers.device
         size = self.heads[0].batch_size or max(128, n // 64)
         orders = torch.from_numpy(np.stack([random.permutation(n) for random in self.randoms])).to(device)
-        optimizer = OPTIMIZERS[self.heads[0].optimizer]
+        step = _Steps.of(find_optimizer(self.heads[0].optimizer))
         total = torch.zeros(len(self.heads), device=device)
         for rows in torch.split(orders, size, dim=1):
             weights = row_weights[rows]
             losses = self._descend(features[rows], labels[rows], weights / weights.sum(1, keepdim=True))
             for number, head in enumerate(self.heads):
                 own = self.numbers[number], self._gradient[number], self._memories[number]
-                optimizer.step(*own, head.learning_rate, head.weight_decay)
+                step(*own, head.learning_rate, head.weight_decay)
             total += losses * rows.shape[1]
         self.averages = self.averages.lerp_(self.numbers, _NEWEST) if len(self.averages) else self.numbers.clone()
         means: list[float] = (total / n).tolist()

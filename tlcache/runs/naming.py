@@ -12,8 +12,6 @@ __all__ = ["backbone_label", "head_label", "set_apart"]
 _UNSAID = {"space", "budget_s", "budget"}  # follow from others, or change nothing but the time
 
 
-
-
 def set_apart(name: str, fields: Mapping[str, Any], alike: Iterable[Mapping[str, Any]]) -> str:
     """Return a backbone's name, with what sets its embeddings apart from others of that name."""
     return " ".join([name, *_differing(_settings(fields), [_settings(other) for other in alike])])

@@ -50,8 +50,6 @@ def runs_folder(runs: str | Path | None = None) -> Path:
     return Path(runs or os.environ.get("TLCACHE_RUNS") or "runs").expanduser()
 
 
-
-
 @dataclass(frozen=True)
 class Run:
     """One training run: a head on frozen features, or a fine-tuning.
