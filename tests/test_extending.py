@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from tlcache.cli import app
 from tlcache.errors import UnknownNameError
 from tlcache.evaluation.compare import compare
+from tlcache.evaluation.metrics import METRICS, Metric
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import finetune
@@ -115,3 +116,26 @@ def test_without_its_row_a_head_is_unknown(photos: Path, tinynet: None, monkeypa
         load_head(run.head_path)
     with pytest.raises(UnknownNameError, match="Unknown head 'ridge'"):
         Recipe(head="ridge")  # fine-tuning does not begin with it
+
+
+def test_a_metric_from_outside_is_what_settings_are_chosen_by(photos: Path, tinynet: None) -> None:
+    del tinynet
+    extract(photos, "tinynet", "random")
+
+    def surprise(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float:
+        return float(1 - probabilities[np.arange(len(labels)), labels].mean())
+
+    row = Metric("surprise", False, surprise, lambda *_: 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METRICS, row.name, row)
+        (run,) = fit_heads(heads=["ridge"], metric="surprise")
+        (found,) = compare()
+    tried = run.fields["candidates"]
+    best = min(tried, key=lambda each: (each["val_surprise"], each["val_log_loss"]))
+    assert best["alpha"] == run.fields["chosen"]["alpha"]
+    assert best["val_surprise_se"] == 0
+    stored = run.predictions()
+    assert run.fields["test"]["surprise"] == pytest.approx(surprise(stored["label"], stored["probabilities"]))
+    assert found.entries[0].run.path == run.path
+    with pytest.raises(UnknownNameError, match="Unknown metric 'surprise'"):
+        fit_heads(heads=["ridge"], metric="surprise")

@@ -1,6 +1,10 @@
-"""(labels, probabilities) -> numbers; pure functions."""
+"""(labels, probabilities) -> numbers; pure functions, and a frozen row for each that settings can be chosen by."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +13,8 @@ from tlcache.evaluation.calibration import calibration_error
 from tlcache.evaluation.significance import Units, clustered_interval
 
 __all__ = [
+    "METRICS",
+    "Metric",
     "Probabilities",
     "balanced_accuracy",
     "confusion",
@@ -22,25 +28,70 @@ __all__ = [
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float32]
 
+_DRAWS = 200  # bootstrap samples for a standard error
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What settings can be chosen by.
+
+    Parameters
+    ----------
+    name
+        As in `--metric`, and in records.
+    larger_is_better
+        Whether that is so.
+    value, error
+        Of labels (n,), which are columns of probabilities (n, C): the figure, and its standard error.
+    seen_only
+        Leave out the images of classes that the head was not fitted on: their probability is 0, whatever the head is.
+    """
+
+    name: str
+    larger_is_better: bool
+    value: Callable[[Labels, Probabilities], float]
+    error: Callable[[Labels, Probabilities], float]
+    seen_only: bool = False
+
 
 def evaluate(labels: Labels, probabilities: Probabilities, units: Units | None = None) -> dict[str, float]:
     """Return the figures of a run: labels (n,) are columns of probabilities (n, C).
 
-    Keys: `n`, `accuracy` with its 95 % interval `accuracy_low` and `accuracy_high`, `macro_f1`, `log_loss`, `ece`. The
-    interval counts groups where `units` (n,) numbers each image's, as `significance.unit_numbers` does.
+    Keys: `n`, the names of `METRICS`, the 95 % interval of the accuracy `accuracy_low` and `accuracy_high`, and `ece`.
+    The interval counts groups where `units` (n,) numbers each image's, as `significance.unit_numbers` does.
     """
-    predicted = probabilities.argmax(axis=1)
-    right = predicted == labels
-    low, high = clustered_interval(right, units)
+    low, high = clustered_interval(_right(labels, probabilities), units)
     return {
         "n": len(labels),
-        "accuracy": float(right.mean()),
+        **{row.name: row.value(labels, probabilities) for row in METRICS.values()},
         "accuracy_low": low,
         "accuracy_high": high,
-        "macro_f1": macro_f1(confusion(labels, predicted, probabilities.shape[1])),
-        "log_loss": log_loss(labels, probabilities),
         "ece": calibration_error(labels, probabilities),
     }
+
+
+def _right(labels: Labels, probabilities: Probabilities) -> NDArray[np.bool_]:
+    right: NDArray[np.bool_] = probabilities.argmax(axis=1) == labels
+    return right
+
+
+def _accuracy(labels: Labels, probabilities: Probabilities) -> float:
+    return float(_right(labels, probabilities).mean())
+
+
+def _accuracy_error(labels: Labels, probabilities: Probabilities) -> float:
+    return float(_right(labels, probabilities).std() / sqrt(len(labels)))
+
+
+def _macro_f1(labels: Labels, probabilities: Probabilities) -> float:
+    return macro_f1(confusion(labels, probabilities.argmax(axis=1), probabilities.shape[1]))
+
+
+def _macro_f1_error(labels: Labels, probabilities: Probabilities) -> float:
+    """Return the standard error by the bootstrap over images (Efron, 1979)."""
+    random, predicted, classes = np.random.default_rng(0), probabilities.argmax(axis=1), probabilities.shape[1]
+    drawn = (random.integers(0, len(labels), len(labels)) for _ in range(_DRAWS))
+    return float(np.std([macro_f1(confusion(labels[rows], predicted[rows], classes)) for rows in drawn]))
 
 
 def confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
@@ -68,11 +119,24 @@ def macro_f1(counts: NDArray[np.int64]) -> float:
 
 
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:
-    """Return the mean of `log_losses`."""
-    return float(log_losses(labels, probabilities).mean())
+    """Return the mean of `log_losses`; of no images, infinity."""
+    return float(log_losses(labels, probabilities).mean()) if len(labels) else float("inf")
+
+
+def _log_loss_error(labels: Labels, probabilities: Probabilities) -> float:
+    return float(log_losses(labels, probabilities).std() / sqrt(len(labels))) if len(labels) else float("inf")
 
 
 def log_losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     """Return -log(probability of the true class) (n,), natural logarithm, probabilities clipped at 1e-7."""
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return np.abs(np.log(np.clip(chosen, 1e-7, 1)))
+
+
+_ROWS = (
+    Metric("accuracy", True, _accuracy, _accuracy_error),
+    Metric("macro_f1", True, _macro_f1, _macro_f1_error),
+    Metric("log_loss", False, log_loss, _log_loss_error, seen_only=True),
+)
+
+METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}

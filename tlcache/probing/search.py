@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from statistics import median
 from typing import Any
 
@@ -15,18 +14,15 @@ from numpy.typing import NDArray
 from tlcache.cache.feature_file import Split
 from tlcache.errors import HeadError, OptionError, UnknownNameError, closest
 from tlcache.evaluation.calibration import calibration_error, fit_temperature
-from tlcache.evaluation.metrics import confusion, log_losses, macro_f1
+from tlcache.evaluation.metrics import METRICS
 from tlcache.heads.base import softmax
 from tlcache.heads.rows import Array, Features, Scaler, View
 from tlcache.heads.table import HeadRow
 
-__all__ = ["Candidate", "Fold", "Labels", "METRICS", "SearchProtocol", "choose", "search"]
+__all__ = ["Candidate", "Fold", "Labels", "SearchProtocol", "choose", "search"]
 
 Labels = NDArray[np.int64]
 _Tried = tuple[Mapping[str, Any], Sequence[Mapping[str, float]], Array]  # parameters, history, logits (n, C)
-
-METRICS = ("accuracy", "macro_f1", "log_loss")
-_DRAWS = 200  # bootstrap samples for a standard error
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class SearchProtocol:
         0: settings are judged on the validation split. 2 or more: by cross-validation over train and val together,
         stratified, groups and byte-identical images kept together.
     metric
-        What is best: `accuracy`, `macro_f1` or `log_loss`.
+        What is best: a name of `tlcache.evaluation.metrics.METRICS`.
     one_se
         Take the simplest setting within one standard error of the best.
     class_weight
@@ -113,7 +109,7 @@ class Candidate:
     params
         All parameters to fit again with; what early stopping found is the median over the folds.
     scores
-        `accuracy`, `macro_f1` and `log_loss`, this one with the temperature applied.
+        Every one of `tlcache.evaluation.metrics.METRICS`, the temperature applied.
     errors
         Their standard errors.
     temperature
@@ -184,7 +180,7 @@ def choose(candidates: Sequence[Candidate], metric: str, one_se: bool) -> Candid
     With `one_se`, the first candidate that is no more than one standard error of the best worse than it (Breiman et
     al., 1984); they are in the order of their flexibility.
     """
-    sign = -1 if metric == "log_loss" else 1
+    sign = 1 if METRICS[metric].larger_is_better else -1
     best = max(candidates, key=lambda each: (sign * each.scores[metric], -each.scores["log_loss"]))
     if not one_se:
         return best
@@ -239,31 +235,14 @@ def _judge(
     known = np.isfinite(logits[np.arange(len(labels)), labels])
     temperature = fit_temperature(logits[known], labels[known]) if known.any() else 1.0
     before, after = softmax(logits), softmax(logits / temperature)
-    predicted, classes = after.argmax(axis=1), after.shape[1]
-    losses = log_losses(labels[known], after[known])  # what a head never saw says nothing of its probabilities
-    right = predicted == labels
+    judged = [(metric, known if metric.seen_only else slice(None)) for metric in METRICS.values()]
     return Candidate(
         params,
-        {
-            "accuracy": float(right.mean()),
-            "macro_f1": macro_f1(confusion(labels, predicted, classes)),
-            "log_loss": float(losses.mean()) if len(losses) else float("inf"),
-        },
-        {
-            "accuracy": float(right.std() / sqrt(len(right))),
-            "macro_f1": _macro_f1_error(labels, predicted, classes),
-            "log_loss": float(losses.std() / sqrt(len(losses))) if len(losses) else float("inf"),
-        },
+        {metric.name: metric.value(labels[rows], after[rows]) for metric, rows in judged},
+        {metric.name: metric.error(labels[rows], after[rows]) for metric, rows in judged},
         temperature,
         calibration_error(labels, before),
         calibration_error(labels, after),
         fit_s,
         history,
     )
-
-
-def _macro_f1_error(labels: Labels, predicted: Labels, classes: int) -> float:
-    """Return the standard error of macro-F1 by the bootstrap over rows (Efron, 1979)."""
-    random = np.random.default_rng(0)
-    drawn = (random.integers(0, len(labels), len(labels)) for _ in range(_DRAWS))
-    return float(np.std([macro_f1(confusion(labels[rows], predicted[rows], classes)) for rows in drawn]))
