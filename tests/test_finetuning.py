@@ -28,7 +28,7 @@ from tlcache.errors import CacheError, DataError, DeviceError, ModelError, Optio
 from tlcache.evaluation.metrics import evaluate
 from tlcache.finetuning.augment import PRESETS
 from tlcache.finetuning.run import finetune
-from tlcache.finetuning.saved import export_tuned
+from tlcache.finetuning.saved import export, export_tuned
 from tlcache.finetuning.settings import CHOICES
 from tlcache.finetuning.training import TrainingError
 from tlcache.finetuning.trial import Task, Trial
@@ -205,6 +205,8 @@ def test_a_tuned_network_exports_with_logits_and_embeddings(photos: Path, tmp_pa
     assert json.loads(metadata["classes"]) == ["blue", "green", "red"]
     with pytest.raises(ModelError, match="is not a network that tlcache finetune saved"):
         export_tuned(fit_heads(heads=["ridge"])[0].head_path)
+    with pytest.raises(OptionError, match="has its own weights and pooling"):
+        export(run.head_path, out, pool="max")
 
 
 def test_a_loss_that_is_no_number_stops_it_and_the_last_good_state_stays(photos: Path) -> None:

@@ -17,7 +17,7 @@ from tlcache.errors import CacheError
 from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.stored import Stored
-from tlcache.inventory import find_leftovers, list_cache, remove, verify
+from tlcache.inventory import find_leftovers, list_cache, remove_leftovers, verify
 from tlcache.probing.run import fit_heads
 
 
@@ -241,7 +241,7 @@ def test_prune_asks_and_removes_what_nobody_works_on(
     with lock_of(parts):
         assert [leftover.path for leftover in find_leftovers()] == [half]
         assert {entry.state for entry in list_cache()} == {"complete", "running"}
-        remove(find_leftovers())
+        remove_leftovers(find_leftovers())
     assert not half.exists()
     assert "Removed 1" in tlcache("prune", "--yes", "--json", tmp_path / "prune.json")
     assert len(json.loads((tmp_path / "prune.json").read_text())["leftovers"]) == 1

@@ -3,64 +3,44 @@
 tlcache runs each backbone once over a dataset, keeps the embeddings in an HDF5 file, and fits every head on them in
 seconds. The command line and this module offer the same:
 
-`extract` images to a feature file, `open_features` to read one, `fit_heads` to fit and test heads on it, `fit_curves`
-to see how many labelled images they need, `finetune` to train the network itself, `compare` to compare what is
-recorded, `audit` to find out whether the split is honest, `study` to do the whole experiment. `ImageEmbedder` is a
-transformer for scikit-learn's pipelines. All are quiet: `show_progress` shows bars and messages in a script.
+- what there is: `list_models`, `list_heads`, `list_datasets`;
+- embeddings: `extract` images to a feature file, `open_features` to read one, `ImageEmbedder` for scikit-learn;
+- models: `fit_heads` on embeddings, `load_head` to use one, `fit_curves` to see how many labelled images they need,
+  `finetune` to train the network itself, `export` to write a network as an ONNX file;
+- answers: `compare` what is recorded, `audit` whether the split is honest, `write_report` as a page;
+- all of it: `study` for the whole experiment, `run_demo` for a first look;
+- the cache: `list_cache`, `verify`, `find_leftovers` and `remove_leftovers`, `find_stores` and `empty_stores`;
+- what goes on: `show_progress` in a script, where all of this is quiet otherwise, and `hide_progress`.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tlcache.version import __version__
+from tlcache.version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from tlcache.auditing.run import audit
-    from tlcache.cache.feature_file import open_features
-    from tlcache.evaluation.compare import compare
-    from tlcache.extraction.embedder import ImageEmbedder
-    from tlcache.extraction.extract import extract
-    from tlcache.finetuning.run import finetune
-    from tlcache.heads.fitted import load_head
-    from tlcache.probing.run import fit_heads
-    from tlcache.probing.shots import fit_curves
-    from tlcache.progress import show_progress
-    from tlcache.studying.run import study
 
-__all__ = [
-    "ImageEmbedder",
-    "__version__",
-    "audit",
-    "compare",
-    "extract",
-    "finetune",
-    "fit_curves",
-    "fit_heads",
-    "load_head",
-    "open_features",
-    "show_progress",
-    "study",
-]
+@functools.cache
+def _homes() -> dict[str, str]:
+    """Return the module of each public name, as `__init__.pyi` lists them."""
+    import ast
+    from pathlib import Path
 
-_HOMES = {
-    "ImageEmbedder": "tlcache.extraction.embedder",
-    "audit": "tlcache.auditing.run",
-    "compare": "tlcache.evaluation.compare",
-    "extract": "tlcache.extraction.extract",
-    "finetune": "tlcache.finetuning.run",
-    "fit_curves": "tlcache.probing.shots",
-    "fit_heads": "tlcache.probing.run",
-    "load_head": "tlcache.heads.fitted",
-    "open_features": "tlcache.cache.feature_file",
-    "show_progress": "tlcache.progress",
-    "study": "tlcache.studying.run",
-}
+    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8"))
+    imports = (line for line in stub.body if isinstance(line, ast.ImportFrom) and line.module)
+    return {name.name: str(line.module) for line in imports for name in line.names}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is used when it is used: `import tlcache` costs nothing."""
-    if name not in _HOMES:
+    if name == "__all__":
+        return sorted(_homes())
+    if name not in _homes():
         raise AttributeError(f"module 'tlcache' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_homes()[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_homes()})

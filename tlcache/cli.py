@@ -214,9 +214,10 @@ def models() -> None:
 
     Example: tlcache models
     """
+    from tlcache.backbones.weights import list_models
     from tlcache.report.tables import models_table
 
-    _show(models_table())
+    _show(models_table(list_models()))
 
 
 @app.command()
@@ -225,9 +226,10 @@ def heads() -> None:
 
     Example: tlcache heads
     """
+    from tlcache.heads.table import list_heads
     from tlcache.report.tables import heads_table
 
-    _show(heads_table())
+    _show(heads_table(list_heads()))
 
 
 @app.command()
@@ -236,9 +238,10 @@ def datasets() -> None:
 
     Example: tlcache datasets
     """
+    from tlcache.datasets.dataset import list_datasets
     from tlcache.report.tables import datasets_table
 
-    _show(datasets_table())
+    _show(datasets_table(list_datasets()))
 
 
 @app.command()
@@ -699,7 +702,7 @@ def prune(
 
     Example: tlcache prune --yes
     """
-    from tlcache.inventory import clear, find_leftovers, find_stores, remove
+    from tlcache.inventory import empty_stores, find_leftovers, find_stores, remove_leftovers
     from tlcache.report.tables import leftovers_table
 
     found, stores = find_leftovers(features), find_stores(features)
@@ -707,7 +710,7 @@ def prune(
     _write_json(json_file, {name: [each.as_json() for each in some] for name, some in both.items()})
     if not found and not stores:
         typer.echo("Nothing to remove.")
-    for some, question, act in ((found, "Remove these?", remove), (stores, "Empty these too?", clear)):
+    for some, question, act in ((found, "Remove these?", remove_leftovers), (stores, "Empty these too?", empty_stores)):
         if not some:
             continue
         _show(leftovers_table(some))
@@ -733,17 +736,9 @@ def export(
 
     Example: tlcache export --model squeezenet1_1 --weights squeezenet1_1.pth --out squeezenet1_1.onnx
     """
-    from tlcache.backbones.load import load_model
-    from tlcache.files import write_whole
+    from tlcache.finetuning.saved import export as run
 
-    if model.endswith(".safetensors"):
-        from tlcache.finetuning.saved import export_tuned
-
-        data = export_tuned(Path(model))
-    else:
-        data = load_model(model, weights, pool=pool).onnx()
-    write_whole(out, data)
-    typer.echo(f"{out}: {len(data):,} bytes")
+    typer.echo(f"{out}: {run(model, out, weights, pool=pool).stat().st_size:,} bytes")
 
 
 @app.command()

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import rich
 from rich.console import RenderableType
 from rich.panel import Panel
 
 from tlcache.backbones.backbone import find
 from tlcache.backbones.weights import at_hand
 from tlcache.evaluation.compare import compare_runs
+from tlcache.evaluation.comparison import Comparison
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.run import finetune
 from tlcache.probing.run import fit_heads
@@ -26,10 +28,26 @@ EMBEDDED = "resnet20_cifar"
 RECIPE = {"augment": "none", "lr": 1e-3, "epochs": 5, "refit": True, "precision": "fp32"}  # a mirrored digit is another
 
 
-def run_demo(features: Path | None, runs: Path | None, show: Callable[[RenderableType], None]) -> None:
+def run_demo(
+    features: str | Path | None = None,
+    runs: str | Path | None = None,
+    show: Callable[[RenderableType], None] = rich.print,
+) -> list[Comparison]:
     """Extract the digits, fit all heads, fine-tune, show the table, and say around it which weights it was.
 
     Nothing is downloaded: backbones whose ImageNet weights are here are used, else the one that is part of the package.
+
+    Parameters
+    ----------
+    features, runs
+        Folders of feature files and of run records.
+    show
+        Called with each table and banner; default: prints on standard output.
+
+    Returns
+    -------
+    list of Comparison
+        One, of what was fitted and trained.
     """
     here = [model for model in MODELS if "imagenet" in at_hand(find(model))]
     banner = _imagenet() if here else _embedded()
@@ -40,11 +58,13 @@ def run_demo(features: Path | None, runs: Path | None, show: Callable[[Renderabl
     show("")
     results.append(_fine_tuned(done[0].backbone, features, runs))
     show("")
-    show(comparison_tables(compare_runs(results)))
+    found = compare_runs(results)
+    show(comparison_tables(found))
     show(banner)
+    return found
 
 
-def _fine_tuned(model: str, features: Path | None, runs: Path | None) -> Run:
+def _fine_tuned(model: str, features: str | Path | None, runs: str | Path | None) -> Run:
     """Train the small network whole, of a larger one the last stage."""
     recipe: dict[str, Any] = dict(RECIPE)
     if model != EMBEDDED:

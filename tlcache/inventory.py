@@ -24,7 +24,17 @@ from tlcache.files import cache_folder
 from tlcache.images import RULES_VERSION
 from tlcache.progress import step_bar
 
-__all__ = ["Check", "Entry", "Leftover", "clear", "find_leftovers", "find_stores", "list_cache", "remove", "verify"]
+__all__ = [
+    "Check",
+    "Entry",
+    "Leftover",
+    "empty_stores",
+    "find_leftovers",
+    "find_stores",
+    "list_cache",
+    "remove_leftovers",
+    "verify",
+]
 
 _ABANDONED_S = 86_400  # a file that is being written is younger
 
@@ -196,7 +206,7 @@ def find_leftovers(features: str | Path | None = None) -> list[Leftover]:
     return found
 
 
-def remove(leftovers: Sequence[Leftover]) -> None:
+def remove_leftovers(leftovers: Sequence[Leftover]) -> None:
     """Remove what `find_leftovers` found, save what a process has begun to work on since then."""
     for leftover in leftovers:
         if leftover.path.is_dir():
@@ -225,7 +235,7 @@ def find_stores(features: str | Path | None = None) -> list[Leftover]:
     return found
 
 
-def clear(stores: Sequence[Leftover]) -> None:
+def empty_stores(stores: Sequence[Leftover]) -> None:
     """Empty what `find_stores` found, save what is being written; who has read from it before reads on."""
     for store in stores:
         for path in _stored_files(store.path):

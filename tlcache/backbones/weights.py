@@ -20,11 +20,13 @@ from tlcache.progress import byte_bar
 __all__ = [
     "HEAD_PREFIX",
     "NAMES",
+    "ListedModel",
     "Weights",
     "at_hand",
     "checkpoint_path",
     "download",
     "is_here",
+    "list_models",
     "load_state",
     "resolve",
 ]
@@ -55,6 +57,25 @@ def checkpoint_path(checkpoint: Checkpoint) -> Path:
 def at_hand(backbone: Backbone) -> list[str]:
     """Return the short names of the published weights of `backbone` that are on this machine."""
     return [name for name, row in backbone.checkpoints.items() if checkpoint_path(row).is_file()]
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A backbone, and the short names of its published weights that are on this machine."""
+
+    backbone: Backbone
+    at_hand: tuple[str, ...]
+
+
+def list_models() -> list[ListedModel]:
+    """Return the backbones of the table. Any image model in an ONNX file is a backbone too, by its path.
+
+    Examples
+    --------
+    >>> [(row.backbone.dim, row.at_hand) for row in list_models() if row.backbone.name == "resnet20_cifar"]
+    [(128, ('embedded',))]
+    """
+    return [ListedModel(row, tuple(at_hand(row))) for row in BACKBONES.values()]
 
 
 def is_here(backbone: Backbone, weights: str | None = None) -> bool:

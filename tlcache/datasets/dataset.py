@@ -15,7 +15,7 @@ from tlcache.datasets.splits import SPLITS, Row
 from tlcache.errors import DataError
 from tlcache.keys import slug
 
-__all__ = ["FORMS", "Dataset", "Form", "load_dataset", "names_of"]
+__all__ = ["FORMS", "Dataset", "Form", "list_datasets", "load_dataset", "names_of"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,17 @@ FORMS = (
         "path,label[,split][,group] with a header, comma or tab; paths relative to the manifest's own folder",
     ),
 )
+
+
+def list_datasets() -> list[Form]:
+    """Return the forms in which a dataset can be given, with an example each.
+
+    Examples
+    --------
+    >>> {form.name for form in list_datasets()} >= {"built-in", "manifest"}
+    True
+    """
+    return list(FORMS)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ __all__ = ["extract"]
 
 def extract(
     data: str | Path = "digits",
-    model: str = "mobilenetv3_large",
+    model: str | Path = "mobilenetv3_large",
     weights: str | None = None,
     *,
     pool: str | None = None,
@@ -78,7 +78,7 @@ def extract(
     """
     arguments = {
         "data": str(data),
-        "model": model,
+        "model": str(model),
         "weights": weights,
         "pool": pool,
         "output": output,

@@ -1,4 +1,4 @@
-"""A fine-tuned network as a file: safetensors to load again, ONNX to use anywhere."""
+"""A network as a file: safetensors of a fine-tuned one to load again, ONNX of any to use anywhere."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tlcache.backbones.backbone import Backbone, find
+from tlcache.backbones.load import load_model
 from tlcache.backbones.torch_network import embedding, pretrained
 from tlcache.backbones.weights import HEAD_PREFIX, Weights, load_state
-from tlcache.errors import ModelError
+from tlcache.errors import ModelError, OptionError
 from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json
 
-__all__ = ["FORMAT", "export_tuned", "save_weights"]
+__all__ = ["FORMAT", "export", "export_tuned", "save_weights"]
 
 FORMAT = "tlcache-finetuned"
 _ABOUT = ("backbone", "head", "classes", "preprocess", "temperature", "key")
@@ -35,6 +36,42 @@ def save_weights(path: Path, model: nn.Module, head: nn.Module, fields: Mapping[
     tensors = {name: each.detach().cpu().contiguous() for name, each in state.items()}
     about = {name: fields[name] for name in _ABOUT}
     write_whole(path, save(tensors, {"format": FORMAT, "fields": canonical_json(about)}))
+
+
+def export(model: str | Path, out: str | Path, weights: str | None = None, *, pool: str | None = None) -> Path:
+    """Write a network as an ONNX file: uint8 images (n, 3, H, W) in, embeddings (n, D) out, parity with torch checked.
+
+    Parameters
+    ----------
+    model
+        A backbone, or the `.safetensors` of a fine-tuning (`run.head_path`), whose file has calibrated logits (n, C) as
+        its first output.
+    out
+        The file to write.
+    weights, pool
+        Of a backbone: as for `tlcache.extract`.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    OptionError, ModelError, WeightsError
+        No such network, weights or pooling, or ONNX Runtime and torch differ by more than 1e-4 of the largest value.
+
+    Examples
+    --------
+    >>> extract(photos, export("resnet20_cifar", folder / "network.onnx")).rows
+    24
+    """
+    is_tuned = Path(model).suffix == ".safetensors"
+    if is_tuned and (weights or pool):
+        raise OptionError(f"'{model}' has its own weights and pooling. Leave out --weights and --pool.")
+    data = export_tuned(Path(model)) if is_tuned else load_model(str(model), weights, pool=pool).onnx()
+    write_whole(Path(out), data)
+    return Path(out)
 
 
 def export_tuned(path: Path) -> bytes:

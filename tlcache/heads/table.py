@@ -14,7 +14,7 @@ from tlcache.heads.optimizers import OPTIMIZERS
 if TYPE_CHECKING:
     from tlcache.heads.base import Head
 
-__all__ = ["HEADS", "HeadRow", "find_head", "find_heads", "tuned_heads"]
+__all__ = ["HEADS", "HeadRow", "find_head", "find_heads", "list_heads", "tuned_heads"]
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,17 @@ def find_head(name: str) -> HeadRow:
     if name not in HEADS:
         raise UnknownNameError(closest("head", name, HEADS))
     return HEADS[name]
+
+
+def list_heads() -> list[HeadRow]:
+    """Return the heads, each with the settings it chooses from.
+
+    Examples
+    --------
+    >>> next(row.settings() for row in list_heads() if row.name == "knn")[0]
+    {'k': 50}
+    """
+    return list(HEADS.values())
 
 
 def tuned_heads() -> tuple[str, ...]:

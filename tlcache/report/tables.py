@@ -13,12 +13,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tlcache.backbones.backbone import BACKBONES
-from tlcache.backbones.weights import at_hand
-from tlcache.datasets.dataset import FORMS
+from tlcache.backbones.weights import ListedModel
+from tlcache.datasets.dataset import Form
 from tlcache.evaluation.baseline import Baseline
 from tlcache.extraction.job import Extraction
-from tlcache.heads.table import HEADS
+from tlcache.heads.table import HeadRow
 from tlcache.inventory import Check, Entry, Leftover
 from tlcache.keys import printable
 from tlcache.runs.naming import set_apart
@@ -49,14 +48,15 @@ __all__ = [
 BEST = "* the most accurate, or not shown to be worse (McNemar, Holm, 5 %)."
 
 
-def models_table() -> RenderableType:
+def models_table(models: Sequence[ListedModel]) -> RenderableType:
     """Return the backbones with what a user needs to choose one."""
     table = plain_table("Backbone", "Dim", "Parameters", "Input", "Top-1", "Weights here", numbers=slice(1, 5))
-    for row in BACKBONES.values():
+    for listed in models:
+        row = listed.backbone
         best = " / ".join(f"{checkpoint.top1:.1f}" for checkpoint in row.checkpoints.values())
         first = row.checkpoints[row.default_weights]
         accuracy = f"{best} %" if first.task == "ImageNet" else f"{first.task}: {best} %"
-        here = ", ".join(at_hand(row)) or "-"
+        here = ", ".join(listed.at_hand) or "-"
         parameters = f"{row.parameters / 1e6:.1f} M"
         table.add_row(row.name, f"{row.dim}", parameters, f"{first.preprocess.crop}", accuracy, here)
     note = (
@@ -66,10 +66,10 @@ def models_table() -> RenderableType:
     return Group(table, Text(note, style="dim"))
 
 
-def heads_table() -> RenderableType:
+def heads_table(heads: Sequence[HeadRow]) -> RenderableType:
     """Return the heads and the settings each chooses from."""
     table = plain_table("Head", "What it is", "Chooses from")
-    for row in HEADS.values():
+    for row in heads:
         space = "; ".join(f"{name} {', '.join(map(_setting, values))}" for name, values in row.quick.items())
         table.add_row(row.name, row.about, space)
     return table
@@ -79,10 +79,10 @@ def _setting(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def datasets_table() -> RenderableType:
+def datasets_table(forms: Sequence[Form]) -> RenderableType:
     """Return the forms of `--data` with an example each."""
     table = plain_table("Form", "Example", "Looks like")
-    for form in FORMS:
+    for form in forms:
         table.add_row(form.name, Text(form.example, no_wrap=True), form.looks_like)
     rules = (
         "A split that is not given is drawn from train: 20 % each for val and test, stratified, seeded (--split-seed). "

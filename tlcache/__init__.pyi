@@ -1,0 +1,26 @@
+# The public names and their homes: read by type checkers, and by `__init__.py` for what is imported when it is used.
+from tlcache.auditing.run import audit as audit
+from tlcache.backbones.weights import list_models as list_models
+from tlcache.cache.feature_file import open_features as open_features
+from tlcache.datasets.dataset import list_datasets as list_datasets
+from tlcache.demo import run_demo as run_demo
+from tlcache.evaluation.compare import compare as compare
+from tlcache.extraction.embedder import ImageEmbedder as ImageEmbedder
+from tlcache.extraction.extract import extract as extract
+from tlcache.finetuning.run import finetune as finetune
+from tlcache.finetuning.saved import export as export
+from tlcache.heads.fitted import load_head as load_head
+from tlcache.heads.table import list_heads as list_heads
+from tlcache.inventory import empty_stores as empty_stores
+from tlcache.inventory import find_leftovers as find_leftovers
+from tlcache.inventory import find_stores as find_stores
+from tlcache.inventory import list_cache as list_cache
+from tlcache.inventory import remove_leftovers as remove_leftovers
+from tlcache.inventory import verify as verify
+from tlcache.probing.run import fit_heads as fit_heads
+from tlcache.probing.shots import fit_curves as fit_curves
+from tlcache.progress import hide_progress as hide_progress
+from tlcache.progress import show_progress as show_progress
+from tlcache.report.page import write_report as write_report
+from tlcache.studying.run import study as study
+from tlcache.version import __version__ as __version__
