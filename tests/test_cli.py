@@ -108,7 +108,7 @@ def test_tables_fit_80_columns(photos: Path, tiny_model: Path, monkeypatch: pyte
         (["finetune", "-m", "resnet18", "--budget", "0h"], 2, "(a number alone: seconds); found '0h'"),
         (["fit-heads", "--heads", "forest"], 2, "Unknown head 'forest'"),
         (["fit-heads", "--search", "ful"], 2, "Unknown search 'ful'. Did you mean 'full'?"),
-        (["fit-heads", "--folds", "1"], 2, "2 folds or more; asked: 1"),
+        (["fit-heads", "--folds", "1"], 2, "--folds takes 0, or a whole number from 2 on; found '1'"),
         (["finetune", "-m", "resnet18", "--optimizer", "adm"], 2, "Unknown optimizer 'adm'. Did you mean 'adam'?"),
         (["finetune", "-m", "resnet18", "--epochs", "0"], 2, "--epochs takes a whole number from 1 on; found '0'"),
         (["report", "--out", "r.pdf"], 2, "A report is an .html page"),

@@ -27,13 +27,14 @@ from tlcache.cli import app
 from tlcache.errors import CacheError, DataError, DeviceError, ModelError, OptionError, UnknownNameError
 from tlcache.evaluation.metrics import evaluate
 from tlcache.finetuning.augment import PRESETS
+from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import finetune
 from tlcache.finetuning.saved import export, export_tuned
-from tlcache.finetuning.settings import CHOICES
 from tlcache.finetuning.training import TrainingError
 from tlcache.finetuning.trial import Task, Trial
 from tlcache.heads.optimizers import OPTIMIZERS
 from tlcache.images import Preprocess, prepare
+from tlcache.options import parameters
 from tlcache.probing.run import fit_heads
 from tlcache.runs.record import Run, runs_folder
 
@@ -230,6 +231,7 @@ from tlcache.extraction.steps import extract_here
 tlcache.backbones.backbone._ROWS = (tiny_backbone(),)
 tlcache.extraction.extract.run_apart = lambda arguments: extract_here(**arguments).as_json()
 from pathlib import Path
+from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import finetune
 from tlcache.finetuning.speed import ComputeFormat
 quick = ComputeFormat.forward
@@ -375,8 +377,8 @@ def test_an_image_that_changed_meanwhile_is_an_error(photos: Path) -> None:
 
 
 def test_the_choices_of_a_recipe_are_those_there_are() -> None:
-    assert CHOICES["optimizer"] == tuple(OPTIMIZERS)
-    assert set(CHOICES["augment"]) == set(PRESETS)
+    assert list(parameters(Recipe)["optimizer"].kind.choices()) == list(OPTIMIZERS)
+    assert set(parameters(Recipe)["augment"].kind.choices()) == set(PRESETS)
 
 
 def test_a_sweep_chooses_on_validation_and_tests_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,21 @@
-"""Options: what is recorded of them does not change with their names."""
+"""Options are described once: what they take, how they are read, what docs say; and records keep the first names."""
 
-from dataclasses import asdict
+from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+
+from tlcache.errors import OptionError, UnknownNameError
 from tlcache.finetuning.recipe import Recipe, arguments_of, settings_of
 from tlcache.keys import hash_json
-from tlcache.probing.search import SearchProtocol
+from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, listed, number, numbers, pattern, several, text, whole
+from tlcache.options import Option, check_fields, described, made, parameters
+from tlcache.probing.protocol import SearchProtocol
 
 
 def test_equal_settings_have_the_identities_of_the_first_version() -> None:
@@ -25,3 +36,153 @@ def test_equal_settings_have_the_identities_of_the_first_version() -> None:
 def test_what_is_recorded_is_read_by_the_names_of_today() -> None:
     recipe, sweep = Recipe(class_weight="balanced", lr=0.01), {"class_weight": [None, "balanced"], "lr": [0.1]}
     assert settings_of(arguments_of(recipe, sweep, 90.0)) == {**asdict(recipe), "sweep": sweep, "budget_s": 90.0}
+
+
+@described()
+@dataclass(frozen=True)
+class Settings:
+    """Some settings."""
+
+    epochs: Annotated[int, Option("How long", whole(1), more="Really")] = 3
+    rate: Annotated[float | None, Option("How fast", number(above=0), default="by optimizer")] = None
+    heads: Annotated[Sequence[str], Option("Which", several(choice(("ridge", "knn"))))] = ()
+    weight: Annotated[str | None, Option("How much", choice(("balanced",)))] = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@described(Settings)
+def work(
+    data: Annotated[str | Path, Option("On what", PATH)],
+    *,
+    wait: Annotated[bool, Option("Wait", SWITCH)] = True,
+    **settings: Any,
+) -> tuple[bool, Settings]:
+    """Do it.
+
+    Returns
+    -------
+    tuple
+        What was asked.
+    """
+    return wait and bool(data), made(Settings, {**settings, "epochs": settings.get("epochs", 4)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "value"),
+    [
+        (whole(), "-3", -3),
+        (whole(1), "1", 1),
+        (number(0, below=1), "1e-3", 0.001),
+        (SWITCH, "True", True),
+        (SECONDS, "90", 90.0),
+        (SECONDS, "90s", 90.0),
+        (SECONDS, "30m", 1800.0),
+        (SECONDS, "1.5h", 5400.0),
+        (PATH, "a/b", Path("a/b")),
+        (choice(("a", "b")), "b", "b"),
+        (pattern("all|last:[1-9]", "WHICH", "all or last:N"), "last:3", "last:3"),
+        (numbers(3, "1,2,3"), "0.5,1,2", (0.5, 1.0, 2.0)),
+        (text("NAME"), "any", "any"),
+    ],
+)
+def test_kinds_read_what_they_allow(kind: Kind, words: str, value: object) -> None:
+    assert kind.value(words) == value
+    assert kind.allows(value)
+    assert not kind.allows(None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "takes"),
+    [
+        (whole(1), "0", "a whole number from 1 on"),
+        (whole(0, 9), "1.5", "a whole number from 0 to 9"),
+        (whole(2, why="as one is none"), "1", "a whole number from 2 on, as one is none"),
+        (number(above=0), "0", "a number above 0"),
+        (number(0, below=1), "1", "a number from 0 to below 1"),
+        (number(0, 1), "nan", "a number from 0 to 1"),
+        (number(), "x", "a number"),
+        (SWITCH, "yes", "true or false"),
+        (SECONDS, "0h", "a time above 0 like 90s, 30m or 2h (a number alone: seconds)"),
+        (SECONDS, "-5m", "a time above 0 like 90s, 30m or 2h (a number alone: seconds)"),
+        (SECONDS, "inf", "a time above 0 like 90s, 30m or 2h (a number alone: seconds)"),
+        (numbers(3, "1,2,3"), "1,2", "3 numbers like 1,2,3"),
+    ],
+)
+def test_kinds_refuse_the_rest_and_say_what_they_take(kind: Kind, words: str, takes: str) -> None:
+    with pytest.raises(ValueError, match="."):
+        kind.value(words)
+    assert kind.takes == takes
+
+
+def test_a_bool_is_no_number() -> None:
+    assert not whole().allows(True)
+    assert not number().allows(True)
+    assert not SWITCH.allows(1)
+
+
+def test_lists_are_repeated_or_have_commas_and_paths_stay_whole(tmp_path: Path) -> None:
+    odd = tmp_path / "a,b"
+    odd.mkdir()
+    assert listed(["x, y", str(odd), "", "z,"]) == ["x", "y", str(odd), "z"]
+    heads = parameters(Settings)["heads"]
+    assert heads.gather(["ridge,knn"]) == heads.gather(["ridge", "knn"]) == ["ridge", "knn"]
+    assert Settings(heads="knn").heads == "knn"  # one alone may be given alone
+
+
+def test_texts_are_values_or_errors_that_name_the_option() -> None:
+    known = parameters(Settings)
+    assert known["epochs"].gather(["5"]) == 5
+    assert known["weight"].gather(["none"]) is None
+    with pytest.raises(OptionError, match=r"--epochs takes one value; found '1' and '2'\. Give it once\."):
+        known["epochs"].gather(["1", "2"])
+    with pytest.raises(OptionError, match=r"--epochs takes a whole number from 1 on; found '0'\."):
+        known["epochs"].gather(["0"])
+    with pytest.raises(OptionError, match=r"--setting epochs takes a whole number"):
+        known["epochs"].read("x", "--setting")
+    with pytest.raises(UnknownNameError, match=r"Unknown head 'rigde'\. Did you mean 'ridge'\? Known: ridge, knn\."):
+        known["heads"].gather(["knn,rigde"])
+    with pytest.raises(UnknownNameError, match=r"Unknown weight in --setting 'balancd'\. Did you mean 'balanced'\?"):
+        known["weight"].read("balancd", "--setting")
+
+
+def test_a_function_takes_the_settings_as_its_own_and_checks_them() -> None:
+    assert list(inspect.signature(work).parameters) == ["data", "wait", "epochs", "rate", "heads", "weight"]
+    assert work("x", rate=0.5) == (True, Settings(4, 0.5))
+    with pytest.raises(OptionError, match="--wait takes true or false; found 'no'"):
+        work("x", wait="no")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="--data takes a path; found '3'"):
+        work(3)  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match="Unknown setting 'epoch'. Did you mean 'epochs'"):
+        work("x", epoch=3)
+    with pytest.raises(OptionError, match="--rate takes a number above 0; found '-1'"):
+        work("x", rate=-1)
+
+
+def test_docs_have_the_parameters_before_what_else_they_say() -> None:
+    assert (
+        inspect.getdoc(work)
+        == """Do it.
+
+Parameters
+----------
+data : str or Path
+    On what.
+wait : bool, default: true
+    Wait.
+epochs : int, default: 3
+    How long. Really.
+rate : float or None, default: by optimizer
+    How fast.
+heads : {'ridge', 'knn'}, or several, default: ()
+    Which.
+weight : {'balanced'} or None, default: None
+    How much.
+
+Returns
+-------
+tuple
+    What was asked."""
+    )
+    assert (Settings.__doc__ or "").startswith("Some settings.\n\nParameters\n----------\nepochs : int")

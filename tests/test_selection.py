@@ -15,8 +15,9 @@ from tlcache.evaluation.calibration import fit_temperature
 from tlcache.extraction.extract import extract
 from tlcache.heads.table import HEADS
 from tlcache.probing.folds import draw_shots, group_numbers, split_folds
+from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import Data, fit_heads
-from tlcache.probing.search import Candidate, Fold, SearchProtocol, choose, search
+from tlcache.probing.search import Candidate, Fold, choose, search
 
 
 def split(n: int = 60, classes: int = 3, groups: tuple[str, ...] | None = None) -> Split:
@@ -151,7 +152,7 @@ def test_unknown_words_are_refused(words: dict[str, str], message: str) -> None:
 
 @pytest.mark.parametrize("numbers", [{"folds": 1}, {"folds": -2}, {"repeats": 0}, {"budget_s": 0.0}])
 def test_numbers_that_make_no_sense_are_refused(numbers: dict[str, int]) -> None:
-    with pytest.raises(OptionError, match=r"2 folds or more|Repeats are 1 or more"):
+    with pytest.raises(OptionError, match=r"--(folds|repeats|budget) takes .* (from [12] on|above 0)\b.*; found"):
         SearchProtocol(**numbers)  # type: ignore[arg-type]
 
 

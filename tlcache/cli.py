@@ -353,8 +353,8 @@ def fit_heads(
     """
     from dataclasses import asdict
 
+    from tlcache.probing.protocol import SearchProtocol
     from tlcache.probing.run import fit_heads as run
-    from tlcache.probing.search import SearchProtocol
     from tlcache.report.tables import curves_table, runs_tables
 
     times = repeats if repeats is not None else 5 if shots else 1
@@ -444,14 +444,14 @@ def finetune(
     settings = {**locals()}  # every option but these is the library's, under the same name
     del settings["json_file"], settings["plot"], settings["budget"]
     from tlcache.evaluation.verdict import advice, untuned
+    from tlcache.finetuning.recipe import read_sweep
     from tlcache.finetuning.run import finetune as run
-    from tlcache.finetuning.settings import parse_sweep
     from tlcache.machine import is_first
     from tlcache.report.curves import learning_curves
     from tlcache.report.plots import check_format, save_figure
     from tlcache.report.tables import runs_tables
 
-    settings |= {"sweep": parse_sweep(sweep or []), "budget_s": _budget(budget)}
+    settings |= {"sweep": read_sweep(sweep or []), "budget_s": _budget(budget)}
     if plot is not None:
         check_format(plot)
     with _stoppable("run the same command to go on after the last finished epoch"):
@@ -604,14 +604,14 @@ def study(
     from rich.text import Text
 
     from tlcache.evaluation.compare import compare_runs
-    from tlcache.finetuning.settings import parse_settings
+    from tlcache.finetuning.recipe import read_settings
     from tlcache.runs.record import read_runs, runs_folder
     from tlcache.studying.run import MODELS
     from tlcache.studying.run import study as run
     from tlcache.studying.table import steps_table
 
     own = {name: value for name, value in {"epochs": epochs, "unfreeze": unfreeze}.items() if value is not None}
-    more = parse_settings(setting or [])
+    more = read_settings(setting or [])
     for name in own.keys() & more.keys():
         raise OptionError(f"--{name} {own[name]} and --setting {name}={more[name]}: give one of them")
     if not finetune and (own or more):

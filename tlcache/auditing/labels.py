@@ -13,7 +13,8 @@ from tlcache.heads.base import softmax, unit_rows
 from tlcache.heads.rows import Scaler, View, blocks
 from tlcache.heads.table import find_head
 from tlcache.probing.folds import split_folds
-from tlcache.probing.search import Candidate, Fold, SearchProtocol, choose, search
+from tlcache.probing.protocol import SearchProtocol
+from tlcache.probing.search import Candidate, Fold, choose, search
 
 __all__ = [
     "FOUND",

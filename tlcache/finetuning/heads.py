@@ -13,7 +13,8 @@ from torch import nn
 from tlcache.cache.feature_file import Split
 from tlcache.heads.rows import Array, Scaler
 from tlcache.heads.table import find_head
-from tlcache.probing.search import Fold, SearchProtocol, choose, search
+from tlcache.probing.protocol import SearchProtocol
+from tlcache.probing.search import Fold, choose, search
 
 __all__ = ["Layered", "as_module", "cached_head", "fresh_head"]
 

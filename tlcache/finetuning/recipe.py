@@ -5,93 +5,133 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any
+from typing import Annotated, Any
 
+from tlcache.arguments import CHOOSING, NETWORK, SPEED, TRAINING, ClassWeight, Seed
 from tlcache.errors import OptionError
-from tlcache.finetuning.settings import check_name, check_value
 from tlcache.heads.optimizers import find_optimizer
+from tlcache.kinds import SWITCH, choice, chosen_from, number, pattern, whole
+from tlcache.options import Option, check_fields, check_names, described, made, parameters
 
-__all__ = ["Recipe", "arguments_of", "make_recipe", "settings_of", "variants"]
+__all__ = ["Recipe", "arguments_of", "read_settings", "read_sweep", "settings_of", "variants"]
+
+_ABOVE_0, _SHARE = number(above=0), number(0, below=1)
+_HEAD, _OPTIMIZER = chosen_from("tlcache.heads.table:tuned_heads"), chosen_from("tlcache.heads.optimizers:OPTIMIZERS")
+_LAYERS = pattern("all|(last|stage):0*[1-9][0-9]*", "WHICH", "all, last:N or stage:K with a number from 1 on")
+_BATCH = whole(2, why="as BatchNorm has no statistics of a single image")
+_UNFREEZE = "What is trained: all, last:N (layers), or stage:K (from stage K on)"
+_LAYERS_MORE = "Layers are those with parameters: a convolution and its BatchNorm are two; a backbone has 4 or 5 stages"
+_CACHED = "cached: begin with a head fitted on cached features; scratch: train a fresh one first"
+_CACHED_MORE = (
+    "The first is linear probing, then fine-tuning (Kumar et al., 2022); a fresh head trains with the backbone frozen"
+)
 
 
+@described()
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a fine-tuning.
+    """The settings of a fine-tuning."""
 
-    Parameters
-    ----------
-    head
-        `linear`, or `dense` (512, dropout 0.6, 512, dropout 0.6).
-    init_head
-        `cached`: begin with a head fitted on the cached embeddings and train everything from the first step (linear
-        probing, then fine-tuning: Kumar et al., 2022). `scratch`: train a fresh head for `head_epochs` first, the
-        backbone frozen.
-    head_epochs, head_lr
-        Most epochs and learning rate of that first phase.
-    epochs, lr
-        Of the phase that trains the backbone too; `lr` None: 3e-4, SGD 1e-2, RMSprop 1e-4.
-    unfreeze
-        What of the backbone is trained: `all`, `last:N` (N layers with parameters; a convolution and its BatchNorm
-        are two) or `stage:K` (from stage K on; a backbone has 4 or 5).
-    optimizer, weight_decay, batch_size
-        As in torch, SGD with momentum 0.9; biases and normalisations do not decay.
-    schedule, warmup_epochs
-        `constant`, `cosine` (to 0) or `step` (a tenth after 60 and 85 % of the epochs), after a linear warm-up.
-    layer_decay
-        Factor of the learning rate from each stage to the one before it; 1: the same everywhere.
-    augment
-        `none`, `light` (flip, crop), `study` (rotation, flips, contrast, saturation) or `strong` (TrivialAugment).
-    loss, label_smoothing, class_weight
-        `ce` (cross-entropy) or `bce` (binary cross-entropy on one-hot labels); `balanced`: classes weighted by 1 /
-        frequency, None: every image counts the same.
-    batch_norm
-        Of layers that are trained: `train` or `eval` (statistics stay as they are). Frozen ones are always in `eval`.
-    ema
-        Decay of an exponential moving average of the weights, which is then what is validated and kept; 0: none.
-    patience
-        Epochs without a better validation score after which a phase ends.
-    cached_prefix, views
-        Compute the activations where the frozen layers end once, of `views` augmented views per image, and train on
-        them. Needs `unfreeze` other than `all`.
-    refit
-        Train again on train + val, for as many epochs as were best, as `fit_heads` does.
-    precision, layout
-        `fp32` or `bf16` (autocast), `contiguous` or `channels_last`; `auto`: the fastest here, measured at the start.
-    seed
-        Of everything random: order, augmentation, dropout, fresh heads.
-    """
-
-    head: str = "linear"
-    init_head: str = "cached"
-    head_epochs: int = 10
-    head_lr: float = 1e-3
-    epochs: int = 15
-    lr: float | None = None
-    unfreeze: str = "all"
-    optimizer: str = "adamw"
-    weight_decay: float = 0.01
-    batch_size: int = 32
-    schedule: str = "cosine"
-    warmup_epochs: float = 1.0
-    layer_decay: float = 1.0
-    augment: str = "light"
-    loss: str = "ce"
-    label_smoothing: float = 0.0
-    class_weight: str | None = None
-    batch_norm: str = "train"
-    ema: float = 0.0
-    patience: int = 5
-    cached_prefix: bool = False
-    views: int = 1
-    refit: bool = False
-    precision: str = "auto"
-    layout: str = "auto"
-    seed: int = 0
+    head: Annotated[str, Option("What is put on the network: linear or dense", _HEAD, NETWORK)] = "linear"
+    init_head: Annotated[str, Option(_CACHED, choice(("cached", "scratch")), TRAINING, more=_CACHED_MORE)] = "cached"
+    head_epochs: Annotated[int, Option("Most epochs of a fresh head", whole(1), TRAINING)] = 10
+    head_lr: Annotated[float, Option("Learning rate of a fresh head", _ABOVE_0, TRAINING)] = 1e-3
+    epochs: Annotated[int, Option("Most epochs that train the backbone", whole(1), TRAINING)] = 15
+    lr: Annotated[
+        float | None, Option("Learning rate of those", _ABOVE_0, TRAINING, default="by optimizer, 3e-4 for adamw")
+    ] = None
+    unfreeze: Annotated[
+        str,
+        Option(_UNFREEZE, _LAYERS, NETWORK, more=_LAYERS_MORE),
+    ] = "all"
+    optimizer: Annotated[
+        str,
+        Option("sgd, rmsprop, adam, nadam or adamw", _OPTIMIZER, TRAINING, more="SGD with momentum 0.9"),
+    ] = "adamw"
+    weight_decay: Annotated[
+        float, Option("Of matrices and kernels", number(0), TRAINING, more="Biases and normalisations do not decay")
+    ] = 0.01
+    batch_size: Annotated[int, Option("Images per step", _BATCH, TRAINING)] = 32
+    schedule: Annotated[
+        str,
+        Option(
+            "Of the learning rate: constant, cosine or step",
+            choice(("constant", "cosine", "step")),
+            TRAINING,
+            more="`cosine` goes to 0, `step` to a tenth after 60 and after 85 % of the epochs",
+        ),
+    ] = "cosine"
+    warmup_epochs: Annotated[float, Option("Epochs in which the learning rate rises", number(0), TRAINING)] = 1.0
+    layer_decay: Annotated[
+        float, Option("Factor of the learning rate from each stage to the one before it", _ABOVE_0, TRAINING)
+    ] = 1.0
+    augment: Annotated[
+        str,
+        Option(
+            "none, light, study or strong",
+            choice(("none", "light", "study", "strong")),
+            TRAINING,
+            more="`light`: flip, crop; `study`: rotation, flips, contrast, saturation; `strong`: TrivialAugment",
+        ),
+    ] = "light"
+    loss: Annotated[
+        str, Option("ce (cross-entropy) or bce (binary, on one-hot labels)", choice(("ce", "bce")), TRAINING)
+    ] = "ce"
+    label_smoothing: Annotated[float, Option("Share of a label spread over all classes", _SHARE, TRAINING)] = 0.0
+    class_weight: ClassWeight = None
+    batch_norm: Annotated[
+        str,
+        Option(
+            "Statistics of trained BatchNorms: train, or eval (kept)",
+            choice(("train", "eval")),
+            TRAINING,
+            more="Those of frozen layers are always kept",
+        ),
+    ] = "train"
+    ema: Annotated[
+        float,
+        Option(
+            "Decay of a moving average of the weights; 0: none",
+            _SHARE,
+            TRAINING,
+            more="It is then the average that is validated and kept",
+        ),
+    ] = 0.0
+    patience: Annotated[int, Option("Epochs without a better validation score to stop after", whole(1), CHOOSING)] = 5
+    cached_prefix: Annotated[
+        bool,
+        Option(
+            "Compute the frozen layers once, train on their activations",
+            SWITCH,
+            SPEED,
+            more="Needs --unfreeze last:N or stage:K",
+        ),
+    ] = False
+    views: Annotated[int, Option("Augmented views per image that --cached-prefix keeps", whole(1), SPEED)] = 1
+    refit: Annotated[
+        bool,
+        Option(
+            "Then train again on train + val, as fit-heads does",
+            SWITCH,
+            CHOOSING,
+            more="For as many epochs as were best",
+        ),
+    ] = False
+    precision: Annotated[
+        str, Option("fp32, bf16, or auto: what is faster here", choice(("auto", "fp32", "bf16")), SPEED)
+    ] = "auto"
+    layout: Annotated[
+        str,
+        Option(
+            "contiguous, channels_last, or auto: what is faster here",
+            choice(("auto", "contiguous", "channels_last")),
+            SPEED,
+        ),
+    ] = "auto"
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if (name, value) not in (("lr", None), ("class_weight", None)):
-                check_value(name, value)
+        check_fields(self)
         if self.cached_prefix and self.unfreeze == "all":
             raise OptionError("cached-prefix needs frozen layers to cache: unfreeze last:N or stage:K.")
         if self.views > 1 and not self.cached_prefix:
@@ -105,19 +145,6 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """Return all settings as records hold them, the learning rate in force included."""
         return dict(_recorded(*each) for each in {**asdict(self), "lr": self.learning_rate}.items())
-
-
-def make_recipe(settings: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with some of its fields given.
-
-    Raises
-    ------
-    OptionError
-        No such setting or choice, or a number that is impossible.
-    """
-    for name in settings:
-        check_name(name)
-    return Recipe(**settings)
 
 
 def arguments_of(
@@ -155,4 +182,38 @@ def variants(recipe: Recipe, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[d
     [{'lr': 0.1}, {'lr': 0.01}]
     """
     settings = [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
-    return [(setting, make_recipe({**asdict(recipe), **setting})) for setting in settings]
+    return [(setting, made(Recipe, {**asdict(recipe), **setting})) for setting in settings]
+
+
+def read_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that are written `NAME=VALUE`.
+
+    >>> read_settings(["lr=1e-3", "batch-norm=eval"])
+    {'lr': 0.001, 'batch_norm': 'eval'}
+    """
+    given = _by_name(texts, "--setting", "NAME=VALUE like lr=1e-3")
+    return {name: parameters(Recipe)[name].read(word, "--setting") for name, word in given.items()}
+
+
+def read_sweep(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the settings, each with the values to choose from, that are written `NAME=VALUE,VALUE`.
+
+    >>> read_sweep(["lr=1e-3,0.01", "optimizer=sgd,adamw"])
+    {'lr': [0.001, 0.01], 'optimizer': ['sgd', 'adamw']}
+    """
+    given, known = _by_name(texts, "--sweep", "NAME=VALUE,VALUE like lr=1e-4,1e-3"), parameters(Recipe)
+    return {name: [known[name].read(word, "--sweep") for word in words.split(",")] for name, words in given.items()}
+
+
+def _by_name(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals:
+            raise OptionError(f"{option} takes {form}; found '{text}'.")
+        name = name.strip().removeprefix("--").replace("-", "_")
+        check_names(Recipe, [name])
+        if name in found:
+            raise OptionError(f"{option} has {name} twice, as '{found[name]}' and as '{values}'. Give it once.")
+        found[name] = values
+    return found

@@ -25,7 +25,7 @@ from tlcache.extraction.extract import extract
 from tlcache.files import check_folder
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.ranks import joined, rank
-from tlcache.finetuning.recipe import Recipe, arguments_of, make_recipe, variants
+from tlcache.finetuning.recipe import Recipe, arguments_of, variants
 from tlcache.finetuning.saved import save_weights
 from tlcache.finetuning.search import Candidate, Variant, best_epochs, checkpoints_of, search
 from tlcache.finetuning.speed import ComputeFormat, find_torch_device
@@ -33,6 +33,7 @@ from tlcache.finetuning.training import State, logits_of
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.base import softmax
 from tlcache.machine import hardware, versions
+from tlcache.options import made
 from tlcache.progress import warn
 from tlcache.runs.record import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
 
@@ -102,7 +103,7 @@ def finetune(
     >>> run.fields["strategy"], [epoch["epoch"] for epoch in run.fields["history"]]
     ('finetune', [0, 1])
     """
-    base, folder = make_recipe(recipe), check_folder(runs_folder(runs), "--runs")
+    base, folder = made(Recipe, recipe), check_folder(runs_folder(runs), "--runs")
     wanted, found_device = variants(base, sweep or {}), find_torch_device(device)
     if model.lower().endswith(".onnx"):
         raise ModelError(f"'{model}' is an ONNX file, which cannot be trained here. Give a name of: tlcache models")

@@ -24,8 +24,10 @@ from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Scaler
 from tlcache.heads.table import HeadRow, find_heads
 from tlcache.machine import hardware, versions
+from tlcache.options import made
 from tlcache.probing.folds import split_folds
-from tlcache.probing.search import Candidate, Fold, SearchProtocol, choose, search
+from tlcache.probing.protocol import SearchProtocol
+from tlcache.probing.search import Candidate, Fold, choose, search
 from tlcache.progress import Advance, step_bar
 from tlcache.runs.record import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
 
@@ -85,7 +87,7 @@ def fit_heads(
     >>> sorted(runs[0].fields["test"])
     ['accuracy', 'accuracy_high', 'accuracy_low', 'ece', 'log_loss', 'macro_f1', 'n']
     """
-    how = SearchProtocol(**protocol)
+    how = made(SearchProtocol, protocol)
     rows = find_heads(heads)
     found = find_features(paths, features, data)
     folder, results = check_folder(runs_folder(runs), "--runs"), []

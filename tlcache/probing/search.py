@@ -12,77 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
-from tlcache.errors import HeadError, OptionError, UnknownNameError, closest
+from tlcache.errors import HeadError
 from tlcache.evaluation.calibration import calibration_error, fit_temperature
 from tlcache.evaluation.metrics import METRICS
 from tlcache.heads.base import softmax
 from tlcache.heads.rows import Array, Features, Scaler, View
 from tlcache.heads.table import HeadRow
 
-__all__ = ["Candidate", "Fold", "Labels", "SearchProtocol", "choose", "search"]
+__all__ = ["Candidate", "Fold", "Labels", "choose", "search"]
 
 Labels = NDArray[np.int64]
 _Tried = tuple[Mapping[str, Any], Sequence[Mapping[str, float]], Array]  # parameters, history, logits (n, C)
-
-
-@dataclass(frozen=True)
-class SearchProtocol:
-    """How settings are chosen; a run's record holds it.
-
-    Parameters
-    ----------
-    search
-        `quick` or `full`: which of a head's search spaces.
-    folds
-        0: settings are judged on the validation split. 2 or more: by cross-validation over train and val together,
-        stratified, groups and byte-identical images kept together.
-    metric
-        What is best: a name of `tlcache.evaluation.metrics.METRICS`.
-    one_se
-        Take the simplest setting within one standard error of the best.
-    class_weight
-        None, or `balanced`: every class counts the same in what heads minimise.
-    repeats
-        Seeds with which a head that has one is fitted with the chosen setting.
-    seed
-        The first of them, and that of the search and the folds.
-    budget_s
-        Seconds for all heads on one feature file; None: as many as it takes.
-
-    Raises
-    ------
-    OptionError
-        A word that is not among these, or a number that makes no sense.
-    """
-
-    search: str = "quick"
-    folds: int = 0
-    metric: str = "accuracy"
-    one_se: bool = False
-    class_weight: str | None = None
-    repeats: int = 1
-    seed: int = 0
-    budget_s: float | None = None
-
-    def __post_init__(self) -> None:
-        known = {"search": ("quick", "full"), "metric": METRICS, "class_weight": (None, "balanced")}
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise UnknownNameError(closest(name.replace("_", " "), str(getattr(self, name)), map(str, values)))
-        if self.folds == 1 or self.folds < 0:
-            raise OptionError(f"Cross-validation needs 2 folds or more; asked: {self.folds}. 0 takes the val split.")
-        if self.repeats < 1 or (self.budget_s is not None and self.budget_s <= 0):
-            raise OptionError("Repeats are 1 or more, and a budget is more than 0 seconds.")
-
-    def settings(self, row: HeadRow) -> list[dict[str, Any]]:
-        """Return complete parameters for every candidate of a head."""
-        common = self.common(row)
-        return [{**common, **each} for each in row.settings(self.search)]
-
-    def common(self, row: HeadRow) -> dict[str, Any]:
-        """Return the parameters of a head that are the same for every candidate."""
-        given, known = {"class_weight": self.class_weight, "seed": self.seed}, row.defaults()
-        return {name: value for name, value in given.items() if name in known}
 
 
 @dataclass(frozen=True)

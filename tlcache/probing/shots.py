@@ -20,9 +20,11 @@ from tlcache.files import check_folder, write_whole
 from tlcache.heads.table import HeadRow, find_heads
 from tlcache.keys import hash_json, slug
 from tlcache.machine import hardware, versions
+from tlcache.options import made
 from tlcache.probing.folds import draw_shots, split_folds
+from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import Data, opened, refit
-from tlcache.probing.search import Candidate, Fold, SearchProtocol, choose, search
+from tlcache.probing.search import Candidate, Fold, choose, search
 from tlcache.progress import step_bar, warn
 from tlcache.runs.record import read_records, runs_folder
 
@@ -119,7 +121,7 @@ def fit_curves(
     >>> [point.shots for point in curve.points]
     [1, 4, None]
     """
-    how = SearchProtocol(repeats=repeats, **protocol)
+    how = made(SearchProtocol, {"repeats": repeats, **protocol})
     wanted = sorted(set(shots), key=lambda count: (count is None, count))
     if not wanted or any(count is not None and count < 1 for count in wanted):
         raise OptionError("Shots are numbers of images per class, 1 or more, or all.")

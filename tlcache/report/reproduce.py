@@ -12,7 +12,7 @@ from tlcache.cache.resplit import GIVEN
 from tlcache.datasets.dataset import names_of
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.recipe import Recipe, settings_of
-from tlcache.probing.search import SearchProtocol
+from tlcache.probing.protocol import SearchProtocol
 from tlcache.runs.record import Run
 
 __all__ = ["commands"]

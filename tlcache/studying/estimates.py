@@ -30,7 +30,8 @@ from tlcache.finetuning.speed import CHOICE_IMAGES, COMPUTE_FORMATS, ComputeForm
 from tlcache.heads.table import find_head
 from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
 from tlcache.machine import available_cpus, in_threads
-from tlcache.probing.search import Fold, SearchProtocol, search
+from tlcache.probing.protocol import SearchProtocol
+from tlcache.probing.search import Fold, search
 from tlcache.progress import Advance, step_bar
 from tlcache.runs.record import Run, path_of, read_runs
 from tlcache.studying.steps import EXTRACT, FINETUNE, FIT, TO_DO, Cell, Step, StudyPlan

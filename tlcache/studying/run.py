@@ -16,8 +16,9 @@ from tlcache.cache.find import features_folder
 from tlcache.errors import TlcacheError
 from tlcache.extraction.extract import extract
 from tlcache.files import check_folder
-from tlcache.finetuning.recipe import make_recipe
+from tlcache.finetuning.recipe import Recipe
 from tlcache.heads.table import find_heads
+from tlcache.options import made
 from tlcache.probing.run import fit_heads
 from tlcache.progress import say, warn
 from tlcache.runs.record import runs_folder
@@ -112,7 +113,7 @@ def study(
     asked = StudyPlan(
         cases=find_cells(data, models, weights),
         heads=tuple(find_heads(heads)),
-        recipe=make_recipe({"refit": True, **recipe}) if finetune else None,
+        recipe=made(Recipe, {"refit": True, **recipe}) if finetune else None,
         features=check_folder(features_folder(features), "--features"),
         runs=check_folder(runs_folder(runs), "--runs"),
         out=check_page(out),

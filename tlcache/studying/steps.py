@@ -18,8 +18,8 @@ from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DataError, ModelError, UnknownNameError, closest
 from tlcache.finetuning.recipe import Recipe, arguments_of
 from tlcache.heads.table import HeadRow
+from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import frozen_identity
-from tlcache.probing.search import SearchProtocol
 from tlcache.runs.record import Run, identity_of, recorded
 
 __all__ = ["StudyPlan", "Cell", "Step", "find_cells"]

@@ -1,0 +1,61 @@
+"""How a head's settings are chosen: what a run's record says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tlcache.arguments import CHOOSING, Budget, ClassWeight, Seed
+from tlcache.heads.table import HeadRow
+from tlcache.kinds import SWITCH, Kind, choice, chosen_from, whole
+from tlcache.options import Option, check_fields, described
+
+__all__ = ["SearchProtocol"]
+
+_FOLDS = Kind(
+    "0, or a whole number from 2 on", "N", "int", int, lambda value: type(value) is int and (value == 0 or value > 1)
+)
+_METRIC = chosen_from("tlcache.evaluation.metrics:METRICS")
+_FOLDS_MORE = "Folds are stratified; groups and byte-identical images stay together"
+
+
+@described()
+@dataclass(frozen=True)
+class SearchProtocol:
+    """How settings are chosen; a run's record holds it."""
+
+    search: Annotated[str, Option("How many settings to try: quick or full", choice(("quick", "full")), CHOOSING)] = (
+        "quick"
+    )
+    folds: Annotated[
+        int,
+        Option(
+            "Choose by cross-validation over train and val; 0: on the validation split",
+            _FOLDS,
+            CHOOSING,
+            more=_FOLDS_MORE,
+        ),
+    ] = 0
+    metric: Annotated[str, Option("Choose by accuracy, macro_f1 or log_loss", _METRIC, CHOOSING)] = "accuracy"
+    one_se: Annotated[
+        bool, Option("Choose the simplest setting within one standard error of the best", SWITCH, CHOOSING)
+    ] = False
+    class_weight: ClassWeight = None
+    repeats: Annotated[
+        int, Option("Seeds to fit the chosen setting with; the record has all figures", whole(1), CHOOSING)
+    ] = 1
+    seed: Seed = 0
+    budget_s: Budget = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def settings(self, row: HeadRow) -> list[dict[str, Any]]:
+        """Return complete parameters for every candidate of a head."""
+        common = self.common(row)
+        return [{**common, **each} for each in row.settings(self.search)]
+
+    def common(self, row: HeadRow) -> dict[str, Any]:
+        """Return the parameters of a head that are the same for every candidate."""
+        given, known = {"class_weight": self.class_weight, "seed": self.seed}, row.defaults()
+        return {name: value for name, value in given.items() if name in known}
