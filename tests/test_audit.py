@@ -74,7 +74,10 @@ def test_too_many_pairs_keep_what_holds_groups_together(monkeypatch: pytest.Monk
     assert len(set(connected(paths, some))) == 5
 
 
-def test_strangers_are_of_another_label() -> None:
+@pytest.mark.parametrize("block", [7, 1000])
+def test_strangers_are_of_another_label(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr("tlcache.heads.cosines._ASKED", block)
+    monkeypatch.setattr("tlcache.heads.cosines._KNOWN", block + 4)
     rows, labels = unit(50), np.arange(50) % 3
     expected = np.where(labels[:, None] == labels, -1, rows @ rows.T).max(axis=1)
     found = nearest_strangers(rows, labels)

@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from tlcache.errors import HeadError, UnknownNameError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.evaluation.metrics import log_loss
-from tlcache.heads import knn, rows
+from tlcache.heads import cosines, knn, rows
 from tlcache.heads.base import Head, softmax
 from tlcache.heads.dense import Dense
 from tlcache.heads.fitted import FittedHead, load_head
@@ -181,7 +181,8 @@ def test_knn_looks_at_all_rows_however_many_are_looked_at_together(monkeypatch: 
     head = Knn(k=20).fit(X, y)
     whole = head.logits(X)
     monkeypatch.setattr(knn, "_ASKED", 7)
-    monkeypatch.setattr(knn, "_KNOWN", 11)  # fewer than k
+    monkeypatch.setattr(cosines, "_ASKED", 3)
+    monkeypatch.setattr(cosines, "_KNOWN", 11)  # fewer than k
     assert np.allclose(head.logits(X), whole, atol=1e-5)
 
 

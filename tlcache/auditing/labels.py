@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
-from tlcache.heads.base import softmax, unit_rows
-from tlcache.heads.rows import Scaler, View, blocks
+from tlcache.heads.base import softmax
+from tlcache.heads.cosines import closest, unit_rows
+from tlcache.heads.rows import Scaler, View
 from tlcache.heads.table import find_head
 from tlcache.probing.folds import split_folds
 from tlcache.probing.protocol import SearchProtocol
@@ -33,7 +34,6 @@ Rows = NDArray[np.int64]
 _HEAD = "ridge"  # in closed form: seconds where others take minutes, and as accurate
 _FOLDS = 5
 _SEARCH_ROWS = 20_000
-_BLOCK = 2048
 
 # The share of wrong labels that must be found, or labels are not judged. Flowers, CIFAR-10: 0.3 to 1; MRI: 0.1.
 FOUND = 0.25
@@ -155,19 +155,7 @@ def telltale(fitting: Split, test: Split, best: Candidate) -> Telltale:
     scaler = Scaler.of(fitting.features, row.scaled)
     head = row.type()(**best.params).fit(scaler.over(fitting.features), fitting.labels)
     linear = head.predict(scaler.over(test.features)) == test.labels
-    known, asked = unit_rows(fitting.features), unit_rows(test.features)
-    nearest = np.concatenate([_closest(asked[block], known) for block in blocks(len(asked), _BLOCK)])
-    near = fitting.labels[nearest] == test.labels
+    _, nearest = closest(unit_rows(test.features), unit_rows(fitting.features))
+    near = fitting.labels[nearest[:, 0]] == test.labels
     difference = near.astype(np.float64) - linear
     return Telltale(float(near.mean()), float(linear.mean()), float(difference.std() / np.sqrt(len(difference))))
-
-
-def _closest(rows: Array, known: Array) -> Rows:
-    best, found = np.full(len(rows), -2, np.float32), np.zeros(len(rows), np.int64)
-    for block in blocks(len(known), _BLOCK):
-        cosines = rows @ known[block].T
-        top = cosines.argmax(axis=1)
-        value = cosines[np.arange(len(rows)), top]
-        closer = value > best
-        best[closer], found[closer] = value[closer], top[closer] + block.start
-    return found

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import unit_rows
+from tlcache.heads.cosines import closest, unit_rows
 from tlcache.heads.rows import blocks
 from tlcache.progress import step_bar
 
@@ -150,13 +150,8 @@ def nearest_strangers(rows: Array, labels: Rows, most: int = 2000) -> Strangers:
     """Return, for at most so many random rows of (n, k), the closest row of another label."""
     n = len(rows)
     some = np.sort(np.random.default_rng(0).choice(n, min(n, most), replace=False))
-    found, nearest = np.full(len(some), -1, np.float32), some.copy()
-    for block in blocks(n, _BLOCK):
-        cosines = np.where(labels[some][:, None] == labels[block], np.float32(-1), rows[some] @ rows[block].T)
-        top = cosines.max(axis=1)
-        nearest = np.where(top > found, cosines.argmax(axis=1) + block.start, nearest)
-        np.maximum(found, top, out=found)
-    return Strangers(some, nearest, found)
+    cosines, nearest = closest(rows[some], rows, unlike=(labels[some], labels))
+    return Strangers(some, nearest[:, 0], cosines[:, 0])
 
 
 def _compare(rows: Array, a: slice, b: slice, threshold: float, nearest: Array) -> tuple[Rows, Rows, Array]:

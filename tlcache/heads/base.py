@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tlcache.heads.rows import Array, Features, View, blocks
 
-__all__ = ["Head", "LinearHead", "Validation", "softmax", "unit_rows"]
+__all__ = ["Head", "LinearHead", "Validation", "softmax"]
 
 Validation = tuple[Features, NDArray[np.int64]] | None
 
@@ -200,13 +200,6 @@ def _known(X_val: ArrayLike | View | None, y_val: ArrayLike | None, classes: NDA
         return None
     rows = X_val if isinstance(X_val, View) else View(np.asarray(X_val, np.float32))
     return rows.of(np.flatnonzero(known)), np.searchsorted(classes, labels[known])
-
-
-def unit_rows(X: Array) -> Array:
-    """Return rows (n, dim) divided by their length, so that products of them are cosines."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", X, X))[:, None]  # without squares of all numbers in memory
-    unit: Array = X / np.maximum(lengths, np.float32(1e-12))
-    return unit
 
 
 def softmax(logits: NDArray[np.floating]) -> Array:

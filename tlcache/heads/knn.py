@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tlcache.heads.base import Head, Validation, unit_rows
+from tlcache.heads.base import Head, Validation
+from tlcache.heads.cosines import closest, unit_rows
 from tlcache.heads.rows import Array, Features, View, blocks
 
 __all__ = ["Knn"]
 
-_ASKED, _KNOWN = 512, 8_000  # rows at a time; beyond 32 MB of ranks, memory comes from the system, page by page
+_ASKED = 512  # rows at a time
 _SMOOTHING = 1e-3
 
 
@@ -54,31 +55,13 @@ class Knn(Head):
         rows, most = X if isinstance(X, View) else np.asarray(X, np.float32), max(heads, key=lambda head: head.k)
         logits = [np.empty((len(rows), len(most.classes_)), np.float32) for _ in heads]
         for block in blocks(len(rows), _ASKED):
-            similar, nearest = most._nearest(rows[block])
+            similar, nearest = closest(unit_rows(rows[block]), most.rows_, most.k)
             for head, found in zip(heads, logits, strict=True):
                 found[block] = head._votes(similar[:, : head.k], nearest[:, : head.k])
         return logits
 
     def _logits(self, X: Array) -> Array:
         return self.logits_each([self], X)[0]
-
-    def _nearest(self, X: Array) -> tuple[Array, NDArray[np.int64]]:
-        """Return cosines and numbers of the k most similar rows (n, k), the most similar first."""
-        asked, parts = unit_rows(X), []
-        for some in blocks(len(self.rows_), _KNOWN):
-            similar, nearest = self._highest(asked @ self.rows_[some].T)
-            parts.append((similar, nearest + some.start))
-        similar, nearest = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-        similar, found = self._highest(similar)
-        order = np.argsort(-similar, axis=1, kind="stable")
-        nearest = np.take_along_axis(nearest, found, axis=1)
-        return np.take_along_axis(similar, order, axis=1), np.take_along_axis(nearest, order, axis=1)
-
-    def _highest(self, cosines: Array) -> tuple[Array, NDArray[np.int64]]:
-        """Return the k highest of each row and their columns (n, k), in no order."""
-        k = min(self.k, cosines.shape[1])
-        columns = np.argpartition(cosines, -k, axis=1)[:, -k:]
-        return np.take_along_axis(cosines, columns, axis=1), columns
 
     def _votes(self, similar: Array, nearest: NDArray[np.int64]) -> Array:
         """Return the logarithm of each class's share of the votes, (n, C)."""
