@@ -15,11 +15,12 @@ def counted(count: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it.
+    """Return a time as people say it, in two figures.
 
-    >>> duration(42.4), duration(400), duration(9000)
-    ('42 s', '7 min', '2.5 h')
+    >>> duration(0.0412), duration(42.4), duration(400), duration(9000), duration(720_000)
+    ('0.041 s', '42 s', '6.7 min', '2.5 h', '200 h')
     """
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+    lengths = (("s", 1), ("min", 60), ("h", 3600))
+    unit, length = next((each for each in lengths if seconds / each[1] < 99.5), lengths[-1])
+    count = seconds / length
+    return f"{count:.2g} {unit}" if count < 99.5 else f"{count:,.0f} {unit}"

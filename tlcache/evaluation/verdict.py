@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tlcache.evaluation.significance import LEVEL
+from tlcache.text import duration
 
 if TYPE_CHECKING:
     from tlcache.evaluation.comparison import Comparison, Entry, Pair
@@ -97,8 +98,8 @@ def _quickest(found: Comparison) -> str:
     quickest = min((entry for entry in found.entries if entry.best), key=lambda entry: entry.first_s)
     if quickest is found.entries[0]:
         return ""
-    seconds = f"{quickest.first_s:,.{0 if quickest.first_s >= 10 else 1}f} s from nothing"
-    return f"Of those not shown to be worse than the best, the quickest is {quickest.name}: {seconds}."
+    took = f"{duration(quickest.first_s)} from nothing"
+    return f"Of those not shown to be worse than the best, the quickest is {quickest.name}: {took}."
 
 
 def _baseline(found: Comparison) -> str:

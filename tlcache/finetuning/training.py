@@ -23,6 +23,7 @@ from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source
 from tlcache.finetuning.speed import ComputeFormat
 from tlcache.progress import say, training_bar
+from tlcache.text import duration
 
 if TYPE_CHECKING:
     from tlcache.display import Update
@@ -301,5 +302,5 @@ def _line(figures: dict[str, Any], phase: Phase) -> str:
     if not figures["epoch"]:
         return f"{where}{val}, of the head that it begins with"
     train = f"train {figures['train_loss']:.3f} {figures['train_accuracy']:.3f}"
-    seconds = figures["train_s"] + figures["val_s"]
-    return f"{where}{', '.join(filter(None, (train, val)))}; {figures['images_per_s']:.0f} images/s, {seconds:.0f} s"
+    took = duration(figures["train_s"] + figures["val_s"])
+    return f"{where}{', '.join(filter(None, (train, val)))}; {figures['images_per_s']:.0f} images/s, {took}"

@@ -26,6 +26,7 @@ from tlcache.report.figures import calibration_figure, confusion_figure, cost_fi
 from tlcache.report.inline import inline_svg
 from tlcache.report.reproduce import commands
 from tlcache.runs.record import Run
+from tlcache.text import duration
 
 __all__ = ["Chapter", "chapter"]
 
@@ -147,7 +148,7 @@ def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit],
     predicted = [_predictions(entry.run) for entry in tops]
     fields = found.entries[0].run.fields
     figure, hints = cost_figure(found.entries)
-    best = ", ".join(f"{entry.name} {entry.accuracy:.3f} in {entry.first_s:,.0f} s" for entry in tops)
+    best = ", ".join(f"{entry.name} {entry.accuracy:.3f} in {duration(entry.first_s)}" for entry in tops)
     recall, recall_note = _recall(name, tops, predicted)
     tuned = [entry for entry in found.entries if not entry.frozen]
     return Chapter(
@@ -183,7 +184,7 @@ def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
         Tile(
             _kind(entry),
             f"{100 * entry.accuracy:.1f} %",
-            f"{entry.name}; {100 * entry.low:.1f} to {100 * entry.high:.1f} % (95 %); {_duration(entry.first_s)}",
+            f"{entry.name}; {100 * entry.low:.1f} to {100 * entry.high:.1f} % (95 %); {duration(entry.first_s)}",
         )
         for entry in tops
     ]
@@ -207,10 +208,6 @@ def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
 
 def _kind(entry: Entry) -> str:
     return "Best frozen head" if entry.frozen else "Best fine-tuning"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:,.1f} s" if seconds < 100 else f"{seconds / 60:,.1f} min"
 
 
 def _recall(name: str, tops: Sequence[Entry], predicted: Sequence[_Predicted]) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tlcache.evaluation.comparison import Entry
 from tlcache.report.plots import PALETTE
+from tlcache.text import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ def cost_figure(entries: Sequence[Entry]) -> tuple[Figure, dict[str, str]]:
         axes.errorbar(entry.first_s, entry.accuracy, spread, color=colour, elinewidth=0.8, alpha=0.45, fmt="none")
         (point,) = axes.plot(entry.first_s, entry.accuracy, markers[entry.backbone], color=colour, markersize=7)
         point.set_gid(f"run{number}")
-        hints[f"run{number}"] = f"{entry.name}: {entry.accuracy:.3f}, {entry.first_s:,.1f} s"
+        hints[f"run{number}"] = f"{entry.name}: {entry.accuracy:.3f}, {duration(entry.first_s)}"
     front = pareto(entries)
     axes.step([e.first_s for e in front], [e.accuracy for e in front], where="post", color="0.6", lw=1, zorder=0)
     axes.set_xscale("log")

@@ -25,15 +25,6 @@ _INK = {
     "#b0b0b0": "line",
     "#cccccc": "line",
 }
-_HUES = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#7f3c8d",
-)  # Okabe and Ito (2008), and one more
 _VARIABLES = {**_INK, **{hue: f"hue{number}" for number, hue in enumerate(PALETTE)}}
 _LEAST = 0.65  # of its width: below that nobody can read it, and it is scrolled
 _FAMILY = re.compile(r"font-family: [^;\"]*;? ?")
