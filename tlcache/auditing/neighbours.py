@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.datasets.splits import SPLITS
 from tlcache.heads.cosines import closest, unit_rows
 from tlcache.heads.rows import blocks
 from tlcache.progress import step_bar
@@ -82,7 +83,7 @@ class Pairs:
     count
         How many pairs there are. Past four million, only the strongest links that hold the groups together are kept.
     close
-        bool (n, 3): whether a row is in a pair with a row of train, val, test.
+        bool (n, splits): whether a row is in a pair with a row of each of `tlcache.datasets.splits.SPLITS`.
     """
 
     first: Rows
@@ -117,10 +118,10 @@ def find_pairs(rows: Array, threshold: float, splits: NDArray[np.uint8]) -> Pair
     threshold
         Cosine.
     splits
-        (n,) indices into `tlcache.datasets.splits.SPLITS`.
+        (n,) indices into `SPLITS`.
     """
     n, count = len(rows), 0
-    nearest, close = np.full(n, -1, np.float32), np.zeros((n, 3), bool)
+    nearest, close = np.full(n, -1, np.float32), np.zeros((n, len(SPLITS)), bool)
     kept: list[tuple[Rows, Rows, Array]] = []
     parts = list(blocks(n, _BLOCK))
     with step_bar("comparing images", len(parts) * (len(parts) + 1) // 2) as advance:

@@ -30,6 +30,7 @@ from tlcache.text import counted
 
 __all__ = ["audit"]
 
+_TEST = SPLITS.index("test")
 _SAME = 0.9999  # cosine of an embedding with itself, but for rounding
 _FEW = 10  # test images of a class: the interval of an accuracy on so few is 30 points to either side
 
@@ -90,7 +91,7 @@ def audit(
 def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str | None) -> Audit:
     with FeatureFile(chosen.path) as file:
         hashes, attrs = file.hashes(), file.attrs
-        splits = np.repeat(np.arange(3, dtype=np.uint8), [attrs[f"{name}_rows"] for name in SPLITS])
+        splits = np.repeat(np.arange(len(SPLITS), dtype=np.uint8), [attrs[f"{name}_rows"] for name in SPLITS])
         seen = look(file)
         calibration = calibrated(file, lambda: seen, folder)
         near, alike, note = _compared(file, seen, calibration, splits)
@@ -109,7 +110,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         images=len(rows),
         classes=dict(zip(file.classes, np.bincount(rows.labels, minlength=len(file.classes)).tolist(), strict=True)),
         splits={name: attrs[f"{name}_rows"] for name in SPLITS},
-        small=_small(rows.labels[splits == 2], file.classes),
+        small=_small(rows.labels[splits == _TEST], file.classes),
         exact=listed.exact(hashes),
         near=pairs,
         near_count=near.count - copies,
@@ -218,10 +219,10 @@ class _Listing:
 
 
 def _leak(splits: NDArray[np.uint8], pairs: Pairs, names: Sequence[str]) -> Leak:
-    test = splits == 2
-    known = {name for name, split in zip(names, splits, strict=True) if split != 2}
+    test = splits == _TEST
+    known = {name for name, split in zip(names, splits, strict=True) if split != _TEST}
     grouped = np.array([name in known for name in names]) & test
-    duplicated = pairs.close[:, :2].any(axis=1) & test
+    duplicated = np.delete(pairs.close, _TEST, axis=1).any(axis=1) & test
     return Leak(int(test.sum()), int(duplicated.sum()), int(grouped.sum()))
 
 
@@ -233,7 +234,7 @@ def _judge(rows: Split, splits: NDArray[np.uint8]) -> tuple[Suspects | None, flo
     except (DataError, HeadError):
         return None, None, None
     accuracy = float((probabilities.argmax(axis=1) == rows.labels).mean())
-    fitting, test = np.flatnonzero(splits != 2), np.flatnonzero(splits == 2)
+    fitting, test = np.flatnonzero(splits != _TEST), np.flatnonzero(splits == _TEST)
     tale = telltale(rows.of(fitting), rows.of(test), best) if len(test) and len(fitting) else None
     return find_suspects(rows.labels, probabilities), accuracy, tale
 

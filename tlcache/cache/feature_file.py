@@ -38,6 +38,7 @@ __all__ = [
     "Split",
     "open_features",
     "open_remains",
+    "stage_seconds",
 ]
 
 FORMAT = "tlcache-features"
@@ -48,6 +49,11 @@ _ROW = ("labels", "rows/path", "rows/sha256", "rows/split", "rows/group", "rows/
 _STORED = ("width", "height", "frames")
 _CHUNK_BYTES = 1 << 20
 _MEND = "Extract again, or run tlcache verify --repair: only what is damaged is computed."
+
+
+def stage_seconds(**spent: float) -> NDArray[np.float64]:
+    """Return seconds in the order of `STAGES`, as shards hold them; 0 for a stage that is not named."""
+    return np.array([spent.get(stage, 0.0) for stage in STAGES])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.cache.feature_file import open_remains
+from tlcache.cache.feature_file import open_remains, stage_seconds
 from tlcache.cache.shards import Rejected, find_shards, read_shard
 from tlcache.errors import CacheError, DamagedError, OutdatedError
 
@@ -119,7 +119,7 @@ class Index:
     def seconds(self, sources: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return what the rows from these sources (N,) cost when they were made: float64 (4,) as in `Shard`."""
         counts = np.bincount(sources, minlength=len(self.sources))
-        return sum((n * each for n, each in zip(counts, self._seconds, strict=True)), np.zeros(4))
+        return sum((n * each for n, each in zip(counts, self._seconds, strict=True)), stage_seconds())
 
     def _add(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.backbones.model import Model
+from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected
 from tlcache.datasets.dataset import Dataset
 from tlcache.errors import DataError
@@ -81,7 +82,7 @@ class EmbedResult:
     bad: dict[str, Rejected] = field(default_factory=dict)
     unreadable: dict[int, Rejected] = field(default_factory=dict)
     embedded: int = 0
-    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
+    seconds: NDArray[np.float64] = field(default_factory=stage_seconds)
     forked_bytes: int = 0
 
     def add(self, other: EmbedResult) -> None:

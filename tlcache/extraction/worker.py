@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tlcache.backbones.engines import open_network
 from tlcache.backbones.network import Network, NotFiniteError
+from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected, Shard, write_shard
 from tlcache.errors import CacheError, ModelError
 from tlcache.extraction.board import Board
@@ -69,7 +70,7 @@ class Worker:
             finally:
                 self._pending.flush(self.run.provider)
                 self._pending.settle()
-                self.result.seconds[2] += self._pending.write_s
+                self.result.seconds += stage_seconds(write_s=self._pending.write_s)
         return self.result
 
     def _do(self, stretch: range) -> None:
@@ -163,7 +164,8 @@ class Worker:
     def _count(self, embedded: int, times: list[float]) -> None:
         decode_s, infer_s = np.diff(times)
         write_s, self._pending.write_s = self._pending.write_s, 0.0
-        spent = np.array([decode_s, infer_s, write_s, (decode_s + infer_s) / self.run.threads])
+        wall_s = (decode_s + infer_s) / self.run.threads
+        spent = stage_seconds(decode_s=decode_s, infer_s=infer_s, write_s=write_s, wall_s=wall_s)
         self._pending.seconds += spent
         self.result.embedded += embedded
         self.result.seconds += spent
@@ -197,7 +199,7 @@ class _Pending:
         self.write_s = 0.0
         self.rows: list[_Row] = []
         self.bad: dict[str, Rejected] = {}
-        self.seconds = np.zeros(4)
+        self.seconds = stage_seconds()
         self._since = time.perf_counter()
 
     def flush(self, provider: str, after_s: float = 0.0) -> None:
@@ -215,7 +217,7 @@ class _Pending:
         )
         self.settle()
         self._write = self._writer.submit(_write, self._workspace, part)
-        self.rows, self.bad, self.seconds, self._since = [], {}, np.zeros(4), now
+        self.rows, self.bad, self.seconds, self._since = [], {}, stage_seconds(), now
 
     def settle(self) -> None:
         """Wait until the part that is being written is on disk; raises CacheError when it cannot be written."""
