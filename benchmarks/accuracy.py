@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
-import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -32,7 +31,7 @@ from tlcache.extraction.extract import extract
 from tlcache.images import Preprocess
 from tlcache.machine import available_cpus
 from tlcache.probing.run import fit_heads
-from tlcache.runs.record import Run
+from tlcache.runs.frozen import FrozenRun
 
 
 def main() -> None:
@@ -107,20 +106,19 @@ def _enlarged(dataset: Dataset, factor: int, folder: Path) -> Path:
     return manifest
 
 
-def _compare(runs: dict[str, Run]) -> list[dict[str, Any]]:
+def _compare(runs: dict[str, FrozenRun]) -> list[dict[str, Any]]:
     right = {name: _right(run) for name, run in runs.items()}
     first, figures = next(iter(right)), []
     for name, run in runs.items():
         lost, won = int((right[first] & ~right[name]).sum()), int((~right[first] & right[name]).sum())
         p = binomtest(lost, lost + won).pvalue if lost + won else 1.0
-        test = {key: run.fields["test"][key] for key in ("n", "accuracy", "accuracy_low", "accuracy_high")}
+        test = {key: getattr(run.test, key) for key in ("n", "accuracy", "accuracy_low", "accuracy_high")}
         figures.append({"embeddings": name, **test, "lost": lost, "won": won, "p": float(p)})
     return figures
 
 
-def _right(run: Run) -> Any:
-    found = run.predictions()
-    return np.array(found["probabilities"]).argmax(axis=1) == found["label"]
+def _right(run: FrozenRun) -> Any:
+    return run.predictions().top().right
 
 
 def _table(figures: list[dict[str, Any]], head: str) -> Table:

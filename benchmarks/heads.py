@@ -45,7 +45,7 @@ if {"linear", "dense"} & set(names):
 imported, began = peak_rss_bytes(), time.perf_counter()
 runs = fit_heads([sys.argv[1]], names, runs=sys.argv[2])
 print(json.dumps({"heads": names, "fit_s": time.perf_counter() - began, "imported_bytes": imported,
-                  "peak_rss_bytes": peak_rss_bytes(), "accuracy": [run.fields["test"]["accuracy"] for run in runs]}))
+                  "peak_rss_bytes": peak_rss_bytes(), "accuracy": [run.test.accuracy for run in runs]}))
 """
 
 
@@ -57,7 +57,7 @@ def measure_heads(
 
     def fits_per_s(head: str) -> float:
         (run,) = fit_heads([done.path], [head], runs=folder / "runs")
-        return 1 / float(run.fields["fit_s"])
+        return 1 / run.fit_s
 
     rates = in_turn({head: partial(fits_per_s, head) for head in HEADS}, rounds, advance)
     rows: list[dict[str, Any]] = [

@@ -20,7 +20,11 @@ from tlcache.cache.feature_file import Split
 from tlcache.evaluation.metrics import evaluate
 from tlcache.evaluation.significance import unit_numbers
 from tlcache.images import Preprocess
-from tlcache.runs.record import Run, path_of, runs_folder, write_run
+from tlcache.runs.base import ExtractSeconds, Hardware, Identity, SplitSizes
+from tlcache.runs.finetuned import FinetunedRun, Layers, PhaseEpochs, TunedChoice, TunedEpoch
+from tlcache.runs.folder import path_of, runs_folder, write_run
+from tlcache.runs.frozen import FrozenRun, Repeats, TemperatureScaling
+from tlcache.runs.record import Run
 
 SIDE = 16
 
@@ -169,33 +173,71 @@ def make_run(
     test = Split(np.zeros((n, 1), np.float32), true, paths, tuple(groups[row] if groups else "" for row in rows))
     asked = {"refit": False, "batch_norm": "train", "lr": 3e-4, "optimizer": "adamw"}
     settings = {**asked, **arguments} if strategy == "finetune" else arguments
-    trained: dict[str, Any] = {"fit_s": fit_s}
-    if strategy == "finetune":
-        history = [
-            {"phase": "backbone", "epoch": n, "val_accuracy": each, "val_loss": 1 - each} for n, each in enumerate(val)
-        ]
-        epochs = {"head": 0, "backbone": int(np.argmax(val))}
-        trained = {"train_s": train_s, "history": history, "chosen": {"epochs": epochs}}
-    identity = {"dataset": dataset, "dataset_digest": digest, "backbone": backbone, "key": "k", "head": head}
+    identity = Identity(
+        dataset=dataset,
+        dataset_digest=digest,
+        backbone=backbone,
+        key="k",
+        strategy=strategy,
+        head=head,
+        arguments=settings,
+    )
     fields = {
-        **identity,
-        "strategy": strategy,
-        "arguments": settings,
+        **{name: getattr(identity, name) for name in Identity.__struct_fields__ if name != "strategy"},
         "weights": "random",
         "pool": "avg",
         "precision": "fp32",
         "preprocess": {"crop": 32},
-        "classes": list(classes),
+        "classes": tuple(classes),
         "source": "/nowhere",
-        "features": "features/photos/tinynet.h5",
         "extract_arguments": {"data": dataset, "model": backbone, "weights": "random"},
         "versions": {"tlcache": "0"},
-        "hardware": {"cpu": "none"},
-        "extract": {"decode_s": 1.0, "infer_s": 1.0, "write_s": 1.0, "wall_s": extract_s},
-        "rows": {"train": 400, "val": 400, "test": n},
+        "hardware": Hardware(cpu="none", cpus=1, system="none"),
+        "extract": ExtractSeconds(decode_s=1.0, infer_s=1.0, write_s=1.0, wall_s=extract_s),
+        "rows": SplitSizes(train=400, val=400, test=n),
         "test": evaluate(true, probabilities, unit_numbers(test.groups)),
         "created": "2026-01-01T00:00:00+00:00",
-        **trained,
+        "record": str(path_of(runs_folder(), identity)),
     }
-    path = path_of(runs_folder(), {**identity, "strategy": strategy, "arguments": settings})
-    return write_run(path, fields, test, probabilities)
+    run = _tuned(fields, train_s, val) if strategy == "finetune" else _frozen(fields, fit_s)
+    write_run(run, test, probabilities)
+    return run
+
+
+def _frozen(fields: dict[str, Any], fit_s: float) -> FrozenRun:
+    ece = {f"{split}_ece_{when}": 0.0 for split in ("val", "test") for when in ("before", "after")}
+    return FrozenRun(
+        **fields,
+        chosen={},
+        chosen_by="validation split",
+        candidates=(),
+        skipped=0,
+        history=(),
+        calibration=TemperatureScaling(temperature=1.0, **ece),
+        repeats=Repeats(seeds=(None,), accuracy=(0.5,), accuracy_mean=0.5, accuracy_std=None),
+        fit_s=fit_s,
+        search_s=fit_s,
+        refit_s=0.0,
+        features="features/photos/tinynet.h5",
+    )
+
+
+def _tuned(fields: dict[str, Any], train_s: float, val: Sequence[float]) -> FinetunedRun:
+    return FinetunedRun(
+        **fields,
+        chosen=TunedChoice(setting={}, epochs=PhaseEpochs(head=0, backbone=int(np.argmax(val)))),
+        candidates=(),
+        history=tuple(
+            TunedEpoch(phase="backbone", epoch=number, val_accuracy=each, val_loss=1 - each, val_s=1.0)
+            for number, each in enumerate(val)
+        ),
+        refit_history=(),
+        temperature=1.0,
+        layers=Layers(trained=(), cut=None),
+        train_precision="fp32",
+        layout="contiguous",
+        measured_images_per_s={},
+        train_s=train_s,
+        epoch_s=train_s,
+        images_per_s=1.0,
+    )

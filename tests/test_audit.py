@@ -36,7 +36,7 @@ from tlcache.extraction.extract import extract
 from tlcache.probing.run import fit_heads
 from tlcache.report import audits
 from tlcache.report.page import write_report
-from tlcache.runs.record import runs_folder
+from tlcache.runs.folder import runs_folder
 
 
 def unit(n: int, dim: int = 12, seed: int = 0) -> np.ndarray:

@@ -17,7 +17,7 @@ from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
 from tlcache.extraction.extract import extract
 from tlcache.probing.run import fit_heads
-from tlcache.runs.record import runs_folder
+from tlcache.runs.folder import runs_folder
 
 N = 400
 
@@ -229,11 +229,9 @@ def test_the_command_compares_what_the_others_recorded(photos: Path, tiny_model:
     assert "photos: 6 test images, 3 classes" in output
     assert "ridge" in output
     (found,) = json.loads((tmp_path / "c.json").read_text())["datasets"]
-    assert found["digest"] == runs[0].fields["dataset_digest"]
+    assert found["digest"] == runs[0].dataset_digest
     assert {run["record"] for run in found["runs"]} == {str(run.path) for run in runs}
-    assert {run["head"]: run["accuracy"] for run in found["runs"]} == {
-        run.fields["head"]: run.fields["test"]["accuracy"] for run in runs
-    }
+    assert {run["head"]: run["accuracy"] for run in found["runs"]} == {run.head: run.test.accuracy for run in runs}
     (pair,) = found["pairs"]
     assert {"a", "b", "difference", "low", "high", "p"} <= set(pair)
     assert found["verdict"]

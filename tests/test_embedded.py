@@ -101,8 +101,8 @@ def test_at_few_labels_it_is_far_ahead_of_the_same_network_untrained() -> None:
     for weights in ("embedded", "random"):
         done = tlcache.extract(manifest, "resnet20_cifar", weights)
         (run,) = tlcache.fit_heads([done.path], ["logreg"])
-        assert run.fields["weights"] == weights
-        reached[weights] = run.fields["test"]["accuracy"]
+        assert run.weights == weights
+        reached[weights] = run.test.accuracy
     assert reached["embedded"] > 0.88
     assert reached["embedded"] > reached["random"] + 0.05
 

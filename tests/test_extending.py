@@ -67,11 +67,11 @@ def centroids(tinynet: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_head_from_outside_is_fitted_compared_and_reported(photos: Path) -> None:
     extract(photos, "tinynet", "random")
     frozen, _ = fit_heads(heads=["centroids", "ridge"])
-    assert frozen.fields["head"] == "centroids"
-    assert len(frozen.fields["candidates"]) == 4
+    assert frozen.head == "centroids"
+    assert len(frozen.candidates) == 4
     assert isinstance(load_head(frozen.head_path).head, Centroids)
     tuned = finetune(photos, "tinynet", "random", head="centroids", **QUICK)
-    assert tuned.fields["history"][0]["val_accuracy"] == pytest.approx(frozen.fields["candidates"][0]["val_accuracy"])
+    assert tuned.history[0].val_accuracy == pytest.approx(frozen.candidates[0].scores["val_accuracy"])
     assert export_tuned(tuned.head_path)
     (found,) = compare()
     heads = {entry.head.split(" (")[0] for entry in found.entries}
@@ -130,12 +130,12 @@ def test_a_metric_from_outside_is_what_settings_are_chosen_by(photos: Path, tiny
         patch.setitem(METRICS, row.name, row)
         (run,) = fit_heads(heads=["ridge"], metric="surprise")
         (found,) = compare()
-    tried = run.fields["candidates"]
-    best = min(tried, key=lambda each: (each["val_surprise"], each["val_log_loss"]))
-    assert best["alpha"] == run.fields["chosen"]["alpha"]
-    assert best["val_surprise_se"] == 0
+    tried = run.candidates
+    best = min(tried, key=lambda each: (each.scores["val_surprise"], each.scores["val_log_loss"]))
+    assert best.setting["alpha"] == run.chosen["alpha"]
+    assert best.scores["val_surprise_se"] == 0
     stored = run.predictions()
-    assert run.fields["test"]["surprise"] == pytest.approx(surprise(stored["label"], stored["probabilities"]))
+    assert run.test.others["surprise"] == pytest.approx(surprise(stored.label, stored.probabilities))
     assert found.entries[0].run.path == run.path
     with pytest.raises(UnknownNameError, match="Unknown metric 'surprise'"):
         fit_heads(heads=["ridge"], metric="surprise")

@@ -36,7 +36,9 @@ from tlcache.heads.optimizers import OPTIMIZERS
 from tlcache.images import Preprocess, prepare
 from tlcache.options import parameters
 from tlcache.probing.run import fit_heads
-from tlcache.runs.record import Run, runs_folder
+from tlcache.records import as_json
+from tlcache.runs.folder import runs_folder
+from tlcache.runs.record import Run
 
 pytestmark = pytest.mark.usefixtures("tinynet")
 
@@ -61,12 +63,12 @@ def test_a_run_is_recorded_as_heads_are_and_on_the_same_rows(photos: Path) -> No
     run = tune(photos)
     took = time.perf_counter() - started
     (head,) = fit_heads(heads=["ridge"])
-    assert [*run.predictions()["row"]] == [*head.predictions()["row"]]
+    assert [*run.predictions().row] == [*head.predictions().row]
     for name in ("dataset", "dataset_digest", "backbone", "key", "weights", "preprocess", "classes", "rows"):
-        assert run.fields[name] == head.fields[name]
+        assert getattr(run, name) == getattr(head, name)
     record = json.loads(run.path.read_text())
     stored = run.predictions()
-    assert record["test"] == pytest.approx(evaluate(stored["label"], stored["probabilities"]))
+    assert record["test"] == pytest.approx(evaluate(stored.label, stored.probabilities).as_json())
     assert record["arguments"]["lr"] == 3e-4
     assert record["hardware"]["threads"] == torch.get_num_threads()
     assert [epoch["epoch"] for epoch in record["history"]] == [0, 1, 2]
@@ -80,7 +82,7 @@ def test_a_run_is_recorded_as_heads_are_and_on_the_same_rows(photos: Path) -> No
 def test_the_same_run_is_not_done_again_unless_asked(photos: Path) -> None:
     first = tune(photos)
     stamp = first.path.stat().st_mtime_ns
-    assert tune(photos).fields == first.fields
+    assert tune(photos) == first
     assert first.path.stat().st_mtime_ns == stamp
     again = tune(photos, force=True)
     assert again.path.stat().st_mtime_ns > stamp
@@ -92,24 +94,24 @@ def test_the_cached_head_begins_where_its_fit_ended(photos: Path) -> None:
     """Epoch 0 is the frozen network with the fitted head, in torch instead of ONNX Runtime and scikit-learn."""
     run = tune(photos, epochs=1)
     (fitted,) = fit_heads(heads=["logreg"])
-    found = [each["val_accuracy"] for each in fitted.fields["candidates"]]
+    found = [each.scores["val_accuracy"] for each in fitted.candidates]
     error = np.sqrt(max(found) * (1 - max(found)) / 6)
     first = next(accuracy for accuracy in found if accuracy >= max(found) - error)
-    assert run.fields["history"][0]["val_accuracy"] == pytest.approx(first)
+    assert run.history[0].val_accuracy == pytest.approx(first)
 
 
 def test_a_fresh_head_is_trained_first_with_the_backbone_frozen(photos: Path) -> None:
     run = tune(photos, init_head="scratch", head_epochs=3, epochs=1)
-    phases = [(epoch["phase"], epoch["epoch"]) for epoch in run.fields["history"]]
+    phases = [(epoch.phase, epoch.epoch) for epoch in run.history]
     assert phases == [("head", 1), ("head", 2), ("head", 3), ("backbone", 1)]
 
 
 @pytest.mark.parametrize("setting", [{"augment": "strong"}, {"loss": "bce", "class_weight": "balanced"}, {"ema": 0.5}])
 def test_training_learns(photos: Path, setting: dict[str, object]) -> None:
     run = tune(photos, lr=0.01, epochs=6, init_head="scratch", head_epochs=1, patience=10, **setting)
-    losses = [epoch["train_loss"] for epoch in run.fields["history"]]
+    losses = [epoch.train_loss for epoch in run.history]
     assert losses[-1] < 0.8 * losses[0]
-    assert run.fields["test"]["accuracy"] > 0.6
+    assert run.test.accuracy > 0.6
 
 
 def test_only_what_is_unfrozen_changes(photos: Path) -> None:
@@ -137,18 +139,17 @@ def test_the_test_split_has_no_say(tmp_path: Path) -> None:
                     write_image(root / split / name / f"{image}.png", seed + 7 * image + colour, colour)
         runs.append(tune(root))
     assert same(*runs)
-    assert runs[0].fields["temperature"] == runs[1].fields["temperature"]
-    assert not np.array_equal(runs[0].predictions()["probabilities"], runs[1].predictions()["probabilities"])
+    assert runs[0].temperature == runs[1].temperature
+    assert not np.array_equal(runs[0].predictions().probabilities, runs[1].predictions().probabilities)
 
 
 def test_refitting_takes_validation_in_and_as_many_epochs_as_were_best(photos: Path) -> None:
     run = tune(photos, refit=True, init_head="scratch", head_epochs=2, lr=0.01)
-    best = run.fields["chosen"]["epochs"]
     counts = {"head": 0, "backbone": 0}
-    for epoch in run.fields["refit_history"]:
-        counts[epoch["phase"]] += 1
-        assert "val_loss" not in epoch
-    assert counts == best
+    for epoch in run.refit_history:
+        counts[epoch.phase] += 1
+    assert counts == as_json(run.chosen.epochs)
+    assert all("val_loss" not in epoch for epoch in json.loads(run.path.read_text())["refit_history"])
     assert not same(run, tune(photos, init_head="scratch", head_epochs=2, lr=0.01))
 
 
@@ -157,13 +158,13 @@ def test_a_cached_prefix_gives_the_same_network(photos: Path) -> None:
     for unfreeze, cut in (("stage:3", "features.1"), ("last:3", "features.0")):
         settings = {"unfreeze": unfreeze, "augment": "none", "lr": 0.01, "epochs": 3, "patience": 9}
         plain, cached = tune(photos, **settings), tune(photos, **settings, cached_prefix=True)
-        assert plain.fields["layers"] == cached.fields["layers"]
-        assert cached.fields["layers"]["cut"] == cut
+        assert plain.layers == cached.layers
+        assert cached.layers.cut == cut
         first, second = weights_of(plain), weights_of(cached)
         for name in first:
             torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
-        for one, other in zip(plain.fields["history"], cached.fields["history"], strict=True):
-            assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
+        for one, other in zip(plain.history, cached.history, strict=True):
+            assert one.val_loss == pytest.approx(other.val_loss, rel=1e-4)
 
 
 def test_views_take_turns(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +173,7 @@ def test_views_take_turns(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None
     two = tune(photos, unfreeze="stage:3", cached_prefix=True, epochs=2, views=2)
     shapes = {np.load(path, "r").shape for path in Path(os.environ["TLCACHE_CACHE"]).glob("activations/*.npy")}
     assert shapes == {(12, 16, 5, 5), (24, 16, 5, 5), (6, 16, 5, 5)}
-    losses = [[epoch["train_loss"] for epoch in run.fields["history"][1:]] for run in (one, two)]
+    losses = [[epoch.train_loss for epoch in run.history[1:]] for run in (one, two)]
     assert losses[0][0] == losses[1][0]
     assert losses[0][1] != losses[1][1]
 
@@ -184,9 +185,9 @@ def test_tuned_weights_are_weights_for_extract(photos: Path) -> None:
     weight, bias = (tensors[f"tlcache.head.0.{name}"].numpy() for name in ("weight", "bias"))
     with open_features(done.path) as file:
         logits = file.split("test").features @ weight.T + bias
-    expected = run.predictions()["probabilities"]
+    expected = run.predictions().probabilities
     assert np.array_equal(logits.argmax(1), expected.argmax(1))
-    scaled = np.exp(logits / run.fields["temperature"])
+    scaled = np.exp(logits / run.temperature)
     assert np.allclose(scaled / scaled.sum(1, keepdims=True), expected, atol=1e-4)
 
 
@@ -194,13 +195,13 @@ def test_a_tuned_network_exports_with_logits_and_embeddings(photos: Path, tmp_pa
     run, out = tune(photos, head="dense"), tmp_path / "tuned.onnx"
     result = CliRunner().invoke(app, ["export", "-m", str(run.head_path), "-o", str(out)])
     assert result.exit_code == 0, result.output
-    preprocess = Preprocess.from_json(run.fields["preprocess"])
-    names = [row.decode() for row in run.predictions()["row"]]
+    preprocess = Preprocess.from_json(run.preprocess)
+    names = [row.decode() for row in run.predictions().row]
     images = np.stack([prepare((photos / name).read_bytes(), preprocess)[0] for name in names])
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     logits, embeddings = session.run(["logits", "embedding"], {"image": images})
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert np.allclose(probabilities, run.predictions()["probabilities"], atol=1e-4)
+    assert np.allclose(probabilities, run.predictions().probabilities, atol=1e-4)
     assert embeddings.shape == (6, 16)
     metadata = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
     assert json.loads(metadata["classes"]) == ["blue", "green", "red"]
@@ -268,8 +269,9 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, how: s
     resumed = finetune(photos, "tinynet", "random", **settings, runs=tmp_path / "runs")
     whole = finetune(photos, "tinynet", "random", **settings, runs=tmp_path / "other")
     assert same(resumed, whole)
-    for one, other in zip(resumed.fields["history"], whole.fields["history"], strict=True):
-        timeless = [{name: value for name, value in each.items() if not name.endswith("_s")} for each in (one, other)]
+    for one, other in zip(resumed.history, whole.history, strict=True):
+        both = (as_json(one), as_json(other))
+        timeless = [{name: value for name, value in each.items() if not name.endswith("_s")} for each in both]
         assert timeless[0] == timeless[1]
 
 
@@ -324,9 +326,9 @@ def test_processes_share_a_training(tmp_path: Path, settings: dict[str, object],
     close = [torch.allclose(one_weights[name], two_weights[name], rtol=1e-3, atol=1e-5) for name in one_weights]
     assert all(close) or not equal
     tolerance = 1e-4 if equal else 0.3
-    for mine, other in zip(one.fields["history"], two["history"], strict=True):
+    for mine, other in zip(one.history, two["history"], strict=True):
         for figure in ("train_loss", "train_accuracy", "val_loss", "lr"):
-            assert other.get(figure, 0) == pytest.approx(mine.get(figure, 0), rel=tolerance)
+            assert other.get(figure, 0) == pytest.approx(getattr(mine, figure) or 0, rel=tolerance)
 
 
 def test_what_cannot_be_tuned_says_why(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -356,7 +358,7 @@ def test_what_cannot_be_tuned_says_why(photos: Path, tiny_model: Path, tmp_path:
     for name in ("train", "test"):
         write_photos(tmp_path / "three" / name, 2)
     write_image(tmp_path / "three" / "val" / "red" / "0.png", 99, 2)
-    assert tune(tmp_path / "three", batch_size=5).fields["rows"]["val"] == 1  # a last batch of one joins another
+    assert tune(tmp_path / "three", batch_size=5).rows.val == 1  # a last batch of one joins another
 
 
 def test_two_processes_do_not_do_the_same(photos: Path) -> None:
@@ -388,31 +390,33 @@ def test_a_sweep_chooses_on_validation_and_tests_once(photos: Path, monkeypatch:
     settings = {"init_head": "scratch", "head_epochs": 1, "warmup_epochs": 0.0}
     run = tune(photos, **settings, sweep={"optimizer": ["sgd", "adam"], "lr": [1e30, 0.01]})
     assert tested == ["val", "test"]
-    tried = run.fields["candidates"]
-    assert [(each["optimizer"], each["lr"]) for each in tried] == [
+    tried = run.candidates
+    assert [(each.setting["optimizer"], each.setting["lr"]) for each in tried] == [
         ("sgd", 1e30), ("sgd", 0.01), ("adam", 1e30), ("adam", 0.01),
     ]  # fmt: skip
-    assert tried[0]["diverged"]
+    assert tried[0].diverged
     best = max(
-        (each for each in tried if "val_loss" in each), key=lambda each: (each["val_accuracy"], -each["val_loss"])
+        (each for each in tried if not each.diverged),
+        key=lambda each: (each.scores["val_accuracy"], -each.scores["val_loss"]),
     )
-    assert {"optimizer": best["optimizer"], "lr": best["lr"]}.items() <= run.fields["chosen"].items()
-    alone = tune(photos, **settings, optimizer=best["optimizer"], lr=best["lr"])
+    assert {"optimizer", "lr"} == set(best.setting)
+    assert best.setting == run.chosen.setting
+    alone = tune(photos, **settings, **best.setting)
     assert same(run, alone)
-    assert run.fields["train_s"] >= sum(each.get("train_s", 0) for each in tried)
+    assert run.train_s >= sum(each.train_s for each in tried)
 
 
 def test_a_sweep_over_heads_records_and_saves_the_head_that_was_chosen(photos: Path) -> None:
     run = tune(photos, epochs=1, sweep={"head": ["linear", "dense"], "lr": [1e-5]}, init_head="scratch", head_epochs=1)
-    assert run.fields["head"] == run.fields["chosen"]["head"]
+    assert run.head == run.chosen.setting["head"]
     layers = {name for name in weights_of(run) if name.startswith("tlcache.head.")}
-    assert len(layers) == {"linear": 2, "dense": 6}[run.fields["head"]]
+    assert len(layers) == {"linear": 2, "dense": 6}[run.head]
     assert export_tuned(run.head_path)
 
 
 def test_a_budget_ends_a_sweep_and_never_before_its_first_setting(photos: Path) -> None:
     run = tune(photos, epochs=1, sweep={"lr": [1e-3, 1e-4, 1e-5]}, budget_s=6e-5)
-    assert [each["lr"] for each in run.fields["candidates"]] == [1e-3]
+    assert [each.setting["lr"] for each in run.candidates] == [1e-3]
     with pytest.raises(UnknownNameError, match="Unknown setting 'rate'"):
         tune(photos, sweep={"rate": [1]})
 

@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from tlcache.extraction.extract import extract
 from tlcache.heads.fitted import load_head
 from tlcache.heads.table import HEADS
 from tlcache.probing.run import fit_heads
-from tlcache.runs.record import Run, read_runs, runs_folder
+from tlcache.runs.folder import read_runs, runs_folder
+from tlcache.runs.frozen import FrozenRun
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def made(photos: Path, tiny_model: Path) -> Path:
 
 def test_every_head_leaves_a_record_that_explains_itself(made: Path) -> None:
     runs = fit_heads()
-    assert [run.fields["head"] for run in runs] == list(HEADS)
+    assert [run.head for run in runs] == list(HEADS)
     with open_features(made) as file:
         test, key = file.split("test"), file.attrs["key"]
     for run in runs:
@@ -45,16 +46,16 @@ def test_every_head_leaves_a_record_that_explains_itself(made: Path) -> None:
         assert record["fit_s"] == pytest.approx(record["search_s"] + record["refit_s"])
         assert 0 <= record["test"]["accuracy_low"] <= record["test"]["accuracy"] <= record["test"]["accuracy_high"] <= 1
         stored = run.predictions()
-        assert [row.decode() for row in stored["row"]] == list(test.paths)
-        assert np.array_equal(stored["label"], test.labels)
-        assert [group.decode() for group in stored["group"]] == list(test.groups)
+        assert [row.decode() for row in stored.row] == list(test.paths)
+        assert np.array_equal(stored.label, test.labels)
+        assert [group.decode() for group in stored.group] == list(test.groups)
         assert record["classes"] == list(file.classes)
         assert record["source"] == file.attrs["source"]
-        assert record["test"] == pytest.approx(evaluate(stored["label"], stored["probabilities"]))
+        assert record["test"] == pytest.approx(evaluate(stored.label, stored.probabilities).as_json())
         head = load_head(run.head_path)
-        assert np.array_equal(head.predict_proba(test.features, key), stored["probabilities"])
-    assert {run.fields["head"] for run in runs if run.fields["history"]} == {"linear", "dense"}
-    colours = {run.fields["head"]: run.fields["test"]["accuracy"] for run in runs}
+        assert np.array_equal(head.predict_proba(test.features, key), stored.probabilities)
+    assert {run.head for run in runs if run.history} == {"linear", "dense"}
+    colours = {run.head: run.test.accuracy for run in runs}
     assert max(colours.values()) > 0.8  # a brighter channel is easy
 
 
@@ -63,7 +64,7 @@ def test_the_same_run_again_replaces_its_record_and_another_seed_does_not(made: 
     again = fit_heads([made], ["ridge"], force=True)
     other = fit_heads([made], ["ridge"], seed=1)
     assert first[0].path == again[0].path != other[0].path
-    assert first[0].fields["test"] == again[0].fields["test"]
+    assert first[0].test == again[0].test
     assert [run.path for run in read_runs(runs_folder())] == sorted([first[0].path, other[0].path])
 
 
@@ -71,8 +72,8 @@ def test_what_is_recorded_is_read_and_only_the_rest_is_fitted(made: Path) -> Non
     (first,) = fit_heads([made], ["ridge", "ridge"])
     stamp = first.path.stat().st_mtime_ns
     both = fit_heads([made], ["knn", "ridge"])
-    assert [run.fields["head"] for run in both] == ["knn", "ridge"]
-    assert both[1].fields == first.fields
+    assert [run.head for run in both] == ["knn", "ridge"]
+    assert both[1] == first
     assert first.path.stat().st_mtime_ns == stamp
     first.head_path.unlink()  # a record without its head is no whole run
     assert fit_heads([made], ["ridge"])[0].path.stat().st_mtime_ns > stamp
@@ -104,7 +105,7 @@ def test_the_test_split_has_no_say_in_what_is_chosen(tmp_path: Path, tiny_model:
                 for image in range(6):
                     write_image(root / split / name / f"{image}.png", seed + 7 * image + colour, colour)
         runs = fit_heads([extract(root, str(tiny_model)).path], ["logreg", "knn", "linear"])
-        heads.append([(_scores(run), run.fields["chosen"], load_head(run.head_path)) for run in runs])
+        heads.append([(_scores(run), run.chosen, load_head(run.head_path)) for run in runs])
     features = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
     for (tried, chosen, head), (tried_too, chosen_too, head_too) in zip(*heads, strict=True):
         assert tried == tried_too
@@ -121,10 +122,10 @@ def test_classes_that_only_the_test_split_has(tmp_path: Path, tiny_model: Path) 
     for number, path in enumerate(sorted(root.rglob("*.png"))):
         write_image(path, number, ("blue", "green", "red").index(path.parent.name))
     for run in fit_heads([extract(root, str(tiny_model)).path]):
-        probabilities = run.predictions()["probabilities"]
+        probabilities = run.predictions().probabilities
         assert probabilities.shape == (12, 3)
         assert (probabilities[:, 2] == 0).all()
-        assert np.isfinite(run.fields["test"]["log_loss"])
+        assert np.isfinite(run.test.log_loss)
 
 
 def test_what_cannot_be_fitted_says_why(made: Path, tmp_path: Path) -> None:
@@ -178,8 +179,8 @@ def test_a_damaged_record_is_told_left_out_and_fitted_again(
     if words.endswith("damaged ("):  # whole as a file: only who reads it knows
         knn.path.unlink()
     again = fit_heads([made], ["ridge", "knn"])
-    assert again[0].fields == ridge.fields
-    assert again[1].fields["created"] >= knn.fields["created"]
+    assert again[0] == ridge
+    assert again[1].created >= knn.created
     assert CliRunner().invoke(app, ["compare"]).exit_code == 0
 
 
@@ -206,7 +207,7 @@ def test_heads_of_one_dataset_alone(tiny_model: Path, tmp_path: Path) -> None:
     others = write_photos(tmp_path / "others" / "photos two")
     extract(others, str(tiny_model), name="two")
     for asked in ("two", str(tmp_path / "elsewhere" / "two.csv")):
-        assert [run.fields["dataset"] for run in fit_heads(heads=["ridge"], data=asked)] == ["two"]
+        assert [run.dataset for run in fit_heads(heads=["ridge"], data=asked)] == ["two"]
     result = CliRunner().invoke(app, ["fit-heads", "--heads", "ridge", "--data", "photos"])
     assert "photos: 6 test images" in result.stdout
     assert "two: " not in result.stdout
@@ -216,8 +217,8 @@ def test_heads_of_one_dataset_alone(tiny_model: Path, tmp_path: Path) -> None:
     assert "photos" not in CliRunner().invoke(app, shots).stdout
 
 
-def _scores(run: Run) -> list[dict[str, float]]:
-    return [{name: value for name, value in tried.items() if name != "fit_s"} for tried in run.fields["candidates"]]
+def _scores(run: FrozenRun) -> list[tuple[Mapping[str, float], Mapping[str, float]]]:
+    return [(tried.setting, tried.scores) for tried in run.candidates]
 
 
 def _folder(path: Path) -> Path:

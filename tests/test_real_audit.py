@@ -15,7 +15,7 @@ from tlcache.auditing.run import audit
 from tlcache.cache.feature_file import open_features
 from tlcache.cache.groups import groups_path, read_groups
 from tlcache.extraction.extract import extract
-from tlcache.runs.record import runs_folder
+from tlcache.runs.folder import runs_folder
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

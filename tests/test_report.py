@@ -30,7 +30,7 @@ from tlcache.report.figures import confusion_figure, pareto
 from tlcache.report.inline import inline_svg
 from tlcache.report.page import write_report
 from tlcache.report.reproduce import commands
-from tlcache.runs.record import read_runs, runs_folder
+from tlcache.runs.folder import read_runs, runs_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 BETTER = {"precision": "fp32", "layout": "contiguous", "batch_norm": "eval", "lr": 1e-3}
@@ -148,8 +148,8 @@ def test_every_run_can_be_made_again_from_its_commands(recorded: Path, tmp_path:
     more = {"sweep": {"lr": [1e-3, 1e-2]}, "budget_s": 1e-6, "class_weight": "balanced", "seed": 3}
     finetune(photos, "tinynet", "random", epochs=1, **{**BETTER, **more})
     records = sorted(runs_folder().glob("photos/*.json"))
-    runs = [run for run in read_runs(runs_folder()) if run.fields["dataset"] == "photos"]
-    before = {run.path: run.predictions()["probabilities"] for run in runs}
+    runs = [run for run in read_runs(runs_folder()) if run.dataset == "photos"]
+    before = {run.path: run.predictions().probabilities for run in runs}
     lines = dict.fromkeys(line for run in runs for line in commands(run))
     for path in records:
         path.unlink()
@@ -159,7 +159,7 @@ def test_every_run_can_be_made_again_from_its_commands(recorded: Path, tmp_path:
     assert sorted(runs_folder().glob("photos/*.json")) == records
     for run in read_runs(runs_folder()):
         if run.path in before:
-            assert np.allclose(run.predictions()["probabilities"], before[run.path], atol=1e-5)
+            assert np.allclose(run.predictions().probabilities, before[run.path], atol=1e-5)
             assert json.loads(run.path.read_text())["test"]
 
 

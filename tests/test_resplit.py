@@ -22,7 +22,7 @@ from tlcache.extraction.extract import extract
 from tlcache.finetuning.run import finetune
 from tlcache.probing.run import fit_heads
 from tlcache.probing.shots import fit_curves
-from tlcache.runs.record import read_runs, runs_folder
+from tlcache.runs.folder import read_runs, runs_folder
 
 
 @pytest.fixture
@@ -116,18 +116,18 @@ def test_heads_under_both_splits_stand_side_by_side(made: Path, tmp_path: Path) 
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert "What the leak was worth" in result.output
-    group = [run for run in read_runs(runs_folder()) if run.fields["split"] == "group"]
+    group = [run for run in read_runs(runs_folder()) if run.split == "group"]
     assert len(group) == 2
-    assert {run.fields["split"] for run in given} == {"given"}
-    assert {run.fields["given_digest"] for run in group} == {given[0].fields["dataset_digest"]}
-    assert {len(set(run.predictions()["group"])) for run in group} == {2}
-    found = leak_worth(read_runs(runs_folder()))
+    assert {run.split for run in given} == {"given"}
+    assert {run.given_digest for run in group} == {given[0].dataset_digest}
+    assert {len(set(run.predictions().group)) for run in group} == {2}
+    found = leak_worth(compare())
     assert {each.head for each in found} == {"ridge", "knn"}
     for each in found:
-        (one,) = [run for run in given if run.fields["head"] == each.head]
-        (other,) = [run for run in group if run.fields["head"] == each.head]
-        assert each.given[0] == one.fields["test"]["accuracy"]
-        assert each.group[0] == other.fields["test"]["accuracy"]
+        (one,) = [run for run in given if run.head == each.head]
+        (other,) = [run for run in group if run.head == each.head]
+        assert each.given[0] == one.test.accuracy
+        assert each.group[0] == other.test.accuracy
         assert each.difference[0] == pytest.approx(each.given[0] - each.group[0])
         assert each.difference[1] < each.difference[0] < each.difference[2]
     assert len(compare()) == 2
@@ -163,15 +163,15 @@ def test_every_interval_counts_the_groups_of_the_test_images(
     assert said in " ".join(output.split())
     assert said in " ".join(compared.split())
     assert groups in [each["groups"] for each in json.loads((tmp_path / "compare.json").read_text())["datasets"]]
-    runs = [run for run in read_runs(runs_folder()) if run.fields["split"] == split]
+    runs = [run for run in read_runs(runs_folder()) if run.split == split]
     assert len(runs) == 2
     for run in runs:
-        stored, test = run.predictions(), run.fields["test"]
-        right = stored["probabilities"].argmax(axis=1) == stored["label"]
-        units = np.unique(stored["group"], return_inverse=True)[1]
+        stored, test = run.predictions(), run.test
+        right = stored.probabilities.argmax(axis=1) == stored.label
+        units = np.unique(stored.group, return_inverse=True)[1]
         assert units.max() + 1 == groups
-        assert (test["accuracy_low"], test["accuracy_high"]) == clustered_interval(right, units)
-        shown = f"{test['accuracy']:.3f} ({test['accuracy_low']:.3f}-{test['accuracy_high']:.3f})"
+        assert (test.accuracy_low, test.accuracy_high) == clustered_interval(right, units)
+        shown = f"{test.accuracy:.3f} ({test.accuracy_low:.3f}-{test.accuracy_high:.3f})"
         assert output.count(shown) >= (2 if split == "group" else 1)
         assert shown in compared
 
@@ -180,7 +180,7 @@ def test_runs_that_differ_in_more_than_the_split_are_not_paired() -> None:
     right = np.arange(40) % 4 > 0
     make_run("ridge", right, digest="d1", alpha=1)
     make_run("ridge", right, digest="d2", alpha=2)
-    assert leak_worth(read_runs(runs_folder())) == []
+    assert leak_worth(compare()) == []
 
 
 @pytest.mark.usefixtures("tinynet")
@@ -190,10 +190,10 @@ def test_fine_tuning_under_the_group_split_uses_the_same_rows_as_heads(patients:
     settings = {"precision": "fp32", "layout": "contiguous", "epochs": 1, "batch_size": 8}
     tuned = finetune(patients, "tinynet", "random", split="group", **settings)
     (head,) = fit_heads([made], ["ridge"], split="group")
-    assert tuned.fields["split"] == "group"
-    stored, test = tuned.predictions(), tuned.fields["test"]
-    right = stored["probabilities"].argmax(axis=1) == stored["label"]
-    assert (test["accuracy_low"], test["accuracy_high"]) == clustered_interval(right, unit_numbers(stored["group"]))
-    assert tuned.fields["dataset_digest"] == head.fields["dataset_digest"] != tuned.fields["given_digest"]
-    assert [*tuned.predictions()["row"]] == [*head.predictions()["row"]]
-    assert np.array_equal(tuned.predictions()["label"], head.predictions()["label"])
+    assert tuned.split == "group"
+    stored, test = tuned.predictions(), tuned.test
+    right = stored.probabilities.argmax(axis=1) == stored.label
+    assert (test.accuracy_low, test.accuracy_high) == clustered_interval(right, unit_numbers(stored.group))
+    assert tuned.dataset_digest == head.dataset_digest != tuned.given_digest
+    assert [*tuned.predictions().row] == [*head.predictions().row]
+    assert np.array_equal(tuned.predictions().label, head.predictions().label)

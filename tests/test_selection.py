@@ -1,5 +1,6 @@
 """How settings are chosen: folds that tear nothing apart, scores, the one-standard-error rule, a budget."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,7 +179,7 @@ def test_the_protocol_is_in_the_record(made: Path) -> None:
     (run,) = fit_heads(
         [made], ["linear"], folds=3, metric="macro_f1", one_se=True, class_weight="balanced", repeats=3, seed=5
     )
-    record = run.fields
+    record = json.loads(run.path.read_text())
     assert record["arguments"]["folds"] == 3
     assert record["chosen_by"] == "3-fold cross-validation"
     assert record["chosen"]["class_weight"] == "balanced"
@@ -188,8 +189,8 @@ def test_the_protocol_is_in_the_record(made: Path) -> None:
     assert record["calibration"]["test_ece_after"] == record["test"]["ece"]
     assert {"val_macro_f1", "val_macro_f1_se", "fit_s"} <= set(record["candidates"][0])
     (plain,) = fit_heads([made], ["ridge"])
-    assert plain.fields["chosen_by"] == "validation split"
-    assert plain.fields["repeats"]["accuracy_std"] is None
+    assert plain.chosen_by == "validation split"
+    assert plain.repeats.accuracy_std is None
 
 
 def test_without_a_validation_split_there_are_five_folds(made: Path) -> None:

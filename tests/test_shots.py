@@ -14,7 +14,7 @@ from tlcache.extraction.extract import extract
 from tlcache.probing.shots import fit_curves, read_curves
 from tlcache.report.curves import few_shot_curves
 from tlcache.report.plots import check_format, save_figure
-from tlcache.runs.record import read_runs, runs_folder
+from tlcache.runs.folder import read_runs, runs_folder
 
 
 @pytest.fixture

@@ -22,5 +22,7 @@ from tlcache.probing.shots import fit_curves as fit_curves
 from tlcache.progress import hide_progress as hide_progress
 from tlcache.progress import show_progress as show_progress
 from tlcache.report.page import write_report as write_report
+from tlcache.runs.folder import list_runs as list_runs
+from tlcache.runs.folder import remove_runs as remove_runs
 from tlcache.studying.run import study as study
 from tlcache.version import __version__ as __version__

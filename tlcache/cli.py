@@ -135,9 +135,8 @@ def _show_worth_of(done: Iterable[Run], runs: Path | None) -> None:
     from tlcache.auditing.worth import leak_worth
     from tlcache.evaluation.compare import compare
 
-    datasets = sorted({run.fields["dataset"] for run in done if run.fields["split"] == "group"})
-    found = [each for dataset in datasets for each in compare(runs, dataset)]
-    _show_worth(leak_worth(entry.run for each in found for entry in each.entries))
+    datasets = sorted({run.dataset for run in done if run.split == "group"})
+    _show_worth(leak_worth(each for dataset in datasets for each in compare(runs, dataset)))
 
 
 def _show_worth(found: Sequence[Worth]) -> None:
@@ -481,11 +480,11 @@ def compare(
     from tlcache.auditing.worth import leak_worth
     from tlcache.evaluation.compare import compare as run
     from tlcache.report.compared import comparison_tables
-    from tlcache.runs.record import runs_folder
+    from tlcache.runs.folder import runs_folder
 
     problems = _Problems()
     found = run(runs, data, problems)
-    worth = leak_worth(entry.run for one in found for entry in one.entries)
+    worth = leak_worth(found)
     figures = {"datasets": [one.as_json() for one in found], "leak_worth": [each.as_json() for each in worth]}
     _write_json(json_file, figures)
     _show(comparison_tables(found, read_audits(runs_folder(runs))))
@@ -605,7 +604,7 @@ def study(
 
     from tlcache.evaluation.compare import compare_runs
     from tlcache.finetuning.recipe import read_settings
-    from tlcache.runs.record import read_runs, runs_folder
+    from tlcache.runs.folder import read_runs, runs_folder
     from tlcache.studying.run import MODELS
     from tlcache.studying.run import study as run
     from tlcache.studying.table import steps_table

@@ -54,7 +54,7 @@ def run_demo(
     show(banner)
     done = [extract("digits", model, features=features) for model in here or [EMBEDDED]]
     show(extractions_table(done))
-    results = fit_heads([each.path for each in done], runs=runs)
+    results: list[Run] = [*fit_heads([each.path for each in done], runs=runs)]
     show("")
     results.append(_fine_tuned(done[0].backbone, features, runs))
     show("")

@@ -23,6 +23,7 @@ from tlcache.extraction.steps import lock_of
 from tlcache.files import cache_folder
 from tlcache.images import RULES_VERSION
 from tlcache.progress import step_bar
+from tlcache.records import as_json
 
 __all__ = [
     "Check",
@@ -81,7 +82,8 @@ class Entry:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        return {**vars(self), "path": str(self.path)}
+        fields: dict[str, Any] = as_json(self)
+        return fields
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,7 @@ class Check:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        return {
-            **vars(self),
-            "path": str(self.path),
-            "damaged": list(self.damaged),
-            "warnings": list(self.warnings),
-            "sound": self.sound,
-        }
+        return {**as_json(self), "sound": self.sound}
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,8 @@ class Leftover:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        return {**vars(self), "path": str(self.path)}
+        fields: dict[str, Any] = as_json(self)
+        return fields
 
 
 def list_cache(features: str | Path | None = None) -> list[Entry]:

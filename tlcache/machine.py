@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import gc
 import os
 import platform
@@ -12,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tlcache.version import __version__
 
-__all__ = ["available_cpus", "hardware", "in_threads", "is_first", "loading", "peak_rss_bytes", "versions"]
+__all__ = ["available_cpus", "hardware", "in_threads", "is_first", "loading", "now", "peak_rss_bytes", "provenance",
+           "versions"]  # fmt: skip
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -84,9 +86,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> dict[str, str | int]:
+def hardware() -> dict[str, Any]:
     """Return the processor's name, the CPUs this process may use, and the operating system."""
     return {"cpu": _cpu_name(), "cpus": available_cpus(), "system": platform.platform()}
+
+
+def now() -> str:
+    """Return the time: UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def provenance() -> dict[str, Any]:
+    """Return what a record says of its making: `versions`, `hardware` and when it was `created`."""
+    return {"versions": versions(), "hardware": hardware(), "created": now()}
 
 
 def _cpu_name() -> str:

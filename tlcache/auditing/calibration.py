@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from tlcache.auditing.neighbours import Array, Space, Strangers
 from tlcache.auditing.pixels import pixels_of_pairs
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.errors import CacheError, TlcacheError
-from tlcache.files import write_whole
 from tlcache.images import BadImageError
 from tlcache.keys import slug
-from tlcache.runs.record import read_record
+from tlcache.records import Form
 from tlcache.text import counted
 
 __all__ = ["Calibration", "calibrate", "calibration_path", "read_calibration", "stranger_bound", "write_calibration"]
@@ -28,7 +26,6 @@ __all__ = ["Calibration", "calibrate", "calibration_path", "read_calibration", "
 COPY_SHARE = 0.98  # of altered copies that are close enough
 STRANGER_SHARE = 0.001  # of images that have a stranger above the bound
 _FEW = 100
-_FORMAT, _VERSION = "tlcache-calibration", 1
 
 
 @dataclass(frozen=True)
@@ -91,9 +88,8 @@ class Calibration:
         seen = (cosines > self.threshold) & (pixels > self.pixels) & certain
         return np.where(np.isnan(pixels), cosines > self.alike, seen)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return {**asdict(self), "copies": dict(self.copies)}
+
+CALIBRATIONS: Form[Calibration] = Form("tlcache-calibration", 1, "a calibration", Calibration)
 
 
 def calibrate(file: FeatureFile, space: Space, embeddings: Array, strangers: Strangers) -> Calibration:
@@ -176,14 +172,12 @@ def calibration_path(runs: Path, attrs: Mapping[str, Any]) -> Path:
 
 def read_calibration(path: Path) -> Calibration | None:
     """Return a calibration that was kept; None where there is none of this form."""
-    with suppress(OSError, CacheError, KeyError):
-        stated = read_record(path, "a calibration", _FORMAT, _VERSION)
-        return Calibration(**{field.name: stated[field.name] for field in fields(Calibration)})
+    with suppress(CacheError):
+        return CALIBRATIONS.read(path)
     return None
 
 
 def write_calibration(path: Path, found: Calibration) -> None:
     """Keep a calibration, if it is one on copies."""
     if found.images:
-        stated = {"format": _FORMAT, "format_version": _VERSION, **found.as_json()}
-        write_whole(path, json.dumps(stated, indent=1).encode() + b"\n")
+        CALIBRATIONS.write(path, found)

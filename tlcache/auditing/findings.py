@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.labels import FOUND, Telltale
+from tlcache.records import as_json
 from tlcache.text import counted
 
 __all__ = ["Audit", "Doubt", "End", "Leak", "Pair", "audit_of", "verdict"]
@@ -205,15 +206,15 @@ class Audit:
                 "across_splits": sum(pair.across for pair in self.alike),
                 "threshold": self.calibration.alike,
             },
-            "leak": asdict(self.leak),
+            "leak": as_json(self.leak),
             "label_conflicts": [[pair.first, pair.second] for pair in self.conflicts()],
-            "label_suspects": [asdict(doubt) for doubt in self.doubts],
+            "label_suspects": as_json(self.doubts),
             "labels_accuracy": self.labels_accuracy,
             "labels_found": self.labels_found,
             "outliers": list(self.outliers),
             "small_classes": list(self.small),
             "telltale": self.telltale and self.telltale.as_json(),
-            "calibration": self.calibration.as_json(),
+            "calibration": as_json(self.calibration),
             "record": str(self.record),
         }
 

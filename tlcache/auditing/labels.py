@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from tlcache.heads.table import find_head
 from tlcache.probing.folds import split_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Candidate, Fold, choose, search
+from tlcache.records import as_json
 
 __all__ = [
     "FOUND",
@@ -75,7 +76,7 @@ class Telltale:
 
     def as_json(self) -> dict[str, float | bool]:
         """Return the fields as JSON values."""
-        return {**asdict(self), "suspicious": self.suspicious}
+        return {**as_json(self), "suspicious": self.suspicious}
 
 
 def out_of_fold(rows: Split, classes: int) -> tuple[Array, Candidate]:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import io
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tlcache.auditing.calibration import Calibration
-from tlcache.auditing.findings import Audit, Doubt, Leak, Pair
-from tlcache.auditing.labels import Telltale
+from tlcache.auditing.findings import Audit, Pair
 from tlcache.files import write_whole
 from tlcache.keys import slug
-from tlcache.machine import hardware, versions
+from tlcache.machine import provenance
 from tlcache.progress import warn
-from tlcache.runs.record import read_records
+from tlcache.records import Form
 
 __all__ = ["LISTED", "read_audits", "record_path", "write_audit"]
 
-FORMAT = "tlcache-audit"
-FORMAT_VERSION = 3
+AUDITS: Form[Audit] = Form("tlcache-audit", 3, "the record of an audit", Audit)
 LISTED = 5000  # pairs of a kind in a record: the closest, and those under two labels; the CSV has all
 
 
@@ -37,16 +32,8 @@ def record_path(runs: Path, attrs: Mapping[str, Any]) -> Path:
 def write_audit(audit: Audit) -> None:
     """Write the CSV, then the record."""
     write_whole(audit.record.with_suffix(".csv"), os.fsencode(_csv(audit)))
-    stated = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        **asdict(replace(audit, near=_listed(audit.near), alike=_listed(audit.alike))),
-        "record": str(audit.record),
-        "versions": versions(),
-        "hardware": hardware(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    write_whole(audit.record, json.dumps(stated, indent=1).encode() + b"\n")
+    listed = replace(audit, near=_listed(audit.near), alike=_listed(audit.alike))
+    AUDITS.write(audit.record, listed, **provenance())
 
 
 def _listed(near: Sequence[Pair]) -> tuple[Pair, ...]:
@@ -57,17 +44,7 @@ def _listed(near: Sequence[Pair]) -> tuple[Pair, ...]:
 def read_audits(runs: Path, tell: Callable[[str], None] = warn) -> list[Audit]:
     """Return all recorded audits under a folder of runs, by dataset; `tell` is told of those that cannot be read."""
     paths = (path for path in runs.glob("*/audit/*.json") if path.name != "groups.json")
-    return [_audit(*found) for found in read_records(paths, "the record of an audit", FORMAT, FORMAT_VERSION, tell)]
-
-
-def _audit(path: Path, stated: Mapping[str, Any]) -> Audit:
-    values = {field.name: stated[field.name] for field in fields(Audit)}
-    values |= {name: tuple(Pair(**pair) for pair in stated[name]) for name in ("exact", "near", "alike")}
-    values |= {name: tuple(stated[name]) for name in ("small", "outliers")}
-    values["doubts"] = tuple(Doubt(**doubt) for doubt in stated["doubts"])
-    values["telltale"] = stated["telltale"] and Telltale(**stated["telltale"])
-    values |= {"leak": Leak(**stated["leak"]), "calibration": Calibration(**stated["calibration"])}
-    return Audit(**{**values, "record": path})
+    return AUDITS.read_all(paths, tell)
 
 
 def _csv(audit: Audit) -> str:

@@ -25,7 +25,7 @@ from tlcache.cache.groups import groups_path, write_groups
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import DataError, HeadError
 from tlcache.files import check_folder
-from tlcache.runs.record import runs_folder
+from tlcache.runs.folder import runs_folder
 from tlcache.text import counted
 
 __all__ = ["audit"]

@@ -8,13 +8,11 @@ from math import hypot
 from typing import Any
 
 from tlcache.cache.resplit import GIVEN
-from tlcache.evaluation.significance import clustered_interval, unit_numbers
+from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.runs.naming import backbone_label, head_label
 from tlcache.runs.record import Run
 
 __all__ = ["Worth", "leak_worth"]
-
-_SAME = ("dataset", "key", "strategy", "head", "arguments")
 
 
 @dataclass(frozen=True)
@@ -43,38 +41,30 @@ class Worth:
         return {"dataset": self.dataset, "backbone": self.backbone, "head": self.head, **splits, **difference}
 
 
-def leak_worth(runs: Iterable[Run]) -> list[Worth]:
-    """Pair the runs that differ in nothing but the split; by dataset, the most accurate under the group split first.
+def leak_worth(comparisons: Iterable[Comparison]) -> list[Worth]:
+    """Pair runs that differ in nothing but the split; by dataset, the most accurate under the group split first.
 
     Where a dataset was split several times, the run made last counts.
     """
-    newest = sorted(runs, key=lambda run: run.fields["created"])
-    splits: dict[str, dict[str, Run]] = {GIVEN: {}, "group": {}}
-    for run in newest:
-        splits[run.fields.get("split", GIVEN)][_identity(run)] = run
-    pairs = [(splits[GIVEN][name], run) for name, run in splits["group"].items() if name in splits[GIVEN]]
-    together = [run for _, run in pairs]
+    splits: dict[str, dict[str, Entry]] = {GIVEN: {}, "group": {}}
+    entries = (entry for found in comparisons for entry in found.entries)
+    for entry in sorted(entries, key=lambda entry: entry.run.created):
+        splits[entry.run.split][_identity(entry.run)] = entry
+    pairs = [(splits[GIVEN][name], entry) for name, entry in splits["group"].items() if name in splits[GIVEN]]
+    together = [group.run for _, group in pairs]
     found = [_worth(given, group, together) for given, group in pairs]
     return sorted(found, key=lambda each: (each.dataset, -each.group[0], each.backbone, each.head))
 
 
 def _identity(run: Run) -> str:
-    fields = run.fields
-    given = fields.get("given_digest", fields["dataset_digest"])
-    return repr([given, *(fields[name] for name in _SAME)])
+    given = run.given_digest or run.dataset_digest
+    return repr([given, run.dataset, run.key, run.strategy, run.head, run.arguments])
 
 
-def _worth(given: Run, group: Run, runs: list[Run]) -> Worth:
-    one, other = _accuracy(given), _accuracy(group)
+def _worth(given: Entry, group: Entry, runs: list[Run]) -> Worth:
+    one, other = ((entry.accuracy, entry.low, entry.high) for entry in (given, group))
     middle = one[0] - other[0]
     low = middle - hypot(one[0] - one[1], other[2] - other[0])
     high = middle + hypot(one[2] - one[0], other[0] - other[1])
-    names = (str(group.fields["dataset"]), backbone_label(group, runs), head_label(group, runs))
+    names = (group.run.dataset, backbone_label(group.run, runs), head_label(group.run, runs))
     return Worth(*names, one, other, (middle, low, high))
-
-
-def _accuracy(run: Run) -> tuple[float, float, float]:
-    stored = run.predictions()
-    right = stored["probabilities"].argmax(axis=1) == stored["label"]
-    low, high = clustered_interval(right, unit_numbers(stored["group"]))
-    return float(right.mean()), low, high

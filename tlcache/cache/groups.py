@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tlcache.errors import CacheError
-from tlcache.files import write_whole
 from tlcache.keys import slug
+from tlcache.machine import now
+from tlcache.records import Form
 
 __all__ = ["Grouping", "groups_path", "read_groups", "write_groups"]
-
-
-_FORMAT = "tlcache-groups"
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,9 @@ class Grouping:
     created: str
 
 
+GROUPINGS: Form[Grouping] = Form("tlcache-groups", 1, "a record of groups", Grouping)
+
+
 def groups_path(runs: Path, dataset: str) -> Path:
     """Return where the grouping of a dataset is kept: one for all backbones."""
     return runs / slug(dataset) / "audit" / "groups.json"
@@ -50,9 +49,7 @@ def groups_path(runs: Path, dataset: str) -> Path:
 
 def write_groups(path: Path, dataset: str, by: str, source: str, groups: Mapping[str, str]) -> None:
     """Keep a grouping, in place of an earlier one."""
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    fields = {"format": _FORMAT, "format_version": 1, "dataset": dataset, "by": by, "source": source}
-    write_whole(path, json.dumps({**fields, "created": created, "groups": dict(groups)}, indent=1).encode() + b"\n")
+    GROUPINGS.write(path, Grouping(dataset, by, source, groups, now()))
 
 
 def read_groups(path: Path, dataset: str) -> Grouping:
@@ -64,12 +61,9 @@ def read_groups(path: Path, dataset: str) -> Grouping:
         There is none, or the file is not one.
     """
     again = f"Make them with: tlcache audit --data {dataset}"
+    if not path.exists():
+        raise CacheError(f"No groups are recorded for '{dataset}' ('{path}' is missing). {again}")
     try:
-        fields = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise CacheError(f"No groups are recorded for '{dataset}' ('{path}' is missing). {again}") from None
-    except ValueError as error:
-        raise CacheError(f"'{path}' is not JSON ({error}). {again}") from None
-    if fields.get("format") != _FORMAT or fields.get("format_version") != 1:
-        raise CacheError(f"'{path}' holds no groups of this tlcache. {again}")
-    return Grouping(*(fields[name] for name in ("dataset", "by", "source", "groups", "created")))
+        return GROUPINGS.read(path)
+    except CacheError as error:
+        raise CacheError(f"{error} {again}") from None

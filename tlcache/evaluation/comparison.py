@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from tlcache.evaluation.baseline import Baseline
-from tlcache.evaluation.significance import (
-    Difference,
-)
+from tlcache.evaluation.significance import Difference
+from tlcache.records import as_json
+from tlcache.runs.frozen import FrozenRun
+from tlcache.runs.predictions import TopPredictions
 from tlcache.runs.record import Run
 
 __all__ = ["Comparison", "Entry", "Pair"]
@@ -20,8 +21,8 @@ class Entry:
 
     Parameters
     ----------
-    run
-        Its record.
+    run, top
+        Its record, and what it said of the test images, sorted by path.
     backbone, head
         What it is called here; together they name one run.
     accuracy, low, high
@@ -41,6 +42,7 @@ class Entry:
     """
 
     run: Run
+    top: TopPredictions
     backbone: str
     head: str
     accuracy: float
@@ -65,7 +67,7 @@ class Entry:
     @property
     def frozen(self) -> bool:
         """Whether the backbone was left as it is."""
-        return bool(self.run.fields["strategy"] == "frozen")
+        return isinstance(self.run, FrozenRun)
 
     @property
     def tuned(self) -> bool:
@@ -74,13 +76,13 @@ class Entry:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
-        figures = {name: value for name, value in vars(self).items() if name != "run"}
+        figures = {name: value for name, value in vars(self).items() if name not in ("run", "top")}
         wanted = ("strategy", "weights", "key", "record", "created")
         return {
             **figures,
             "one_more_s": self.train_s,
             "tuned": self.tuned,
-            **{name: self.run.fields[name] for name in wanted},
+            **{name: getattr(self.run, name) for name in wanted},
         }
 
 
@@ -96,7 +98,7 @@ class Pair:
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
         records = {"a": str(self.a.run.path), "b": str(self.b.run.path)}
-        return {**records, **asdict(self.found), "p_corrected": self.p_corrected}
+        return {**records, **as_json(self.found), "p_corrected": self.p_corrected}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tlcache.evaluation.calibration import calibration_error
 from tlcache.evaluation.significance import Units, clustered_interval
+from tlcache.runs.base import Figures
 
 __all__ = [
     "METRICS",
@@ -54,20 +55,22 @@ class Metric:
     seen_only: bool = False
 
 
-def evaluate(labels: Labels, probabilities: Probabilities, units: Units | None = None) -> dict[str, float]:
+def evaluate(labels: Labels, probabilities: Probabilities, units: Units | None = None) -> Figures:
     """Return the figures of a run: labels (n,) are columns of probabilities (n, C).
 
-    Keys: `n`, the names of `METRICS`, the 95 % interval of the accuracy `accuracy_low` and `accuracy_high`, and `ece`.
-    The interval counts groups where `units` (n,) numbers each image's, as `significance.unit_numbers` does.
+    They are `n`, the rows of `METRICS`, the 95 % interval of the accuracy, and `ece`. The interval counts groups where
+    `units` (n,) numbers each image's, as `significance.unit_numbers` does.
     """
     low, high = clustered_interval(_right(labels, probabilities), units)
-    return {
-        "n": len(labels),
-        **{row.name: row.value(labels, probabilities) for row in METRICS.values()},
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "ece": calibration_error(labels, probabilities),
-    }
+    return Figures.of(
+        {
+            "n": len(labels),
+            **{row.name: row.value(labels, probabilities) for row in METRICS.values()},
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "ece": calibration_error(labels, probabilities),
+        }
+    )
 
 
 def _right(labels: Labels, probabilities: Probabilities) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tlcache.evaluation.significance import LEVEL
+from tlcache.runs.finetuned import FinetunedRun
 from tlcache.text import duration
 
 if TYPE_CHECKING:
@@ -41,38 +42,39 @@ def _strategies(found: Comparison, tuned: Entry, frozen: Entry) -> str:
 
 def _unequal(run: Run) -> str:
     """Say it where a fine-tuning had fewer images than heads have."""
-    if run.fields["rows"]["val"] and not run.fields["arguments"]["refit"]:
+    if run.rows.val and not run.arguments["refit"]:
         return " It was trained on train alone, heads on train + val; with --refit both are."
     return ""
 
 
 def _start(found: Comparison) -> str:
     """Say that no fine-tuning became better than it began, where there are only such."""
-    tried = [entry for entry in found.entries if entry.run.untuned]
+    tried = [(e.backbone, e.run) for e in found.entries if isinstance(e.run, FinetunedRun) and e.run.untuned]
     if not tried:
         return ""
-    backbones = ", ".join(dict.fromkeys(entry.backbone for entry in tried))
+    backbones = ", ".join(dict.fromkeys(backbone for backbone, _ in tried))
     if len(tried) == 1:
-        return f"Fine-tuning {backbones} gave nothing: {untuned(tried[0].run)}.{_unequal(tried[0].run)}"
+        _, run = tried[0]
+        return f"Fine-tuning {backbones} gave nothing: {untuned(run)}.{_unequal(run)}"
     many = f"in none of {len(tried)} runs was an epoch better on validation than the head it began with"
     return f"Fine-tuning {backbones} gave nothing: {many}."
 
 
-def untuned(run: Run) -> str:
+def untuned(run: FinetunedRun) -> str:
     """Return that no epoch of a fine-tuning was better than the head it began with, and by how much."""
-    trained = [epoch for epoch in run.fields["history"] if epoch["phase"] == "backbone" and epoch["epoch"]]
-    before = [epoch for epoch in run.fields["history"] if epoch not in trained]
-    first, best = (max(some, key=lambda e: (e["val_accuracy"], -e["val_loss"])) for some in (before, trained))
-    scores = [f"{epoch['val_accuracy']:.3f} with a loss of {epoch['val_loss']:.3f}" for epoch in (first, best)]
+    trained = [epoch for epoch in run.history if epoch.phase == "backbone" and epoch.epoch]
+    before = [epoch for epoch in run.history if epoch not in trained]
+    first, best = (max(some, key=lambda each: each.score) for some in (before, trained))
+    scores = [f"{epoch.val_accuracy:.3f} with a loss of {epoch.val_loss:.3f}" for epoch in (first, best)]
     return (
         f"no epoch was better on validation than the head it began with (accuracy {scores[0]}; the best epoch "
         f"{scores[1]}), which is what is tested"
     )
 
 
-def advice(run: Run) -> str:
+def advice(run: FinetunedRun) -> str:
     """Return what to try where no epoch of a fine-tuning was better than its start."""
-    asked = {**run.fields["arguments"], **run.fields["chosen"]}
+    asked = {**run.arguments, **run.chosen.setting}
     still = [] if asked["batch_norm"] == "eval" else ["--batch-norm eval"]
     *ways, last = [*still, f"a smaller --lr than {asked['lr']:g}", "fewer layers (--unfreeze last:N or stage:K)"]
     return f"Try {', '.join(ways)} or {last}."

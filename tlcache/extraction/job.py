@@ -16,6 +16,7 @@ from tlcache.cache.shards import Rejected
 from tlcache.datasets.dataset import Dataset
 from tlcache.errors import DataError
 from tlcache.extraction.inflight import InFlight
+from tlcache.records import as_json, from_json
 
 __all__ = ["Extraction", "EmbedResult", "Job", "check_rejected"]
 
@@ -136,12 +137,13 @@ class Extraction:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        return {**vars(self), "path": str(self.path), "seconds": dict(self.seconds), "warnings": list(self.warnings)}
+        fields: dict[str, Any] = as_json(self)
+        return fields
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Extraction:
         """Return what `as_json` described."""
-        return cls(**{**fields, "path": Path(fields["path"]), "warnings": tuple(fields["warnings"])})
+        return from_json(cls, fields)
 
 
 def check_rejected(count: int, total: int, max_bad: float, example: str) -> None:

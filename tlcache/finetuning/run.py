@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +12,11 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from msgspec.structs import asdict
 
 from tlcache.backbones.backbone import find
 from tlcache.cache.feature_file import FeatureFile
-from tlcache.cache.resplit import GIVEN, split_fields, under
+from tlcache.cache.resplit import GIVEN, under
 from tlcache.errors import CacheError, ModelError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.evaluation.metrics import evaluate
@@ -32,10 +32,12 @@ from tlcache.finetuning.speed import ComputeFormat, find_torch_device
 from tlcache.finetuning.training import State, logits_of
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.base import softmax
-from tlcache.machine import hardware, versions
+from tlcache.machine import hardware, now, versions
 from tlcache.options import made
 from tlcache.progress import warn
-from tlcache.runs.record import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
+from tlcache.runs.base import Hardware, Identity, SplitSizes, fields_of_features
+from tlcache.runs.finetuned import FinetunedRun, Layers, RefitEpoch, TunedChoice, TunedEpoch
+from tlcache.runs.folder import checkpoints_path, lock_path, path_of, recorded, runs_folder, write_run
 
 __all__ = ["Left", "finetune", "left_of"]
 
@@ -58,7 +60,7 @@ def finetune(
     sweep: Mapping[str, Sequence[Any]] | None = None,
     budget_s: float | None = None,
     **recipe: Any,
-) -> Run:
+) -> FinetunedRun:
     """Train a backbone and its head on a dataset's images, choose the epoch on validation, and test once.
 
     Rows, splits and labels are those of the feature file that `tlcache.extract` makes of the same arguments, so that
@@ -89,7 +91,7 @@ def finetune(
 
     Returns
     -------
-    Run
+    FinetunedRun
         Its record; beside it the test predictions, and the weights for `--weights` (`run.head_path`).
 
     Raises
@@ -100,7 +102,7 @@ def finetune(
     Examples
     --------
     >>> run = finetune(photos, "squeezenet1_1", "random", resize=32, crop=32, epochs=1, features=folder, runs=folder)
-    >>> run.fields["strategy"], [epoch["epoch"] for epoch in run.fields["history"]]
+    >>> run.strategy, [epoch.epoch for epoch in run.history]
     ('finetune', [0, 1])
     """
     base, folder = made(Recipe, recipe), check_folder(runs_folder(runs), "--runs")
@@ -121,8 +123,8 @@ def finetune(
         warn(line)
     with FeatureFile(found.path) as file:
         task = Task.of(under(file, split, folder, split_seed), weights, found_device)
-    identity = identity_of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s))
-    if not force and (run := recorded(folder, identity)):
+    identity = Identity.of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s))
+    if not force and isinstance(run := recorded(folder, identity), FinetunedRun):
         return run
     path = path_of(folder, identity)
     with joined(found_device), _alone(path):
@@ -140,7 +142,7 @@ class Left:
 
 def left_of(recipe: Recipe, path: Path | None = None) -> Left:
     """Return what is left of the run of `path`, by its checkpoints; epochs of the head alone are not counted."""
-    folder = path.with_suffix(".checkpoints") if path else None
+    folder = checkpoints_path(path) if path else None
     saved = checkpoints_of(folder, recipe).latest() if folder else None
     if folder is None or saved is None:
         return Left(recipe.epochs, recipe.epochs * recipe.refit)
@@ -150,7 +152,7 @@ def left_of(recipe: Recipe, path: Path | None = None) -> Left:
         note = f"{trained} of {recipe.epochs} epochs are trained" if trained else ""
         return Left(recipe.epochs - trained, recipe.epochs * recipe.refit, note)
     again = Checkpoints(folder / "refit").latest() if recipe.refit else None
-    refit = best_epochs(state)["backbone"] * recipe.refit - (_trained(State(**again)) if again else 0)
+    refit = best_epochs(state).backbone * recipe.refit - (_trained(State(**again)) if again else 0)
     return Left(0, refit, f"all epochs but {refit} of the refit are trained" if refit else "all epochs are trained")
 
 
@@ -164,7 +166,7 @@ def _alone(path: Path) -> Iterator[None]:
     if rank() > 0:
         yield
         return
-    lock = FileLock(path.with_name(f".{path.stem}.lock"))
+    lock = FileLock(lock_path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=0.5)
@@ -177,9 +179,9 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _train_and_test(
-    task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Mapping[str, Any], path: Path
-) -> Run:
-    folder = path.with_suffix(".checkpoints")
+    task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Identity, path: Path
+) -> FinetunedRun:
+    folder = checkpoints_path(path)
     candidates = search(task, wanted, budget_s, folder)
     best = max(candidates, key=Candidate.score)
     trial, state = best.trial, best.state
@@ -190,51 +192,44 @@ def _train_and_test(
     temperature = fit_temperature(logits, task.labels("val"))
     seconds, refit = sum(each.seconds for each in candidates), list[dict[str, Any]]()
     if best.recipe.refit:
-        trial = Trial(task, best.recipe, refit=best_epochs(state))
+        trial = Trial(task, best.recipe, refit=asdict(best_epochs(state)))
         refit = trial.train(Checkpoints(folder / "refit"), state.way).history
         seconds += trial.setup_s + seconds_of(refit)
     probabilities = softmax(logits_of(trial.network, trial.plain_images("test"), task.device, way) / temperature)
     test = task.splits["test"]
-    fields = {
-        **identity,
-        "head": best.recipe.head,
-        **split_fields(task.attrs),
-        **_network_fields(task, trial, state),
-        "chosen": {**best.setting, "epochs": best_epochs(state)},
-        "temperature": temperature,
-        "candidates": [each.as_json() for each in candidates],
-        "history": state.history,
-        "refit_history": refit,
-        "train_s": seconds,
-        **_speeds(state),
-        "rows": {name: len(split) for name, split in task.splits.items()},
-        "test": evaluate(test.labels, probabilities, unit_numbers(test.groups)),
-        "versions": versions(),
-        "hardware": {**hardware(), "device": task.device, "threads": torch.get_num_threads()},
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    if rank() > 0:
-        return Run(path, {**fields, "record": str(path)})
-    save_weights(path.with_suffix(".safetensors"), trial.model, trial.head, fields)
-    run = write_run(path, fields, test, probabilities)
-    shutil.rmtree(folder, ignore_errors=True)
+    epoch_s, images_per_s = _speeds(state)
+    run = FinetunedRun(
+        **fields_of_features(task.attrs, task.classes),
+        rows=SplitSizes(**{name: len(split) for name, split in task.splits.items()}),
+        head=best.recipe.head,
+        arguments=identity.arguments,
+        chosen=TunedChoice(setting=best.setting, epochs=best_epochs(state)),
+        candidates=tuple(each.described() for each in candidates),
+        history=tuple(TunedEpoch(**epoch) for epoch in state.history),
+        refit_history=tuple(RefitEpoch(**epoch) for epoch in refit),
+        temperature=temperature,
+        layers=Layers(trained=tuple(layer.name for layer in trial.layers), cut=trial.network.cut),
+        train_precision=state.precision,
+        layout=state.layout,
+        measured_images_per_s=state.measured,
+        train_s=seconds,
+        epoch_s=epoch_s,
+        images_per_s=images_per_s,
+        test=evaluate(test.labels, probabilities, unit_numbers(test.groups)),
+        versions=versions(),
+        hardware=Hardware(**hardware(), device=task.device, threads=torch.get_num_threads()),
+        created=now(),
+        record=str(path),
+    )
+    if rank() == 0:
+        save_weights(trial.model, trial.head, run)
+        write_run(run, test, probabilities)
+        shutil.rmtree(folder, ignore_errors=True)
     return run
 
 
-def _network_fields(task: Task, trial: Trial, state: State) -> dict[str, Any]:
-    return {
-        **origin(task.attrs, task.classes),
-        "train_precision": state.precision,
-        "layout": state.layout,
-        "measured_images_per_s": state.measured,
-        "layers": {"trained": [layer.name for layer in trial.layers], "cut": trial.network.cut},
-    }
-
-
-def _speeds(state: State) -> dict[str, float]:
+def _speeds(state: State) -> tuple[float, float]:
     """Return medians of the phase that trains the backbone: seconds an epoch, images per second while training."""
     backbone = [epoch for epoch in state.history if epoch["phase"] == "backbone" and "train_s" in epoch]
-    return {
-        "epoch_s": statistics.median(epoch["train_s"] + epoch["val_s"] for epoch in backbone),
-        "images_per_s": statistics.median(epoch["images_per_s"] for epoch in backbone),
-    }
+    epoch_s = statistics.median(epoch["train_s"] + epoch["val_s"] for epoch in backbone)
+    return epoch_s, statistics.median(epoch["images_per_s"] for epoch in backbone)

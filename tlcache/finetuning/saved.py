@@ -20,6 +20,7 @@ from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json
+from tlcache.runs.finetuned import FinetunedRun
 
 __all__ = ["FORMAT", "export", "export_tuned", "save_weights"]
 
@@ -27,15 +28,12 @@ FORMAT = "tlcache-finetuned"
 _ABOUT = ("backbone", "head", "classes", "preprocess", "temperature", "key")
 
 
-def save_weights(path: Path, model: nn.Module, head: nn.Module, fields: Mapping[str, Any]) -> None:
-    """Write the backbone under torchvision's names, so that `--weights` takes the file, and the head beside it.
-
-    `fields` are those of the run record, some of which go into the metadata.
-    """
+def save_weights(model: nn.Module, head: nn.Module, run: FinetunedRun) -> None:
+    """Write the network of a run: the backbone under torchvision's names, for `--weights`, and the head beside it."""
     state = model.state_dict() | {HEAD_PREFIX + name: each for name, each in head.state_dict().items()}
     tensors = {name: each.detach().cpu().contiguous() for name, each in state.items()}
-    about = {name: fields[name] for name in _ABOUT}
-    write_whole(path, save(tensors, {"format": FORMAT, "fields": canonical_json(about)}))
+    about = {name: getattr(run, name) for name in _ABOUT}
+    write_whole(run.head_path, save(tensors, {"format": FORMAT, "fields": canonical_json(about)}))
 
 
 def export(model: str | Path, out: str | Path, weights: str | None = None, *, pool: str | None = None) -> Path:

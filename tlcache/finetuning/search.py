@@ -13,6 +13,7 @@ from tlcache.finetuning.training import State, TrainingError
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.keys import hash_json
 from tlcache.progress import say
+from tlcache.runs.finetuned import PhaseEpochs, TunedCandidate
 from tlcache.text import duration
 
 __all__ = ["Candidate", "Variant", "best_epochs", "checkpoints_of", "search"]
@@ -46,12 +47,12 @@ class Candidate:
         best = self.state.best if self.state else {"val_accuracy": -1.0, "val_loss": 0.0}
         return best["val_accuracy"], -best["val_loss"]
 
-    def as_json(self) -> dict[str, Any]:
+    def described(self) -> TunedCandidate:
         """Return the setting and how it did, for the record."""
         if self.state is None:
-            return {**self.setting, "diverged": True}
-        figures = {name: self.state.best[name] for name in ("val_accuracy", "val_loss")}
-        return {**self.setting, **figures, "epochs": best_epochs(self.state), "train_s": self.seconds}
+            return TunedCandidate(setting=self.setting, diverged=True)
+        scores = {name: self.state.best[name] for name in ("val_accuracy", "val_loss")}
+        return TunedCandidate(setting=self.setting, scores=scores, epochs=best_epochs(self.state), train_s=self.seconds)
 
 
 def search(task: Task, wanted: Sequence[Variant], budget_s: float | None, folder: Path) -> list[Candidate]:
@@ -91,7 +92,7 @@ def checkpoints_of(folder: Path, recipe: Recipe) -> Checkpoints:
     return Checkpoints(folder / hash_json(recipe.as_json())[:12])
 
 
-def best_epochs(state: State) -> dict[str, int]:
+def best_epochs(state: State) -> PhaseEpochs:
     """Return how many epochs of each phase led to the best weights."""
     best = state.history[: state.best["epochs"]]
     found = dict.fromkeys(("head", "backbone"), 0)
@@ -99,4 +100,4 @@ def best_epochs(state: State) -> dict[str, int]:
         own = [epoch for epoch in best if epoch["phase"] == phase]
         if own:
             found[phase] = max(own, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))["epoch"]
-    return found
+    return PhaseEpochs(**found)

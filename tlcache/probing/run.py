@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import numpy as np
 
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.find import find_features
-from tlcache.cache.resplit import GIVEN, FeatureSet, split_fields, under
+from tlcache.cache.resplit import GIVEN, FeatureSet, under
 from tlcache.errors import DamagedError, DataError, HeadError
 from tlcache.evaluation.calibration import calibration_error
 from tlcache.evaluation.metrics import evaluate
@@ -23,13 +22,16 @@ from tlcache.files import check_folder
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Scaler
 from tlcache.heads.table import HeadRow, find_heads
-from tlcache.machine import hardware, versions
+from tlcache.machine import hardware, now, versions
 from tlcache.options import made
 from tlcache.probing.folds import split_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Candidate, Fold, choose, search
 from tlcache.progress import Advance, step_bar
-from tlcache.runs.record import Run, identity_of, origin, path_of, recorded, runs_folder, write_run
+from tlcache.records import from_json
+from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
+from tlcache.runs.folder import path_of, recorded, runs_folder, write_run
+from tlcache.runs.frozen import FrozenRun, HeadCandidate, HeadEpoch, Repeats, TemperatureScaling
 
 __all__ = ["Data", "fit_heads", "frozen_identity", "opened", "refit"]
 
@@ -47,7 +49,7 @@ def fit_heads(
     split_seed: int = 0,
     force: bool = False,
     **protocol: Any,
-) -> list[Run]:
+) -> list[FrozenRun]:
     """Fit heads on cached features, choose their settings, and test each once.
 
     Parameters
@@ -71,7 +73,7 @@ def fit_heads(
 
     Returns
     -------
-    list of Run
+    list of FrozenRun
         One per file and head, in that order.
 
     Raises
@@ -82,10 +84,10 @@ def fit_heads(
     Examples
     --------
     >>> runs = fit_heads([feature_file], heads=["ridge", "knn"], runs=folder)
-    >>> [run.fields["head"] for run in runs]
+    >>> [run.head for run in runs]
     ['ridge', 'knn']
-    >>> sorted(runs[0].fields["test"])
-    ['accuracy', 'accuracy_high', 'accuracy_low', 'ece', 'log_loss', 'macro_f1', 'n']
+    >>> runs[0].test.n, runs[0].strategy
+    (6, 'frozen')
     """
     how = made(SearchProtocol, protocol)
     rows = find_heads(heads)
@@ -101,25 +103,27 @@ def fit_heads(
     return results
 
 
-def frozen_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol) -> dict[str, Any]:
+def frozen_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol) -> Identity:
     """Return what tells the run of a head on a feature file, given by its attributes, from all others."""
     space = {name: list(values) for name, values in row.space(protocol.search).items()}
-    return identity_of(attrs, "frozen", row.name, {**asdict(protocol), "space": space})
+    return Identity.of(attrs, "frozen", row.name, {**asdict(protocol), "space": space})
 
 
-def _known(attrs: Mapping[str, Any], rows: Sequence[HeadRow], folder: Path, protocol: SearchProtocol) -> dict[str, Run]:
+def _known(
+    attrs: Mapping[str, Any], rows: Sequence[HeadRow], folder: Path, protocol: SearchProtocol
+) -> dict[str, FrozenRun]:
     """Return the runs of these heads that are recorded."""
     found = {row.name: recorded(folder, frozen_identity(attrs, row, protocol)) for row in rows}
-    return {name: run for name, run in found.items() if run}
+    return {name: run for name, run in found.items() if isinstance(run, FrozenRun)}
 
 
 def _fit_all(
     file: FeatureSet, rows: Sequence[HeadRow], folder: Path, protocol: SearchProtocol, advance: Advance
-) -> dict[str, Run]:
+) -> dict[str, FrozenRun]:
     """Fit these heads, one after the other, each with its share of the budget that is left."""
     if not rows:
         return {}
-    data, began, fitted = Data.of(file), time.perf_counter(), dict[str, Run]()
+    data, began, fitted = Data.of(file), time.perf_counter(), dict[str, FrozenRun]()
     folds = data.folds(protocol)
     for number, row in enumerate(rows):
         spent = time.perf_counter() - began
@@ -206,7 +210,7 @@ def _fit_one(
     folder: Path,
     protocol: SearchProtocol,
     budget_s: float | None,
-) -> Run:
+) -> FrozenRun:
     started, settings = time.perf_counter(), protocol.settings(row)
     candidates = search(row, settings, folds, data.classes, budget_s)
     best = choose(candidates, protocol.metric, protocol.one_se)
@@ -220,35 +224,37 @@ def _fit_one(
     plain = fitted[0].probabilities(logits[0], temperature=1.0)
     identity = frozen_identity(file.attrs, row, protocol)
     path = path_of(folder, identity)
-    fitted[0].save(path.with_suffix(".safetensors"))
-    fields = {
-        **identity,
-        **split_fields(file.attrs),
-        **origin(file.attrs, file.classes),
-        "chosen": _chosen(row, protocol, best),
-        "chosen_by": f"{len(folds)}-fold cross-validation" if len(folds) > 1 else "validation split",
-        "candidates": [_tried(row, protocol, candidate) for candidate in candidates],
-        "skipped": len(settings) - len(candidates),
-        "history": list(best.history),
-        "calibration": {
-            "temperature": best.temperature,
-            "val_ece_before": best.ece_before,
-            "val_ece_after": best.ece_after,
-            "test_ece_before": calibration_error(data.test.labels, plain),
-            "test_ece_after": tests[0]["ece"],
-        },
-        "fit_s": ended - started,
-        "search_s": searched - started,
-        "refit_s": ended - searched,
-        "rows": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
-        "test": tests[0],
-        "repeats": _repeats([head.head for head in fitted], tests),
-        "features": str(file.path),
-        "versions": versions(),
-        "hardware": hardware(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    return write_run(path, fields, data.test, each[0])
+    run = FrozenRun(
+        **fields_of_features(file.attrs, file.classes),
+        rows=SplitSizes(train=len(data.train), val=len(data.val), test=len(data.test)),
+        head=identity.head,
+        arguments=identity.arguments,
+        chosen=_chosen(row, protocol, best),
+        chosen_by=f"{len(folds)}-fold cross-validation" if len(folds) > 1 else "validation split",
+        candidates=tuple(_tried(row, protocol, candidate) for candidate in candidates),
+        skipped=len(settings) - len(candidates),
+        history=tuple(from_json(HeadEpoch, epoch) for epoch in best.history),
+        calibration=TemperatureScaling(
+            temperature=best.temperature,
+            val_ece_before=best.ece_before,
+            val_ece_after=best.ece_after,
+            test_ece_before=calibration_error(data.test.labels, plain),
+            test_ece_after=tests[0].ece,
+        ),
+        test=tests[0],
+        repeats=_repeats([head.head for head in fitted], tests),
+        fit_s=ended - started,
+        search_s=searched - started,
+        refit_s=ended - searched,
+        features=str(file.path),
+        versions=versions(),
+        hardware=Hardware(**hardware()),
+        created=now(),
+        record=str(path),
+    )
+    fitted[0].save(run.head_path)
+    write_run(run, data.test, each[0])
+    return run
 
 
 def refit(row: HeadRow, file: FeatureSet, rows: Split, best: Candidate, protocol: SearchProtocol) -> list[FittedHead]:
@@ -263,21 +269,22 @@ def refit(row: HeadRow, file: FeatureSet, rows: Split, best: Candidate, protocol
     ]
 
 
-def _repeats(heads: Sequence[Any], tests: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Return how much the seed matters: figures of every repetition, their mean and standard deviation."""
-    accuracies = [test["accuracy"] for test in tests]
-    return {
-        "seeds": [getattr(head, "seed", None) for head in heads],
-        "accuracy": accuracies,
-        "accuracy_mean": float(np.mean(accuracies)),
-        "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
-    }
+def _repeats(heads: Sequence[Any], tests: Sequence[Figures]) -> Repeats:
+    """Return how much the seed matters: accuracies of every repetition, their mean and standard deviation."""
+    accuracies = [test.accuracy for test in tests]
+    return Repeats(
+        seeds=tuple(getattr(head, "seed", None) for head in heads),
+        accuracy=tuple(accuracies),
+        accuracy_mean=float(np.mean(accuracies)),
+        accuracy_std=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+    )
 
 
-def _tried(row: HeadRow, protocol: SearchProtocol, candidate: Candidate) -> dict[str, Any]:
+def _tried(row: HeadRow, protocol: SearchProtocol, candidate: Candidate) -> HeadCandidate:
     scores = {f"val_{name}": value for name, value in candidate.scores.items()}
     errors = {f"val_{name}_se": value for name, value in candidate.errors.items()}
-    return {**_chosen(row, protocol, candidate), **scores, **errors, "fit_s": candidate.fit_s}
+    setting = _chosen(row, protocol, candidate)
+    return HeadCandidate(setting=setting, scores={**scores, **errors}, fit_s=candidate.fit_s)
 
 
 def _chosen(row: HeadRow, protocol: SearchProtocol, candidate: Candidate) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +14,21 @@ from tlcache.cache.find import find_features
 from tlcache.cache.resplit import GIVEN, FeatureSet, split_fields
 from tlcache.errors import OptionError
 from tlcache.evaluation.metrics import evaluate
-from tlcache.files import check_folder, write_whole
+from tlcache.files import check_folder
 from tlcache.heads.table import HeadRow, find_heads
 from tlcache.keys import hash_json, slug
-from tlcache.machine import hardware, versions
+from tlcache.machine import provenance
 from tlcache.options import made
 from tlcache.probing.folds import draw_shots, split_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import Data, opened, refit
 from tlcache.probing.search import Candidate, Fold, choose, search
 from tlcache.progress import step_bar, warn
-from tlcache.runs.record import read_records, runs_folder
+from tlcache.records import Form, as_json
+from tlcache.runs.folder import runs_folder
 
 __all__ = ["Curve", "Point", "fit_curves", "read_curves"]
 
-FORMAT = "tlcache-shots"
-FORMAT_VERSION = 1
 _FOLDS = 3
 
 
@@ -77,8 +74,15 @@ class Curve:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
-        points = [{**asdict(point), "accuracy_mean": point.mean, "accuracy_std": point.std} for point in self.points]
-        return {**asdict(self), "points": points, "record": str(self.record)}
+        points = [{**as_json(each), "accuracy_mean": each.mean, "accuracy_std": each.std} for each in self.points]
+        return {**as_json(self), "points": points}
+
+
+def _nested(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, "digest": fields["dataset_digest"]}  # which early ones do not have under both names
+
+
+CURVES: Form[Curve] = Form("tlcache-shots", 1, "the record of a few-shot curve", Curve, _nested)
 
 
 def fit_curves(
@@ -146,7 +150,7 @@ def _point(file: FeatureSet, data: Data, row: HeadRow, protocol: SearchProtocol,
         sample = pool if shots is None else pool.of(draw_shots(pool, shots, seed))
         once = replace(protocol, seed=seed, repeats=1)
         (head,) = refit(row, file, sample, _chosen(row, sample, once, data.classes), once)
-        accuracy.append(evaluate(data.test.labels, head.predict_proba(data.test.features))["accuracy"])
+        accuracy.append(evaluate(data.test.labels, head.predict_proba(data.test.features)).accuracy)
         images.append(len(sample) / len(np.unique(sample.labels)))
     return Point(shots, float(np.mean(images)), tuple(accuracy))
 
@@ -174,30 +178,11 @@ def _record(file: FeatureSet, row: HeadRow, points: tuple[Point, ...], folder: P
     }
     name = f"{identity['backbone']}-{row.name}-{hash_json(identity)[:12]}.json"
     path = folder / slug(str(identity["dataset"])) / "shots" / slug(name)
-    curve = _curve(identity, points, path)
-    fields = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        **identity,
-        **split_fields(file.attrs),
-        **curve.as_json(),
-        "versions": versions(),
-        "hardware": hardware(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    write_whole(path, json.dumps(fields, indent=1).encode() + b"\n")
+    curve = Curve(file.attrs["dataset"], file.attrs["dataset_digest"], file.attrs["backbone"], row.name, points, path)
+    CURVES.write(path, {**identity, **split_fields(file.attrs), **curve.as_json()}, **provenance())
     return curve
 
 
 def read_curves(folder: Path, tell: Callable[[str], None] = warn) -> list[Curve]:
     """Return all recorded curves under a folder of run records; `tell` is told of those that cannot be read."""
-    found = []
-    what = "the record of a few-shot curve"
-    for path, fields in read_records(folder.glob("*/shots/*.json"), what, FORMAT, FORMAT_VERSION, tell):
-        points = [Point(each["shots"], each["images_per_class"], tuple(each["accuracy"])) for each in fields["points"]]
-        found.append(_curve(fields, tuple(points), path))
-    return found
-
-
-def _curve(fields: Mapping[str, Any], points: tuple[Point, ...], path: Path) -> Curve:
-    return Curve(fields["dataset"], fields["dataset_digest"], fields["backbone"], fields["head"], points, path)
+    return CURVES.read_all(folder.glob("*/shots/*.json"), tell)

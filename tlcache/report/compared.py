@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from tlcache.auditing.findings import Audit, audit_of
-from tlcache.cache.resplit import GIVEN
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval, plain_table
 
@@ -43,7 +42,7 @@ def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit]
 
 def title(found: Comparison, comparisons: Sequence[Comparison]) -> Text:
     """Return the heading of a comparison, with its split where there are others of the same dataset."""
-    which = f", {found.entries[0].run.fields.get('split', GIVEN)} split {found.digest[:8]}"
+    which = f", {found.entries[0].run.split} split {found.digest[:8]}"
     return heading([entry.run for entry in found.entries], which if _several(found, comparisons) else "")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +20,14 @@ from tlcache.evaluation.verdict import p_of, points, times
 from tlcache.images import BadImageError, decode
 from tlcache.keys import printable, slug
 from tlcache.probing.shots import Curve
+from tlcache.records import as_json
 from tlcache.report.audits import audit_counts, spread, telling
 from tlcache.report.curves import few_shot_curves, learning_curves
 from tlcache.report.figures import calibration_figure, confusion_figure, cost_figure, recall_figure
 from tlcache.report.inline import inline_svg
 from tlcache.report.reproduce import commands
+from tlcache.runs.finetuned import FinetunedRun
+from tlcache.runs.predictions import TopPredictions
 from tlcache.runs.record import Run
 from tlcache.text import duration
 
@@ -117,7 +120,7 @@ class Chapter:
 
     slug: str
     found: Comparison
-    fields: dict[str, Any]
+    run: Run
     tiles: Sequence[Tile]
     cost: str
     recall: str
@@ -130,53 +133,37 @@ class Chapter:
     worth: Sequence[Worth]
     weights: Sequence[tuple[str, str]]
     reproduce: Sequence[tuple[Entry, list[str]]]
-    versions: dict[str, str]
-    hardware: dict[str, Any]
-
-
-class _Predicted(NamedTuple):
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    rows: list[str]
-    counts: NDArray[np.int64]
+    hardware: Mapping[str, Any]
 
 
 def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit], worth: Sequence[Worth]) -> Chapter:
     """Read what the records of a comparison hold, and draw it; of curves, audits and worths, take those that belong."""
     name = f"{slug(found.dataset)}-{found.digest[:8]}"
     tops = [entry for entry in (found.top(frozen=True), found.top(frozen=False)) if entry]
-    predicted = [_predictions(entry.run) for entry in tops]
-    fields = found.entries[0].run.fields
+    counts = [confusion(entry.top.label, entry.top.predicted, len(entry.run.classes)) for entry in tops]
+    run = found.entries[0].run
     figure, hints = cost_figure(found.entries)
     best = ", ".join(f"{entry.name} {entry.accuracy:.3f} in {duration(entry.first_s)}" for entry in tops)
-    recall, recall_note = _recall(name, tops, predicted)
-    tuned = [entry for entry in found.entries if not entry.frozen]
+    recall, recall_note = _recall(name, tops, counts)
+    tuned = [(entry, entry.run) for entry in found.entries if isinstance(entry.run, FinetunedRun)]
     return Chapter(
         slug=name,
         found=found,
-        fields=dict(fields),
+        run=run,
         tiles=_tiles(found, tops),
         cost=inline_svg(figure, f"{name}-cost", f"Test accuracy against seconds. Best: {best}.", hints),
         recall=recall,
         recall_note=recall_note,
-        calibration=_calibration(name, tops, predicted),
-        errors=[_errors(name, entry, each) for entry, each in zip(tops, predicted, strict=True)],
-        learning=[_learning(f"{name}-learning{number}", entry) for number, entry in enumerate(tuned)],
+        calibration=_calibration(name, tops),
+        errors=[_errors(name, entry, each) for entry, each in zip(tops, counts, strict=True)],
+        learning=[_learning(f"{name}-learning{n}", entry, run) for n, (entry, run) in enumerate(tuned)],
         shots=_shots(name, [curve for curve in curves if curve.digest == found.digest]),
         leaks=_leaks(audit_of(audits, found.digest)),
         worth=[each for each in worth if each.dataset == found.dataset],
-        weights=sorted({(entry.backbone, entry.run.fields["weights"]) for entry in found.entries}),
+        weights=sorted({(entry.backbone, entry.run.weights) for entry in found.entries}),
         reproduce=[(entry, commands(entry.run)) for entry in found.entries],
-        versions=fields["versions"],
-        hardware=fields["hardware"],
+        hardware=as_json(run.hardware),
     )
-
-
-def _predictions(run: Run) -> _Predicted:
-    stored = run.predictions()
-    labels, probabilities = stored["label"], stored["probabilities"]
-    counts = confusion(labels, probabilities.argmax(axis=1), probabilities.shape[1])
-    return _Predicted(labels, probabilities, [row.decode("utf-8", "surrogateescape") for row in stored["row"]], counts)
 
 
 def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
@@ -210,14 +197,14 @@ def _kind(entry: Entry) -> str:
     return "Best frozen head" if entry.frozen else "Best fine-tuning"
 
 
-def _recall(name: str, tops: Sequence[Entry], predicted: Sequence[_Predicted]) -> tuple[str, str]:
+def _recall(name: str, tops: Sequence[Entry], counts: Sequence[NDArray[np.int64]]) -> tuple[str, str]:
     """Draw the recall of every class, or of those that are recognised worst."""
-    shares = np.array([recalls(each.counts) for each in predicted])
+    shares = np.array([recalls(each) for each in counts])
     tested = np.flatnonzero(~np.isnan(shares[0]))
     order = tested[np.argsort(shares.mean(axis=0)[tested], kind="stable")][:_RECALLS]
-    classes = tops[0].run.fields["classes"]
+    classes = tops[0].run.classes
     figure = recall_figure(
-        [f"{_short(classes[c])} ({predicted[0].counts[c].sum()})" for c in order],
+        [f"{_short(classes[c])} ({counts[0][c].sum()})" for c in order],
         {_kind(entry): share[order] for entry, share in zip(tops, shares, strict=True)},
     )
     worst = ", ".join(f"{printable(classes[c])} {shares[0][c]:.2f}" for c in order[:5])
@@ -227,32 +214,30 @@ def _recall(name: str, tops: Sequence[Entry], predicted: Sequence[_Predicted]) -
     return inline_svg(figure, f"{name}-recall", alt), f"{note}; in brackets their test images."
 
 
-def _calibration(name: str, tops: Sequence[Entry], predicted: Sequence[_Predicted]) -> str:
-    figure = calibration_figure(
-        {_kind(entry): (each.labels, each.probabilities) for entry, each in zip(tops, predicted, strict=True)}
-    )
+def _calibration(name: str, tops: Sequence[Entry]) -> str:
+    figure = calibration_figure({_kind(entry): entry.top for entry in tops})
     errors = ", ".join(f"{entry.name} {entry.ece:.3f}" for entry in tops)
     return inline_svg(figure, f"{name}-calibration", f"Confidence against accuracy. Calibration error: {errors}.")
 
 
-def _errors(name: str, entry: Entry, predicted: _Predicted) -> Errors:
-    counts, classes = predicted.counts, [printable(each) for each in entry.run.fields["classes"]]
+def _errors(name: str, entry: Entry, counts: NDArray[np.int64]) -> Errors:
+    classes = [printable(each) for each in entry.run.classes]
     totals = counts.sum(axis=1)
     off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     flat = np.argsort(-off, axis=None, kind="stable")[:_PAIRS]
     places = [(int(place) // len(counts), int(place) % len(counts)) for place in flat]
     pairs = [Confusion(classes[a], classes[b], int(off[a, b]), off[a, b] / totals[a]) for a, b in places if off[a, b]]
     few, kind = len(counts) <= _TABLE, "frozen" if entry.frozen else "tuned"
-    svg = "" if few else _confusion(f"{name}-confusion-{kind}", entry, predicted, classes)
-    mistakes = _mistakes(Path(entry.run.fields["source"]), classes, predicted)
+    svg = "" if few else _confusion(f"{name}-confusion-{kind}", entry, counts, classes)
+    mistakes = _mistakes(Path(entry.run.source), classes, entry.top)
     return Errors(entry, pairs, counts.tolist() if few else None, svg, mistakes, int(off.sum()))
 
 
-def _confusion(name: str, entry: Entry, predicted: _Predicted, classes: Sequence[str]) -> str:
+def _confusion(name: str, entry: Entry, counts: NDArray[np.int64], classes: Sequence[str]) -> str:
     alt = (
         f"Confusion matrix of {entry.name}, {len(classes)} classes; the most confused pairs are in the list beside it."
     )
-    figure, hints = confusion_figure(predicted.counts, [_short(each) for each in classes])
+    figure, hints = confusion_figure(counts, [_short(each) for each in classes])
     return inline_svg(figure, name, alt, hints)
 
 
@@ -262,19 +247,18 @@ def _short(name: str) -> str:
     return text if len(text) <= _NAME else f"{text[: _NAME - 3]}..."
 
 
-def _mistakes(source: Path, classes: Sequence[str], predicted: _Predicted) -> list[Mistake]:
-    chosen = predicted.probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(chosen != predicted.labels)
-    confidence = predicted.probabilities[wrong, chosen[wrong]]
+def _mistakes(source: Path, classes: Sequence[str], top: TopPredictions) -> list[Mistake]:
+    wrong, paths = np.flatnonzero(~top.right), top.paths
+    surest = wrong[np.argsort(-top.confidence[wrong], kind="stable")][:_MISTAKES]
     return [
         Mistake(
-            printable(predicted.rows[row]),
-            classes[predicted.labels[row]],
-            classes[chosen[row]],
-            float(predicted.probabilities[row, chosen[row]]),
-            _thumbnail(source / predicted.rows[row]),
+            printable(paths[row]),
+            classes[top.label[row]],
+            classes[top.predicted[row]],
+            float(top.confidence[row]),
+            _thumbnail(source / paths[row]),
         )
-        for row in wrong[np.argsort(-confidence, kind="stable")][:_MISTAKES]
+        for row in surest
     ]
 
 
@@ -292,10 +276,10 @@ def _thumbnail(path: Path) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _learning(name: str, entry: Entry) -> tuple[str, str]:
-    last = entry.run.fields["history"][-1]
-    alt = f"Learning curves of {entry.name}: validation accuracy {last['val_accuracy']:.3f} after the last epoch."
-    return entry.name, inline_svg(learning_curves(entry.run), name, alt)
+def _learning(name: str, entry: Entry, run: FinetunedRun) -> tuple[str, str]:
+    last = run.history[-1].val_accuracy
+    alt = f"Learning curves of {entry.name}: validation accuracy {last:.3f} after the last epoch."
+    return entry.name, inline_svg(learning_curves(run), name, alt)
 
 
 def _shots(name: str, curves: Sequence[Curve]) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tlcache.evaluation.comparison import Entry
 from tlcache.report.plots import PALETTE
+from tlcache.runs.predictions import TopPredictions
 from tlcache.text import duration
 
 if TYPE_CHECKING:
@@ -95,17 +96,16 @@ def _legend(axes: Axes, markers: Mapping[str, str], tuned: bool) -> None:
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
 
 
-def calibration_figure(runs: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float32]]]) -> Figure:
-    """Draw how often predictions of each confidence are right; runs are (labels (n,), probabilities (n, C))."""
+def calibration_figure(runs: Mapping[str, TopPredictions]) -> Figure:
+    """Draw how often predictions of each confidence are right."""
     figure, axes = _new(4.2, 3.8)
     axes.plot([0, 1], [0, 1], color="0.6", lw=1)
-    for (name, (labels, probabilities)), colour, marker in zip(runs.items(), (FROZEN, TUNED), "os", strict=False):
-        confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-        bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    for (name, top), colour, marker in zip(runs.items(), (FROZEN, TUNED), "os", strict=False):
+        bins = np.minimum((top.confidence * _BINS).astype(int), _BINS - 1)
         counts = np.bincount(bins, minlength=_BINS)
         some = counts > 0
-        middle = np.bincount(bins, confidence, _BINS)[some] / counts[some]
-        share = np.bincount(bins, right, _BINS)[some] / counts[some]
+        middle = np.bincount(bins, top.confidence, _BINS)[some] / counts[some]
+        share = np.bincount(bins, top.right, _BINS)[some] / counts[some]
         axes.plot(middle, share, color=colour, lw=1, alpha=0.7)
         axes.scatter(middle, share, 12 + 120 * counts[some] / counts.max(), color=colour, marker=marker, label=name)
     axes.set_xlabel("Confidence (larger points: more images)")

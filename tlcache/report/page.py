@@ -25,7 +25,7 @@ from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures, leak
 from tlcache.report.contents import Chapter, chapter
 from tlcache.report.reproduce import commands
 from tlcache.report.tables import BEST, baseline_line, groups_lines, interval
-from tlcache.runs.record import runs_folder
+from tlcache.runs.folder import runs_folder
 from tlcache.version import __version__
 
 __all__ = ["check_page", "write_report"]
@@ -71,7 +71,7 @@ def write_report(
     page = check_page(out)
     folder, found = runs_folder(runs), compare(runs, data, tell)
     curves, audits = read_curves(folder, tell), read_audits(folder, tell)
-    worth = leak_worth(entry.run for each in found for entry in each.entries)
+    worth = leak_worth(found)
     chapters = []
     with step_bar("drawing", len(found)) as advance:
         for each in found:

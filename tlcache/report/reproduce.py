@@ -13,6 +13,8 @@ from tlcache.datasets.dataset import names_of
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.recipe import Recipe, settings_of
 from tlcache.probing.protocol import SearchProtocol
+from tlcache.runs.base import GroupedBy
+from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run
 
 __all__ = ["commands"]
@@ -29,17 +31,17 @@ def commands(run: Run) -> list[str]:
 
     The settings that are the defaults are left out; folders of features and runs are those of the reader.
     """
-    made, arguments = dict(run.fields["extract_arguments"]), run.fields["arguments"]
+    made, arguments = dict(run.extract_arguments), run.arguments
     made["split_seed"] = made.pop("seed", 0)
     before = [_line("extract", _given(made, _defaults(extract)))]
     split = {}
-    if run.fields.get("split", GIVEN) != GIVEN:
-        before.append(_line("audit", {"data": run.fields["dataset"], **_grouped(run.fields.get("grouping"))}))
-        split = {"split": run.fields["split"], "split_seed": _split_seed(run, made["split_seed"])}
-    if run.fields["strategy"] == "frozen":
+    if run.split != GIVEN:
+        before.append(_line("audit", {"data": run.dataset, **_grouped(run.grouping)}))
+        split = {"split": run.split, "split_seed": _split_seed(run, made["split_seed"])}
+    if isinstance(run, FrozenRun):
         defaults = {field.name: field.default for field in fields(SearchProtocol)}
-        options = {"heads": run.fields["head"], **_given(split, _SPLIT), **_given(arguments, defaults)}
-        return [*before, _line(shlex.join(["fit-heads", run.fields["features"]]), options)]
+        options = {"heads": run.head, **_given(split, _SPLIT), **_given(arguments, defaults)}
+        return [*before, _line(shlex.join(["fit-heads", run.features]), options)]
     defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget_s": None}
     shared = {name: made[name] for name in _SHARED if name in made}
     asked = _given(settings_of(arguments), defaults)
@@ -49,18 +51,18 @@ def commands(run: Run) -> list[str]:
 
 def _split_seed(run: Run, given: int) -> int:
     """Return the seed of a group split; records older than its name have it where the strategy took it from."""
-    old = run.fields["arguments"]["seed"] if run.fields["strategy"] == "frozen" else given
-    return int(run.fields.get("split_seed", old))
+    old = run.arguments["seed"] if isinstance(run, FrozenRun) else given
+    return int(old if run.split_seed is None else run.split_seed)
 
 
-def _grouped(grouping: Mapping[str, str] | None) -> dict[str, str]:
+def _grouped(grouping: GroupedBy | None) -> dict[str, str]:
     """Return the options of `audit` that group images as they were; none where the record is older than that."""
     if not grouping:
         return {}
-    if grouping["by"] == "regex":
-        return {"group_regex": grouping["source"]}
-    by = {"group_by": grouping["by"]}
-    return by if grouping["by"] == "column" else {**by, "model": grouping["source"].partition(",")[0]}
+    if grouping.by == "regex":
+        return {"group_regex": grouping.source}
+    by = {"group_by": grouping.by}
+    return by if grouping.by == "column" else {**by, "model": grouping.source.partition(",")[0]}
 
 
 def _defaults(function: Any) -> dict[str, Any]:

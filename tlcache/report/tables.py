@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,9 +171,9 @@ def _age(created: str) -> str:
 
 def runs_tables(runs: Iterable[Run]) -> RenderableType:
     """Return one table per dataset and split, the most accurate run first, marked as `compare` marks."""
-    ordered = sorted(runs, key=lambda run: (run.fields["dataset"], run.fields["dataset_digest"]))
+    ordered = sorted(runs, key=attrgetter("dataset", "dataset_digest"))
     tables: list[RenderableType] = []
-    for _, group in groupby(ordered, key=lambda run: (run.fields["dataset"], run.fields["dataset_digest"])):
+    for _, group in groupby(ordered, key=attrgetter("dataset", "dataset_digest")):
         tables += [_runs_table(list(group)), Text()]
     return Group(*tables[:-1])
 
@@ -233,12 +234,12 @@ def baseline_line(found: Baseline) -> str:
 
 def heading(runs: Sequence[Run], more: str = "") -> Text:
     """Return what these runs are about: dataset, test images, classes, weights."""
-    fields = runs[0].fields
-    each = sorted({(run.fields["backbone"], run.fields["weights"]) for run in runs})
+    first = runs[0]
+    each = sorted({(run.backbone, run.weights) for run in runs})
     names = {weights for _, weights in each}
     weights = ", ".join(names) if len(names) == 1 else ", ".join(f"{backbone} {name}" for backbone, name in each)
-    images = counted(fields["test"]["n"], "test image")
-    title = f"{fields['dataset']}: {images}, {len(fields['classes'])} classes"
+    images = counted(first.test.n, "test image")
+    title = f"{first.dataset}: {images}, {len(first.classes)} classes"
     return Text(f"{title}{more}, weights: {weights}", style="bold")
 
 

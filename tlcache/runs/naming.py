@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
+from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.record import Run
 
 __all__ = ["backbone_label", "head_label", "set_apart"]
@@ -12,27 +14,30 @@ __all__ = ["backbone_label", "head_label", "set_apart"]
 _UNSAID = {"space", "budget_s", "budget"}  # follow from others, or change nothing but the time
 
 
-def set_apart(name: str, fields: Mapping[str, Any], alike: Iterable[Mapping[str, Any]]) -> str:
-    """Return a backbone's name, with what sets its embeddings apart from others of that name."""
-    return " ".join([name, *_differing(_settings(fields), [_settings(other) for other in alike])])
+def set_apart(name: str, embedded: Mapping[str, Any], alike: Iterable[Mapping[str, Any]]) -> str:
+    """Return a backbone's name, with what sets its embeddings apart from others of that name.
+
+    `embedded` and `alike` have `pool`, `precision` and `preprocess`, as the JSON of a feature file's key does.
+    """
+    return " ".join([name, *_differing(_settings(embedded), [_settings(other) for other in alike])])
 
 
 def backbone_label(run: Run, runs: Sequence[Run]) -> str:
     """Return a run's backbone as it is called among `runs`."""
-    alike = [other.fields for other in runs if other.fields["backbone"] == run.fields["backbone"]]
-    weights = {fields["weights"] for fields in alike}
-    name = run.fields["backbone"] if len(weights) == 1 else f"{run.fields['backbone']} ({run.fields['weights']})"
-    return set_apart(name, run.fields, alike)
+    alike = [other for other in runs if other.backbone == run.backbone]
+    several = len({other.weights for other in alike}) > 1
+    name = f"{run.backbone} ({run.weights})" if several else run.backbone
+    return set_apart(name, run.embedded, [other.embedded for other in alike])
 
 
 def head_label(run: Run, runs: Sequence[Run]) -> str:
     """Return a run's head, or what was fine-tuned, as it is called among `runs`: "svm", "fine-tuned stage:5"."""
-    head = str(run.fields["head"])
-    if run.fields["strategy"] == "finetune":
+    head = run.head
+    if isinstance(run, FinetunedRun):
         tuned = "fine-tuned (0 epochs kept)" if run.untuned else "fine-tuned"
         head = tuned if head == "linear" else f"{tuned} {head}"
-    same = ("strategy", "backbone", "head", "key")
-    alike = [other for other in runs if all(other.fields[name] == run.fields[name] for name in same)]
+    same = attrgetter("strategy", "backbone", "head", "key")
+    alike = [other for other in runs if same(other) == same(run)]
     return " ".join([head, *_differing(_arguments(run), [_arguments(other) for other in alike])])
 
 
@@ -50,9 +55,9 @@ def _setting(name: str, value: Any) -> str:
     return str(value) if name == "unfreeze" else f"{words} {value}"
 
 
-def _settings(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {"pool": fields["pool"], "precision": fields["precision"], **fields["preprocess"]}
+def _settings(embedded: Mapping[str, Any]) -> dict[str, Any]:
+    return {"pool": embedded["pool"], "precision": embedded["precision"], **embedded["preprocess"]}
 
 
 def _arguments(run: Run) -> dict[str, Any]:
-    return {name: value for name, value in run.fields["arguments"].items() if name not in _UNSAID}
+    return {name: value for name, value in run.arguments.items() if name not in _UNSAID}

@@ -33,7 +33,9 @@ from tlcache.machine import available_cpus, in_threads
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Fold, search
 from tlcache.progress import Advance, step_bar
-from tlcache.runs.record import Run, path_of, read_runs
+from tlcache.runs.folder import path_of, read_runs
+from tlcache.runs.frozen import FrozenRun
+from tlcache.runs.record import Run
 from tlcache.studying.steps import EXTRACT, FINETUNE, FIT, TO_DO, Cell, Step, StudyPlan
 
 __all__ = ["estimated", "finetune_seconds", "heads_seconds", "rows_of"]
@@ -55,7 +57,7 @@ def estimated(asked: StudyPlan, steps: Sequence[Step]) -> list[Step]:
         advance(len(embedded))
         train_s = _training_paces(tuned, asked.recipe, asked.device, advance) if asked.recipe else {}
     recorded = read_runs(asked.runs, lambda _: None)  # the report tells of records that are damaged
-    frozen = [run for run in recorded if run.fields["strategy"] == "frozen"]
+    frozen = [run for run in recorded if isinstance(run, FrozenRun)]
 
     def estimate(step: Step) -> Step:
         if step.state != TO_DO or step.kind not in (EXTRACT, FIT, FINETUNE):
@@ -67,7 +69,7 @@ def estimated(asked: StudyPlan, steps: Sequence[Step]) -> list[Step]:
             guess = ", guessed from the size of the network" if step.model in guessed else ""
             return replace(step, seconds=seconds, note=step.note and f"{step.note}; the time is without that{guess}")
         if step.kind == FIT:
-            alike = [run for run in frozen if run.fields["dataset"] == step.dataset]
+            alike = [run for run in frozen if run.dataset == step.dataset]
             ridge_s = partial(_ridge_seconds, case)
             return replace(step, seconds=heads_seconds(asked.missing_heads(step), case.backbone.dim, alike, ridge_s))
         assert asked.recipe is not None
@@ -86,8 +88,8 @@ def heads_seconds(heads: Sequence[str], dim: int, alike: Iterable[Run], ridge_s:
     """
     known: dict[str, list[float]] = {}
     for run in alike:
-        row = BACKBONES.get(run.fields["backbone"])
-        known.setdefault(run.fields["head"], []).append(run.train_s * (dim / row.dim if row else 1.0))
+        row = BACKBONES.get(run.backbone)
+        known.setdefault(run.head, []).append(run.train_s * (dim / row.dim if row else 1.0))
     unknown = [head for head in heads if head not in known]
     guessed = ridge_s() * sum(find_head(head).relative_cost for head in unknown) if unknown else 0.0
     return guessed + sum(median(known[head]) for head in heads if head in known)

@@ -21,7 +21,7 @@ from tlcache.heads.table import find_heads
 from tlcache.options import made
 from tlcache.probing.run import fit_heads
 from tlcache.progress import say, warn
-from tlcache.runs.record import runs_folder
+from tlcache.runs.folder import runs_folder
 from tlcache.studying.steps import (
     DONE,
     EXTRACT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ from tlcache.finetuning.recipe import Recipe, arguments_of
 from tlcache.heads.table import HeadRow
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import frozen_identity
-from tlcache.runs.record import Run, identity_of, recorded
+from tlcache.records import as_json
+from tlcache.runs.base import Identity
+from tlcache.runs.folder import recorded
+from tlcache.runs.record import Run
 
 __all__ = ["StudyPlan", "Cell", "Step", "find_cells"]
 
@@ -59,7 +62,8 @@ class Step:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
-        return asdict(self)
+        fields: dict[str, Any] = as_json(self)
+        return fields
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ class StudyPlan:
                     return file.attrs
         return None
 
-    def identities(self, step: Step) -> list[dict[str, Any]]:
+    def identities(self, step: Step) -> list[Identity]:
         """Return what tells the runs of a step from all others; nothing while there are no features to train on."""
         attrs = self.attributes(step) if step.kind in (FIT, FINETUNE) else None
         if attrs is None:
@@ -178,7 +182,7 @@ class StudyPlan:
         if step.kind == FIT:
             return [frozen_identity(attrs, row, SearchProtocol()) for row in self.heads]
         assert self.recipe is not None
-        return [identity_of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe))]
+        return [Identity.of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe))]
 
     def runs_of(self, step: Step) -> list[Run]:
         """Return the runs of a step that are recorded."""
@@ -194,10 +198,10 @@ class StudyPlan:
 
     def missing_heads(self, step: Step) -> list[str]:
         """Return the names of the heads that are not recorded."""
-        found = {run.fields["head"] for run in self.runs_of(step)}
+        found = {run.head for run in self.runs_of(step)}
         return [row.name for row in self.heads if row.name not in found]
 
     def best_validation(self, step: Step) -> float:
         """Return the best accuracy on validation of the backbone's heads; -1 where none is recorded."""
-        tried = [each for run in self.runs_of(replace(step, kind=FIT)) for each in run.fields["candidates"]]
-        return max((float(each["val_accuracy"]) for each in tried), default=-1.0)
+        tried = [each for run in self.runs_of(replace(step, kind=FIT)) for each in run.candidates]
+        return max((each.scores["val_accuracy"] for each in tried), default=-1.0)

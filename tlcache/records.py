@@ -1,0 +1,107 @@
+"""Records: typed objects as JSON files that say what they are; whole on disk, or not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from tlcache.errors import CacheError
+from tlcache.files import write_whole
+from tlcache.progress import warn
+
+__all__ = ["Form", "as_json", "from_json"]
+
+T = TypeVar("T")
+
+
+def as_json(value: Any) -> Any:
+    """Return dataclasses, structs, tuples, paths and numpy's numbers, however nested, as what `json` writes.
+
+    >>> as_json({"path": Path("photos"), "sizes": (1, 2)})
+    {'path': 'photos', 'sizes': (1, 2)}
+    """
+    return msgspec.to_builtins(value, enc_hook=lambda each: each.item() if hasattr(each, "item") else str(each))
+
+
+def from_json(kind: type[T], value: Any) -> T:
+    """Return what `as_json` described; fields that `kind` does not have are passed over.
+
+    Raises
+    ------
+    msgspec.ValidationError
+        A field is missing or of another type.
+    """
+    return msgspec.convert(value, kind, dec_hook=lambda custom, each: custom(each))
+
+
+@dataclass(frozen=True)
+class Form(Generic[T]):
+    """A kind of record.
+
+    Parameters
+    ----------
+    name, version
+        What its files state as `format` and `format_version`.
+    what
+        What people call such a file: "a run record".
+    type
+        The dataclass or struct that it is read as, or a union of such with a tag. Fields of a file that the type does
+        not have are passed over; `record`, where it has one, is the path.
+    nested
+        Makes what `type` is read from of what the file holds.
+    """
+
+    name: str
+    version: int
+    what: str
+    type: Any
+    nested: Callable[[dict[str, Any]], Mapping[str, Any]] = dict
+
+    def write(self, path: Path, value: Any, **more: Any) -> None:
+        """Write a record, in place of an earlier one: the fields of `value`, and more."""
+        stated = {"format": self.name, "format_version": self.version, **as_json(value), **as_json(more)}
+        write_whole(path, json.dumps(stated, indent=1, allow_nan=False).encode() + b"\n")
+
+    def read(self, path: Path) -> T:
+        """Read a record.
+
+        Raises
+        ------
+        CacheError
+            It cannot be read, or is not JSON, or not of this form.
+        """
+        fields = self._fields(path)
+        try:
+            found: T = from_json(self.type, {**self.nested(fields), "record": str(path)})
+        except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
+            raise CacheError(f"'{path}' is not {self.what} by this tlcache ({error}). Remove it.") from None
+        return found
+
+    def read_all(self, paths: Iterable[Path], tell: Callable[[str], None] = warn) -> list[T]:
+        """Return records, by path; those that cannot be read are left out, and `tell` is told why."""
+        found = []
+        for path in sorted(paths):
+            try:
+                found.append(self.read(path))
+            except CacheError as error:
+                tell(f"{error} Until then it is left out.")
+        return found
+
+    def _fields(self, path: Path) -> dict[str, Any]:
+        try:
+            fields = json.loads(path.read_bytes())
+        except OSError as error:
+            raise CacheError(f"'{path}' cannot be read ({error.strerror}). Make it readable or remove it.") from None
+        except ValueError as error:
+            raise CacheError(f"'{path}' is not {self.what} ({error}). Remove it.") from None
+        if not isinstance(fields, dict) or (fields.get("format"), fields.get("format_version")) != (
+            self.name,
+            self.version,
+        ):
+            raise CacheError(f"'{path}' is not {self.what} by this tlcache. Remove it.")
+        return fields

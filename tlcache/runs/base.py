@@ -1,0 +1,228 @@
+"""What every run's record holds, as it is on disk; README.md is the page of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from msgspec import Struct
+
+from tlcache.cache.feature_file import STAGES
+from tlcache.cache.resplit import GIVEN, split_fields
+from tlcache.keys import hash_json
+from tlcache.records import as_json
+from tlcache.runs.predictions import Predictions, read_predictions
+
+__all__ = [
+    "ExtractSeconds",
+    "Figures",
+    "GroupedBy",
+    "Hardware",
+    "Identity",
+    "RunRecord",
+    "SplitSizes",
+    "apart",
+    "beside",
+    "fields_of_features",
+]
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """What tells a run from all others: images and splits, network, and everything that was asked for.
+
+    Parameters
+    ----------
+    dataset, dataset_digest, backbone, key
+        Those of the feature file.
+    strategy
+        `frozen` or `finetune`.
+    head
+        Its name; of a sweep over heads, the one that was asked for beside it.
+    arguments
+        All settings.
+    """
+
+    dataset: str
+    dataset_digest: str
+    backbone: str
+    key: str
+    strategy: str
+    head: str
+    arguments: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, attrs: Mapping[str, Any], strategy: str, head: str, arguments: Mapping[str, Any]) -> Identity:
+        """Return the identity of a run on a feature file, given by its attributes."""
+        place = {name: attrs[name] for name in ("dataset", "dataset_digest", "backbone", "key")}
+        return cls(**place, strategy=strategy, head=head, arguments=dict(arguments))
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits for the names of its files."""
+        return hash_json(as_json(self))[:12]
+
+
+class Figures(Struct, frozen=True, kw_only=True):
+    """What a run reaches on the test images.
+
+    The interval is the 95 % one, by group where there are groups; `others` are metrics that were added.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    macro_f1: float
+    log_loss: float
+    ece: float
+    others: Mapping[str, float] = {}
+
+    @classmethod
+    def of(cls, figures: Mapping[str, Any]) -> Figures:
+        """Return figures that are given by their names."""
+        return cls(**apart(figures, cls, "others"))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures by their names, `others` among them."""
+        return beside(as_json(self), "others")
+
+
+class SplitSizes(Struct, frozen=True, kw_only=True):
+    """How many images each split has."""
+
+    train: int
+    val: int
+    test: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.train + self.val + self.test
+
+
+class GroupedBy(Struct, frozen=True, kw_only=True):
+    """By what groups a split was drawn: a name of `tlcache.auditing.groups.GROUP_BY`, and what they came from."""
+
+    by: str
+    source: str
+
+
+class ExtractSeconds(Struct, frozen=True, kw_only=True):
+    """What embedding all images took: thread seconds, and `wall_s` on the clock."""
+
+    decode_s: float
+    infer_s: float
+    write_s: float
+    wall_s: float
+
+
+class Hardware(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run was made on; `device` and `threads` are torch's, of a fine-tuning."""
+
+    cpu: str
+    cpus: int
+    system: str
+    device: str | None = None
+    threads: int | None = None
+
+
+class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
+    """What both kinds of runs have; the page with every field is README.md."""
+
+    strategy: ClassVar[str]
+
+    dataset: str
+    dataset_digest: str
+    source: str
+    classes: tuple[str, ...]
+    split: str = GIVEN
+    grouping: GroupedBy | None = None
+    split_seed: int | None = None
+    given_digest: str | None = None
+    rows: SplitSizes
+
+    backbone: str
+    key: str
+    weights: str
+    pool: str
+    precision: str
+    preprocess: Mapping[str, Any]
+    extract: ExtractSeconds
+    extract_arguments: Mapping[str, Any] = {}
+
+    head: str
+    arguments: Mapping[str, Any]
+    test: Figures
+
+    versions: Mapping[str, str]
+    hardware: Hardware
+    created: str
+    record: str
+
+    @property
+    def path(self) -> Path:
+        """The JSON record; beside it, with other endings, lies what else there is of a run."""
+        return Path(self.record)
+
+    @property
+    def head_path(self) -> Path:
+        """The fitted head, for `tlcache.load_head`; of a fine-tuning the network and its head, for `--weights`."""
+        return self.path.with_suffix(".safetensors")
+
+    @property
+    def predictions_path(self) -> Path:
+        """What it said of the test images, for `predictions`; the same for people in a `.csv`."""
+        return self.path.with_suffix(".npz")
+
+    def predictions(self) -> Predictions:
+        """Read what it said of every test image.
+
+        Raises
+        ------
+        CacheError
+            The file is missing or damaged.
+        """
+        return read_predictions(self.predictions_path)
+
+    @property
+    def embedded(self) -> dict[str, Any]:
+        """What of the network's key, beside the network, decided the embeddings."""
+        return {"pool": self.pool, "precision": self.precision, "preprocess": self.preprocess}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as it is on disk, which is what `--json` holds."""
+        fields: dict[str, Any] = as_json(self)
+        first = {name: fields[name] for name in ("strategy", *RunRecord.__struct_fields__)}  # for people's eyes
+        candidates = [beside(each, "setting", "scores") for each in fields["candidates"]]
+        return {**first, **fields, "test": self.test.as_json(), "candidates": candidates}
+
+
+def fields_of_features(attrs: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a run that the feature file says: images, splits, network, and what embedding took."""
+    embedded, split = json.loads(attrs["key_json"]), split_fields(attrs)
+    same = ("dataset", "dataset_digest", "source", "backbone", "key", "weights")
+    return {
+        **{name: attrs[name] for name in same},
+        **split,
+        "grouping": split["grouping"] and GroupedBy(**split["grouping"]),
+        "classes": tuple(classes),
+        **{name: embedded[name] for name in ("pool", "precision", "preprocess")},
+        "extract": ExtractSeconds(**{stage: attrs[stage] for stage in STAGES}),
+        "extract_arguments": json.loads(attrs["arguments"]),
+    }
+
+
+def apart(fields: Any, kind: type[Struct], rest: str) -> Any:
+    """Return a JSON object with those of its fields that a struct does not have in one of their own, `rest`."""
+    if not isinstance(fields, Mapping):
+        return fields  # to be refused by whoever takes it for one
+    known = {name: fields[name] for name in kind.__struct_fields__ if name in fields}
+    return {**known, rest: {name: value for name, value in fields.items() if name not in known}}
+
+
+def beside(fields: Mapping[str, Any], *inner: str) -> dict[str, Any]:
+    """Return a JSON object with the fields of some objects in it in their place: the reverse of `apart`."""
+    outer = {name: value for name, value in fields.items() if name not in inner}
+    return {**{name: value for each in inner for name, value in fields.get(each, {}).items()}, **outer}

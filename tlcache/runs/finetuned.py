@@ -1,0 +1,105 @@
+"""A run of the tuned strategy: a backbone trained together with its head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from msgspec import Struct
+
+from tlcache.runs.base import RunRecord, beside
+
+__all__ = ["FinetunedRun", "Layers", "PhaseEpochs", "RefitEpoch", "TunedCandidate", "TunedChoice", "TunedEpoch"]
+
+
+class PhaseEpochs(Struct, frozen=True, kw_only=True):
+    """How many epochs of each phase led to the weights that were kept."""
+
+    head: int
+    backbone: int
+
+
+class TunedChoice(Struct, frozen=True, kw_only=True):
+    """What a sweep chose, and how many epochs."""
+
+    setting: Mapping[str, Any]
+    epochs: PhaseEpochs
+
+
+class TunedCandidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A setting of a sweep: `scores` are `val_accuracy` and `val_loss`; there are none where training diverged."""
+
+    setting: Mapping[str, Any]
+    scores: Mapping[str, float] = {}
+    epochs: PhaseEpochs | None = None
+    train_s: float = 0.0
+    diverged: bool = False
+
+
+class RefitEpoch(Struct, frozen=True, kw_only=True):
+    """An epoch of the training on train + val, which nothing validates."""
+
+    phase: str
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    lr: float
+    train_s: float
+    images_per_s: float
+    val_s: float
+
+
+class TunedEpoch(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An epoch of a fine-tuning. Number 0 is the network before it, with the head that it begins with."""
+
+    phase: str
+    epoch: int
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    lr: float | None = None
+    train_s: float | None = None
+    images_per_s: float | None = None
+    val_loss: float
+    val_accuracy: float
+    val_s: float
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """What epochs are compared by: accuracy on validation, then loss."""
+        return self.val_accuracy, -self.val_loss
+
+
+class Layers(Struct, frozen=True, kw_only=True):
+    """The layers of the backbone that were trained, and the one where cached activations end, if any."""
+
+    trained: tuple[str, ...]
+    cut: str | None
+
+
+class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
+    """A backbone that was trained together with its head."""
+
+    strategy: ClassVar[str] = "finetune"
+
+    chosen: TunedChoice
+    candidates: tuple[TunedCandidate, ...]
+    history: tuple[TunedEpoch, ...]
+    refit_history: tuple[RefitEpoch, ...]
+    temperature: float
+    layers: Layers
+    train_precision: str
+    layout: str
+    measured_images_per_s: Mapping[str, float]
+    train_s: float
+    epoch_s: float
+    images_per_s: float
+
+    @property
+    def untuned(self) -> bool:
+        """Whether no epoch was better on validation than the head it began with; then that is what was tested."""
+        return not self.chosen.epochs.backbone
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as it is on disk, which is what `--json` holds."""
+        fields = super().as_json()
+        return {**fields, "chosen": beside(fields["chosen"], "setting")}

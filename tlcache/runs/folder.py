@@ -1,0 +1,171 @@
+"""Where runs lie: `runs/<dataset>/<backbone>-<head>[-finetuned]-<digest>` with an ending for each file of a run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from tlcache.cache.feature_file import Split
+from tlcache.datasets.dataset import names_of
+from tlcache.errors import CacheError
+from tlcache.keys import slug
+from tlcache.progress import warn
+from tlcache.runs.base import Identity
+from tlcache.runs.predictions import write_predictions
+from tlcache.runs.record import RUNS, Run
+
+__all__ = [
+    "list_runs",
+    "lock_path",
+    "path_of",
+    "read_runs",
+    "recorded",
+    "remove_runs",
+    "runs_folder",
+    "write_run",
+]
+
+
+def runs_folder(runs: str | Path | None = None) -> Path:
+    """Return the folder of run records: the argument, else `TLCACHE_RUNS`, else `runs`."""
+    return Path(runs or os.environ.get("TLCACHE_RUNS") or "runs").expanduser()
+
+
+def path_of(folder: Path, identity: Identity) -> Path:
+    """Return where a run is recorded: the same run, done again, replaces its record.
+
+    Names did not always say that a network is fine-tuned: what was begun under such a name stays there.
+    """
+    place = folder / slug(identity.dataset)
+    tuned = "-finetuned" if identity.strategy == "finetune" else ""
+    path, old = (
+        place / slug(f"{identity.backbone}-{identity.head}{kind}-{identity.digest}.json") for kind in (tuned, "")
+    )
+    return old if old.exists() or checkpoints_path(old).exists() else path
+
+
+def checkpoints_path(path: Path) -> Path:
+    """Return the folder where a fine-tuning that is not finished keeps its state."""
+    return path.with_suffix(".checkpoints")
+
+
+def lock_path(path: Path) -> Path:
+    """Return the file that a fine-tuning locks, so that no other process does the same one."""
+    return path.with_name(f".{path.stem}.lock")
+
+
+def write_run(run: Run, test: Split, probabilities: NDArray[np.float32]) -> None:
+    """Write the predictions, then the record: a record that is there is whole."""
+    write_predictions(run.predictions_path, run.classes, test, probabilities)
+    RUNS.write(run.path, run.as_json())
+
+
+def recorded(folder: Path, identity: Identity) -> Run | None:
+    """Return the run of this identity when it is recorded, and what it fitted and predicted is there.
+
+    None when any of these is damaged, too: to do the run again replaces it.
+    """
+    path = path_of(folder, identity)
+    with suppress(CacheError):
+        run = RUNS.read(path)
+        if run.head_path.exists() and zipfile.is_zipfile(run.predictions_path):
+            return run
+    return None
+
+
+def read_runs(folder: Path, tell: Callable[[str], None] = warn, only: Collection[str] | None = None) -> list[Run]:
+    """Return all records under a folder, by path; those that cannot be read are left out, and `tell` is told why.
+
+    `only` names the folders of the datasets that are wanted, as `tlcache.keys.slug` has them; None: all.
+    """
+    paths = (path for path in folder.glob("*/*.json") if only is None or path.parent.name in only)
+    return RUNS.read_all(paths, tell)
+
+
+def list_runs(runs: str | Path | None = None, data: str | None = None, tell: Callable[[str], None] = warn) -> list[Run]:
+    """Return the recorded runs, those of each dataset together.
+
+    Parameters
+    ----------
+    runs
+        Folder of run records; default `TLCACHE_RUNS`, else `runs`.
+    data
+        Name of a dataset, or its folder or manifest; default: all.
+    tell
+        Called with a sentence for each record that cannot be read and is left out; default: warns on standard error.
+
+    Raises
+    ------
+    CacheError
+        No runs that can be read, or none of that dataset.
+
+    Examples
+    --------
+    >>> runs = fit_heads([feature_file], heads=["ridge"], runs=folder)
+    >>> [(run.dataset, run.backbone, run.head, run.strategy) for run in list_runs(folder)]
+    [('photos', 'tiny', 'ridge', 'frozen')]
+    """
+    folder = runs_folder(runs)
+    only = None if data is None else [slug(name) for name in names_of(data)]
+    found = read_runs(folder, tell, only) or read_runs(folder, tell)  # all of them where it is to be said what there is
+    by_name: dict[str, list[Run]] = {}
+    for run in found:
+        by_name.setdefault(run.dataset, []).append(run)
+    if not by_name:
+        raise CacheError(f"No runs are recorded in '{folder}'. Make some with: tlcache fit-heads")
+    wanted = list(by_name) if data is None else [name for name in names_of(data) if name in by_name][:1]
+    if not wanted:
+        raise CacheError(f"No runs on '{data}' are recorded in '{folder}'; there are some on: {', '.join(by_name)}.")
+    return [run for name in wanted for run in by_name[name]]
+
+
+def remove_runs(runs: Iterable[Run]) -> list[Path]:
+    """Remove runs: records, predictions, heads or networks, checkpoints and locks; nothing else.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+
+    Raises
+    ------
+    CacheError
+        A process works on one of them; that one and those after it are left as they are.
+
+    Examples
+    --------
+    >>> runs = fit_heads([feature_file], heads=["ridge", "knn"], runs=folder)
+    >>> [path.suffix for path in remove_runs(runs[:1])]
+    ['.json', '.npz', '.csv', '.safetensors']
+    >>> [run.head for run in list_runs(folder)]
+    ['knn']
+    """
+    return [path for run in runs for path in _remove(run.path)]
+
+
+def _remove(path: Path) -> list[Path]:
+    lock = lock_path(path)
+    held = FileLock(lock) if lock.exists() else None
+    try:
+        if held:
+            held.acquire(timeout=0)
+    except Timeout:
+        raise CacheError(f"A process works on '{path}'. Wait for it, or stop it, and remove the run then.") from None
+    endings = (".json", ".npz", ".csv", ".safetensors")  # the record first: one that is there is whole
+    files = [each for each in (*(path.with_suffix(ending) for ending in endings), lock) if each.exists()]
+    folders = [each for each in (checkpoints_path(path),) if each.exists()]
+    for file in files:
+        file.unlink()
+    for folder in folders:
+        shutil.rmtree(folder)
+    if held:
+        held.release()
+    return files + folders

@@ -1,0 +1,72 @@
+"""A run of the frozen strategy: a head fitted on cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from msgspec import Struct
+
+from tlcache.runs.base import RunRecord
+
+__all__ = ["FrozenRun", "HeadCandidate", "HeadEpoch", "Repeats", "TemperatureScaling"]
+
+
+class HeadCandidate(Struct, frozen=True, kw_only=True):
+    """A setting of a head that was tried: `scores` are `val_<metric>` and, with `_se`, their standard errors."""
+
+    setting: Mapping[str, Any]
+    scores: Mapping[str, float]
+    fit_s: float
+
+
+class HeadEpoch(Struct, frozen=True, kw_only=True):
+    """An epoch of a head that is trained by epochs."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+
+
+class TemperatureScaling(Struct, frozen=True, kw_only=True):
+    """The temperature that logits are divided by, and the calibration error without and with it."""
+
+    temperature: float
+    val_ece_before: float
+    val_ece_after: float
+    test_ece_before: float
+    test_ece_after: float
+
+
+class Repeats(Struct, frozen=True, kw_only=True):
+    """The last fit with several seeds; a head without chance has the seed None, a single one no deviation."""
+
+    seeds: tuple[int | None, ...]
+    accuracy: tuple[float, ...]
+    accuracy_mean: float
+    accuracy_std: float | None
+
+
+class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
+    """A head that was fitted on the features of a backbone which stayed as it was."""
+
+    strategy: ClassVar[str] = "frozen"
+    untuned: ClassVar[bool] = False
+
+    chosen: Mapping[str, Any]
+    chosen_by: str
+    candidates: tuple[HeadCandidate, ...]
+    skipped: int
+    history: tuple[HeadEpoch, ...]
+    calibration: TemperatureScaling
+    repeats: Repeats
+    fit_s: float
+    search_s: float
+    refit_s: float
+    features: str
+
+    @property
+    def train_s(self) -> float:
+        """Seconds of choosing settings and fitting."""
+        return self.fit_s

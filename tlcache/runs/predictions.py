@@ -1,0 +1,116 @@
+"""What a run said of every test image: probabilities in a `.npz`, and a `.csv` for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.feature_file import Split
+from tlcache.errors import CacheError, first_line
+from tlcache.files import write_whole
+
+__all__ = ["Predictions", "TopPredictions", "read_predictions", "write_predictions"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a run said of the test images, as its `.npz` holds it.
+
+    Parameters
+    ----------
+    row, group
+        (n,) bytes: each image's path, and the name of its group, or nothing.
+    label
+        (n,) int64: columns of `probabilities`.
+    probabilities
+        (n, C) float32, calibrated.
+    """
+
+    row: NDArray[np.bytes_]
+    label: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    group: NDArray[np.bytes_]
+
+    def top(self) -> TopPredictions:
+        """Return the likeliest class of each image."""
+        return TopPredictions(self.row, self.label, self.probabilities.argmax(axis=1), self.probabilities.max(axis=1))
+
+    def in_order(self) -> Predictions:
+        """Return the same in the order of the rows, which is one for all runs on a dataset."""
+        order = np.argsort(self.row)
+        return Predictions(**{name: values[order] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class TopPredictions:
+    """The likeliest class of each test image, which of a thousand classes is a hundredth of `Predictions`.
+
+    Parameters
+    ----------
+    row, label
+        (n,) as in `Predictions`.
+    predicted, confidence
+        (n,) int64 and float32: the class with the largest probability, and that.
+    """
+
+    row: NDArray[np.bytes_]
+    label: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each image was classified rightly (n,)."""
+        right: NDArray[np.bool_] = self.predicted == self.label
+        return right
+
+    @property
+    def paths(self) -> list[str]:
+        """The images' paths, relative to the dataset's root."""
+        return [os.fsdecode(path) for path in self.row.tolist()]
+
+
+def write_predictions(path: Path, classes: Sequence[str], test: Split, probabilities: NDArray[np.float32]) -> None:
+    """Write what a run said of the images of `test`: `path` is the `.npz`, and the `.csv` is written beside it."""
+    row, group = (np.array([os.fsencode(name) for name in names], np.bytes_) for names in (test.paths, test.groups))
+    found = Predictions(row, test.labels, probabilities, group)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **vars(found), classes=np.array(classes, np.str_))
+    write_whole(path, buffer.getbuffer())
+    write_whole(path.with_suffix(".csv"), os.fsencode(_csv(found.top(), classes)))
+
+
+def _csv(found: TopPredictions, classes: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("path", "label", "predicted", "confidence"))
+    columns = (found.paths, found.label.tolist(), found.predicted.tolist(), found.confidence.tolist())
+    for path, label, predicted, confidence in zip(*columns, strict=True):
+        writer.writerow((path, classes[label], classes[predicted], f"{confidence:.4f}"))
+    return buffer.getvalue()
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read what a run said of the test images, from its `.npz`.
+
+    Raises
+    ------
+    CacheError
+        The file is missing or damaged.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return Predictions(**{field.name: arrays[field.name] for field in fields(Predictions)})
+    except Exception as error:  # of a damaged file numpy, zipfile and zlib raise half a dozen kinds
+        what = f"is damaged ({first_line(error)})" if path.exists() else "is missing"
+        raise CacheError(
+            f"'{path}', the predictions of a run, {what}. Remove its record, '{path.with_suffix('.json')}', "
+            "and do that run again."
+        ) from None
