@@ -28,7 +28,8 @@ from tlcache.cache.feature_file import FeatureFile
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, trained_layers
-from tlcache.finetuning.optimisation import make_loss, make_optimizer
+from tlcache.finetuning.losses import make_loss
+from tlcache.finetuning.optimisation import make_optimizer
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.speed import COMPUTE_FORMATS, ComputeFormat, find_torch_device, images_per_s
 from tlcache.finetuning.trial import Task, Trial

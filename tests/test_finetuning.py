@@ -26,15 +26,19 @@ from tlcache.cache.find import features_folder
 from tlcache.cli import app
 from tlcache.errors import CacheError, DataError, DeviceError, ModelError, OptionError, UnknownNameError
 from tlcache.evaluation.metrics import evaluate
-from tlcache.finetuning.augment import PRESETS
+from tlcache.finetuning.losses import LOSSES
+from tlcache.finetuning.presets import PRESETS
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import finetune
 from tlcache.finetuning.saved import export, export_tuned
+from tlcache.finetuning.schedules import SCHEDULES
 from tlcache.finetuning.training import TrainingError
 from tlcache.finetuning.trial import Task, Trial
 from tlcache.heads.optimizers import OPTIMIZERS
+from tlcache.heads.table import tuned_heads
 from tlcache.images import Preprocess, prepare
 from tlcache.options import parameters
+from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import fit_heads
 from tlcache.records import as_json
 from tlcache.runs.folder import runs_folder
@@ -232,7 +236,12 @@ from tlcache.extraction.steps import extract_here
 tlcache.backbones.backbone._ROWS = (tiny_backbone(),)
 tlcache.extraction.extract.run_apart = lambda arguments: extract_here(**arguments).as_json()
 from pathlib import Path
+from tlcache.finetuning.losses import LOSSES
+from tlcache.finetuning.presets import PRESETS
 from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.schedules import SCHEDULES
+from tlcache.heads.table import tuned_heads
+from tlcache.probing.protocol import SearchProtocol
 from tlcache.finetuning.run import finetune
 from tlcache.finetuning.speed import ComputeFormat
 quick = ComputeFormat.forward
@@ -378,9 +387,13 @@ def test_an_image_that_changed_meanwhile_is_an_error(photos: Path) -> None:
         assert Task.of(file, "random", "cpu").pixels
 
 
-def test_the_choices_of_a_recipe_are_those_there_are() -> None:
-    assert list(parameters(Recipe)["optimizer"].kind.choices()) == list(OPTIMIZERS)
-    assert set(parameters(Recipe)["augment"].kind.choices()) == set(PRESETS)
+def test_the_choices_of_a_recipe_are_those_there_are_and_its_help_names_them() -> None:
+    options = parameters(Recipe)
+    tables = {"optimizer": OPTIMIZERS, "augment": PRESETS, "schedule": SCHEDULES, "loss": LOSSES, "head": tuned_heads()}
+    for name, table in tables.items():
+        assert list(options[name].kind.choices()) == list(table)
+    for each in [*options.values(), *parameters(SearchProtocol).values()]:
+        assert all(name in each.option.help + each.option.more for name in each.kind.choices()), each.name
 
 
 def test_a_sweep_chooses_on_validation_and_tests_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,15 @@ from torch import nn
 from tlcache.backbones.backbone import BACKBONES, find
 from tlcache.backbones.torch_network import embedding, find_layers, split, untrained
 from tlcache.errors import CacheError
-from tlcache.finetuning.augment import PRESETS, Preset, _grid, augment, draws
+from tlcache.finetuning.augment import _grid, augment, draws
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, cut_before, trained_layers
-from tlcache.finetuning.optimisation import Average, balance, learning_rate_factor, make_loss, make_optimizer
+from tlcache.finetuning.losses import make_loss
+from tlcache.finetuning.optimisation import Average, balance, make_optimizer
 from tlcache.finetuning.pixels import open_pixels
+from tlcache.finetuning.presets import PRESETS, Preset
 from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.schedules import learning_rate_factor
 from tlcache.finetuning.sources import Source, from_pixels
 from tlcache.finetuning.stored import Stored
 from tlcache.images import Preprocess, prepare

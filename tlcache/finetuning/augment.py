@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,44 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-__all__ = ["PRESETS", "Preset", "augment", "draws"]
+from tlcache.finetuning.presets import Preset
+
+__all__ = ["augment", "draws"]
 
 _DRAWS = 7  # random numbers per image: which of them decides what is fixed below
 _WEIGHTS = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # of red, green and blue in grey (ITU-R BT.601)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How far images are changed.
-
-    Parameters
-    ----------
-    area
-        Least and largest share of the stored square that a crop takes; None: the centre crop.
-    rotation
-        Largest angle in degrees.
-    flips
-        Probabilities of a horizontal and of a vertical flip.
-    contrast, saturation
-        Largest relative change.
-    trivial
-        One operation of TrivialAugment as well.
-    """
-
-    area: tuple[float, float] | None = None
-    rotation: float = 0.0
-    flips: tuple[float, float] = (0.0, 0.0)
-    contrast: float = 0.0
-    saturation: float = 0.0
-    trivial: bool = False
-
-
-PRESETS: Mapping[str, Preset] = {
-    "none": Preset(),
-    "light": Preset(area=(0.5, 1.0), flips=(0.5, 0.0)),
-    "study": Preset(rotation=20.0, flips=(0.5, 0.5), contrast=0.2, saturation=0.2),
-    "strong": Preset(area=(0.35, 1.0), flips=(0.5, 0.0), trivial=True),
-}
 
 
 def draws(seed: int, epoch: int, images: NDArray[np.int64]) -> NDArray[np.float64]:

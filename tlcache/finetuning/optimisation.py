@@ -1,9 +1,8 @@
-"""What a training step is made of: loss, parameter groups, learning rates, and the moving average of weights."""
+"""What a training step is made of: weights of classes, parameter groups, and the moving average of weights."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,34 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from tlcache.finetuning.classifier import Layer
 from tlcache.finetuning.recipe import Recipe
 from tlcache.heads.optimizers import find_optimizer
 
-__all__ = ["Average", "Loss", "balance", "learning_rate_factor", "make_loss", "make_optimizer"]
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def make_loss(kind: str, smoothing: float = 0.0, weights: Tensor | None = None) -> Loss:
-    """Return the mean loss of logits (n, C) and labels (n,).
-
-    `ce` is the cross-entropy; `bce` the binary cross-entropy of every class against the others, summed over classes.
-    """
-    if kind == "ce":
-        return lambda logits, labels: cross_entropy(logits, labels, weights, label_smoothing=smoothing)
-
-    def binary(logits: Tensor, labels: Tensor) -> Tensor:
-        classes = logits.shape[1]
-        targets = one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
-        losses = binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
-        if weights is None:
-            return losses.mean()
-        return (losses * weights[labels]).sum() / weights[labels].sum()
-
-    return binary
+__all__ = ["Average", "balance", "make_optimizer"]
 
 
 def balance(labels: NDArray[np.int64], classes: int) -> Tensor:
@@ -75,16 +52,6 @@ def _groups(parameters: list[nn.Parameter], share: float, decay: float) -> list[
         ([each for each in parameters if each.ndim <= 1], 0.0),
     )
     return [{"params": each, "share": share, "weight_decay": amount} for each, amount in kinds if each]
-
-
-def learning_rate_factor(schedule: str, step: int, steps: int, warmup: int) -> float:
-    """Return what the learning rate is multiplied by in step 0 ... steps - 1, the first `warmup` of which rise to 1."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, steps - warmup)
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * done))
-    return 1.0 if schedule == "constant" else float(0.1 ** ((done >= 0.6) + (done >= 0.85)))
 
 
 class Average:

@@ -16,7 +16,11 @@ from tlcache.options import Option, check_fields, check_names, described, made, 
 __all__ = ["Recipe", "arguments_of", "read_settings", "read_sweep", "settings_of", "variants"]
 
 _ABOVE_0, _SHARE = number(above=0), number(0, below=1)
-_HEAD, _OPTIMIZER = chosen_from("tlcache.heads.table:tuned_heads"), chosen_from("tlcache.heads.optimizers:OPTIMIZERS")
+_HEAD = chosen_from("tlcache.heads.table:tuned_heads")
+_OPTIMIZER = chosen_from("tlcache.heads.optimizers:OPTIMIZERS")
+_SCHEDULE = chosen_from("tlcache.finetuning.schedules:SCHEDULES")
+_AUGMENT = chosen_from("tlcache.finetuning.presets:PRESETS")
+_LOSS = chosen_from("tlcache.finetuning.losses:LOSSES")
 _LAYERS = pattern("all|(last|stage):0*[1-9][0-9]*", "WHICH", "all, last:N or stage:K with a number from 1 on")
 _BATCH = whole(2, why="as BatchNorm has no statistics of a single image")
 _UNFREEZE = "What is trained: all, last:N (layers), or stage:K (from stage K on)"
@@ -56,7 +60,7 @@ class Recipe:
         str,
         Option(
             "Of the learning rate: constant, cosine or step",
-            choice(("constant", "cosine", "step")),
+            _SCHEDULE,
             TRAINING,
             more="`cosine` goes to 0, `step` to a tenth after 60 and after 85 % of the epochs",
         ),
@@ -69,14 +73,12 @@ class Recipe:
         str,
         Option(
             "none, light, study or strong",
-            choice(("none", "light", "study", "strong")),
+            _AUGMENT,
             TRAINING,
             more="`light`: flip, crop; `study`: rotation, flips, contrast, saturation; `strong`: TrivialAugment",
         ),
     ] = "light"
-    loss: Annotated[
-        str, Option("ce (cross-entropy) or bce (binary, on one-hot labels)", choice(("ce", "bce")), TRAINING)
-    ] = "ce"
+    loss: Annotated[str, Option("ce (cross-entropy) or bce (binary, on one-hot labels)", _LOSS, TRAINING)] = "ce"
     label_smoothing: Annotated[float, Option("Share of a label spread over all classes", _SHARE, TRAINING)] = 0.0
     class_weight: ClassWeight = None
     batch_norm: Annotated[

@@ -14,8 +14,9 @@ from torch import Tensor
 from tlcache.backbones.engines import default_batch, find_device, open_network
 from tlcache.backbones.model import Model
 from tlcache.files import cache_folder
-from tlcache.finetuning.augment import PRESETS, augment, draws
+from tlcache.finetuning.augment import augment, draws
 from tlcache.finetuning.pixels import Pixels
+from tlcache.finetuning.presets import PRESETS
 from tlcache.finetuning.stored import Stored
 from tlcache.images import OneTorchThread
 from tlcache.keys import hash_json

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from tlcache.errors import TlcacheError
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, Layer
-from tlcache.finetuning.optimisation import Average, Loss, balance, learning_rate_factor, make_loss, make_optimizer
+from tlcache.finetuning.losses import Loss, make_loss
+from tlcache.finetuning.optimisation import Average, balance, make_optimizer
 from tlcache.finetuning.ranks import add_gradients, rank, shared, size, spread, total
 from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.schedules import learning_rate_factor
 from tlcache.finetuning.sources import Source
 from tlcache.finetuning.speed import ComputeFormat
 from tlcache.progress import say, training_bar
