@@ -89,7 +89,7 @@ def _enlarged(dataset: Dataset, factor: int, folder: Path) -> Path:
 
     def enlarge(number: int) -> None:
         path = folder / f"{number:06d}.jpg"
-        with Image.open(dataset.root / dataset.paths[number]) as image:
+        with Image.open(io.BytesIO(dataset.read(number))) as image:
             large = image.convert("RGB").resize((factor * image.width, factor * image.height), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         large.save(buffer, "JPEG", quality=92)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from fakes import slow_network, tiny_backbone, tiny_network, write_photos
+from fakes import SABOTAGE, slow_network, tiny_backbone, tiny_network, write_photos
 
 from tlcache.progress import hide_progress
 
@@ -64,6 +64,16 @@ def tiny_model(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.onnx"
     onnx.save(tiny_network(), path)
     return path
+
+
+@pytest.fixture
+def sabotaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the PNG decoder of every Python process that is started die or hang on images that `doom` writes."""
+    folder = tmp_path / "sabotage"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(SABOTAGE)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("STALLED", str(tmp_path / "stalled"))
 
 
 @pytest.fixture

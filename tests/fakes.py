@@ -11,7 +11,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import nn
 
 from tlcache.backbones.backbone import Backbone, Checkpoint
@@ -27,6 +27,42 @@ from tlcache.runs.frozen import FrozenRun, Repeats, TemperatureScaling
 from tlcache.runs.record import Run
 
 SIDE = 16
+
+SABOTAGE = '''
+"""Imported by every Python process of the test: Pillow's PNG decoder dies or hangs on images with a marker."""
+import os, signal, sys, threading, time
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
+
+
+class Saboteur(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path, target) if name == "PIL.PngImagePlugin" else None
+        if spec is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                load(module)
+                original = module.PngImageFile.load_prepare
+
+                def load_prepare(image):
+                    if image.info.get("fate") == "crash":
+                        signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)  # here, as a real fault
+                    while image.info.get("fate") == "hang":
+                        time.sleep(0.01)
+                    if image.info.get("fate") == "stall once" and not os.path.exists(os.environ["STALLED"]):
+                        open(os.environ["STALLED"], "w").close()
+                        time.sleep(60)
+                    original(image)
+
+                module.PngImageFile.load_prepare = load_prepare
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Saboteur())
+'''
 
 
 def write_image(path: Path, seed: int, colour: int, side: int = 20) -> Path:
@@ -44,6 +80,14 @@ def write_photos(folder: Path, per_class: int = 8) -> Path:
         for number in range(per_class):
             write_image(folder / name / f"{number}.png", 100 * colour + number, colour)
     return folder
+
+
+def doom(path: Path, fate: str) -> None:
+    """Write a PNG that crashes or hangs the decoder of processes that `SABOTAGE` is imported by."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("fate", fate)
+    seed = sum(map(ord, path.name + fate))
+    Image.new("RGB", (20, 20), (seed % 256, 0, 0)).save(path, pnginfo=info)
 
 
 def tiny_network(seed: int = 0) -> onnx.ModelProto:

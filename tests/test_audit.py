@@ -30,6 +30,7 @@ from tlcache.auditing.run import audit
 from tlcache.cache.feature_file import Split, open_features
 from tlcache.cache.find import find_features
 from tlcache.cli import app
+from tlcache.datasets.folder import open_folder
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DataError, UnknownNameError
 from tlcache.extraction.extract import extract
@@ -371,7 +372,7 @@ def test_the_two_of_a_pair_are_drawn_at_one_height_and_with_little_between(tmp_p
     for name, size in (("wide.png", (40, 20)), ("tall.png", (10, 20))):
         Image.new("RGB", size, "black").save(tmp_path / name)
     pair = Pair("wide.png", "tall.png", 0.9, False, "train", "test", "a", "b")
-    both = audits._side_by_side(tmp_path, pair)
+    both = audits._side_by_side(open_folder(tmp_path), pair)
     assert both.shape == (256, 512 + 6 + 128, 3)
     assert np.flatnonzero(both.any(axis=(0, 2))).tolist() == list(range(512, 518))
 

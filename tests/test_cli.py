@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tlcache.backbones.backbone import BACKBONES
 from tlcache.backbones.weights import checkpoint_path
 from tlcache.cli import app
-from tlcache.datasets.dataset import FORMS
+from tlcache.datasets.dataset import list_datasets
 from tlcache.demo import RECIPE
 from tlcache.heads.table import HEADS
 
@@ -54,7 +54,7 @@ def test_tables_name_everything() -> None:
     (embedded,) = [line for line in models.splitlines() if line.startswith("resnet20_cifar")]
     assert re.search(r"128 .* 0\.3 M .* 32 .* CIFAR-10: \d\d\.\d % .*embedded", embedded)
     assert all(name in heads for name in HEADS)
-    assert all(form.example in datasets for form in FORMS)
+    assert all(form.example in datasets for form in list_datasets())
 
 
 def test_extract_and_fit_heads(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

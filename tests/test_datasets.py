@@ -91,7 +91,7 @@ def test_digits_are_made_once() -> None:
     found = load_dataset("digits")
     assert len(found) == 1797
     assert found.classes == tuple("0123456789")
-    first = found.root / found.paths[0]
+    first = Path(found.source) / found.paths[0]
     stamp = first.stat().st_mtime_ns
     assert load_dataset("digits").paths == found.paths
     assert first.stat().st_mtime_ns == stamp
@@ -149,7 +149,7 @@ def test_a_manifest(tmp_path: Path, delimiter: str) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\n\n")
     found = load_dataset(path)
     assert found.name == "list"
-    assert found.root == tmp_path.resolve()
+    assert found.source == str(tmp_path.resolve())
     assert list(zip(found.paths, found.splits, found.groups, strict=True)) == [
         ("a/1.png", "train", "p1"),
         ("a/2.png", "val", ""),

@@ -22,7 +22,7 @@ from tlcache.backbones.engines import open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.torch_network import pretrained
 from tlcache.backbones.weights import at_hand, load_state, resolve
-from tlcache.datasets.builtin import BUILT_IN
+from tlcache.datasets.dataset import load_dataset
 from tlcache.errors import DataError, UnknownNameError, WeightsError
 
 ROW = find("resnet20_cifar")
@@ -91,11 +91,11 @@ def test_the_export_gives_the_mean_of_each_quarter_of_the_second_stage() -> None
 
 def test_at_few_labels_it_is_far_ahead_of_the_same_network_untrained() -> None:
     """50 labels train, 50 choose, and both are fitted on; 500 test."""
-    root, rows = BUILT_IN["digits"]()
-    chosen = np.random.default_rng(0).permutation(len(rows))[:600]
+    digits = load_dataset("digits")
+    chosen = np.random.default_rng(0).permutation(len(digits))[:600]
     splits = ["train"] * 50 + ["val"] * 50 + ["test"] * 500
-    manifest = root / "few.csv"
-    lines = [f"{rows[row][0]},{rows[row][1]},{split}" for row, split in zip(chosen, splits, strict=True)]
+    manifest = Path(digits.source) / "few.csv"
+    lines = [f"{digits.paths[row]},{digits.labels[row]},{split}" for row, split in zip(chosen, splits, strict=True)]
     manifest.write_text("\n".join(["path,label,split", *lines]))
     reached = {}
     for weights in ("embedded", "random"):

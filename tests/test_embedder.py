@@ -70,6 +70,7 @@ def test_paths_pictures_and_arrays_are_the_same_images(paths: list[Path], tiny_m
     by_path = embedder.transform([str(path) for path in paths])
     assert np.array_equal(embedder.transform(pictures), by_path)
     assert np.array_equal(embedder.transform(arrays), by_path)
+    assert np.array_equal(embedder.transform([path.read_bytes() for path in paths]), by_path)
     assert embedder.transform([arrays[0][:, :, 0]]).shape == (1, 8)
     assert embedder.transform([]).shape == (0, 0)
 

@@ -383,7 +383,8 @@ def test_two_processes_do_not_do_the_same(photos: Path) -> None:
 def test_an_image_that_changed_meanwhile_is_an_error(photos: Path) -> None:
     done = tlcache.extract(photos, "tinynet", "random")
     write_image(photos / "red" / "0.png", 12345, 1)
-    with open_features(done.path) as file, pytest.raises(DataError, match="has changed since its features were"):
+    words = r"red/0\.png' has changed since it was embedded: its sha256 begins with"
+    with open_features(done.path) as file, pytest.raises(DataError, match=words):
         assert Task.of(file, "random", "cpu").pixels
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from tlcache.backbones.backbone import BACKBONES, find
 from tlcache.backbones.torch_network import embedding, find_layers, split, untrained
+from tlcache.datasets.folder import open_folder
 from tlcache.errors import CacheError
 from tlcache.finetuning.augment import _grid, augment, draws
 from tlcache.finetuning.checkpoints import Checkpoints
@@ -103,14 +104,14 @@ def test_pixels_are_those_of_extraction_and_damage_is_noticed(tmp_path: Path) ->
     paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
     sha256 = [hashlib.sha256((photos / path).read_bytes()).hexdigest() for path in paths]
     for preprocess in (Preprocess(resize=32, crop=24), Preprocess(resize=33, crop=20), Preprocess(resize=24, crop=24)):
-        pixels = open_pixels(photos, paths, sha256, preprocess)
+        pixels = open_pixels(open_folder(photos), paths, sha256, preprocess)
         source = from_pixels(pixels, np.arange(9), np.zeros(9, np.int64), "none", 0, "cpu")
         found = source.fetch(np.array([8, 0]), 0).numpy()
         for image, path in zip(found, (paths[8], paths[0]), strict=True):
             assert np.array_equal(image, prepare((photos / path).read_bytes(), preprocess)[0])
     assert len(list(Path(os.environ["TLCACHE_CACHE"], "pixels").glob("*.npy"))) == 3
     other = replace(preprocess, mean=(0.5, 0.5, 0.5))  # applied by the network
-    assert open_pixels(photos, paths, sha256, other).images.path == pixels.images.path
+    assert open_pixels(open_folder(photos), paths, sha256, other).images.path == pixels.images.path
     with pixels.images.path.open("r+b") as file:
         file.seek(-5, os.SEEK_END)
         file.write(b"\x07")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tlcache.backbones.engines import OnnxRuntimeNetwork
 from tlcache.backbones.load import load_model
-from tlcache.datasets.dataset import load_dataset
+from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.errors import DataError, ModelError
 from tlcache.extraction import local, worker
 from tlcache.extraction.board import Board
@@ -31,7 +31,6 @@ from tlcache.extraction.forks import DiedError, can_fork, forked, own_bytes, sha
 from tlcache.extraction.inflight import InFlight
 from tlcache.extraction.job import Job
 from tlcache.extraction.local import run_workers
-from tlcache.files import read_regular
 from tlcache.images import Stored, prepare
 
 forks = pytest.mark.skipif(not can_fork(), reason="this system forks no processes that end with their parent")
@@ -110,11 +109,11 @@ def test_a_worker_decodes_as_many_batches_at_a_stretch_as_its_time_allows(
 def test_a_worker_holds_as_many_encoded_images_as_it_may(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int, ahead: int
 ) -> None:
-    held = [0]
+    held, read_image = [0], Dataset.read
 
-    def read(path: str) -> bytes:
+    def read(data: Dataset, row: int) -> bytes:
         held.append(held[-1] + 1)
-        return read_regular(path)
+        return read_image(data, row)
 
     def decode(*arguments: Any) -> tuple[NDArray[np.uint8], Stored]:
         held.append(held[-1] - 1)
@@ -122,7 +121,7 @@ def test_a_worker_holds_as_many_encoded_images_as_it_may(
 
     monkeypatch.setattr(local, "available_cpus", lambda: 1)
     monkeypatch.setattr(worker, "READ_BYTES", read_bytes)
-    monkeypatch.setattr(worker, "read_regular", read)
+    monkeypatch.setattr(Dataset, "read", read)
     monkeypatch.setattr(worker, "prepare", decode)
     data, model = load_dataset(write_photos(tmp_path / "photos", 4)), load_model(str(tiny_model))
     harvest = run_workers(Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 12, 0.0))

@@ -8,66 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes import doom
 
 from tlcache.cache.feature_file import open_features
 from tlcache.errors import CacheError
 from tlcache.extraction.extract import extract
 
 pytestmark = pytest.mark.worker
-
-SABOTAGE = '''
-"""Imported by every Python process of the test: Pillow's PNG decoder dies or hangs on images with a marker."""
-import os, signal, sys, threading, time
-from importlib.abc import MetaPathFinder
-from importlib.machinery import PathFinder
-
-
-class Saboteur(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        spec = PathFinder.find_spec(name, path, target) if name == "PIL.PngImagePlugin" else None
-        if spec is not None:
-            load = spec.loader.exec_module
-
-            def exec_module(module):
-                load(module)
-                original = module.PngImageFile.load_prepare
-
-                def load_prepare(image):
-                    if image.info.get("fate") == "crash":
-                        signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)  # here, as a real fault
-                    while image.info.get("fate") == "hang":
-                        time.sleep(0.01)
-                    if image.info.get("fate") == "stall once" and not os.path.exists(os.environ["STALLED"]):
-                        open(os.environ["STALLED"], "w").close()
-                        time.sleep(60)
-                    original(image)
-
-                module.PngImageFile.load_prepare = load_prepare
-
-            spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Saboteur())
-'''
-
-
-def doom(path: Path, fate: str) -> None:
-    from PIL import Image, PngImagePlugin
-
-    info = PngImagePlugin.PngInfo()
-    info.add_text("fate", fate)
-    seed = sum(map(ord, path.name + fate))
-    Image.new("RGB", (20, 20), (seed % 256, 0, 0)).save(path, pnginfo=info)
-
-
-@pytest.fixture
-def sabotaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "sabotage"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(SABOTAGE)
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("STALLED", str(tmp_path / "stalled"))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "HeadError",
+    "ImageReadError",
     "ModelError",
     "OptionError",
     "OutdatedError",
@@ -36,6 +37,14 @@ class UnknownNameError(OptionError):
 
 class DataError(TlcacheError):
     """A dataset that is missing, malformed, or too small for what was asked."""
+
+
+class ImageReadError(DataError):
+    """An image that is gone, cannot be read, or is not the one that was embedded; `reason` says which, in short."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class WeightsError(TlcacheError):

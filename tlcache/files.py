@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import platformdirs
 
 from tlcache.errors import CacheError
 
-__all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "read_regular", "reserve", "sync_folder",
+__all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "reserve", "sync_folder",
            "whole", "write_whole"]  # fmt: skip
 
 
@@ -50,24 +49,6 @@ def hash_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def read_regular(path: str) -> bytes:
-    """Return the bytes of a regular file; raises OSError for anything else, as reading a pipe would wait for ever."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("not a regular file")
-        data = os.read(descriptor, status.st_size + 1)  # one call; the byte more tells that the end was reached
-        while data and len(data) != status.st_size:  # it grows, or came in pieces
-            more = os.read(descriptor, 1 << 20)
-            if not more:
-                break
-            data += more
-        return data
-    finally:
-        os.close(descriptor)
 
 
 def reserve(descriptor: int, size: int) -> None:

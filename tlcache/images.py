@@ -26,7 +26,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import ceil
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -370,8 +369,8 @@ def _reach(length: int, factor: float) -> int:
     return ceil(length / factor + 2 * max(1, 1 / factor))
 
 
-if __name__ == "__main__":  # decode one file alone, in a process that it may kill
+if __name__ == "__main__":  # decode one image alone, in a process that it may kill
     try:
-        decode(Path(sys.argv[1]).read_bytes(), int(sys.argv[2]) or None)
-    except (OSError, BadImageError) as problem:
+        decode(sys.stdin.buffer.read(), int(sys.argv[1]) or None)
+    except BadImageError as problem:
         sys.exit(str(problem))

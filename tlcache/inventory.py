@@ -17,6 +17,7 @@ from tlcache.backbones.model import EXPORT_VERSION, KEY_VERSION
 from tlcache.cache.feature_file import FeatureFile, open_remains
 from tlcache.cache.find import features_folder, find_features
 from tlcache.cache.shards import find_shards, read_shard
+from tlcache.datasets.dataset import source_of
 from tlcache.errors import CacheError, DamagedError, DataError, OutdatedError, TlcacheError
 from tlcache.extraction.extract import extract
 from tlcache.extraction.steps import lock_of
@@ -372,7 +373,7 @@ def _repaired(check: Check) -> Check:
         return Check(check.path, check.rows, check.damaged, problem)
     except TlcacheError as error:
         problem = f"{check.problem} It cannot be repaired: {error}".strip()
-        if isinstance(error, DataError) and not Path(arguments["data"]).exists():
+        if isinstance(error, DataError) and not source_of(arguments["data"]):
             again = f"--model {arguments['model']} --data THERE --name {arguments['name']}"
             problem = f"{problem.rstrip('.')}. If the data have moved: tlcache extract {again}"
         return Check(check.path, check.rows, check.damaged, problem)

@@ -57,7 +57,7 @@ def read_folder(folder: str | Path, split: str) -> Images:
     pixels = np.empty((len(rows), 3, PREPROCESS.crop, PREPROCESS.crop), np.uint8)
 
     def read(number: int) -> None:
-        pixels[number] = prepare((dataset.root / dataset.paths[rows[number]]).read_bytes(), PREPROCESS)[0]
+        pixels[number] = prepare(dataset.read(rows[number]), PREPROCESS)[0]
 
     with image_bar(f"reading {split}", len(rows)) as advance, ThreadPoolExecutor() as pool:
         for _ in pool.map(read, range(len(rows))):

@@ -10,13 +10,14 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from tlcache.auditing.neighbours import Array, Space
-from tlcache.auditing.pixels import agreement, read_original, thumbnail
+from tlcache.auditing.pixels import agreement, thumbnail
 from tlcache.backbones.engines import open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
 from tlcache.backbones.network import Encoded, embed_images
 from tlcache.cache.feature_file import FeatureFile
-from tlcache.errors import CacheError, ModelError
+from tlcache.datasets.dataset import reopen
+from tlcache.errors import CacheError, ImageReadError, ModelError
 from tlcache.images import decode
 from tlcache.progress import image_bar
 
@@ -64,13 +65,14 @@ def compare_copies(file: FeatureFile, space: Space, embeddings: Array) -> tuple[
     model = _model(file)
     network = open_network(model.onnx(), "cpu", precision="fp32", batch=len(COPIES))
     some = np.random.default_rng(0).choice(len(file), min(len(file), _SAMPLE), replace=False).tolist()
-    paths, hashes, root = file.paths(), file.hashes(), file.attrs["source"]
+    paths, hashes, images = file.paths(), file.hashes().astype(str), reopen(file.attrs["source"])
     pixels: dict[int, Array] = {}
 
     def copies(row: int) -> list[Encoded]:
-        """Return the copies of an image, none when it is another one now, and note how far their pixels agree."""
-        data = read_original(root, paths[row], hashes[row])
-        if data is None:
+        """Return the copies of an image, none when it is gone or another now, and note how far their pixels agree."""
+        try:
+            data = images.read(paths[row], hashes[row])
+        except ImageReadError:
             return []
         made = _altered(data, model.preprocess.at_least, np.random.default_rng(row))
         seen = np.stack([thumbnail(each) for each in (data, *made)])
@@ -84,7 +86,7 @@ def compare_copies(file: FeatureFile, space: Space, embeddings: Array) -> tuple[
             if len(embedded):
                 cosines[row] = space(embedded) @ embeddings[row]
     if 2 * len(cosines) < len(some):
-        raise CacheError(f"the images in '{root}' are not those that were embedded")
+        raise CacheError(f"the images in '{images.source}' are gone, or not those that were embedded")
     return np.stack(list(cosines.values())), np.stack([pixels[row] for row in cosines])
 
 

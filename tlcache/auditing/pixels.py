@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from tlcache.cache.feature_file import FeatureFile
-from tlcache.files import read_regular
+from tlcache.datasets.dataset import reopen
+from tlcache.errors import ImageReadError
 from tlcache.heads.rows import blocks
 from tlcache.images import BadImageError, decode
-from tlcache.machine import available_cpus
+from tlcache.machine import in_threads
 from tlcache.progress import image_bar
 
-__all__ = ["agreement", "pixels_of_pairs", "read_original", "thumbnail"]
+__all__ = ["agreement", "pixels_of_pairs", "thumbnail"]
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -76,31 +73,24 @@ def agreement(thumbnails: Thumbnails, first: Rows, second: Rows) -> Array:
 def pixels_of_pairs(file: FeatureFile, first: Rows, second: Rows) -> Array:
     """Return the `agreement` of pairs of a feature file's rows: float32 (p,); NaN where an image is gone or another."""
     rows = np.unique(np.concatenate([first, second]))
-    paths, hashes, root = file.paths(), file.hashes(), file.attrs["source"]
-    seen = np.zeros((len(rows), _FINE, _FINE), np.uint8)
-    with image_bar("comparing pixels", len(rows)) as advance, ThreadPoolExecutor(available_cpus()) as pool:
+    paths, hashes, images = file.paths(), file.hashes().astype(str), reopen(file.attrs["source"])
+    seen, known = np.zeros((len(rows), _FINE, _FINE), np.uint8), np.zeros(len(rows), bool)
 
-        def one(at: int) -> bool:
+    def one(at: int) -> bool:
+        try:
+            seen[at] = thumbnail(images.read(paths[rows[at]], hashes[rows[at]]))
+        except (ImageReadError, BadImageError):
+            return False
+        return True
+
+    with image_bar("comparing pixels", len(rows)) as advance:
+        for number, whole in enumerate(in_threads(one, range(len(rows)))):
+            known[number] = whole
             advance(1)
-            try:
-                data = read_original(root, paths[rows[at]], hashes[rows[at]])
-                if data is not None:
-                    seen[at] = thumbnail(data)
-                return data is not None
-            except (OSError, BadImageError):
-                return False
-
-        known = np.array(list(pool.map(one, range(len(rows)))), bool)
     at = np.searchsorted(rows, first), np.searchsorted(rows, second)
     found = agreement(seen, *at)
     found[~(known[at[0]] & known[at[1]])] = np.nan
     return found
-
-
-def read_original(root: str, path: str, digest: bytes) -> bytes | None:
-    """Return the bytes of an image that was embedded, or None when they are others now; raises OSError."""
-    data = read_regular(os.path.join(root, path))  # noqa: PTH118  names need not be UTF-8
-    return data if hashlib.sha256(data).hexdigest().encode() == digest else None
 
 
 def _views(thumbnails: Thumbnails, crops: bool = True) -> Array:

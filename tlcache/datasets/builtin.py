@@ -8,11 +8,43 @@ from pathlib import Path
 
 import numpy as np
 
+from tlcache.datasets.folder import open_folder
+from tlcache.datasets.source import Form, Listing, Source
 from tlcache.datasets.splits import Row
 from tlcache.errors import DataError
 from tlcache.files import cache_folder, write_whole
 
 __all__ = ["BUILT_IN", "data_folder"]
+
+
+class BuiltIn(Source):
+    """A source: datasets with a name."""
+
+    forms = (
+        Form("built-in", "--data digits", "scikit-learn's 1,797 handwritten digits, 10 classes; needs no download"),
+        Form(
+            "built-in",
+            "--data flowers102",
+            "Oxford 102 Flowers with its official splits, downloaded once by torchvision (345 MB)",
+        ),
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What they are called."""
+        return tuple(_SETS)
+
+    def takes(self, data: str) -> bool:
+        """Return whether it is one of the names."""
+        return data in _SETS
+
+    def find(self, data: str) -> Listing:
+        """Return the images, made or downloaded where they are not here yet."""
+        root, rows = _SETS[data]()
+        return Listing(data, data, open_folder(root.resolve()), rows)
+
+
+BUILT_IN = BuiltIn()
 
 
 def data_folder() -> Path:
@@ -71,4 +103,4 @@ def _flowers102() -> tuple[Path, list[Row]]:
     ]
 
 
-BUILT_IN: Mapping[str, Callable[[], tuple[Path, list[Row]]]] = {"digits": _digits, "flowers102": _flowers102}
+_SETS: Mapping[str, Callable[[], tuple[Path, list[Row]]]] = {"digits": _digits, "flowers102": _flowers102}

@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import pickle
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.datasets.builtin import BUILT_IN
-from tlcache.datasets.folder import walk_folder
-from tlcache.datasets.manifest import read_manifest
-from tlcache.datasets.splits import SPLITS, Row
-from tlcache.errors import DataError
+from tlcache.datasets.folder import FOLDER
+from tlcache.datasets.manifest import MANIFEST
+from tlcache.datasets.source import Form, Images, Listing, Source
+from tlcache.datasets.splits import SPLITS
+from tlcache.errors import DataError, first_line
 from tlcache.keys import slug
 
-__all__ = ["FORMS", "Dataset", "Form", "list_datasets", "load_dataset", "names_of"]
+__all__ = ["SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "pack_sources", "reopen", "source_of",
+           "unpack_sources"]  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Form:
-    """One way to give a dataset: its name, an example of `--data`, and what it looks like."""
-
-    name: str
-    example: str
-    looks_like: str
-
-
-FORMS = (
-    Form("built-in", "--data digits", "scikit-learn's 1,797 handwritten digits, 10 classes; needs no download"),
-    Form(
-        "built-in",
-        "--data flowers102",
-        "Oxford 102 Flowers with its official splits, downloaded once by torchvision (345 MB)",
-    ),
-    Form("folder of classes", "--data photos/", "photos/cat/1.jpg, photos/dog/7.png: a folder for every class"),
-    Form(
-        "folder of splits",
-        "--data photos/",
-        "photos/train/cat/1.jpg, photos/test/dog/7.png: train, val and test above the classes (val may be missing)",
-    ),
-    Form(
-        "manifest",
-        "--data photos.csv",
-        "path,label[,split][,group] with a header, comma or tab; paths relative to the manifest's own folder",
-    ),
-)
+_OURS: tuple[Source, ...] = (BUILT_IN, FOLDER, MANIFEST)
+SOURCES = _OURS  # the first that takes `--data` lists it
 
 
 def list_datasets() -> list[Form]:
@@ -56,21 +34,23 @@ def list_datasets() -> list[Form]:
     >>> {form.name for form in list_datasets()} >= {"built-in", "manifest"}
     True
     """
-    return list(FORMS)
+    return [form for source in SOURCES for form in source.forms]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images on disk.
+    """Labelled images.
 
     Parameters
     ----------
     name
         Used for file names and tables.
-    root
-        Folder that `paths` are relative to.
+    data
+        What finds it again from any folder.
+    images
+        Where the bytes of the images are read.
     paths
-        (N,) relative paths with `/`, sorted by split and path.
+        (N,) what the images are called there, with `/`, sorted by split and path.
     labels
         (N,) int64, indices into `classes`.
     classes
@@ -86,7 +66,8 @@ class Dataset:
     """
 
     name: str
-    root: Path
+    data: str
+    images: Images
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
@@ -98,6 +79,45 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def source(self) -> str:
+        """What its feature files say of where the images are: see `reopen`."""
+        return self.images.source
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of an image.
+
+        Raises
+        ------
+        ImageReadError
+            It is not there, or cannot be read.
+        """
+        return self.images.read(self.paths[row])
+
+
+def source_of(data: str) -> Source | None:
+    """Return the first source that takes `--data`."""
+    return next((source for source in SOURCES if source.takes(data)), None)
+
+
+def reopen(source: str) -> Images:
+    """Return the images that a feature file names as its `source`; nothing is opened before one is read.
+
+    Examples
+    --------
+    >>> with open_features(feature_file) as file:
+    ...     images = reopen(file.attrs["source"])
+    ...     data = images.read(file.paths()[0], sha256=file.hashes()[0].decode())
+    >>> data[1:4]
+    b'PNG'
+    """
+    found = (images for each in SOURCES if (images := each.reopen(source)))
+    return next(found, None) or Images(source, partial(_refuse, source), lambda: False)
+
+
+def _refuse(source: str, path: str) -> bytes:
+    raise OSError(f"no kind of dataset known here reads '{path}' of '{source}'")
+
 
 def load_dataset(data: str | Path = "digits", name: str | None = None) -> Dataset:
     """Read what images a dataset has; no image is opened.
@@ -105,7 +125,8 @@ def load_dataset(data: str | Path = "digits", name: str | None = None) -> Datase
     Parameters
     ----------
     data
-        A built-in name, a folder, or a CSV or TSV manifest: see `FORMS`. A folder called as a built-in: `./digits`.
+        A built-in name, a folder, or a CSV or TSV manifest: see `list_datasets`. A folder that is called as one that is
+        built in: `./digits`.
     name
         A name for files and tables; default: the folder's or manifest's own.
 
@@ -114,22 +135,15 @@ def load_dataset(data: str | Path = "digits", name: str | None = None) -> Datase
     DataError
         Nothing there, no images, fewer than two classes, or a malformed manifest (with the line number).
     """
-    if str(data) in BUILT_IN:
-        return _dataset(name or str(data), *BUILT_IN[str(data)]())
-    if not str(data):
+    given = str(data)
+    if not given:
         raise DataError("--data is empty. Give a folder, a manifest or a built-in name; the current folder is '.'")
-    path = Path(data).expanduser()
-    if path.is_dir():
-        return _dataset(name or path.resolve().name, path, *walk_folder(path))
-    if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
-        rows = list(read_manifest(path))
-        if not rows:
-            raise DataError(f"'{path}' has a header and no rows.")
-        return _dataset(name or path.stem, path.parent, rows)
-    if path.exists():
+    if source := source_of(given):
+        return _dataset(name, source.find(given))
+    if Path(given).expanduser().exists():
         raise DataError(f"'{data}' is a file, but not a .csv or .tsv manifest. See: tlcache datasets")
     raise DataError(
-        f"No folder or manifest at '{data}', and no built-in dataset of that name ({', '.join(BUILT_IN)}). "
+        f"No folder or manifest at '{data}', and no built-in dataset of that name ({', '.join(BUILT_IN.names)}). "
         "See: tlcache datasets"
     )
 
@@ -139,17 +153,49 @@ def names_of(data: str) -> tuple[str, ...]:
     return data, slug(Path(data).name), slug(Path(data).stem)
 
 
-def _dataset(name: str, root: Path, rows: list[Row], ignored: int = 0, empty: tuple[str, ...] = ()) -> Dataset:
-    root = root.resolve()
-    if not rows:
-        raise DataError(
-            f"No class folders with images in '{root}'. Expected one for every class, as in {root.name}/cat/1.jpg."
-        )
-    rows = sorted(rows, key=lambda row: (SPLITS.index(row[2]), row[0]))
+def pack_sources() -> str:
+    """Return the sources from outside the package, for a process that is started with `unpack_sources`."""
+    outside = [source for source in SOURCES if source not in _OURS]
+    return base64.b64encode(pickle.dumps(outside)).decode() if outside else ""
+
+
+def unpack_sources(packed: str) -> None:
+    """Add the sources that `pack_sources` packed.
+
+    Raises
+    ------
+    DataError
+        They cannot be imported here.
+    """
+    global SOURCES
+    if packed:
+        try:
+            SOURCES += tuple(pickle.loads(base64.b64decode(packed)))
+        except Exception as error:  # whatever importing somebody's module raises
+            raise DataError(
+                f"A source of datasets cannot be imported by the process that extracts ({first_line(error)}). "
+                "Define its class in a module, not in a script or a notebook."
+            ) from None
+
+
+def _dataset(name: str | None, found: Listing) -> Dataset:
+    rows = sorted(found.rows, key=lambda row: (SPLITS.index(row[2]), row[0]))
     classes = tuple(sorted({row[1] for row in rows}))
     if len(classes) < 2:
-        raise DataError(f"'{root}' has one class, '{classes[0]}'; telling classes apart needs 2 classes or more.")
+        has = f"one class, '{classes[0]}'" if classes else "no images"
+        raise DataError(f"'{found.images.source}' has {has}; telling classes apart needs 2 classes or more.")
     index = {label: number for number, label in enumerate(classes)}
     paths, labels, splits, groups = zip(*rows, strict=True)
     numbers = np.array([index[label] for label in labels], np.int64)
-    return Dataset(slug(name), root, paths, numbers, classes, splits, groups, ignored, empty)
+    return Dataset(
+        slug(name or found.name),
+        found.data,
+        found.images,
+        paths,
+        numbers,
+        classes,
+        splits,
+        groups,
+        found.ignored,
+        found.empty,
+    )

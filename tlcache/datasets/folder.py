@@ -3,22 +3,79 @@
 from __future__ import annotations
 
 import os
+import stat
+from functools import partial
 from pathlib import Path
 
+from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLIT_FOLDERS, Row
 from tlcache.errors import DataError
 
-__all__ = ["walk_folder"]
-
+__all__ = ["FOLDER", "open_folder"]
 
 _CLUTTER = {"thumbs.db", "desktop.ini"}
-
-
 _SIDECARS = {".csv", ".json", ".mat", ".md", ".npy", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
 
 
-def walk_folder(root: Path) -> tuple[list[Row], int, tuple[str, ...]]:
-    """Read a folder of classes, or one of splits above classes."""
+class Folder(Source):
+    """A source: a folder of classes, or one of splits above classes."""
+
+    forms = (
+        Form("folder of classes", "--data photos/", "photos/cat/1.jpg, photos/dog/7.png: a folder for every class"),
+        Form(
+            "folder of splits",
+            "--data photos/",
+            "photos/train/cat/1.jpg, photos/test/dog/7.png: train, val and test above the classes (val may be missing)",
+        ),
+    )
+
+    def takes(self, data: str) -> bool:
+        """Return whether there is such a folder."""
+        return Path(data).expanduser().is_dir()
+
+    def find(self, data: str) -> Listing:
+        """Return the files of every class, whatever lies between."""
+        given = Path(data).expanduser()
+        root, (rows, ignored, empty) = given.resolve(), _walk(given)
+        if not rows:
+            raise DataError(
+                f"No class folders with images in '{root}'. Expected one for every class, as in {root.name}/cat/1.jpg."
+            )
+        return Listing(root.name, str(given.absolute()), open_folder(root), rows, ignored, empty)
+
+    def reopen(self, source: str) -> Images | None:
+        """Return the images below an absolute path."""
+        return open_folder(Path(source)) if os.path.isabs(source) else None  # noqa: PTH117  it need not be a path
+
+
+FOLDER = Folder()
+
+
+def open_folder(root: Path | None = None) -> Images:
+    """Return the images below a folder; without one, all that have a path."""
+    top = "" if root is None else str(root)
+    return Images(top, partial(_read, top), partial(os.path.isdir, top))
+
+
+def _read(root: str, path: str) -> bytes:
+    """Return the bytes of a regular file; raises OSError for anything else, as reading a pipe would wait for ever."""
+    descriptor = os.open(os.path.join(root, path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # noqa: PTH118
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a regular file")
+        data = os.read(descriptor, status.st_size + 1)  # one call; the byte more tells that the end was reached
+        while data and len(data) != status.st_size:  # it grows, or came in pieces
+            more = os.read(descriptor, 1 << 20)
+            if not more:
+                break
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _walk(root: Path) -> tuple[list[Row], int, tuple[str, ...]]:
     folders = _folders(root)
     parts = {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_FOLDERS}
     if "train" not in parts.values():

@@ -8,13 +8,43 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tlcache.datasets.folder import open_folder
+from tlcache.datasets.source import Form, Listing, Source
 from tlcache.datasets.splits import SPLIT_FOLDERS, SPLITS, Row
 from tlcache.errors import DataError
 
-__all__ = ["read_manifest"]
+__all__ = ["MANIFEST"]
 
 
-def read_manifest(path: Path) -> Iterator[Row]:
+class Manifest(Source):
+    """A source: a table of paths, which are relative to its own folder."""
+
+    forms = (
+        Form(
+            "manifest",
+            "--data photos.csv",
+            "path,label[,split][,group] with a header, comma or tab; paths relative to the manifest's own folder",
+        ),
+    )
+
+    def takes(self, data: str) -> bool:
+        """Return whether there is such a file, by its ending."""
+        path = Path(data).expanduser()
+        return path.suffix.lower() in (".csv", ".tsv") and path.is_file()
+
+    def find(self, data: str) -> Listing:
+        """Return the rows of the table."""
+        path = Path(data).expanduser()
+        rows = list(_rows(path))
+        if not rows:
+            raise DataError(f"'{path}' has a header and no rows.")
+        return Listing(path.stem, str(path.absolute()), open_folder(path.parent.resolve()), rows)
+
+
+MANIFEST = Manifest()
+
+
+def _rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a manifest; raises DataError with the line number where one is malformed."""
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -23,14 +23,15 @@ from tlcache.cache.find import features_folder
 from tlcache.cache.index import Index
 from tlcache.cache.publish import read_rows
 from tlcache.cache.shards import Shard, write_shard
+from tlcache.datasets.folder import open_folder
 from tlcache.errors import CacheError, DataError, first_line
-from tlcache.files import read_regular
 from tlcache.images import Stored
 from tlcache.progress import image_bar
 
 __all__ = ["ImageEmbedder"]
 
 _PART_ROWS = 1024
+_FILES = open_folder()
 _Row = tuple[NDArray[np.float32], Stored]
 
 
@@ -98,8 +99,8 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         Parameters
         ----------
         X
-            Paths, PIL images, or uint8 arrays (H, W), (H, W, 3) or (H, W, 4), mixed as you like; an array (n, H, W, 3)
-            is n of them. Pixels count as the PNG file they would be.
+            Paths, the bytes of image files, PIL images, or uint8 arrays (H, W), (H, W, 3) or (H, W, 4), mixed as you
+            like; an array (n, H, W, 3) is n of them. Pixels count as the PNG file they would be.
 
         Raises
         ------
@@ -109,7 +110,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
             The network cannot be had or cannot be run.
         """
         model = self._model()
-        images = [_Source(number, image) for number, image in enumerate(X)]
+        images = [_Given(number, image) for number, image in enumerate(X)]
         index = self._index(model)
         fresh = self._embed(model, {image.sha256: image for image in images if image.sha256 not in index.rows})
         known = [image.sha256 for image in images if image.sha256 in index.rows]
@@ -136,7 +137,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
     def _folder(self, model: Model) -> Path:
         return features_folder(self.features) / ".embedder" / model.file_stem
 
-    def _embed(self, model: Model, images: Mapping[str, _Source]) -> dict[str, NDArray[np.float32]]:
+    def _embed(self, model: Model, images: Mapping[str, _Given]) -> dict[str, NDArray[np.float32]]:
         """Return the embedding of every image by the hash of its bytes, and keep them."""
         if not images:
             return {}
@@ -156,29 +157,22 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         return {sha256: row for sha256, (row, _) in found.items()}
 
 
-class _Source:
-    """One image that is asked for: a file's path, or pixels, which count as the PNG they would be."""
+class _Given:
+    """One image that is asked for: a file by its path, its bytes, or pixels, which count as the PNG they would be."""
 
     def __init__(self, number: int, image: Any) -> None:
         self._path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
         self.name = f"image {number}" if self._path is None else self._path
-        self._png = _png(self.name, image) if self._path is None else b""  # encoding takes longer than reading a file
-        self.sha256 = hashlib.sha256(self._data()).hexdigest()
+        # kept where it is no file: encoding pixels takes longer than reading a file once more
+        self._bytes = image if isinstance(image, bytes) else b"" if self._path is not None else _png(self.name, image)
+        self.sha256 = hashlib.sha256(self._read()).hexdigest()
 
     def encoded(self) -> Encoded:
-        """Return the image, read once more: there may be more of them than memory can hold."""
-        data = self._data()
-        if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise DataError(f"'{self.name}' was changed while it was read.")
-        return Encoded(self.name, data)
+        """Return the image; a file is read once more, as there may be more of them than memory can hold."""
+        return Encoded(self.name, self._read(self.sha256))
 
-    def _data(self) -> bytes:
-        if self._path is None:
-            return self._png
-        try:
-            return read_regular(self._path)
-        except OSError as error:
-            raise DataError(f"Cannot read '{self.name}': {error.strerror or error}.") from None
+    def _read(self, sha256: str | None = None) -> bytes:
+        return self._bytes if self._path is None else _FILES.read(self._path, sha256)
 
 
 def _png(name: str, image: Any) -> bytes:
@@ -195,12 +189,13 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
         raise ValueError(
-            f"expected a path, a PIL image or uint8 (H, W), (H, W, 3), (H, W, 4); found {pixels.dtype} {pixels.shape}"
+            "expected a path, bytes, a PIL image or uint8 (H, W), (H, W, 3), (H, W, 4); "
+            f"found {pixels.dtype} {pixels.shape}"
         )
     return pixels
 
 
-def _read(images: Sequence[_Source]) -> list[Encoded]:
+def _read(images: Sequence[_Given]) -> list[Encoded]:
     return [image.encoded() for image in images]
 
 

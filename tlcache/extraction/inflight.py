@@ -15,15 +15,16 @@ from tlcache.machine import available_cpus
 __all__ = ["DECODER_HANGS", "Decoding", "InFlight", "decode_limit_s"]
 
 _BEGUN = struct.Struct("dI")  # when it began, `at_least`
-_LENGTH = struct.Struct("I")  # of the path; without it, or the time, there is no entry
+_LENGTH = struct.Struct("I")  # of a text; without it, or the time, there is no entry
+_TEXT_BYTES = 4096
 _LENGTH_AT = _BEGUN.size
 _PATH_AT = _LENGTH_AT + _LENGTH.size
-_SLOT_BYTES = _PATH_AT + 4096
+_SLOT_BYTES = _PATH_AT + _TEXT_BYTES
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """One image that is being decoded: its file, the least size asked of the decoder (0: none), seconds so far."""
+    """One image that is being decoded: its path, the least size asked of the decoder (0: none), seconds so far."""
 
     path: str
     at_least: int
@@ -31,7 +32,7 @@ class Decoding:
 
 
 class InFlight:
-    """One slot for each CPU, as extraction has a thread for each.
+    """Where the images are, and a slot for each CPU, as extraction has a thread for each.
 
     Writing one costs about a microsecond, and what is written outlives the process that wrote it. The length of the
     path is written last, cleared first and read first, so that nobody sees an entry that is half there; and no number
@@ -44,14 +45,28 @@ class InFlight:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._starts = range(0, available_cpus() * _SLOT_BYTES, _SLOT_BYTES)
-        os.ftruncate(descriptor, len(self._starts) * _SLOT_BYTES)
-        self._map = mmap.mmap(descriptor, len(self._starts) * _SLOT_BYTES)
+        self._source_at = available_cpus() * _SLOT_BYTES
+        self._starts = range(0, self._source_at, _SLOT_BYTES)
+        size = self._source_at + _LENGTH.size + _TEXT_BYTES
+        os.ftruncate(descriptor, size)
+        self._map = mmap.mmap(descriptor, size)
+
+    @property
+    def source(self) -> str:
+        """What `tlcache.datasets.dataset.reopen` finds the images by; empty while nobody said."""
+        (length,) = _LENGTH.unpack_from(self._map, self._source_at)
+        start = self._source_at + _LENGTH.size
+        return os.fsdecode(self._map[start : start + length])
+
+    @source.setter
+    def source(self, source: str) -> None:
+        text = os.fsencode(source)[:_TEXT_BYTES]
+        self._map[self._source_at : self._source_at + _LENGTH.size + len(text)] = _LENGTH.pack(len(text)) + text
 
     @contextmanager
     def decoding(self, slot: int, path: str, at_least: int | None) -> Iterator[None]:
-        """Note that a thread is decoding a file while the context lasts."""
-        name = os.fsencode(path)[:4096]
+        """Note that a thread is decoding an image while the context lasts."""
+        name = os.fsencode(path)[:_TEXT_BYTES]
         start = self._starts[slot % len(self._starts)]
         self._map[start + _PATH_AT : start + _PATH_AT + len(name)] = name
         self._map[start : start + _LENGTH_AT] = _BEGUN.pack(time.monotonic(), at_least or 0)

@@ -12,11 +12,11 @@ from functools import partial
 from typing import NoReturn
 
 from tlcache.backbones.engines import ENGINES
+from tlcache.errors import ImageReadError
 from tlcache.extraction.forks import DiedError, forked, own_bytes
 from tlcache.extraction.inflight import DECODER_HANGS, decode_limit_s
 from tlcache.extraction.job import EmbedResult, Job
 from tlcache.extraction.worker import Pass, Worker
-from tlcache.files import read_regular
 from tlcache.machine import available_cpus, loading
 from tlcache.progress import Advance, image_bar
 
@@ -39,6 +39,8 @@ def run_workers(job: Job) -> EmbedResult:
         Ctrl-C; finished rows are in parts, and the exception says how many images were done.
     """
     total, threads = len(job.dataset), available_cpus()
+    if job.in_flight:
+        job.in_flight.source = job.dataset.source
     fork = job.may_fork and threads > 1 and _mostly_new(job)
     run = Pass(job, threads, fork)
     works: list[Callable[[], EmbedResult]] = [Worker(run, slot).work for slot in range(threads)]
@@ -73,12 +75,11 @@ def run_workers(job: Job) -> EmbedResult:
 
 def _mostly_new(job: Job) -> bool:
     """Return whether most of the images are likely to need the network, by a look at some of them."""
-    paths = job.dataset.paths
-    some = paths[:: max(1, len(paths) // _LOOKED_AT)]
+    some = range(0, len(job.dataset), max(1, len(job.dataset) // _LOOKED_AT))
     known = 0
-    for path in some:
-        with suppress(OSError):
-            sha256 = hashlib.sha256(read_regular(str(job.dataset.root / path))).hexdigest()
+    for row in some:
+        with suppress(ImageReadError):
+            sha256 = hashlib.sha256(job.dataset.read(row)).hexdigest()
             known += sha256 in job.known or sha256 in job.known_bad
     return known < len(some) / 2
 

@@ -48,12 +48,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.columns["label"])
 
-    def is_in(self, path: Path, source: Path) -> bool:
-        """Return whether the file at `path` holds exactly these rows, from this folder."""
+    def is_in(self, path: Path, source: str) -> bool:
+        """Return whether the file at `path` holds exactly these rows, from this source."""
         if not path.exists():
             return False
         with FeatureFile(path) as file:
-            same = file.attrs["dataset_digest"] == self.digest and file.attrs["source"] == str(source)
+            same = file.attrs["dataset_digest"] == self.digest and file.attrs["source"] == source
             return bool(same) and file.quarantine == self.quarantine
 
 

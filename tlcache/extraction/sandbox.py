@@ -8,6 +8,7 @@ finished rows are in parts by then. What the worker says while it works is shown
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -15,15 +16,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tlcache import errors
+from tlcache.datasets.dataset import pack_sources, reopen, unpack_sources
+from tlcache.datasets.source import Images
 from tlcache.extraction.inflight import DECODER_HANGS, Decoding, InFlight, decode_limit_s
 from tlcache.extraction.relay import Receiver, Sender
-from tlcache.files import hash_file
 from tlcache.machine import loading
 
 __all__ = ["run_apart"]
@@ -38,6 +40,7 @@ def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
         What the worker raised; CacheError when it died.
     """
     condemned: dict[str, tuple[str, str]] = {}
+    arguments = {**arguments, "sources": pack_sources()}
     with tempfile.TemporaryFile() as shared:
         in_flight = InFlight(shared.fileno())
         while True:
@@ -46,7 +49,7 @@ def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
                 return _unpack(answer)
             suspects = in_flight.take()
             decoder_failed = status == DECODER_HANGS or (status < 0 and status != -signal.SIGKILL)
-            guilty = _find_guilty(suspects) if decoder_failed else {}
+            guilty = _find_guilty(suspects, reopen(in_flight.source)) if decoder_failed else {}
             if guilty.keys() <= condemned.keys():
                 raise _death(status)
             condemned |= guilty
@@ -100,29 +103,30 @@ def _unpack(outcome: dict[str, Any]) -> dict[str, Any]:
     raise getattr(errors, outcome["error"])(outcome["message"])
 
 
-def _find_guilty(suspects: list[Decoding]) -> dict[str, tuple[str, str]]:
+def _find_guilty(suspects: Iterable[Decoding], images: Images) -> dict[str, tuple[str, str]]:
     """Decode each image alone: content hash -> code and message of those that kill or hang their decoder."""
     guilty = {}
     for suspect in suspects:
-        command = [sys.executable, "-P", "-m", "tlcache.images", suspect.path, str(suspect.at_least)]
-        try:
-            status = subprocess.run(
-                command,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=decode_limit_s(),
-                check=False,
-            ).returncode
-        except subprocess.TimeoutExpired:
-            guilty[hash_file(Path(suspect.path))] = (
-                "hangs",
-                f"its decoder was not done after {decode_limit_s():g} s",
-            )
-            continue
-        if status < 0:
-            guilty[hash_file(Path(suspect.path))] = ("crashes", f"its decoder dies of {signal.Signals(-status).name}")
+        with suppress(errors.ImageReadError):
+            data = images.read(suspect.path)
+            if why := _decode_alone(data, suspect.at_least):
+                guilty[hashlib.sha256(data).hexdigest()] = why
     return guilty
+
+
+def _decode_alone(data: bytes, at_least: int) -> tuple[str, str] | None:
+    """Decode an image in a process of its own; return how that ends, None where it does as it should."""
+    command = [sys.executable, "-P", "-m", "tlcache.images", str(at_least)]
+    limit_s = decode_limit_s()
+    try:
+        done = subprocess.run(
+            command, env=_environment(), input=data, capture_output=True, timeout=limit_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "hangs", f"its decoder was not done after {limit_s:g} s"
+    if done.returncode < 0:
+        return "crashes", f"its decoder dies of {signal.Signals(-done.returncode).name}"
+    return None
 
 
 def _death(status: int) -> errors.CacheError:
@@ -151,6 +155,7 @@ def main() -> None:
     outcome: dict[str, Any]
     try:
         request = json.loads(sys.stdin.buffer.readline())
+        unpack_sources(request.pop("sources"))
         threading.Thread(target=_end_with_parent, daemon=True).start()
         with loading():
             from tlcache.extraction.steps import extract_here

@@ -24,8 +24,7 @@ from tlcache.cache.feature_file import STAGES, FeatureFile
 from tlcache.cache.index import Index
 from tlcache.cache.publish import Plan, publish
 from tlcache.cache.shards import Rejected, find_shards
-from tlcache.datasets.builtin import BUILT_IN
-from tlcache.datasets.dataset import Dataset, load_dataset
+from tlcache.datasets.dataset import Dataset, load_dataset, reopen
 from tlcache.datasets.splits import check_splits
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.forks import can_fork
@@ -107,7 +106,7 @@ def extract_here(
             path, _, _, message = table.quarantine[-1]
             check_rejected(len(table.quarantine), len(dataset), max_bad, f"{path!r}, {message}")
         embedded_s = time.perf_counter()
-        up_to_date = not result.embedded and not index.dropped and table.is_in(target, dataset.root)
+        up_to_date = not result.embedded and not index.dropped and table.is_in(target, dataset.source)
         if not up_to_date:
             check_room(target.parent, 4 * index.dim * len(table))
             publish(
@@ -163,14 +162,13 @@ def _anywhere(request: Mapping[str, Any], dataset: Dataset, max_bad: float) -> d
     if weights is None and built_in:
         weights = find(request["model"]).default_weights
     places = {
-        "data": request["data"] in BUILT_IN,
         "model": built_in,
         "weights": weights in {None, *NAMES},
     }
     absolute = {
         name: str(Path(request[name]).expanduser().absolute()) for name, is_name in places.items() if not is_name
     }
-    return {**request, "weights": weights, **absolute, "name": dataset.name, "max_bad": max_bad}
+    return {**request, "weights": weights, **absolute, "data": dataset.data, "name": dataset.name, "max_bad": max_bad}
 
 
 def _check_folder(folder: Path, dataset: Dataset) -> None:
@@ -178,9 +176,9 @@ def _check_folder(folder: Path, dataset: Dataset) -> None:
     for path in folder.glob("*.h5"):
         with suppress(CacheError), FeatureFile(path) as file:
             source = str(file.attrs["source"])
-            if source != str(dataset.root) and Path(source).exists():
+            if source != dataset.source and reopen(source).exists():
                 raise DataError(
-                    f"'{folder}' holds features of the dataset in '{source}'; asked: '{dataset.root}'. "
+                    f"'{folder}' holds features of the dataset in '{source}'; asked: '{dataset.source}'. "
                     "Give this one another name with --name."
                 )
 
@@ -238,7 +236,7 @@ def _attributes(dataset: Dataset, network: Model, table: Rows, index: Index, not
         "key_json": canonical_json(network.identity),
         "dataset": dataset.name,
         "dataset_digest": table.digest,
-        "source": str(dataset.root),
+        "source": dataset.source,
         "arguments": canonical_json(note["arguments"]),
         "backbone": network.name,
         "weights": network.weights,

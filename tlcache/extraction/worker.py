@@ -9,7 +9,6 @@ anew, which costs the next few images 1.5 ms between them.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -26,11 +25,11 @@ from tlcache.backbones.engines import open_network
 from tlcache.backbones.network import Network, NotFiniteError
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected, Shard, write_shard
-from tlcache.errors import CacheError, ModelError
+from tlcache.errors import CacheError, ImageReadError, ModelError
 from tlcache.extraction.board import Board
 from tlcache.extraction.forks import shared_lock
 from tlcache.extraction.job import EmbedResult, Job, check_rejected
-from tlcache.files import check_room, read_regular
+from tlcache.files import check_room
 from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
 
 __all__ = ["Pass", "Worker"]
@@ -53,7 +52,7 @@ class Worker:
             self._pixels = np.empty((most, 3, crop, crop), np.uint8)  # of one stretch
         except MemoryError:
             raise ModelError(f"No memory for {most:,} images at a time. Try a smaller --batch-size.") from None
-        self._root = str(self.job.dataset.root)
+        self._bytes_of = self.job.dataset.read
 
     def work(self) -> EmbedResult:
         """Take batches until none is left, keeping the finished rows in parts."""
@@ -107,11 +106,10 @@ class Worker:
         yield found
 
     def _read_one(self, number: int) -> _Encoded | None:
-        path = os.path.join(self._root, self.job.dataset.paths[number])  # noqa: PTH118  a Path costs 10 times as much
         try:
-            data = read_regular(path)
-        except OSError as error:
-            self.result.unreadable[number] = Rejected("unreadable", error.strerror or str(error))
+            data = self._bytes_of(number)
+        except ImageReadError as error:
+            self.result.unreadable[number] = Rejected("unreadable", error.reason)
             self._reject(number, self.result.unreadable[number])
             return None
         digest = hashlib.sha256(data)
@@ -122,23 +120,25 @@ class Worker:
             return None
         if sha256 in self.job.known or not self.board.claim(number):
             return None
-        return _Encoded(number, sha256, path, data)
+        return _Encoded(number, sha256, data)
 
     def _decode(self, encoded: _Encoded, pixels: NDArray[np.uint8]) -> _Image | None:
         self.run.torch.start()
         number, sha256 = encoded.number, encoded.sha256
         try:
-            with self._noted(encoded.path):
+            with self._noted(number):
                 return _Image(number, sha256, prepare(encoded.data, self.job.model.preprocess, pixels)[1])
         except BadImageError as error:
             bad = self._pending.bad[sha256] = Rejected(error.code, str(error))
         self._condemn(number, sha256, bad)
         return None
 
-    def _noted(self, path: str) -> AbstractContextManager[None]:
+    def _noted(self, number: int) -> AbstractContextManager[None]:
         if self.job.in_flight is None:
             return nullcontext()
-        return self.job.in_flight.decoding(self.slot, path, self.job.model.preprocess.at_least)
+        return self.job.in_flight.decoding(
+            self.slot, self.job.dataset.paths[number], self.job.model.preprocess.at_least
+        )
 
     def _embed(self, network: Network, images: list[_Image], pixels: NDArray[np.uint8]) -> list[_Row]:
         """Run the network and return the finite rows; an embedding that is not finite is never kept."""
@@ -174,7 +174,6 @@ class Worker:
 class _Encoded(NamedTuple):
     number: int
     sha256: str
-    path: str
     data: bytes
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.datasets.source import Images
 from tlcache.errors import DataError
-from tlcache.files import cache_folder, read_regular
+from tlcache.files import cache_folder
 from tlcache.finetuning.stored import Stored
 from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
 from tlcache.keys import hash_json
-from tlcache.machine import available_cpus
+from tlcache.machine import in_threads
 from tlcache.progress import image_bar
 
 __all__ = ["Pixels", "open_pixels"]
@@ -51,15 +48,15 @@ class Pixels:
         return slice(start, start + self.crop)
 
 
-def open_pixels(root: Path, paths: Sequence[str], sha256: Sequence[str], preprocess: Preprocess) -> Pixels:
-    """Open the pixels of some images, decoding them first when that has not been done.
+def open_pixels(source: Images, paths: Sequence[str], sha256: Sequence[str], preprocess: Preprocess) -> Pixels:
+    """Open the pixels of some images of a source, decoding them first when that has not been done.
 
     They belong to the preprocessing, with the version of its rules, and to the sha256 of every image.
 
     Raises
     ------
     DataError
-        An image has changed or vanished since its features were extracted.
+        An image has changed or vanished since it was embedded.
     """
     square = replace(preprocess, crop=preprocess.resize)
     decides = {name: value for name, value in square.as_json().items() if name not in _IN_GRAPH}
@@ -67,31 +64,22 @@ def open_pixels(root: Path, paths: Sequence[str], sha256: Sequence[str], preproc
     shape = (len(paths), 3, square.crop, square.crop)
 
     def fill(images: NDArray[np.uint8]) -> None:
-        _decode(root, paths, sha256, square, images)
+        _decode(source, paths, sha256, square, images)
 
     return Pixels(Stored(cache_folder() / "pixels" / f"{key[:16]}.npy", shape, np.uint8, fill), preprocess.crop, key)
 
 
 def _decode(
-    root: Path, paths: Sequence[str], sha256: Sequence[str], preprocess: Preprocess, images: NDArray[np.uint8]
+    source: Images, paths: Sequence[str], sha256: Sequence[str], preprocess: Preprocess, images: NDArray[np.uint8]
 ) -> None:
     """Fill `images`, a thread per core."""
 
     def one(row: int) -> None:
-        path = os.path.join(root, paths[row])  # noqa: PTH118  a Path costs 10 times as much
         try:
-            data = read_regular(path)
-            if hashlib.sha256(data).hexdigest() != sha256[row]:
-                raise DataError(f"'{path}' has changed since its features were extracted. Run the same command again.")
-            images[row], _ = prepare(data, preprocess)
-        except (OSError, BadImageError) as error:
-            raise DataError(f"'{path}' cannot be used any more: {error}. Run the same command again.") from None
-        advance(1)
+            prepare(source.read(paths[row], sha256[row]), preprocess, images[row])
+        except BadImageError as error:
+            raise DataError(f"'{source.name(paths[row])}' cannot be used any more: {error}. Leave it out.") from None
 
-    with (
-        OneTorchThread(),
-        image_bar("decoding", len(paths)) as advance,
-        ThreadPoolExecutor(available_cpus()) as pool,
-    ):
-        for _ in pool.map(one, range(len(paths))):
-            pass
+    with OneTorchThread(), image_bar("decoding", len(paths)) as advance:
+        for _ in in_threads(one, range(len(paths))):
+            advance(1)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from tlcache.backbones.torch_network import pretrained
 from tlcache.backbones.weights import Weights, load_state, resolve
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
+from tlcache.datasets.dataset import reopen
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import DataError, OptionError
 from tlcache.finetuning.checkpoints import Checkpoints
@@ -94,7 +94,7 @@ class Task:
     def pixels(self) -> Pixels:
         """The images, decoded when they are first asked for."""
         paths = [path for name in SPLITS for path in self.splits[name].paths]
-        return open_pixels(Path(self.attrs["source"]), paths, self.sha256, self.preprocess)
+        return open_pixels(reopen(self.attrs["source"]), paths, self.sha256, self.preprocess)
 
 
 class Trial:

@@ -13,7 +13,9 @@ from rich.text import Text
 
 from tlcache.auditing.findings import Audit, Pair
 from tlcache.auditing.worth import Worth
-from tlcache.errors import CacheError
+from tlcache.datasets.dataset import reopen
+from tlcache.datasets.source import Images
+from tlcache.errors import CacheError, DataError
 from tlcache.keys import printable
 from tlcache.report.tables import interval, plain_table
 from tlcache.text import counted
@@ -102,8 +104,8 @@ def plot_pairs(found: Audit, path: Path) -> None:
 
     Raises
     ------
-    CacheError
-        There are no pairs, or the images are gone.
+    CacheError, DataError
+        There are no pairs; an image is gone or cannot be used.
     """
     from matplotlib.figure import Figure
 
@@ -112,8 +114,9 @@ def plot_pairs(found: Audit, path: Path) -> None:
     pairs = spread(telling(found), _ROWS * _COLUMNS)
     if not pairs:
         raise CacheError(f"'{found.dataset}' has no pairs of near-duplicates to draw.")
+    images = reopen(found.source)
     sheet = [
-        [(pair, _side_by_side(Path(found.source), pair)) for pair in pairs[at : at + _COLUMNS]]
+        [(pair, _side_by_side(images, pair)) for pair in pairs[at : at + _COLUMNS]]
         for at in range(0, len(pairs), _COLUMNS)
     ]
     heights = [_TITLE + max(_WIDTH * len(both) / both.shape[1] for _, both in row) for row in sheet]
@@ -137,7 +140,7 @@ def spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
     return [*first, *(rest[number * len(rest) // wanted] for number in range(min(wanted, len(rest))))]
 
 
-def _side_by_side(folder: Path, pair: Pair) -> NDArray[np.uint8]:
+def _side_by_side(images: Images, pair: Pair) -> NDArray[np.uint8]:
     """Return both images of a pair at one height, (h, w, 3), with a little white between them."""
     from PIL import Image
 
@@ -146,9 +149,9 @@ def _side_by_side(folder: Path, pair: Pair) -> NDArray[np.uint8]:
     parts = []
     for name in (pair.first, pair.second):
         try:
-            image = Image.fromarray(np.ascontiguousarray(decode((folder / name).read_bytes(), _SIDE)[0]))
-        except (OSError, BadImageError) as error:
-            raise CacheError(f"'{folder / name}' cannot be drawn: {error}.") from None
+            image = Image.fromarray(np.ascontiguousarray(decode(images.read(name), _SIDE)[0]))
+        except BadImageError as error:
+            raise DataError(f"'{images.name(name)}' cannot be drawn: {error}. Leave it out.") from None
         parts.append(np.asarray(image.resize((max(1, round(image.width * _SIDE / image.height)), _SIDE))))
     return np.hstack([parts[0], np.full((_SIDE, _SIDE // 40, 3), 255, np.uint8), parts[1]])
 

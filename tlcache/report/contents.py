@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,9 @@ from numpy.typing import NDArray
 
 from tlcache.auditing.findings import Audit, Pair, audit_of
 from tlcache.auditing.worth import Worth
+from tlcache.datasets.dataset import reopen
+from tlcache.datasets.source import Images
+from tlcache.errors import ImageReadError
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.evaluation.metrics import confusion, recalls
 from tlcache.evaluation.verdict import p_of, points, times
@@ -229,7 +231,7 @@ def _errors(name: str, entry: Entry, counts: NDArray[np.int64]) -> Errors:
     pairs = [Confusion(classes[a], classes[b], int(off[a, b]), off[a, b] / totals[a]) for a, b in places if off[a, b]]
     few, kind = len(counts) <= _TABLE, "frozen" if entry.frozen else "tuned"
     svg = "" if few else _confusion(f"{name}-confusion-{kind}", entry, counts, classes)
-    mistakes = _mistakes(Path(entry.run.source), classes, entry.top)
+    mistakes = _mistakes(reopen(entry.run.source), classes, entry.top)
     return Errors(entry, pairs, counts.tolist() if few else None, svg, mistakes, int(off.sum()))
 
 
@@ -247,7 +249,7 @@ def _short(name: str) -> str:
     return text if len(text) <= _NAME else f"{text[: _NAME - 3]}..."
 
 
-def _mistakes(source: Path, classes: Sequence[str], top: TopPredictions) -> list[Mistake]:
+def _mistakes(images: Images, classes: Sequence[str], top: TopPredictions) -> list[Mistake]:
     wrong, paths = np.flatnonzero(~top.right), top.paths
     surest = wrong[np.argsort(-top.confidence[wrong], kind="stable")][:_MISTAKES]
     return [
@@ -256,19 +258,19 @@ def _mistakes(source: Path, classes: Sequence[str], top: TopPredictions) -> list
             classes[top.label[row]],
             classes[top.predicted[row]],
             float(top.confidence[row]),
-            _thumbnail(source / paths[row]),
+            _thumbnail(images, paths[row]),
         )
         for row in surest
     ]
 
 
-def _thumbnail(path: Path) -> str:
+def _thumbnail(images: Images, path: str) -> str:
     """Return a small image as a data address; empty when the image is not there any more."""
     from PIL import Image
 
     try:
-        pixels, _ = decode(path.read_bytes(), THUMBNAIL)
-    except (OSError, BadImageError):
+        pixels, _ = decode(images.read(path), THUMBNAIL)
+    except (ImageReadError, BadImageError):
         return ""
     image, buffer = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
     image.thumbnail((2 * THUMBNAIL, THUMBNAIL))
@@ -294,10 +296,10 @@ def _shots(name: str, curves: Sequence[Curve]) -> str:
 def _leaks(audit: Audit | None) -> Leaks | None:
     if audit is None:
         return None
-    twins = [_twins(each, Path(audit.source)) for each in spread(telling(audit), _TWINS)]
+    twins = [_twins(each, reopen(audit.source)) for each in spread(telling(audit), _TWINS)]
     return Leaks(audit, list(audit_counts(audit)), twins)
 
 
-def _twins(pair: Pair, source: Path) -> Twins:
+def _twins(pair: Pair, images: Images) -> Twins:
     first, second = (f"{end.split}, {printable(end.label)}: {printable(end.path)}" for end in pair.ends)
-    return Twins(first, second, pair.close, (_thumbnail(source / pair.first), _thumbnail(source / pair.second)))
+    return Twins(first, second, pair.close, (_thumbnail(images, pair.first), _thumbnail(images, pair.second)))

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tlcache.backbones.weights import ListedModel
-from tlcache.datasets.dataset import Form
+from tlcache.datasets.source import Form
 from tlcache.evaluation.baseline import Baseline
 from tlcache.extraction.job import Extraction
 from tlcache.heads.table import HeadRow

@@ -21,7 +21,7 @@ from tlcache.backbones.torch_network import operations, untrained
 from tlcache.backbones.weights import is_here
 from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.splits import FRACTION, SPLITS
-from tlcache.files import read_regular
+from tlcache.errors import ImageReadError
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import fresh_head
 from tlcache.finetuning.recipe import Recipe
@@ -144,13 +144,13 @@ def _time_network(model: Model, device: str) -> float:
 
 def _decoding_pace(case: Cell) -> float:
     """Return seconds per image to read, decode and resize, all cores at it; a few of the images are tried."""
-    root, paths = case.dataset.root, case.dataset.paths
+    images = len(case.dataset)
 
-    def decode(path: str) -> None:
-        with suppress(OSError, BadImageError):
-            prepare(read_regular(str(root / path)), _preprocess(case))
+    def decode(row: int) -> None:
+        with suppress(ImageReadError, BadImageError):
+            prepare(case.dataset.read(row), _preprocess(case))
 
-    some = paths[:: max(1, len(paths) // _IMAGES)][:_IMAGES]
+    some = range(images)[:: max(1, images // _IMAGES)][:_IMAGES]
     with OneTorchThread():  # as in extraction
         return _time_together(decode, some) / len(some)
 

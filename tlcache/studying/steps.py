@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from tlcache.backbones.backbone import Backbone, find
 from tlcache.backbones.load import load_model
 from tlcache.backbones.weights import is_here, resolve
 from tlcache.cache.feature_file import FeatureFile
-from tlcache.datasets.builtin import BUILT_IN
 from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DataError, ModelError, UnknownNameError, closest
@@ -93,10 +93,7 @@ def find_cells(
     DataError, ModelError, UnknownNameError, WeightsError
         Two datasets of one name or none at all, an ONNX file, no such backbone or weights.
     """
-    spelled: dict[str, str] = {}  # one dataset may be given by several spellings
-    for given in map(str, data):
-        spelled.setdefault(given if given in BUILT_IN else str(Path(given).expanduser().resolve()), given)
-    sets = {given: load_dataset(given) for given in spelled.values()}
+    sets = _distinct(map(str, data))
     names = [dataset.name for dataset in sets.values()]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise DataError(f"Two of the datasets are called '{twice}'. Rename one of the folders or manifests.")
@@ -113,6 +110,16 @@ def find_cells(
             resolve(row, chosen)
         found |= {(given, row.name): Cell(given, dataset, row, chosen) for given, dataset in sets.items()}
     return found
+
+
+def _distinct(data: Iterable[str]) -> dict[str, Dataset]:
+    """Return the datasets as they were given, each once: one may be given by several spellings."""
+    found: dict[str, tuple[str, Dataset]] = {}
+    for given in data:
+        dataset = load_dataset(given)
+        place = os.path.realpath(dataset.data) if os.path.isabs(dataset.data) else dataset.data  # noqa: PTH117
+        found.setdefault(place, (given, dataset))
+    return dict(found.values())
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ class StudyPlan:
         if is_here(case.backbone, case.weights) and (path := self.place(step)).exists():
             with suppress(CacheError), FeatureFile(path) as file:
                 rows = sum(file.attrs[f"{name}_rows"] for name in SPLITS) + len(file.quarantine)
-                if rows == len(case.dataset) and file.attrs["source"] == str(case.dataset.root):
+                if rows == len(case.dataset) and file.attrs["source"] == case.dataset.source:
                     return file.attrs
         return None
 
