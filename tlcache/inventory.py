@@ -83,8 +83,7 @@ class Entry:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        fields: dict[str, Any] = as_json(self)
-        return fields
+        return dict(as_json(self))
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,7 @@ class Leftover:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        fields: dict[str, Any] = as_json(self)
-        return fields
+        return dict(as_json(self))
 
 
 def list_cache(features: str | Path | None = None) -> list[Entry]:

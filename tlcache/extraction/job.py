@@ -137,8 +137,7 @@ class Extraction:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        fields: dict[str, Any] = as_json(self)
-        return fields
+        return dict(as_json(self))
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Extraction:

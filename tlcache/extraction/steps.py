@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import platform
@@ -34,7 +33,7 @@ from tlcache.extraction.local import run_workers
 from tlcache.extraction.rows import Rows, assemble
 from tlcache.files import check_room, write_whole
 from tlcache.keys import canonical_json
-from tlcache.machine import hardware, peak_rss_bytes, versions
+from tlcache.machine import hardware, now, peak_rss_bytes, versions
 from tlcache.progress import say
 
 __all__ = ["extract_here", "lock_of"]
@@ -242,7 +241,7 @@ def _attributes(dataset: Dataset, network: Model, table: Rows, index: Index, not
         "weights": network.weights,
         "preprocess": canonical_json(network.preprocess.as_json()),
         "provider": index.provider,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": now(),
         "generated_by": canonical_json({**versions(), **hardware()}),
         **dict(zip(STAGES, index.seconds(table.columns["source"]).tolist(), strict=True)),
     }

@@ -20,13 +20,13 @@ class HeadCandidate(Struct, frozen=True, kw_only=True):
     fit_s: float
 
 
-class HeadEpoch(Struct, frozen=True, kw_only=True):
-    """An epoch of a head that is trained by epochs."""
+class HeadEpoch(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An epoch of a head that is trained by epochs; a head of one's own may say less of it."""
 
     epoch: int
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
+    train_loss: float | None = None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
 
 
 class TemperatureScaling(Struct, frozen=True, kw_only=True):

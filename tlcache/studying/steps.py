@@ -62,8 +62,7 @@ class Step:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
-        fields: dict[str, Any] = as_json(self)
-        return fields
+        return dict(as_json(self))
 
 
 @dataclass(frozen=True)
