@@ -24,8 +24,8 @@ from benchmarks.growth import measure_growth, measure_large_file
 from benchmarks.heads import measure_heads
 from benchmarks.images import describe, find_images, make_photos, write_images
 from benchmarks.peers import candidates, has_timm
-from tlcache.backbones.backbone import BACKBONES
 from tlcache.backbones.engines import find_device
+from tlcache.backbones.sources import list_models
 from tlcache.finetuning.speed import COMPUTE_FORMATS, find_torch_device
 from tlcache.heads.table import HEADS
 from tlcache.machine import available_cpus, hardware, versions
@@ -76,7 +76,7 @@ def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> di
     with step_bar("extraction", len(names) * (trials + rounds * contenders)) as advance:
         figures["extraction"] = [measure_backbone(bench, name, advance) for name in names]
     console.print(tables.extraction(figures["extraction"]))
-    others = [] if quick else list(BACKBONES)
+    others = [] if quick else [row.name for row in list_models()]
     with step_bar("every backbone", len(others)) as advance:
         figures["networks"] = []
         for name in others:

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from tlcache.backbones.backbone import find
+from tlcache.backbones.sources import find
 from tlcache.backbones.torch_network import pretrained, untrained
 from tlcache.backbones.weights import load_state
 from tlcache.cache.feature_file import FeatureFile, Split
@@ -107,15 +107,15 @@ def _head(given: Split) -> tuple[Scaler, LogReg]:
 def fine_tuned(task: Task, recipe: Recipe, rows: NDArray[np.int64], head: nn.Module, split: str) -> NDArray[np.int64]:
     """Train on some of the rows of train + val, for a fixed number of steps, and return the labels given to a split."""
     backbone, way = task.backbone, ComputeFormat("fp32", "channels_last")
-    model = pretrained(backbone, load_state(task.weights), task.weights.label)
-    layers = trained_layers(backbone, model, recipe.unfreeze)
-    network = Classifier(backbone, model, head, task.preprocess, layers, recipe.batch_norm == "eval")
+    whole = pretrained(backbone, load_state(task.weights), task.weights.label, task.preprocess)
+    layers = trained_layers(backbone, whole, recipe.unfreeze)
+    network = Classifier(backbone, whole, head, task.preprocess, layers, recipe.batch_norm == "eval")
     again = np.resize(rows, _ROUND)
     known = task.rows("train", "val")[again], task.labels("train", "val")[again]
     train = from_pixels(task.pixels, *known, recipe.augment, recipe.seed, task.device)
     phase = Phase("backbone", network, layers, recipe.epochs, recipe.epochs, recipe.learning_rate, train, None)
     with tempfile.TemporaryDirectory() as kept, torch.random.fork_rng(devices=[]):
-        training = Training(model, head, recipe, len(task.classes), task.device, Checkpoints(Path(kept)))
+        training = Training(whole.module, head, recipe, len(task.classes), task.device, Checkpoints(Path(kept)))
         training.run([phase], State(way.precision, way.layout, {}, training.both.state_dict()))
     wanted = from_pixels(task.pixels, task.rows(split), task.labels(split), "none", 0, task.device)
     labels: NDArray[np.int64] = logits_of(network, wanted, task.device, way).argmax(1)
@@ -124,7 +124,7 @@ def fine_tuned(task: Task, recipe: Recipe, rows: NDArray[np.int64], head: nn.Mod
 
 def _random(seed: int, folder: Path) -> Path:
     path = folder / f"random-{seed}.pth"
-    torch.save(untrained(find(MODEL), seed).state_dict(), path)
+    torch.save(untrained(find(MODEL), seed).module.state_dict(), path)
     return path
 
 

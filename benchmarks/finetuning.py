@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks import tables
 from benchmarks.images import make_photos, write_images, write_manifest
 from benchmarks.timing import in_turn, ratio
-from tlcache.backbones.backbone import find
+from tlcache.backbones.sources import find
 from tlcache.backbones.torch_network import untrained
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.extraction.extract import extract
@@ -52,16 +52,16 @@ def measure_finetuning(
     done = extract(data, name, "random", features=folder / "features", device=device)
     with FeatureFile(done.path) as file:
         task = Task.of(file, "random", device)
-    model, head = untrained(row, seed=0), nn.Linear(row.dim, len(task.classes))
-    layers, crop = trained_layers(row, model, "all"), task.preprocess.crop
-    network = Classifier(row, model, head, task.preprocess, layers).to(device)
+    whole, head = untrained(row, seed=0), nn.Linear(row.dim, len(task.classes))
+    layers, crop = trained_layers(row, whole, "all"), task.preprocess.crop
+    network = Classifier(row, whole, head, task.preprocess, layers).to(device)
     ways = in_turn(
         {str(way): partial(images_per_s, way, network, crop, device, _BATCH) for way in COMPUTE_FORMATS},
         rounds,
         advance,
     )
     best = COMPUTE_FORMATS[int(np.argmax([ways[str(way)].median for way in COMPUTE_FORMATS]))]
-    optimizer = make_optimizer(Recipe(), 1e-3, model, head, layers)
+    optimizer = make_optimizer(Recipe(), 1e-3, whole.module, head, layers)
     images = len(task.rows("train", "val"))
     loop = in_turn(
         {

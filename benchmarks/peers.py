@@ -75,7 +75,7 @@ def _rate(model: str, photos: Path, seconds: float, device: str, variant: str, w
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
-    from tlcache.backbones.backbone import find
+    from tlcache.backbones.sources import find
 
     torch.set_num_threads(threads)
     preprocess = find(model).checkpoints["imagenet"].preprocess
@@ -111,7 +111,7 @@ def _network(model: str, variant: str) -> nn.Module:
     import torch
     from torchvision.models import get_model
 
-    from tlcache.backbones.backbone import find
+    from tlcache.backbones.sources import find
 
     whole: nn.Module = get_model(find(model).builder, weights=None).eval()
     head = "fc" if hasattr(whole, "fc") else "classifier"

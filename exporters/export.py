@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tlcache.backbones.backbone import Backbone
+from tlcache.backbones.backbone import Backbone, Weights
 from tlcache.backbones.model import EXPORT_VERSION
 from tlcache.backbones.torch_network import embedding, pretrained
-from tlcache.backbones.weights import Weights, load_state
+from tlcache.backbones.weights import load_state
 from tlcache.errors import ModelError, first_line
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json
@@ -43,7 +43,8 @@ def export(backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: s
     ModelError
         Export failed, or torch and ONNX Runtime differ by more than 1e-4 of the largest value.
     """
-    network = embedding(backbone, pretrained(backbone, load_state(weights), weights.label), pool, preprocess)
+    whole = pretrained(backbone, load_state(weights), weights.label, preprocess)
+    network = embedding(backbone, whole, pool, preprocess)
     return _to_onnx(network, ("embedding",), preprocess.crop, _metadata(backbone, weights, preprocess, pool))
 
 
@@ -64,7 +65,7 @@ def export_classifier(
     bytes
         A single-file model. Input `image`: uint8 (batch, 3, crop, crop); outputs `logits` and `embedding`, float32.
     """
-    metadata = _metadata(backbone, weights, preprocess, backbone.pools[0])
+    metadata = _metadata(backbone, weights, preprocess, backbone.pool())
     metadata["classes"] = canonical_json(list(classes))
     return _to_onnx(network, ("logits", "embedding"), preprocess.crop, metadata)
 

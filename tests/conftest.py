@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from fakes import SABOTAGE, slow_network, tiny_backbone, tiny_network, write_photos
+from fakes import SABOTAGE, TinySource, slow_network, tiny_network, write_photos
 
 from tlcache.progress import hide_progress
 
@@ -95,7 +95,9 @@ def tinynet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A backbone called `tinynet`, of three stages with BatchNorm, which trains in no time, on one thread."""
     import torch
 
-    monkeypatch.setattr("tlcache.backbones.backbone._ROWS", (tiny_backbone(),))
+    from tlcache.backbones.onnx_file import ONNX_FILE
+
+    monkeypatch.setattr("tlcache.backbones.sources.SOURCES", (TinySource(), ONNX_FILE))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,7 +1,10 @@
 """Fakes that are tiny and real: a dozen generated images, an 8-dimensional ONNX network."""
 
+import fnmatch
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, PngImagePlugin
 from torch import nn
 
-from tlcache.backbones.backbone import Backbone, Checkpoint
+from tlcache.backbones.backbone import Backbone, Checkpoint, TorchNetwork, Weights
+from tlcache.backbones.exported import from_torch
+from tlcache.backbones.torch_network import TracedNetwork, filled
+from tlcache.backbones.weights import published
 from tlcache.cache import feature_file as store
 from tlcache.cache.feature_file import Split
 from tlcache.evaluation.metrics import evaluate
@@ -179,11 +185,41 @@ class TinyNetwork(nn.Module):
         return out
 
 
-def tiny_backbone() -> Backbone:
-    """Return a row for `TinyNetwork`."""
-    checkpoints = {"imagenet": Checkpoint("NONE", "tiny-00000000.pth", 0.0, Preprocess(resize=24, crop=20))}
-    stages = ("features.0", "features.1")
-    return Backbone("tinynet", "TinyNetwork", 16, 4_000, "features", stages, checkpoints, module="fakes")
+class TinySource:
+    """A source as somebody outside the package would write one: one object with all that is asked of it.
+
+    Its backbone is `tinynet`; where `changes` are given, there is one of each, which differs from it so.
+    """
+
+    name = "tiny"
+    form = ""
+    trainable = True
+    load = staticmethod(from_torch)
+
+    def __init__(self, *changes: Mapping[str, Any]) -> None:
+        checkpoints = {"imagenet": Checkpoint("NONE", "tiny-00000000.pth", 0.0, Preprocess(resize=24, crop=20))}
+        stages = ("features.0", "features.1")
+        row = Backbone("tinynet", self, "TinyNetwork", 16, 4_000, "features", stages, checkpoints)
+        self.rows = [replace(row, **each) for each in changes or ({},)]
+
+    def names(self, pattern: str | None = None) -> Sequence[str]:
+        return fnmatch.filter([row.name for row in self.rows], pattern or "*")
+
+    def find(self, model: str) -> Backbone | None:
+        return next((row for row in self.rows if row.name == model), None)
+
+    def at_hand(self, backbone: Backbone) -> list[str]:
+        return [name for name, row in backbone.checkpoints.items() if Path("hub", row.file).is_file()]
+
+    def weights(self, backbone: Backbone, name: str) -> Weights:
+        file = backbone.checkpoints[name].file
+        return published(backbone, name, Path("hub", file), lambda: f"{os.environ['TLCACHE_WEIGHTS_URL']}/{file}")
+
+    def build(
+        self, backbone: Backbone, preprocess: Preprocess, state: Mapping[str, torch.Tensor] | None = None
+    ) -> TorchNetwork:
+        del preprocess  # any size will do
+        return TracedNetwork(backbone, filled(TinyNetwork, state))
 
 
 def make_run(

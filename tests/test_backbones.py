@@ -4,22 +4,25 @@ import numpy as np
 import pytest
 import torch
 
-from tlcache.backbones.backbone import BACKBONES, Backbone, find
+from tlcache.backbones.backbone import Backbone
+from tlcache.backbones.sources import find, list_models
 from tlcache.backbones.torch_network import embedding, pretrained, untrained
+from tlcache.backbones.torchvision import TORCHVISION
 from tlcache.errors import UnknownNameError, WeightsError
 from tlcache.images import Preprocess
 
-TORCHVISION = [row for row in BACKBONES.values() if row.module == "torchvision.models"]
+ROWS = [row for row in list_models() if row.source is TORCHVISION]
 
 
 def test_there_are_the_six_of_the_study_and_six_more() -> None:
     study = {"mobilenetv3_small", "mobilenetv3_large", "resnet50", "resnet101", "resnet152", "inception_v3"}
-    assert study < set(BACKBONES)
-    assert len(TORCHVISION) == 12
-    assert set(BACKBONES) - {row.name for row in TORCHVISION} == {"resnet20_cifar"}
+    names = {row.name for row in list_models()}
+    assert study < names
+    assert len(ROWS) == 12
+    assert names - {row.name for row in ROWS} == {"resnet20_cifar"}
 
 
-@pytest.mark.parametrize("row", TORCHVISION, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_the_table_says_what_torchvision_says(row: Backbone) -> None:
     from torchvision.models import get_model_weights
 
@@ -49,15 +52,15 @@ def test_untrained_networks_come_from_their_seed_and_leave_the_generator_alone()
     first, again, other = (untrained(find("squeezenet1_1"), seed) for seed in (0, 0, 1))
     assert torch.equal(before, torch.get_rng_state())
     weight = "features.0.weight"
-    assert torch.equal(first.state_dict()[weight], again.state_dict()[weight])
-    assert not torch.equal(first.state_dict()[weight], other.state_dict()[weight])
+    assert torch.equal(first.module.state_dict()[weight], again.module.state_dict()[weight])
+    assert not torch.equal(first.module.state_dict()[weight], other.module.state_dict()[weight])
 
 
 def test_inception_is_built_as_for_its_published_weights_whatever_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.models import Inception_V3_Weights, inception_v3
 
     row = find("inception_v3")
-    state = untrained(row, 0).state_dict()
+    state = untrained(row, 0).module.state_dict()
     monkeypatch.setattr(Inception_V3_Weights, "get_state_dict", lambda *_, **__: state)
     official = inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1).eval()
     assert official.transform_input
@@ -70,7 +73,7 @@ def test_inception_is_built_as_for_its_published_weights_whatever_the_weights(mo
         official(normal)
         expected = captured[0].mean((2, 3))
         for source in ("file:x.pth", "random"):  # what was trained from random weights is a file afterwards
-            found = embedding(row, pretrained(row, state, source), "avg", preprocess)(image)
+            found = embedding(row, pretrained(row, state, source, preprocess), "avg", preprocess)(image)
             assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -78,13 +81,14 @@ def test_a_checkpoint_with_other_classes_is_a_backbone_too() -> None:
     from torchvision.models import resnet18
 
     state = resnet18(weights=None, num_classes=7).state_dict()
-    assert pretrained(find("resnet18"), state, "file:mine.pth").fc.out_features == 7
+    module = pretrained(find("resnet18"), state, "file:mine.pth", Preprocess()).module
+    assert module.fc.out_features == 7
 
 
 def test_weights_of_another_network_are_refused() -> None:
-    state = untrained(find("squeezenet1_1"), 0).state_dict()
+    state = untrained(find("squeezenet1_1"), 0).module.state_dict()
     with pytest.raises(WeightsError, match=r"'file:x\.pth' do not fit resnet18"):
-        pretrained(find("resnet18"), state, "file:x.pth")
+        pretrained(find("resnet18"), state, "file:x.pth", Preprocess())
 
 
 @pytest.mark.parametrize(("pool", "dim"), [("avg", 512), ("max", 512), ("flatten", 512 * 2 * 2)])
@@ -94,7 +98,7 @@ def test_pooling(pool: str, dim: int) -> None:
     image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
         features = network(image)
-        maps = network.trunk((image.float() - network.mean) * network.scale)["features"]
+        maps = network.trunk((image.float() - network.mean) * network.scale)
     assert features.shape == (2, dim)
     if pool != "flatten":
         expected = maps.mean((2, 3)) if pool == "avg" else maps.amax((2, 3))
@@ -109,7 +113,7 @@ def test_unknown_pooling_is_refused() -> None:
 
 def test_half_precision_weights_are_computed_in_float32() -> None:
     row = replace(find("squeezenet1_1"))
-    state = {name: tensor.half() for name, tensor in untrained(row, 0).state_dict().items()}
-    model = pretrained(row, state, "file:half.pth")
+    state = {name: tensor.half() for name, tensor in untrained(row, 0).module.state_dict().items()}
+    model = pretrained(row, state, "file:half.pth", Preprocess()).module
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert np.isfinite(model.state_dict()["features.0.weight"].numpy()).all()

@@ -10,8 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tlcache.backbones.backbone import BACKBONES
-from tlcache.backbones.weights import checkpoint_path
+from tlcache.backbones.sources import find, list_models
+from tlcache.backbones.torchvision import checkpoint_path
 from tlcache.cli import app
 from tlcache.datasets.dataset import list_datasets
 from tlcache.demo import RECIPE
@@ -49,7 +49,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_tables_name_everything() -> None:
     models, heads, datasets = invoke("models"), invoke("heads"), invoke("datasets")
-    assert all(name in models for name in BACKBONES)
+    assert all(row.name in models for row in list_models())
     assert "74.0 / 75.3 %" in models
     (embedded,) = [line for line in models.splitlines() if line.startswith("resnet20_cifar")]
     assert re.search(r"128 .* 0\.3 M .* 32 .* CIFAR-10: \d\d\.\d % .*embedded", embedded)
@@ -173,7 +173,7 @@ def test_demo_takes_the_embedded_weights_and_says_how_to_get_the_real_ones(monke
 
 def test_demo_takes_the_backbones_whose_imagenet_weights_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mobilenetv3_large", "resnet50"):
-        place = checkpoint_path(BACKBONES[name].checkpoints["imagenet"])
+        place = checkpoint_path(find(name).checkpoints["imagenet"])
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
 

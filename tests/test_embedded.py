@@ -16,12 +16,12 @@ from fakes import write_image
 import tlcache
 from benchmarks.resnet20_cifar.cifar import CLASSES, Images, read_folder, read_torchvision
 from benchmarks.resnet20_cifar.train import Recipe, accuracy, train
-from tlcache.backbones.backbone import find
 from tlcache.backbones.embedded.network import resnet20_cifar
 from tlcache.backbones.engines import open_network
 from tlcache.backbones.load import load_model
+from tlcache.backbones.sources import find
 from tlcache.backbones.torch_network import pretrained
-from tlcache.backbones.weights import at_hand, load_state, resolve
+from tlcache.backbones.weights import load_state, resolve
 from tlcache.datasets.dataset import load_dataset
 from tlcache.errors import DataError, UnknownNameError, WeightsError
 
@@ -43,7 +43,7 @@ def test_the_row_says_what_the_network_and_the_files_are() -> None:
 
 
 def test_the_default_weights_are_the_first_that_a_backbone_has() -> None:
-    assert at_hand(ROW) == ["embedded"]
+    assert ROW.at_hand == ["embedded"]
     assert resolve(ROW) == resolve(ROW, "embedded")
     model = load_model("resnet20_cifar")
     assert (model.weights, model.key) == ("embedded", load_model("resnet20_cifar", "embedded").key)
@@ -66,7 +66,7 @@ def test_an_extraction_records_the_name_of_its_weights(photos: Path, tiny_model:
 
 
 def test_weights_of_the_package_that_are_lost_or_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlcache.backbones.weights.checkpoint_path", lambda _: tmp_path / SHIPPED.file)
+    monkeypatch.setattr("tlcache.backbones.embedded.source.weights_path", lambda _: tmp_path / SHIPPED.file)
     with pytest.raises(WeightsError, match=r"is part of tlcache, is not there. Install tlcache again\."):
         resolve(ROW)
     (tmp_path / SHIPPED.file).write_bytes(b"half")
@@ -78,7 +78,7 @@ def test_the_export_gives_the_mean_of_each_quarter_of_the_second_stage() -> None
     model = load_model("resnet20_cifar")
     images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
     embeddings = open_network(model.onnx(), "cpu").embed(images)
-    network = pretrained(ROW, load_state(resolve(ROW)), "embedded")
+    network = pretrained(ROW, load_state(resolve(ROW)), "embedded", SHIPPED.preprocess).module
     maps: list[torch.Tensor] = []
     network.layer2.register_forward_hook(lambda *arguments: maps.append(arguments[2]))
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (model.preprocess.mean, model.preprocess.std))
@@ -169,7 +169,7 @@ def test_what_training_writes_is_a_backbone(tmp_path: Path, monkeypatch: pytest.
     assert 0 <= figures["test_accuracy"] <= 1
     (mine,) = (tmp_path / "out").glob("resnet20_cifar-*.safetensors")
     assert hashlib.sha256(mine.read_bytes()).hexdigest().startswith(mine.stem.partition("-")[2])
-    network = pretrained(ROW, load_state(resolve(ROW, str(mine))), "file")
+    network = pretrained(ROW, load_state(resolve(ROW, str(mine))), "file", SHIPPED.preprocess).module
     assert accuracy(network, read_folder(tmp_path / "cifar", "test")) == figures["test_accuracy"]
 
 
@@ -213,6 +213,6 @@ def test_the_accuracy_of_the_card(real: Path, tmp_path: Path) -> None:
         archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)  # Python 3.11.4 has it
         archive.extractall(tmp_path / "cifar", [member for member in archive if wanted.fullmatch(member.name)])
     images = read_folder(tmp_path / "cifar", "test")
-    network = pretrained(ROW, load_state(resolve(ROW)), "embedded")
+    network = pretrained(ROW, load_state(resolve(ROW)), "embedded", SHIPPED.preprocess).module
     assert len(images) == 10_000
     assert 100 * accuracy(network, images) == pytest.approx(SHIPPED.top1, abs=0.03)  # three images: kernels round

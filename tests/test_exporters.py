@@ -10,10 +10,10 @@ from fakes import tiny_network
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.export import check_parity, export
-from tlcache.backbones.backbone import BACKBONES, find
 from tlcache.backbones.engines import open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.onnx_graph import adapt, image_input
+from tlcache.backbones.sources import find, list_models
 from tlcache.backbones.weights import resolve
 from tlcache.errors import ModelError
 from tlcache.images import Preprocess
@@ -24,10 +24,10 @@ IMAGES = RANDOM.integers(0, 256, (5, 3, 16, 16), dtype=np.uint8)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", [row.name for row in list_models()])
 def test_every_backbone_exports_and_agrees_with_torch(name: str) -> None:
     """The export itself compares ONNX Runtime with torch, in batches of 1 and 3, and fails above 1e-4."""
-    row = BACKBONES[name]
+    row = find(name)
     model = load_model(name, "random")
     data = model.onnx()
     metadata = {entry.key: entry.value for entry in onnx.load_model_from_string(data).metadata_props}

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import tlcache
-from tlcache.backbones.backbone import find
+from tlcache.backbones.sources import find
 from tlcache.backbones.weights import load_state, resolve
 from tlcache.cache.feature_file import open_features
 from tlcache.cache.find import features_folder
@@ -230,10 +230,10 @@ import sys, time
 sys.path[:0] = {paths!r}
 import torch
 torch.set_num_threads(1)
-from fakes import tiny_backbone
-import tlcache.backbones.backbone, tlcache.extraction.extract
+from fakes import TinySource
+import tlcache.backbones.sources, tlcache.extraction.extract
 from tlcache.extraction.steps import extract_here
-tlcache.backbones.backbone._ROWS = (tiny_backbone(),)
+tlcache.backbones.sources.SOURCES = (TinySource(),)
 tlcache.extraction.extract.run_apart = lambda arguments: extract_here(**arguments).as_json()
 from pathlib import Path
 from tlcache.finetuning.losses import LOSSES
@@ -288,10 +288,10 @@ SEVERAL = """
 import sys
 sys.path[:0] = {paths!r}
 import torch
-from fakes import tiny_backbone
-import tlcache.backbones.backbone, tlcache.extraction.extract
+from fakes import TinySource
+import tlcache.backbones.sources, tlcache.extraction.extract
 from tlcache.extraction.steps import extract_here
-tlcache.backbones.backbone._ROWS = (tiny_backbone(),)
+tlcache.backbones.sources.SOURCES = (TinySource(),)
 tlcache.extraction.extract.run_apart = lambda arguments: extract_here(**arguments).as_json()
 from tlcache.cli import app
 if __name__ == "__main__":

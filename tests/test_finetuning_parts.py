@@ -11,8 +11,9 @@ import torch
 from fakes import write_photos
 from torch import nn
 
-from tlcache.backbones.backbone import BACKBONES, find
-from tlcache.backbones.torch_network import embedding, find_layers, split, untrained
+from tlcache.backbones.backbone import TorchNetwork
+from tlcache.backbones.sources import find, list_models
+from tlcache.backbones.torch_network import embedding, untrained
 from tlcache.datasets.folder import open_folder
 from tlcache.errors import CacheError
 from tlcache.finetuning.augment import _grid, augment, draws
@@ -31,20 +32,20 @@ from tlcache.images import Preprocess, prepare
 SIDES = {"inception_v3": 75, "vit_b_16": 224}
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", [row.name for row in list_models()])
 def test_layers_are_all_there_and_in_stages(name: str) -> None:
-    row = BACKBONES[name]
-    model = untrained(row, 0)
-    layers = find_layers(row, model)
-    stages = [stage for _, _, stage in layers]
+    row = find(name)
+    network = untrained(row, 0)
+    layers = network.layers()
+    stages = [layer.stage for layer in layers]
     if row.neck is None:
         assert stages == sorted(stages)
     assert set(stages) == set(range(1, len(row.stages) + 2))
-    named = [parameter for _, parameters, _ in layers for parameter in parameters]
+    named = [parameter for layer in layers for parameter in layer.parameters]
     assert len(named) == len(set(named))
     after = ("layer3",) if row.layer == "layer2" else ()  # what the embedding does without
     head = ("classifier", "fc", "heads", "AuxLogits", *after)
-    rest = {parameter for parameter, _ in model.named_parameters() if not parameter.startswith(head)}
+    rest = {parameter for parameter, _ in network.module.named_parameters() if not parameter.startswith(head)}
     assert {parameter for parameter in named if not parameter.startswith(head)} == rest
 
 
@@ -52,37 +53,37 @@ def test_layers_are_all_there_and_in_stages(name: str) -> None:
     "name", ["mobilenetv2", "resnet18", "inception_v3", "efficientnet_b0", "convnext_tiny", "vit_b_16"]
 )
 def test_a_network_cut_in_two_is_the_same_network(name: str) -> None:
-    row = BACKBONES[name]
-    model, side = untrained(row, seed=0), SIDES.get(name, 64)
-    whole = embedding(row, model, row.pools[0], Preprocess(resize=side, crop=side))
+    row = find(name)
+    network, side = untrained(row, seed=0), SIDES.get(name, 64)
+    whole = embedding(row, network, row.pools[0], Preprocess(resize=side, crop=side))
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     with torch.inference_mode():
         expected = whole(images)
-        stem, whole.trunk = split(row, model, row.stages[1])
-        assert stem is not None
-        found = whole.eval().embedded(stem.eval()(whole.normalised(images))["features"])
+        stem, whole.trunk = network.part(end=row.stages[1]), network.part(start=row.stages[1])
+        found = whole.eval().embedded(stem.eval()(whole.normalised(images)))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def _classifier(name: str, unfreeze: str, still: bool = False) -> tuple[nn.Module, Classifier]:
+def _classifier(name: str, unfreeze: str, still: bool = False) -> tuple[TorchNetwork, Classifier]:
     row = find(name)
-    model, preprocess = untrained(row, seed=0), Preprocess(resize=64, crop=64)
-    layers = trained_layers(row, model, unfreeze)
-    network = Classifier(row, model, nn.Linear(row.dim, 3), preprocess, layers, still)
+    whole, preprocess = untrained(row, seed=0), Preprocess(resize=64, crop=64)
+    layers = trained_layers(row, whole, unfreeze)
+    network = Classifier(row, whole, nn.Linear(row.dim, 3), preprocess, layers, still)
     network.unfreeze()
-    return model, network
+    return whole, network
 
 
 @pytest.mark.parametrize(("name", "still"), [("mobilenetv3_small", False), ("efficientnet_b0", True)])
 def test_a_frozen_batchnorm_keeps_its_statistics_and_the_frozen_part_is_a_function(name: str, still: bool) -> None:
-    model, network = _classifier(name, "stage:4", still)
+    whole, network = _classifier(name, "stage:4", still)
+    model = whole.module
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
     network.train()
     assert torch.equal(network.before(images), network.before(images))  # no dropped paths, no batch statistics
     network(images).square().mean().backward()
     stage = {
-        parameter: layer.stage for layer in trained_layers(find(name), model, "all") for parameter in layer.parameters
+        parameter: layer.stage for layer in trained_layers(find(name), whole, "all") for parameter in layer.parameters
     }
     for buffer, value in model.named_buffers():
         norm = buffer.rpartition(".")[0]
@@ -94,8 +95,8 @@ def test_a_frozen_batchnorm_keeps_its_statistics_and_the_frozen_part_is_a_functi
 
 def test_the_cut_is_the_last_stage_that_is_frozen_as_a_whole() -> None:
     row = find("resnet18")
-    model = untrained(row, seed=0)
-    cuts = {each: cut_before(row, trained_layers(row, model, each)) for each in ("all", "stage:2", "last:3", "last:11")}
+    whole = untrained(row, seed=0)
+    cuts = {each: cut_before(row, trained_layers(row, whole, each)) for each in ("all", "stage:2", "last:3", "last:11")}
     assert cuts == {"all": None, "stage:2": "layer1", "last:3": "layer3", "last:11": "layer2"}
 
 
@@ -187,13 +188,13 @@ def test_learning_rates() -> None:
 
 def test_groups_decay_by_stage_and_spare_biases_and_norms() -> None:
     row = find("resnet18")
-    model = untrained(row, seed=0)
-    layers, head = trained_layers(row, model, "stage:3"), nn.Linear(512, 3)
-    optimizer = make_optimizer(Recipe(layer_decay=0.5, weight_decay=0.1), 1.0, model, head, layers)
+    whole = untrained(row, seed=0)
+    layers, head = trained_layers(row, whole, "stage:3"), nn.Linear(512, 3)
+    optimizer = make_optimizer(Recipe(layer_decay=0.5, weight_decay=0.1), 1.0, whole.module, head, layers)
     rates = {
         id(each): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for each in group["params"]
     }
-    named = dict(model.named_parameters())
+    named = dict(whole.module.named_parameters())
     assert rates[id(head.weight)] == (1.0, 0.1)
     assert rates[id(head.bias)] == (1.0, 0.0)
     assert rates[id(named["layer4.0.conv1.weight"])] == (0.5, 0.1)

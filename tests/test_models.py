@@ -9,10 +9,12 @@ import pytest
 from fakes import tiny_network
 from test_exporters import IMAGES, foreign
 
-from tlcache.backbones.backbone import find
+from tlcache.backbones.backbone import Weights
 from tlcache.backbones.engines import open_network
-from tlcache.backbones.load import load_model, load_stem
-from tlcache.backbones.weights import Weights, resolve
+from tlcache.backbones.exported import load_stem
+from tlcache.backbones.load import load_model
+from tlcache.backbones.sources import find
+from tlcache.backbones.weights import resolve
 from tlcache.errors import ModelError, UnknownNameError
 from tlcache.images import Preprocess
 

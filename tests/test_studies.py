@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import make_run, tiny_backbone, write_image, write_photos
+from fakes import TinySource, make_run, write_image, write_photos
 from typer.testing import CliRunner
 
+from tlcache.backbones.onnx_file import ONNX_FILE
+from tlcache.backbones.sources import find
 from tlcache.backbones.torch_network import operations
 from tlcache.cli import app
 from tlcache.datasets.dataset import load_dataset
@@ -20,6 +22,7 @@ from tlcache.errors import CacheError, DataError, ModelError, OptionError, Tlcac
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import Left
+from tlcache.images import Preprocess
 from tlcache.studying import run as running
 from tlcache.studying.estimates import finetune_seconds, heads_seconds, rows_of
 from tlcache.studying.run import study
@@ -34,8 +37,8 @@ QUICK = {"epochs": 1, "precision": "fp32", "layout": "contiguous"}
 def two_networks(tinynet: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """`tinynet`, and one beside it that counts as smaller."""
     del tinynet
-    rows = (replace(tiny_backbone(), parameters=20_000_000), replace(tiny_backbone(), name="tinier", parameters=3_000))
-    monkeypatch.setattr("tlcache.backbones.backbone._ROWS", rows)
+    both = TinySource({"parameters": 20_000_000}, {"name": "tinier", "parameters": 3_000})
+    monkeypatch.setattr("tlcache.backbones.sources.SOURCES", (both, ONNX_FILE))
 
 
 def go(data: Path, **options: Any) -> list[Step]:
@@ -394,4 +397,4 @@ def test_operations_are_those_of_the_convolutions() -> None:
     sides = (10, 5, 5)
     layers = zip((3, 8, 16), (8, 16, 16), sides, strict=True)
     counted = sum(2 * 9 * before * after * side * side for before, after, side in layers) + 2 * 16 * 1000
-    assert operations(tiny_backbone(), 20) == counted
+    assert operations(find("tinynet"), Preprocess(crop=20)) == counted

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tlcache.backbones.backbone import Backbone, Checkpoint, find
-from tlcache.backbones.weights import at_hand, checkpoint_path, download, load_state, resolve
+from tlcache.backbones.backbone import Backbone, Checkpoint
+from tlcache.backbones.sources import find
+from tlcache.backbones.torchvision import checkpoint_path
+from tlcache.backbones.weights import download, load_state, resolve
 from tlcache.errors import UnknownNameError, WeightsError
 
 CONTENT = b"weights " * 40_000
@@ -53,11 +55,11 @@ def backbone(file: str) -> Backbone:
 @pytest.mark.usefixtures("server")
 def test_a_download_is_kept_and_found_again() -> None:
     row = backbone(f"net-{SHA256[:8]}.pth")
-    assert at_hand(row) == []
+    assert row.at_hand == []
     found = resolve(row, "imagenet")
     assert found.sha256 == SHA256
     assert found.path.read_bytes() == CONTENT
-    assert at_hand(row) == ["imagenet"]
+    assert row.at_hand == ["imagenet"]
     assert resolve(row, "imagenet") == found
 
 

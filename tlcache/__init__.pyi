@@ -1,6 +1,6 @@
 # The public names and their homes: read by type checkers, and by `__init__.py` for what is imported when it is used.
 from tlcache.auditing.run import audit as audit
-from tlcache.backbones.weights import list_models as list_models
+from tlcache.backbones.sources import list_models as list_models
 from tlcache.cache.feature_file import open_features as open_features
 from tlcache.datasets.dataset import list_datasets as list_datasets
 from tlcache.demo import run_demo as run_demo

@@ -208,15 +208,17 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 @app.command()
-def models() -> None:
+def models(
+    pattern: Annotated[str | None, typer.Argument(help="Shell pattern of names", show_default="all")] = None,
+) -> None:
     """List the backbones: embedding size, parameters, input, accuracy, weights at hand.
 
-    Example: tlcache models
+    Example: tlcache models "resnet*"
     """
-    from tlcache.backbones.weights import list_models
+    from tlcache.backbones.sources import list_models
     from tlcache.report.tables import models_table
 
-    _show(models_table(list_models()))
+    _show(models_table(list_models(pattern)))
 
 
 @app.command()
@@ -276,13 +278,12 @@ def extract(
 
     Example: tlcache extract --model mobilenetv3_large --model resnet50 --data photos/
     """
-    from tlcache.backbones.backbone import find
+    from tlcache.backbones.sources import find
     from tlcache.extraction.extract import extract as run
     from tlcache.report.tables import extractions_table
 
     for each in model:  # a slip in the last one shall not wait for the others
-        if not each.lower().endswith(".onnx"):
-            find(each)
+        find(each)
     done = []
     for each in model:
         with _stoppable("run the same command to continue"):

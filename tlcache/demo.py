@@ -10,8 +10,7 @@ import rich
 from rich.console import RenderableType
 from rich.panel import Panel
 
-from tlcache.backbones.backbone import find
-from tlcache.backbones.weights import at_hand
+from tlcache.backbones.sources import find
 from tlcache.evaluation.compare import compare_runs
 from tlcache.evaluation.comparison import Comparison
 from tlcache.extraction.extract import extract
@@ -49,7 +48,7 @@ def run_demo(
     list of Comparison
         One, of what was fitted and trained.
     """
-    here = [model for model in MODELS if "imagenet" in at_hand(find(model))]
+    here = [model for model in MODELS if "imagenet" in find(model).at_hand]
     banner = _imagenet() if here else _embedded()
     show(banner)
     done = [extract("digits", model, features=features) for model in here or [EMBEDDED]]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlcache.backbones.backbone import find
+from tlcache.backbones.sources import find
 from tlcache.datasets.dataset import load_dataset
 from tlcache.errors import DataError
 from tlcache.images import prepare

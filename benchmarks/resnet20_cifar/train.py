@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from benchmarks.resnet20_cifar.cifar import PREPROCESS, Images, read_folder, read_torchvision
-from tlcache.backbones.backbone import find
+from tlcache.backbones.sources import find
 from tlcache.backbones.torch_network import untrained
 from tlcache.errors import TlcacheError, WeightsError
 from tlcache.files import write_whole
@@ -140,7 +140,7 @@ def accuracy(model: nn.Module, images: Images) -> float:
 
 
 def _begin(recipe: Recipe, checkpoint: Path) -> _Run:
-    model = untrained(find("resnet20_cifar"), recipe.seed).to(memory_format=torch.channels_last)
+    model = untrained(find("resnet20_cifar"), recipe.seed).module.to(memory_format=torch.channels_last)
     weights: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for value in model.parameters():

@@ -1,14 +1,20 @@
-"""The backbones: one frozen row each. Adding one is adding a row."""
+"""What a backbone says of itself, and what a source of backbones has to be able to do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+from tlcache.backbones.model import Model
 from tlcache.errors import UnknownNameError, closest
 from tlcache.images import Preprocess
 
-__all__ = ["BACKBONES", "Backbone", "Checkpoint", "find"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Backbone", "Checkpoint", "Layer", "Source", "TorchNetwork", "Weights"]
 
 
 @dataclass(frozen=True)
@@ -18,16 +24,17 @@ class Checkpoint:
     Parameters
     ----------
     name
-        torchvision's name of the weights, which knows the address to download them from; empty for weights that are
-        part of this package.
+        What the source calls them.
     file
-        File name; ends with the first 8 digits of the file's sha256.
+        File name.
     top1
         Accuracy in per cent on images of `task` that were not trained on: as torchvision states it, or our model card.
     preprocess
         The preprocessing the weights were evaluated with.
     task
         What the weights were trained on.
+    licence
+        Licence of the weights.
     """
 
     name: str
@@ -35,6 +42,16 @@ class Checkpoint:
     top1: float
     preprocess: Preprocess = Preprocess()
     task: str = "ImageNet"
+    licence: str = "BSD-3-Clause"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights on disk: `label` for people, `path` of a state dict, `sha256` of its bytes."""
+
+    label: str
+    path: Path
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -43,152 +60,170 @@ class Backbone:
 
     Parameters
     ----------
-    name, builder
-        Our name, and that of the function that builds the network: torchvision's name of it.
+    name
+        Our name of it.
+    source
+        Where it comes from: what finds its weights and builds it.
+    builder
+        What the source builds it by: torchvision's name of it, the path of a file.
     dim
-        Length of the embedding with the default pooling.
+        Length of the embedding with the default pooling; 0 where only the network itself tells.
     parameters
-        Parameters of the whole network with its published classifier.
+        Parameters of the whole network with its published classifier; 0 where they were not counted.
     layer
-        Name of the last node of the trunk: its output is pooled into the embedding.
+        Where the trunk ends, as the source names places in it: the output there is pooled into the embedding.
     stages
-        Nodes where the stages of the trunk end, except the last, which ends at `layer`. A single tensor passes there,
-        so the trunk can be frozen up to it and cut in two.
+        Where the stages of the trunk end, except the last, which ends at `layer`. A single tensor passes there, so the
+        trunk can be frozen up to it and cut in two.
     checkpoints
         Published weights by their short name, `imagenet`, `imagenet_v2` or `embedded`; the first are the default.
     pools
         Poolings that make sense, the default first.
     neck
         Module of the classifier that still belongs to the embedding (a normalisation), if any.
-    licence
-        Licence of the code and the published weights.
-    module
-        Where `builder` is.
     """
 
     name: str
+    source: Source
     builder: str
-    dim: int
-    parameters: int
-    layer: str
-    stages: tuple[str, ...]
-    checkpoints: Mapping[str, Checkpoint]
+    dim: int = 0
+    parameters: int = 0
+    layer: str = ""
+    stages: tuple[str, ...] = ()
+    checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
     pools: tuple[str, ...] = ("avg", "max", "flatten")
     neck: str | None = None
-    licence: str = "BSD-3-Clause"
-    module: str = "torchvision.models"
 
     @property
-    def default_weights(self) -> str:
-        """The short name of the weights that are taken when none are asked for."""
-        return next(iter(self.checkpoints))
+    def default_weights(self) -> str | None:
+        """The short name of the weights that are taken when none are asked for; None where none are published."""
+        return next(iter(self.checkpoints), None)
+
+    @property
+    def at_hand(self) -> list[str]:
+        """The short names of the published weights that are on this machine."""
+        return self.source.at_hand(self)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What tells the network from all others, as a part of the cache key.
+
+        The source is named, but for the first two: their keys are older than sources, and `builder` alone tells them
+        apart.
+        """
+        built = {"builder": self.builder}
+        return built if self.source.name in _UNNAMED else {"source": self.source.name, **built}
+
+    def preprocess(self, weights: str | None = None) -> Preprocess:
+        """Return how images are prepared for published weights; for others as for those that are the default."""
+        found = self.checkpoints.get(weights or "") or next(iter(self.checkpoints.values()), None)
+        return found.preprocess if found else Preprocess()
+
+    def pool(self, asked: str | None = None) -> str:
+        """Return the pooling that is asked for, or the default.
+
+        Raises
+        ------
+        UnknownNameError
+            The backbone has no such pooling.
+        """
+        if asked is None:
+            return self.pools[0]
+        if asked not in self.pools:
+            raise UnknownNameError(closest(f"pooling for {self.name}", asked, self.pools))
+        return asked
 
 
-_USUAL = Preprocess()
-_CIFAR = Preprocess(resize=32, crop=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+_UNNAMED = ("torchvision", "embedded")
 
 
-def _published(
-    v1: tuple[str, float], v2: tuple[str, float] | None = None, preprocess: Preprocess = _USUAL
-) -> dict[str, Checkpoint]:
-    rows = {"imagenet": Checkpoint("IMAGENET1K_V1", *v1, preprocess)}
-    if v2 is not None:
-        rows["imagenet_v2"] = Checkpoint("IMAGENET1K_V2", *v2, Preprocess(resize=232))
-    return rows
+class Source(Protocol):
+    """Where backbones come from: one object in one file, and an entry of `tlcache.backbones.sources.SOURCES`.
 
-
-_ROWS = (
-    Backbone(
-        "mobilenetv3_small", "mobilenet_v3_small", 576, 2_542_856, "features",
-        ("features.0", "features.1", "features.3", "features.8"),
-        _published(("mobilenet_v3_small-047dcff4.pth", 67.668)),
-    ),
-    Backbone(
-        "mobilenetv3_large", "mobilenet_v3_large", 960, 5_483_032, "features",
-        ("features.1", "features.3", "features.6", "features.12"),
-        _published(("mobilenet_v3_large-8738ca79.pth", 74.042), ("mobilenet_v3_large-5c1a4163.pth", 75.274)),
-    ),
-    Backbone(
-        "resnet50", "resnet50", 2048, 25_557_032, "layer4",
-        ("layer1", "layer2", "layer3"),
-        _published(("resnet50-0676ba61.pth", 76.13), ("resnet50-11ad3fa6.pth", 80.858)),
-    ),
-    Backbone(
-        "resnet101", "resnet101", 2048, 44_549_160, "layer4",
-        ("layer1", "layer2", "layer3"),
-        _published(("resnet101-63fe2227.pth", 77.374), ("resnet101-cd907fc2.pth", 81.886)),
-    ),
-    Backbone(
-        "resnet152", "resnet152", 2048, 60_192_808, "layer4",
-        ("layer1", "layer2", "layer3"),
-        _published(("resnet152-394f9c45.pth", 78.312), ("resnet152-f82ba261.pth", 82.284)),
-    ),
-    Backbone(
-        "inception_v3", "inception_v3", 2048, 27_161_264, "Mixed_7c",
-        ("maxpool1", "maxpool2", "Mixed_5d", "Mixed_6e"),
-        _published(("inception_v3_google-0cc3c7bd.pth", 77.294), preprocess=Preprocess(resize=342, crop=299)),
-    ),
-    Backbone(
-        "mobilenetv2", "mobilenet_v2", 1280, 3_504_872, "features",
-        ("features.1", "features.3", "features.6", "features.13"),
-        _published(("mobilenet_v2-b0353104.pth", 71.878), ("mobilenet_v2-7ebf99e0.pth", 72.154)),
-    ),
-    Backbone(
-        "resnet18", "resnet18", 512, 11_689_512, "layer4",
-        ("layer1", "layer2", "layer3"),
-        _published(("resnet18-f37072fd.pth", 69.758)),
-    ),
-    Backbone(
-        "squeezenet1_1", "squeezenet1_1", 512, 1_235_496, "features",
-        ("features.2", "features.5", "features.8"),
-        _published(("squeezenet1_1-b8a52dc0.pth", 58.178)),
-    ),
-    Backbone(
-        "efficientnet_b0", "efficientnet_b0", 1280, 5_288_548, "features",
-        ("features.1", "features.2", "features.3", "features.5"),
-        _published(
-            ("efficientnet_b0_rwightman-7f5810bc.pth", 77.692), preprocess=Preprocess(interpolation="bicubic")
-        ),
-    ),
-    Backbone(
-        "convnext_tiny", "convnext_tiny", 768, 28_589_128, "features",
-        ("features.1", "features.3", "features.5"),
-        _published(("convnext_tiny-983f1562.pth", 82.52), preprocess=Preprocess(resize=236)),
-        neck="classifier.0",
-    ),
-    Backbone(
-        "vit_b_16", "vit_b_16", 768, 86_567_656, "encoder",
-        ("encoder.layers.encoder_layer_2", "encoder.layers.encoder_layer_5", "encoder.layers.encoder_layer_8"),
-        _published(("vit_b_16-c867db91.pth", 81.072)),
-        pools=("cls", "avg", "max", "flatten"),
-    ),
-    Backbone(
-        "resnet20_cifar", "resnet20_cifar", 128, 272_474, "layer2",  # what layer3 adds serves CIFAR-10 alone
-        ("layer1",),
-        {"embedded": Checkpoint("", "resnet20_cifar-8fe8b048.safetensors", 87.49, _CIFAR, "CIFAR-10")},
-        pools=("quarters", "avg", "max", "flatten"),
-        licence="Apache-2.0",
-        module="tlcache.backbones.embedded.network",
-    ),
-)  # fmt: skip
-
-BACKBONES: Mapping[str, Backbone] = {row.name: row for row in _ROWS}
-
-
-def find(name: str) -> Backbone:
-    """Return the row called `name`, in our spelling or torchvision's.
-
-    Raises
-    ------
-    UnknownNameError
-        No such row; the message names the nearest one and all that exist.
-
-    Examples
-    --------
-    >>> find("mobilenet_v3_large").name
-    'mobilenetv3_large'
+    Attributes
+    ----------
+    name
+        Its own name; part of the cache key (see `Backbone.origin`).
+    form
+        How its models are asked for where they have no listed names, for people: "an ONNX file".
+    trainable
+        Whether its networks are torch modules, so that `build` works and they can be fine-tuned.
     """
-    for row in _ROWS:
-        if name in (row.name, row.builder):
-            return row
-    raise UnknownNameError(closest("backbone", name, BACKBONES) + " Or give the path of an .onnx file.")
+
+    name: str
+    form: str
+    trainable: bool
+
+    def names(self, pattern: str | None = None) -> Sequence[str]:
+        """Return the names that match a shell pattern; without one, those that are worth listing."""
+
+    def find(self, model: str) -> Backbone | None:
+        """Return what `--model` names when it is one of this source's, without a look at weights; otherwise None.
+
+        Raises
+        ------
+        UnknownNameError
+            It can be of no other source, and this one has no such backbone.
+        """
+
+    def at_hand(self, backbone: Backbone) -> list[str]:
+        """Return the short names of the published weights that are on this machine."""
+
+    def weights(self, backbone: Backbone, name: str) -> Weights:
+        """Return published weights by their short name, downloaded where they are not here.
+
+        Raises
+        ------
+        WeightsError
+            They cannot be had, or are damaged.
+        """
+
+    def build(
+        self, backbone: Backbone, preprocess: Preprocess, state: Mapping[str, Tensor] | None = None
+    ) -> TorchNetwork:
+        """Return the whole network for images of that size, with a classifier of as many classes as `state` has.
+
+        `state` is loaded strictly: RuntimeError says what does not fit. Without it the network is initialised from
+        torch's generator.
+        """
+
+    def load(
+        self, backbone: Backbone, weights: str | None, pool: str | None, output: str | None, changes: Mapping[str, Any]
+    ) -> Model:
+        """Return the float32 network that embeds images; arguments and errors are those of `load_model`.
+
+        For sources that build torch networks this is `tlcache.backbones.exported.from_torch`.
+        """
+
+
+class TorchNetwork(Protocol):
+    """A network of torch, whole and in parts that share its parameters.
+
+    Attributes
+    ----------
+    module
+        The whole network, whose state dict is that of its weights.
+    """
+
+    module: nn.Module
+
+    def part(self, start: str | None = None, end: str | None = None) -> nn.Module:
+        """Return the trunk from one stage's end to another's, a tensor in and a tensor out.
+
+        Without `start` it takes normalised images, float32 (batch, 3, H, W), without `end` it gives what is pooled.
+        """
+
+    def pooling(self, pool: str) -> nn.Module:
+        """Return what makes embeddings (batch, dim) of the trunk's output, the classifier's normalisation included."""
+
+    def layers(self) -> list[Layer]:
+        """Return the layers of the trunk, and of what `pooling` adds, that have parameters, as images meet them."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that has parameters: its name, theirs, and its stage from 1 at the image on."""
+
+    name: str
+    parameters: tuple[str, ...]
+    stage: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,9 @@ class Model:
         Everything that changes an embedding, as JSON fields; nothing else.
     onnx
         Returns the bytes of the ONNX file, exporting it first when needed.
+    arguments
+        `model` and `weights` as `load_model` takes them to give the same, in any folder and whatever the default
+        weights are then.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Model:
     preprocess: Preprocess
     identity: dict[str, Any]
     onnx: Callable[[], bytes]
+    arguments: Mapping[str, str | None]
 
     @property
     def key(self) -> str:
@@ -56,11 +60,11 @@ class Model:
         return str(self.identity["precision"])
 
 
-def model_identity(source: dict[str, Any], output: str, pool: str | None, preprocess: Preprocess) -> dict[str, Any]:
+def model_identity(network: Mapping[str, Any], output: str, pool: str | None, preprocess: Preprocess) -> dict[str, Any]:
     """Return everything that changes an embedding of a float32 network, as JSON fields."""
     return {
         "version": KEY_VERSION,
-        "backbone": source,
+        "backbone": dict(network),
         "output": output,
         "pool": pool,
         "precision": "fp32",

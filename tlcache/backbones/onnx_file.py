@@ -4,42 +4,81 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlcache.backbones.backbone import Backbone, TorchNetwork, Weights
 from tlcache.backbones.model import Model, model_identity
 from tlcache.errors import ModelError
 from tlcache.images import Preprocess
 
 if TYPE_CHECKING:
     import onnx
+    from torch import Tensor
 
-__all__ = ["from_onnx", "read_onnx"]
+__all__ = ["ONNX_FILE", "read_onnx"]
 
 
-def from_onnx(path: Path, pool: str | None, output: str | None, changes: dict[str, Any]) -> Model:
-    """Take an ONNX file as it is when it was exported here; otherwise put preprocessing and pooling into the graph."""
-    data, model = read_onnx(path)
-    label, source = f"onnx:{path.name}", {"onnx_sha256": hashlib.sha256(data).hexdigest()}
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if metadata.get("exporter", "").startswith("tlcache"):
-        in_graph = {"crop", "mean", "std"} & set(changes)
-        if in_graph or output or pool not in (None, metadata["pool"]):
-            raise ModelError(
-                f"'{path}' was exported by tlcache: size, normalisation and pooling ({metadata['pool']}) are part of "
-                "its graph. Export it again to change them."
-            )
-        preprocess = replace(Preprocess.from_json(json.loads(metadata["preprocess"])), **changes)
-        identity = model_identity(source, "embedding", metadata["pool"], preprocess)
-        return Model(path.stem, label, preprocess, identity, lambda: data)
-    from tlcache.backbones.onnx_graph import adapt
+class OnnxFile:
+    """A source of any network that somebody exported: it can be run, not trained."""
 
-    preprocess = _stated(path, model, changes)
-    wrapped = adapt(model, preprocess, output, pool)
-    identity = model_identity(source, output or model.graph.output[0].name, pool, preprocess)
-    return Model(path.stem, label, preprocess, identity, wrapped.SerializeToString)
+    name = "onnx"
+    form = "an ONNX file"
+    trainable = False
+
+    def names(self, pattern: str | None = None) -> Sequence[str]:
+        """Return nothing: files are not looked for."""
+        del pattern
+        return ()
+
+    def find(self, model: str) -> Backbone | None:
+        """Return what ends with `.onnx`, whether it is there or not."""
+        path = Path(model).expanduser()
+        return Backbone(path.stem, self, str(path), pools=()) if path.suffix.lower() == ".onnx" else None
+
+    def at_hand(self, backbone: Backbone) -> list[str]:
+        """Return nothing: the weights are in the file."""
+        del backbone
+        return []
+
+    def weights(self, backbone: Backbone, name: str) -> Weights:
+        """Raise ModelError: the weights are in the file."""
+        raise ModelError(f"'{backbone.builder}' has no weights beside its own; asked: {name}.")
+
+    def build(
+        self, backbone: Backbone, preprocess: Preprocess, state: Mapping[str, Tensor] | None = None
+    ) -> TorchNetwork:
+        """Raise ModelError: torch does not know the network."""
+        del preprocess, state
+        raise ModelError(f"'{backbone.builder}' is an ONNX file, which torch cannot build.")
+
+    def load(
+        self, backbone: Backbone, weights: str | None, pool: str | None, output: str | None, changes: Mapping[str, Any]
+    ) -> Model:
+        """Take the file as it is when it was exported here; otherwise put preprocessing and pooling into the graph."""
+        del weights
+        path = Path(backbone.builder)
+        data, graph = read_onnx(path)
+        metadata = {entry.key: entry.value for entry in graph.metadata_props}
+        network = {"onnx_sha256": hashlib.sha256(data).hexdigest()}
+        arguments = {"model": str(path.absolute()), "weights": None}
+        made = partial(Model, backbone.name, f"onnx:{path.name}", arguments=arguments)
+        if metadata.get("exporter", "").startswith("tlcache"):
+            preprocess = _exported(path, metadata, pool, output, changes)
+            identity = model_identity(network, "embedding", metadata["pool"], preprocess)
+            return made(preprocess, identity, lambda: data)
+        from tlcache.backbones.onnx_graph import adapt
+
+        preprocess = _stated(path, graph, changes)
+        adapted = adapt(graph, preprocess, output, pool)
+        identity = model_identity(network, output or graph.graph.output[0].name, pool, preprocess)
+        return made(preprocess, identity, adapted.SerializeToString)
+
+
+ONNX_FILE = OnnxFile()
 
 
 def read_onnx(path: Path) -> tuple[bytes, onnx.ModelProto]:
@@ -77,12 +116,25 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from _tensors(inner)
 
 
-def _stated(path: Path, model: onnx.ModelProto, changes: dict[str, Any]) -> Preprocess:
+def _exported(
+    path: Path, metadata: Mapping[str, str], pool: str | None, output: str | None, changes: Mapping[str, Any]
+) -> Preprocess:
+    """Return the preprocessing of one of our exports, in which only what comes before the graph can be changed."""
+    in_graph = {"crop", "mean", "std"} & set(changes)
+    if in_graph or output or pool not in (None, metadata["pool"]):
+        raise ModelError(
+            f"'{path}' was exported by tlcache: size, normalisation and pooling ({metadata['pool']}) are part of "
+            "its graph. Export it again to change them."
+        )
+    return replace(Preprocess.from_json(json.loads(metadata["preprocess"])), **changes)
+
+
+def _stated(path: Path, model: onnx.ModelProto, changes: Mapping[str, Any]) -> Preprocess:
     """Return the preprocessing that the caller states for a foreign model; guessing it would be silently wrong."""
     from tlcache.backbones.onnx_graph import image_input
 
     size, floating = image_input(model)
-    fields = {"crop": size, **changes} if size else changes
+    fields = {"crop": size, **changes} if size else dict(changes)
     if not floating:
         fields = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), **fields}
     missing = [name for name in ("resize", "crop", "mean", "std") if name not in fields]

@@ -1,31 +1,33 @@
-"""The networks of the table as torch modules: built, loaded, and cut before the classifier."""
+"""Backbones as torch modules: built, loaded, and cut before the classifier."""
 
 from __future__ import annotations
 
-import importlib
 import textwrap
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from tlcache.backbones.backbone import Backbone
+from tlcache.backbones.backbone import Backbone, Layer, TorchNetwork
 from tlcache.backbones.pools import POOLS
-from tlcache.errors import UnknownNameError, WeightsError, closest
+from tlcache.errors import WeightsError
 from tlcache.images import Preprocess
 
-__all__ = ["Embedding", "embedding", "find_layers", "operations", "pretrained", "split", "untrained"]
+__all__ = ["Embedding", "TracedNetwork", "embedding", "filled", "operations", "pretrained", "untrained"]
 
 
 class Embedding(nn.Module):
-    """Images to embeddings: uint8 (batch, 3, H, W) -> float32 (batch, dim), normalisation included."""
+    """Images to embeddings: uint8 (batch, 3, H, W) -> float32 (batch, dim), normalisation included.
 
-    def __init__(self, trunk: nn.Module, neck: nn.Module | None, pool: str, preprocess: Preprocess) -> None:
+    `trunk` and `pooling` are those of a `TorchNetwork`.
+    """
+
+    def __init__(self, trunk: nn.Module, pooling: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
         self.trunk = trunk
-        self.neck = neck
-        self.pool = pool
+        self.pooling = pooling
         self.mean: Tensor
         self.scale: Tensor
         self.register_buffer("mean", 255 * torch.tensor(preprocess.mean).view(1, 3, 1, 1))
@@ -41,7 +43,140 @@ class Embedding(nn.Module):
 
     def embedded(self, activation: Tensor) -> Tensor:
         """Return the embeddings of what the trunk takes."""
-        features: Tensor = self.trunk(activation)["features"]
+        return cast(Tensor, self.pooling(self.trunk(activation)))
+
+
+def untrained(backbone: Backbone, seed: int) -> TorchNetwork:
+    """Return the whole network, initialised by its source from `seed`; the caller's generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = backbone.source.build(backbone, backbone.preprocess())
+    network.module.eval()
+    return network
+
+
+def pretrained(backbone: Backbone, state: Mapping[str, Tensor], label: str, preprocess: Preprocess) -> TorchNetwork:
+    """Return the whole network in float32 with `state` loaded strictly, for images prepared so.
+
+    The number of classes is the one of `state`, so that a checkpoint fine-tuned on other classes is a backbone too.
+    `label` names the weights in errors.
+
+    Raises
+    ------
+    WeightsError
+        The names or shapes are not those of the network.
+    """
+    try:
+        network = backbone.source.build(backbone, preprocess, state)
+    except RuntimeError as error:
+        lines = [textwrap.shorten(line, 120, placeholder=" ...") for line in str(error).splitlines()[1:4]]
+        raise WeightsError(
+            f"The weights '{label}' do not fit {backbone.name}: {'; '.join(lines)}. "
+            f"Pass the state dict of that network as {backbone.source.name} builds it."
+        ) from None
+    network.module.float().eval()
+    return network
+
+
+def operations(backbone: Backbone, preprocess: Preprocess) -> int:
+    """Return the floating-point operations that an image takes; none of them is done."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        module = backbone.source.build(backbone, preprocess).module.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(torch.empty(1, 3, preprocess.crop, preprocess.crop, device="meta"))
+    return int(counter.get_total_flops())
+
+
+def embedding(backbone: Backbone, network: TorchNetwork, pool: str, preprocess: Preprocess) -> Embedding:
+    """Cut a network at the backbone's layer and pool what comes out.
+
+    Raises
+    ------
+    UnknownNameError
+        The backbone has no such pooling.
+    """
+    return Embedding(network.part(), network.pooling(backbone.pool(pool)), preprocess).eval()
+
+
+def filled(make: Callable[..., nn.Module], state: Mapping[str, Tensor] | None) -> nn.Module:
+    """Return what `make` builds; with `state` loaded strictly, and as many `num_classes` as it has, where it is given.
+
+    Raises
+    ------
+    RuntimeError
+        The names or shapes are not those of the network.
+    """
+    if state is None:
+        return make()
+    with torch.device("meta"):
+        last = list(make().state_dict())[-1]
+        module = make(num_classes=state[last].shape[0]) if last in state else make()
+    module.load_state_dict(state, strict=True, assign=True)
+    return module
+
+
+class TracedNetwork:
+    """A `TorchNetwork` that `torch.fx` can trace: it is cut at nodes of its graph, which a backbone's row names.
+
+    Parameters
+    ----------
+    backbone
+        The row with `layer`, `stages` and `neck`.
+    module
+        The whole network.
+    """
+
+    def __init__(self, backbone: Backbone, module: nn.Module) -> None:
+        self._backbone = backbone
+        self.module = module
+
+    def part(self, start: str | None = None, end: str | None = None) -> nn.Module:
+        """Return the trunk from one node's output to another's, a tensor in and a tensor out."""
+        nodes = {start: "start"} if start else {}
+        part = self._extractor({**nodes, end or self._backbone.layer: "end"})
+        for graph in (part.train_graph, part.eval_graph):
+            _keep_part(graph)
+        part.graph = part.train_graph if part.training else part.eval_graph
+        return cast(nn.Module, part)
+
+    def pooling(self, pool: str) -> nn.Module:
+        """Return what makes embeddings of the trunk's output."""
+        return _Pooling(pool, self.module.get_submodule(self._backbone.neck) if self._backbone.neck else None)
+
+    def layers(self) -> list[Layer]:
+        """Return the layers that have parameters, as images meet them."""
+        backbone = self._backbone
+        graph = self._extractor({name: name for name in (*backbone.stages, backbone.layer)}).eval_graph
+        (outputs,) = next(node for node in graph.nodes if node.op == "output").args
+        ends, stage, found = set(outputs.values()), 1, dict[str, Layer]()
+        for node in graph.nodes:
+            if node.op in ("call_module", "get_attr") and (own := self._parameters(str(node.target))):
+                found.setdefault(str(node.target), Layer(str(node.target), own, stage))
+            stage += node in ends
+        if neck := backbone.neck:
+            found[neck] = Layer(neck, self._parameters(neck), len(backbone.stages) + 1)
+        return list(found.values())
+
+    def _parameters(self, place: str) -> tuple[str, ...]:
+        names = (name for name, _ in self.module.named_parameters())
+        return tuple(name for name in names if name == place or name.startswith(f"{place}."))
+
+    def _extractor(self, nodes: dict[str, str]) -> Any:
+        from torchvision.models.feature_extraction import create_feature_extractor
+
+        return create_feature_extractor(self.module, nodes, suppress_diff_warning=True)
+
+
+class _Pooling(nn.Module):
+    """Features to embeddings, with the classifier's normalisation where that belongs to them."""
+
+    def __init__(self, pool: str, neck: nn.Module | None) -> None:
+        super().__init__()
+        self.pool, self.neck = pool, neck
+
+    def forward(self, features: Tensor) -> Tensor:
         if self.neck is None:
             return POOLS[self.pool].torch(features)
         if self.pool != "flatten":
@@ -49,121 +184,14 @@ class Embedding(nn.Module):
         return cast(Tensor, self.neck(features)).flatten(1)
 
 
-def untrained(backbone: Backbone, seed: int) -> nn.Module:
-    """Return the whole network, initialised by its builder from `seed`; the caller's generator is left alone."""
-    extra = {"init_weights": True} if backbone.builder == "inception_v3" else {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _build(backbone, **extra).eval()
-
-
-def pretrained(backbone: Backbone, state: dict[str, Tensor], source: str) -> nn.Module:
-    """Return the whole network with `state` loaded strictly, built as for its published weights.
-
-    The number of classes is the one of `state`, so that a checkpoint fine-tuned on other classes is a backbone too.
-    `source` names the weights in errors. Inception-v3 shifts its input from ImageNet's normalisation to its own, as
-    torchvision has it for its published weights, whatever the weights: a state dict does not say where it began.
-
-    Raises
-    ------
-    WeightsError
-        The names or shapes are not those of the network.
-    """
-    extra = {"init_weights": False, "transform_input": True} if backbone.builder == "inception_v3" else {}
-    with torch.device("meta"):
-        last = list(_build(backbone, **extra).state_dict())[-1]
-        classes = state[last].shape[0] if last in state else 1000
-        model = _build(backbone, num_classes=classes, **extra)
-    try:
-        model.load_state_dict(state, strict=True, assign=True)
-    except RuntimeError as error:
-        lines = [textwrap.shorten(line, 120, placeholder=" ...") for line in str(error).splitlines()[1:4]]
-        raise WeightsError(
-            f"The weights '{source}' do not fit {backbone.name}: {'; '.join(lines)}. "
-            f"Pass the state dict of that network as {backbone.module} builds it."
-        ) from None
-    return model.float().eval()
-
-
-def operations(backbone: Backbone, crop: int) -> int:
-    """Return the floating-point operations that an image of `crop` x `crop` pixels takes; none of them is done."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    extra = {"init_weights": False} if backbone.builder == "inception_v3" else {}
-    with torch.device("meta"):
-        model = _build(backbone, **extra).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, crop, crop, device="meta"))
-    return int(counter.get_total_flops())
-
-
-def _build(backbone: Backbone, **options: Any) -> nn.Module:
-    return cast(nn.Module, getattr(importlib.import_module(backbone.module), backbone.builder)(**options))
-
-
-def embedding(backbone: Backbone, model: nn.Module, pool: str, preprocess: Preprocess) -> Embedding:
-    """Cut `model` at the backbone's layer and pool what comes out.
-
-    Raises
-    ------
-    UnknownNameError
-        The backbone has no such pooling.
-    """
-    if pool not in backbone.pools:
-        raise UnknownNameError(closest(f"pooling for {backbone.name}", pool, backbone.pools))
-    trunk = _extractor(model, {backbone.layer: "features"})
-    neck = model.get_submodule(backbone.neck) if backbone.neck else None
-    return Embedding(trunk, neck, pool, preprocess).eval()
-
-
-def split(backbone: Backbone, model: nn.Module, cut: str | None) -> tuple[nn.Module | None, nn.Module]:
-    """Return the trunk in two parts that share its parameters: up to `cut`, one of the stages' ends, and from there on.
-
-    Each takes a tensor and returns another as `features` in a dictionary. Without a cut there is no first part.
-    """
-    if cut is None:
-        return None, _extractor(model, {backbone.layer: "features"})
-    stem = _extractor(model, {cut: "features"})
-    rest = _extractor(model, {cut: "cut", backbone.layer: "features"})
-    for graph in (rest.train_graph, rest.eval_graph):
-        _begin_at_cut(graph)
-    rest.graph = rest.train_graph if rest.training else rest.eval_graph
-    return stem, rest
-
-
-def find_layers(backbone: Backbone, model: nn.Module) -> list[tuple[str, tuple[str, ...], int]]:
-    """Return name, names of parameters and stage (from 1) of every layer that has parameters, as images meet them."""
-    graph = _extractor(model, {name: name for name in (*backbone.stages, backbone.layer)}).eval_graph
-    (outputs,) = next(node for node in graph.nodes if node.op == "output").args
-    ends, stage = set(outputs.values()), 1
-    found: dict[str, tuple[tuple[str, ...], int]] = {}
-    names = [name for name, _ in model.named_parameters()]
-    for node in graph.nodes:
-        if node.op in ("call_module", "get_attr"):
-            own = tuple(name for name in names if name == node.target or name.startswith(f"{node.target}."))
-            if own:
-                found.setdefault(str(node.target), (own, stage))
-        stage += node in ends
-    if backbone.neck:
-        own = tuple(name for name in names if name.startswith(f"{backbone.neck}."))
-        found[backbone.neck] = (own, len(backbone.stages) + 1)
-    return [(name, own, at) for name, (own, at) in found.items()]
-
-
-def _extractor(model: nn.Module, nodes: dict[str, str]) -> Any:
-    from torchvision.models.feature_extraction import create_feature_extractor
-
-    return create_feature_extractor(model, nodes, suppress_diff_warning=True)
-
-
-def _begin_at_cut(graph: fx.Graph) -> None:
-    """Make the output called `cut` the input of `graph`, and drop all that led to it."""
+def _keep_part(graph: fx.Graph) -> None:
+    """Make the output called `end` the only one, and the one called `start`, where there is one, the input."""
     last = next(node for node in graph.nodes if node.op == "output")
     outputs = dict(last.args[0])
-    cut = outputs.pop("cut")
-    with graph.inserting_after(cut):
-        start = graph.placeholder("activation")
-    cut.replace_all_uses_with(start)
-    last.args = (outputs,)
-    for node in reversed(list(takewhile(lambda node: node is not start, graph.nodes))):
-        graph.erase_node(node)  # checks of the image's shape included, which no output depends on
+    last.args = (outputs["end"],)
+    if start := outputs.get("start"):
+        with graph.inserting_after(start):
+            activation = graph.placeholder("activation")
+        start.replace_all_uses_with(activation)
+        for node in reversed(list(takewhile(lambda node: node is not activation, graph.nodes))):
+            graph.erase_node(node)  # checks of the image's shape included, which no output depends on

@@ -8,80 +8,26 @@ import io
 import os
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tlcache.backbones.backbone import BACKBONES, Backbone, Checkpoint
+from tlcache.backbones.backbone import Backbone, Weights
 from tlcache.errors import UnknownNameError, WeightsError, closest
 from tlcache.files import cache_folder, hash_file, whole, write_whole
+from tlcache.keys import slug
 from tlcache.progress import byte_bar
 
-__all__ = [
-    "HEAD_PREFIX",
-    "NAMES",
-    "ListedModel",
-    "Weights",
-    "at_hand",
-    "checkpoint_path",
-    "download",
-    "is_here",
-    "list_models",
-    "load_state",
-    "resolve",
-]
+__all__ = ["HEAD_PREFIX", "checked", "download", "is_here", "load_state", "published", "resolve"]
 
-NAMES = {"random", *(name for row in BACKBONES.values() for name in row.checkpoints)}  # the others are paths
-HEAD_PREFIX = "tlcache.head."  # of a fine-tuned network's own head, beside torchvision's names
+HEAD_PREFIX = "tlcache.head."  # of a fine-tuned network's own head, beside the names of the network's source
 TIMEOUT_S = 20
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Weights on disk: `label` for people, `path` of a state dict, `sha256` of its bytes."""
-
-    label: str
-    path: Path
-    sha256: str
-
-
-def checkpoint_path(checkpoint: Checkpoint) -> Path:
-    """Return where a published checkpoint lies or would lie: in this package, or in torch.hub's own folder."""
-    if not checkpoint.name:
-        return Path(__file__).parent / "embedded" / checkpoint.file
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    hub = Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser() / "hub"
-    return hub / "checkpoints" / checkpoint.file
-
-
-def at_hand(backbone: Backbone) -> list[str]:
-    """Return the short names of the published weights of `backbone` that are on this machine."""
-    return [name for name, row in backbone.checkpoints.items() if checkpoint_path(row).is_file()]
-
-
-@dataclass(frozen=True)
-class ListedModel:
-    """A backbone, and the short names of its published weights that are on this machine."""
-
-    backbone: Backbone
-    at_hand: tuple[str, ...]
-
-
-def list_models() -> list[ListedModel]:
-    """Return the backbones of the table. Any image model in an ONNX file is a backbone too, by its path.
-
-    Examples
-    --------
-    >>> [(row.backbone.dim, row.at_hand) for row in list_models() if row.backbone.name == "resnet20_cifar"]
-    [(128, ('embedded',))]
-    """
-    return [ListedModel(row, tuple(at_hand(row))) for row in BACKBONES.values()]
 
 
 def is_here(backbone: Backbone, weights: str | None = None) -> bool:
     """Return whether `resolve` of the same arguments downloads nothing."""
     wanted = weights or backbone.default_weights
-    return wanted not in backbone.checkpoints or wanted in at_hand(backbone)
+    return wanted not in backbone.checkpoints or wanted in backbone.at_hand
 
 
 def resolve(backbone: Backbone, weights: str | None = None) -> Weights:
@@ -90,7 +36,7 @@ def resolve(backbone: Backbone, weights: str | None = None) -> Weights:
     Parameters
     ----------
     backbone
-        A row of `tlcache.backbones.backbone.BACKBONES`.
+        As `tlcache.backbones.sources.find` returns it.
     weights
         A short name of `backbone.checkpoints`, `random`, or the path of a state dict; default: the first short name.
 
@@ -101,12 +47,12 @@ def resolve(backbone: Backbone, weights: str | None = None) -> Weights:
     UnknownNameError
         Neither a file nor a known name.
     """
-    weights = backbone.default_weights if weights is None else weights
+    weights = weights or backbone.default_weights or ""
     if weights == "random":
         path = _random_state(backbone)
         return Weights("random", path, hash_file(path))
     if weights in backbone.checkpoints:
-        return _published(backbone, weights)
+        return backbone.source.weights(backbone, weights)
     path = Path(weights).expanduser()
     if path.is_file():
         return Weights(f"file:{path.name}", path, hash_file(path))
@@ -142,6 +88,46 @@ def load_state(weights: Weights) -> dict[str, Any]:
             f"'{weights.path}' holds no plain state dict of tensors. Save it with torch.save(model.state_dict(), path)."
         )
     return state
+
+
+def checked(name: str, path: Path, remedy: str) -> Weights:
+    """Return the published weights at `path`, whose name ends with the first digits of the sha256 of its bytes.
+
+    Raises
+    ------
+    WeightsError
+        The hash is another; `remedy` is what the message tells people to do.
+    """
+    sha256, prefix = hash_file(path), _prefix(path)
+    if not sha256.startswith(prefix):
+        raise WeightsError(f"'{path}' is damaged: its sha256 should start with {prefix}, found {sha256}. {remedy}")
+    return Weights(name, path, sha256)
+
+
+def published(backbone: Backbone, name: str, path: Path, address: Callable[[], str]) -> Weights:
+    """Return the published weights at `path` as `checked` does, downloaded first where they are not there.
+
+    `address` is called for where to download them from.
+
+    Raises
+    ------
+    WeightsError
+        The file has the wrong hash, or the download failed.
+    """
+    if path.is_file():
+        return checked(name, path, "Delete it and try again.")
+    try:
+        return Weights(name, path, download(address(), path, _prefix(path)))
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}\n{backbone.name} needs its {name} weights. Put the file at {path} by hand, "
+            "or pass --weights FILE (a state dict), or --weights random (untrained: a control). To try things out, "
+            "--model resnet20_cifar needs no download."
+        ) from None
+
+
+def _prefix(path: Path) -> str:
+    return path.stem.rpartition("-")[2]
 
 
 def download(url: str, path: Path, sha256_prefix: str) -> str:
@@ -188,37 +174,6 @@ def _read(reply: http.client.HTTPResponse) -> bytes:
         return cut.partial
 
 
-def _published(backbone: Backbone, name: str) -> Weights:
-    checkpoint = backbone.checkpoints[name]
-    path, prefix = checkpoint_path(checkpoint), Path(checkpoint.file).stem.rpartition("-")[2]
-    if path.is_file():
-        sha256 = hash_file(path)
-        if not sha256.startswith(prefix):
-            remedy = "Delete it and try again." if checkpoint.name else "Install tlcache again."
-            raise WeightsError(f"'{path}' is damaged: its sha256 should start with {prefix}, found {sha256}. {remedy}")
-        return Weights(name, path, sha256)
-    if not checkpoint.name:
-        raise WeightsError(f"'{path}', which is part of tlcache, is not there. Install tlcache again.")
-    try:
-        return Weights(name, path, download(_address(backbone, checkpoint), path, prefix))
-    except WeightsError as error:
-        raise WeightsError(
-            f"{error}\n{backbone.name} needs its {name} weights. Put the file at {path} by hand, "
-            "or pass --weights FILE (a state dict), or --weights random (untrained: a control). To try things out, "
-            "--model resnet20_cifar needs no download."
-        ) from None
-
-
-def _address(backbone: Backbone, checkpoint: Checkpoint) -> str:
-    """Return where torchvision keeps a checkpoint, or its place on the mirror `TLCACHE_WEIGHTS_URL`."""
-    mirror = os.environ.get("TLCACHE_WEIGHTS_URL")
-    if mirror:
-        return f"{mirror.rstrip('/')}/{checkpoint.file}"
-    from torchvision.models import get_model_weights
-
-    return str(get_model_weights(backbone.builder)[checkpoint.name].url)
-
-
 def _random_state(backbone: Backbone) -> Path:
     """Return a state dict of fresh weights, made once from seed 0 and then kept, so that its key stays the same."""
     import torch
@@ -226,9 +181,10 @@ def _random_state(backbone: Backbone) -> Path:
     from tlcache.backbones.torch_network import untrained
 
     release = torch.__version__.partition("+")[0]
-    path = cache_folder() / "random" / f"{backbone.builder}-seed0-torch{release}.pth"
+    name = slug("-".join(backbone.origin.values()))
+    path = cache_folder() / "random" / f"{name}-seed0-torch{release}.pth"
     if not path.is_file():
         buffer = io.BytesIO()
-        torch.save(untrained(backbone, seed=0).state_dict(), buffer)
+        torch.save(untrained(backbone, seed=0).module.state_dict(), buffer)
         write_whole(path, buffer.getbuffer())
     return path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tlcache.backbones.backbone import BACKBONES
+from tlcache.backbones.sources import lookup
 from tlcache.errors import CacheError
 from tlcache.evaluation.baseline import Baseline
 from tlcache.evaluation.comparison import Comparison, Entry, Pair
@@ -145,7 +145,7 @@ def _entry(tested: _Tested, runs: Sequence[Run], best: bool) -> Entry:
     run = tested.run
     extract_s, train_s = run.extract.wall_s, run.train_s
     low, high = tested.interval
-    known = BACKBONES.get(run.backbone)
+    known = lookup(run.backbone)
     return Entry(
         run=run,
         top=tested.top,
@@ -162,6 +162,6 @@ def _entry(tested: _Tested, runs: Sequence[Run], best: bool) -> Entry:
         train_s=train_s,
         first_s=extract_s + train_s,
         images_per_s=run.rows.total / extract_s,
-        parameters=known.parameters if known else None,
+        parameters=known.parameters or None if known else None,
         best=best,
     )

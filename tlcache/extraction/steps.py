@@ -14,11 +14,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tlcache.backbones.backbone import find
 from tlcache.backbones.engines import default_batch, find_device
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
-from tlcache.backbones.weights import NAMES
 from tlcache.cache.feature_file import STAGES, FeatureFile
 from tlcache.cache.index import Index
 from tlcache.cache.publish import Plan, publish
@@ -73,7 +71,7 @@ def extract_here(
     target = root / dataset.name / f"{network.file_stem}.h5"
     workspace = target.with_name(f".{target.stem}.parts")
     _check_folder(target.parent, dataset)
-    arguments = _anywhere(request, dataset, max_bad)
+    arguments = _anywhere(request, network, dataset, max_bad)
     note = {"arguments": arguments, "images": len(dataset)}
     note |= {"identity": network.identity, "weights": network.weights}
     with _alone(workspace, note, wait):
@@ -154,20 +152,10 @@ def _load_network(request: Mapping[str, Any]) -> Model:
     )
 
 
-def _anywhere(request: Mapping[str, Any], dataset: Dataset, max_bad: float) -> dict[str, Any]:
+def _anywhere(request: Mapping[str, Any], network: Model, dataset: Dataset, max_bad: float) -> dict[str, Any]:
     """Return the arguments that repeat this extraction from any folder, whatever the default weights are then."""
-    built_in = not request["model"].lower().endswith(".onnx")
-    weights = request["weights"]
-    if weights is None and built_in:
-        weights = find(request["model"]).default_weights
-    places = {
-        "model": built_in,
-        "weights": weights in {None, *NAMES},
-    }
-    absolute = {
-        name: str(Path(request[name]).expanduser().absolute()) for name, is_name in places.items() if not is_name
-    }
-    return {**request, "weights": weights, **absolute, "data": dataset.data, "name": dataset.name, "max_bad": max_bad}
+    place = {"data": dataset.data, "name": dataset.name}
+    return {**request, **network.arguments, **place, "max_bad": max_bad}
 
 
 def _check_folder(folder: Path, dataset: Dataset) -> None:

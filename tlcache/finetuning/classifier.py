@@ -1,33 +1,25 @@
-"""A torchvision network with a head of our own, cut where its frozen layers end."""
+"""A network with a head of our own, cut where its frozen layers end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tlcache.backbones.backbone import Backbone
-from tlcache.backbones.torch_network import Embedding, find_layers, split
+from tlcache.backbones.backbone import Backbone, Layer, TorchNetwork
+from tlcache.backbones.torch_network import Embedding
 from tlcache.errors import OptionError
 from tlcache.images import Preprocess
 
-__all__ = ["Classifier", "Layer", "cut_before", "trained_layers"]
+__all__ = ["Classifier", "cut_before", "trained_layers"]
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A layer that has parameters: its name, theirs, and its stage from 1 at the image on."""
-
-    name: str
-    parameters: tuple[str, ...]
-    stage: int
-
-
-def trained_layers(backbone: Backbone, model: nn.Module, unfreeze: str, cached_prefix: bool = False) -> list[Layer]:
+def trained_layers(
+    backbone: Backbone, network: TorchNetwork, unfreeze: str, cached_prefix: bool = False
+) -> list[Layer]:
     """Return the layers of the backbone that `unfreeze` (`all`, `last:N`, `stage:K`) names, from the image on.
 
     Raises
@@ -35,7 +27,7 @@ def trained_layers(backbone: Backbone, model: nn.Module, unfreeze: str, cached_p
     OptionError
         The backbone has fewer layers or stages, or with `cached_prefix` no stage is left that could be cached.
     """
-    layers = [Layer(*found) for found in find_layers(backbone, model)]
+    layers = network.layers()
     kind, _, number = unfreeze.partition(":")
     most = {"all": 0, "last": len(layers), "stage": layers[-1].stage}[kind]
     if kind != "all" and int(number) > most:
@@ -65,8 +57,8 @@ class Classifier(nn.Module):
 
     Parameters
     ----------
-    backbone, model
-        A row of the table and the network; its parameters are shared, not copied.
+    backbone, network
+        Its row and the network itself; its parameters are shared, not copied.
     head
         Embeddings (n, dim) -> logits (n, C).
     preprocess
@@ -80,7 +72,7 @@ class Classifier(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        model: nn.Module,
+        network: TorchNetwork,
         head: nn.Module,
         preprocess: Preprocess,
         layers: Sequence[Layer],
@@ -89,11 +81,10 @@ class Classifier(nn.Module):
         super().__init__()
         self.head, self._freeze_statistics, self._head_only = head, freeze_statistics, not layers
         self.cut = cut_before(backbone, layers) if layers else None
-        self.stem, body = split(backbone, model, self.cut)
-        neck = model.get_submodule(backbone.neck) if backbone.neck else None
-        self.body = Embedding(body, neck, backbone.pools[0], preprocess)
+        self.stem = network.part(end=self.cut) if self.cut else None
+        self.body = Embedding(network.part(start=self.cut), network.pooling(backbone.pool()), preprocess)
         trained = {name for layer in layers for name in layer.parameters}
-        self._trained = [(parameter, name in trained) for name, parameter in model.named_parameters()]
+        self._trained = [(parameter, name in trained) for name, parameter in network.module.named_parameters()]
         self.eval()
 
     def unfreeze(self) -> None:
@@ -107,7 +98,7 @@ class Classifier(nn.Module):
             if self._head_only:
                 return cast(Tensor, self.body(images))
             normal = self.body.normalised(images)
-            return normal if self.stem is None else cast(Tensor, self.stem(normal)["features"])
+            return normal if self.stem is None else cast(Tensor, self.stem(normal))
 
     def embed(self, activations: Tensor) -> Tensor:
         """Return embeddings (n, dim) of what `before` returned."""

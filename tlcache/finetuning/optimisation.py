@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlcache.finetuning.classifier import Layer
+from tlcache.backbones.backbone import Layer
 from tlcache.finetuning.recipe import Recipe
 from tlcache.heads.optimizers import find_optimizer
 

@@ -14,10 +14,10 @@ import torch
 from filelock import FileLock, Timeout
 from msgspec.structs import asdict
 
-from tlcache.backbones.backbone import find
+from tlcache.backbones.sources import find_trainable
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.cache.resplit import GIVEN, under
-from tlcache.errors import CacheError, ModelError
+from tlcache.errors import CacheError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.evaluation.metrics import evaluate
 from tlcache.evaluation.significance import unit_numbers
@@ -107,10 +107,9 @@ def finetune(
     """
     base, folder = made(Recipe, recipe), check_folder(runs_folder(runs), "--runs")
     wanted, found_device = variants(base, sweep or {}), find_torch_device(device)
-    if model.lower().endswith(".onnx"):
-        raise ModelError(f"'{model}' is an ONNX file, which cannot be trained here. Give a name of: tlcache models")
+    backbone = find_trainable(model)
     found = extract(
-        *(data, find(model).name, weights),
+        *(data, backbone.name, weights),
         crop_borders=crop_borders,
         resize=resize,
         crop=crop,

@@ -11,10 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tlcache.backbones.backbone import Backbone, find
+from tlcache.backbones.backbone import Backbone, Weights
 from tlcache.backbones.load import load_model
+from tlcache.backbones.sources import find
 from tlcache.backbones.torch_network import embedding, pretrained
-from tlcache.backbones.weights import HEAD_PREFIX, Weights, load_state
+from tlcache.backbones.weights import HEAD_PREFIX, load_state
 from tlcache.errors import ModelError, OptionError
 from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
@@ -29,7 +30,7 @@ _ABOUT = ("backbone", "head", "classes", "preprocess", "temperature", "key")
 
 
 def save_weights(model: nn.Module, head: nn.Module, run: FinetunedRun) -> None:
-    """Write the network of a run: the backbone under torchvision's names, for `--weights`, and the head beside it."""
+    """Write the network of a run: the backbone under its source's names, for `--weights`, and the head beside it."""
     state = model.state_dict() | {HEAD_PREFIX + name: each for name, each in head.state_dict().items()}
     tensors = {name: each.detach().cpu().contiguous() for name, each in state.items()}
     about = {name: getattr(run, name) for name in _ABOUT}
@@ -109,8 +110,8 @@ class _Tuned(nn.Module):
         fields: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        model = pretrained(backbone, load_state(weights), weights.label)
-        self.embedding = embedding(backbone, model, backbone.pools[0], preprocess)
+        network = pretrained(backbone, load_state(weights), weights.label, preprocess)
+        self.embedding = embedding(backbone, network, backbone.pool(), preprocess)
         self.head = fresh_head(fields["head"], backbone.dim, len(fields["classes"]))
         self.head.load_state_dict({name.removeprefix(HEAD_PREFIX): each for name, each in head.items()})
         self.temperature = float(fields["temperature"])

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tlcache.backbones.backbone import Layer
 from tlcache.errors import TlcacheError
 from tlcache.finetuning.checkpoints import Checkpoints
-from tlcache.finetuning.classifier import Classifier, Layer
+from tlcache.finetuning.classifier import Classifier
 from tlcache.finetuning.losses import Loss, make_loss
 from tlcache.finetuning.optimisation import Average, balance, make_optimizer
 from tlcache.finetuning.ranks import add_gradients, rank, shared, size, spread, total

@@ -14,17 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tlcache.backbones.backbone import Backbone, find
-from tlcache.backbones.load import load_stem
+from tlcache.backbones.backbone import Backbone, Layer, Weights
+from tlcache.backbones.exported import load_stem
+from tlcache.backbones.sources import find
 from tlcache.backbones.torch_network import pretrained
-from tlcache.backbones.weights import Weights, load_state, resolve
+from tlcache.backbones.weights import load_state, resolve
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import DataError, OptionError
 from tlcache.finetuning.checkpoints import Checkpoints
-from tlcache.finetuning.classifier import Classifier, Layer, trained_layers
+from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import cached_head, fresh_head
 from tlcache.finetuning.pixels import Pixels, open_pixels
 from tlcache.finetuning.ranks import first_alone, shared, size
@@ -121,10 +122,12 @@ class Trial:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.head = self._head().to(task.device)
-        self.model = pretrained(backbone, load_state(task.weights), task.weights.label).to(task.device)
+        state = load_state(task.weights)
+        self._network = pretrained(backbone, state, task.weights.label, task.preprocess)
+        self.model = self._network.module.to(task.device)
         if recipe.batch_size < 2 * size():
             raise OptionError(f"--batch-size {recipe.batch_size} leaves {size()} processes less than 2 images each.")
-        self.layers = trained_layers(backbone, self.model, recipe.unfreeze, recipe.cached_prefix)
+        self.layers = trained_layers(backbone, self._network, recipe.unfreeze, recipe.cached_prefix)
         self.network = self._classifier(self.layers)
         self.setup_s = time.perf_counter() - started
 
@@ -165,7 +168,7 @@ class Trial:
     def _classifier(self, layers: list[Layer]) -> Classifier:
         task = self.task
         still = self.recipe.batch_norm == "eval"
-        return Classifier(task.backbone, self.model, self.head, task.preprocess, layers, still).to(task.device)
+        return Classifier(task.backbone, self._network, self.head, task.preprocess, layers, still).to(task.device)
 
     def _phases(self) -> list[Phase]:
         recipe, phases = self.recipe, []

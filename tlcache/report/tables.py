@@ -14,7 +14,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tlcache.backbones.weights import ListedModel
+from tlcache.backbones.backbone import Backbone
+from tlcache.backbones.sources import forms
 from tlcache.datasets.source import Form
 from tlcache.evaluation.baseline import Baseline
 from tlcache.extraction.job import Extraction
@@ -49,22 +50,24 @@ __all__ = [
 BEST = "* the most accurate, or not shown to be worse (McNemar, Holm, 5 %)."
 
 
-def models_table(models: Sequence[ListedModel]) -> RenderableType:
+def models_table(models: Sequence[Backbone]) -> RenderableType:
     """Return the backbones with what a user needs to choose one."""
     table = plain_table("Backbone", "Dim", "Parameters", "Input", "Top-1", "Weights here", numbers=slice(1, 5))
-    for listed in models:
-        row = listed.backbone
-        best = " / ".join(f"{checkpoint.top1:.1f}" for checkpoint in row.checkpoints.values())
-        first = row.checkpoints[row.default_weights]
-        accuracy = f"{best} %" if first.task == "ImageNet" else f"{first.task}: {best} %"
-        here = ", ".join(listed.at_hand) or "-"
+    for row in models:
+        here = ", ".join(row.at_hand) or "-"
         parameters = f"{row.parameters / 1e6:.1f} M"
-        table.add_row(row.name, f"{row.dim}", parameters, f"{first.preprocess.crop}", accuracy, here)
+        table.add_row(row.name, f"{row.dim}", parameters, f"{row.preprocess().crop}", _top1(row), here)
     note = (
         "Top-1: on ImageNet where nothing else is said; two figures: --weights imagenet / imagenet_v2. "
-        "Any .onnx image model is a backbone too: --model FILE.onnx"
+        f"--model also takes {forms()}."
     )
     return Group(table, Text(note, style="dim"))
+
+
+def _top1(row: Backbone) -> str:
+    best = " / ".join(f"{checkpoint.top1:.1f}" for checkpoint in row.checkpoints.values())
+    tasks = {checkpoint.task for checkpoint in row.checkpoints.values()} - {"ImageNet"}
+    return f"{': '.join([*tasks, best])} %" if best else "-"
 
 
 def heads_table(heads: Sequence[HeadRow]) -> RenderableType:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tlcache.backbones.backbone import BACKBONES
 from tlcache.backbones.engines import default_batch, find_device, open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
+from tlcache.backbones.sources import lookup
 from tlcache.backbones.torch_network import operations, untrained
 from tlcache.backbones.weights import is_here
 from tlcache.datasets.dataset import Dataset
@@ -28,7 +28,7 @@ from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import Left, left_of
 from tlcache.finetuning.speed import CHOICE_IMAGES, COMPUTE_FORMATS, ComputeFormat, find_torch_device, images_per_s
 from tlcache.heads.table import find_head
-from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
+from tlcache.images import BadImageError, OneTorchThread, prepare
 from tlcache.machine import available_cpus, in_threads
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Fold, search
@@ -88,8 +88,8 @@ def heads_seconds(heads: Sequence[str], dim: int, alike: Iterable[Run], ridge_s:
     """
     known: dict[str, list[float]] = {}
     for run in alike:
-        row = BACKBONES.get(run.backbone)
-        known.setdefault(run.head, []).append(run.train_s * (dim / row.dim if row else 1.0))
+        row = lookup(run.backbone)
+        known.setdefault(run.head, []).append(run.train_s * (dim / row.dim if row and row.dim else 1.0))
     unknown = [head for head in heads if head not in known]
     guessed = ridge_s() * sum(find_head(head).relative_cost for head in unknown) if unknown else 0.0
     return guessed + sum(median(known[head]) for head in heads if head in known)
@@ -125,7 +125,7 @@ def _embedding_paces(cases: Mapping[str, Cell], device: str) -> tuple[dict[str, 
     timed = {name: _time_network(load_model(name, weights), device) for name, weights in here.items()}
     if timed.keys() == cases.keys():
         return timed, set()
-    needed = {name: operations(case.backbone, _preprocess(case).crop) for name, case in cases.items()}
+    needed = {name: operations(case.backbone, case.preprocess) for name, case in cases.items()}
     each = median(seconds / needed[name] for name, seconds in timed.items())
     return {name: timed.get(name, each * needed[name]) for name in cases}, cases.keys() - timed.keys()
 
@@ -148,7 +148,7 @@ def _decoding_pace(case: Cell) -> float:
 
     def decode(row: int) -> None:
         with suppress(ImageReadError, BadImageError):
-            prepare(case.dataset.read(row), _preprocess(case))
+            prepare(case.dataset.read(row), case.preprocess)
 
     some = range(images)[:: max(1, images // _IMAGES)][:_IMAGES]
     with OneTorchThread():  # as in extraction
@@ -181,11 +181,11 @@ def _training_pace(
 
     A few small steps are timed, with random weights.
     """
-    backbone, preprocess, model = case.backbone, _preprocess(case), untrained(case.backbone, seed=0)
+    backbone, preprocess, whole = case.backbone, case.preprocess, untrained(case.backbone, seed=0)
     head = fresh_head(recipe.head, backbone.dim, len(case.dataset.classes))
-    layers = trained_layers(backbone, model, recipe.unfreeze)
-    network = Classifier(backbone, model, head, preprocess, layers, recipe.batch_norm == "eval").to(device)
-    images = int(min(16, max(2, _STEP / operations(backbone, preprocess.crop))))
+    layers = trained_layers(backbone, whole, recipe.unfreeze)
+    network = Classifier(backbone, whole, head, preprocess, layers, recipe.batch_norm == "eval").to(device)
+    images = int(min(16, max(2, _STEP / operations(backbone, preprocess))))
     rates = {way: images_per_s(way, network, preprocess.crop, device, images, steps=2) for way in ways}
     fastest = max(rates, key=lambda way: rates[way])
     return 1 / rates[fastest], fastest
@@ -201,9 +201,3 @@ def _ridge_seconds(case: Cell) -> float:
     began = time.perf_counter()
     search(row, SearchProtocol().settings(row), [fold], classes, None)
     return 2 * (time.perf_counter() - began) * total / some
-
-
-def _preprocess(case: Cell) -> Preprocess:
-    """Return how images are prepared, whether the weights are here or not."""
-    backbone = case.backbone
-    return backbone.checkpoints.get(case.weights or "", backbone.checkpoints[backbone.default_weights]).preprocess

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tlcache.backbones.backbone import Backbone, find
+from tlcache.backbones.backbone import Backbone
 from tlcache.backbones.load import load_model
+from tlcache.backbones.sources import find_trainable
 from tlcache.backbones.weights import is_here, resolve
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import CacheError, DataError, ModelError, UnknownNameError, closest
+from tlcache.errors import CacheError, DataError, UnknownNameError, closest
 from tlcache.finetuning.recipe import Recipe, arguments_of
 from tlcache.heads.table import HeadRow
+from tlcache.images import Preprocess
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import frozen_identity
 from tlcache.records import as_json
@@ -75,6 +77,11 @@ class Cell:
     weights: str | None
 
     @property
+    def preprocess(self) -> Preprocess:
+        """How images are prepared, whether the weights are here or not."""
+        return self.backbone.preprocess(self.weights)
+
+    @property
     def download(self) -> str:
         """What there is to say of weights that are not here."""
         if is_here(self.backbone, self.weights):
@@ -96,10 +103,8 @@ def find_cells(
     names = [dataset.name for dataset in sets.values()]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise DataError(f"Two of the datasets are called '{twice}'. Rename one of the folders or manifests.")
-    if files := [name for name in models if name.lower().endswith(".onnx")]:
-        raise ModelError(f"'{files[0]}' is an ONNX file, which cannot be trained here. Give names of: tlcache models")
-    rows = sorted({name: find(name) for name in models}.values(), key=lambda row: row.parameters)
-    own = {find(name).name: each for name, each in weights.items()} if isinstance(weights, Mapping) else {}
+    rows = sorted({name: find_trainable(name) for name in models}.values(), key=lambda row: row.parameters)
+    own = {find_trainable(name).name: each for name, each in weights.items()} if isinstance(weights, Mapping) else {}
     if unused := own.keys() - {row.name for row in rows}:
         raise UnknownNameError(closest("backbone in --weights", unused.pop(), [row.name for row in rows]))
     found: dict[tuple[str, str], Cell] = {}

@@ -1,0 +1,65 @@
+"""A backbone that torch runs, as the ONNX network that embeds images: exported when it is first needed, then kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from tlcache.backbones.backbone import Backbone, Weights
+from tlcache.backbones.model import EXPORT_VERSION, Model, model_identity
+from tlcache.backbones.weights import resolve
+from tlcache.errors import ModelError
+from tlcache.files import cache_folder, write_whole
+from tlcache.images import Preprocess
+from tlcache.keys import hash_json, slug
+
+__all__ = ["from_torch", "load_stem"]
+
+
+def from_torch(
+    backbone: Backbone, weights: str | None, pool: str | None, output: str | None, changes: Mapping[str, Any]
+) -> Model:
+    """Return a backbone with weights, preprocessing and pooling: `tlcache.backbones.backbone.Source.load` of most."""
+    if output is not None:
+        raise ModelError("--output names a tensor of an .onnx file; built-in backbones are cut at a fixed layer.")
+    pool = backbone.pool(pool)
+    found = resolve(backbone, weights)
+    return _model(backbone, found, replace(backbone.preprocess(found.label), **changes), pool)
+
+
+def load_stem(backbone: Backbone, weights: Weights, preprocess: Preprocess, cut: str) -> Model:
+    """Return a backbone up to `cut`, one of its stages' ends; the activation there, flat, is its embedding."""
+    part = replace(backbone, layer=cut, stages=(), neck=None, pools=("flatten",))
+    return _model(part, weights, preprocess, "flatten")
+
+
+def _model(backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: str) -> Model:
+    trunk = {**backbone.origin, "layer": backbone.layer, "weights_sha256": weights.sha256, "export": EXPORT_VERSION}
+    identity = model_identity(trunk, "embedding", pool, preprocess)
+    named = weights.label in ("random", *backbone.checkpoints)
+    arguments = {"model": backbone.name, "weights": weights.label if named else str(weights.path.absolute())}
+    onnx = partial(_kept, backbone, weights, preprocess, pool, identity)
+    return Model(backbone.name, weights.label, preprocess, identity, onnx, arguments)
+
+
+def _kept(
+    backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: str, identity: Mapping[str, Any]
+) -> bytes:
+    """Return the exported network from the cache folder, whose file names carry the hash of their content.
+
+    This is the one place where tlcache calls `exporters`, which is built on it.
+    """
+    folder, stem = cache_folder() / "onnx", f"{slug(backbone.name)}-{hash_json(identity)[:12]}-"
+    for path in folder.glob(f"{stem}*.onnx"):
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest()[:12] == path.stem.removeprefix(stem):
+            return data
+        path.unlink(missing_ok=True)
+    from exporters.export import export
+
+    data = export(backbone, weights, preprocess, pool)
+    write_whole(folder / f"{stem}{hashlib.sha256(data).hexdigest()[:12]}.onnx", data)
+    return data

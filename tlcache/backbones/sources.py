@@ -1,0 +1,71 @@
+"""The table of sources, and a backbone by its name. Adding a source is one object in one file and one entry here."""
+
+from __future__ import annotations
+
+from tlcache.backbones.backbone import Backbone, Source
+from tlcache.backbones.embedded.source import EMBEDDED
+from tlcache.backbones.onnx_file import ONNX_FILE
+from tlcache.backbones.torchvision import TORCHVISION
+from tlcache.errors import ModelError, UnknownNameError, closest
+
+__all__ = ["SOURCES", "find", "find_trainable", "forms", "list_models", "lookup"]
+
+SOURCES: tuple[Source, ...] = (TORCHVISION, EMBEDDED, ONNX_FILE)
+
+
+def list_models(pattern: str | None = None) -> list[Backbone]:
+    """Return the backbones whose names match a shell pattern; without one, those that are worth listing.
+
+    Any image model in an ONNX file is a backbone too, by its path.
+
+    Examples
+    --------
+    >>> [(row.name, row.dim, row.at_hand) for row in list_models("resnet2*")]
+    [('resnet20_cifar', 128, ['embedded'])]
+    """
+    return [find(name) for source in SOURCES for name in source.names(pattern)]
+
+
+def forms() -> str:
+    """Return how backbones without listed names are asked for, for people: "an ONNX file"."""
+    return " or ".join(source.form for source in SOURCES if source.form)
+
+
+def lookup(model: str) -> Backbone | None:
+    """Return what `--model` names, or None where no source knows it."""
+    return next((found for source in SOURCES if (found := source.find(model))), None)
+
+
+def find(model: str) -> Backbone:
+    """Return what `--model` names: in our spelling or the source's, or the path of a file.
+
+    Raises
+    ------
+    UnknownNameError
+        No such backbone; the message names the nearest one and all that are listed.
+
+    Examples
+    --------
+    >>> find("mobilenet_v3_large").name
+    'mobilenetv3_large'
+    """
+    if found := lookup(model):
+        return found
+    names = [name for source in SOURCES for name in source.names()]
+    raise UnknownNameError(f"{closest('backbone', model, names)} Or give {forms()}.")
+
+
+def find_trainable(model: str) -> Backbone:
+    """Return what `--model` names as `find` does, when it can be trained.
+
+    Raises
+    ------
+    UnknownNameError, ModelError
+        No such backbone, or one that can only be run.
+    """
+    backbone = find(model)
+    if not backbone.source.trainable:
+        raise ModelError(
+            f"'{model}' is {backbone.source.form}, which cannot be trained here. Give a name of: tlcache models"
+        )
+    return backbone
