@@ -16,6 +16,7 @@ from tlcache.cache.feature_file import open_features
 from tlcache.errors import DataError, UnknownNameError
 from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
+from tlcache.inventory import list_cache
 
 
 @pytest.fixture
@@ -73,6 +74,44 @@ def test_paths_pictures_and_arrays_are_the_same_images(paths: list[Path], tiny_m
     assert np.array_equal(embedder.transform([path.read_bytes() for path in paths]), by_path)
     assert embedder.transform([arrays[0][:, :, 0]]).shape == (1, 8)
     assert embedder.transform([]).shape == (0, 0)
+
+
+def test_extract_uses_what_was_embedded_before_and_knows_what_it_cost(
+    photos: Path, paths: list[Path], tiny_model: Path, batches: list[int]
+) -> None:
+    embedder = ImageEmbedder(str(tiny_model))
+    expected = embedder.transform(paths[:10])
+    (entry,) = list_cache()
+    assert (entry.state, entry.backbone, entry.rows, entry.dim, entry.dataset) == ("kept", "tiny", 10, 8, "")
+    batches.clear()
+    done = extract(photos, str(tiny_model))
+    assert (done.embedded, done.reused) == (14, 10)
+    assert sum(batches) == 14
+    with open_features(done.path) as file:
+        found = dict(zip(file.paths(), file.features(np.arange(24)), strict=True))
+        assert min(file.attrs[stage] for stage in ("decode_s", "infer_s", "wall_s")) > 0
+    assert np.array_equal([found[path.relative_to(photos).as_posix()] for path in paths[:10]], expected)
+    (kept,) = (path for path in entry.path.iterdir())
+    kept.write_bytes(kept.read_bytes()[:-1])  # a damaged part is computed again
+    batches.clear()
+    assert np.array_equal(embedder.transform(paths[:10]), expected)
+    assert not batches  # they are in the feature file as well
+    done.path.unlink()
+    assert np.array_equal(embedder.transform(paths[:10]), expected)
+    assert sum(batches) == 10
+
+
+def test_parts_are_written_on_the_way(
+    paths: list[Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tlcache.extraction.embedder._PART_ROWS", 8)
+    embedder = ImageEmbedder(str(tiny_model))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="not an image"):
+        embedder.transform([*paths, tmp_path / "broken.png"])
+    (entry,) = list_cache()
+    assert entry.rows >= 8
+    assert len(list(entry.path.iterdir())) == entry.rows // 8
 
 
 def test_a_grid_search_embeds_every_image_once(paths: list[Path], tiny_model: Path, batches: list[int]) -> None:

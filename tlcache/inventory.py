@@ -15,8 +15,8 @@ from filelock import Timeout
 
 from tlcache.backbones.model import EXPORT_VERSION, KEY_VERSION
 from tlcache.cache.feature_file import FeatureFile, open_remains
-from tlcache.cache.find import features_folder, find_features
-from tlcache.cache.shards import find_shards, read_shard
+from tlcache.cache.find import features_folder, find_features, kept_folder
+from tlcache.cache.shards import Shard, find_shards, read_shard
 from tlcache.datasets.dataset import source_of
 from tlcache.errors import CacheError, DamagedError, DataError, OutdatedError, TlcacheError
 from tlcache.extraction.extract import extract
@@ -43,14 +43,14 @@ _ABANDONED_S = 86_400  # a file that is being written is younger
 
 @dataclass(frozen=True)
 class Entry:
-    """A feature file, or the parts of one that is not finished.
+    """A feature file, the parts of one that is not finished, or what `ImageEmbedder` keeps.
 
     Parameters
     ----------
     path
         The file, or the folder of parts.
     dataset, backbone, weights
-        What it holds; empty when it cannot be read.
+        What it holds; empty when it cannot be read, or is of no dataset.
     rows, dim
         Embeddings and their length.
     images
@@ -63,7 +63,8 @@ class Entry:
         What decided the embeddings, as in the key; empty when it cannot be read.
     state
         `complete`, `running` (a process works on these parts), `unfinished` (parts that the next extraction continues
-        from), `outdated` (made by a version whose embeddings this one would not use), or `damaged`.
+        from), `kept` (embeddings that `ImageEmbedder` has computed, which extractions use as well), `outdated` (made by
+        a version whose embeddings this one would not use), or `damaged`.
     detail
         What there is to say of the state.
     """
@@ -137,7 +138,7 @@ class Leftover:
 
 
 def list_cache(features: str | Path | None = None) -> list[Entry]:
-    """Return every feature file and every folder of parts, by path.
+    """Return every feature file, every folder of parts, and what `ImageEmbedder` keeps, by path.
 
     Examples
     --------
@@ -147,7 +148,8 @@ def list_cache(features: str | Path | None = None) -> list[Entry]:
     root = features_folder(features)
     files = [_entry_of_file(path) for path in sorted(root.glob("*/*.h5"))]
     parts = [_entry_of_parts(path) for path in sorted(root.glob("*/.*.parts"))]
-    return sorted(files + parts, key=lambda entry: (entry.path.parent, entry.path.name.lstrip(".")))
+    kept = [_entry_of_kept(path) for path in sorted(kept_folder(root).glob("*")) if find_shards(path)]
+    return sorted(files + parts + kept, key=lambda entry: (entry.path.parent, entry.path.name.lstrip(".")))
 
 
 def verify(
@@ -220,7 +222,7 @@ def find_stores(features: str | Path | None = None) -> list[Leftover]:
     places = {
         cache_folder() / "pixels": "images that fine-tuning has decoded",
         cache_folder() / "activations": "what frozen layers give, for --cached-prefix",
-        features_folder(features) / ".embedder": "embeddings that ImageEmbedder has computed",
+        kept_folder(features_folder(features)): "embeddings that ImageEmbedder has computed",
     }
     found = []
     for folder, what in places.items():
@@ -275,7 +277,7 @@ def _entry_of_parts(workspace: Path) -> Entry:
         note = json.loads((workspace / "run.json").read_bytes())
     except (OSError, ValueError):
         note = {}
-    parts = [part for path in find_shards(workspace) if (part := read_shard(path)) is not None]
+    parts = _sound_parts(workspace)
     with _if_idle(workspace) as idle:
         state = "unfinished" if idle else "running"
     return Entry(
@@ -292,6 +294,28 @@ def _entry_of_parts(workspace: Path) -> Entry:
         state=state,
         detail="" if state == "unfinished" else f"process {note.get('process')} on {note.get('host')}",
     )
+
+
+def _entry_of_kept(folder: Path) -> Entry:
+    parts = _sound_parts(folder)
+    rows = len({sha256 for part in parts for sha256 in part.sha256.tolist()})
+    return Entry(
+        folder,
+        "",
+        folder.name.rpartition("-")[0],
+        "",
+        rows=rows,
+        dim=max((part.features.shape[1] for part in parts), default=0),
+        images=rows,
+        size_bytes=sum(path.stat().st_size for path in folder.glob("*")),
+        created="",
+        identity={},
+        state="kept",
+    )
+
+
+def _sound_parts(folder: Path) -> list[Shard]:
+    return [part for path in find_shards(folder) if (part := read_shard(path)) is not None]
 
 
 @contextmanager

@@ -81,10 +81,10 @@ def compare_copies(file: FeatureFile, space: Space, embeddings: Array) -> tuple[
 
     cosines: dict[int, Array] = {}
     with image_bar("altered copies", len(some)) as advance:
-        for row, (embedded, _) in zip(some, embed_images(network, model.preprocess, some, copies), strict=True):
+        for row, found in zip(some, embed_images(network, model.preprocess, some, copies), strict=True):
             advance(1)
-            if len(embedded):
-                cosines[row] = space(embedded) @ embeddings[row]
+            if len(found.rows):
+                cosines[row] = space(found.rows) @ embeddings[row]
     if 2 * len(cosines) < len(some):
         raise CacheError(f"the images in '{images.source}' are gone, or not those that were embedded")
     return np.stack(list(cosines.values())), np.stack([pixels[row] for row in cosines])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -13,7 +14,7 @@ from tlcache.errors import DataError, ModelError, first_line
 from tlcache.images import BadImageError, OneTorchThread, Preprocess, Stored, prepare
 from tlcache.machine import in_threads
 
-__all__ = ["Encoded", "Network", "NotFiniteError", "embed_images"]
+__all__ = ["Embedded", "Encoded", "Network", "NotFiniteError", "embed_images"]
 
 T = TypeVar("T")
 
@@ -115,9 +116,18 @@ class Encoded(NamedTuple):
     data: bytes
 
 
+class Embedded(NamedTuple):
+    """A batch of images: their rows, float32 (n, dim), what their files' headers say, and the seconds of one thread."""
+
+    rows: NDArray[np.float32]
+    stored: list[Stored]
+    decode_s: float
+    infer_s: float
+
+
 def embed_images(
     network: Network, preprocess: Preprocess, batches: Iterable[T], read: Callable[[T], Sequence[Encoded]]
-) -> Iterator[tuple[NDArray[np.float32], list[Stored]]]:
+) -> Iterator[Embedded]:
     """Read, decode and embed batches of images, a thread for each CPU, and yield what each gives in their order.
 
     Parameters
@@ -127,11 +137,6 @@ def embed_images(
     batches, read
         What stands for n images, and what returns these.
 
-    Yields
-    ------
-    rows, stored
-        float32 (n, dim), and what the n files' headers say.
-
     Raises
     ------
     DataError
@@ -140,16 +145,17 @@ def embed_images(
         As `Network.embed`.
     """
 
-    def one(batch: T) -> tuple[NDArray[np.float32], list[Stored]]:
-        images = read(batch)
+    def one(batch: T) -> Embedded:
+        times, images = [time.perf_counter()], read(batch)
         pixels = np.empty((len(images), 3, preprocess.crop, preprocess.crop), np.uint8)
         stored = [_prepared(image, preprocess, out) for image, out in zip(images, pixels, strict=True)]
-        if not images:
-            return np.empty((0, network.dim), np.float32), stored
+        times.append(time.perf_counter())
         try:
-            return network.embed(pixels), stored
+            rows = network.embed(pixels) if images else np.empty((0, network.dim), np.float32)
         except NotFiniteError as error:
             raise _unusable(images[int(error.finite.argmin())], error.reason) from None
+        times.append(time.perf_counter())
+        return Embedded(rows, stored, times[1] - times[0], times[2] - times[1])
 
     with OneTorchThread():
         yield from in_threads(one, batches)

@@ -8,12 +8,17 @@ from pathlib import Path
 
 from tlcache.errors import CacheError
 
-__all__ = ["features_folder", "find_features"]
+__all__ = ["features_folder", "find_features", "kept_folder"]
 
 
 def features_folder(features: str | Path | None = None) -> Path:
     """Return the folder of feature files: the argument, else `TLCACHE_FEATURES`, else `features`."""
     return Path(features or os.environ.get("TLCACHE_FEATURES") or "features").expanduser()
+
+
+def kept_folder(features: Path) -> Path:
+    """Return where embeddings of images that belong to no dataset are kept: a folder of shards for every key."""
+    return features / ".embedder"
 
 
 def find_features(

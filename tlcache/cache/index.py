@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import open_remains, stage_seconds
+from tlcache.cache.find import kept_folder
 from tlcache.cache.shards import Rejected, find_shards, read_shard
 from tlcache.errors import CacheError, DamagedError, OutdatedError
 
@@ -91,12 +92,13 @@ class Index:
                     self.bad.setdefault(sha256, Rejected(code, message))
             return int((~intact).sum()) or int(file.salvaged)
 
-    def add_others(self, folder: Path, name: str) -> None:
-        """Take what files called `name` in the folders of other datasets have; unusable ones are passed over."""
-        for path in sorted(folder.glob(f"*/{name}")):
+    def add_others(self, features: Path, stem: str) -> None:
+        """Take what usable files of that name of other datasets have, and what `ImageEmbedder` keeps."""
+        for path in sorted(features.glob(f"*/{stem}.h5")):
             with contextlib.suppress(CacheError):
                 if path not in self.sources:
                     self._add_file(path)
+        self.add_shards(kept_folder(features) / stem)
 
     def add_shards(self, workspace: Path) -> None:
         """Take every part in a folder that is not taken yet; damaged ones are removed."""

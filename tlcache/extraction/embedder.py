@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,28 +17,29 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from tlcache.backbones.engines import default_batch, find_device, open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
-from tlcache.backbones.network import Encoded, embed_images
-from tlcache.cache.find import features_folder
+from tlcache.backbones.network import Embedded, Encoded, embed_images
+from tlcache.cache.feature_file import stage_seconds
+from tlcache.cache.find import features_folder, kept_folder
 from tlcache.cache.index import Index
 from tlcache.cache.publish import read_rows
 from tlcache.cache.shards import Shard, write_shard
 from tlcache.datasets.folder import open_folder
 from tlcache.errors import CacheError, DataError, first_line
-from tlcache.images import Stored
+from tlcache.machine import available_cpus
 from tlcache.progress import image_bar
 
 __all__ = ["ImageEmbedder"]
 
 _PART_ROWS = 1024
 _FILES = open_folder()
-_Row = tuple[NDArray[np.float32], Stored]
 
 
 class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Turns images into the embeddings of a pretrained backbone, for a scikit-learn `Pipeline`.
 
     There is nothing to fit. Embeddings are kept by the sha256 of the image's bytes, beside the feature files of
-    `tlcache.extract`, whose embeddings are used too: in a grid search or another run, no image is embedded twice.
+    `tlcache.extract`, and each uses those of the other: in a grid search or another run, no image is embedded twice.
+    `tlcache ls` lists what is kept, `tlcache prune` asks for it.
 
     Parameters
     ----------
@@ -127,15 +127,11 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         return load_model(self.model, self.weights, pool=self.pool, precision=self.precision, crop_borders=crop_borders)
 
     def _index(self, model: Model) -> Index:
-        """Return what is there already: from this transformer, and from feature files of the same key."""
+        """Return what is there already: in feature files, and from transformers."""
         index = Index(model.key)
         if self.cache:
-            index.add_others(features_folder(self.features), f"{model.file_stem}.h5")
-            index.add_shards(self._folder(model))
+            index.add_others(features_folder(self.features), model.file_stem)
         return index
-
-    def _folder(self, model: Model) -> Path:
-        return features_folder(self.features) / ".embedder" / model.file_stem
 
     def _embed(self, model: Model, images: Mapping[str, _Given]) -> dict[str, NDArray[np.float32]]:
         """Return the embedding of every image by the hash of its bytes, and keep them."""
@@ -144,17 +140,28 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         device = find_device(self.device, self.engine, self.precision)
         size = default_batch(self.engine, device, model.preprocess.crop)
         network = open_network(model.onnx(), device, engine=self.engine, precision=self.precision, batch=size)
-        todo, found, kept = list(images.values()), dict[str, _Row](), 0
+        todo, found, fresh = list(images.values()), dict[str, NDArray[np.float32]](), list[_Batch]()
         batches = [todo[start : start + size] for start in range(0, len(todo), size)]
         with image_bar(model.name, len(todo)) as advance:
             embedded = embed_images(network, model.preprocess, batches, _read)
-            for batch, (rows, stored) in zip(batches, embedded, strict=True):
-                found |= {image.sha256: (row, size) for image, row, size in zip(batch, rows, stored, strict=True)}
+            for batch, done in zip(batches, embedded, strict=True):
+                fresh.append((batch, done))
                 advance(len(batch))
-                if self.cache and (len(found) - kept >= _PART_ROWS or batch is batches[-1]):
-                    _keep(self._folder(model), list(islice(found.items(), kept, None)), network.provider)
-                    kept = len(found)
-        return {sha256: row for sha256, (row, _) in found.items()}
+                if len(fresh) * size >= _PART_ROWS or batch is batches[-1]:
+                    part, fresh = _joined(fresh, network.provider), []
+                    found |= zip(part.sha256.astype(str), part.features, strict=True)
+                    self._keep(model, part)
+        return found
+
+    def _keep(self, model: Model, part: Shard) -> None:
+        folder = kept_folder(features_folder(self.features)) / model.file_stem
+        try:
+            if self.cache:
+                write_shard(folder, part)
+        except OSError as error:
+            raise CacheError(
+                f"Cannot write to '{folder}': {error.strerror}. Pass cache=False to keep nothing."
+            ) from None
 
 
 class _Given:
@@ -173,6 +180,9 @@ class _Given:
 
     def _read(self, sha256: str | None = None) -> bytes:
         return self._bytes if self._path is None else _FILES.read(self._path, sha256)
+
+
+_Batch = tuple[Sequence[_Given], Embedded]
 
 
 def _png(name: str, image: Any) -> bytes:
@@ -199,16 +209,14 @@ def _read(images: Sequence[_Given]) -> list[Encoded]:
     return [image.encoded() for image in images]
 
 
-def _keep(folder: Path, rows: Sequence[tuple[str, _Row]], provider: str) -> None:
-    part = Shard(
-        np.array([sha256 for sha256, _ in rows], "S64"),
-        np.stack([row for _, (row, _) in rows]),
-        np.array([stored for _, (_, stored) in rows], np.int32),
+def _joined(batches: Sequence[_Batch], provider: str) -> Shard:
+    """Return batches as one part; what they took is of threads that shared the CPUs."""
+    decode_s, infer_s = sum(done.decode_s for _, done in batches), sum(done.infer_s for _, done in batches)
+    return Shard(
+        np.array([image.sha256 for images, _ in batches for image in images], "S64"),
+        np.concatenate([done.rows for _, done in batches]),
+        np.array([stored for _, done in batches for stored in done.stored], np.int32),
         [],
-        np.zeros(4),
+        stage_seconds(decode_s=decode_s, infer_s=infer_s, wall_s=(decode_s + infer_s) / available_cpus()),
         provider,
     )
-    try:
-        write_shard(folder, part)
-    except OSError as error:
-        raise CacheError(f"Cannot write to '{folder}': {error.strerror}. Pass cache=False to keep nothing.") from None

@@ -79,7 +79,7 @@ def extract_here(
         index = Index(network.key)
         index.bad |= {sha256: Rejected(*reason) for sha256, reason in (condemned or {}).items()}
         index.add_target(target)
-        index.add_others(root, target.name)
+        index.add_others(root, target.stem)
         index.add_shards(workspace)
         before = len(index.sources)
         job = Job(

@@ -107,7 +107,7 @@ def extractions_table(done: Sequence[Extraction]) -> RenderableType:
 
 
 def cache_table(entries: Sequence[Entry], folder: Path) -> RenderableType:
-    """Return one row per feature file or folder of parts, and below it what is wrong with any."""
+    """Return one row per feature file or folder of parts, and below the table what is wrong with any."""
     if not entries:
         return Text(f"Nothing is cached in '{folder}' yet. Begin with: tlcache extract --model mobilenetv3_large")
     table = plain_table("Dataset", "Backbone", "Weights", "Rows", "Size", "Age", "State", numbers=slice(3, 6))
@@ -115,10 +115,10 @@ def cache_table(entries: Sequence[Entry], folder: Path) -> RenderableType:
         rows = f"{entry.rows:,}"
         if entry.state in ("unfinished", "running"):
             rows += f" of {entry.images:,}"
-        style = {"complete": "", "damaged": "bold red"}.get(entry.state, "yellow")
+        style = {"complete": "", "kept": "", "damaged": "bold red"}.get(entry.state, "yellow")
         alike = [other.identity for other in entries if other.identity and _name(other) == _name(entry)]
         backbone = set_apart(entry.backbone, entry.identity, alike) if entry.identity else entry.backbone
-        names = (entry.dataset, backbone, entry.weights)
+        names = (entry.dataset or "(ImageEmbedder)", backbone, entry.weights)
         table.add_row(*names, rows, _size(entry.size_bytes), _age(entry.created), entry.state, style=style)
     notes = [Text(_about(entry.path, entry.detail), style="dim") for entry in entries if entry.detail]
     total = sum(entry.size_bytes for entry in entries)
