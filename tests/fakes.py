@@ -238,11 +238,13 @@ def make_run(
     labels: NDArray[Any] | None = None,
     classes: Sequence[str] = ("cat", "dog"),
     val: Sequence[float] = (0.7, 0.8),
+    swept: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> Run:
     """Record a run of two classes whose test predictions are right where `right` (n,) says so.
 
-    `val` are the accuracies of a fine-tuning on validation: of its start, and after every epoch.
+    `val` are the accuracies of a fine-tuning on validation: of its start, and after every epoch;
+    `swept` is what a sweep chose.
     """
     n = len(right)
     rows = np.arange(n) if order is None else order
@@ -279,7 +281,7 @@ def make_run(
         "created": "2026-01-01T00:00:00+00:00",
         "record": str(path_of(runs_folder(), identity)),
     }
-    run = _tuned(fields, train_s, val) if strategy == "finetune" else _frozen(fields, fit_s)
+    run = _tuned(fields, train_s, val, swept or {}) if strategy == "finetune" else _frozen(fields, fit_s)
     write_run(run, test, probabilities)
     return run
 
@@ -302,10 +304,10 @@ def _frozen(fields: dict[str, Any], fit_s: float) -> FrozenRun:
     )
 
 
-def _tuned(fields: dict[str, Any], train_s: float, val: Sequence[float]) -> FinetunedRun:
+def _tuned(fields: dict[str, Any], train_s: float, val: Sequence[float], swept: Mapping[str, Any]) -> FinetunedRun:
     return FinetunedRun(
         **fields,
-        chosen=TunedChoice(setting={}, epochs=PhaseEpochs(head=0, backbone=int(np.argmax(val)))),
+        chosen=TunedChoice(setting=swept, epochs=PhaseEpochs(head=0, backbone=int(np.argmax(val)))),
         candidates=(),
         history=tuple(
             TunedEpoch(phase="backbone", epoch=number, val_accuracy=each, val_loss=1 - each, val_s=1.0)

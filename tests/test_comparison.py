@@ -17,6 +17,8 @@ from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
 from tlcache.extraction.extract import extract
 from tlcache.probing.run import fit_heads
+from tlcache.report.curves import learning_curves
+from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.folder import runs_folder
 
 N = 400
@@ -86,6 +88,17 @@ def test_the_verdict_says_what_fine_tuning_gains_and_for_how_much() -> None:
     assert "Fine-tuning tinynet gains 10.0 points (95 % CI 6.9 to 13.0, p = 1.8e-12)" in text
     assert "over the best frozen head (svm on tinynet), for 41 x its time." in text
     assert "trained on train alone" in text
+
+
+@pytest.mark.parametrize("swept", [True, False])
+def test_what_a_sweep_chose_is_what_was_done(swept: bool) -> None:
+    make_run(head="svm", right=right_but(60))
+    sweep, chosen = {"refit": [False, True], "optimizer": ["sgd", "adam"]}, {"refit": swept, "optimizer": "sgd"}
+    run = make_run(head="linear", right=right_but(20), strategy="finetune", sweep=sweep, swept=chosen)
+    assert ("trained on train alone" in only().verdict) != swept
+    assert isinstance(run, FinetunedRun)
+    (title,) = (text.get_text() for text in learning_curves(run).texts)
+    assert title.startswith("photos: tinynet, sgd; ")
 
 
 def test_the_verdict_says_when_fine_tuning_loses_or_shows_nothing() -> None:

@@ -42,7 +42,7 @@ def _strategies(found: Comparison, tuned: Entry, frozen: Entry) -> str:
 
 def _unequal(run: Run) -> str:
     """Say it where a fine-tuning had fewer images than heads have."""
-    if run.rows.val and not run.arguments["refit"]:
+    if run.rows.val and not run.settings["refit"]:
         return " It was trained on train alone, heads on train + val; with --refit both are."
     return ""
 
@@ -74,7 +74,7 @@ def untuned(run: FinetunedRun) -> str:
 
 def advice(run: FinetunedRun) -> str:
     """Return what to try where no epoch of a fine-tuning was better than its start."""
-    asked = {**run.arguments, **run.chosen.setting}
+    asked = run.settings
     still = [] if asked["batch_norm"] == "eval" else ["--batch-norm eval"]
     *ways, last = [*still, f"a smaller --lr than {asked['lr']:g}", "fewer layers (--unfreeze last:N or stage:K)"]
     return f"Try {', '.join(ways)} or {last}."

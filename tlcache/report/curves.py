@@ -42,7 +42,7 @@ def learning_curves(run: FinetunedRun) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     loss.legend(frameon=False)
     figure.suptitle(
-        f"{run.dataset}: {run.backbone}, {run.arguments['optimizer']}; test accuracy {run.test.accuracy:.3f}",
+        f"{run.dataset}: {run.backbone}, {run.settings['optimizer']}; test accuracy {run.test.accuracy:.3f}",
         fontsize=11,
     )
     return figure

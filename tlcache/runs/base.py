@@ -187,6 +187,11 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
         return read_predictions(self.predictions_path)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The options that were in force: those that were asked for, and of a sweep what it chose."""
+        return dict(self.arguments)
+
+    @property
     def embedded(self) -> dict[str, Any]:
         """What of the network's key, beside the network, decided the embeddings."""
         return {"pool": self.pool, "precision": self.precision, "preprocess": self.preprocess}

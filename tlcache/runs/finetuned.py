@@ -99,6 +99,11 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
         """Whether no epoch was better on validation than the head it began with; then that is what was tested."""
         return not self.chosen.epochs.backbone
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that were in force: those that were asked for, and of a sweep what it chose."""
+        return {**self.arguments, **self.chosen.setting}
+
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields = super().as_json()
