@@ -19,11 +19,11 @@ from test_cli import invoke
 from typer.testing import CliRunner
 
 from tlcache.auditing import neighbours, records
-from tlcache.auditing.calibration import Calibration, stranger_bound
+from tlcache.auditing.calibration import Calibration, impostor_bound
 from tlcache.auditing.findings import Audit, Leak, Pair, verdict
 from tlcache.auditing.groups import connected, matched
 from tlcache.auditing.labels import FOUND, Suspects, Telltale, find_outliers, find_suspects, out_of_fold
-from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_strangers
+from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_impostors
 from tlcache.auditing.pixels import agreement, thumbnail
 from tlcache.auditing.records import read_audits
 from tlcache.auditing.run import audit
@@ -76,25 +76,25 @@ def test_too_many_pairs_keep_what_holds_groups_together(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("block", [7, 1000])
-def test_strangers_are_of_another_label(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_impostors_are_of_another_label(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr("tlcache.heads.cosines._ASKED", block)
     monkeypatch.setattr("tlcache.heads.cosines._KNOWN", block + 4)
     rows, labels = unit(50), np.arange(50) % 3
     expected = np.where(labels[:, None] == labels, -1, rows @ rows.T).max(axis=1)
-    found = nearest_strangers(rows, labels)
+    found = nearest_impostors(rows, labels)
     assert np.allclose(found.cosines, expected, atol=1e-6)
     assert np.allclose((rows[found.rows] * rows[found.nearest]).sum(axis=1), expected, atol=1e-6)
     assert (labels[found.rows] != labels[found.nearest]).all()
-    assert (nearest_strangers(rows, np.zeros(50, int)).cosines == -1).all()
+    assert (nearest_impostors(rows, np.zeros(50, int)).cosines == -1).all()
 
 
-def test_the_bound_of_strangers_does_not_mind_wrong_labels() -> None:
+def test_the_bound_of_impostors_does_not_mind_wrong_labels() -> None:
     random = np.random.default_rng(0)
     cosines = random.gumbel(0.3, 0.03, 20_000).astype(np.float32)
-    bound = stranger_bound(cosines)
+    bound = impostor_bound(cosines)
     assert np.mean(cosines > bound) == pytest.approx(0.001, abs=0.0007)
     cosines[:400] = 1  # one in fifty is a duplicate under another label
-    assert stranger_bound(cosines) == pytest.approx(bound, abs=0.04)
+    assert impostor_bound(cosines) == pytest.approx(bound, abs=0.04)
 
 
 def test_whitening_tells_apart_what_all_points_one_way() -> None:
@@ -411,16 +411,16 @@ def test_without_the_images_the_threshold_is_a_guess_and_says_so(photos: Path, t
     assert not kept.near_count or "compared by cosine alone" in kept.calibration.note
     guess = audit(runs="other")[0].calibration
     assert (guess.images, dict(guess.copies), guess.pixels, guess.margin) == (0, {}, None, None)
-    assert guess.threshold == guess.alike == pytest.approx((1 + guess.strangers) / 2)
+    assert guess.threshold == guess.alike == pytest.approx((1 + guess.impostors) / 2)
     assert guess.note.startswith("No copies could be made")
 
 
-def test_both_cosine_and_pixels_must_be_close_and_one_closer_than_strangers() -> None:
+def test_both_cosine_and_pixels_must_be_close_and_one_closer_than_impostors() -> None:
     line = Calibration(0.3, 0.7, 0.5, 0.9, 0.95, {}, 1.0, 120, "")
     cosines = np.array([0.9, 0.6, 0.4, 0.4, 0.2, 0.9, 0.8, 0.6], np.float32)
     pixels = np.array([0.92, 0.92, 0.96, 0.92, 0.99, 0.5, np.nan, np.nan], np.float32)
     assert line.near(cosines, pixels).tolist() == [True, True, True, False, False, False, True, False]
-    guess = replace(line, pixels=None, pixel_strangers=None)
+    guess = replace(line, pixels=None, pixel_impostors=None)
     assert guess.near(cosines, pixels).tolist() == (cosines > 0.7).tolist()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tlcache.errors import CacheError
-from tlcache.records import Form, as_json
+from tlcache.records import Form, as_json, renamed
 
 
 @dataclass(frozen=True)
@@ -92,3 +92,15 @@ def test_numbers_of_numpy_are_numbers() -> None:
         "b": [1],
         "c": (None, True),
     }
+
+
+def test_a_record_of_an_earlier_version_is_read_by_its_names(written: Path) -> None:
+    later: Form[Walk] = Form("walks", 4, "a walk", Walk, earlier={3: renamed({"paces": "steps"})})
+    found = WALKS.read(written)
+    fields = json.loads(written.read_text())
+    fields["paces"] = fields.pop("steps")
+    written.write_text(json.dumps(fields))
+    assert later.read(written) == found
+    written.write_text(json.dumps({**fields, "format_version": 4}))
+    with pytest.raises(CacheError, match="missing required field `steps`"):
+        later.read(written)

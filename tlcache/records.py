@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -14,7 +14,7 @@ from tlcache.errors import CacheError
 from tlcache.files import write_whole
 from tlcache.progress import warn
 
-__all__ = ["Form", "as_json", "from_json"]
+__all__ = ["Form", "as_json", "from_json", "renamed"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,11 @@ def from_json(kind: type[T], value: Any) -> T:
     return msgspec.convert(value, kind, dec_hook=lambda custom, each: custom(each))
 
 
+def renamed(names: Mapping[str, str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a function that gives fields of these names others."""
+    return lambda fields: {names.get(name, name): value for name, value in fields.items()}
+
+
 @dataclass(frozen=True)
 class Form(Generic[T]):
     """A kind of record.
@@ -54,6 +59,8 @@ class Form(Generic[T]):
         not have are passed over; `record`, where it has one, is the path.
     nested
         Makes what `type` is read from of what the file holds.
+    earlier
+        Versions that are read as well, each with what makes the fields of this version of its own.
     """
 
     name: str
@@ -61,6 +68,7 @@ class Form(Generic[T]):
     what: str
     type: Any
     nested: Callable[[dict[str, Any]], Mapping[str, Any]] = dict
+    earlier: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
 
     def write(self, path: Path, value: Any, **more: Any) -> None:
         """Write a record, in place of an earlier one: the fields of `value`, and more."""
@@ -77,7 +85,8 @@ class Form(Generic[T]):
         """
         fields = self._fields(path)
         try:
-            found: T = from_json(self.type, {**self.nested(fields), "record": str(path)})
+            current = self.earlier.get(fields["format_version"], dict)(fields)
+            found: T = from_json(self.type, {**self.nested(current), "record": str(path)})
         except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
             raise CacheError(f"'{path}' is not {self.what} by this tlcache ({error}). Remove it.") from None
         return found
@@ -99,9 +108,7 @@ class Form(Generic[T]):
             raise CacheError(f"'{path}' cannot be read ({error.strerror}). Make it readable or remove it.") from None
         except ValueError as error:
             raise CacheError(f"'{path}' is not {self.what} ({error}). Remove it.") from None
-        if not isinstance(fields, dict) or (fields.get("format"), fields.get("format_version")) != (
-            self.name,
-            self.version,
-        ):
+        known = [(self.name, version) for version in (self.version, *self.earlier)]
+        if not isinstance(fields, dict) or (fields.get("format"), fields.get("format_version")) not in known:
             raise CacheError(f"'{path}' is not {self.what} by this tlcache. Remove it.")
         return fields

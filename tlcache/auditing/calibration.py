@@ -1,4 +1,7 @@
-"""How close is a near-duplicate? As close as an altered copy of an image is, and closer than strangers ever are."""
+"""How close is a near-duplicate? As close as an altered copy of an image is, and closer than impostors ever are.
+
+An impostor is an image of another class: whatever it is, it is no copy.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.auditing.copies import COPIES, compare_copies
-from tlcache.auditing.neighbours import Array, Space, Strangers
+from tlcache.auditing.neighbours import Array, Impostors, Space
 from tlcache.auditing.pixels import pixels_of_pairs
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.errors import CacheError, TlcacheError
 from tlcache.images import BadImageError
 from tlcache.keys import slug
-from tlcache.records import Form
+from tlcache.records import Form, renamed
 from tlcache.text import counted
 
-__all__ = ["Calibration", "calibrate", "calibration_path", "read_calibration", "stranger_bound", "write_calibration"]
+__all__ = ["Calibration", "calibrate", "calibration_path", "read_calibration", "impostor_bound", "write_calibration"]
 
 COPY_SHARE = 0.98  # of altered copies that are close enough
-STRANGER_SHARE = 0.001  # of images that have a stranger above the bound
+IMPOSTOR_SHARE = 0.001  # of images that have an impostor above the bound
 _FEW = 100
 
 
@@ -38,15 +41,15 @@ class Calibration:
         Cosine above which two images may be near-duplicates: their pixels decide.
     alike
         Cosine above which two images are alike, whatever their pixels: they share a group.
-    strangers
+    impostors
         The cosine that one image in a thousand reaches with some image of another class.
-    pixels, pixel_strangers
+    pixels, pixel_impostors
         Agreement of pixels that copies reach, and that one image in a thousand reaches with its closest image of
         another class; None where no copies could be made.
     copies
         Kind of altered copy -> share of them that are called near-duplicates; empty where none could be made.
     margin
-        How far copies stand out: 0 is where the closest stranger of the median image is, 1 where `strangers` is. None
+        How far copies stand out: 0 is where the closest impostor of the median image is, 1 where `impostors` is. None
         where no copies could be made.
     images
         How many images copies were made of.
@@ -56,9 +59,9 @@ class Calibration:
 
     threshold: float
     alike: float
-    strangers: float
+    impostors: float
     pixels: float | None
-    pixel_strangers: float | None
+    pixel_impostors: float | None
     copies: Mapping[str, float]
     margin: float | None
     images: int
@@ -75,29 +78,32 @@ class Calibration:
     def near(self, cosines: Array, pixels: Array) -> NDArray[np.bool_]:
         """Return which pairs are near-duplicates.
 
-        Both cosine and pixels must be as close as those of copies, and one of them closer than strangers ever are.
+        Both cosine and pixels must be as close as those of copies, and one of them closer than impostors ever are.
 
         Parameters
         ----------
         cosines, pixels
             float32 of one shape; NaN in `pixels` where they are not known: cosines above `alike` then decide.
         """
-        if self.pixels is None or self.pixel_strangers is None:
+        if self.pixels is None or self.pixel_impostors is None:
             return cosines > self.alike
-        certain = (cosines > self.strangers) | (pixels > self.pixel_strangers)
+        certain = (cosines > self.impostors) | (pixels > self.pixel_impostors)
         seen = (cosines > self.threshold) & (pixels > self.pixels) & certain
         return np.where(np.isnan(pixels), cosines > self.alike, seen)
 
 
-CALIBRATIONS: Form[Calibration] = Form("tlcache-calibration", 1, "a calibration", Calibration)
+of_version_1 = renamed({"strangers": "impostors", "pixel_strangers": "pixel_impostors"})
+CALIBRATIONS: Form[Calibration] = Form(
+    "tlcache-calibration", 2, "a calibration", Calibration, earlier={1: of_version_1}
+)
 
 
-def calibrate(file: FeatureFile, space: Space, embeddings: Array, strangers: Strangers) -> Calibration:
+def calibrate(file: FeatureFile, space: Space, embeddings: Array, impostors: Impostors) -> Calibration:
     """Find out how close near-duplicates are in one feature file.
 
     Of a sample of its images, altered copies are made, embedded by the same network, and compared with the original:
     near-duplicates have at least the cosine and the agreement of pixels that 98 % of every kind of copy exceed, though
-    never a cosine at which half of the images have a stranger. Images are alike above the cosine that 98 % of all
+    never a cosine at which half of the images have an impostor. Images are alike above the cosine that 98 % of all
     copies exceed, but never so low that more than one image in a thousand would be like one of another class. Where
     the images or the network are gone, both lie half-way between that bound and 1.
 
@@ -107,24 +113,24 @@ def calibrate(file: FeatureFile, space: Space, embeddings: Array, strangers: Str
         The feature file.
     space, embeddings
         Where cosines are taken, and the file's rows there: float32 (n, k).
-    strangers
-        As `tlcache.auditing.neighbours.nearest_strangers` returns.
+    impostors
+        As `tlcache.auditing.neighbours.nearest_impostors` returns.
     """
-    bound = stranger_bound(strangers.cosines)
+    bound = impostor_bound(impostors.cosines)
     try:
         cosines, pixels = compare_copies(file, space, embeddings)
     except (TlcacheError, OSError, BadImageError) as error:
         note = f"No copies could be made to compare with ({error}); the threshold is a guess from the labels alone."
         return Calibration((1 + bound) / 2, (1 + bound) / 2, bound, None, None, {}, None, 0, note)
-    usual = float(np.median(strangers.cosines))
+    usual = float(np.median(impostors.cosines))
     low, low_pixels = (float(np.quantile(each, 1 - COPY_SHARE, axis=0).min()) for each in (cosines, pixels))
     alike = max(bound, float(np.quantile(cosines, 1 - COPY_SHARE)))
     made = Calibration(
         threshold=min(alike, max(usual, min(bound, low))) if bound > -1 else alike,
         alike=alike,
-        strangers=bound,
+        impostors=bound,
         pixels=low_pixels,
-        pixel_strangers=_pixel_bound(file, strangers),
+        pixel_impostors=_pixel_bound(file, impostors),
         copies={},
         margin=(low - usual) / max(bound - usual, 1e-6),
         images=len(cosines),
@@ -134,25 +140,25 @@ def calibrate(file: FeatureFile, space: Space, embeddings: Array, strangers: Str
     return Calibration(**{**vars(made), "copies": found, "note": _note(found, len(file))})
 
 
-def stranger_bound(strangers: Array) -> float:
+def impostor_bound(impostors: Array) -> float:
     """Return the cosine that one image in a thousand exceeds with its closest image of another class.
 
     Largest values follow Gumbel's law (Fisher and Tippett, 1928), which is fitted through the median and the 95th
     percentile, so that a duplicate under another label for one image in fifty hardly moves it.
     """
-    return min(0.999, _one_in_a_thousand(strangers))
+    return min(0.999, _one_in_a_thousand(impostors))
 
 
-def _pixel_bound(file: FeatureFile, strangers: Strangers) -> float:
+def _pixel_bound(file: FeatureFile, impostors: Impostors) -> float:
     """Return the same for the pixels of those closest images; correlations are fitted on Fisher's scale, arctanh."""
-    pixels = pixels_of_pairs(file, strangers.rows, strangers.nearest)
-    known = pixels[~np.isnan(pixels) & (strangers.cosines > -1)].astype(np.float64)
+    pixels = pixels_of_pairs(file, impostors.rows, impostors.nearest)
+    known = pixels[~np.isnan(pixels) & (impostors.cosines > -1)].astype(np.float64)
     return float(np.tanh(_one_in_a_thousand(np.arctanh(np.clip(known, -0.9999, 0.9999))))) if len(known) else -1.0
 
 
 def _one_in_a_thousand(largest: NDArray[np.floating]) -> float:
     middle, high = np.quantile(largest.astype(np.float64), [0.5, 0.95])
-    at = -np.log(-np.log(np.array([0.5, 0.95, 1 - STRANGER_SHARE])))
+    at = -np.log(-np.log(np.array([0.5, 0.95, 1 - IMPOSTOR_SHARE])))
     return float(middle + (high - middle) * (at[2] - at[0]) / (at[1] - at[0]))
 
 
@@ -160,7 +166,7 @@ def _note(found: Mapping[str, float], images: int) -> str:
     notes = [f"With {counted(images, 'image')} the threshold is rough."] if images < _FEW else []
     missed = [f"{1 - share:.0%} of {kind} copies" for kind, share in found.items() if share < 0.9]
     if missed:
-        notes.append(f"At this threshold {', '.join(missed)} would be missed: strangers are as close.")
+        notes.append(f"At this threshold {', '.join(missed)} would be missed: images of other classes are as close.")
     return " ".join(notes)
 
 

@@ -1,4 +1,4 @@
-"""Which feature file of a dataset is looked at: of several backbones, the one that knows copies from strangers best."""
+"""Which feature file of a dataset is looked at: of several backbones, the one whose altered copies stand out most."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tlcache.auditing.calibration import (
     read_calibration,
     write_calibration,
 )
-from tlcache.auditing.neighbours import Array, Space, fit_space, nearest_strangers
+from tlcache.auditing.neighbours import Array, Space, fit_space, nearest_impostors
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, HeadError
@@ -101,6 +101,6 @@ def calibrated(file: FeatureFile, see: Callable[[], Seen], runs: Path) -> Calibr
     if kept := read_calibration(path):
         return kept
     seen = see()
-    found = calibrate(file, seen.space, seen.embeddings, nearest_strangers(seen.embeddings, seen.rows.labels))
+    found = calibrate(file, seen.space, seen.embeddings, nearest_impostors(seen.embeddings, seen.rows.labels))
     write_calibration(path, found)
     return found

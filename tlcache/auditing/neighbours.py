@@ -13,12 +13,12 @@ from tlcache.heads.cosines import closest, unit_rows
 from tlcache.heads.rows import blocks
 from tlcache.progress import step_bar
 
-__all__ = ["Array", "Pairs", "Space", "Strangers", "find_pairs", "fit_space", "nearest_strangers"]
+__all__ = ["Array", "Pairs", "Space", "Impostors", "find_pairs", "fit_space", "nearest_impostors"]
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
-_WIDTH = 256  # principal components; measured on flowers and scans: 128 confuse more strangers, 512 lose more copies
+_WIDTH = 256  # principal components; measured on flowers and scans: 128 confuse more impostors, 512 lose more copies
 _FIT_ROWS = 20_000
 _BLOCK = 4096
 _MOST_PAIRS = 4_000_000
@@ -139,20 +139,23 @@ def find_pairs(rows: Array, threshold: float, splits: NDArray[np.uint8]) -> Pair
     return Pairs(first[order], second[order], cosine[order], nearest, count, close)
 
 
-class Strangers(NamedTuple):
-    """Rows, the closest row of another label to each, and their cosine (-1 where there is none): (m,) each."""
+class Impostors(NamedTuple):
+    """Rows, the closest row of another label to each, and their cosine (-1 where there is none): (m,) each.
+
+    Biometrics call so what passes for somebody and is not.
+    """
 
     rows: Rows
     nearest: Rows
     cosines: Array
 
 
-def nearest_strangers(rows: Array, labels: Rows, most: int = 2000) -> Strangers:
+def nearest_impostors(rows: Array, labels: Rows, most: int = 2000) -> Impostors:
     """Return, for at most so many random rows of (n, k), the closest row of another label."""
     n = len(rows)
     some = np.sort(np.random.default_rng(0).choice(n, min(n, most), replace=False))
     cosines, nearest = closest(rows[some], rows, unlike=(labels[some], labels))
-    return Strangers(some, nearest[:, 0], cosines[:, 0])
+    return Impostors(some, nearest[:, 0], cosines[:, 0])
 
 
 def _compare(rows: Array, a: slice, b: slice, threshold: float, nearest: Array) -> tuple[Rows, Rows, Array]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tlcache.auditing.calibration import of_version_1
 from tlcache.auditing.findings import Audit, Pair
 from tlcache.files import write_whole
 from tlcache.keys import slug
@@ -19,7 +20,12 @@ from tlcache.records import Form
 
 __all__ = ["LISTED", "read_audits", "record_path", "write_audit"]
 
-AUDITS: Form[Audit] = Form("tlcache-audit", 3, "the record of an audit", Audit)
+
+def _of_version_3(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, "calibration": of_version_1(fields["calibration"])}
+
+
+AUDITS: Form[Audit] = Form("tlcache-audit", 4, "the record of an audit", Audit, earlier={3: _of_version_3})
 LISTED = 5000  # pairs of a kind in a record: the closest, and those under two labels; the CSV has all
 
 

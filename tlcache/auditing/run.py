@@ -59,7 +59,7 @@ def audit(
         Name of a dataset, or its folder or manifest; default: all.
     model
         Backbone whose embeddings are compared; default: of each dataset, the one that tells altered copies from
-        strangers best.
+        other images best.
     group_by
         `near-duplicates`, `regex` or `column`; default: the dataset's own groups where it has any, else the first.
     group_regex
