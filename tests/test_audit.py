@@ -22,7 +22,7 @@ from tlcache.auditing import neighbours, records
 from tlcache.auditing.calibration import Calibration, impostor_bound
 from tlcache.auditing.findings import Audit, Leak, Pair, verdict
 from tlcache.auditing.groups import connected, matched
-from tlcache.auditing.labels import FOUND, Suspects, Telltale, find_outliers, find_suspects, out_of_fold
+from tlcache.auditing.labels import FOUND, NeighbourGap, Suspects, find_outliers, find_suspects, out_of_fold
 from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_impostors
 from tlcache.auditing.pixels import agreement, thumbnail
 from tlcache.auditing.records import read_audits
@@ -183,9 +183,9 @@ def test_groups_by_pattern_and_by_links() -> None:
 
 
 def test_the_verdict_says_how_much_and_what_to_do() -> None:
-    fair, command = Telltale(0.8, 0.9, 0.01), "tlcache fit-heads features/photos --split group"
+    fair, command = NeighbourGap(0.8, 0.9, 0.01), "tlcache fit-heads features/photos --split group"
     assert verdict(Leak(50, 0, 0), fair, command) == "No test image has a near-duplicate in train or val."
-    unseen = verdict(Leak(50, 0, 0), Telltale(0.9, 0.8, 0.01), command)
+    unseen = verdict(Leak(50, 0, 0), NeighbourGap(0.9, 0.8, 0.01), command)
     assert "by 10 points" in unseen
     assert unseen.endswith("say so with --group-regex.")
     assert "Nothing can be said of near-duplicates" in verdict(Leak(50, 0, 0), fair, command, judged=False)

@@ -115,8 +115,8 @@ def test_the_scans_of_a_patient_are_found_without_knowing_any_patient(found: Fou
     assert result.leak.grouped >= 0.98 * 1279
     assert not result.labels_judged
     assert result.doubts == ()
-    assert result.telltale is not None
-    assert result.telltale.suspicious
+    assert result.neighbour_gap is not None
+    assert result.neighbour_gap.suspicious
     assert "says little about new images" in result.verdict
     groups = read_groups(groups_path(runs_folder(), "alzheimer_mri"), "alzheimer_mri").groups
     (path,) = Path("features").rglob("*.h5")

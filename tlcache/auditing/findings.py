@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tlcache.auditing.calibration import Calibration
-from tlcache.auditing.labels import FOUND, Telltale
+from tlcache.auditing.labels import FOUND, NeighbourGap
 from tlcache.records import as_json
 from tlcache.text import counted
 
@@ -125,7 +125,7 @@ class Audit:
         random that would be among them; None where they could not be fitted.
     outliers
         Paths of images unlike all others.
-    telltale
+    neighbour_gap
         The nearest neighbour against a linear head; None without test images.
     calibration
         The threshold of near-duplicates.
@@ -158,7 +158,7 @@ class Audit:
     labels_accuracy: float | None
     labels_found: float | None
     outliers: tuple[str, ...]
-    telltale: Telltale | None
+    neighbour_gap: NeighbourGap | None
     calibration: Calibration
     group_by: str
     groups: int
@@ -213,7 +213,7 @@ class Audit:
             "labels_found": self.labels_found,
             "outliers": list(self.outliers),
             "small_classes": list(self.small),
-            "telltale": self.telltale and self.telltale.as_json(),
+            "neighbour_gap": self.neighbour_gap and self.neighbour_gap.as_json(),
             "calibration": as_json(self.calibration),
             "record": str(self.record),
         }
@@ -225,7 +225,7 @@ def audit_of(audits: Sequence[Audit], digest: str) -> Audit | None:
     return max(fitting, key=lambda each: each.leak.duplicated, default=None)
 
 
-def verdict(leak: Leak, telltale: Telltale | None, command: str, judged: bool = True) -> str:
+def verdict(leak: Leak, neighbour_gap: NeighbourGap | None, command: str, judged: bool = True) -> str:
     """Return what the leak means for accuracies on this split, and what to do; `command` fits heads by groups.
 
     `judged` says whether near-duplicates could be told from others; if not, only equal embeddings were looked for.
@@ -240,10 +240,9 @@ def verdict(leak: Leak, telltale: Telltale | None, command: str, judged: bool = 
                 "to it than other images are. No test image is the same as one in train or val. Try another backbone, "
                 "or say what belongs together with --group-regex."
             )
-        if telltale and telltale.suspicious:
-            ahead = 100 * (telltale.nearest - telltale.linear)
+        if neighbour_gap and neighbour_gap.suspicious:
             words += (
-                f" Yet the nearest neighbour beats a linear head by {ahead:.0f} points, as it does where images leak: "
+                f" Yet the nearest neighbour beats a linear head by {100 * neighbour_gap.gap:.0f} points, as it does where images leak: "
                 "where you know what belongs together (a patient, a video), say so with --group-regex."
             )
         return words

@@ -1,4 +1,4 @@
-"""Doubtful labels, images unlike all others, and what a nearest neighbour has over a linear head."""
+"""Doubtful labels, images unlike all others, and the nearest-neighbour gap."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = [
     "FOUND",
     "Suspect",
     "Suspects",
-    "Telltale",
+    "NeighbourGap",
     "find_outliers",
     "find_suspects",
     "out_of_fold",
-    "telltale",
+    "neighbour_gap",
 ]
 
 Array = NDArray[np.float32]
@@ -59,8 +59,8 @@ class Suspects(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Telltale:
-    """Test accuracy of the nearest train image's label and of a linear head, and the standard error of the difference.
+class NeighbourGap:
+    """What the label of the nearest train image has over a linear head: test accuracies, and the difference's error.
 
     Where images of test have copies in train, a neighbour knows the answer and a linear head does not.
     """
@@ -70,9 +70,14 @@ class Telltale:
     error: float
 
     @property
+    def gap(self) -> float:
+        """How far the neighbour is ahead."""
+        return self.nearest - self.linear
+
+    @property
     def suspicious(self) -> bool:
-        """Whether the neighbour is ahead by more than three standard errors."""
-        return self.nearest - self.linear > 3 * self.error
+        """Whether that is more than three standard errors."""
+        return self.gap > 3 * self.error
 
     def as_json(self) -> dict[str, float | bool]:
         """Return the fields as JSON values."""
@@ -150,7 +155,7 @@ def find_outliers(nearest: Array) -> Rows:
     return far[np.argsort(nearest[far], kind="stable")]
 
 
-def telltale(fitting: Split, test: Split, best: Candidate) -> Telltale:
+def neighbour_gap(fitting: Split, test: Split, best: Candidate) -> NeighbourGap:
     """Compare the label of the nearest train image, by cosine of the embeddings as they are, with a linear head's."""
     row = find_head(_HEAD)
     scaler = Scaler.of(fitting.features, row.scaled)
@@ -159,4 +164,4 @@ def telltale(fitting: Split, test: Split, best: Candidate) -> Telltale:
     _, nearest = closest(unit_rows(test.features), unit_rows(fitting.features))
     near = fitting.labels[nearest[:, 0]] == test.labels
     difference = near.astype(np.float64) - linear
-    return Telltale(float(near.mean()), float(linear.mean()), float(difference.std() / np.sqrt(len(difference))))
+    return NeighbourGap(float(near.mean()), float(linear.mean()), float(difference.std() / np.sqrt(len(difference))))

@@ -16,13 +16,14 @@ from tlcache.files import write_whole
 from tlcache.keys import slug
 from tlcache.machine import provenance
 from tlcache.progress import warn
-from tlcache.records import Form
+from tlcache.records import Form, renamed
 
 __all__ = ["LISTED", "read_audits", "record_path", "write_audit"]
 
 
 def _of_version_3(fields: dict[str, Any]) -> dict[str, Any]:
-    return {**fields, "calibration": of_version_1(fields["calibration"])}
+    current = renamed({"telltale": "neighbour_gap"})(fields)
+    return {**current, "calibration": of_version_1(fields["calibration"])}
 
 
 AUDITS: Form[Audit] = Form("tlcache-audit", 4, "the record of an audit", Audit, earlier={3: _of_version_3})

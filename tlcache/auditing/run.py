@@ -15,7 +15,15 @@ from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.choice import Choice, Seen, calibrated, choose_files, look
 from tlcache.auditing.findings import Audit, Doubt, Leak, Pair, verdict
 from tlcache.auditing.groups import choose_groups
-from tlcache.auditing.labels import Suspect, Suspects, Telltale, find_outliers, find_suspects, out_of_fold, telltale
+from tlcache.auditing.labels import (
+    NeighbourGap,
+    Suspect,
+    Suspects,
+    find_outliers,
+    find_suspects,
+    neighbour_gap,
+    out_of_fold,
+)
 from tlcache.auditing.neighbours import Pairs, find_pairs
 from tlcache.auditing.pixels import pixels_of_pairs
 from tlcache.auditing.records import record_path, write_audit
@@ -102,7 +110,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
     listed = _Listing(rows, splits, file.classes)
     copies = sum(count * (count - 1) // 2 for count in Counter(hashes.tolist()).values())
     leak = _leak(splits, near, names)
-    suspects, accuracy, tale = _judge(grouped, splits)
+    suspects, accuracy, gap = _judge(grouped, splits)
     pairs = listed.near(near, hashes)
     found = Audit(
         **{name: attrs[name] for name in ("dataset", "dataset_digest", "source", "backbone", "weights", "key")},
@@ -121,12 +129,12 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         labels_accuracy=accuracy,
         labels_found=suspects and suspects.found,
         outliers=tuple(rows.paths[row] for row in find_outliers(near.nearest)),
-        telltale=tale,
+        neighbour_gap=gap,
         calibration=replace(calibration, note=" ".join(filter(None, (calibration.note, note)))),
         group_by=by,
         groups=len(sizes),
         largest=max(sizes.values()),
-        verdict=verdict(leak, tale, _by_groups(chosen.path, folder), calibration.judges),
+        verdict=verdict(leak, gap, _by_groups(chosen.path, folder), calibration.judges),
         record=record_path(folder, attrs),
     )
     source = group_regex or f"{found.backbone}, cosine {calibration.threshold:.3f}"
@@ -226,7 +234,7 @@ def _leak(splits: NDArray[np.uint8], pairs: Pairs, names: Sequence[str]) -> Leak
     return Leak(int(test.sum()), int(duplicated.sum()), int(grouped.sum()))
 
 
-def _judge(rows: Split, splits: NDArray[np.uint8]) -> tuple[Suspects | None, float | None, Telltale | None]:
+def _judge(rows: Split, splits: NDArray[np.uint8]) -> tuple[Suspects | None, float | None, NeighbourGap | None]:
     """Fit linear heads on folds that tear no group apart; nothing where there are too few groups for that."""
     classes = int(rows.labels.max()) + 1
     try:
@@ -235,8 +243,8 @@ def _judge(rows: Split, splits: NDArray[np.uint8]) -> tuple[Suspects | None, flo
         return None, None, None
     accuracy = float((probabilities.argmax(axis=1) == rows.labels).mean())
     fitting, test = np.flatnonzero(splits != _TEST), np.flatnonzero(splits == _TEST)
-    tale = telltale(rows.of(fitting), rows.of(test), best) if len(test) and len(fitting) else None
-    return find_suspects(rows.labels, probabilities), accuracy, tale
+    gap = neighbour_gap(rows.of(fitting), rows.of(test), best) if len(test) and len(fitting) else None
+    return find_suspects(rows.labels, probabilities), accuracy, gap
 
 
 def _small(test: Rows, classes: Sequence[str]) -> tuple[str, ...]:

@@ -181,10 +181,10 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
     few = f"; fewer than 10 test images: {', '.join(found.small[:5])}" if found.small else ""
     each = counted(sizes[-1], "image")
     yield "Classes", f"{len(sizes):,}", (each if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {each}") + few
-    if tale := found.telltale:
-        sign = ", which is less, as where images leak" if tale.suspicious else ""
-        note = f"test accuracy by the label of the most similar image; by a linear head {tale.linear:.3f}{sign}"
-        yield "Nearest image", f"{tale.nearest:.3f}", note
+    if gap := found.neighbour_gap:
+        sign = ", which is less, as where images leak" if gap.suspicious else ""
+        note = f"test accuracy by the label of the most similar image; by a linear head {gap.linear:.3f}{sign}"
+        yield "Nearest image", f"{gap.nearest:.3f}", note
 
 
 def _threshold(found: Audit) -> str:
