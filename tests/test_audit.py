@@ -1,4 +1,4 @@
-"""Duplicates, leaks and doubtful labels in cached embeddings."""
+"""Duplicates, leaks and label issues in cached embeddings."""
 
 import csv
 import json
@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,10 @@ from test_cli import invoke
 from typer.testing import CliRunner
 
 from tlcache.auditing import neighbours, records
-from tlcache.auditing.calibration import Calibration, impostor_bound
+from tlcache.auditing.calibration import Calibration, impostor_bound, read_calibration
 from tlcache.auditing.findings import Audit, Leak, Pair, verdict
 from tlcache.auditing.groups import connected, matched
-from tlcache.auditing.labels import FOUND, NeighbourGap, Suspects, find_outliers, find_suspects, out_of_fold
+from tlcache.auditing.labels import FOUND, LabelIssues, NeighbourGap, find_label_issues, find_outliers, out_of_fold
 from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_impostors
 from tlcache.auditing.pixels import agreement, thumbnail
 from tlcache.auditing.records import read_audits
@@ -108,7 +109,7 @@ def test_whitening_tells_apart_what_all_points_one_way() -> None:
     assert np.quantile(rows @ rows.T, 0.99) < 0.6
 
 
-def judged(apart: float, wrong: float, seed: int) -> tuple[np.ndarray, Suspects]:
+def judged(apart: float, wrong: float, seed: int) -> tuple[np.ndarray, LabelIssues]:
     """Return which of 600 rows of four classes, so far apart, have a wrong label, and what is found."""
     random = np.random.default_rng(seed)
     labels = np.arange(600) % 4
@@ -119,7 +120,7 @@ def judged(apart: float, wrong: float, seed: int) -> tuple[np.ndarray, Suspects]
     rows = Split(features.astype(np.float32), given, tuple(map(str, range(600))), ("",) * 600)
     probabilities, _ = out_of_fold(rows, 4)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    found = find_suspects(given, probabilities)
+    found = find_label_issues(given, probabilities)
     assert all(each.predicted != given[each.row] for each in found.rows)
     return some, found
 
@@ -127,19 +128,19 @@ def judged(apart: float, wrong: float, seed: int) -> tuple[np.ndarray, Suspects]
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("wrong", "least"), [(0, 1), (0.02, 0.75), (0.05, 0.85), (0.1, 0.6)])
 def test_planted_wrong_labels_are_found_where_classes_can_be_told_apart(wrong: float, least: float, seed: int) -> None:
-    planted, suspects = judged(2.5, wrong, seed)
-    found = {each.row for each in suspects.rows}
+    planted, issues = judged(2.5, wrong, seed)
+    found = {each.row for each in issues.rows}
     hit = len(found & set(planted.tolist()))
     assert hit >= least * len(planted)
     assert hit >= 0.9 * len(found)
-    assert len(planted) < 20 or suspects.found == pytest.approx(hit / len(planted), abs=0.15)
+    assert len(planted) < 20 or issues.found == pytest.approx(hit / len(planted), abs=0.15)
 
 
 @pytest.mark.parametrize("wrong", [0, 0.05])
 def test_where_classes_cannot_be_told_apart_no_label_is_called_doubtful(wrong: float) -> None:
-    _, suspects = judged(0.25, wrong, 0)
-    assert suspects.rows == ()
-    assert suspects.found < FOUND
+    _, issues = judged(0.25, wrong, 0)
+    assert issues.rows == ()
+    assert issues.found < FOUND
 
 
 def test_a_class_that_the_head_did_not_see_is_not_judged() -> None:
@@ -148,9 +149,9 @@ def test_a_class_that_the_head_did_not_see_is_not_judged() -> None:
     probabilities = np.full((200, 4), 0.01, np.float32)
     probabilities[np.arange(200), labels] = 0.97
     probabilities[150:] = [0.98, 0.01, 0.01, 0]
-    assert find_suspects(labels, probabilities).rows == ()
+    assert find_label_issues(labels, probabilities).rows == ()
     labels[7] = 2
-    assert [(each.row, each.predicted) for each in find_suspects(labels, probabilities).rows] == [(7, 0)]
+    assert [(each.row, each.predicted) for each in find_label_issues(labels, probabilities).rows] == [(7, 0)]
 
 
 def test_no_row_is_judged_by_its_own_group() -> None:
@@ -267,7 +268,7 @@ def test_the_command_keeps_its_contract(tmp_path: Path, photos: Path, tiny_model
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     (figures,) = json.loads(report.read_text())["datasets"]
-    assert {"dataset", "exact", "near", "label_conflicts", "label_suspects", "verdict"} <= set(figures)
+    assert {"dataset", "exact", "near", "label_conflicts", "label_issues", "verdict"} <= set(figures)
     assert sorted(figures["exact"]["pairs"]) == [
         ["train/green/other.png", "train/red/2.png"],
         ["train/red/1.png", "test/red/again.png"],
@@ -395,6 +396,25 @@ def test_records_are_read_without_features(tmp_path: Path, photos: Path, tiny_mo
     told: list[str] = []
     assert read_audits(runs_folder(), told.append) == []
     assert "is not the record of an audit" in told[0]
+
+
+def test_audits_and_calibrations_of_the_last_versions_are_read(photos: Path, tiny_model: Path) -> None:
+    extract(photos, str(tiny_model))
+    (found,) = audit()
+    kept = next(Path("runs").glob("*/audit/calibration/*.json"))
+    calibration = read_calibration(kept)
+    first = {"impostors": "strangers", "pixel_impostors": "pixel_strangers"}
+    names = {**first, "neighbour_gap": "telltale", "label_issues": "doubts"}
+
+    def renamed(fields: dict[str, Any]) -> dict[str, Any]:
+        inner = {name: renamed(value) if name == "calibration" else value for name, value in fields.items()}
+        return {names.get(name, name): value for name, value in inner.items()}
+
+    for path, version in ((found.record, 3), (kept, 1)):
+        fields = renamed(json.loads(path.read_text()))
+        path.write_text(json.dumps({**fields, "format_version": version}))
+    assert read_audits(runs_folder(), pytest.fail) == [found]
+    assert read_calibration(kept) == calibration
 
 
 def test_without_the_images_the_threshold_is_a_guess_and_says_so(photos: Path, tiny_model: Path) -> None:

@@ -104,7 +104,7 @@ def test_the_identical_pair_of_flowers(found: Found, real: Path) -> None:
     assert result.leaks
     assert result.conflicts() == []
     assert result.labels_judged
-    assert len(result.doubts) <= 30
+    assert len(result.label_issues) <= 30
 
 
 def test_the_scans_of_a_patient_are_found_without_knowing_any_patient(found: Found, real: Path) -> None:
@@ -114,7 +114,7 @@ def test_the_scans_of_a_patient_are_found_without_knowing_any_patient(found: Fou
     assert 250 <= result.leak.duplicated <= 450
     assert result.leak.grouped >= 0.98 * 1279
     assert not result.labels_judged
-    assert result.doubts == ()
+    assert result.label_issues == ()
     assert result.neighbour_gap is not None
     assert result.neighbour_gap.suspicious
     assert "says little about new images" in result.verdict

@@ -517,7 +517,7 @@ def audit(
     runs: Runs = None,
     json_file: Json = None,
 ) -> None:
-    """Find duplicates, leaks between splits and doubtful labels in cached embeddings, and group what belongs together.
+    """Find duplicates, leaks between splits and label issues in cached embeddings, and group what belongs together.
 
     Example: tlcache audit --data photos --strict
     """

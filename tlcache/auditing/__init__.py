@@ -1,1 +1,1 @@
-"""Is a comparison on this split worth anything? Duplicates, leaks, doubtful labels, and groups to split by."""
+"""Is a comparison on this split worth anything? Duplicates, leaks, label issues, and groups to split by."""

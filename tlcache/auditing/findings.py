@@ -12,7 +12,7 @@ from tlcache.auditing.labels import FOUND, NeighbourGap
 from tlcache.records import as_json
 from tlcache.text import counted
 
-__all__ = ["Audit", "Doubt", "End", "Leak", "Pair", "audit_of", "verdict"]
+__all__ = ["Audit", "LabelIssue", "End", "Leak", "Pair", "audit_of", "verdict"]
 
 _MUCH = 0.10  # share of leaking test images from which accuracy on the split says little
 
@@ -61,7 +61,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Doubt:
+class LabelIssue:
     """An image whose label a head that never saw it disagrees with."""
 
     path: str
@@ -118,7 +118,7 @@ class Audit:
         They share a group.
     leak
         Test images that are known from train or val.
-    doubts
+    label_issues
         Probable label errors; none where these cannot be told.
     labels_accuracy, labels_found
         How often the heads behind them were right, on groups they did not see, and the share of labels changed at
@@ -154,7 +154,7 @@ class Audit:
     near_across: int
     alike: tuple[Pair, ...]
     leak: Leak
-    doubts: tuple[Doubt, ...]
+    label_issues: tuple[LabelIssue, ...]
     labels_accuracy: float | None
     labels_found: float | None
     outliers: tuple[str, ...]
@@ -179,7 +179,7 @@ class Audit:
 
     @property
     def labels_judged(self) -> bool:
-        """Whether enough wrong labels would be found for `doubts` to say something."""
+        """Whether enough wrong labels would be found for `label_issues` to say something."""
         return self.labels_found is not None and self.labels_found >= FOUND
 
     def conflicts(self) -> list[Pair]:
@@ -208,7 +208,7 @@ class Audit:
             },
             "leak": as_json(self.leak),
             "label_conflicts": [[pair.first, pair.second] for pair in self.conflicts()],
-            "label_suspects": as_json(self.doubts),
+            "label_issues": as_json(self.label_issues),
             "labels_accuracy": self.labels_accuracy,
             "labels_found": self.labels_found,
             "outliers": list(self.outliers),
@@ -225,7 +225,7 @@ def audit_of(audits: Sequence[Audit], digest: str) -> Audit | None:
     return max(fitting, key=lambda each: each.leak.duplicated, default=None)
 
 
-def verdict(leak: Leak, neighbour_gap: NeighbourGap | None, command: str, judged: bool = True) -> str:
+def verdict(leak: Leak, gap: NeighbourGap | None, command: str, judged: bool = True) -> str:
     """Return what the leak means for accuracies on this split, and what to do; `command` fits heads by groups.
 
     `judged` says whether near-duplicates could be told from others; if not, only equal embeddings were looked for.
@@ -240,10 +240,10 @@ def verdict(leak: Leak, neighbour_gap: NeighbourGap | None, command: str, judged
                 "to it than other images are. No test image is the same as one in train or val. Try another backbone, "
                 "or say what belongs together with --group-regex."
             )
-        if neighbour_gap and neighbour_gap.suspicious:
+        if gap and gap.suspicious:
             words += (
-                f" Yet the nearest neighbour beats a linear head by {100 * neighbour_gap.gap:.0f} points, as it does where images leak: "
-                "where you know what belongs together (a patient, a video), say so with --group-regex."
+                f" Yet the nearest neighbour beats a linear head by {100 * gap.gap:.0f} points, as it does where "
+                "images leak: where you know what belongs together (a patient, a video), say so with --group-regex."
             )
         return words
     has = "has" if leak.duplicated == 1 else "have"

@@ -1,4 +1,4 @@
-"""Doubtful labels, images unlike all others, and the nearest-neighbour gap."""
+"""Label issues, images unlike all others, and the nearest-neighbour gap."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tlcache.records import as_json
 
 __all__ = [
     "FOUND",
-    "Suspect",
-    "Suspects",
+    "FlaggedRow",
+    "LabelIssues",
     "NeighbourGap",
     "find_outliers",
-    "find_suspects",
+    "find_label_issues",
     "out_of_fold",
     "neighbour_gap",
 ]
@@ -43,18 +43,18 @@ _DRAWS = 10
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """A row whose label is doubtful: the class found instead, and its probability."""
+class FlaggedRow:
+    """A row whose label is probably wrong, or hard: the class found instead, and its probability."""
 
     row: int
     predicted: int
     confidence: float
 
 
-class Suspects(NamedTuple):
+class LabelIssues(NamedTuple):
     """Probable label errors, and the share of labels changed at random that would be among them."""
 
-    rows: tuple[Suspect, ...]
+    rows: tuple[FlaggedRow, ...]
     found: float
 
 
@@ -111,7 +111,7 @@ def _setting(rows: Split, classes: int) -> Candidate:
     return choose(search(row, SearchProtocol().settings(row), folds, classes, None), "log_loss", one_se=False)
 
 
-def find_suspects(labels: Rows, probabilities: Array) -> Suspects:
+def find_label_issues(labels: Rows, probabilities: Array) -> LabelIssues:
     """Return probable label errors, those with the least support first, and how many of all errors they would be.
 
     A label's support is its probability (Kuan and Mueller, 2022) over the share of its class. How little support wrong
@@ -141,8 +141,8 @@ def find_suspects(labels: Rows, probabilities: Array) -> Suspects:
     found = np.searchsorted(wrong, np.append(right[order], np.inf)) / max(1, len(wrong))  # by lists of 0, 1, 2 ... rows
     count = int(np.argmax(found - _DENSER * np.arange(len(found)) / max(1, len(known))))
     listed = known[order[:count]].tolist() if found[count] >= FOUND else []
-    suspects = (Suspect(row, int(predicted[row]), float(probabilities[row].max())) for row in listed)
-    return Suspects(tuple(suspects), float(found[count]))
+    issues = (FlaggedRow(row, int(predicted[row]), float(probabilities[row].max())) for row in listed)
+    return LabelIssues(tuple(issues), float(found[count]))
 
 
 def find_outliers(nearest: Array) -> Rows:

@@ -22,7 +22,7 @@ __all__ = ["LISTED", "read_audits", "record_path", "write_audit"]
 
 
 def _of_version_3(fields: dict[str, Any]) -> dict[str, Any]:
-    current = renamed({"telltale": "neighbour_gap"})(fields)
+    current = renamed({"telltale": "neighbour_gap", "doubts": "label_issues"})(fields)
     return {**current, "calibration": of_version_1(fields["calibration"])}
 
 
@@ -67,7 +67,7 @@ def _lines(audit: Audit) -> Iterator[tuple[str, ...]]:
     for kind, pair in ((kind, pair) for kind, pairs in kinds.items() for pair in pairs):
         ends = (pair.first_split, pair.second_split, pair.first_label, pair.second_label)
         yield kind, pair.first, pair.second, f"{pair.cosine:.4f}", *ends
-    for doubt in audit.doubts:
-        yield "label", doubt.path, "", f"{doubt.confidence:.4f}", doubt.split, "", doubt.label, doubt.predicted
+    for issue in audit.label_issues:
+        yield "label", issue.path, "", f"{issue.confidence:.4f}", issue.split, "", issue.label, issue.predicted
     for path in audit.outliers:
         yield "outlier", path, "", "", "", "", "", ""

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.choice import Choice, Seen, calibrated, choose_files, look
-from tlcache.auditing.findings import Audit, Doubt, Leak, Pair, verdict
+from tlcache.auditing.findings import Audit, LabelIssue, Leak, Pair, verdict
 from tlcache.auditing.groups import choose_groups
 from tlcache.auditing.labels import (
+    FlaggedRow,
+    LabelIssues,
     NeighbourGap,
-    Suspect,
-    Suspects,
+    find_label_issues,
     find_outliers,
-    find_suspects,
     neighbour_gap,
     out_of_fold,
 )
@@ -55,7 +55,7 @@ def audit(
     features: str | Path | None = None,
     runs: str | Path | None = None,
 ) -> list[Audit]:
-    """Look for leaks, duplicates and doubtful labels in cached embeddings, and record which images belong together.
+    """Look for leaks, duplicates and label issues in cached embeddings, and record which images belong together.
 
     Of each dataset one feature file is looked at, so that all backbones are split by the same groups.
 
@@ -110,7 +110,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
     listed = _Listing(rows, splits, file.classes)
     copies = sum(count * (count - 1) // 2 for count in Counter(hashes.tolist()).values())
     leak = _leak(splits, near, names)
-    suspects, accuracy, gap = _judge(grouped, splits)
+    issues, accuracy, gap = _judge(grouped, splits)
     pairs = listed.near(near, hashes)
     found = Audit(
         **{name: attrs[name] for name in ("dataset", "dataset_digest", "source", "backbone", "weights", "key")},
@@ -125,9 +125,9 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         near_across=sum(pair.across for pair in pairs),
         alike=listed.without(alike, near),
         leak=leak,
-        doubts=listed.doubts(suspects.rows) if suspects else (),
+        label_issues=listed.label_issues(issues.rows) if issues else (),
         labels_accuracy=accuracy,
-        labels_found=suspects and suspects.found,
+        labels_found=issues and issues.found,
         outliers=tuple(rows.paths[row] for row in find_outliers(near.nearest)),
         neighbour_gap=gap,
         calibration=replace(calibration, note=" ".join(filter(None, (calibration.note, note)))),
@@ -171,7 +171,7 @@ def _compared(
 
 
 class _Listing:
-    """Rows by their numbers -> pairs and doubts by their names."""
+    """Rows by their numbers -> pairs and label issues by their names."""
 
     def __init__(self, rows: Split, splits: NDArray[np.uint8], classes: Sequence[str]) -> None:
         self._rows, self._splits, self._classes = rows, splits, classes
@@ -213,16 +213,16 @@ class _Listing:
     def label(self, row: int) -> str:
         return self._classes[int(self._rows.labels[row])]
 
-    def doubts(self, suspects: Sequence[Suspect]) -> tuple[Doubt, ...]:
+    def label_issues(self, issues: Sequence[FlaggedRow]) -> tuple[LabelIssue, ...]:
         return tuple(
-            Doubt(
+            LabelIssue(
                 self._rows.paths[each.row],
                 self.split(each.row),
                 self.label(each.row),
                 self._classes[each.predicted],
                 each.confidence,
             )
-            for each in suspects
+            for each in issues
         )
 
 
@@ -234,7 +234,7 @@ def _leak(splits: NDArray[np.uint8], pairs: Pairs, names: Sequence[str]) -> Leak
     return Leak(int(test.sum()), int(duplicated.sum()), int(grouped.sum()))
 
 
-def _judge(rows: Split, splits: NDArray[np.uint8]) -> tuple[Suspects | None, float | None, NeighbourGap | None]:
+def _judge(rows: Split, splits: NDArray[np.uint8]) -> tuple[LabelIssues | None, float | None, NeighbourGap | None]:
     """Fit linear heads on folds that tear no group apart; nothing where there are too few groups for that."""
     classes = int(rows.labels.max()) + 1
     try:
@@ -244,7 +244,7 @@ def _judge(rows: Split, splits: NDArray[np.uint8]) -> tuple[Suspects | None, flo
     accuracy = float((probabilities.argmax(axis=1) == rows.labels).mean())
     fitting, test = np.flatnonzero(splits != _TEST), np.flatnonzero(splits == _TEST)
     gap = neighbour_gap(rows.of(fitting), rows.of(test), best) if len(test) and len(fitting) else None
-    return find_suspects(rows.labels, probabilities), accuracy, gap
+    return find_label_issues(rows.labels, probabilities), accuracy, gap
 
 
 def _small(test: Rows, classes: Sequence[str]) -> tuple[str, ...]:

@@ -59,18 +59,18 @@ def audits_tables(audits: Sequence[Audit]) -> RenderableType:
 
 
 def _shown(found: Audit) -> Iterator[RenderableType]:
-    """Yield some pairs and some doubtful labels, an image a line."""
+    """Yield some pairs and some label issues, an image a line."""
     if pairs := telling(found)[:_SHOWN]:
         table = plain_table("Some pairs", "Split", "Label", "Image", apart=1)
         for pair in pairs:
             for close, end in zip((pair.close, ""), pair.ends, strict=True):
                 table.add_row(close, end.split, printable(end.label), printable(end.path))
         yield from (Text(), table)
-    if found.doubts:
-        table = plain_table("Doubtful labels", "Split", "Label", "Image", apart=1)
-        for doubt in found.doubts[:_SHOWN]:
-            looks = f"looks like {printable(doubt.predicted)}"
-            table.add_row(looks, doubt.split, printable(doubt.label), printable(doubt.path))
+    if found.label_issues:
+        table = plain_table("Label issues", "Split", "Label", "Image", apart=1)
+        for issue in found.label_issues[:_SHOWN]:
+            looks = f"looks like {printable(issue.predicted)}"
+            table.add_row(looks, issue.split, printable(issue.label), printable(issue.path))
         yield from (Text(), table)
     yield Text()
 
@@ -173,7 +173,7 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
         note = f"{across:,} across splits; cosine above {found.calibration.alike:.3f}, other pixels: they share a group"
         yield "Pairs alike", f"{len(found.alike):,}", note
     yield "Under two labels", f"{len(found.conflicts()):,}", "duplicates and near-duplicates with different labels"
-    yield "Doubtful labels", f"{len(found.doubts):,}" if found.labels_judged else "-", _doubts(found)
+    yield "Label issues", f"{len(found.label_issues):,}" if found.labels_judged else "-", _label_issues(found)
     yield "Outliers", f"{len(found.outliers):,}", "images unlike all others"
     note = f"of what belongs together, by {found.group_by}; the largest has {counted(found.largest, 'image')}"
     yield "Groups", f"{found.groups:,}", note
@@ -193,7 +193,7 @@ def _threshold(found: Audit) -> str:
     return f"{found.calibration.threshold:.3f} and pixels that agree, as altered copies do"
 
 
-def _doubts(found: Audit) -> str:
+def _label_issues(found: Audit) -> str:
     if found.labels_accuracy is None or found.labels_found is None:
         return "cannot be judged: too few groups"
     right = f"a linear head is right on {found.labels_accuracy:.0%} of images it has not seen"
