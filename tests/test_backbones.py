@@ -1,9 +1,14 @@
+import ast
+import re
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import tlcache
 from tlcache.backbones.backbone import Backbone
 from tlcache.backbones.sources import find, list_models
 from tlcache.backbones.torch_network import embedding, pretrained, untrained
@@ -117,3 +122,27 @@ def test_half_precision_weights_are_computed_in_float32() -> None:
     model = pretrained(row, state, "file:half.pth", Preprocess()).module
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert np.isfinite(model.state_dict()["features.0.weight"].numpy()).all()
+
+
+ASKS = {"endswith", "startswith", "removesuffix", "match", "fullmatch", "search", "fnmatch", "glob", "rglob"}
+
+
+def questions(path: Path) -> Iterator[str]:
+    """Yield the text of everything in a module that compares a text of its own, and of every `checkpoint.name`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr == "name" and "checkpoint" in ast.unparse(node.value):
+            yield ast.unparse(node)
+        asks = isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ASKS
+        texts = (each for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str))
+        if (asks or isinstance(node, ast.Compare | ast.MatchValue)) and any(texts):
+            yield ast.unparse(node)
+
+
+def test_nothing_outside_backbones_asks_which_backbone_or_which_source_it_is() -> None:
+    root = Path(tlcache.__file__).parents[1]
+    names = {name for row in list_models() for name in (row.name, row.builder)}
+    forbidden = re.compile(rf"\.onnx|\.safetensors|checkpoint|inception|{'|'.join(names)}")
+    files = [path for folder in ("tlcache", "exporters") for path in sorted((root / folder).rglob("*.py"))]
+    found = {path.relative_to(root).as_posix(): list(filter(forbidden.search, questions(path))) for path in files}
+    own = {f"tlcache/backbones/{name}.py" for name in ("exported", "onnx_file", "torchvision")}  # each asks for its own
+    assert {name for name, each in found.items() if each} == own

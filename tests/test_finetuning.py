@@ -209,10 +209,17 @@ def test_a_tuned_network_exports_with_logits_and_embeddings(photos: Path, tmp_pa
     assert embeddings.shape == (6, 16)
     metadata = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
     assert json.loads(metadata["classes"]) == ["blue", "green", "red"]
-    with pytest.raises(ModelError, match="is not a network that tlcache finetune saved"):
-        export_tuned(fit_heads(heads=["ridge"])[0].head_path)
+    with pytest.raises(ModelError, match="is not a network that tlcache finetune saved, but tlcache-head"):
+        export(fit_heads(heads=["ridge"])[0].head_path, out)
+    renamed = run.head_path.rename(tmp_path / "tuned")  # what it is, it says itself
+    again = onnxruntime.InferenceSession(export(renamed, tmp_path / "renamed.onnx"), providers=["CPUExecutionProvider"])
+    assert np.array_equal(again.run(["logits"], {"image": images})[0], logits)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(renamed.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="Cannot read the network '.*other.safetensors'"):
+        export(other, out)
     with pytest.raises(OptionError, match="has its own weights and pooling"):
-        export(run.head_path, out, pool="max")
+        export(renamed, out, pool="max")
 
 
 def test_a_loss_that_is_no_number_stops_it_and_the_last_good_state_stays(photos: Path) -> None:

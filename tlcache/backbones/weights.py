@@ -74,7 +74,7 @@ def load_state(weights: Weights) -> dict[str, Any]:
     from safetensors.torch import load
 
     try:
-        if weights.path.suffix == ".safetensors":
+        if _is_safetensors(weights.path):
             state = load(weights.path.read_bytes())
             return {name: each for name, each in state.items() if not name.startswith(HEAD_PREFIX)}
         state = torch.load(weights.path, map_location="cpu", weights_only=True)
@@ -88,6 +88,12 @@ def load_state(weights: Weights) -> dict[str, Any]:
             f"'{weights.path}' holds no plain state dict of tensors. Save it with torch.save(model.state_dict(), path)."
         )
     return state
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file begins with a length and JSON, as no file of `torch.save` does, whatever it is called."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def checked(name: str, path: Path, remedy: str) -> Weights:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tlcache.backbones.backbone import Backbone, Weights
 from tlcache.backbones.load import load_model
-from tlcache.backbones.sources import find
+from tlcache.backbones.sources import find, lookup
 from tlcache.backbones.torch_network import embedding, pretrained
 from tlcache.backbones.weights import HEAD_PREFIX, load_state
 from tlcache.errors import ModelError, OptionError
@@ -65,10 +65,10 @@ def export(model: str | Path, out: str | Path, weights: str | None = None, *, po
     >>> extract(photos, export("resnet20_cifar", folder / "network.onnx")).rows
     24
     """
-    is_tuned = Path(model).suffix == ".safetensors"
-    if is_tuned and (weights or pool):
+    saved = Path(model).is_file() and not lookup(str(model))  # what it is, it says itself
+    if saved and (weights or pool):
         raise OptionError(f"'{model}' has its own weights and pooling. Leave out --weights and --pool.")
-    data = export_tuned(Path(model)) if is_tuned else load_model(str(model), weights, pool=pool).onnx()
+    data = export_tuned(Path(model)) if saved else load_model(str(model), weights, pool=pool).onnx()
     write_whole(Path(out), data)
     return Path(out)
 
@@ -90,7 +90,8 @@ def export_tuned(path: Path) -> bytes:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"Cannot read the network '{path}': {error}.") from None
     if metadata.get("format") != FORMAT:
-        raise ModelError(f"'{path}' is not a network that tlcache finetune saved.")
+        what = metadata.get("format", "no file of tlcache")
+        raise ModelError(f"'{path}' is not a network that tlcache finetune saved, but {what}. See: tlcache models")
     fields = json.loads(metadata["fields"])
     backbone, preprocess = find(fields["backbone"]), Preprocess.from_json(fields["preprocess"])
     weights = Weights(f"file:{path.name}", path, hash_file(path))
