@@ -15,6 +15,7 @@ from test_cli import invoke
 from tlcache.errors import CacheError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
+from tlcache.evaluation.verdict import verdict
 from tlcache.extraction.extract import extract
 from tlcache.probing.run import fit_heads
 from tlcache.report.curves import learning_curves
@@ -45,7 +46,7 @@ def test_all_that_are_not_shown_to_be_worse_share_the_mark() -> None:
     assert (pair.found.won, pair.found.lost) == (5, 0)
     assert pair.found.p == pytest.approx(2 * 0.5**5)
     assert pair.p_corrected == pytest.approx(0.0625)  # the last step of Holm's, after two smaller ones
-    assert found.verdict.startswith("The most accurate is svm on tinynet, 0.950")
+    assert verdict(found).startswith("The most accurate is svm on tinynet, 0.950")
 
 
 def test_the_correction_counts_all_pairs_and_not_those_with_the_best_alone() -> None:
@@ -84,7 +85,7 @@ def test_costs_add_up() -> None:
 def test_the_verdict_says_what_fine_tuning_gains_and_for_how_much() -> None:
     make_run(head="svm", right=right_but(60), fit_s=5.0, extract_s=5.0)
     make_run(head="linear", right=right_but(20), strategy="finetune", train_s=400.0, extract_s=10.0)
-    text = only().verdict
+    text = verdict(only())
     assert "Fine-tuning tinynet gains 10.0 points (95 % CI 6.9 to 13.0, p = 1.8e-12)" in text
     assert "over the best frozen head (svm on tinynet), for 41 x its time." in text
     assert "trained on train alone" in text
@@ -95,7 +96,7 @@ def test_what_a_sweep_chose_is_what_was_done(swept: bool) -> None:
     make_run(head="svm", right=right_but(60))
     sweep, chosen = {"refit": [False, True], "optimizer": ["sgd", "adam"]}, {"refit": swept, "optimizer": "sgd"}
     run = make_run(head="linear", right=right_but(20), strategy="finetune", sweep=sweep, swept=chosen)
-    assert ("trained on train alone" in only().verdict) != swept
+    assert ("trained on train alone" in verdict(only())) != swept
     assert isinstance(run, FinetunedRun)
     (title,) = (text.get_text() for text in learning_curves(run).texts)
     assert title.startswith("photos: tinynet, sgd; ")
@@ -104,12 +105,12 @@ def test_what_a_sweep_chose_is_what_was_done(swept: bool) -> None:
 def test_the_verdict_says_when_fine_tuning_loses_or_shows_nothing() -> None:
     make_run(head="svm", right=right_but(20))
     make_run(head="linear", right=right_but(23), strategy="finetune", refit=True)
-    text = only().verdict
+    text = verdict(only())
     assert "is not shown to differ from the best frozen head (svm on tinynet): -0.8 points" in text
     assert "trained on train alone" not in text
     make_run(head="dense", right=right_but(19))
     make_run(head="linear", right=right_but(90), strategy="finetune", refit=True)
-    assert "Fine-tuning tinynet loses 17.8 points" in only().verdict
+    assert "Fine-tuning tinynet loses 17.8 points" in verdict(only())
 
 
 def test_a_fine_tuning_without_an_epoch_that_was_better_is_none() -> None:
@@ -124,13 +125,13 @@ def test_a_fine_tuning_without_an_epoch_that_was_better_is_none() -> None:
     start = f"no epoch was better on validation than the head it began with {scores}, which is what is tested."
     fewer = "It was trained on train alone, heads on train + val; with --refit both are."
     words = f"Fine-tuning tinynet gave nothing: {start} {fewer} The most accurate is fine-tuned"
-    assert found.verdict.startswith(words)
-    assert "x its time" not in found.verdict
+    assert verdict(found).startswith(words)
+    assert "x its time" not in verdict(found)
     assert found.as_json()["runs"][0]["tuned"] is False
     make_run(head="linear", right=right_but(20), strategy="finetune", val=(0.7, 0.6), unfreeze="stage:2")
-    assert "Fine-tuning tinynet gave nothing: in none of 2 runs was an epoch better on validation" in only().verdict
+    assert "Fine-tuning tinynet gave nothing: in none of 2 runs was an epoch better on validation" in verdict(only())
     make_run(head="dense", right=right_but(90), strategy="finetune", val=(0.7, 0.6, 0.8))
-    assert only().verdict.startswith("Fine-tuning tinynet loses 7.5 points")
+    assert verdict(only()).startswith("Fine-tuning tinynet loses 7.5 points")
 
 
 @pytest.mark.parametrize(
@@ -148,14 +149,14 @@ def test_the_verdict_counts_in_english(wrong: list[int], words: str) -> None:
     make_run(head="svm", right=right_but(20))
     for number, count in enumerate(wrong):
         make_run(head=f"head{number}", right=right_but(count))
-    assert words in only().verdict
+    assert words in verdict(only())
 
 
 def test_a_long_training_is_told_in_plain_numbers_and_a_tiny_p_as_a_bound() -> None:
     make_run(head="svm", right=right_but(150), fit_s=5.0, extract_s=5.0)
     make_run(head="linear", right=right_but(20), strategy="finetune", train_s=12_340.0, extract_s=5.0)
-    assert "p < 1e-12)" in only().verdict
-    assert "for 1,234 x its time" in only().verdict
+    assert "p < 1e-12)" in verdict(only())
+    assert "for 1,234 x its time" in verdict(only())
 
 
 def test_what_always_the_same_answer_would_reach_is_said(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_what_always_the_same_answer_would_reach_is_said(tmp_path: Path) -> None
     assert (found["baseline_accuracy"], found["baseline_class"]) == (0.625, "cat")
     assert "Nothing here is shown to be better than always answering 'cat', which gives 0.625." in found["verdict"]
     make_run(head="ridge", right=right_but(20), labels=np.arange(N) % 8 < 3)
-    assert "always answering" not in only().verdict
+    assert "always answering" not in verdict(only())
 
 
 @pytest.mark.parametrize(("width", "tables"), [("120", 1), ("80", 2)])
@@ -185,7 +186,7 @@ def test_one_table_where_there_is_room(monkeypatch: pytest.MonkeyPatch, width: s
 def test_the_verdict_names_the_quickest_of_the_best() -> None:
     make_run(head="svm", right=right_but(20), fit_s=30.0)
     make_run(head="ridge", right=right_but(21), fit_s=1.0)
-    assert "the quickest is ridge on tinynet: 41 s from nothing" in only().verdict
+    assert "the quickest is ridge on tinynet: 41 s from nothing" in verdict(only())
 
 
 def test_other_images_or_splits_are_never_compared() -> None:
@@ -233,7 +234,7 @@ def test_nothing_to_compare_says_what_to_do() -> None:
     make_run(head="svm", right=right_but(20))
     with pytest.raises(CacheError, match="No runs on 'cats' .* there are some on: photos"):
         compare(data="cats")
-    assert "nothing to compare it with" in only().verdict
+    assert "nothing to compare it with" in verdict(only())
 
 
 def test_the_command_compares_what_the_others_recorded(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -85,11 +85,12 @@ def test_what_is_recorded_is_read_and_only_the_rest_is_fitted(made: Path) -> Non
 def test_variants_of_a_backbone_are_told_apart(made: Path, photos: Path, tiny_model: Path) -> None:
     from rich.console import Console
 
+    from tlcache.evaluation.compare import compare_runs
     from tlcache.report.tables import runs_tables
 
     other = extract(photos, str(tiny_model), crop_borders=True).path
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(runs_tables(fit_heads([made, other], ["ridge"])))
+    console.print(runs_tables(compare_runs(fit_heads([made, other], ["ridge"]))))
     text = console.export_text()
     assert "tiny crop-borders  ridge" in text
     assert "tiny               ridge" in text

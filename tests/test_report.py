@@ -22,11 +22,12 @@ from tlcache.auditing.run import audit
 from tlcache.cli import app
 from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
+from tlcache.evaluation.comparison import pareto
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.run import finetune
 from tlcache.probing.run import fit_heads
 from tlcache.probing.shots import fit_curves
-from tlcache.report.figures import confusion_figure, pareto
+from tlcache.report.figures import confusion_figure
 from tlcache.report.inline import inline_svg
 from tlcache.report.page import write_report
 from tlcache.report.reproduce import commands

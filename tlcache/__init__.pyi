@@ -1,10 +1,12 @@
 # The public names and their homes: read by type checkers, and by `__init__.py` for what is imported when it is used.
 from tlcache.auditing.run import audit as audit
+from tlcache.auditing.worth import leak_worth as leak_worth
 from tlcache.backbones.sources import list_models as list_models
 from tlcache.cache.feature_file import open_features as open_features
 from tlcache.datasets.dataset import list_datasets as list_datasets
 from tlcache.demo import run_demo as run_demo
 from tlcache.evaluation.compare import compare as compare
+from tlcache.evaluation.verdict import verdict as verdict
 from tlcache.extraction.embedder import ImageEmbedder as ImageEmbedder
 from tlcache.extraction.extract import extract as extract
 from tlcache.finetuning.run import finetune as finetune
@@ -24,5 +26,6 @@ from tlcache.progress import show_progress as show_progress
 from tlcache.report.page import write_report as write_report
 from tlcache.runs.folder import list_runs as list_runs
 from tlcache.runs.folder import remove_runs as remove_runs
+from tlcache.studying.run import compare_study as compare_study
 from tlcache.studying.run import study as study
 from tlcache.version import __version__ as __version__

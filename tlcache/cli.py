@@ -130,13 +130,16 @@ class _Problems(list[str]):
         self.append(line)
 
 
-def _show_worth_of(done: Iterable[Run], runs: Path | None) -> None:
-    """Print what the leak was worth on the datasets of these runs, where they are of the group split."""
-    from tlcache.auditing.worth import leak_worth
-    from tlcache.evaluation.compare import compare
+def _show_runs(done: Sequence[Run], runs: Path | None) -> None:
+    """Print what these runs reached, and what the leak was worth where they are of the group split."""
+    from tlcache.auditing.worth import leak_worth_of
+    from tlcache.evaluation.compare import compare_runs
+    from tlcache.evaluation.verdict import no_gain
+    from tlcache.report.tables import runs_tables
 
-    datasets = sorted({run.dataset for run in done if run.split == "group"})
-    _show_worth(leak_worth(each for dataset in datasets for each in compare(runs, dataset)))
+    _show(runs_tables(compare_runs(done)))
+    _warn(filter(None, map(no_gain, done)))
+    _show_worth(leak_worth_of(done, runs))
 
 
 def _show_worth(found: Sequence[Worth]) -> None:
@@ -355,7 +358,7 @@ def fit_heads(
 
     from tlcache.probing.protocol import SearchProtocol
     from tlcache.probing.run import fit_heads as run
-    from tlcache.report.tables import curves_table, runs_tables
+    from tlcache.report.tables import curves_table
 
     times = repeats if repeats is not None else 5 if shots else 1
     where: dict[str, Any] = {"data": data, "features": features, "runs": runs, "split": split, "split_seed": split_seed}
@@ -379,8 +382,7 @@ def fit_heads(
     with _stoppable("heads that were finished are recorded"):
         done = run(paths, _names(heads), force=force, **where, **protocol)
     _write_json(json_file, {"runs": [one.as_json() for one in done]})
-    _show(runs_tables(done))
-    _show_worth_of(done, runs)
+    _show_runs(done, runs)
 
 
 @app.command()
@@ -443,13 +445,11 @@ def finetune(
     """
     settings = {**locals()}  # every option but these is the library's, under the same name
     del settings["json_file"], settings["plot"], settings["budget"]
-    from tlcache.evaluation.verdict import advice, untuned
     from tlcache.finetuning.recipe import read_sweep
     from tlcache.finetuning.run import finetune as run
     from tlcache.machine import is_first
     from tlcache.report.curves import learning_curves
     from tlcache.report.plots import check_format, save_figure
-    from tlcache.report.tables import runs_tables
 
     settings |= {"sweep": read_sweep(sweep or []), "budget_s": _budget(budget)}
     if plot is not None:
@@ -461,10 +461,7 @@ def finetune(
     _write_json(json_file, {"runs": [done.as_json()]})
     if plot is not None:
         save_figure(learning_curves(done), plot)
-    _show(runs_tables([done]))
-    if done.untuned:
-        warn(f"{untuned(done).capitalize()}. {advice(done)}")
-    _show_worth_of([done], runs)
+    _show_runs([done], runs)
 
 
 @app.command()
@@ -480,13 +477,15 @@ def compare(
     from tlcache.auditing.records import read_audits
     from tlcache.auditing.worth import leak_worth
     from tlcache.evaluation.compare import compare as run
+    from tlcache.evaluation.verdict import verdict
     from tlcache.report.compared import comparison_tables
     from tlcache.runs.folder import runs_folder
 
     problems = _Problems()
     found = run(runs, data, problems)
     worth = leak_worth(found)
-    figures = {"datasets": [one.as_json() for one in found], "leak_worth": [each.as_json() for each in worth]}
+    verdicts = [{**one.as_json(), "verdict": verdict(one)} for one in found]
+    figures = {"datasets": verdicts, "leak_worth": [each.as_json() for each in worth]}
     _write_json(json_file, figures)
     _show(comparison_tables(found, read_audits(runs_folder(runs))))
     _show_worth(worth)
@@ -603,10 +602,9 @@ def study(
     """
     from rich.text import Text
 
-    from tlcache.evaluation.compare import compare_runs
+    from tlcache.evaluation.verdict import verdict
     from tlcache.finetuning.recipe import read_settings
-    from tlcache.runs.folder import read_runs, runs_folder
-    from tlcache.studying.run import MODELS
+    from tlcache.studying.run import MODELS, compare_study
     from tlcache.studying.run import study as run
     from tlcache.studying.table import steps_table
 
@@ -637,11 +635,9 @@ def study(
     _show(steps_table(steps))
     done, problems = {step.kind: step.state for step in steps}, list[str]()
     if done["report"] == "done":
-        recorded = read_runs(runs_folder(runs), problems.append)  # the report has warned of them
-        records = {path for step in steps for path in step.records}
-        for found in compare_runs((run for run in recorded if str(run.path) in records), problems.append):
-            _show(Text(f"\n{found.dataset}: {found.verdict}"))
-        others = len(recorded) - len(records)
+        comparisons, others = compare_study(steps, runs, problems.append)  # the report has warned of them
+        for found in comparisons:
+            _show(Text(f"\n{found.dataset}: {verdict(found)}"))
         typer.echo(f"\n{out}" + (f" (runs in it that are not of this study: {others})" if others else ""))
     if problems or any(step.state == "failed" for step in steps):
         raise typer.Exit(1)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import hypot
+from pathlib import Path
 from typing import Any
 
 from tlcache.cache.resplit import GIVEN
+from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.runs.naming import backbone_label, head_label
 from tlcache.runs.record import Run
 
-__all__ = ["Worth", "leak_worth"]
+__all__ = ["Worth", "leak_worth", "leak_worth_of"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ def leak_worth(comparisons: Iterable[Comparison]) -> list[Worth]:
     """Pair runs that differ in nothing but the split; by dataset, the most accurate under the group split first.
 
     Where a dataset was split several times, the run made last counts.
+
+    Examples
+    --------
+    >>> runs = fit_heads([feature_file], heads=["ridge"], runs=folder)
+    >>> leak_worth(compare(folder))  # none of them is of the group split
+    []
     """
     splits: dict[str, dict[str, Entry]] = {GIVEN: {}, "group": {}}
     entries = (entry for found in comparisons for entry in found.entries)
@@ -54,6 +62,15 @@ def leak_worth(comparisons: Iterable[Comparison]) -> list[Worth]:
     together = [group.run for _, group in pairs]
     found = [_worth(given, group, together) for given, group in pairs]
     return sorted(found, key=lambda each: (each.dataset, -each.group[0], each.backbone, each.head))
+
+
+def leak_worth_of(runs: Iterable[Run], folder: str | Path | None = None) -> list[Worth]:
+    """Return what the leak was worth on the datasets of which some of these runs are of the group split.
+
+    `folder` is that of all run records, as for `tlcache.compare`.
+    """
+    datasets = sorted({run.dataset for run in runs if run.split == "group"})
+    return leak_worth(found for dataset in datasets for found in compare(folder, dataset))
 
 
 def _identity(run: Run) -> str:

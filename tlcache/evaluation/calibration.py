@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-__all__ = ["calibration_error", "fit_temperature"]
+__all__ = ["Reliability", "calibration_error", "fit_temperature", "reliability"]
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -37,3 +39,33 @@ def calibration_error(labels: Labels, probabilities: Array, bins: int = 15) -> f
     numbers = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(numbers, confidence - right, bins)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+class Reliability(NamedTuple):
+    """Confidence against accuracy, for the bins of confidence (B,) that have images.
+
+    Parameters
+    ----------
+    confidence, right
+        (B,) mean confidence of a bin's images, and the share of them that is classified rightly.
+    images
+        (B,) how many there are.
+    """
+
+    confidence: NDArray[np.float64]
+    right: NDArray[np.float64]
+    images: NDArray[np.int64]
+
+
+def reliability(confidence: Array, right: NDArray[np.bool_], bins: int = 10) -> Reliability:
+    """Return the reliability diagram (DeGroot and Fienberg, 1983) of predictions (n,), in bins of equal width.
+
+    >>> confidence, right, images = reliability(np.array([0.55, 0.95, 0.93, 1.0]), np.array([True, False, True, True]))
+    >>> confidence.round(2).tolist(), right.round(2).tolist(), images.tolist()
+    ([0.55, 0.96], [1.0, 0.67], [1, 3])
+    """
+    numbers = np.minimum((confidence * bins).astype(int), bins - 1)
+    images = np.bincount(numbers, minlength=bins)
+    some = images > 0
+    sums = [np.bincount(numbers, values, bins)[some] for values in (confidence, right)]
+    return Reliability(sums[0] / images[some], sums[1] / images[some], images[some])

@@ -22,7 +22,6 @@ from tlcache.evaluation.significance import (
     correct_for_many,
     unit_numbers,
 )
-from tlcache.evaluation.verdict import verdict
 from tlcache.progress import warn
 from tlcache.runs.folder import list_runs, runs_folder
 from tlcache.runs.naming import backbone_label, head_label
@@ -133,8 +132,7 @@ def _compare(dataset: str, digest: str, runs: Sequence[Run], tell: Callable[[str
     )
     groups = None if units is None else int(units.max()) + 1
     baseline = Baseline.of(tested[0].top.label, named[0].classes)
-    comparison = Comparison(dataset, digest, entries, pairs, "", groups, baseline)
-    return replace(comparison, verdict=verdict(comparison))
+    return Comparison(dataset, digest, entries, pairs, groups, baseline)
 
 
 def _rank(tested: _Tested) -> tuple[float, float, str]:

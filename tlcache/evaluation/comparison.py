@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.predictions import TopPredictions
 from tlcache.runs.record import Run
 
-__all__ = ["Comparison", "Entry", "Pair"]
+__all__ = ["Comparison", "Entry", "Pair", "pareto"]
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,6 @@ class Comparison:
         The most accurate first.
     pairs
         Every two of them, the more accurate first.
-    verdict
-        A few plain sentences.
     groups
         How many groups the test images are in, which intervals and tests then count; None where they have none.
     baseline
@@ -125,7 +124,6 @@ class Comparison:
     digest: str
     entries: tuple[Entry, ...]
     pairs: tuple[Pair, ...]
-    verdict: str
     groups: int | None
     baseline: Baseline
 
@@ -139,7 +137,7 @@ class Comparison:
         return next((entry for entry in self.entries if (entry.frozen if frozen else entry.tuned)), None)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `--json` promises."""
+        """Return what `--json` promises, save the sentences of `tlcache.verdict`."""
         return {
             "dataset": self.dataset,
             "digest": self.digest,
@@ -148,5 +146,13 @@ class Comparison:
             "pairs": [pair.as_json() for pair in self.pairs],
             "baseline_accuracy": self.baseline.accuracy,
             "baseline_class": self.baseline.answer,
-            "verdict": self.verdict,
         }
+
+
+def pareto(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the runs that no other beats in both accuracy and seconds from nothing, the quickest first."""
+    front: list[Entry] = []
+    for entry in sorted(entries, key=lambda entry: (entry.first_s, -entry.accuracy)):
+        if not front or entry.accuracy > front[-1].accuracy:
+            front.append(entry)
+    return front

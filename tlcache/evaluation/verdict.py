@@ -12,13 +12,20 @@ if TYPE_CHECKING:
     from tlcache.evaluation.comparison import Comparison, Entry, Pair
     from tlcache.runs.record import Run
 
-__all__ = ["advice", "p_of", "p_text", "points", "times", "untuned", "verdict"]
+__all__ = ["no_gain", "p_of", "p_text", "points", "times", "verdict"]
 
 _LEAST_P = 1e-12  # smaller ones say nothing more
 
 
 def verdict(found: Comparison) -> str:
-    """Return which is best, whether fine-tuning is worth its time, and what is as good for less."""
+    """Return in a few plain sentences which is best, whether fine-tuning is worth its time, what is as good for less.
+
+    Examples
+    --------
+    >>> runs = fit_heads([feature_file], heads=["ridge"], runs=folder)
+    >>> verdict(compare(folder)[0]).partition(":")[0]
+    'One run'
+    """
     frozen, tuned = found.top(frozen=True), found.top(frozen=False)
     first = _strategies(found, tuned, frozen) if frozen and tuned else _single(found)
     return " ".join(filter(None, ["" if tuned else _start(found), first, _quickest(found), _baseline(found)]))
@@ -55,12 +62,19 @@ def _start(found: Comparison) -> str:
     backbones = ", ".join(dict.fromkeys(backbone for backbone, _ in tried))
     if len(tried) == 1:
         _, run = tried[0]
-        return f"Fine-tuning {backbones} gave nothing: {untuned(run)}.{_unequal(run)}"
+        return f"Fine-tuning {backbones} gave nothing: {_untuned(run)}.{_unequal(run)}"
     many = f"in none of {len(tried)} runs was an epoch better on validation than the head it began with"
     return f"Fine-tuning {backbones} gave nothing: {many}."
 
 
-def untuned(run: FinetunedRun) -> str:
+def no_gain(run: Run) -> str:
+    """Return that a fine-tuning was in vain, and what to try; empty for all other runs."""
+    if not (isinstance(run, FinetunedRun) and run.untuned):
+        return ""
+    return f"{_untuned(run).capitalize()}. {_advice(run)}"
+
+
+def _untuned(run: FinetunedRun) -> str:
     """Return that no epoch of a fine-tuning was better than the head it began with, and by how much."""
     trained = [epoch for epoch in run.history if epoch.phase == "backbone" and epoch.epoch]
     before = [epoch for epoch in run.history if epoch not in trained]
@@ -72,7 +86,7 @@ def untuned(run: FinetunedRun) -> str:
     )
 
 
-def advice(run: FinetunedRun) -> str:
+def _advice(run: FinetunedRun) -> str:
     """Return what to try where no epoch of a fine-tuning was better than its start."""
     asked = run.settings
     still = [] if asked["batch_norm"] == "eval" else ["--batch-norm eval"]

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tlcache.auditing.findings import Audit, audit_of
 from tlcache.evaluation.comparison import Comparison, Entry
+from tlcache.evaluation.verdict import verdict
 from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval, plain_table
 
 __all__ = ["COSTS", "FIGURES", "LEGEND", "comparison_tables", "costs", "figures", "leak_lines", "title"]
@@ -36,7 +37,7 @@ def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit]
         if _several(found, comparisons):
             notes.append(Text("Runs on other images or splits of this dataset are not compared with these."))
         leak = [Text(line, style="bold red") for line in leak_lines(found, audits)]
-        parts += [title(found, comparisons), *leak, Text(found.verdict), Text(), _Wide(found.entries), *notes, Text()]
+        parts += [title(found, comparisons), *leak, Text(verdict(found)), Text(), _Wide(found.entries), *notes, Text()]
     return Group(*parts[:-1])
 
 

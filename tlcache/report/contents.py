@@ -18,7 +18,8 @@ from tlcache.datasets.source import Images
 from tlcache.errors import ImageReadError
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.evaluation.metrics import confusion, recalls
-from tlcache.evaluation.verdict import p_of, points, times
+from tlcache.evaluation.mistakes import confusions, hardest_classes, surest_mistakes
+from tlcache.evaluation.verdict import p_of, points, times, verdict
 from tlcache.images import BadImageError, decode
 from tlcache.keys import printable, slug
 from tlcache.probing.shots import Curve
@@ -62,8 +63,8 @@ class Mistake(NamedTuple):
     image: str
 
 
-class Confusion(NamedTuple):
-    """How often images of one class were taken for another: times, and the share of the class's images."""
+class Confused(NamedTuple):
+    """How often images of one class were taken for another, by name: times, and the share of the class's images."""
 
     true: str
     predicted: str
@@ -92,7 +93,7 @@ class Errors:
     """
 
     entry: Entry
-    pairs: Sequence[Confusion]
+    pairs: Sequence[Confused]
     counts: list[list[int]] | None
     figure: str
     mistakes: Sequence[Mistake]
@@ -122,6 +123,7 @@ class Chapter:
 
     slug: str
     found: Comparison
+    verdict: str
     run: Run
     tiles: Sequence[Tile]
     cost: str
@@ -151,6 +153,7 @@ def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit],
     return Chapter(
         slug=name,
         found=found,
+        verdict=verdict(found),
         run=run,
         tiles=_tiles(found, tops),
         cost=inline_svg(figure, f"{name}-cost", f"Test accuracy against seconds. Best: {best}.", hints),
@@ -201,9 +204,8 @@ def _kind(entry: Entry) -> str:
 
 def _recall(name: str, tops: Sequence[Entry], counts: Sequence[NDArray[np.int64]]) -> tuple[str, str]:
     """Draw the recall of every class, or of those that are recognised worst."""
-    shares = np.array([recalls(each) for each in counts])
-    tested = np.flatnonzero(~np.isnan(shares[0]))
-    order = tested[np.argsort(shares.mean(axis=0)[tested], kind="stable")][:_RECALLS]
+    tested, shares = hardest_classes(counts), [recalls(each) for each in counts]
+    order = tested[:_RECALLS]
     classes = tops[0].run.classes
     figure = recall_figure(
         [f"{_short(classes[c])} ({counts[0][c].sum()})" for c in order],
@@ -224,15 +226,11 @@ def _calibration(name: str, tops: Sequence[Entry]) -> str:
 
 def _errors(name: str, entry: Entry, counts: NDArray[np.int64]) -> Errors:
     classes = [printable(each) for each in entry.run.classes]
-    totals = counts.sum(axis=1)
-    off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
-    flat = np.argsort(-off, axis=None, kind="stable")[:_PAIRS]
-    places = [(int(place) // len(counts), int(place) % len(counts)) for place in flat]
-    pairs = [Confusion(classes[a], classes[b], int(off[a, b]), off[a, b] / totals[a]) for a, b in places if off[a, b]]
+    pairs = [Confused(classes[a], classes[b], times, share) for a, b, times, share in confusions(counts, _PAIRS)]
     few, kind = len(counts) <= _TABLE, "frozen" if entry.frozen else "tuned"
     svg = "" if few else _confusion(f"{name}-confusion-{kind}", entry, counts, classes)
     mistakes = _mistakes(reopen(entry.run.source), classes, entry.top)
-    return Errors(entry, pairs, counts.tolist() if few else None, svg, mistakes, int(off.sum()))
+    return Errors(entry, pairs, counts.tolist() if few else None, svg, mistakes, int((~entry.top.right).sum()))
 
 
 def _confusion(name: str, entry: Entry, counts: NDArray[np.int64], classes: Sequence[str]) -> str:
@@ -250,8 +248,7 @@ def _short(name: str) -> str:
 
 
 def _mistakes(images: Images, classes: Sequence[str], top: TopPredictions) -> list[Mistake]:
-    wrong, paths = np.flatnonzero(~top.right), top.paths
-    surest = wrong[np.argsort(-top.confidence[wrong], kind="stable")][:_MISTAKES]
+    paths = top.paths
     return [
         Mistake(
             printable(paths[row]),
@@ -260,7 +257,7 @@ def _mistakes(images: Images, classes: Sequence[str], top: TopPredictions) -> li
             float(top.confidence[row]),
             _thumbnail(images, paths[row]),
         )
-        for row in surest
+        for row in surest_mistakes(top, _MISTAKES)
     ]
 
 

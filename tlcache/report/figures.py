@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.evaluation.comparison import Entry
+from tlcache.evaluation.calibration import reliability
+from tlcache.evaluation.comparison import Entry, pareto
+from tlcache.evaluation.mistakes import confusions
 from tlcache.report.plots import PALETTE
 from tlcache.runs.predictions import TopPredictions
 from tlcache.text import duration
@@ -17,22 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["calibration_figure", "confusion_figure", "cost_figure", "pareto", "recall_figure"]
+__all__ = ["calibration_figure", "confusion_figure", "cost_figure", "recall_figure"]
 
 FROZEN, TUNED = PALETTE[:2]
 _MARKERS = "os^DvPX*"
-_BINS = 10
 _HINTS = 300  # confusions that are told when pointed at
 _NAMED = 20  # classes that are named at an axis of a large confusion matrix
-
-
-def pareto(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the runs that no other beats in both accuracy and seconds from nothing, the quickest first."""
-    front: list[Entry] = []
-    for entry in sorted(entries, key=lambda entry: (entry.first_s, -entry.accuracy)):
-        if not front or entry.accuracy > front[-1].accuracy:
-            front.append(entry)
-    return front
 
 
 def cost_figure(entries: Sequence[Entry]) -> tuple[Figure, dict[str, str]]:
@@ -101,13 +93,9 @@ def calibration_figure(runs: Mapping[str, TopPredictions]) -> Figure:
     figure, axes = _new(4.2, 3.8)
     axes.plot([0, 1], [0, 1], color="0.6", lw=1)
     for (name, top), colour, marker in zip(runs.items(), (FROZEN, TUNED), "os", strict=False):
-        bins = np.minimum((top.confidence * _BINS).astype(int), _BINS - 1)
-        counts = np.bincount(bins, minlength=_BINS)
-        some = counts > 0
-        middle = np.bincount(bins, top.confidence, _BINS)[some] / counts[some]
-        share = np.bincount(bins, top.right, _BINS)[some] / counts[some]
-        axes.plot(middle, share, color=colour, lw=1, alpha=0.7)
-        axes.scatter(middle, share, 12 + 120 * counts[some] / counts.max(), color=colour, marker=marker, label=name)
+        confidence, right, images = reliability(top.confidence, top.right)
+        axes.plot(confidence, right, color=colour, lw=1, alpha=0.7)
+        axes.scatter(confidence, right, 12 + 120 * images / images.max(), color=colour, marker=marker, label=name)
     axes.set_xlabel("Confidence (larger points: more images)")
     axes.set_ylabel("Share that is right")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
@@ -144,12 +132,11 @@ def confusion_figure(counts: NDArray[np.int64], names: Sequence[str]) -> tuple[F
     right = np.eye(len(counts), dtype=bool)
     shares = np.sqrt(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)))  # so that one confusion can be seen
     pixels = np.concatenate([np.where(right[..., None], to_rgb(FROZEN), to_rgb(TUNED)), shares[..., None]], axis=2)
-    wrong, hints = np.where(right, 0, counts), {}
-    for place in np.argsort(-wrong, axis=None, kind="stable")[: min(_HINTS, np.count_nonzero(wrong))].tolist():
-        true, taken = divmod(place, len(counts))
-        gid, corner = f"cell{place}", (taken - 0.5, true - 0.5)
+    hints = {}
+    for true, taken, times, _ in confusions(counts, _HINTS):
+        gid, corner = f"cell{true * len(counts) + taken}", (taken - 0.5, true - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, color=TUNED, alpha=shares[true, taken], linewidth=0, gid=gid))
-        hints[gid] = f"{names[true]} taken for {names[taken]}: {wrong[true, taken]} of {counts[true].sum()}"
+        hints[gid] = f"{names[true]} taken for {names[taken]}: {times} of {counts[true].sum()}"
         pixels[true, taken, 3] = 0
     axes.imshow(pixels, interpolation="none")
     some = np.unique(np.linspace(0, len(names) - 1, _NAMED).round().astype(int))

@@ -16,6 +16,7 @@ from tlcache.auditing.worth import leak_worth
 from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
+from tlcache.evaluation.verdict import verdict
 from tlcache.files import check_folder, write_whole
 from tlcache.keys import printable
 from tlcache.probing.shots import read_curves
@@ -125,7 +126,7 @@ def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit]) -> str
     for found in comparisons:
         lines += [f"## {title(found, comparisons).plain}", ""]
         lines += [part for line in leak_lines(found, audits) for part in (f"**{line}**", "")]
-        lines += [found.verdict, ""]
+        lines += [verdict(found), ""]
         lines += ["|".join(["", "", "Backbone", "Head", *FIGURES, *COSTS, ""])]
         lines += ["|---" * 4 + "|--:" * (len(FIGURES) + len(COSTS) - 1) + "|"]
         for entry in found.entries:

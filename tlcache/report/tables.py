@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ from rich.text import Text
 from tlcache.backbones.backbone import Backbone
 from tlcache.backbones.sources import forms
 from tlcache.datasets.source import Form
-from tlcache.evaluation.baseline import Baseline
 from tlcache.extraction.job import Extraction
 from tlcache.heads.table import HeadRow
 from tlcache.inventory import Check, Entry, Leftover
@@ -27,6 +25,8 @@ from tlcache.runs.record import Run
 from tlcache.text import counted
 
 if TYPE_CHECKING:
+    from tlcache.evaluation.baseline import Baseline
+    from tlcache.evaluation.comparison import Comparison
     from tlcache.probing.shots import Curve, Point
 
 __all__ = [
@@ -172,19 +172,13 @@ def _age(created: str) -> str:
     return f"{max(0, seconds):.0f} s"
 
 
-def runs_tables(runs: Iterable[Run]) -> RenderableType:
-    """Return one table per dataset and split, the most accurate run first, marked as `compare` marks."""
-    ordered = sorted(runs, key=attrgetter("dataset", "dataset_digest"))
-    tables: list[RenderableType] = []
-    for _, group in groupby(ordered, key=attrgetter("dataset", "dataset_digest")):
-        tables += [_runs_table(list(group)), Text()]
+def runs_tables(comparisons: Sequence[Comparison]) -> RenderableType:
+    """Return a table of each comparison: what its runs reach, the most accurate first, and how long training took."""
+    tables = [part for found in comparisons for part in (_runs_table(found), Text())]
     return Group(*tables[:-1])
 
 
-def _runs_table(runs: list[Run]) -> RenderableType:
-    from tlcache.evaluation.compare import compare_runs
-
-    (found,) = compare_runs(runs)
+def _runs_table(found: Comparison) -> RenderableType:
     table = plain_table("", "Backbone", "Head", "Accuracy (95 %)", "F1", "Loss", "Train s", numbers=slice(3, 7))
     for entry in found.entries:
         accuracy = interval(entry.accuracy, entry.low, entry.high)
@@ -192,7 +186,7 @@ def _runs_table(runs: list[Run]) -> RenderableType:
         names = ("*" if entry.best else "", entry.backbone, entry.head)
         table.add_row(*names, *figures, style="bold green" if entry.best else "")
     notes = (Text(baseline_line(found.baseline)), *groups_lines(found.groups), Text(BEST, style="dim"))
-    return Group(heading(runs), table, *notes)
+    return Group(heading([entry.run for entry in found.entries]), table, *notes)
 
 
 def curves_table(curves: Sequence[Curve]) -> RenderableType:

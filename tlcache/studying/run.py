@@ -14,6 +14,8 @@ from typing import Any
 from tlcache.backbones.engines import find_device
 from tlcache.cache.find import features_folder
 from tlcache.errors import TlcacheError
+from tlcache.evaluation.compare import compare_runs
+from tlcache.evaluation.comparison import Comparison
 from tlcache.extraction.extract import extract
 from tlcache.files import check_folder
 from tlcache.finetuning.recipe import Recipe
@@ -21,7 +23,7 @@ from tlcache.heads.table import find_heads
 from tlcache.options import made
 from tlcache.probing.run import fit_heads
 from tlcache.progress import say, warn
-from tlcache.runs.folder import runs_folder
+from tlcache.runs.folder import read_runs, runs_folder
 from tlcache.studying.steps import (
     DONE,
     EXTRACT,
@@ -38,7 +40,7 @@ from tlcache.studying.steps import (
 )
 from tlcache.text import duration
 
-__all__ = ["MODELS", "study"]
+__all__ = ["MODELS", "compare_study", "study"]
 
 MODELS = ("mobilenetv3_small", "mobilenetv3_large", "resnet50", "inception_v3", "resnet101", "resnet152")
 _MEASURING_S = 4.0  # for the packages, and for each network
@@ -130,6 +132,36 @@ def study(
     left_s = math.inf if budget_s is None else budget_s
     walked = _walk(_in_order(asked, steps), (lambda step: step) if plan else partial(_take, asked), left_s)
     return [replace(step, records=tuple(str(run.path) for run in asked.runs_of(step))) for step in walked]
+
+
+def compare_study(
+    steps: Sequence[Step], runs: str | Path | None = None, tell: Callable[[str], None] = warn
+) -> tuple[list[Comparison], int]:
+    """Compare the runs of a study alone, which its report compares with all others.
+
+    Parameters
+    ----------
+    steps
+        What `study` returned.
+    runs, tell
+        As for `tlcache.compare`.
+
+    Returns
+    -------
+    list of Comparison, int
+        By dataset; and how many other runs are recorded.
+
+    Examples
+    --------
+    >>> steps = study([photos], ["squeezenet1_1"], "random", heads=["ridge"], finetune=False, features=folder,
+    ...     runs=folder, out=folder / "report.html")
+    >>> (found,), others = compare_study(steps, folder)
+    >>> len(found.entries), others
+    (1, 0)
+    """
+    own = {record for step in steps for record in step.records}
+    recorded = read_runs(runs_folder(runs), tell)
+    return compare_runs((run for run in recorded if str(run.path) in own), tell), len(recorded) - len(own)
 
 
 def _in_order(asked: StudyPlan, steps: Sequence[Step]) -> Iterator[Step]:

@@ -1,0 +1,51 @@
+"""Where runs go wrong: classes that are taken for others, classes that are missed, images that they are sure of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.evaluation.metrics import recalls
+from tlcache.runs.predictions import TopPredictions
+
+__all__ = ["Confusion", "confusions", "hardest_classes", "surest_mistakes"]
+
+
+class Confusion(NamedTuple):
+    """Images of class `true` that were taken for class `predicted`: how many, and the share of the class's images."""
+
+    true: int
+    predicted: int
+    times: int
+    share: float
+
+
+def confusions(counts: NDArray[np.int64], most: int) -> list[Confusion]:
+    """Return the most frequent ones of a confusion matrix (C, C), rows being true classes, at most so many.
+
+    >>> confusions(np.array([[4, 1, 0], [0, 5, 0], [3, 0, 3]]), 5)
+    [Confusion(true=2, predicted=0, times=3, share=0.5), Confusion(true=0, predicted=1, times=1, share=0.2)]
+    """
+    wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+    places = np.argsort(-wrong, axis=None, kind="stable")[: min(most, np.count_nonzero(wrong))]
+    pairs = (divmod(place, len(counts)) for place in places.tolist())
+    return [Confusion(a, b, int(wrong[a, b]), float(wrong[a, b] / counts[a].sum())) for a, b in pairs]
+
+
+def hardest_classes(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the classes that have test images (K,), those first that the runs recognise worst on average.
+
+    `counts` are the runs' confusion matrices (C, C) on the same images.
+    """
+    shares = np.array([recalls(each) for each in counts])
+    tested = np.flatnonzero(~np.isnan(shares[0]))
+    return tested[np.argsort(shares.mean(axis=0)[tested], kind="stable")]
+
+
+def surest_mistakes(top: TopPredictions, most: int) -> NDArray[np.int64]:
+    """Return the numbers of the images that are classified wrongly with the largest confidence, at most so many."""
+    wrong = np.flatnonzero(~top.right)
+    return wrong[np.argsort(-top.confidence[wrong], kind="stable")][:most]
