@@ -21,7 +21,7 @@ from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, HeadError
 
-__all__ = ["Choice", "Seen", "calibrated", "choose_files", "look"]
+__all__ = ["Choice", "Projected", "calibrated", "choose_files", "project"]
 
 
 class Choice(NamedTuple):
@@ -31,7 +31,7 @@ class Choice(NamedTuple):
     why: str
 
 
-class Seen(NamedTuple):
+class Projected(NamedTuple):
     """Rows of a feature file (train, val, test), the space they are compared in, and them there: float32 (n, k)."""
 
     rows: Split
@@ -83,24 +83,24 @@ def _best(fitting: Sequence[_Known], runs: Path) -> Choice:
 
 def _margin(path: Path, runs: Path) -> float | None:
     with FeatureFile(path) as file:
-        return calibrated(file, lambda: look(file), runs).margin
+        return calibrated(file, lambda: project(file), runs).margin
 
 
-def look(file: FeatureFile) -> Seen:
+def project(file: FeatureFile) -> Projected:
     """Read a feature file, and put its rows where they are compared."""
     rows = file.split(*SPLITS)
     if not np.isfinite(rows.features).all():
         raise HeadError(f"'{file.path}' holds features that are not finite. Extract again.")
     space = fit_space(rows.features)
-    return Seen(rows, space, space(rows.features))
+    return Projected(rows, space, space(rows.features))
 
 
-def calibrated(file: FeatureFile, see: Callable[[], Seen], runs: Path) -> Calibration:
-    """Return the calibration of a feature file: the one that was kept, or a new one of what `see` returns, kept now."""
+def calibrated(file: FeatureFile, make: Callable[[], Projected], runs: Path) -> Calibration:
+    """Return the calibration of a feature file: the one that is kept, or a new one of what `make` returns."""
     path = calibration_path(runs, file.attrs)
     if kept := read_calibration(path):
         return kept
-    seen = see()
-    found = calibrate(file, seen.space, seen.embeddings, nearest_impostors(seen.embeddings, seen.rows.labels))
+    own = make()
+    found = calibrate(file, own.space, own.embeddings, nearest_impostors(own.embeddings, own.rows.labels))
     write_calibration(path, found)
     return found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tlcache.cache.feature_file import Split
 from tlcache.heads.base import softmax
 from tlcache.heads.cosines import closest, unit_rows
-from tlcache.heads.rows import Scaler, View
+from tlcache.heads.rows import Indices, Labels, Scaler, View
 from tlcache.heads.table import find_head
 from tlcache.probing.folds import split_folds
 from tlcache.probing.protocol import SearchProtocol
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 _HEAD = "ridge"  # in closed form: seconds where others take minutes, and as accurate
 _FOLDS = 5
@@ -111,7 +110,7 @@ def _setting(rows: Split, classes: int) -> Candidate:
     return choose(search(row, SearchProtocol().settings(row), folds, classes, None), "log_loss", one_se=False)
 
 
-def find_label_issues(labels: Rows, probabilities: Array) -> LabelIssues:
+def find_label_issues(labels: Labels, probabilities: Array) -> LabelIssues:
     """Return probable label errors, those with the least support first, and how many of all errors they would be.
 
     A label's support is its probability (Kuan and Mueller, 2022) over the share of its class. How little support wrong
@@ -128,7 +127,7 @@ def find_label_issues(labels: Rows, probabilities: Array) -> LabelIssues:
     share = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
     predicted = probabilities.argmax(axis=1)
 
-    def support(rows: Rows, given: Rows) -> NDArray[np.float64]:
+    def support(rows: Indices, given: Labels) -> NDArray[np.float64]:
         return np.where(predicted[rows] == given, np.inf, probabilities[rows, given] / share[given])
 
     known = np.flatnonzero(probabilities[np.arange(len(labels)), labels])
@@ -145,7 +144,7 @@ def find_label_issues(labels: Rows, probabilities: Array) -> LabelIssues:
     return LabelIssues(tuple(issues), float(found[count]))
 
 
-def find_outliers(nearest: Array) -> Rows:
+def find_outliers(nearest: Array) -> Indices:
     """Return rows whose closest other row is far away, the farthest first.
 
     Far: below the lower quartile by three times the distance between the quartiles (Tukey, 1977).

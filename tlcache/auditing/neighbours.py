@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from tlcache.datasets.splits import SPLITS
 from tlcache.heads.cosines import closest, unit_rows
-from tlcache.heads.rows import blocks
+from tlcache.heads.rows import Indices, Labels, blocks
 from tlcache.progress import step_bar
 
 __all__ = ["Array", "Pairs", "Space", "Impostors", "find_pairs", "fit_space", "nearest_impostors"]
 
 Array = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 _WIDTH = 256  # principal components; measured on flowers and scans: 128 confuse more impostors, 512 lose more copies
 _FIT_ROWS = 20_000
@@ -86,8 +85,8 @@ class Pairs:
         bool (n, splits): whether a row is in a pair with a row of each of `tlcache.datasets.splits.SPLITS`.
     """
 
-    first: Rows
-    second: Rows
+    first: Indices
+    second: Indices
     cosine: Array
     nearest: Array
     count: int
@@ -122,7 +121,7 @@ def find_pairs(rows: Array, threshold: float, splits: NDArray[np.uint8]) -> Pair
     """
     n, count = len(rows), 0
     nearest, close = np.full(n, -1, np.float32), np.zeros((n, len(SPLITS)), bool)
-    kept: list[tuple[Rows, Rows, Array]] = []
+    kept: list[tuple[Indices, Indices, Array]] = []
     parts = list(blocks(n, _BLOCK))
     with step_bar("comparing images", len(parts) * (len(parts) + 1) // 2) as advance:
         for number, a in enumerate(parts):
@@ -145,12 +144,12 @@ class Impostors(NamedTuple):
     Biometrics call so what passes for somebody and is not.
     """
 
-    rows: Rows
-    nearest: Rows
+    rows: Indices
+    nearest: Indices
     cosines: Array
 
 
-def nearest_impostors(rows: Array, labels: Rows, most: int = 2000) -> Impostors:
+def nearest_impostors(rows: Array, labels: Labels, most: int = 2000) -> Impostors:
     """Return, for at most so many random rows of (n, k), the closest row of another label."""
     n = len(rows)
     some = np.sort(np.random.default_rng(0).choice(n, min(n, most), replace=False))
@@ -158,7 +157,7 @@ def nearest_impostors(rows: Array, labels: Rows, most: int = 2000) -> Impostors:
     return Impostors(some, nearest[:, 0], cosines[:, 0])
 
 
-def _compare(rows: Array, a: slice, b: slice, threshold: float, nearest: Array) -> tuple[Rows, Rows, Array]:
+def _compare(rows: Array, a: slice, b: slice, threshold: float, nearest: Array) -> tuple[Indices, Indices, Array]:
     cosines = rows[a] @ rows[b].T
     if a == b:
         np.fill_diagonal(cosines, -1)
@@ -173,12 +172,12 @@ def _compare(rows: Array, a: slice, b: slice, threshold: float, nearest: Array) 
     return row + a.start, column + b.start, cosines[row, column]
 
 
-def _joined(parts: list[tuple[Rows, Rows, Array]]) -> tuple[Rows, Rows, Array]:
+def _joined(parts: list[tuple[Indices, Indices, Array]]) -> tuple[Indices, Indices, Array]:
     first, second, cosine = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return first, second, cosine
 
 
-def _forest(n: int, first: Rows, second: Rows, cosine: Array) -> tuple[Rows, Rows, Array]:
+def _forest(n: int, first: Indices, second: Indices, cosine: Array) -> tuple[Indices, Indices, Array]:
     """Return the links of a maximum spanning forest: the same groups from fewer pairs."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import minimum_spanning_tree

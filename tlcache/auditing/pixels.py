@@ -9,7 +9,7 @@ from PIL import Image
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.datasets.dataset import reopen
 from tlcache.errors import ImageReadError
-from tlcache.heads.rows import blocks
+from tlcache.heads.rows import Indices, blocks
 from tlcache.images import BadImageError, decode
 from tlcache.machine import in_threads
 from tlcache.progress import image_bar
@@ -17,7 +17,6 @@ from tlcache.progress import image_bar
 __all__ = ["agreement", "pixels_of_pairs", "thumbnail"]
 
 Array = NDArray[np.float32]
-Rows = NDArray[np.int64]
 Thumbnails = NDArray[np.uint8]
 
 _FINE = 32  # side of what is kept of an image
@@ -40,7 +39,7 @@ def thumbnail(data: bytes) -> Thumbnails:
     return np.asarray(grey.resize((_FINE, _FINE), Image.Resampling.BILINEAR))
 
 
-def agreement(thumbnails: Thumbnails, first: Rows, second: Rows) -> Array:
+def agreement(thumbnails: Thumbnails, first: Indices, second: Indices) -> Array:
     """Return how well pairs of pictures agree: float32 (p,), the correlation of their grey levels where they fit best.
 
     Tried are the whole of one on the whole of the other and on nine crops of it to 95 %, both ways, and all of that
@@ -70,7 +69,7 @@ def agreement(thumbnails: Thumbnails, first: Rows, second: Rows) -> Array:
     return found
 
 
-def pixels_of_pairs(file: FeatureFile, first: Rows, second: Rows) -> Array:
+def pixels_of_pairs(file: FeatureFile, first: Indices, second: Indices) -> Array:
     """Return the `agreement` of pairs of a feature file's rows: float32 (p,); NaN where an image is gone or another."""
     rows = np.unique(np.concatenate([first, second]))
     paths, hashes, images = file.paths(), file.hashes().astype(str), reopen(file.attrs["source"])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.auditing.calibration import Calibration
-from tlcache.auditing.choice import Choice, Seen, calibrated, choose_files, look
+from tlcache.auditing.choice import Choice, Projected, calibrated, choose_files, project
 from tlcache.auditing.findings import Audit, LabelIssue, Leak, Pair, verdict
 from tlcache.auditing.groups import choose_groups
 from tlcache.auditing.labels import (
@@ -41,8 +41,6 @@ __all__ = ["audit"]
 _TEST = SPLITS.index("test")
 _SAME = 0.9999  # cosine of an embedding with itself, but for rounding
 _FEW = 10  # test images of a class: the interval of an accuracy on so few is 30 points to either side
-
-Rows = NDArray[np.int64]
 
 
 def audit(
@@ -100,10 +98,10 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
     with FeatureFile(chosen.path) as file:
         hashes, attrs = file.hashes(), file.attrs
         splits = np.repeat(np.arange(len(SPLITS), dtype=np.uint8), [attrs[f"{name}_rows"] for name in SPLITS])
-        seen = look(file)
-        calibration = calibrated(file, lambda: seen, folder)
-        near, alike, note = _compared(file, seen, calibration, splits)
-    rows = seen.rows
+        projected = project(file)
+        calibration = calibrated(file, lambda: projected, folder)
+        near, alike, note = _compared(file, projected, calibration, splits)
+    rows = projected.rows
     by, names = choose_groups(group_by, group_regex, rows.paths, rows.groups, alike)
     grouped = Split(rows.features, rows.labels, rows.paths, tuple(names))
     sizes = Counter(names)
@@ -151,17 +149,17 @@ def _by_groups(path: Path, runs: Path) -> str:
 
 
 def _compared(
-    file: FeatureFile, seen: Seen, calibration: Calibration, splits: NDArray[np.uint8]
+    file: FeatureFile, projected: Projected, calibration: Calibration, splits: NDArray[np.uint8]
 ) -> tuple[Pairs, Pairs, str]:
     """Return near-duplicates; these and the pairs that are alike; and what a user should know of them."""
     if not calibration.judges:
-        same = find_pairs(seen.embeddings, _SAME, splits)
+        same = find_pairs(projected.embeddings, _SAME, splits)
         return same, same, ""
-    pairs = find_pairs(seen.embeddings, calibration.threshold, splits)
+    pairs = find_pairs(projected.embeddings, calibration.threshold, splits)
     if not calibration.images:
         return pairs, pairs, ""
     if not pairs.whole:  # too many to look at the pixels of each
-        pairs = find_pairs(seen.embeddings, calibration.alike, splits)
+        pairs = find_pairs(projected.embeddings, calibration.alike, splits)
         return pairs, pairs, "There are millions of close pairs: they were compared by cosine alone."
     pixels = pixels_of_pairs(file, pairs.first, pairs.second)
     near = calibration.near(pairs.cosine, pixels)
@@ -247,6 +245,6 @@ def _judge(rows: Split, splits: NDArray[np.uint8]) -> tuple[LabelIssues | None, 
     return find_label_issues(rows.labels, probabilities), accuracy, gap
 
 
-def _small(test: Rows, classes: Sequence[str]) -> tuple[str, ...]:
+def _small(test: NDArray[np.int64], classes: Sequence[str]) -> tuple[str, ...]:
     counts = np.bincount(test, minlength=len(classes))
     return tuple(name for name, count in zip(classes, counts, strict=True) if count < _FEW)

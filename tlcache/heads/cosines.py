@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tlcache.heads.rows import Array, blocks
+from tlcache.heads.rows import Array, Indices, Labels, blocks
 
 __all__ = ["closest", "unit_rows"]
-
-Rows = NDArray[np.int64]
 
 _ASKED, _KNOWN = 512, 8_000  # rows at a time; beyond 32 MB of ranks, memory comes from the system, page by page
 
@@ -21,7 +18,9 @@ def unit_rows(X: Array) -> Array:
     return unit
 
 
-def closest(asked: Array, known: Array, k: int = 1, unlike: tuple[Rows, Rows] | None = None) -> tuple[Array, Rows]:
+def closest(
+    asked: Array, known: Array, k: int = 1, unlike: tuple[Labels, Labels] | None = None
+) -> tuple[Array, Indices]:
     """Return cosines and numbers of the k rows of `known` that are most similar to each of `asked`: (n, k) each.
 
     The most similar comes first; where there are fewer than k rows, all are returned.
@@ -51,7 +50,7 @@ def closest(asked: Array, known: Array, k: int = 1, unlike: tuple[Rows, Rows] | 
     return cosines, numbers
 
 
-def _highest(cosines: Array, k: int) -> tuple[Array, Rows]:
+def _highest(cosines: Array, k: int) -> tuple[Array, Indices]:
     """Return the k highest of each row and their columns (n, k), in no order."""
     k = min(k, cosines.shape[1])
     columns = cosines.argmax(axis=1)[:, None] if k == 1 else np.argpartition(cosines, -k, axis=1)[:, -k:]

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "Array", "Features", "Scaler", "View", "blocks"]
+__all__ = ["BLOCK", "Array", "Features", "Indices", "Labels", "Scaler", "View", "blocks"]
 
 Array = NDArray[np.float32]
+Indices = NDArray[np.int64]  # numbers of rows
+Labels = NDArray[np.int64]  # numbers of classes
 
 BLOCK = 1024  # rows at a time
 

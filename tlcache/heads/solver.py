@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.heads.lbfgs import Doubles, minimise
-from tlcache.heads.rows import BLOCK, Array, Features, blocks
+from tlcache.heads.rows import BLOCK, Array, Features, Labels, blocks
 
 __all__ = ["Basis", "Loss", "softmax_loss", "solve_path", "squared_hinge"]
 
-Labels = NDArray[np.int64]
 Loss = Callable[[Array, Labels], tuple[Array, Array]]
 
 _COLUMNS = 64  # of scores in one product: with fewer, the cores wait for memory; with more, warm starts save more

@@ -7,19 +7,17 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from tlcache.cache.feature_file import Split
 from tlcache.datasets.splits import joined_rows
 from tlcache.errors import DataError
+from tlcache.heads.rows import Indices
 
 __all__ = ["draw_shots", "group_numbers", "split_folds"]
 
-Rows = NDArray[np.int64]
 
-
-def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Rows, Rows]]:
+def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Indices, Indices]]:
     """Yield the numbers of rows to fit on and of rows to judge by, for each fold.
 
     Raises
@@ -36,7 +34,7 @@ def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Rows, Rows
     yield from ((fit, held) for fit, held in pairs if len(held))
 
 
-def group_numbers(rows: Split) -> Rows:
+def group_numbers(rows: Split) -> Indices:
     """Return a number for each row (n,): the same for rows of one group, and for rows with equal features."""
     contents = [hashlib.sha256(features.tobytes()).hexdigest() for features in rows.features]
     numbers = np.empty(len(rows), np.int64)
@@ -45,7 +43,7 @@ def group_numbers(rows: Split) -> Rows:
     return numbers
 
 
-def draw_shots(rows: Split, shots: int, seed: int) -> Rows:
+def draw_shots(rows: Split, shots: int, seed: int) -> Indices:
     """Return the numbers of `shots` random rows of every class, or of all where it has fewer.
 
     The samples of one seed are nested: what is drawn for 2 shots is among what is drawn for 4.

@@ -9,19 +9,17 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
 from tlcache.errors import HeadError
 from tlcache.evaluation.calibration import calibration_error, fit_temperature
 from tlcache.evaluation.metrics import METRICS
 from tlcache.heads.base import softmax
-from tlcache.heads.rows import Array, Features, Scaler, View
+from tlcache.heads.rows import Array, Features, Labels, Scaler, View
 from tlcache.heads.table import HeadRow
 
-__all__ = ["Candidate", "Fold", "Labels", "choose", "search"]
+__all__ = ["Candidate", "Fold", "choose", "search"]
 
-Labels = NDArray[np.int64]
 _Tried = tuple[Mapping[str, Any], Sequence[Mapping[str, float]], Array]  # parameters, history, logits (n, C)
 
 
