@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from tlcache.auditing import neighbours, records
 from tlcache.auditing.calibration import Calibration, impostor_bound, read_calibration
-from tlcache.auditing.findings import Audit, Leak, Pair, verdict
+from tlcache.auditing.findings import Audit, DuplicatePair, Leak, verdict
 from tlcache.auditing.groups import connected, matched
 from tlcache.auditing.labels import FOUND, LabelIssues, NeighbourGap, find_label_issues, find_outliers, out_of_fold
 from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_impostors
@@ -372,7 +372,7 @@ def test_where_copies_do_not_stand_out_near_duplicates_are_not_judged() -> None:
 def test_the_two_of_a_pair_are_drawn_at_one_height_and_with_little_between(tmp_path: Path) -> None:
     for name, size in (("wide.png", (40, 20)), ("tall.png", (10, 20))):
         Image.new("RGB", size, "black").save(tmp_path / name)
-    pair = Pair("wide.png", "tall.png", 0.9, False, "train", "test", "a", "b")
+    pair = DuplicatePair("wide.png", "tall.png", 0.9, False, "train", "test", "a", "b")
     both = audits._side_by_side(open_folder(tmp_path), pair)
     assert both.shape == (256, 512 + 6 + 128, 3)
     assert np.flatnonzero(both.any(axis=(0, 2))).tolist() == list(range(512, 518))
@@ -516,5 +516,5 @@ def test_one_file_per_dataset_is_chosen(photos: Path, tiny_model: Path) -> None:
 def test_a_record_lists_the_closest_pairs_and_all_under_two_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "LISTED", 2)
     close = ((0.7, "cat"), (0.6, "dog"), (0.9, "cat"), (0.8, "cat"))
-    near = [Pair("a", "b", cosine, False, "train", "test", "cat", label) for cosine, label in close]
+    near = [DuplicatePair("a", "b", cosine, False, "train", "test", "cat", label) for cosine, label in close]
     assert [pair.cosine for pair in records._listed(near)] == [0.9, 0.8, 0.6]

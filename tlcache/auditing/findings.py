@@ -12,7 +12,7 @@ from tlcache.auditing.labels import FOUND, NeighbourGap
 from tlcache.records import as_json
 from tlcache.text import counted
 
-__all__ = ["Audit", "LabelIssue", "End", "Leak", "Pair", "audit_of", "verdict"]
+__all__ = ["Audit", "DuplicatePair", "End", "LabelIssue", "Leak", "audit_of", "verdict"]
 
 _MUCH = 0.10  # share of leaking test images from which accuracy on the split says little
 
@@ -26,7 +26,7 @@ class End(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pair:
+class DuplicatePair:
     """Two images that are the same or nearly; `exact` when their bytes are equal. Splits and labels are names."""
 
     first: str
@@ -148,11 +148,11 @@ class Audit:
     classes: Mapping[str, int]
     splits: Mapping[str, int]
     small: tuple[str, ...]
-    exact: tuple[Pair, ...]
-    near: tuple[Pair, ...]
+    exact: tuple[DuplicatePair, ...]
+    near: tuple[DuplicatePair, ...]
     near_count: int
     near_across: int
-    alike: tuple[Pair, ...]
+    alike: tuple[DuplicatePair, ...]
     leak: Leak
     label_issues: tuple[LabelIssue, ...]
     labels_accuracy: float | None
@@ -182,7 +182,7 @@ class Audit:
         """Whether enough wrong labels would be found for `label_issues` to say something."""
         return self.labels_found is not None and self.labels_found >= FOUND
 
-    def conflicts(self) -> list[Pair]:
+    def conflicts(self) -> list[DuplicatePair]:
         """Return the pairs that carry different labels, exact ones first."""
         return [pair for pair in (*self.exact, *self.near) if pair.conflict]
 

@@ -63,8 +63,8 @@ def fit_space(X: Array) -> Space:
     some = np.sort(np.random.default_rng(0).choice(n, _FIT_ROWS, replace=False)) if n > _FIT_ROWS else slice(None)
     width = max(1, min(_WIDTH, dim // 2, n // 2, max(16, n // 8)))
     fitted = PCA(width, random_state=0).fit(X[some])
-    spread = np.sqrt(np.maximum(fitted.explained_variance_, 1e-9 * fitted.explained_variance_[0] + 1e-30))
-    return Space(fitted.mean_.astype(np.float32), (fitted.components_ / spread[:, None]).T.astype(np.float32))
+    deviations = np.sqrt(np.maximum(fitted.explained_variance_, 1e-9 * fitted.explained_variance_[0] + 1e-30))
+    return Space(fitted.mean_.astype(np.float32), (fitted.components_ / deviations[:, None]).T.astype(np.float32))
 
 
 @dataclass(frozen=True)

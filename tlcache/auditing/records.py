@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.auditing.calibration import of_version_1
-from tlcache.auditing.findings import Audit, Pair
+from tlcache.auditing.findings import Audit, DuplicatePair
 from tlcache.files import write_whole
 from tlcache.keys import slug
 from tlcache.machine import provenance
@@ -43,7 +43,7 @@ def write_audit(audit: Audit) -> None:
     AUDITS.write(audit.record, listed, **provenance())
 
 
-def _listed(near: Sequence[Pair]) -> tuple[Pair, ...]:
+def _listed(near: Sequence[DuplicatePair]) -> tuple[DuplicatePair, ...]:
     rest = sorted(near, key=lambda pair: -pair.cosine)
     return (*rest[:LISTED], *(pair for pair in rest[LISTED:] if pair.conflict))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.choice import Choice, Projected, calibrated, choose_files, project
-from tlcache.auditing.findings import Audit, LabelIssue, Leak, Pair, verdict
+from tlcache.auditing.findings import Audit, DuplicatePair, LabelIssue, Leak, verdict
 from tlcache.auditing.groups import choose_groups
 from tlcache.auditing.labels import (
     FlaggedRow,
@@ -174,8 +174,8 @@ class _Listing:
     def __init__(self, rows: Split, splits: NDArray[np.uint8], classes: Sequence[str]) -> None:
         self._rows, self._splits, self._classes = rows, splits, classes
 
-    def pair(self, first: int, second: int, cosine: float, exact: bool) -> Pair:
-        return Pair(
+    def pair(self, first: int, second: int, cosine: float, exact: bool) -> DuplicatePair:
+        return DuplicatePair(
             first=self._rows.paths[first],
             second=self._rows.paths[second],
             cosine=cosine,
@@ -186,19 +186,19 @@ class _Listing:
             second_label=self.label(second),
         )
 
-    def exact(self, hashes: NDArray[np.bytes_]) -> tuple[Pair, ...]:
+    def exact(self, hashes: NDArray[np.bytes_]) -> tuple[DuplicatePair, ...]:
         """Return every further copy of an image with the first one."""
         first: dict[bytes, int] = {}
         found = ((first.setdefault(digest, row), row) for row, digest in enumerate(hashes.tolist()))
         return tuple(self.pair(one, other, 1.0, True) for one, other in found if one != other)
 
-    def near(self, pairs: Pairs, hashes: NDArray[np.bytes_]) -> tuple[Pair, ...]:
+    def near(self, pairs: Pairs, hashes: NDArray[np.bytes_]) -> tuple[DuplicatePair, ...]:
         """Return the pairs that are not exact."""
         some = np.flatnonzero(hashes[pairs.first] != hashes[pairs.second])
         columns = (pairs.first[some].tolist(), pairs.second[some].tolist(), pairs.cosine[some].tolist())
         return tuple(self.pair(one, other, cosine, False) for one, other, cosine in zip(*columns, strict=True))
 
-    def without(self, all_of: Pairs, some: Pairs) -> tuple[Pair, ...]:
+    def without(self, all_of: Pairs, some: Pairs) -> tuple[DuplicatePair, ...]:
         """Return the pairs of one that the other lacks."""
         known = set(zip(some.first.tolist(), some.second.tolist(), strict=True))
         columns = zip(all_of.first.tolist(), all_of.second.tolist(), all_of.cosine.tolist(), strict=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tlcache.auditing.findings import Audit, Pair
+from tlcache.auditing.findings import Audit, DuplicatePair
 from tlcache.auditing.worth import Worth
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
@@ -20,7 +20,7 @@ from tlcache.keys import printable
 from tlcache.report.tables import interval, plain_table
 from tlcache.text import counted
 
-__all__ = ["QUOTE", "audit_counts", "audits_tables", "plot_pairs", "spread", "telling", "worth_table"]
+__all__ = ["QUOTE", "audit_counts", "audits_tables", "plot_pairs", "sample_pairs", "telling", "worth_table"]
 
 QUOTE = (
     "Quote the accuracy under the group split: nothing there was trained on an image of a test image's group, and new "
@@ -75,7 +75,7 @@ def _shown(found: Audit) -> Iterator[RenderableType]:
     yield Text()
 
 
-def telling(found: Audit) -> list[Pair]:
+def telling(found: Audit) -> list[DuplicatePair]:
     """Return the pairs that say most: under two labels, then across splits, exact ones and the closest first."""
     pairs = (*found.exact, *found.near)
     return sorted(pairs, key=lambda pair: (not pair.conflict, not pair.across, -pair.exact, -pair.cosine))
@@ -111,7 +111,7 @@ def plot_pairs(found: Audit, path: Path) -> None:
 
     from tlcache.report.plots import save_figure
 
-    pairs = spread(telling(found), _ROWS * _COLUMNS)
+    pairs = sample_pairs(telling(found), _ROWS * _COLUMNS)
     if not pairs:
         raise CacheError(f"'{found.dataset}' has no pairs of near-duplicates to draw.")
     images = reopen(found.source)
@@ -133,14 +133,14 @@ def plot_pairs(found: Audit, path: Path) -> None:
     save_figure(figure, path)
 
 
-def spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
+def sample_pairs(pairs: Sequence[DuplicatePair], most: int) -> list[DuplicatePair]:
     """Return so many pairs: the most telling half, and of the rest some from the closest to the farthest."""
     first, rest = pairs[: most // 2], sorted(pairs[most // 2 :], key=lambda pair: -pair.cosine)
     wanted = most - len(first)
     return [*first, *(rest[number * len(rest) // wanted] for number in range(min(wanted, len(rest))))]
 
 
-def _side_by_side(images: Images, pair: Pair) -> NDArray[np.uint8]:
+def _side_by_side(images: Images, pair: DuplicatePair) -> NDArray[np.uint8]:
     """Return both images of a pair at one height, (h, w, 3), with a little white between them."""
     from PIL import Image
 

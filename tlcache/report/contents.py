@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.auditing.findings import Audit, Pair, audit_of
+from tlcache.auditing.findings import Audit, DuplicatePair, audit_of
 from tlcache.auditing.worth import Worth
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
@@ -24,7 +24,7 @@ from tlcache.images import BadImageError, decode
 from tlcache.keys import printable, slug
 from tlcache.probing.shots import Curve
 from tlcache.records import as_json
-from tlcache.report.audits import audit_counts, spread, telling
+from tlcache.report.audits import audit_counts, sample_pairs, telling
 from tlcache.report.curves import few_shot_curves, learning_curves
 from tlcache.report.figures import calibration_figure, confusion_figure, cost_figure, recall_figure
 from tlcache.report.inline import inline_svg
@@ -293,10 +293,10 @@ def _shots(name: str, curves: Sequence[Curve]) -> str:
 def _leaks(audit: Audit | None) -> Leaks | None:
     if audit is None:
         return None
-    twins = [_twins(each, reopen(audit.source)) for each in spread(telling(audit), _TWINS)]
+    twins = [_twins(each, reopen(audit.source)) for each in sample_pairs(telling(audit), _TWINS)]
     return Leaks(audit, list(audit_counts(audit)), twins)
 
 
-def _twins(pair: Pair, images: Images) -> Twins:
+def _twins(pair: DuplicatePair, images: Images) -> Twins:
     first, second = (f"{end.split}, {printable(end.label)}: {printable(end.path)}" for end in pair.ends)
     return Twins(first, second, pair.close, (_thumbnail(images, pair.first), _thumbnail(images, pair.second)))
