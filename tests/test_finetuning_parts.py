@@ -26,7 +26,7 @@ from tlcache.finetuning.presets import PRESETS, Preset
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.schedules import learning_rate_factor
 from tlcache.finetuning.sources import Source, from_pixels
-from tlcache.finetuning.stored import Stored
+from tlcache.finetuning.stored import StoredArray
 from tlcache.images import Preprocess, prepare
 
 SIDES = {"inception_v3": 75, "vit_b_16": 224}
@@ -127,9 +127,9 @@ def test_what_is_stopped_while_it_is_computed_leaves_nothing(tmp_path: Path) -> 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Stored(tmp_path / "some.npy", (3, 2), np.float32, fill)
+        StoredArray(tmp_path / "some.npy", (3, 2), np.float32, fill)
     assert not list(tmp_path.iterdir())
-    assert Stored(tmp_path / "some.npy", (3, 2), np.float32, lambda array: array.fill(2)).rows.sum() == 12
+    assert StoredArray(tmp_path / "some.npy", (3, 2), np.float32, lambda array: array.fill(2)).rows.sum() == 12
     assert {path.name for path in tmp_path.iterdir()} == {"some.npy", "some.crc32"}
 
 

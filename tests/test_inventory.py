@@ -16,7 +16,7 @@ from tlcache.cache.feature_file import open_features
 from tlcache.errors import CacheError
 from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
-from tlcache.finetuning.stored import Stored
+from tlcache.finetuning.stored import StoredArray
 from tlcache.inventory import find_leftovers, list_cache, remove_leftovers, verify
 from tlcache.probing.run import fit_heads
 
@@ -254,7 +254,7 @@ def test_prune_asks_for_what_is_made_again_on_its_own(photos: Path, tiny_model: 
     ImageEmbedder(str(tiny_model)).transform([photos / "red" / "0.png"])
     stores = [tmp_path / "cache" / name for name in ("pixels", "activations")]
     for store in stores:
-        Stored(store / "some.npy", (3, 2), np.float32, lambda array: array.fill(2))
+        StoredArray(store / "some.npy", (3, 2), np.float32, lambda array: array.fill(2))
     stores.append(tmp_path / "features" / ".embedder")
     being_written, abandoned = (stores[0] / f".{name}.npy-x.tmp" for name in ("new", "old"))
     for path in (being_written, abandoned):
@@ -267,7 +267,7 @@ def test_prune_asks_for_what_is_made_again_on_its_own(photos: Path, tiny_model: 
     assert "images that fine-tuning has decoded, 3 files; made again when needed" in said
     assert not half.exists()
     assert [Path(each["path"]) for each in json.loads((tmp_path / "prune.json").read_text())["stores"]] == stores
-    reader = Stored(stores[0] / "some.npy", (3, 2), np.float32, lambda _: None)
+    reader = StoredArray(stores[0] / "some.npy", (3, 2), np.float32, lambda _: None)
     assert "Removed 3." in tlcache("prune", "--yes")
     assert reader[np.array([0, 2])].sum() == 8
     assert [path for store in stores for path in store.rglob("*") if path.is_file()] == [being_written]

@@ -13,7 +13,7 @@ from tlcache.auditing.run import audit
 from tlcache.auditing.worth import leak_worth
 from tlcache.cache.feature_file import open_features
 from tlcache.cache.groups import groups_path, read_groups, write_groups
-from tlcache.cache.resplit import Resplit, under
+from tlcache.cache.resplit import Resplit, apply_split
 from tlcache.cli import app
 from tlcache.errors import CacheError, DataError, UnknownNameError
 from tlcache.evaluation.compare import compare
@@ -52,10 +52,10 @@ def test_groups_stay_whole_and_shares_stay_about_the_same(made: Path) -> None:
     with open_features(made) as file:
         given = file.split("train", "val", "test")
         hashes = dict(zip(given.paths, file.hashes(), strict=True))
-        group = under(file, "group", runs_folder())
+        group = apply_split(file, "group", runs_folder())
         assert isinstance(group, Resplit)
-        other = under(file, "group", runs_folder(), seed=1)
-        assert under(file, "given", runs_folder()) is file
+        other = apply_split(file, "group", runs_folder(), seed=1)
+        assert apply_split(file, "given", runs_folder()) is file
         parts = {name: group.split(name) for name in ("train", "val", "test")}
         whole = group.split("train", "val", "test")
         found = {name: {path[-8:-6] for path in part.paths} for name, part in parts.items()}
@@ -76,16 +76,16 @@ def test_groups_stay_whole_and_shares_stay_about_the_same(made: Path) -> None:
 def test_groups_that_are_missing_foreign_or_too_large_are_errors(made: Path) -> None:
     with open_features(made) as file:
         with pytest.raises(CacheError, match="No groups are recorded for 'scans'.*tlcache audit --data scans"):
-            under(file, "group", runs_folder())
+            apply_split(file, "group", runs_folder())
         with pytest.raises(UnknownNameError, match="Unknown split 'grop'. Did you mean 'group'"):
-            under(file, "grop", runs_folder())
+            apply_split(file, "grop", runs_folder())
         path, hashes = groups_path(runs_folder(), "scans"), [digest.decode() for digest in file.hashes()]
         write_groups(path, "scans", "column", "", dict.fromkeys(hashes[1:], "all"))
         with pytest.raises(CacheError, match="No group is recorded for 1 of 72 images of"):
-            under(file, "group", runs_folder())
+            apply_split(file, "group", runs_folder())
         write_groups(path, "scans", "column", "", dict.fromkeys(hashes, "all"))
         with pytest.raises(DataError, match="none is left for test"):
-            under(file, "group", runs_folder())
+            apply_split(file, "group", runs_folder())
         for text in ("{", "{}"):
             path.write_text(text)
             with pytest.raises(CacheError, match="tlcache audit --data scans"):

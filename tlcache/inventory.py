@@ -28,7 +28,7 @@ from tlcache.records import as_json
 
 __all__ = [
     "Check",
-    "Entry",
+    "CacheEntry",
     "Leftover",
     "empty_stores",
     "find_leftovers",
@@ -42,7 +42,7 @@ _ABANDONED_S = 86_400  # a file that is being written is younger
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """A feature file, the parts of one that is not finished, or what `ImageEmbedder` keeps.
 
     Parameters
@@ -137,7 +137,7 @@ class Leftover:
         return dict(as_json(self))
 
 
-def list_cache(features: str | Path | None = None) -> list[Entry]:
+def list_cache(features: str | Path | None = None) -> list[CacheEntry]:
     """Return every feature file, every folder of parts, and what `ImageEmbedder` keeps, by path.
 
     Examples
@@ -246,7 +246,7 @@ def _stored_files(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix != ".tmp" or now - path.stat().st_mtime > _ABANDONED_S]
 
 
-def _entry_of_file(path: Path) -> Entry:
+def _entry_of_file(path: Path) -> CacheEntry:
     size = path.stat().st_size
     try:
         with FeatureFile(path) as file:
@@ -255,7 +255,7 @@ def _entry_of_file(path: Path) -> Entry:
             old = _outdated(identity)
             rows, state = len(file), "outdated" if old else "complete"
             images = rows + len(file.quarantine)
-            return Entry(
+            return CacheEntry(
                 path,
                 rows=rows,
                 dim=file.dim,
@@ -269,10 +269,10 @@ def _entry_of_file(path: Path) -> Entry:
     except CacheError as error:
         state = "outdated" if isinstance(error, OutdatedError) else "damaged"
         backbone = path.stem.rpartition("-")[0]
-        return Entry(path, path.parent.name, backbone, "", 0, 0, 0, size, "", {}, state, str(error))
+        return CacheEntry(path, path.parent.name, backbone, "", 0, 0, 0, size, "", {}, state, str(error))
 
 
-def _entry_of_parts(workspace: Path) -> Entry:
+def _entry_of_parts(workspace: Path) -> CacheEntry:
     try:
         note = json.loads((workspace / "run.json").read_bytes())
     except (OSError, ValueError):
@@ -280,7 +280,7 @@ def _entry_of_parts(workspace: Path) -> Entry:
     parts = _sound_parts(workspace)
     with _if_idle(workspace) as idle:
         state = "unfinished" if idle else "running"
-    return Entry(
+    return CacheEntry(
         workspace,
         workspace.parent.name,
         workspace.name[1:].rpartition("-")[0],
@@ -296,10 +296,10 @@ def _entry_of_parts(workspace: Path) -> Entry:
     )
 
 
-def _entry_of_kept(folder: Path) -> Entry:
+def _entry_of_kept(folder: Path) -> CacheEntry:
     parts = _sound_parts(folder)
     rows = len({sha256 for part in parts for sha256 in part.sha256.tolist()})
-    return Entry(
+    return CacheEntry(
         folder,
         "",
         folder.name.rpartition("-")[0],

@@ -17,7 +17,7 @@ from tlcache.errors import CacheError, DataError, UnknownNameError, closest
 from tlcache.keys import hash_json
 from tlcache.text import counted
 
-__all__ = ["GIVEN", "KINDS", "Resplit", "FeatureSet", "split_fields", "under"]
+__all__ = ["GIVEN", "KINDS", "FeatureSet", "Resplit", "apply_split", "split_fields"]
 
 GIVEN = "given"
 KINDS = (GIVEN, "group")
@@ -99,7 +99,7 @@ class Resplit:
 FeatureSet = FeatureFile | Resplit
 
 
-def under(file: FeatureFile, split: str, runs: Path, seed: int = 0) -> FeatureSet:
+def apply_split(file: FeatureFile, split: str, runs: Path, seed: int = 0) -> FeatureSet:
     """Return the file as it is (`given`), or its rows split by the dataset's recorded groups (`group`).
 
     Raises

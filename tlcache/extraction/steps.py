@@ -74,7 +74,7 @@ def extract_here(
     arguments = _anywhere(request, network, dataset, max_bad)
     note = {"arguments": arguments, "images": len(dataset)}
     note |= {"identity": network.identity, "weights": network.weights}
-    with _alone(workspace, note, wait):
+    with _claimed(workspace, note, wait):
         _sweep(target)
         index = Index(network.key)
         index.bad |= {sha256: Rejected(*reason) for sha256, reason in (condemned or {}).items()}
@@ -171,7 +171,7 @@ def _check_folder(folder: Path, dataset: Dataset) -> None:
 
 
 @contextmanager
-def _alone(workspace: Path, note: Mapping[str, Any], wait: bool) -> Iterator[None]:
+def _claimed(workspace: Path, note: Mapping[str, Any], wait: bool) -> Iterator[None]:
     """Make the workspace, hold its lock, and leave word of who works in it and on what."""
     run = workspace / "run.json"
     try:

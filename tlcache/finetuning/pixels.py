@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tlcache.datasets.source import Images
 from tlcache.errors import DataError
 from tlcache.files import cache_folder
-from tlcache.finetuning.stored import Stored
+from tlcache.finetuning.stored import StoredArray
 from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
 from tlcache.keys import hash_json
 from tlcache.machine import in_threads
@@ -37,7 +37,7 @@ class Pixels:
         Hash of what decides the pixels.
     """
 
-    images: Stored
+    images: StoredArray
     crop: int
     key: str
 
@@ -66,7 +66,9 @@ def open_pixels(source: Images, paths: Sequence[str], sha256: Sequence[str], pre
     def fill(images: NDArray[np.uint8]) -> None:
         _decode(source, paths, sha256, square, images)
 
-    return Pixels(Stored(cache_folder() / "pixels" / f"{key[:16]}.npy", shape, np.uint8, fill), preprocess.crop, key)
+    return Pixels(
+        StoredArray(cache_folder() / "pixels" / f"{key[:16]}.npy", shape, np.uint8, fill), preprocess.crop, key
+    )
 
 
 def _decode(

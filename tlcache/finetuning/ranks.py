@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import distributed, nn
 
-__all__ = ["add_gradients", "first_alone", "joined", "rank", "shared", "size", "spread", "total"]
+__all__ = ["add_gradients", "broadcast", "first_alone", "joined", "rank", "shared", "size", "total"]
 
 _PATIENCE = datetime.timedelta(days=1)  # the first process may decode images for long while others wait
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(part.view(gradient.shape))
 
 
-def spread(module: nn.Module) -> None:
+def broadcast(module: nn.Module) -> None:
     """Give every process the first one's parameters and statistics."""
     if size() == 1:
         return

@@ -16,7 +16,7 @@ from msgspec.structs import asdict
 
 from tlcache.backbones.sources import find_trainable
 from tlcache.cache.feature_file import FeatureFile
-from tlcache.cache.resplit import GIVEN, under
+from tlcache.cache.resplit import GIVEN, apply_split
 from tlcache.errors import CacheError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.evaluation.metrics import evaluate
@@ -121,7 +121,7 @@ def finetune(
     for line in () if found.up_to_date else found.warnings:
         warn(line)
     with FeatureFile(found.path) as file:
-        task = Task.of(under(file, split, folder, split_seed), weights, found_device)
+        task = Task.of(apply_split(file, split, folder, split_seed), weights, found_device)
     identity = Identity.of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s))
     if not force and isinstance(run := recorded(folder, identity), FinetunedRun):
         return run

@@ -17,7 +17,7 @@ from tlcache.files import cache_folder
 from tlcache.finetuning.augment import augment, draws
 from tlcache.finetuning.pixels import Pixels
 from tlcache.finetuning.presets import PRESETS
-from tlcache.finetuning.stored import Stored
+from tlcache.finetuning.stored import StoredArray
 from tlcache.images import OneTorchThread
 from tlcache.keys import hash_json
 from tlcache.machine import in_threads
@@ -130,7 +130,7 @@ def from_activations(
         _fill(array, stem, pixels, rows, preset, seed, device)
 
     path = cache_folder() / "activations" / f"{hash_json(decides)[:16]}.npy"
-    stored = Stored(path, (views * len(rows), *shape), np.float32, fill)
+    stored = StoredArray(path, (views * len(rows), *shape), np.float32, fill)
 
     def fetch(numbers: FeatureSet, epoch: int) -> Tensor:
         return torch.from_numpy(stored[epoch % views * len(rows) + numbers])

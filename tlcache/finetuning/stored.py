@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from tlcache.errors import CacheError
 from tlcache.files import check_room, write_whole
 
-__all__ = ["Stored"]
+__all__ = ["StoredArray"]
 
 
-class Stored:
+class StoredArray:
     """The rows of an array in a `.npy` file, with a crc32 for each in a file beside it.
 
     Parameters

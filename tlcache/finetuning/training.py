@@ -20,7 +20,7 @@ from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier
 from tlcache.finetuning.losses import Loss, make_loss
 from tlcache.finetuning.optimisation import Average, balance, make_optimizer
-from tlcache.finetuning.ranks import add_gradients, rank, shared, size, spread, total
+from tlcache.finetuning.ranks import add_gradients, broadcast, rank, shared, size, total
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.schedules import learning_rate_factor
 from tlcache.finetuning.sources import Source
@@ -153,7 +153,7 @@ class Training:
 
     def _run_phase(self, phase: Phase, state: State, advance: Update) -> None:
         phase.network.unfreeze()
-        spread(self.both)
+        broadcast(self.both)
         step = self._step(phase, state)
         while state.epoch < phase.stop and not self._is_stale(phase, state):
             figures = self._train_epoch(phase, state, step, advance)
@@ -202,7 +202,7 @@ class Training:
             seen, right, loss_sum = seen + images, right + hits, loss_sum + loss * images
             figures = f"loss {loss_sum / seen:.3f}, accuracy {right / seen:.3f}"
             advance(images, f"{_where(phase, state.epoch + 1)}: {figures}")
-        spread(self.both)  # BatchNorms have other statistics in every process
+        broadcast(self.both)  # BatchNorms have other statistics in every process
         seconds = time.perf_counter() - began
         return {
             "phase": phase.name,

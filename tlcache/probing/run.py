@@ -13,7 +13,7 @@ import numpy as np
 
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.find import find_features
-from tlcache.cache.resplit import GIVEN, FeatureSet, under
+from tlcache.cache.resplit import GIVEN, FeatureSet, apply_split
 from tlcache.errors import DamagedError, DataError, HeadError
 from tlcache.evaluation.calibration import calibration_error
 from tlcache.evaluation.metrics import evaluate
@@ -138,7 +138,7 @@ def opened(path: Path, split: str, runs: Path, seed: int) -> Iterator[FeatureSet
     """Open a feature file whose rows are all to be read, under a split of `tlcache.cache.resplit.KINDS`."""
     try:
         with FeatureFile(path) as file:
-            yield under(file, split, runs, seed)
+            yield apply_split(file, split, runs, seed)
     except DamagedError as error:
         raise DamagedError(f"{error} To leave it out, name the others: tlcache fit-heads PATH ...") from None
 

@@ -18,7 +18,7 @@ from tlcache.backbones.sources import forms
 from tlcache.datasets.source import Form
 from tlcache.extraction.job import Extraction
 from tlcache.heads.table import HeadRow
-from tlcache.inventory import Check, Entry, Leftover
+from tlcache.inventory import CacheEntry, Check, Leftover
 from tlcache.keys import printable
 from tlcache.runs.naming import set_apart
 from tlcache.runs.record import Run
@@ -106,7 +106,7 @@ def extractions_table(done: Sequence[Extraction]) -> RenderableType:
     return Group(table, Text(note, style="dim"))
 
 
-def cache_table(entries: Sequence[Entry], folder: Path) -> RenderableType:
+def cache_table(entries: Sequence[CacheEntry], folder: Path) -> RenderableType:
     """Return one row per feature file or folder of parts, and below the table what is wrong with any."""
     if not entries:
         return Text(f"Nothing is cached in '{folder}' yet. Begin with: tlcache extract --model mobilenetv3_large")
@@ -240,7 +240,7 @@ def heading(runs: Sequence[Run], more: str = "") -> Text:
     return Text(f"{title}{more}, weights: {weights}", style="bold")
 
 
-def _name(entry: Entry) -> tuple[str, ...]:
+def _name(entry: CacheEntry) -> tuple[str, ...]:
     return entry.dataset, entry.backbone, entry.weights
 
 
