@@ -159,14 +159,26 @@ def test_a_source_from_outside_reaches_the_worker_and_the_decoder_that_is_tried_
 
 
 @pytest.mark.worker
+@pytest.mark.usefixtures("zipped", "tinynet")
+def test_sources_of_images_and_of_backbones_reach_the_worker(photos: Path) -> None:
+    done = extract(write_zip(photos), "tinynet", "random")
+    assert (done.rows, done.embedded, done.backbone) == (24, 24, "tinynet")
+
+
+@pytest.mark.worker
 def test_a_source_that_the_worker_cannot_import_is_named(
     photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = type("Local", (Zipped,), {"__module__": "__main__"})
     monkeypatch.setattr("__main__.Local", local, raising=False)
     monkeypatch.setattr(dataset, "SOURCES", (*dataset.SOURCES, local()))
-    with pytest.raises(DataError, match=r"cannot be imported by the process that extracts .*Define its class in a mod"):
+    words = r"source cannot be imported by the process that extracts .*Define its class in a module, not in a func"
+    with pytest.raises(DataError, match=words):
         extract(write_zip(photos), str(tiny_model))
+    here = type("Here", (Zipped,), {})
+    monkeypatch.setattr(dataset, "SOURCES", (*dataset.SOURCES[:-1], here()))
+    with pytest.raises(DataError, match=words):
+        extract(photos.with_suffix(".zip"), str(tiny_model))
 
 
 OPENS = {"open", "read_bytes", "read_text", "fdopen", "fromfile", "hash_file", "imread", "read_image", "open_memmap"}

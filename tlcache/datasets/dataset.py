@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import pickle
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +14,12 @@ from tlcache.datasets.folder import FOLDER
 from tlcache.datasets.manifest import MANIFEST
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import DataError, first_line
+from tlcache.errors import DataError
 from tlcache.keys import slug
 
-__all__ = ["SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "pack_sources", "reopen", "source_of",
-           "unpack_sources"]  # fmt: skip
+__all__ = ["SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "reopen", "source_of"]
 
-_OURS: tuple[Source, ...] = (BUILT_IN, FOLDER, MANIFEST)
-SOURCES = _OURS  # the first that takes `--data` lists it
+SOURCES: tuple[Source, ...] = (BUILT_IN, FOLDER, MANIFEST)  # the first that takes `--data` finds its images
 
 
 def list_datasets() -> list[Form]:
@@ -151,31 +147,6 @@ def load_dataset(data: str | Path = "digits", name: str | None = None) -> Datase
 def names_of(data: str) -> tuple[str, ...]:
     """Return what a dataset may be called in files and tables when no name was given, the likeliest first."""
     return data, slug(Path(data).name), slug(Path(data).stem)
-
-
-def pack_sources() -> str:
-    """Return the sources from outside the package, for a process that is started with `unpack_sources`."""
-    outside = [source for source in SOURCES if source not in _OURS]
-    return base64.b64encode(pickle.dumps(outside)).decode() if outside else ""
-
-
-def unpack_sources(packed: str) -> None:
-    """Add the sources that `pack_sources` packed.
-
-    Raises
-    ------
-    DataError
-        They cannot be imported here.
-    """
-    global SOURCES
-    if packed:
-        try:
-            SOURCES += tuple(pickle.loads(base64.b64decode(packed)))
-        except Exception as error:  # whatever importing somebody's module raises
-            raise DataError(
-                f"A source of datasets cannot be imported by the process that extracts ({first_line(error)}). "
-                "Define its class in a module, not in a script or a notebook."
-            ) from None
 
 
 def _dataset(name: str | None, found: Listing) -> Dataset:

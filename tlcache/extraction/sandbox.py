@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tlcache import errors
-from tlcache.datasets.dataset import pack_sources, reopen, unpack_sources
+from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
 from tlcache.extraction.inflight import DECODER_HANGS, Decoding, InFlight, decode_limit_s
+from tlcache.extraction.outside import pack_sources, unpack_sources
 from tlcache.extraction.relay import Receiver, Sender
 from tlcache.machine import loading
 
