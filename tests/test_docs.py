@@ -61,6 +61,28 @@ def test_the_readme_names_every_head_and_the_number_of_backbones() -> None:
     assert "thirteen backbones" in page
 
 
+def test_the_architecture_page_names_every_room_and_module_from_the_ground_up() -> None:
+    import tomllib
+
+    tree = (ROOT / "docs" / "architecture.md").read_text().partition("```\n")[2].partition("```")[0]
+    assert len(tree.splitlines()) <= 40
+    rooms, inside = {"": set[str]()}, ""
+    for line in tree.splitlines():
+        if found := re.match(r" *(\w+)/", line):
+            inside = found[1]
+        elif not line.startswith("      "):
+            inside = ""
+        rooms.setdefault(inside, set()).update(re.findall(r"\b[a-z_]+\b", line))
+    for path in (ROOT / "tlcache").rglob("*.py"):
+        room, module = path.parent.relative_to(ROOT / "tlcache").as_posix().partition("/")[0], path.stem
+        if not module.startswith("__") and path.parent.name != "embedded":
+            assert module in rooms["" if room == "." else room], path
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    walled = {name.strip() for layer in layers for name in re.split("[|:]", layer)}
+    there = {f"tlcache.{path.stem}" for path in (ROOT / "tlcache").iterdir() if not path.name.startswith("_")}
+    assert walled == (there - {"tlcache.py"}) | {"exporters"}
+
+
 def test_versions_agree() -> None:
     import tomllib
 

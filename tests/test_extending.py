@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
+from zipped import ZIPPED, write_zip
 
 from tlcache.cli import app
+from tlcache.datasets.dataset import SOURCES
 from tlcache.errors import UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.metrics import METRICS, Metric
@@ -139,3 +141,25 @@ def test_a_metric_from_outside_is_what_settings_are_chosen_by(photos: Path, tiny
     assert found.entries[0].run.path == run.path
     with pytest.raises(UnknownNameError, match="Unknown metric 'surprise'"):
         fit_heads(heads=["ridge"], metric="surprise")
+
+
+@pytest.mark.usefixtures("centroids")
+def test_a_head_a_backbone_and_a_dataset_from_outside_do_the_whole_job(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backbone is `tinynet`, whose source is an object of these tests like the head and the archive."""
+    monkeypatch.setattr("tlcache.datasets.dataset.SOURCES", (*SOURCES, ZIPPED))
+    archive = str(write_zip(photos))
+    made = extract(archive, "tinynet", "random")
+    assert (made.dataset, made.rows, made.embedded) == ("photos", 24, 24)
+    (frozen,) = fit_heads(data=archive, heads=["centroids"])
+    tuned = finetune(archive, "tinynet", "random", head="centroids", **QUICK)
+    assert (frozen.source, tuned.source) == (f"zip:{archive}",) * 2
+    options = {"models": ["tinynet"], "weights": "random", "heads": ["centroids"], "head": "centroids", **QUICK}
+    planned = study([archive], plan=True, **options)
+    assert [step.kind for step in planned] == ["extract", "fit-heads", "finetune", "report"]
+    assert [step.state for step in planned[:2]] == ["recorded"] * 2
+    (found,) = compare(data=archive)
+    assert {entry.run.path for entry in found.entries} == {frozen.path, tuned.path}
+    page = write_report(Path("report.html"))[0].read_text()
+    assert f"tlcache extract --data {archive} --model tinynet" in page

@@ -1,4 +1,4 @@
-"""Which images belong together, kept by their content, so that every backbone is split the same way."""
+"""Which images belong together: near-duplicates, what a pattern finds in their paths, or the dataset's own groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the embeddings of one model key are: in parts, in the file to be replaced, in files of other datasets."""
+"""Where the embeddings of one model key are: in shards, in the file to be replaced, in files of other datasets."""
 
 from __future__ import annotations
 

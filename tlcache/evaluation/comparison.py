@@ -1,4 +1,4 @@
-"""Run records -> one comparison per dataset and split: accuracy with intervals, paired tests, costs, and a verdict."""
+"""What a comparison is: all runs on the same test images, and every two of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convex linear heads: logistic regression, and ridge regression in closed form."""
+"""Multinomial logistic regression."""
 
 from __future__ import annotations
 

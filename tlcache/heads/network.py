@@ -1,4 +1,4 @@
-"""Heads trained by gradient steps in torch: a softmax layer, and the study's dense layers with dropout."""
+"""What heads have in common that are trained by gradient steps in torch."""
 
 from __future__ import annotations
 

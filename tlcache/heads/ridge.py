@@ -1,4 +1,4 @@
-"""Ridge regression on one-hot targets."""
+"""Ridge regression on one-hot targets, in closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs are called beside each other: as short as tells them apart; and counts with their nouns."""
+"""What runs are called beside each other: as short as tells them apart."""
 
 from __future__ import annotations
 
