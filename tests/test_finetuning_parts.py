@@ -6,16 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from fakes import write_photos
+from fakes import infinite_network, write_photos
 from torch import nn
 
 from tlcache.backbones.backbone import TorchNetwork
+from tlcache.backbones.load import load_model
 from tlcache.backbones.sources import find, list_models
 from tlcache.backbones.torch_network import embedding, untrained
 from tlcache.datasets.folder import open_folder
-from tlcache.errors import CacheError
+from tlcache.errors import CacheError, ModelError
 from tlcache.finetuning.augment import _grid, augment, draws
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, cut_before, trained_layers
@@ -25,7 +27,7 @@ from tlcache.finetuning.pixels import open_pixels
 from tlcache.finetuning.presets import PRESETS, Preset
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.schedules import learning_rate_factor
-from tlcache.finetuning.sources import Source, from_pixels
+from tlcache.finetuning.sources import Source, from_activations, from_pixels
 from tlcache.finetuning.stored import StoredArray
 from tlcache.images import Preprocess, prepare
 
@@ -119,6 +121,18 @@ def test_pixels_are_those_of_extraction_and_damage_is_noticed(tmp_path: Path) ->
     assert len(pixels.images[np.array([0, 7])]) == 2
     with pytest.raises(CacheError, match="is damaged. Remove it and run the same command"):
         pixels.images[np.array([8])]
+
+
+def test_frozen_layers_that_give_no_numbers_are_an_error_and_are_not_kept(tmp_path: Path) -> None:
+    photos, infinite = write_photos(tmp_path / "photos", 1), tmp_path / "infinite.onnx"
+    onnx.save(infinite_network(), infinite)
+    paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    sha256 = [hashlib.sha256((photos / path).read_bytes()).hexdigest() for path in paths]
+    stem = load_model(str(infinite))
+    pixels = open_pixels(open_folder(photos), paths, sha256, stem.preprocess)
+    with pytest.raises(ModelError, match="For 3 of 3 images the network gives numbers that are not finite"):
+        from_activations(stem, (8,), pixels, np.arange(3), np.zeros(3, np.int64), "none", 0, 1, "cpu")
+    assert not list(Path(os.environ["TLCACHE_CACHE"], "activations").iterdir())
 
 
 def test_what_is_stopped_while_it_is_computed_leaves_nothing(tmp_path: Path) -> None:

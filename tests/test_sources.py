@@ -101,6 +101,15 @@ def test_pictures_do_not_wait_for_a_pipe(photos: Path, tiny_model: Path) -> None
     assert "compared by cosine alone" in again.calibration.note or not again.calibration.images
 
 
+def test_an_audit_does_without_the_images_that_are_gone(photos: Path, tiny_model: Path) -> None:
+    done = extract(photos, str(tiny_model))
+    (photos / "red" / "0.png").unlink()
+    write_image(photos / "blue" / "0.png", 4711, 0)
+    (found,) = audit([done.path])
+    assert found.calibration.images == 22
+    assert "copies could be made" not in found.calibration.note
+
+
 @pytest.mark.usefixtures("zipped", "tinynet")
 def test_a_source_from_outside_goes_through_everything(tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", 12)
