@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from tlcache.backbones.backbone import Backbone, Source
 from tlcache.backbones.embedded.source import EMBEDDED
 from tlcache.backbones.onnx_file import ONNX_FILE
@@ -10,7 +12,7 @@ from tlcache.errors import ModelError, UnknownNameError, closest
 
 __all__ = ["SOURCES", "find", "find_trainable", "forms", "list_models", "lookup"]
 
-SOURCES: tuple[Source, ...] = (TORCHVISION, EMBEDDED, ONNX_FILE)
+SOURCES: tuple[Source, ...] = (TORCHVISION, EMBEDDED, ONNX_FILE)  # the first that finds a name has it
 
 
 def list_models(pattern: str | None = None) -> list[Backbone]:
@@ -33,7 +35,9 @@ def forms() -> str:
 
 def lookup(model: str) -> Backbone | None:
     """Return what `--model` names, or None where no source knows it."""
-    return next((found for source in SOURCES if (found := source.find(model))), None)
+    with suppress(UnknownNameError):
+        return find(model)
+    return None
 
 
 def find(model: str) -> Backbone:
@@ -49,8 +53,9 @@ def find(model: str) -> Backbone:
     >>> find("mobilenet_v3_large").name
     'mobilenetv3_large'
     """
-    if found := lookup(model):
-        return found
+    for source in SOURCES:
+        if found := source.find(model):
+            return found
     names = [name for source in SOURCES for name in source.names()]
     raise UnknownNameError(f"{closest('backbone', model, names)} Or give {forms()}.")
 
