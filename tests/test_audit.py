@@ -33,7 +33,7 @@ from tlcache.cache.find import find_features
 from tlcache.cli import app
 from tlcache.datasets.folder import open_folder
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import CacheError, DataError, UnknownNameError
+from tlcache.errors import CacheError, DataError, OptionError, UnknownNameError
 from tlcache.extraction.extract import extract
 from tlcache.probing.run import fit_heads
 from tlcache.report import audits
@@ -173,11 +173,11 @@ def test_outliers_are_far_from_everything() -> None:
 
 
 def test_groups_by_pattern_and_by_links() -> None:
-    with pytest.raises(DataError, match="no bracket"):
+    with pytest.raises(OptionError, match="no bracket"):
         matched(["a.png"], "a")
-    with pytest.raises(DataError, match="no regular expression"):
+    with pytest.raises(OptionError, match="no regular expression"):
         matched(["a.png"], "(")
-    with pytest.raises(DataError, match=r"matches no path; the first one is 'a\.png'"):
+    with pytest.raises(OptionError, match=r"matches no path; the first one is 'a\.png'"):
         matched(["a.png"], "(b)")
     links = Pairs(*(np.array(rows) for rows in ([0, 1], [1, 4], [1.0, 1.0])), np.ones(5), 2, np.zeros((5, 3), bool))
     assert connected(list("abcde"), links) == ["a", "a", "c", "d", "a"]
@@ -509,7 +509,7 @@ def test_one_file_per_dataset_is_chosen(photos: Path, tiny_model: Path) -> None:
         audit(group_by="colour")
     with pytest.raises(DataError, match="no groups of its own"):
         audit(group_by="column")
-    with pytest.raises(DataError, match="--group-regex takes the pattern"):
+    with pytest.raises(OptionError, match="--group-regex takes the pattern"):
         audit(group_by="regex")
 
 

@@ -7,7 +7,7 @@ import pytest
 from fakes import write_image, write_photos
 
 from tlcache.datasets.dataset import load_dataset
-from tlcache.errors import DataError
+from tlcache.errors import DataError, OptionError
 
 
 def test_a_folder_of_classes(photos: Path) -> None:
@@ -189,5 +189,7 @@ def test_places_without_a_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has one class, 'only'; telling classes apart needs 2"):
         load_dataset(tmp_path)
     (tmp_path / "file.txt").write_text("x")
+    with pytest.raises(OptionError, match="--data is empty"):
+        load_dataset("")
     with pytest.raises(DataError, match="not a .csv or .tsv manifest"):
         load_dataset(tmp_path / "file.txt")

@@ -15,7 +15,7 @@ from tlcache.backbones.load import load_model
 from tlcache.backbones.onnx_graph import adapt, image_input
 from tlcache.backbones.sources import find, list_models
 from tlcache.backbones.weights import resolve
-from tlcache.errors import ModelError
+from tlcache.errors import ModelError, OptionError, UnknownNameError
 from tlcache.images import Preprocess
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -137,11 +137,11 @@ def test_a_constant_batch_is_filled_up() -> None:
 
 def test_what_a_foreign_network_lacks_is_named() -> None:
     assert image_input(foreign()) == (16, True)
-    with pytest.raises(ModelError, match=r"no output 'embedding'. Its outputs: map: float .*; logits: float"):
+    with pytest.raises(UnknownNameError, match=r"no output 'embedding'. Its outputs: map: float .*; logits: float"):
         adapt(foreign(), PREPROCESS, "embedding", "avg")
-    with pytest.raises(ModelError, match=r"map: float .* takes --pool avg, max or flatten; asked: no pooling"):
+    with pytest.raises(OptionError, match=r"map: float .* takes --pool avg, max or flatten; asked: no pooling"):
         adapt(foreign(), PREPROCESS, None, None)
-    with pytest.raises(ModelError, match=r"logits: float .* takes no --pool; asked: avg"):
+    with pytest.raises(OptionError, match=r"logits: float .* takes no --pool; asked: avg"):
         adapt(foreign(), PREPROCESS, "logits", "avg")
     with pytest.raises(ModelError, match=r"one uint8 or float input of rank 4; found input: int64 \('\?', 3, 16, 16\)"):
         adapt(foreign(kind=TensorProto.INT64), PREPROCESS, "map", "avg")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tlcache.cache.feature_file import open_features
 from tlcache.cli import app
-from tlcache.errors import CacheError, DataError, HeadError, UnknownNameError
+from tlcache.errors import CacheError, DataError, UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.metrics import evaluate
 from tlcache.extraction.extract import extract
@@ -137,7 +137,7 @@ def test_what_cannot_be_fitted_says_why(made: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.h5"
     shutil.copy(made, broken)
     change_features(broken, lambda file: file["features"].__setitem__((0, 0), np.nan))
-    with pytest.raises(HeadError, match="not finite"):
+    with pytest.raises(CacheError, match="not finite"):
         fit_heads([broken], ["ridge"])
     shutil.copy(made, broken)
     sizes = {"train_rows": 24, "val_rows": 0, "test_rows": 0}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlcache.errors import ModelError
+from tlcache.errors import OptionError, UnknownNameError
 from tlcache.images import BadImageError, Preprocess, cut_borders, decode, prepare
 
 RANDOM = np.random.default_rng(0)
@@ -247,7 +247,7 @@ def test_large_jpegs_are_decoded_small_and_look_the_same() -> None:
 def test_preprocess_survives_json_and_refuses_nonsense() -> None:
     original = Preprocess(300, 280, "bicubic", crop_borders=True)
     assert Preprocess.from_json(original.as_json()) == original
-    with pytest.raises(ModelError, match="crop=300, resize=200"):
+    with pytest.raises(OptionError, match="crop=300, resize=200"):
         Preprocess(200, 300)
-    with pytest.raises(ModelError, match="Unknown interpolation"):
+    with pytest.raises(UnknownNameError, match="Unknown interpolation"):
         Preprocess(interpolation="nearest")

@@ -15,7 +15,7 @@ from tlcache.backbones.exported import load_stem
 from tlcache.backbones.load import load_model
 from tlcache.backbones.sources import find
 from tlcache.backbones.weights import resolve
-from tlcache.errors import ModelError, UnknownNameError
+from tlcache.errors import ModelError, OptionError, UnknownNameError
 from tlcache.images import Preprocess
 
 HALF = (0.5, 0.5, 0.5)
@@ -131,7 +131,7 @@ def test_an_exported_file_alone_gives_the_same_embeddings_bit_for_bit(tmp_path: 
 
 def test_what_is_part_of_an_exported_graph_cannot_be_changed(tiny_model: Path) -> None:
     for change in ({"pool": "max"}, {"crop": 8}, {"mean": (0.0, 0.0, 0.0)}, {"output": "z"}):
-        with pytest.raises(ModelError, match="part of its graph"):
+        with pytest.raises(OptionError, match="part of its graph"):
             load_model(str(tiny_model), **change)
     assert load_model(str(tiny_model), pool="avg", resize=32).preprocess.resize == 32
 
@@ -139,10 +139,10 @@ def test_what_is_part_of_an_exported_graph_cannot_be_changed(tiny_model: Path) -
 def test_a_foreign_file_must_say_how_images_are_prepared(tmp_path: Path) -> None:
     path = tmp_path / "foreign.onnx"
     onnx.save(foreign(), path)
-    with pytest.raises(ModelError, match="Give --resize, --mean, --std"):
+    with pytest.raises(OptionError, match="Give --resize, --mean, --std"):
         load_model(str(path))
     stated = {"resize": 20, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    with pytest.raises(ModelError, match="images of 16 x 16 pixels; asked: --crop 10"):
+    with pytest.raises(OptionError, match="images of 16 x 16 pixels; asked: --crop 10"):
         load_model(str(path), crop=10, **stated)
     model = load_model(str(path), output="map", pool="avg", **stated)
     assert open_network(model.onnx(), "cpu").embed(IMAGES).shape == (5, 4)
@@ -172,7 +172,7 @@ def test_weights_in_other_files_are_refused(tmp_path: Path, location: str) -> No
 
 
 def test_options_that_do_not_fit() -> None:
-    with pytest.raises(ModelError, match="--output names a tensor of an .onnx file"):
+    with pytest.raises(OptionError, match="--output names a tensor of an .onnx file"):
         load_model("resnet18", "random", output="x")
     with pytest.raises(UnknownNameError, match="Unknown pooling for resnet18 'mean'"):
         load_model("resnet18", "random", pool="mean")

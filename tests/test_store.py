@@ -9,7 +9,7 @@ import pytest
 from tlcache.cache.feature_file import FORMAT_VERSION, QUARANTINE, FeatureFile, open_features
 from tlcache.cache.publish import Plan, publish
 from tlcache.cache.shards import Shard, read_shard, write_shard
-from tlcache.errors import CacheError
+from tlcache.errors import CacheError, UnknownNameError
 from tlcache.extraction.extract import extract
 
 
@@ -82,7 +82,7 @@ def test_splits_are_contiguous_and_whole(made: Path) -> None:
         assert file.dim == 8
         for path, label in zip(together.paths, together.labels, strict=True):
             assert path.startswith(file.classes[label])
-        with pytest.raises(CacheError, match="Unknown split 'valid'"):
+        with pytest.raises(UnknownNameError, match="Unknown split 'valid'"):
             file.split("valid")
 
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from tlcache.arrow import view
-from tlcache.errors import ModelError, first_line
+from tlcache.errors import OptionError, UnknownNameError, closest, first_line
 
 __all__ = [
     "FORMATS",
@@ -97,13 +97,13 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize:
-            raise ModelError(
+            raise OptionError(
                 f"The crop must be between 1 and the resized short side; found crop={self.crop}, resize={self.resize}."
             )
         if self.interpolation not in ("bilinear", "bicubic"):
-            raise ModelError(f"Unknown interpolation '{self.interpolation}'. Known: bilinear, bicubic.")
+            raise UnknownNameError(closest("interpolation", self.interpolation, ("bilinear", "bicubic")))
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ModelError(f"Mean and std take three numbers, std above 0; found {self.mean} and {self.std}.")
+            raise OptionError(f"Mean and std take three numbers, std above 0; found {self.mean} and {self.std}.")
 
     @property
     def at_least(self) -> int | None:

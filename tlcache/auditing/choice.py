@@ -19,7 +19,7 @@ from tlcache.auditing.calibration import (
 from tlcache.auditing.neighbours import Array, Space, fit_space, nearest_impostors
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import CacheError, HeadError
+from tlcache.errors import CacheError
 
 __all__ = ["Choice", "Projected", "calibrated", "choose_files", "project"]
 
@@ -50,7 +50,7 @@ def choose_files(found: Sequence[Path], model: str | None, runs: Path) -> list[C
 
     Raises
     ------
-    CacheError, HeadError
+    CacheError
         No features of that backbone, or some that are not finite.
     """
     by_dataset: dict[str, list[_Known]] = defaultdict(list)
@@ -90,7 +90,7 @@ def project(file: FeatureFile) -> Projected:
     """Read a feature file, and put its rows where they are compared."""
     rows = file.split(*SPLITS)
     if not np.isfinite(rows.features).all():
-        raise HeadError(f"'{file.path}' holds features that are not finite. Extract again.")
+        raise CacheError(f"'{file.path}' holds features that are not finite. Extract again.")
     space = fit_space(rows.features)
     return Projected(rows, space, space(rows.features))
 

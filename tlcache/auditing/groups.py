@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tlcache.auditing.neighbours import Pairs
-from tlcache.errors import DataError, UnknownNameError, closest
+from tlcache.errors import DataError, OptionError, UnknownNameError, closest
 
 __all__ = [
     "GROUP_BY",
@@ -29,14 +29,14 @@ def choose_groups(
 
     Raises
     ------
-    UnknownNameError, DataError
-        No such way; a pattern without a group or that matches no path; no column.
+    OptionError, DataError
+        No such way, a pattern without a group or that matches no path; no column.
     """
     by = by or ("regex" if regex is not None else "column" if any(column) else "near-duplicates")
     if by not in GROUP_BY:
         raise UnknownNameError(closest("grouping", by, GROUP_BY))
     if (by == "regex") != (regex is not None):
-        raise DataError("--group-regex takes the pattern, and groups by it; it goes with no other --group-by.")
+        raise OptionError("--group-regex takes the pattern, and groups by it; it goes with no other --group-by.")
     if by == "near-duplicates":
         return by, connected(paths, pairs)
     if regex is not None:
@@ -69,10 +69,10 @@ def matched(paths: Sequence[str], regex: str) -> list[str]:
     try:
         pattern = re.compile(regex)
     except re.error as error:
-        raise DataError(f"--group-regex '{regex}' is no regular expression ({error}).") from None
+        raise OptionError(f"--group-regex '{regex}' is no regular expression ({error}).") from None
     if not pattern.groups:
-        raise DataError(f"--group-regex '{regex}' has no bracket around what names the group, as in '/(p[0-9]+)_'.")
+        raise OptionError(f"--group-regex '{regex}' has no bracket around what names the group, as in '/(p[0-9]+)_'.")
     found = [pattern.search(path) for path in paths]
     if not any(found):
-        raise DataError(f"--group-regex '{regex}' matches no path; the first one is '{paths[0]}'.")
+        raise OptionError(f"--group-regex '{regex}' matches no path; the first one is '{paths[0]}'.")
     return [match.group(1) or path if match else path for match, path in zip(found, paths, strict=True)]

@@ -11,7 +11,7 @@ from typing import Any
 from tlcache.backbones.backbone import Backbone, Weights
 from tlcache.backbones.model import EXPORT_VERSION, Model, model_identity
 from tlcache.backbones.weights import resolve
-from tlcache.errors import ModelError
+from tlcache.errors import OptionError
 from tlcache.files import cache_folder, write_whole
 from tlcache.images import Preprocess
 from tlcache.keys import hash_json, slug
@@ -24,7 +24,7 @@ def from_torch(
 ) -> Model:
     """Return a backbone with weights, preprocessing and pooling: `tlcache.backbones.backbone.Source.load` of most."""
     if output is not None:
-        raise ModelError("--output names a tensor of an .onnx file; built-in backbones are cut at a fixed layer.")
+        raise OptionError("--output names a tensor of an .onnx file; built-in backbones are cut at a fixed layer.")
     pool = backbone.pool(pool)
     found = resolve(backbone, weights)
     return _model(backbone, found, replace(backbone.preprocess(found.label), **changes), pool)

@@ -42,8 +42,8 @@ def load_model(
 
     Raises
     ------
-    UnknownNameError, ModelError, WeightsError
-        No such backbone, an unusable file, or weights that cannot be had.
+    OptionError, ModelError, WeightsError
+        No such backbone, options that do not go with it, an unusable file, or weights that cannot be had.
     """
     backbone = find(model)
     stated = {name: value for name, value in changes.items() if value is not None}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlcache.backbones.backbone import Backbone, TorchNetwork, Weights
 from tlcache.backbones.model import Model, model_identity
-from tlcache.errors import ModelError
+from tlcache.errors import ModelError, OptionError
 from tlcache.images import Preprocess
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class OnnxFile:
 
     def weights(self, backbone: Backbone, name: str) -> Weights:
         """Raise ModelError: the weights are in the file."""
-        raise ModelError(f"'{backbone.builder}' has no weights beside its own; asked: {name}.")
+        raise OptionError(f"'{backbone.builder}' has no weights beside its own; asked: {name}.")
 
     def build(
         self, backbone: Backbone, preprocess: Preprocess, state: Mapping[str, Tensor] | None = None
@@ -122,7 +122,7 @@ def _exported(
     """Return the preprocessing of one of our exports, in which only what comes before the graph can be changed."""
     in_graph = {"crop", "mean", "std"} & set(changes)
     if in_graph or output or pool not in (None, metadata["pool"]):
-        raise ModelError(
+        raise OptionError(
             f"'{path}' was exported by tlcache: size, normalisation and pooling ({metadata['pool']}) are part of "
             "its graph. Export it again to change them."
         )
@@ -139,10 +139,10 @@ def _stated(path: Path, model: onnx.ModelProto, changes: Mapping[str, Any]) -> P
         fields = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), **fields}
     missing = [name for name in ("resize", "crop", "mean", "std") if name not in fields]
     if missing:
-        raise ModelError(
+        raise OptionError(
             f"'{path}' does not say how its images are prepared. Give {', '.join('--' + name for name in missing)} "
             "(usual for ImageNet networks: --resize 256 --crop 224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225)."
         )
     if size not in (0, fields["crop"]):
-        raise ModelError(f"'{path}' takes images of {size} x {size} pixels; asked: --crop {fields['crop']}.")
+        raise OptionError(f"'{path}' takes images of {size} x {size} pixels; asked: --crop {fields['crop']}.")
     return Preprocess(**fields)

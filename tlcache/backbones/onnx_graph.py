@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.compose import add_prefix
 
 from tlcache.backbones.pools import POOLS
-from tlcache.errors import ModelError
+from tlcache.errors import ModelError, OptionError, UnknownNameError
 from tlcache.images import Preprocess
 
 __all__ = ["adapt", "describe", "image_input"]
@@ -120,7 +120,7 @@ def _after(model: onnx.ModelProto, output: str | None, pool: str | None) -> list
     known = {value.name: value for value in [*graph.value_info, *graph.output]}
     name = f"model.{output}" if output else graph.output[0].name
     if name not in known:
-        raise ModelError(f"The model has no output '{output}'. Its outputs: {describe(list(graph.output))}.")
+        raise UnknownNameError(f"The model has no output '{output}'. Its outputs: {describe(list(graph.output))}.")
     nodes = []
     if operator := _pooling(known[name], pool):
         nodes.append(helper.make_node(operator, [name], ["pooled"]))
@@ -144,4 +144,5 @@ def _pooling(output: onnx.ValueInfoProto, pool: str | None) -> str:
         return able[pool]
     *others, last = able or [""]
     want = f"--pool {', '.join(others)} or {last}" if able else "no --pool" if rank == 2 else "rank 2 or 4"
-    raise ModelError(f"Output {describe([output])} takes {want}; asked: {pool or 'no pooling'}.")
+    kind = OptionError if able or rank == 2 else ModelError
+    raise kind(f"Output {describe([output])} takes {want}; asked: {pool or 'no pooling'}.")

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.salvage import Padded, salvaged
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import CacheError, DamagedError, OutdatedError, first_line
+from tlcache.errors import CacheError, DamagedError, OutdatedError, UnknownNameError, closest, first_line
 from tlcache.keys import hash_json
 
 __all__ = [
@@ -201,12 +201,12 @@ class FeatureFile:
 
         Raises
         ------
-        DamagedError
-            A row is not what was written; rows of other splits are not looked at.
+        DamagedError, UnknownNameError
+            A row is not what was written (rows of other splits are not looked at); no such split.
         """
         unknown = [name for name in names if name not in SPLITS]
         if unknown:
-            raise CacheError(f"Unknown split '{unknown[0]}'. Known: {', '.join(SPLITS)}.")
+            raise UnknownNameError(closest("split", unknown[0], SPLITS))
         parts = [self._rows(block) for block in self._pieces(names)]
         if damaged := sum(int((~part.intact).sum()) for part in parts):
             raise self._damaged(f"rows that are not what was written: {damaged:,}")

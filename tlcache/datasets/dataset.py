@@ -14,7 +14,7 @@ from tlcache.datasets.folder import FOLDER
 from tlcache.datasets.manifest import MANIFEST
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import DataError
+from tlcache.errors import DataError, OptionError
 from tlcache.keys import slug
 
 __all__ = ["SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "reopen", "source_of"]
@@ -128,12 +128,12 @@ def load_dataset(data: str | Path = "digits", name: str | None = None) -> Datase
 
     Raises
     ------
-    DataError
-        Nothing there, no images, fewer than two classes, or a malformed manifest (with the line number).
+    DataError, OptionError
+        Nothing given or nothing there, no images, fewer than two classes, or a malformed manifest (with the line).
     """
     given = str(data)
     if not given:
-        raise DataError("--data is empty. Give a folder, a manifest or a built-in name; the current folder is '.'")
+        raise OptionError("--data is empty. Give a folder, a manifest or a built-in name; the current folder is '.'")
     if source := source_of(given):
         return _dataset(name, source.find(given))
     if Path(given).expanduser().exists():

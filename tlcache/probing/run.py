@@ -14,7 +14,7 @@ import numpy as np
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.find import find_features
 from tlcache.cache.resplit import GIVEN, FeatureSet, apply_split
-from tlcache.errors import DamagedError, DataError, HeadError
+from tlcache.errors import CacheError, DamagedError, DataError
 from tlcache.evaluation.calibration import calibration_error
 from tlcache.evaluation.metrics import evaluate
 from tlcache.evaluation.significance import unit_numbers
@@ -180,7 +180,7 @@ class Data:
 
         Raises
         ------
-        DataError, HeadError
+        CacheError, DataError
             No rows to train on or to test; features that are not finite.
         """
         data = cls(file.split("train", "val"), int(file.attrs["train_rows"]), file.split("test"), len(file.classes))
@@ -188,7 +188,7 @@ class Data:
             if not len(split) and name != "val":
                 raise DataError(f"'{file.path}' has no {name} images; heads need train and test.")
             if not np.isfinite(split.features).all():
-                raise HeadError(f"'{file.path}' holds features that are not finite. Extract again.")
+                raise CacheError(f"'{file.path}' holds features that are not finite. Extract again.")
         if len(data.val) and not np.isin(data.val.labels, data.train.labels).any():
             raise DataError(f"'{file.path}' has no class that is in train and in val; settings cannot be chosen.")
         return data

@@ -15,7 +15,7 @@ from tlcache.auditing.findings import Audit, DuplicatePair
 from tlcache.auditing.worth import Worth
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
-from tlcache.errors import CacheError, DataError
+from tlcache.errors import DataError
 from tlcache.keys import printable
 from tlcache.report.tables import interval, plain_table
 from tlcache.text import counted
@@ -104,7 +104,7 @@ def plot_pairs(found: Audit, path: Path) -> None:
 
     Raises
     ------
-    CacheError, DataError
+    DataError
         There are no pairs; an image is gone or cannot be used.
     """
     from matplotlib.figure import Figure
@@ -113,7 +113,7 @@ def plot_pairs(found: Audit, path: Path) -> None:
 
     pairs = sample_pairs(telling(found), _ROWS * _COLUMNS)
     if not pairs:
-        raise CacheError(f"'{found.dataset}' has no pairs of near-duplicates to draw.")
+        raise DataError(f"'{found.dataset}' has no pairs of near-duplicates to draw.")
     images = reopen(found.source)
     sheet = [
         [(pair, _side_by_side(images, pair)) for pair in pairs[at : at + _COLUMNS]]
