@@ -81,11 +81,11 @@ def accuracy_interval(right: float, n: float, confidence: float = 0.95) -> tuple
 
 
 def clustered_interval(right: NDArray[np.bool_], units: Units | None = None) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy: Wilson's, for as many images as the groups are worth.
+    """Return the 95 % interval of an accuracy: Wilson's, for the effective sample size.
 
-    Images of one group tend to be right or wrong together, so that n of them tell less than n. Their worth is the
-    number of independent images whose accuracy would vary as much (Korn and Graubard, 1998); where nothing varies, it
-    is the number of groups.
+    Images of one group tend to be right or wrong together, so that n of them tell less than n. The effective
+    sample size is the number of independent images whose accuracy would vary as much (Korn and Graubard, 1998); where
+    nothing varies, it is the number of groups.
 
     Parameters
     ----------
@@ -101,10 +101,10 @@ def clustered_interval(right: NDArray[np.bool_], units: Units | None = None) -> 
     groups = len(sizes)
     residuals = np.bincount(units, right) - sizes * share
     variance = groups / max(1, groups - 1) * float(residuals @ residuals) / n**2
-    worth = min(float(n), share * (1 - share) / variance) if variance > 0 else float(groups)
+    effective = min(float(n), share * (1 - share) / variance) if variance > 0 else float(groups)
     if groups > 1:
-        worth *= (stats.norm.ppf(0.975) / stats.t.ppf(0.975, groups - 1)) ** 2
-    return accuracy_interval(share * worth, worth)
+        effective *= (stats.norm.ppf(0.975) / stats.t.ppf(0.975, groups - 1)) ** 2
+    return accuracy_interval(share * effective, effective)
 
 
 def compare_paired(first: NDArray[np.bool_], second: NDArray[np.bool_], units: Units | None = None) -> Difference:
