@@ -19,7 +19,7 @@ NAMES = {
     "heads": ["list_heads"],
     "datasets": ["list_datasets"],
     "fit-heads": ["fit_heads", "fit_curves"],
-    "compare": ["compare", "verdict", "leak_worth"],
+    "compare": ["compare", "verdict", "leakage_gaps"],
     "report": ["write_report"],
     "study": ["study", "compare_study", "verdict"],
     "ls": ["list_cache"],

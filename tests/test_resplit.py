@@ -1,4 +1,4 @@
-"""The same rows under a split that tears no group apart, and what the given split was worth beside it."""
+"""The same rows under a split that tears no group apart, and the leakage gap beside it."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ from fakes import make_run, write_image
 from test_cli import invoke
 from typer.testing import CliRunner
 
+from tlcache.auditing.leakage import leakage_gaps
 from tlcache.auditing.run import audit
-from tlcache.auditing.worth import leak_worth
 from tlcache.cache.feature_file import open_features
 from tlcache.cache.groups import groups_path, read_groups, write_groups
 from tlcache.cache.resplit import Resplit, apply_split
@@ -115,13 +115,13 @@ def test_heads_under_both_splits_stand_side_by_side(made: Path, tmp_path: Path) 
     words = ["fit-heads", str(made), "--heads", "ridge,knn", "--split", "group", "--json", str(report)]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert "What the leak was worth" in result.output
+    assert "Leakage gap on" in result.output
     group = [run for run in read_runs(runs_folder()) if run.split == "group"]
     assert len(group) == 2
     assert {run.split for run in given} == {"given"}
     assert {run.given_digest for run in group} == {given[0].dataset_digest}
     assert {len(set(run.predictions().group)) for run in group} == {2}
-    found = leak_worth(compare())
+    found = leakage_gaps(compare())
     assert {each.head for each in found} == {"ridge", "knn"}
     for each in found:
         (one,) = [run for run in given if run.head == each.head]
@@ -133,9 +133,9 @@ def test_heads_under_both_splits_stand_side_by_side(made: Path, tmp_path: Path) 
     assert len(compare()) == 2
     figures = tmp_path / "compare.json"
     shown = CliRunner().invoke(app, ["compare", "--json", str(figures)])
-    assert "What the leak was worth" in shown.output
+    assert "Leakage gap on" in shown.output
     assert "group split" in shown.output
-    stated = json.loads(figures.read_text())["leak_worth"]
+    stated = json.loads(figures.read_text())["leakage_gaps"]
     assert [each["head"] for each in stated] == [each.head for each in found]
     for each, other in zip(found, stated, strict=True):
         assert (other["dataset"], other["backbone"]) == (each.dataset, each.backbone)
@@ -180,7 +180,7 @@ def test_runs_that_differ_in_more_than_the_split_are_not_paired() -> None:
     right = np.arange(40) % 4 > 0
     make_run("ridge", right, digest="d1", alpha=1)
     make_run("ridge", right, digest="d2", alpha=2)
-    assert leak_worth(compare()) == []
+    assert leakage_gaps(compare()) == []
 
 
 @pytest.mark.usefixtures("tinynet")

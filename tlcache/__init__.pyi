@@ -1,6 +1,6 @@
 # The public names and their homes: read by type checkers, and by `__init__.py` for what is imported when it is used.
+from tlcache.auditing.leakage import leakage_gaps as leakage_gaps
 from tlcache.auditing.run import audit as audit
-from tlcache.auditing.worth import leak_worth as leak_worth
 from tlcache.backbones.sources import list_models as list_models
 from tlcache.cache.feature_file import open_features as open_features
 from tlcache.datasets.dataset import list_datasets as list_datasets

@@ -18,7 +18,7 @@ from tlcache.progress import show_progress, warn
 from tlcache.version import __version__
 
 if TYPE_CHECKING:
-    from tlcache.auditing.worth import Worth
+    from tlcache.auditing.leakage import LeakageGap
     from tlcache.runs.record import Run
 
 __all__ = ["app", "main"]
@@ -131,24 +131,24 @@ class _Problems(list[str]):
 
 
 def _show_runs(done: Sequence[Run], runs: Path | None) -> None:
-    """Print what these runs reached, and what the leak was worth where they are of the group split."""
-    from tlcache.auditing.worth import leak_worth_of
+    """Print what these runs reached, and the leakage gap where they are of the group split."""
+    from tlcache.auditing.leakage import leakage_gaps_of
     from tlcache.evaluation.compare import compare_runs
     from tlcache.evaluation.verdict import no_gain
     from tlcache.report.tables import runs_tables
 
     _show(runs_tables(compare_runs(done)))
     _warn(filter(None, map(no_gain, done)))
-    _show_worth(leak_worth_of(done, runs))
+    _show_leakage(leakage_gaps_of(done, runs))
 
 
-def _show_worth(found: Sequence[Worth]) -> None:
-    """Print what the leak was worth for the heads that were tested under both splits."""
-    from tlcache.report.audits import worth_table
+def _show_leakage(found: Sequence[LeakageGap]) -> None:
+    """Print the leakage gap of the heads that were tested under both splits."""
+    from tlcache.report.audits import leakage_table
 
     if found:
         _show("")
-        _show(worth_table(found))
+        _show(leakage_table(found))
 
 
 def _write_json(path: Path | None, figures: dict[str, Any]) -> None:
@@ -474,8 +474,8 @@ def compare(
 
     Example: tlcache compare --data photos
     """
+    from tlcache.auditing.leakage import leakage_gaps
     from tlcache.auditing.records import read_audits
-    from tlcache.auditing.worth import leak_worth
     from tlcache.evaluation.compare import compare as run
     from tlcache.evaluation.verdict import verdict
     from tlcache.report.compared import comparison_tables
@@ -483,12 +483,12 @@ def compare(
 
     problems = _Problems()
     found = run(runs, data, problems)
-    worth = leak_worth(found)
+    gaps = leakage_gaps(found)
     verdicts = [{**one.as_json(), "verdict": verdict(one)} for one in found]
-    figures = {"datasets": verdicts, "leak_worth": [each.as_json() for each in worth]}
+    figures = {"datasets": verdicts, "leakage_gaps": [each.as_json() for each in gaps]}
     _write_json(json_file, figures)
     _show(comparison_tables(found, read_audits(runs_folder(runs))))
-    _show_worth(worth)
+    _show_leakage(gaps)
     if problems:
         raise typer.Exit(1)
 

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tlcache.auditing.findings import Audit, DuplicatePair
-from tlcache.auditing.worth import Worth
+from tlcache.auditing.leakage import LeakageGap
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
 from tlcache.errors import DataError
@@ -20,7 +20,7 @@ from tlcache.keys import printable
 from tlcache.report.tables import interval, plain_table
 from tlcache.text import counted
 
-__all__ = ["QUOTE", "audit_counts", "audits_tables", "plot_pairs", "sample_pairs", "telling", "worth_table"]
+__all__ = ["QUOTE", "audit_counts", "audits_tables", "plot_pairs", "sample_pairs", "telling", "leakage_table"]
 
 QUOTE = (
     "Quote the accuracy under the group split: nothing there was trained on an image of a test image's group, and new "
@@ -81,21 +81,21 @@ def telling(found: Audit) -> list[DuplicatePair]:
     return sorted(pairs, key=lambda pair: (not pair.conflict, not pair.across, -pair.exact, -pair.cosine))
 
 
-def worth_table(found: Sequence[Worth]) -> RenderableType:
-    """Return accuracy under both splits side by side, and what the leak was worth."""
+def leakage_table(found: Sequence[LeakageGap]) -> RenderableType:
+    """Return accuracy under both splits side by side, and the gap between them."""
     parts: list[RenderableType] = []
     for dataset, group in groupby(found, key=lambda each: each.dataset):
-        parts += [Text(f"What the leak was worth on {dataset}", style="bold"), _worth_rows(list(group)), Text()]
-    note = "Leak worth: points of accuracy that the given split gives and the group split does not (95 % intervals)."
+        parts += [Text(f"Leakage gap on {dataset}", style="bold"), _leakage_rows(list(group)), Text()]
+    note = "Leakage gap: points of accuracy that the given split gives and the group split does not (95 % intervals)."
     return Group(*parts[:-1], Text(QUOTE), Text(note, style="dim"))
 
 
-def _worth_rows(found: Sequence[Worth]) -> RenderableType:
-    table = plain_table("Head", "Given split", "Group split", "Leak worth", numbers=slice(1, 4), apart=1)
+def _leakage_rows(found: Sequence[LeakageGap]) -> RenderableType:
+    table = plain_table("Head", "Given split", "Group split", "Leakage gap", numbers=slice(1, 4), apart=1)
     for each in found:
         middle, low, high = (100 * value for value in each.difference)
-        worth = f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"
-        table.add_row(f"{each.head} on {each.backbone}", interval(*each.given), interval(*each.group), worth)
+        gap = f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"
+        table.add_row(f"{each.head} on {each.backbone}", interval(*each.given), interval(*each.group), gap)
     return table
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.auditing.findings import Audit, DuplicatePair, audit_of
-from tlcache.auditing.worth import Worth
+from tlcache.auditing.leakage import LeakageGap
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
 from tlcache.errors import ImageReadError
@@ -134,14 +134,14 @@ class Chapter:
     learning: Sequence[tuple[str, str]]
     shots: str
     leaks: Leaks | None
-    worth: Sequence[Worth]
+    gaps: Sequence[LeakageGap]
     weights: Sequence[tuple[str, str]]
     reproduce: Sequence[tuple[Entry, list[str]]]
     hardware: Mapping[str, Any]
 
 
-def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit], worth: Sequence[Worth]) -> Chapter:
-    """Read what the records of a comparison hold, and draw it; of curves, audits and worths, take those that belong."""
+def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit], gaps: Sequence[LeakageGap]) -> Chapter:
+    """Read what the records of a comparison hold, and draw it; of curves, audits and gaps, take those that belong."""
     name = f"{slug(found.dataset)}-{found.digest[:8]}"
     tops = [entry for entry in (found.top(frozen=True), found.top(frozen=False)) if entry]
     counts = [confusion(entry.top.label, entry.top.predicted, len(entry.run.classes)) for entry in tops]
@@ -164,7 +164,7 @@ def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit],
         learning=[_learning(f"{name}-learning{n}", entry, run) for n, (entry, run) in enumerate(tuned)],
         shots=_shots(name, [curve for curve in curves if curve.digest == found.digest]),
         leaks=_leaks(audit_of(audits, found.digest)),
-        worth=[each for each in worth if each.dataset == found.dataset],
+        gaps=[each for each in gaps if each.dataset == found.dataset],
         weights=sorted({(entry.backbone, entry.run.weights) for entry in found.entries}),
         reproduce=[(entry, commands(entry.run)) for entry in found.entries],
         hardware=as_json(run.hardware),

@@ -11,8 +11,8 @@ from importlib import resources
 from pathlib import Path
 
 from tlcache.auditing.findings import Audit
+from tlcache.auditing.leakage import leakage_gaps
 from tlcache.auditing.records import read_audits
-from tlcache.auditing.worth import leak_worth
 from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
@@ -72,11 +72,11 @@ def write_report(
     page = check_page(out)
     folder, found = runs_folder(runs), compare(runs, data, tell)
     curves, audits = read_curves(folder, tell), read_audits(folder, tell)
-    worth = leak_worth(found)
+    gaps = leakage_gaps(found)
     chapters = []
     with step_bar("drawing", len(found)) as advance:
         for each in found:
-            chapters.append(chapter(each, curves, audits, worth))
+            chapters.append(chapter(each, curves, audits, gaps))
             advance(1)
     texts = {
         page: _html(chapters),

@@ -1,4 +1,4 @@
-"""What a leak was worth: the same heads under the given split and under the group split."""
+"""The leakage gap: the same heads under the given split and under one that tears no group apart."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.runs.naming import backbone_label, head_label
 from tlcache.runs.record import Run
 
-__all__ = ["Worth", "leak_worth", "leak_worth_of"]
+__all__ = ["LeakageGap", "leakage_gaps", "leakage_gaps_of"]
 
 
 @dataclass(frozen=True)
-class Worth:
+class LeakageGap:
     """A head's accuracy under both splits, each with its 95 % interval.
 
     `difference` is given minus group; its interval adds theirs in squares (Newcombe, 1998), as the test images are
@@ -43,7 +43,7 @@ class Worth:
         return {"dataset": self.dataset, "backbone": self.backbone, "head": self.head, **splits, **difference}
 
 
-def leak_worth(comparisons: Iterable[Comparison]) -> list[Worth]:
+def leakage_gaps(comparisons: Iterable[Comparison]) -> list[LeakageGap]:
     """Pair runs that differ in nothing but the split; by dataset, the most accurate under the group split first.
 
     Where a dataset was split several times, the run made last counts.
@@ -51,7 +51,7 @@ def leak_worth(comparisons: Iterable[Comparison]) -> list[Worth]:
     Examples
     --------
     >>> runs = fit_heads([feature_file], heads=["ridge"], runs=folder)
-    >>> leak_worth(compare(folder))  # none of them is of the group split
+    >>> leakage_gaps(compare(folder))  # none of them is of the group split
     []
     """
     splits: dict[str, dict[str, Entry]] = {GIVEN: {}, "group": {}}
@@ -60,17 +60,17 @@ def leak_worth(comparisons: Iterable[Comparison]) -> list[Worth]:
         splits[entry.run.split][_identity(entry.run)] = entry
     pairs = [(splits[GIVEN][name], entry) for name, entry in splits["group"].items() if name in splits[GIVEN]]
     together = [group.run for _, group in pairs]
-    found = [_worth(given, group, together) for given, group in pairs]
+    found = [_gap(given, group, together) for given, group in pairs]
     return sorted(found, key=lambda each: (each.dataset, -each.group[0], each.backbone, each.head))
 
 
-def leak_worth_of(runs: Iterable[Run], folder: str | Path | None = None) -> list[Worth]:
-    """Return what the leak was worth on the datasets of which some of these runs are of the group split.
+def leakage_gaps_of(runs: Iterable[Run], folder: str | Path | None = None) -> list[LeakageGap]:
+    """Return the leakage gap on the datasets of which some of these runs are of the group split.
 
     `folder` is that of all run records, as for `tlcache.compare`.
     """
     datasets = sorted({run.dataset for run in runs if run.split == "group"})
-    return leak_worth(found for dataset in datasets for found in compare(folder, dataset))
+    return leakage_gaps(found for dataset in datasets for found in compare(folder, dataset))
 
 
 def _identity(run: Run) -> str:
@@ -78,10 +78,10 @@ def _identity(run: Run) -> str:
     return repr([given, run.dataset, run.key, run.strategy, run.head, run.arguments])
 
 
-def _worth(given: Entry, group: Entry, runs: list[Run]) -> Worth:
+def _gap(given: Entry, group: Entry, runs: list[Run]) -> LeakageGap:
     one, other = ((entry.accuracy, entry.low, entry.high) for entry in (given, group))
     middle = one[0] - other[0]
     low = middle - hypot(one[0] - one[1], other[2] - other[0])
     high = middle + hypot(one[2] - one[0], other[0] - other[1])
     names = (group.run.dataset, backbone_label(group.run, runs), head_label(group.run, runs))
-    return Worth(*names, one, other, (middle, low, high))
+    return LeakageGap(*names, one, other, (middle, low, high))
