@@ -11,7 +11,6 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,6 +76,8 @@ def peak_rss_bytes() -> int:
 
 def versions() -> dict[str, str]:
     """Return the versions of tlcache, of Python and of the packages that decide results."""
+    from importlib.metadata import PackageNotFoundError, version  # takes as long to load as all else here together
+
     found = {"tlcache": __version__, "python": platform.python_version()}
     for package in (*_PACKAGES, "onnxruntime-gpu", "onnxruntime", "openvino"):
         try:
