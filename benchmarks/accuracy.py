@@ -30,7 +30,7 @@ from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.extraction.extract import extract
 from tlcache.images import Preprocess
 from tlcache.machine import available_cpus
-from tlcache.probing.run import fit_heads
+from tlcache.probing.fit import fit_heads
 from tlcache.runs.frozen import FrozenRun
 
 

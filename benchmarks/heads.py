@@ -27,14 +27,14 @@ from benchmarks.images import write_manifest
 from benchmarks.timing import in_turn
 from tlcache.extraction.extract import extract
 from tlcache.heads.table import HEADS
-from tlcache.probing.run import fit_heads
+from tlcache.probing.fit import fit_heads
 
 __all__ = ["measure_heads", "measure_memory"]
 
 FIT = """
 import json, sys, time
 from importlib import import_module
-from tlcache.probing.run import fit_heads
+from tlcache.probing.fit import fit_heads
 from tlcache.heads.table import HEADS
 from tlcache.machine import peak_rss_bytes
 names = sys.argv[3].split(",")

@@ -35,7 +35,7 @@ from tlcache.datasets.folder import open_folder
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DataError, OptionError, UnknownNameError
 from tlcache.extraction.extract import extract
-from tlcache.probing.run import fit_heads
+from tlcache.probing.fit import fit_heads
 from tlcache.report import audits
 from tlcache.report.page import write_report
 from tlcache.runs.folder import runs_folder
@@ -501,7 +501,7 @@ def test_one_file_per_dataset_is_chosen(photos: Path, tiny_model: Path) -> None:
     made = [extract(photos, str(tiny_model), crop_borders=crop).path for crop in (False, True)]
     assert len(audit()) == 1
     assert len(audit([made[1]])) == 1
-    with pytest.raises(CacheError, match=r"No features of 'nowhere'; there are some of: photos\."):
+    with pytest.raises(UnknownNameError, match=r"Unknown dataset 'nowhere'\. Known: photos\."):
         audit(data="nowhere")
     with pytest.raises(CacheError, match="No features of 'photos' by 'resnet50'; there are some by: tiny"):
         audit(model="resnet50")

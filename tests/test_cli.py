@@ -1,13 +1,16 @@
 """The command line as users meet it."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import typer
+from fakes import write_photos
 from typer.testing import CliRunner
 
 from tlcache.backbones.sources import find, list_models
@@ -32,6 +35,12 @@ def invoke(*arguments: str | Path) -> str:
     if result.exception is not None:
         raise result.exception
     return result.output
+
+
+def stdout(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -97,22 +106,34 @@ def test_tables_fit_80_columns(photos: Path, tiny_model: Path, monkeypatch: pyte
     ("arguments", "status", "words"),
     [
         (["extract", "-m", "resnet51"], 2, "Did you mean 'resnet50'?"),
-        (["extract", "-m", "resnet50", "-d", "nowhere"], 1, "No folder or manifest at 'nowhere'"),
+        (
+            ["extract", "-m", "resnet50", "-d", "nowhere"],
+            2,
+            "Unknown dataset 'nowhere'. Known: digits, flowers102. No folder",
+        ),
         (["extract", "-m", "resnet18"], 1, "needs its imagenet weights. Put the file at"),
         (["extract", "-m", "squeezenet1_1", "-w", "random", "--device", "cuda"], 1, "CUDA was asked for"),
         (["extract", "-m", "gone.onnx", "-m", "resnet51"], 2, "Did you mean 'resnet50'?"),
-        (["fit-heads", "--heads", ""], 2, "--heads names no head. Leave it out for all, or give some of: logreg"),
+        (["fit-heads", "--heads", ""], 2, "--heads names nothing. Leave it out for all, or give some of: logreg"),
         (["extract", "-m", "gone.onnx"], 1, "Cannot read the model 'gone.onnx'"),
         (["extract"], 2, "Missing option '--model'"),
-        (["extract", "-m", "a.onnx", "--mean", "1,2"], 2, "three numbers like 0.485,0.456,0.406"),
+        (["extract", "-m", "a.onnx", "--mean", "1,2"], 2, "--mean takes 3 numbers like 0.485,0.456,0.406; found '1,2'"),
         (["fit-heads"], 1, "No feature files under"),
         (["fit-heads", "--budget", "0"], 2, "above 0 like 90s, 30m or 2h (a number alone: seconds); found '0'"),
-        (["finetune", "-m", "resnet18", "--budget", "0h"], 2, "(a number alone: seconds); found '0h'"),
+        (["finetune", "-m", "resnet18", "-d", "x", "--budget", "0h"], 2, "(a number alone: seconds); found '0h'"),
         (["fit-heads", "--heads", "forest"], 2, "Unknown head 'forest'"),
         (["fit-heads", "--search", "ful"], 2, "Unknown search 'ful'. Did you mean 'full'?"),
         (["fit-heads", "--folds", "1"], 2, "--folds takes 0, or a whole number from 2 on; found '1'"),
-        (["finetune", "-m", "resnet18", "--optimizer", "adm"], 2, "Unknown optimizer 'adm'. Did you mean 'adam'?"),
-        (["finetune", "-m", "resnet18", "--epochs", "0"], 2, "--epochs takes a whole number from 1 on; found '0'"),
+        (
+            ["finetune", "-m", "resnet18", "-d", "x", "--optimizer", "adm"],
+            2,
+            "Unknown optimizer 'adm'. Did you mean 'adam'?",
+        ),
+        (
+            ["finetune", "-m", "resnet18", "-d", "x", "--epochs", "0"],
+            2,
+            "--epochs takes a whole number from 1 on; found '0'",
+        ),
         (["report", "--out", "r.pdf"], 2, "A report is an .html page"),
         (["nonsense"], 2, "No such command"),
         (
@@ -191,3 +212,177 @@ def test_tables_are_printed_without_the_packages_that_take_seconds_to_load() -> 
     code = "import sys, tlcache.report.tables; print(*{'scipy', 'sklearn', 'matplotlib', 'torch'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["fit-heads", "--metric", "f1", "--metric", "accuracy"],
+            "--metric takes one value; found 'f1' and 'accuracy'.",
+        ),
+        (["finetune", "-m", "resnet18", "-m", "resnet50", "-d", "x"], "--model takes one value; found 'resnet18' and"),
+        (["fit-heads", "--metric", "f1"], "Unknown metric 'f1'. Did you mean 'macro_f1'?"),
+        (["fit-heads", "--heads", "ridge", "--heads", "rigde"], "Unknown head 'rigde'. Did you mean 'ridge'?"),
+        (["fit-heads", "--split", "grop"], "Unknown split 'grop'. Did you mean 'group'?"),
+        (["fit-heads", "--class-weight", "balancd"], "Unknown class weight 'balancd'. Did you mean 'balanced'?"),
+        (
+            ["finetune", "-m", "resnet18", "-d", "x", "--sweep", "epoch=1,2"],
+            "Unknown setting 'epoch'. Did you mean 'epochs'?",
+        ),
+        (["study", "-d", "x", "--setting", "lr=fast"], "--setting lr takes a number above 0; found 'fast'."),
+        (["extract", "-m", "resnet18", "-d", "digts"], "Unknown dataset 'digts'. Did you mean 'digits'?"),
+        (["extract", "-m", "resnet18", "-w", "resnet50=x.pth"], "Unknown backbone in --weights 'resnet50'."),
+        (
+            ["extract", "-m", "resnet18,resnet50", "-w", "x", "-w", "y"],
+            "--weights takes one for all backbones, or BACK",
+        ),
+        (
+            ["fit-heads", "--shots", "1,some"],
+            "--shots takes numbers of images per class from 1 on, or all; found '1,",
+        ),
+        (["fit-heads", "--samples", "3"], "--samples is of the curves of --shots; give both."),
+        (["fit-heads", "--repeats", "3", "--shots", "1"], "a curve takes --samples for each of --shots"),
+    ],
+)
+def test_wrong_values_are_told_before_any_work_and_end_with_2(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+
+
+def test_lists_are_repeated_or_have_commas(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    other = write_photos(tmp_path / "more" / "others")
+    shutil.copy(tiny_model, tmp_path / "second.onnx")
+    invoke("extract", "-m", f"{tiny_model},{tmp_path / 'second.onnx'}", "-d", photos, "-d", other)
+    files = sorted(path.relative_to("features").parent.name for path in Path("features").glob("*/*.h5"))
+    assert files == ["others", "others", "photos", "photos"]
+    for heads in (["--heads", "ridge,knn"], ["--heads", "ridge", "--heads", "knn"]):
+        report = json.loads(stdout("fit-heads", *heads, "-d", "photos,others", "--json", "-"))
+        assert len(report["runs"]) == 8
+        assert {run["head"] for run in report["runs"]} == {"ridge", "knn"}
+
+
+def test_weights_are_for_all_or_for_each(tinynet: None, photos: Path) -> None:
+    del tinynet
+    invoke("extract", "-m", "tinynet", "-w", "tinynet=random", "-d", photos)
+    (file,) = json.loads(stdout("ls", "--json", "-"))["files"]
+    assert file["weights"] == "random"
+
+
+def test_json_goes_to_standard_output_alone(photos: Path, tiny_model: Path) -> None:
+    made = run("extract", "-m", tiny_model, "-d", photos, "--json", "-")
+    assert json.loads(made.stdout)["files"][0]["rows"] == 24
+    assert "written, 24 images embedded on the CPU" in made.stderr
+    fitted = run("fit-heads", "--heads", "ridge", "--json", "-")
+    assert [one["head"] for one in json.loads(fitted.stdout)["runs"]] == ["ridge"]
+    assert "photos: 6 test images" in fitted.stderr
+    assert not Path("-").exists()
+    for command, key in (("models", "models"), ("heads", "heads"), ("datasets", "datasets"), ("report", "files")):
+        assert json.loads(stdout(command, "--json", "-"))[key]
+    names = {each["name"] for each in json.loads(stdout("models", "--json", "-"))["models"]}
+    assert {"resnet50", "resnet20_cifar"} <= names
+
+
+def test_a_dataset_is_named_the_same_way_everywhere(
+    tinynet: None, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By its name where only the features know its source, and by its folder."""
+    del tinynet
+    invoke("extract", "-m", "tinynet", "-w", "random", "-d", photos, "--name", "kodak")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    where = ("--features", Path("features").resolve(), "--runs", Path("runs").resolve())
+    monkeypatch.chdir(elsewhere)
+    network = ("-m", "tinynet", "-w", "random")
+    fixed = ("--epochs", "1", "--precision", "fp32", "--layout", "contiguous", "--batch-size", "8")
+    for data in ("kodak", photos):
+        invoke("extract", *network, "-d", "kodak", *where[:2])
+        invoke("fit-heads", "--heads", "ridge", "-d", data, *where)
+        name = () if data == "kodak" else ("--name", "kodak")
+        said = invoke("finetune", *network, "-d", data, *name, *fixed, *where)
+        assert "Recorded as" in said
+        assert "kodak" in invoke("compare", "-d", data, *where[2:])
+    plan = invoke("study", *network, "-d", "kodak", "--heads", "ridge", "--no-finetune", "--plan", *where)
+    assert "recorded" in plan
+    assert {path.parent.name for path in where[3].rglob("*.json")} == {"kodak"}
+    shutil.rmtree(photos)
+    gone = CliRunner().invoke(app, list(map(str, ["finetune", *network, "-d", "kodak", *where])))
+    assert gone.exit_code == 1
+    assert (
+        f"made of '{photos}', which is not there any more. Give its new place: --data THERE --name kodak"
+        in " ".join(gone.stderr.split())
+    )
+
+
+def test_only_extract_goes_without_data_and_says_so(tiny_model: Path) -> None:
+    made = run("extract", "-m", tiny_model)
+    assert made.stderr.splitlines()[0] == "digits, which is built in, as no --data is given"
+    assert "features/digits/" in made.stdout
+    assert "--data" not in run("extract", "-m", tiny_model, "-d", "digits").stderr
+    for command in (["finetune", "-m", "resnet18"], ["study"]):
+        result = run(*command)
+        assert result.returncode == 2
+        assert "Missing option '--data'" in result.stderr
+
+
+def test_quiet_and_verbose(photos: Path, tiny_model: Path) -> None:
+    usual = CliRunner().invoke(app, ["extract", "-m", str(tiny_model), "-d", str(photos)])
+    loud = CliRunner().invoke(app, ["extract", "-m", str(tiny_model), "-d", str(photos), "-v"])
+    assert "Images/s and seconds are of the whole command" in loud.stdout
+    assert "Images/s and seconds" not in usual.stdout
+    invoke("fit-heads", "--heads", "ridge")
+    assert "F1 and recall: means over classes" in " ".join(invoke("compare", "--verbose").split())
+    assert "F1 and recall" not in invoke("compare")
+    assert run("extract", "-m", tiny_model, "--quiet").stderr == ""
+
+
+def test_a_command_that_makes_runs_says_where_they_are(photos: Path, tiny_model: Path) -> None:
+    invoke("extract", "-m", tiny_model, "-d", photos)
+    one = invoke("fit-heads", "--heads", "ridge")
+    (record,) = Path("runs").glob("photos/*.json")
+    assert f"Recorded as {record.resolve()}; beside it the head: {record.stem}.safetensors" in one
+    assert f"Recorded in {record.resolve().parent}: 2 runs, with their heads" in invoke(
+        "fit-heads", "--heads", "ridge,knn"
+    )
+
+
+def test_help_is_in_panels_and_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = invoke("extract", "--help").splitlines()
+    panels = [found[1] for line in lines if (found := re.match(r"╭─ (\w+) ─", line))]
+    assert panels == ["Options", "Data", "Network", "Speed", "Output"]
+    assert len(lines) < 75
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("command", ["", "extract", "fit-heads", "finetune", "study", "compare"])
+def test_help_answers_at_once(command: str) -> None:
+    code = (
+        "import sys, tlcache.cli\ntry:\n    tlcache.cli.app(sys.argv[1:], prog_name='tlcache')\nfinally:\n"
+        "    heavy = {'torch', 'numpy', 'onnx', 'sklearn', 'h5py', 'PIL', 'msgspec'} & set(sys.modules)\n"
+        "    assert not heavy, heavy"
+    )
+    words = [sys.executable, "-c", code, *filter(None, [command]), "--help"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Usage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("tlcache fit-heads --metric ", {"accuracy", "macro_f1", "log_loss"}),
+        ("tlcache fit-heads --heads ri", {"ridge"}),
+        ("tlcache extract --model resnet5", {"resnet50"}),
+        ("tlcache finetune --optimizer ad", {"adam", "adamw"}),
+        ("tlcache fit-h", {"fit-heads"}),
+    ],
+)
+def test_a_shell_completes_names(typed: str, expected: set[str]) -> None:
+    code = "from tlcache.cli import app; app(prog_name='tlcache')"
+    asked = {"_TLCACHE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert set(result.stdout.split()) == expected

@@ -17,7 +17,7 @@ from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
 from tlcache.evaluation.verdict import verdict
 from tlcache.extraction.extract import extract
-from tlcache.probing.run import fit_heads
+from tlcache.probing.fit import fit_heads
 from tlcache.report.curves import learning_curves
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.folder import runs_folder

@@ -27,7 +27,7 @@ def test_there_are_examples() -> None:
     names = {test.name for test in EXAMPLES}
     assert {
         "tlcache.extraction.extract.extract",
-        "tlcache.probing.run.fit_heads",
+        "tlcache.probing.fit.fit_heads",
         "tlcache.cache.feature_file.open_features",
     } <= names
 

@@ -15,16 +15,16 @@ from tlcache.errors import UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.metrics import METRICS, Metric
 from tlcache.extraction.extract import extract
+from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.recipe import Recipe
-from tlcache.finetuning.run import finetune
 from tlcache.finetuning.saved import export_tuned
 from tlcache.heads.base import LinearHead, Validation
 from tlcache.heads.fitted import load_head
 from tlcache.heads.rows import Features
 from tlcache.heads.table import HEADS, HeadRow
-from tlcache.probing.run import fit_heads
+from tlcache.probing.fit import fit_heads
 from tlcache.report.page import write_report
-from tlcache.studying.run import study
+from tlcache.studying.study import study
 
 QUICK = {"epochs": 1, "precision": "fp32", "layout": "contiguous"}
 

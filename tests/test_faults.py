@@ -21,9 +21,8 @@ from tlcache.cache.feature_file import open_features
 from tlcache.datasets.dataset import Dataset
 from tlcache.errors import CacheError
 from tlcache.extraction.extract import extract
-from tlcache.finetuning.run import finetune
-from tlcache.probing.run import fit_heads
-from tlcache.probing.shots import fit_curves
+from tlcache.finetuning.finetune import finetune
+from tlcache.probing.fit import fit_curves, fit_heads
 from tlcache.report.page import write_report
 
 

@@ -26,10 +26,10 @@ from tlcache.cache.find import features_folder
 from tlcache.cli import app
 from tlcache.errors import CacheError, DataError, DeviceError, ModelError, OptionError, UnknownNameError
 from tlcache.evaluation.metrics import evaluate
+from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.losses import LOSSES
 from tlcache.finetuning.presets import PRESETS
 from tlcache.finetuning.recipe import Recipe
-from tlcache.finetuning.run import finetune
 from tlcache.finetuning.saved import export, export_tuned
 from tlcache.finetuning.schedules import SCHEDULES
 from tlcache.finetuning.training import TrainingError
@@ -38,8 +38,8 @@ from tlcache.heads.optimizers import OPTIMIZERS
 from tlcache.heads.table import tuned_heads
 from tlcache.images import Preprocess, prepare
 from tlcache.options import parameters
+from tlcache.probing.fit import fit_heads
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.run import fit_heads
 from tlcache.records import as_json
 from tlcache.runs.folder import runs_folder
 from tlcache.runs.record import Run
@@ -243,13 +243,8 @@ from tlcache.extraction.steps import extract_here
 tlcache.backbones.sources.SOURCES = (TinySource(),)
 tlcache.extraction.extract.run_apart = lambda arguments: extract_here(**arguments).as_json()
 from pathlib import Path
-from tlcache.finetuning.losses import LOSSES
-from tlcache.finetuning.presets import PRESETS
 from tlcache.finetuning.recipe import Recipe
-from tlcache.finetuning.schedules import SCHEDULES
-from tlcache.heads.table import tuned_heads
-from tlcache.probing.protocol import SearchProtocol
-from tlcache.finetuning.run import finetune
+from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.speed import ComputeFormat
 quick = ComputeFormat.forward
 def slow(*arguments):  # the third epoch lasts long enough to be killed in

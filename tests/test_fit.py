@@ -19,7 +19,7 @@ from tlcache.evaluation.metrics import evaluate
 from tlcache.extraction.extract import extract
 from tlcache.heads.fitted import load_head
 from tlcache.heads.table import HEADS
-from tlcache.probing.run import fit_heads
+from tlcache.probing.fit import fit_heads
 from tlcache.runs.folder import read_runs, runs_folder
 from tlcache.runs.frozen import FrozenRun
 
@@ -212,9 +212,15 @@ def test_heads_of_one_dataset_alone(tiny_model: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["fit-heads", "--heads", "ridge", "--data", "photos"])
     assert "photos: 6 test images" in result.stdout
     assert "two: " not in result.stdout
-    with pytest.raises(CacheError, match="No features of 'cats'; there are some of: photos, two"):
+    with pytest.raises(UnknownNameError, match="Unknown dataset 'cats'. Known: photos, two"):
         fit_heads(heads=["ridge"], data="cats")
-    shots = ["fit-heads", "--heads", "ridge", "--data", "two", "--shots", "1", "--repeats", "1"]
+    with pytest.raises(UnknownNameError, match="Did you mean 'photos'"):
+        fit_heads(heads=["ridge"], data="fotos")
+    with pytest.raises(CacheError, match="No features of 'digits'; there are some of: photos, two"):
+        fit_heads(heads=["ridge"], data="digits")
+    both = fit_heads(heads=["ridge"], data=["two", "photos"])
+    assert [run.dataset for run in both] == ["two", "photos"]
+    shots = ["fit-heads", "--heads", "ridge", "--data", "two", "--shots", "1", "--samples", "1"]
     assert "photos" not in CliRunner().invoke(app, shots).stdout
 
 
@@ -236,5 +242,5 @@ def test_a_damaged_record_of_another_dataset_is_no_trouble() -> None:
     assert CliRunner().invoke(app, ["compare"]).exit_code == 1
     result = CliRunner().invoke(app, ["compare", "--data", "photos"])
     assert (result.exit_code, result.stderr) == (0, "")
-    with pytest.raises(CacheError, match="No runs on 'cats' are recorded"):
+    with pytest.raises(UnknownNameError, match="Unknown dataset 'cats'. Known: photos"):
         compare(data="cats")

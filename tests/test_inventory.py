@@ -18,7 +18,7 @@ from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.stored import StoredArray
 from tlcache.inventory import find_leftovers, list_cache, remove_leftovers, verify
-from tlcache.probing.run import fit_heads
+from tlcache.probing.fit import fit_heads
 
 
 def tlcache(*arguments: str | Path, answer: str = "", status: int = 0) -> str:

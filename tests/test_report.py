@@ -24,9 +24,8 @@ from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import pareto
 from tlcache.extraction.extract import extract
-from tlcache.finetuning.run import finetune
-from tlcache.probing.run import fit_heads
-from tlcache.probing.shots import fit_curves
+from tlcache.finetuning.finetune import finetune
+from tlcache.probing.fit import fit_curves, fit_heads
 from tlcache.report.figures import confusion_figure
 from tlcache.report.inline import inline_svg
 from tlcache.report.page import write_report
@@ -83,7 +82,7 @@ def recorded(tinynet: None, photos: Path) -> Path:
     file = extract(photos, "tinynet", "random", resize=16, crop=16).path
     fit_heads([file], ["ridge", "knn"])
     finetune(photos, "tinynet", "random", resize=16, crop=16, epochs=2, **BETTER)
-    fit_curves([file], [1, None], ["ridge"], repeats=2)
+    fit_curves([file], [1, None], ["ridge"], samples=2)
     many = photos.parent / "many"
     for number in range(15):
         shutil.copytree(photos / "red", many / f"class{number:02} & <b>")

@@ -19,9 +19,8 @@ from tlcache.errors import CacheError, DataError, UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.significance import clustered_interval, unit_numbers
 from tlcache.extraction.extract import extract
-from tlcache.finetuning.run import finetune
-from tlcache.probing.run import fit_heads
-from tlcache.probing.shots import fit_curves
+from tlcache.finetuning.finetune import finetune
+from tlcache.probing.fit import fit_curves, fit_heads
 from tlcache.runs.folder import read_runs, runs_folder
 
 
@@ -142,7 +141,7 @@ def test_heads_under_both_splits_stand_side_by_side(made: Path, tmp_path: Path) 
         assert tuple(other["given"].values()) == each.given
         assert tuple(other["group"].values()) == each.group
         assert (other["difference"], other["low"], other["high"]) == each.difference
-    (curve,) = fit_curves([made], [2], ["ridge"], repeats=1, split="group")
+    (curve,) = fit_curves([made], [2], ["ridge"], samples=1, split="group")
     assert json.loads(curve.record.read_text())["split"] == "group"
 
 

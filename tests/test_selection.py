@@ -15,9 +15,10 @@ from tlcache.errors import DataError, OptionError, UnknownNameError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.extraction.extract import extract
 from tlcache.heads.table import HEADS
+from tlcache.probing.fit import fit_heads
 from tlcache.probing.folds import draw_shots, group_numbers, split_folds
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.run import Data, fit_heads
+from tlcache.probing.run import Data
 from tlcache.probing.search import Candidate, Fold, choose, search
 
 

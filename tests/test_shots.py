@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from tlcache.cli import app
 from tlcache.errors import OptionError
 from tlcache.extraction.extract import extract
-from tlcache.probing.shots import fit_curves, read_curves
+from tlcache.probing.fit import fit_curves
+from tlcache.probing.shots import read_curves
 from tlcache.report.curves import few_shot_curves
 from tlcache.report.plots import check_format, save_figure
 from tlcache.runs.folder import read_runs, runs_folder
@@ -24,7 +25,7 @@ def made(tmp_path: Path, tiny_model: Path) -> Path:
 
 def test_more_images_help_and_all_is_all(tiny_model: Path) -> None:
     made = extract("digits", str(tiny_model)).path
-    curves = fit_curves([made], [None, 1, 4], ["ridge", "knn"], repeats=4)
+    curves = fit_curves([made], [None, 1, 4], ["ridge", "knn"], samples=4)
     assert [curve.head for curve in curves] == ["ridge", "knn"]
     for curve in curves:
         assert [point.shots for point in curve.points] == [1, 4, None]
@@ -36,7 +37,7 @@ def test_more_images_help_and_all_is_all(tiny_model: Path) -> None:
         record = json.loads(curve.record.read_text())
         assert record["format"] == "tlcache-shots"
         assert record["points"][0]["accuracy_mean"] == pytest.approx(np.mean(curve.points[0].accuracy))
-    again = fit_curves([made], [4], ["ridge"], repeats=4)
+    again = fit_curves([made], [4], ["ridge"], samples=4)
     assert again[0].points[0] == curves[0].points[1]
     assert read_runs(runs_folder()) == []  # curves are no runs
 
@@ -52,7 +53,7 @@ def test_a_sample_knows_no_labels_but_its_own(made: Path, monkeypatch: pytest.Mo
 
     search = shots.search
     monkeypatch.setattr(shots, "search", spy)
-    fit_curves([made], [1, 3], ["ridge"], repeats=1)
+    fit_curves([made], [1, 3], ["ridge"], samples=1)
     assert sizes == [[9, 9, 9]]  # with one image per class there is nothing to choose by
 
 
@@ -63,7 +64,7 @@ def test_the_command_prints_a_table_and_draws(made: Path, tmp_path: Path) -> Non
         "ridge,knn",
         "--shots",
         "1,2,all",
-        "--repeats",
+        "--samples",
         "2",
         "--plot",
         str(picture),
@@ -79,7 +80,7 @@ def test_the_command_prints_a_table_and_draws(made: Path, tmp_path: Path) -> Non
 
 
 def test_pictures_are_the_same_bytes_again(made: Path, tmp_path: Path) -> None:
-    curves = fit_curves([made], [1, 2], ["ridge"], repeats=2)
+    curves = fit_curves([made], [1, 2], ["ridge"], samples=2)
     for name in ("a.svg", "b.svg"):
         save_figure(few_shot_curves(curves), tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
@@ -96,7 +97,7 @@ def test_bad_words_are_refused_before_any_work(made: Path) -> None:
 
 
 def test_curves_are_read_as_they_were_recorded_and_damage_is_named_and_left_out(made: Path) -> None:
-    curves = fit_curves([made], [1, None], ["ridge"], repeats=2)
+    curves = fit_curves([made], [1, None], ["ridge"], samples=2)
     assert read_curves(runs_folder()) == curves
     for text in ("{", '{"format": "other"}', "[]"):
         curves[0].record.write_text(text)

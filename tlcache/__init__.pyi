@@ -9,7 +9,7 @@ from tlcache.evaluation.compare import compare as compare
 from tlcache.evaluation.verdict import verdict as verdict
 from tlcache.extraction.embedder import ImageEmbedder as ImageEmbedder
 from tlcache.extraction.extract import extract as extract
-from tlcache.finetuning.run import finetune as finetune
+from tlcache.finetuning.finetune import finetune as finetune
 from tlcache.finetuning.saved import export as export
 from tlcache.heads.fitted import load_head as load_head
 from tlcache.heads.table import list_heads as list_heads
@@ -19,13 +19,13 @@ from tlcache.inventory import find_stores as find_stores
 from tlcache.inventory import list_cache as list_cache
 from tlcache.inventory import remove_leftovers as remove_leftovers
 from tlcache.inventory import verify as verify
-from tlcache.probing.run import fit_heads as fit_heads
-from tlcache.probing.shots import fit_curves as fit_curves
+from tlcache.probing.fit import fit_curves as fit_curves
+from tlcache.probing.fit import fit_heads as fit_heads
 from tlcache.progress import hide_progress as hide_progress
 from tlcache.progress import show_progress as show_progress
 from tlcache.report.page import write_report as write_report
 from tlcache.runs.folder import list_runs as list_runs
 from tlcache.runs.folder import remove_runs as remove_runs
 from tlcache.studying.run import compare_study as compare_study
-from tlcache.studying.run import study as study
+from tlcache.studying.study import study as study
 from tlcache.version import __version__ as __version__

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from tlcache.kinds import PATH, SECONDS, SWITCH, choice, chosen_from, several, text, whole
+from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, chosen_from, several, text, whole
 from tlcache.options import Option
 
 __all__ = [
@@ -14,78 +14,137 @@ __all__ = [
     "DATA",
     "NETWORK",
     "OUTPUT",
+    "PANELS",
     "SPEED",
     "TRAINING",
     "BackboneWeights",
     "Budget",
     "ClassWeight",
+    "ComparedBy",
     "Crop",
     "CropBorders",
     "Datasets",
     "Device",
     "Features",
     "Force",
+    "GroupBy",
+    "GroupRegex",
     "Heads",
+    "MaybeShots",
     "Model",
     "Models",
     "Name",
     "OneDataset",
     "OnlyDatasets",
+    "OnnxFile",
+    "Page",
     "Paths",
     "Pool",
+    "Repair",
     "Resize",
     "Runs",
+    "Samples",
     "Seed",
+    "Shots",
     "Split",
     "SplitSeed",
+    "TunedModel",
     "Weights",
 ]
 
-# The panels of --help, in this order.
-DATA, NETWORK, CHOOSING, TRAINING, SPEED, OUTPUT = "Data", "Network", "Choosing", "Training", "Speed", "Output"
+PANELS = DATA, NETWORK, CHOOSING, TRAINING, SPEED, OUTPUT = (  # of --help, in this order
+    "Data",
+    "Network",
+    "Choosing",
+    "Training",
+    "Speed",
+    "Output",
+)
 
-_DATA = "a name of what is cached, a folder, a manifest, or a built-in name"
-_DATASET, _BACKBONE = text("DATA"), text("NAME")
+
+def _models() -> Iterable[str]:
+    import tlcache
+
+    return [row.name for row in tlcache.list_models()]
+
+
+def _datasets() -> Iterable[str]:
+    import tlcache
+
+    return sorted({entry.dataset for entry in tlcache.list_cache()})
+
+
+_DATA = Kind("a name or a path", "DATA", "str or Path", str, PATH.allows)
+_MODEL = Kind("a name or a path", "NAME", "str or Path", str, PATH.allows)
+_ANY_DATA = "A name of what is cached, a folder, a manifest, or a built-in name"
+_LIST, _FORMS, _OWN = "See: tlcache models", "See: tlcache datasets", "the backbone's own"
 _WEIGHTS = "imagenet, imagenet_v2, embedded, random, or a FILE with a state dict"
 
-OneDataset = Annotated[
-    str | Path, Option(f"Dataset: {_DATA}", PATH, DATA, "--data", "-d", more="See: tlcache datasets")
-]
+OneDataset = Annotated[str | Path, Option(_ANY_DATA, _DATA, DATA, "--data", "-d", more=_FORMS, hints=_datasets)]
 Datasets = Annotated[
     str | Path | Sequence[str | Path],
-    Option(f"Datasets: {_DATA}", several(PATH), DATA, "--data", "-d", more="See: tlcache datasets"),
+    Option(_ANY_DATA, several(_DATA), DATA, "--data", "-d", more=_FORMS, hints=_datasets),
 ]
 OnlyDatasets = Annotated[
     str | Path | Sequence[str | Path] | None,
-    Option("Of these datasets alone, by name, folder or manifest", several(PATH), DATA, "--data", "-d", default="all"),
-]
-Name = Annotated[
-    str | None, Option("What the dataset is called in files and tables", text("NAME"), DATA, default="the folder's")
+    Option(
+        "Of these datasets alone, by name, folder or manifest",
+        several(_DATA),
+        DATA,
+        "--data",
+        "-d",
+        default="all",
+        hints=_datasets,
+    ),
 ]
 Paths = Annotated[
     str | Path | Sequence[str | Path] | None,
-    Option("Feature files, or folders of them", several(PATH), DATA, default="all under --features"),
+    Option("Feature files, or folders of them", several(PATH), DATA, "PATHS", default="all under --features"),
+]
+Name = Annotated[
+    str | None, Option("What the dataset is called in files and tables", text("NAME"), DATA, default="as its folder")
 ]
 Split = Annotated[
     str,
-    Option(
-        "given, or group: drawn anew so that no group of tlcache audit is torn apart",
-        choice(("given", "group")),
-        DATA,
-    ),
+    Option("given, or group: drawn anew, no group of tlcache audit torn apart", choice(("given", "group")), DATA),
 ]
 SplitSeed = Annotated[int, Option("Of splits that are drawn; give every command the same", whole(), DATA)]
 
 Model = Annotated[
-    str, Option("Backbone, or an .onnx file. See: tlcache models", text("NAME"), NETWORK, "--model", "-m")
+    str | Path,
+    Option("Backbone, or an .onnx file", _MODEL, NETWORK, "--model", "-m", more=_LIST, hints=_models),
 ]
 Models = Annotated[
-    str | Sequence[str],
-    Option("Backbones, or .onnx files. See: tlcache models", several(text("NAME")), NETWORK, "--model", "-m"),
+    str | Path | Sequence[str | Path],
+    Option(
+        "Backbones, or .onnx files",
+        several(_MODEL),
+        NETWORK,
+        "--model",
+        "-m",
+        more=_LIST,
+        hints=_models,
+    ),
 ]
-Weights = Annotated[
-    str | None, Option(_WEIGHTS, text("FILE"), NETWORK, "--weights", "-w", default="the first that the backbone has")
+ComparedBy = Annotated[
+    str | None,
+    Option(
+        "Backbone to compare images by",
+        text("NAME"),
+        NETWORK,
+        "--model",
+        "-m",
+        default="which tells copies best",
+        hints=_models,
+    ),
 ]
+TunedModel = Annotated[
+    str | Path,
+    Option(
+        "Backbone, or the .safetensors of a fine-tuning", _MODEL, NETWORK, "--model", "-m", more=_LIST, hints=_models
+    ),
+]
+Weights = Annotated[str | None, Option(_WEIGHTS, text("FILE"), NETWORK, "--weights", "-w", default="the first it has")]
 BackboneWeights = Annotated[
     str | Sequence[str] | Mapping[str, str] | None,
     Option(
@@ -98,32 +157,91 @@ BackboneWeights = Annotated[
     ),
 ]
 Pool = Annotated[
-    str | None,
-    Option("avg, max, flatten; cls for transformers; quarters", text("NAME"), NETWORK, default="the backbone's own"),
+    str | None, Option("avg, max, flatten; cls for transformers; quarters", text("NAME"), NETWORK, default=_OWN)
 ]
 CropBorders = Annotated[bool, Option("Cut dark borders of scans away first", SWITCH, NETWORK)]
-Resize = Annotated[int | None, Option("Short side in pixels", whole(1), NETWORK, default="the backbone's own")]
-Crop = Annotated[
-    int | None, Option("Side of the centre crop in pixels", whole(1), NETWORK, default="the backbone's own")
-]
+Resize = Annotated[int | None, Option("Short side in pixels", whole(1), NETWORK, default=_OWN)]
+Crop = Annotated[int | None, Option("Side of the centre crop in pixels", whole(1), NETWORK, default=_OWN)]
 Heads = Annotated[
     str | Sequence[str] | None,
-    Option("Heads. See: tlcache heads", several(chosen_from("tlcache.heads.table:HEADS")), NETWORK, default="all"),
+    Option(
+        "Which heads to fit",
+        several(chosen_from("tlcache.heads.table:HEADS")),
+        NETWORK,
+        "--heads",
+        default="all",
+        more="See: tlcache heads",
+    ),
+]
+
+GroupBy = Annotated[
+    str | None,
+    Option("near-duplicates, regex or column", text("NAME"), CHOOSING, default="the manifest's column, else the first"),
+]
+GroupRegex = Annotated[
+    str | None,
+    Option("Group by what the first bracket finds in a path, as in '/(p[0-9]+)_'", text("REGEX"), CHOOSING),
+]
+
+
+def _shots(word: str) -> int | None:
+    return None if word == "all" else int(word)
+
+
+def _is_shots(value: object) -> bool:
+    return value is None or (type(value) is int and value > 0)
+
+
+_SHOTS = Option(
+    "Labelled images per class, like 1,2,4,8,all: how many are enough?",
+    several(Kind("numbers of images per class from 1 on, or all", "N", "int or None", _shots, _is_shots)),
+    CHOOSING,
+    more="Drawn from train and val together; in Python None is all",
+)
+Shots = Annotated[Sequence[int | None], _SHOTS]
+MaybeShots = Annotated[Sequence[int | None] | None, _SHOTS]
+Samples = Annotated[
+    int,
+    Option(
+        "Random samples for each number of --shots",
+        whole(1),
+        CHOOSING,
+        more="Their seeds begin with --seed; those of one seed are nested",
+    ),
 ]
 
 ClassWeight = Annotated[
     str | None,
-    Option("balanced: every class counts the same", choice(("balanced",)), TRAINING, default="every image does"),
+    Option("balanced: every class counts the same", choice(("balanced",)), TRAINING, default="none"),
 ]
-Seed = Annotated[
-    int,
-    Option("Of everything random in training: order, folds, augmentation", whole(0, 2**32 - 1), TRAINING),
+Seed = Annotated[int, Option("Of all that is random in training: order, folds, layers", whole(0, 2**32 - 1), TRAINING)]
+
+Budget = Annotated[
+    float | None,
+    Option(
+        "Time to stay within, like 90s, 30m or 2h",
+        SECONDS,
+        SPEED,
+        "--budget",
+        default="none",
+        more="A number alone is seconds",
+    ),
 ]
-Budget = Annotated[float | None, Option("Time, like 90s, 30m or 2h", SECONDS, SPEED, "--budget", default="none")]
 Device = Annotated[str, Option("auto, cpu or cuda", choice(("auto", "cpu", "cuda")), SPEED)]
 
-Features = Annotated[
-    str | Path | None, Option("Folder of feature files", PATH, OUTPUT, default="TLCACHE_FEATURES, or features")
+OnnxFile = Annotated[str | Path, Option("The .onnx file to write", PATH, OUTPUT, "--out", "-o")]
+Page = Annotated[str | Path, Option("The report; .md and .csv are written beside it", PATH, OUTPUT, "--out", "-o")]
+Repair = Annotated[
+    bool,
+    Option(
+        "Extract again: damaged and new images are computed",
+        SWITCH,
+        OUTPUT,
+        more="The dataset and the weights have to be where they were; rows that are intact are kept",
+    ),
 ]
-Runs = Annotated[str | Path | None, Option("Folder of run records", PATH, OUTPUT, default="TLCACHE_RUNS, or runs")]
+Features = Annotated[
+    str | Path | None, Option("Folder of feature files", PATH, OUTPUT, default="TLCACHE_FEATURES, else features")
+]
+Runs = Annotated[str | Path | None, Option("Folder of run records", PATH, OUTPUT, default="TLCACHE_RUNS, else runs")]
 Force = Annotated[bool, Option("Do it even if this very run is recorded", SWITCH, OUTPUT)]

@@ -14,8 +14,8 @@ from tlcache.backbones.sources import find
 from tlcache.evaluation.compare import compare_runs
 from tlcache.evaluation.comparison import Comparison
 from tlcache.extraction.extract import extract
-from tlcache.finetuning.run import finetune
-from tlcache.probing.run import fit_heads
+from tlcache.finetuning.finetune import finetune
+from tlcache.probing.fit import fit_heads
 from tlcache.report.compared import comparison_tables
 from tlcache.report.tables import extractions_table
 from tlcache.runs.record import Run

@@ -82,7 +82,7 @@ def closest(kind: str, name: str, known: Iterable[str]) -> str:
     "Unknown backbone 'resnet51'. Did you mean 'resnet50'? Known: resnet50, vit_b_16."
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, known, n=1) or [each for each in known if name[1:] and name in each]
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(known)}."
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from filelock import Timeout
 
+from tlcache.arguments import Features, Paths, Repair
 from tlcache.backbones.model import EXPORT_VERSION, KEY_VERSION
 from tlcache.cache.feature_file import FeatureFile, open_remains
 from tlcache.cache.find import features_folder, find_features, kept_folder
@@ -23,6 +24,7 @@ from tlcache.extraction.extract import extract
 from tlcache.extraction.steps import lock_of
 from tlcache.files import cache_folder
 from tlcache.images import RULES_VERSION
+from tlcache.options import described
 from tlcache.progress import step_bar
 from tlcache.records import as_json
 
@@ -137,7 +139,8 @@ class Leftover:
         return dict(as_json(self))
 
 
-def list_cache(features: str | Path | None = None) -> list[CacheEntry]:
+@described()
+def list_cache(features: Features = None) -> list[CacheEntry]:
     """Return every feature file, every folder of parts, and what `ImageEmbedder` keeps, by path.
 
     Examples
@@ -152,18 +155,9 @@ def list_cache(features: str | Path | None = None) -> list[CacheEntry]:
     return sorted(files + parts + kept, key=lambda entry: (entry.path.parent, entry.path.name.lstrip(".")))
 
 
-def verify(
-    paths: Sequence[str | Path] | None = None, features: str | Path | None = None, *, repair: bool = False
-) -> list[Check]:
+@described()
+def verify(paths: Paths = None, features: Features = None, *, repair: Repair = False) -> list[Check]:
     """Read feature files whole and compare every row and the header with their checksums.
-
-    Parameters
-    ----------
-    paths
-        Feature files, or folders of them; default: all under `features`.
-    repair
-        Extract again what is damaged: rows that are intact are kept. Needs the dataset and the weights where they
-        were when the file was made.
 
     Raises
     ------
@@ -185,7 +179,8 @@ def verify(
     return checks
 
 
-def find_leftovers(features: str | Path | None = None) -> list[Leftover]:
+@described()
+def find_leftovers(features: Features = None) -> list[Leftover]:
     """Return what a cache can do without: parts nobody works on, half-written, outdated and unreadable files."""
     root, found = features_folder(features), []
     for entry in list_cache(root):
@@ -217,7 +212,8 @@ def remove_leftovers(leftovers: Sequence[Leftover]) -> None:
             leftover.path.unlink(missing_ok=True)
 
 
-def find_stores(features: str | Path | None = None) -> list[Leftover]:
+@described()
+def find_stores(features: Features = None) -> list[Leftover]:
     """Return folders of what is worth keeping only for its time: it is computed again when it is needed."""
     places = {
         cache_folder() / "pixels": "images that fine-tuning has decoded",

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from tlcache.errors import OptionError, UnknownNameError, closest
-from tlcache.kinds import Kind, listed
+from tlcache.kinds import Kind, listed, listing
 
 __all__ = ["Option", "Parameter", "check_fields", "check_names", "described", "made", "parameters", "python_type"]
 
@@ -47,6 +47,8 @@ class Option:
         The default in words, where the value does not say it.
     more
         What else there is to say in docs.
+    hints
+        Names that a shell proposes, where any text may be right.
     """
 
     help: str
@@ -56,6 +58,7 @@ class Option:
     short: str = ""
     default: str = ""
     more: str = ""
+    hints: Callable[[], Iterable[str]] = tuple
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Parameter:
 
     name: str
     option: Option
-    default: Any = MISSING
+    default: Any
+    may_be_none: bool
 
     @property
     def kind(self) -> Kind:
@@ -77,6 +81,11 @@ class Parameter:
         return self.option.flag or f"--{self.name.replace('_', '-')}"
 
     @property
+    def is_argument(self) -> bool:
+        """Whether the command line takes it without a name."""
+        return not self.flag.startswith("-")
+
+    @property
     def is_required(self) -> bool:
         """Whether it has no default."""
         return self.default is MISSING
@@ -84,14 +93,18 @@ class Parameter:
     @property
     def default_words(self) -> str:
         """The default for people; empty where there is none to tell."""
-        if self.option.default or self.is_required or self.default in (None, False, ()):
+        silent = self.default is None or self.default is False or self.default == ()
+        if self.option.default or self.is_required or silent:
             return self.option.default
-        return str(self.default).lower() if self.default is True else str(self.default)
+        if self.default is True:
+            return "true"
+        return ", ".join(self.default) if isinstance(self.default, tuple) else str(self.default)
 
     def check(self, value: Any) -> None:
         """Raise OptionError where this is no value for it."""
-        if not (value is None and self.default is None) and not self.kind.allows(value):
-            raise self._refusal(str(value))
+        if not (value is None and self.may_be_none) and not self.kind.allows(value):
+            listed_words = self.kind.gather and isinstance(value, Iterable)
+            raise self._refusal(",".join(map(str, listing(value))) if listed_words else str(value))
 
     def read(self, word: str, within: str = "") -> Any:
         """Return the value that a word says; `within` is the option that took it, where that is another one.
@@ -102,7 +115,7 @@ class Parameter:
             It says none.
         """
         word = word.strip()
-        if word == "none" and self.default is None and word not in self.kind.choices():
+        if word == "none" and self.may_be_none and word not in self.kind.choices():
             return None
         with suppress(ValueError):
             return self.kind.value(word)
@@ -117,9 +130,15 @@ class Parameter:
             It says none, or an option that takes one value is given several times.
         """
         if self.kind.gather:
+            value = None
             with suppress(ValueError):
-                return self.kind.gather(words)
-            raise self._refusal(",".join(words))
+                value = self.kind.gather(words)
+            if value is None:
+                raise self._refusal(",".join(words))
+            if not value:
+                some = ", ".join(self.kind.choices()) or self.kind.takes
+                raise OptionError(f"{self.flag} names nothing. Leave it out for all, or give some of: {some}.")
+            return value
         if len(words) > 1:
             given = " and ".join(f"'{word}'" for word in words)
             raise OptionError(f"{self.flag} takes one value; found {given}. Give it once.")
@@ -139,6 +158,9 @@ class Parameter:
 @functools.cache
 def parameters(source: Any) -> Mapping[str, Parameter]:
     """Return the options among the parameters of a function or the fields of a dataclass, in their order."""
+    if hasattr(source, "__options__"):
+        found_before: Mapping[str, Parameter] = source.__options__
+        return found_before
     hints = {name: hint for name, hint in source.__annotations__.items() if name != "return"}
     known = get_type_hints(SimpleNamespace(__annotations__=hints), vars(sys.modules[source.__module__]), None, True)
     if is_dataclass(source):
@@ -147,8 +169,12 @@ def parameters(source: Any) -> Mapping[str, Parameter]:
         empty = inspect.Parameter.empty
         signature = inspect.signature(source).parameters
         defaults = {name: MISSING if each.default is empty else each.default for name, each in signature.items()}
-    found = {name: [each for each in get_args(hint)[1:] if isinstance(each, Option)] for name, hint in known.items()}
-    return {name: Parameter(name, options[0], defaults[name]) for name, options in found.items() if options}
+    found = {}
+    for name, hint in known.items():
+        type_, *notes = get_args(hint) or (hint,)
+        for option in (each for each in notes if isinstance(each, Option)):
+            found[name] = Parameter(name, option, defaults[name], type(None) in get_args(type_))
+    return found
 
 
 def check_fields(settings: Any) -> None:
@@ -205,6 +231,7 @@ def _checked(
         return function(*args, **keywords)
 
     call.__signature__ = shown  # type: ignore[attr-defined]
+    call.__options__ = known  # type: ignore[attr-defined]
     return call
 
 
@@ -221,16 +248,19 @@ def _expanded(function: Callable[..., Any], settings: Any) -> inspect.Signature:
     return signature.replace(parameters=[*own, *more])
 
 
+_HEADING = "Parameters\n----------\n"
 _SECTION = re.compile(r"^(Returns|Yields|Raises|Examples|Attributes|Notes)\n-{3,}$", re.MULTILINE)
 
 
 def _with_parameters(doc: str, own: Iterable[Parameter]) -> str:
     """Return a docstring with its parameter section, before the first of the sections that come after it."""
     doc = inspect.cleandoc(doc)
-    section = "\n".join(["Parameters", "----------", *map(_described, own)])
+    lines = "\n".join(map(_described, own))
+    if _HEADING in doc:
+        return doc.replace(_HEADING, f"{_HEADING}{lines}\n", 1)  # the others, which are no options, come last
     found = _SECTION.search(doc)
     before, after = (doc[: found.start()], doc[found.start() :]) if found else (doc + "\n\n", "")
-    return f"{before}{section}\n" + (f"\n{after}" if after else "")
+    return f"{before}{_HEADING}{lines}\n" + (f"\n{after}" if after else "")
 
 
 def _described(parameter: Parameter) -> str:
@@ -244,4 +274,4 @@ def _described(parameter: Parameter) -> str:
 
 def python_type(parameter: Parameter) -> str:
     """Return what a docstring calls the type of a parameter."""
-    return f"{parameter.kind.type} or None" if parameter.default is None else parameter.kind.type
+    return f"{parameter.kind.type} or None" if parameter.may_be_none else parameter.kind.type

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.arguments import ComparedBy, Features, GroupBy, GroupRegex, OnlyDatasets, Paths, Runs
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.choice import Choice, Projected, calibrated, choose_files, project
 from tlcache.auditing.findings import Audit, DuplicatePair, LabelIssue, Leak, verdict
@@ -33,6 +34,7 @@ from tlcache.cache.groups import groups_path, write_groups
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import DataError, HeadError
 from tlcache.files import check_folder
+from tlcache.options import described
 from tlcache.runs.folder import runs_folder
 from tlcache.text import counted
 
@@ -43,35 +45,20 @@ _SAME = 0.9999  # cosine of an embedding with itself, but for rounding
 _FEW = 10  # test images of a class: the interval of an accuracy on so few is 30 points to either side
 
 
+@described()
 def audit(
-    paths: Iterable[str | Path] | None = None,
+    paths: Paths = None,
     *,
-    data: str | None = None,
-    model: str | None = None,
-    group_by: str | None = None,
-    group_regex: str | None = None,
-    features: str | Path | None = None,
-    runs: str | Path | None = None,
+    data: OnlyDatasets = None,
+    model: ComparedBy = None,
+    group_by: GroupBy = None,
+    group_regex: GroupRegex = None,
+    features: Features = None,
+    runs: Runs = None,
 ) -> list[Audit]:
     """Look for leaks, duplicates and label issues in cached embeddings, and record which images belong together.
 
     Of each dataset one feature file is looked at, so that all backbones are split by the same groups.
-
-    Parameters
-    ----------
-    paths
-        Feature files, or folders of them; default: everything under `features`.
-    data
-        Name of a dataset, or its folder or manifest; default: all.
-    model
-        Backbone whose embeddings are compared; default: of each dataset, the one that tells altered copies from
-        other images best.
-    group_by
-        `near-duplicates`, `regex` or `column`; default: the dataset's own groups where it has any, else the first.
-    group_regex
-        A pattern whose first bracket finds the group's name in a path.
-    features, runs
-        Folders of feature files and of run records.
 
     Returns
     -------

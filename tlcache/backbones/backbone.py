@@ -133,6 +133,12 @@ class Backbone:
             raise UnknownNameError(closest(f"pooling for {self.name}", asked, self.pools))
         return asked
 
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` promises."""
+        weights = {name: {"top1": each.top1, "task": each.task} for name, each in self.checkpoints.items()}
+        counts = {"dim": self.dim, "parameters": self.parameters}
+        return {"name": self.name, "source": self.source.name, **counts, "weights": weights, "at_hand": self.at_hand}
+
 
 _UNNAMED = ("torchvision", "embedded")
 

@@ -1,14 +1,18 @@
-"""Where feature files are."""
+"""Where feature files are, and of which datasets."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from tlcache.errors import CacheError
+from tlcache.errors import CacheError, DataError
+from tlcache.kinds import listing
 
-__all__ = ["features_folder", "find_features", "kept_folder"]
+__all__ = ["features_folder", "find_dataset", "find_features", "kept_folder"]
 
 
 def features_folder(features: str | Path | None = None) -> Path:
@@ -22,33 +26,76 @@ def kept_folder(features: Path) -> Path:
 
 
 def find_features(
-    paths: Iterable[str | Path] | None = None, features: str | Path | None = None, data: str | None = None
+    paths: str | Path | Iterable[str | Path] | None = None,
+    features: str | Path | None = None,
+    data: str | Path | Sequence[str | Path] | None = None,
 ) -> list[Path]:
     """Return the feature files named by `paths` (files or folders), or all under the folder of features.
 
-    With `data`, a dataset's name, folder or manifest, only those of that dataset.
+    With `data`, names of datasets, or their folders or manifests, only those of these datasets.
 
     Raises
     ------
-    CacheError
-        There is none.
+    CacheError, UnknownNameError
+        There is none, or no such dataset.
     """
-    places = [Path(path) for path in paths] if paths else [features_folder(features)]
+    places = [Path(path) for path in listing(paths or features_folder(features))]
     found = [file for place in places for file in ([place] if place.suffix == ".h5" else sorted(place.rglob("*.h5")))]
     if not found:
         raise CacheError(f"No feature files under '{', '.join(map(str, places))}'. Make some with: tlcache extract")
-    return found if data is None else _of_dataset(found, data)
+    return found if data is None else _of_datasets(found, data)
 
 
-def _of_dataset(found: Iterable[Path], data: str) -> list[Path]:
-    from tlcache.cache.feature_file import FeatureFile
-    from tlcache.datasets.dataset import names_of
+def _of_datasets(found: Iterable[Path], data: str | Path | Sequence[str | Path]) -> list[Path]:
+    from tlcache.datasets.names import chosen_names
 
     by_dataset: dict[str, list[Path]] = {}
+    made_of: dict[str, str] = {}
     for path in found:
-        with FeatureFile(path) as file:
-            by_dataset.setdefault(str(file.attrs["dataset"]), []).append(path)
-    for name in names_of(data):
-        if name in by_dataset:
-            return by_dataset[name]
-    raise CacheError(f"No features of '{data}'; there are some of: {', '.join(sorted(by_dataset))}.")
+        attrs = _attributes(path)
+        by_dataset.setdefault(attrs["dataset"], []).append(path)
+        made_of[attrs["dataset"]] = json.loads(attrs["arguments"])["data"]
+    return [path for name in chosen_names(data, made_of, "features") for path in by_dataset[name]]
+
+
+def _attributes(path: Path) -> Mapping[str, Any]:
+    from tlcache.cache.feature_file import FeatureFile
+
+    with FeatureFile(path) as file:
+        return file.attrs
+
+
+def find_dataset(data: str | Path, name: str | None, features: str | Path | None = None) -> tuple[str, str | None]:
+    """Return the folder, manifest or built-in name of a dataset, and its name if it has another one.
+
+    What can be read is taken as it is; else it is the name of a dataset whose features are cached.
+
+    Raises
+    ------
+    DataError, UnknownNameError
+        It is not where it was any more, or there is no such dataset.
+    """
+    from tlcache.datasets.builtin import BUILT_IN
+    from tlcache.datasets.names import is_here, unknown_dataset
+
+    if not str(data) or is_here(data):
+        return str(data), name
+    made_of = _cached_datasets(features_folder(features))
+    if str(data) not in made_of:
+        raise unknown_dataset(data, {*made_of, *BUILT_IN.names})
+    if not is_here(made_of[str(data)]):
+        raise DataError(
+            f"The features of '{data}' were made of '{made_of[str(data)]}', which is not there any more. "
+            f"Give its new place: --data THERE --name {data}"
+        )
+    return made_of[str(data)], name or str(data)
+
+
+def _cached_datasets(folder: Path) -> dict[str, str]:
+    """Return name -> `--data` of every dataset with a feature file that can be read."""
+    found = {}
+    for path in sorted(folder.glob("*/*.h5")):
+        with suppress(CacheError):
+            attrs = _attributes(path)
+            found[str(attrs["dataset"])] = str(json.loads(attrs["arguments"])["data"])
+    return found

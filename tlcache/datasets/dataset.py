@@ -146,7 +146,7 @@ def load_dataset(data: str | Path = "digits", name: str | None = None) -> Datase
 
 def names_of(data: str) -> tuple[str, ...]:
     """Return what a dataset may be called in files and tables when no name was given, the likeliest first."""
-    return data, slug(Path(data).name), slug(Path(data).stem)
+    return data, slug(Path(data).resolve().name), slug(Path(data).stem)
 
 
 def _dataset(name: str | None, found: Listing) -> Dataset:

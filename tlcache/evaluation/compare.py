@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
+from tlcache.arguments import OnlyDatasets, Runs
 from tlcache.backbones.sources import lookup
 from tlcache.errors import CacheError
 from tlcache.evaluation.baseline import Baseline
@@ -22,6 +22,7 @@ from tlcache.evaluation.significance import (
     correct_for_many,
     unit_numbers,
 )
+from tlcache.options import described
 from tlcache.progress import warn
 from tlcache.runs.folder import list_runs, runs_folder
 from tlcache.runs.naming import backbone_label, head_label
@@ -31,9 +32,8 @@ from tlcache.runs.record import Run
 __all__ = ["compare", "compare_runs"]
 
 
-def compare(
-    runs: str | Path | None = None, data: str | None = None, tell: Callable[[str], None] = warn
-) -> list[Comparison]:
+@described()
+def compare(runs: Runs = None, data: OnlyDatasets = None, tell: Callable[[str], None] = warn) -> list[Comparison]:
     """Compare all recorded runs, those of each dataset and split among themselves.
 
     The best is the most accurate on the test images; a run that is not shown to be less accurate, by McNemar's test on
@@ -43,12 +43,8 @@ def compare(
 
     Parameters
     ----------
-    runs
-        Folder of run records; default `TLCACHE_RUNS`, else `runs`.
-    data
-        Name of a dataset, or its folder or manifest; default: all.
     tell
-        Called with a sentence for each record that cannot be read and is left out; default: warns on standard error.
+        Called with a sentence for each record that cannot be read and is left out; default: it is logged as a warning.
 
     Returns
     -------

@@ -2,66 +2,91 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tlcache.cache.find import features_folder
-from tlcache.extraction.job import Extraction
-from tlcache.extraction.sandbox import run_apart
+from tlcache.arguments import (
+    DATA,
+    NETWORK,
+    SPEED,
+    Crop,
+    CropBorders,
+    Device,
+    Features,
+    Model,
+    Name,
+    OneDataset,
+    Pool,
+    Resize,
+    SplitSeed,
+    Weights,
+)
+from tlcache.cache.find import features_folder, find_dataset
 from tlcache.files import check_folder
+from tlcache.kinds import SWITCH, choice, number, numbers, text, whole
+from tlcache.options import Option, described
+
+if TYPE_CHECKING:
+    from tlcache.extraction.job import Extraction
 
 __all__ = ["extract"]
 
+_ENGINES, _PRECISIONS = choice(("onnxruntime", "openvino")), choice(("fp32", "fp16", "bf16"))
+_RGB = numbers(3, "0.485,0.456,0.406")
 
+
+def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Do it in a process of its own, whose side of things is not loaded for a command line's help."""
+    from tlcache.extraction import sandbox
+
+    return sandbox.run_apart(arguments)
+
+
+@described()
 def extract(
-    data: str | Path = "digits",
-    model: str | Path = "mobilenetv3_large",
-    weights: str | None = None,
+    data: OneDataset = "digits",
+    model: Model = "mobilenetv3_large",
+    weights: Weights = None,
     *,
-    pool: str | None = None,
-    output: str | None = None,
-    crop_borders: bool = False,
-    resize: int | None = None,
-    crop: int | None = None,
-    mean: tuple[float, float, float] | None = None,
-    std: tuple[float, float, float] | None = None,
-    device: str = "auto",
-    engine: str = "onnxruntime",
-    precision: str = "fp32",
-    features: str | Path | None = None,
-    name: str | None = None,
-    split_seed: int = 0,
-    batch_size: int | None = None,
-    max_bad: float = 0.05,
-    wait: bool = True,
+    pool: Pool = None,
+    output: Annotated[
+        str | None,
+        Option("Tensor of an .onnx file that is the embedding", text("TENSOR"), NETWORK, default="its only one"),
+    ] = None,
+    crop_borders: CropBorders = False,
+    resize: Resize = None,
+    crop: Crop = None,
+    mean: Annotated[
+        tuple[float, float, float] | None, Option("Of an .onnx file that does not say", _RGB, NETWORK)
+    ] = None,
+    std: Annotated[
+        tuple[float, float, float] | None, Option("Of an .onnx file that does not say", _RGB, NETWORK)
+    ] = None,
+    device: Device = "auto",
+    engine: Annotated[str, Option("What runs the network: onnxruntime or openvino", _ENGINES, SPEED)] = "onnxruntime",
+    precision: Annotated[
+        str,
+        Option(
+            "Of the network: fp32; fp16 (onnxruntime on a GPU); bf16 (openvino)",
+            _PRECISIONS,
+            SPEED,
+            more="It decides the embeddings, so that those of each precision are kept apart",
+        ),
+    ] = "fp32",
+    features: Features = None,
+    name: Name = None,
+    split_seed: SplitSeed = 0,
+    batch_size: Annotated[
+        int | None, Option("Images per call of the network", whole(1), SPEED, default="by device and size")
+    ] = None,
+    max_bad: Annotated[float, Option("Largest share of unusable images to go on with", number(0, 1), DATA)] = 0.05,
+    wait: Annotated[bool, Option("Wait when another process extracts the same", SWITCH, SPEED)] = True,
 ) -> Extraction:
     """Run a backbone once over a dataset and keep the embeddings in a feature file.
 
     Images whose embeddings are there already, under whatever name or folder, are not embedded again. A run that is
     stopped or killed continues where it was. The work is done in a process of its own, which an image that kills or
     hangs its decoder may take down: that image is listed as unusable and the run goes on.
-
-    Parameters
-    ----------
-    data, name
-        A dataset as for `tlcache.datasets.dataset.load_dataset`, and a name for it.
-    model, weights, pool, output, crop_borders, resize, crop, mean, std
-        The backbone as for `tlcache.backbones.load.load_model`.
-    device
-        `auto`, `cpu` or `cuda`.
-    engine
-        What runs the network: `onnxruntime` or `openvino`.
-    precision
-        Of the network's arithmetic, part of the key: `fp32`, `fp16` (ONNX Runtime on a GPU) or `bf16` (OpenVINO).
-    features
-        Folder of feature files; default `TLCACHE_FEATURES` or `features`.
-    split_seed
-        Of the splits that have to be drawn.
-    batch_size
-        Images per call of the network; default: what is fast on the device.
-    max_bad
-        Largest share of unusable images to go on with.
-    wait
-        Wait for another process that extracts the same features; otherwise that is an error.
 
     Raises
     ------
@@ -76,8 +101,11 @@ def extract(
     >>> extract(photos, tiny_model, features=folder).up_to_date
     True
     """
+    from tlcache.extraction.job import Extraction
+
+    place, name = find_dataset(data, name, features)
     arguments = {
-        "data": str(data),
+        "data": place,
         "model": str(model),
         "weights": weights,
         "pool": pool,

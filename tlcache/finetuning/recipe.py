@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from tlcache.arguments import CHOOSING, NETWORK, SPEED, TRAINING, ClassWeight, Seed
 from tlcache.errors import OptionError
 from tlcache.heads.optimizers import find_optimizer
-from tlcache.kinds import SWITCH, choice, chosen_from, number, pattern, whole
+from tlcache.kinds import SWITCH, Kind, choice, chosen_from, number, pattern, whole
 from tlcache.options import Option, check_fields, check_names, described, made, parameters
 
-__all__ = ["Recipe", "arguments_of", "read_settings", "read_sweep", "settings_of", "variants"]
+__all__ = ["SWEEP", "Recipe", "arguments_of", "read_settings", "read_sweep", "settings_of", "variants"]
 
 _ABOVE_0, _SHARE = number(above=0), number(0, below=1)
 _HEAD = chosen_from("tlcache.heads.table:tuned_heads")
@@ -205,6 +205,16 @@ def read_sweep(texts: Sequence[str]) -> dict[str, list[Any]]:
     """
     given, known = _by_name(texts, "--sweep", "NAME=VALUE,VALUE like lr=1e-4,1e-3"), parameters(Recipe)
     return {name: [known[name].read(word, "--sweep") for word in words.split(",")] for name, words in given.items()}
+
+
+SWEEP = Kind(
+    "NAME=VALUE,VALUE like lr=1e-4,1e-3",
+    "NAME=X,X",
+    "dict of lists",
+    str,
+    lambda value: isinstance(value, Mapping),
+    gather=read_sweep,
+)
 
 
 def _by_name(texts: Sequence[str], option: str, form: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,120 +14,25 @@ import torch
 from filelock import FileLock, Timeout
 from msgspec.structs import asdict
 
-from tlcache.backbones.sources import find_trainable
-from tlcache.cache.feature_file import FeatureFile
-from tlcache.cache.resplit import GIVEN, apply_split
 from tlcache.errors import CacheError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.evaluation.metrics import evaluate
 from tlcache.evaluation.significance import unit_numbers
-from tlcache.extraction.extract import extract
-from tlcache.files import check_folder
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.ranks import joined, rank
-from tlcache.finetuning.recipe import Recipe, arguments_of, variants
+from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.saved import save_weights
 from tlcache.finetuning.search import Candidate, Variant, best_epochs, checkpoints_of, search
-from tlcache.finetuning.speed import ComputeFormat, find_torch_device
+from tlcache.finetuning.speed import ComputeFormat
 from tlcache.finetuning.training import State, logits_of
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.base import softmax
 from tlcache.machine import hardware, now, versions
-from tlcache.options import made
-from tlcache.progress import warn
 from tlcache.runs.base import Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.finetuned import FinetunedRun, Layers, RefitEpoch, TunedChoice, TunedEpoch
-from tlcache.runs.folder import checkpoints_path, lock_path, path_of, recorded, runs_folder, write_run
+from tlcache.runs.folder import checkpoints_path, lock_path, write_run
 
-__all__ = ["Left", "finetune", "left_of"]
-
-
-def finetune(
-    data: str | Path = "digits",
-    model: str = "mobilenetv3_large",
-    weights: str | None = None,
-    *,
-    crop_borders: bool = False,
-    resize: int | None = None,
-    crop: int | None = None,
-    name: str | None = None,
-    split: str = GIVEN,
-    split_seed: int = 0,
-    device: str = "auto",
-    features: str | Path | None = None,
-    runs: str | Path | None = None,
-    force: bool = False,
-    sweep: Mapping[str, Sequence[Any]] | None = None,
-    budget_s: float | None = None,
-    **recipe: Any,
-) -> FinetunedRun:
-    """Train a backbone and its head on a dataset's images, choose the epoch on validation, and test once.
-
-    Rows, splits and labels are those of the feature file that `tlcache.extract` makes of the same arguments, so that
-    any head on frozen features can be compared image by image; it is made first when it is missing. A run that was
-    stopped or killed goes on after its last finished epoch; one that is recorded already is not done again.
-
-    Parameters
-    ----------
-    data, model, weights, crop_borders, resize, crop, name, features
-        As for `tlcache.extract`; `model` is a name of the table.
-    split
-        `given`: the splits of the feature file. `group`: drawn anew, groups whole, those that `tlcache.audit` recorded.
-    split_seed
-        Of the splits that have to be drawn: the one of `tlcache.extract`.
-    device
-        `auto`, `cpu` or `cuda`.
-    runs
-        Folder of run records.
-    force
-        Train even if this very run is recorded.
-    sweep
-        Values of settings to choose from on validation, like `{"lr": [1e-3, 1e-2], "optimizer": ["sgd", "adam"]}`: all
-        combinations are trained, one is tested.
-    budget_s
-        Seconds of training for a sweep. A combination is not begun that would probably not fit in; the first always is.
-    **recipe
-        Fields of `tlcache.finetuning.recipe.Recipe`.
-
-    Returns
-    -------
-    FinetunedRun
-        Its record; beside it the test predictions, and the weights for `--weights` (`run.head_path`).
-
-    Raises
-    ------
-    TlcacheError
-        One of its kinds, for everything that the caller can mend.
-
-    Examples
-    --------
-    >>> run = finetune(photos, "squeezenet1_1", "random", resize=32, crop=32, epochs=1, features=folder, runs=folder)
-    >>> run.strategy, [epoch.epoch for epoch in run.history]
-    ('finetune', [0, 1])
-    """
-    base, folder = made(Recipe, recipe), check_folder(runs_folder(runs), "--runs")
-    wanted, found_device = variants(base, sweep or {}), find_torch_device(device)
-    backbone = find_trainable(model)
-    found = extract(
-        *(data, backbone.name, weights),
-        crop_borders=crop_borders,
-        resize=resize,
-        crop=crop,
-        device=device,
-        features=features,
-        name=name,
-        split_seed=split_seed,
-    )
-    for line in () if found.up_to_date else found.warnings:
-        warn(line)
-    with FeatureFile(found.path) as file:
-        task = Task.of(apply_split(file, split, folder, split_seed), weights, found_device)
-    identity = Identity.of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s))
-    if not force and isinstance(run := recorded(folder, identity), FinetunedRun):
-        return run
-    path = path_of(folder, identity)
-    with joined(found_device), _alone(path):
-        return _train_and_test(task, wanted, budget_s, identity, path)
+__all__ = ["Left", "left_of", "train_and_test"]
 
 
 @dataclass(frozen=True)
@@ -175,6 +80,14 @@ def _alone(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def train_and_test(
+    task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Identity, path: Path
+) -> FinetunedRun:
+    """Train these variants, test the best on validation, and record it as a run of this identity at this path."""
+    with joined(task.device), _alone(path):
+        return _train_and_test(task, wanted, budget_s, identity, path)
 
 
 def _train_and_test(

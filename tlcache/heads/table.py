@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlcache.errors import UnknownNameError, closest
 from tlcache.heads.optimizers import OPTIMIZERS
+from tlcache.kinds import listing
 
 if TYPE_CHECKING:
     from tlcache.heads.base import Head
@@ -171,7 +172,7 @@ def tuned_heads() -> tuple[str, ...]:
     return tuple(row.name for row in HEADS.values() if row.starts_from)
 
 
-def find_heads(names: Iterable[str] | None = None) -> list[HeadRow]:
+def find_heads(names: str | Iterable[str] | None = None) -> list[HeadRow]:
     """Return the rows of these names, each once; default: all.
 
     Raises
@@ -179,7 +180,7 @@ def find_heads(names: Iterable[str] | None = None) -> list[HeadRow]:
     UnknownNameError
         No such head, or no name at all.
     """
-    rows = [find_head(name) for name in dict.fromkeys(HEADS if names is None else names)]
+    rows = [find_head(name) for name in dict.fromkeys(HEADS if names is None else listing(names))]
     if not rows:
         raise UnknownNameError(f"--heads names no head. Leave it out for all, or give some of: {', '.join(HEADS)}.")
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,95 +12,37 @@ from typing import Any
 import numpy as np
 
 from tlcache.cache.feature_file import FeatureFile, Split
-from tlcache.cache.find import find_features
-from tlcache.cache.resplit import GIVEN, FeatureSet, apply_split
+from tlcache.cache.resplit import FeatureSet, apply_split
 from tlcache.errors import CacheError, DamagedError, DataError
 from tlcache.evaluation.calibration import calibration_error
 from tlcache.evaluation.metrics import evaluate
 from tlcache.evaluation.significance import unit_numbers
-from tlcache.files import check_folder
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Scaler
-from tlcache.heads.table import HeadRow, find_heads
+from tlcache.heads.table import HeadRow
 from tlcache.machine import hardware, now, versions
-from tlcache.options import made
 from tlcache.probing.folds import split_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Candidate, Fold, choose, search
-from tlcache.progress import Advance, step_bar
+from tlcache.progress import Advance
 from tlcache.records import from_json
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
-from tlcache.runs.folder import path_of, recorded, runs_folder, write_run
+from tlcache.runs.folder import path_of, recorded, write_run
 from tlcache.runs.frozen import FrozenRun, HeadCandidate, HeadEpoch, Repeats, TemperatureScaling
 
-__all__ = ["Data", "fit_heads", "frozen_identity", "opened", "refit"]
+__all__ = ["Data", "fit_file", "frozen_identity", "opened", "refit"]
 
 FOLDS = 5  # where there is no validation split
 
 
-def fit_heads(
-    paths: Iterable[str | Path] | None = None,
-    heads: Sequence[str] | None = None,
-    *,
-    data: str | None = None,
-    features: str | Path | None = None,
-    runs: str | Path | None = None,
-    split: str = GIVEN,
-    split_seed: int = 0,
-    force: bool = False,
-    **protocol: Any,
+def fit_file(
+    file: FeatureSet, rows: Sequence[HeadRow], folder: Path, protocol: SearchProtocol, force: bool, advance: Advance
 ) -> list[FrozenRun]:
-    """Fit heads on cached features, choose their settings, and test each once.
-
-    Parameters
-    ----------
-    paths
-        Feature files, or folders of them; default: everything under `features`.
-    heads
-        Names of `tlcache.heads.table.HEADS`; default: all.
-    data
-        Name of a dataset, or its folder or manifest, to take no features of others; default: all.
-    features, runs
-        Folders of feature files and of run records.
-    split
-        `given`: the splits of the feature file. `group`: drawn anew, groups whole, those that `tlcache.audit` recorded.
-    split_seed
-        Of the splits that `group` draws: the one of `tlcache.extract`.
-    force
-        Fit even what is recorded; otherwise records are returned as they are, and only what is missing is fitted.
-    **protocol
-        How settings are chosen, as for `tlcache.probing.search.SearchProtocol`; default: on validation, by accuracy.
-
-    Returns
-    -------
-    list of FrozenRun
-        One per file and head, in that order.
-
-    Raises
-    ------
-    CacheError, DataError, HeadError, UnknownNameError
-        No features, features that are not finite, an empty split, an unknown head, no place for records.
-
-    Examples
-    --------
-    >>> runs = fit_heads([feature_file], heads=["ridge", "knn"], runs=folder)
-    >>> [run.head for run in runs]
-    ['ridge', 'knn']
-    >>> runs[0].test.n, runs[0].strategy
-    (6, 'frozen')
-    """
-    how = made(SearchProtocol, protocol)
-    rows = find_heads(heads)
-    found = find_features(paths, features, data)
-    folder, results = check_folder(runs_folder(runs), "--runs"), []
-    with step_bar("fitting heads", len(found) * len(rows)) as advance:
-        for path in found:
-            with opened(path, split, folder, split_seed) as file:
-                known = {} if force else _known(file.attrs, rows, folder, how)
-                advance(len(known))
-                known |= _fit_all(file, [row for row in rows if row.name not in known], folder, how, advance)
-            results += [known[row.name] for row in rows]
-    return results
+    """Return a run for each of these heads; with `force`, those that are recorded are done again, too."""
+    known = {} if force else _known(file.attrs, rows, folder, protocol)
+    advance(len(known))
+    known |= _fit_all(file, [row for row in rows if row.name not in known], folder, protocol, advance)
+    return [known[row.name] for row in rows]
 
 
 def frozen_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol) -> Identity:

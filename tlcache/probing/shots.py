@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,20 @@ from typing import Any
 import numpy as np
 
 from tlcache.cache.feature_file import Split
-from tlcache.cache.find import find_features
-from tlcache.cache.resplit import GIVEN, FeatureSet, split_fields
-from tlcache.errors import OptionError
+from tlcache.cache.resplit import FeatureSet, split_fields
+from tlcache.errors import CacheError
 from tlcache.evaluation.metrics import evaluate
-from tlcache.files import check_folder
-from tlcache.heads.table import HeadRow, find_heads
+from tlcache.heads.table import HeadRow
 from tlcache.keys import hash_json, slug
 from tlcache.machine import provenance
-from tlcache.options import made
 from tlcache.probing.folds import draw_shots, split_folds
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.run import Data, opened, refit
+from tlcache.probing.run import Data, refit
 from tlcache.probing.search import Candidate, Fold, choose, search
-from tlcache.progress import step_bar, warn
+from tlcache.progress import Advance, warn
 from tlcache.records import Form, as_json
-from tlcache.runs.folder import runs_folder
 
-__all__ = ["Curve", "Point", "fit_curves", "read_curves"]
+__all__ = ["Curve", "Point", "fit_file", "read_curves"]
 
 _FOLDS = 3
 
@@ -85,62 +82,31 @@ def _nested(fields: dict[str, Any]) -> dict[str, Any]:
 CURVES: Form[Curve] = Form("tlcache-shots", 1, "the record of a few-shot curve", Curve, _nested)
 
 
-def fit_curves(
-    paths: Iterable[str | Path] | None,
-    shots: Sequence[int | None],
-    heads: Sequence[str] | None = None,
-    *,
-    data: str | None = None,
-    features: str | Path | None = None,
-    runs: str | Path | None = None,
-    repeats: int = 5,
-    split: str = GIVEN,
-    split_seed: int = 0,
-    **protocol: Any,
+def fit_file(
+    file: FeatureSet,
+    rows: Sequence[HeadRow],
+    folder: Path,
+    protocol: SearchProtocol,
+    wanted: Sequence[int | None],
+    force: bool,
+    advance: Advance,
 ) -> list[Curve]:
-    """Fit heads on random samples of so many images per class, and test each on the whole test split.
-
-    A sample knows no other labels than its own: settings are chosen by cross-validation within it. With a single image
-    per class there is nothing to choose by, and heads keep their defaults.
-
-    Parameters
-    ----------
-    paths, heads, data, features, runs, split, split_seed
-        As for `tlcache.probing.run.fit_heads`.
-    shots
-        Images per class, drawn from train and val together; None: all of them.
-    repeats
-        Samples for each number of shots, with seeds from `seed` on; those of one seed are nested.
-    **protocol
-        As for `tlcache.probing.search.SearchProtocol`; `folds` are not used.
-
-    Raises
-    ------
-    CacheError, DataError, HeadError, OptionError
-        As `fit_heads`.
-
-    Examples
-    --------
-    >>> (curve,) = fit_curves([feature_file], [1, 4, None], ["ridge"], runs=folder)
-    >>> [point.shots for point in curve.points]
-    [1, 4, None]
-    """
-    how = made(SearchProtocol, {"repeats": repeats, **protocol})
-    wanted = sorted(set(shots), key=lambda count: (count is None, count))
-    if not wanted or any(count is not None and count < 1 for count in wanted):
-        raise OptionError("Shots are numbers of images per class, 1 or more, or all.")
-    rows = find_heads(heads)
-    found, folder, curves = find_features(paths, features, data), check_folder(runs_folder(runs), "--runs"), []
-    with step_bar("fitting heads", len(found) * len(rows) * len(wanted)) as advance:
-        for path in found:
-            with opened(path, split, folder, split_seed) as file:
-                splits = Data.of(file)
-                for row in rows:
-                    points = []
-                    for count in wanted:
-                        points.append(_point(file, splits, row, how, count))
-                        advance(1)
-                    curves.append(_record(file, row, tuple(points), folder, how))
+    """Return a curve for each of these heads; with `force`, points that are recorded are computed again, too."""
+    data: Data | None = None
+    curves = []
+    for row in rows:
+        path, identity = _place(file, row, folder, protocol)
+        known = {} if force else _recorded(path)
+        missing = [count for count in wanted if count not in known]
+        advance(len(wanted) - len(missing))
+        for count in missing:
+            data = data or Data.of(file)
+            known[count] = _point(file, data, row, protocol, count)
+            advance(1)
+        if missing:
+            whole = _curve(identity, known.values(), path)
+            CURVES.write(path, {**identity, **split_fields(file.attrs), **whole.as_json()}, **provenance())
+        curves.append(_curve(identity, [known[count] for count in wanted], path))
     return curves
 
 
@@ -170,19 +136,33 @@ def _folds(sample: Split, seed: int) -> list[Fold]:
     return [Fold.of(sample, *parts) for parts in split_folds(sample, min(_FOLDS, most), seed)]
 
 
-def _record(file: FeatureSet, row: HeadRow, points: tuple[Point, ...], folder: Path, protocol: SearchProtocol) -> Curve:
+def _place(file: FeatureSet, row: HeadRow, folder: Path, protocol: SearchProtocol) -> tuple[Path, dict[str, Any]]:
+    """Return where the record of a curve is, and what tells it from all others."""
     identity = {
         **{name: file.attrs[name] for name in ("dataset", "dataset_digest", "backbone", "key", "weights")},
         "head": row.name,
         "arguments": asdict(protocol),
     }
     name = f"{identity['backbone']}-{row.name}-{hash_json(identity)[:12]}.json"
-    path = folder / slug(str(identity["dataset"])) / "shots" / slug(name)
-    curve = Curve(file.attrs["dataset"], file.attrs["dataset_digest"], file.attrs["backbone"], row.name, points, path)
-    CURVES.write(path, {**identity, **split_fields(file.attrs), **curve.as_json()}, **provenance())
-    return curve
+    return folder / slug(str(identity["dataset"])) / "shots" / slug(name), identity
+
+
+def _recorded(path: Path) -> dict[int | None, Point]:
+    """Return the points that are recorded; none where the record is missing or damaged, which is then replaced."""
+    with suppress(CacheError):
+        return {point.shots: point for point in CURVES.read(path).points}
+    return {}
 
 
 def read_curves(folder: Path, tell: Callable[[str], None] = warn) -> list[Curve]:
     """Return all recorded curves under a folder of run records; `tell` is told of those that cannot be read."""
     return CURVES.read_all(folder.glob("*/shots/*.json"), tell)
+
+
+def _curve(identity: Mapping[str, Any], points: Iterable[Point], path: Path) -> Curve:
+    """Return a curve, its points from few images to all."""
+    ordered = sorted(points, key=lambda point: (point.shots is None, point.shots))
+    dataset, digest, backbone, head = (
+        str(identity[name]) for name in ("dataset", "dataset_digest", "backbone", "head")
+    )
+    return Curve(dataset, digest, backbone, head, tuple(ordered), path)

@@ -21,16 +21,20 @@ FIGURES = ("Accuracy (95 %)", "F1", "Recall", "Loss", "ECE")
 SECONDS = ("Embed s", "Train s", "Total s")
 COSTS = (*SECONDS, "Img/s", "Params")
 _HEAD = 26  # characters for the name of a head, or columns are left out; what does not fit goes on below
-_LEGEND = (
+LEGEND = (
     "F1 and recall: means over classes. Loss: log-loss. Embed: decoding and network, for all images, without what "
     "extract takes to start and to write its file; train: choosing settings and fitting, as for one more head; of a "
-    "fine-tuning, also decoding and validation; total: both, from nothing."
+    "fine-tuning, also decoding and validation; total: both, from nothing. Img/s: images per second of embed."
 )
-LEGEND = f"{_LEGEND} Img/s: images per second of embed."
 
 
-def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit] = ()) -> RenderableType:
-    """Return the verdict and the table of each comparison: what every run reaches, what it costs, and if it leaks."""
+def comparison_tables(
+    comparisons: Sequence[Comparison], audits: Sequence[Audit] = (), explain: bool = False
+) -> RenderableType:
+    """Return the verdict and the table of each comparison: what every run reaches, what it costs, and if it leaks.
+
+    With `explain` it is said at the end what the columns mean.
+    """
     parts: list[RenderableType] = []
     for found in comparisons:
         notes = [Text(baseline_line(found.baseline)), *groups_lines(found.groups)]
@@ -38,7 +42,7 @@ def comparison_tables(comparisons: Sequence[Comparison], audits: Sequence[Audit]
             notes.append(Text("Runs on other images or splits of this dataset are not compared with these."))
         leak = [Text(line, style="bold red") for line in leak_lines(found, audits)]
         parts += [title(found, comparisons), *leak, Text(verdict(found)), Text(), _Wide(found.entries), *notes, Text()]
-    return Group(*parts[:-1])
+    return Group(*parts, Text(f"{BEST} {LEGEND if explain else 'What the columns mean: --verbose.'}", style="dim"))
 
 
 def title(found: Comparison, comparisons: Sequence[Comparison]) -> Text:
@@ -81,12 +85,10 @@ class _Wide:
         for columns, apart in layouts:
             if (left := self._left(console, options, columns, apart)) >= 0:
                 yield self._table(columns, apart, _HEAD + left)
-                yield Text(f"{BEST} " + (LEGEND if set(COSTS) <= set(columns) else _LEGEND), style="dim")
                 return
         for part, title in ((FIGURES, ""), (COSTS, "\nThe same runs, what they cost:\n")):
             left = self._left(console, options, part, apart=1)
             yield from (Text(title, end=""), self._table(part, 1, max(8, _HEAD + left)))
-        yield Text(f"{BEST} {LEGEND}", style="dim")
 
     def _left(self, console: Console, options: ConsoleOptions, columns: Sequence[str], apart: int) -> int:
         """Return how many characters of the terminal's width are left beside a table with narrow names of heads."""

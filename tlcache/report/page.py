@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
+from tlcache.arguments import OnlyDatasets, Page, Runs
 from tlcache.auditing.findings import Audit
 from tlcache.auditing.leakage import leakage_gaps
 from tlcache.auditing.records import read_audits
@@ -19,6 +20,7 @@ from tlcache.evaluation.comparison import Comparison
 from tlcache.evaluation.verdict import verdict
 from tlcache.files import check_folder, write_whole
 from tlcache.keys import printable
+from tlcache.options import described
 from tlcache.probing.shots import read_curves
 from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
@@ -34,10 +36,11 @@ __all__ = ["check_page", "write_report"]
 _PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[_.-])(?=\w)")  # where the name of a class may go on in the next line
 
 
+@described()
 def write_report(
-    out: str | Path = "report.html",
-    runs: str | Path | None = None,
-    data: str | None = None,
+    out: Page = "report.html",
+    runs: Runs = None,
+    data: OnlyDatasets = None,
     tell: Callable[[str], None] = warn,
 ) -> list[Path]:
     """Write what `compare` finds as a page, with `.md` and `.csv` beside it.
@@ -48,9 +51,7 @@ def write_report(
 
     Parameters
     ----------
-    out
-        Name of the page, ending in `.html`.
-    runs, data, tell
+    tell
         As for `tlcache.compare`.
 
     Returns

@@ -44,6 +44,7 @@ __all__ = [
     "leftovers_table",
     "models_table",
     "plain_table",
+    "provider_words",
     "runs_tables",
 ]
 
@@ -95,7 +96,7 @@ def datasets_table(forms: Sequence[Form]) -> RenderableType:
     return Group(table, Text(rules, style="dim"))
 
 
-def extractions_table(done: Sequence[Extraction]) -> RenderableType:
+def extractions_table(done: Sequence[Extraction], explain: bool = False) -> RenderableType:
     """Return one row per feature file."""
     table = plain_table("Backbone", "Rows", "Embedded", "Reused", "Bad", "Images/s", "Seconds", numbers=slice(1, 7))
     for each in done:
@@ -103,7 +104,13 @@ def extractions_table(done: Sequence[Extraction]) -> RenderableType:
         counts = (each.rows, each.embedded, each.reused, each.quarantined)
         table.add_row(each.backbone, *(f"{count:,}" for count in counts), rate, f"{each.seconds['wall_s']:.1f}")
     note = "Images/s and seconds are of the whole command; in comparisons, embed is decoding and network alone."
-    return Group(table, Text(note, style="dim"))
+    return Group(table, Text(note, style="dim")) if explain else table
+
+
+def provider_words(done: Extraction) -> str:
+    """Return what was done, and where the network ran, in plain words."""
+    where = {"CPUExecutionProvider": "on the CPU", "CUDAExecutionProvider": "on the GPU"}
+    return f"written, {counted(done.embedded, 'image')} embedded {where.get(done.provider, f'by {done.provider}')}"
 
 
 def cache_table(entries: Sequence[CacheEntry], folder: Path) -> RenderableType:

@@ -13,10 +13,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from tlcache.arguments import OnlyDatasets, Runs
 from tlcache.cache.feature_file import Split
 from tlcache.datasets.dataset import names_of
+from tlcache.datasets.names import chosen_names
 from tlcache.errors import CacheError
 from tlcache.keys import slug
+from tlcache.kinds import listing
+from tlcache.options import described
 from tlcache.progress import warn
 from tlcache.runs.base import Identity
 from tlcache.runs.predictions import write_predictions
@@ -90,15 +94,12 @@ def read_runs(folder: Path, tell: Callable[[str], None] = warn, only: Collection
     return RUNS.read_all(paths, tell)
 
 
-def list_runs(runs: str | Path | None = None, data: str | None = None, tell: Callable[[str], None] = warn) -> list[Run]:
+@described()
+def list_runs(runs: Runs = None, data: OnlyDatasets = None, tell: Callable[[str], None] = warn) -> list[Run]:
     """Return the recorded runs, those of each dataset together.
 
     Parameters
     ----------
-    runs
-        Folder of run records; default `TLCACHE_RUNS`, else `runs`.
-    data
-        Name of a dataset, or its folder or manifest; default: all.
     tell
         Called with a sentence for each record that cannot be read and is left out; default: warns on standard error.
 
@@ -114,16 +115,15 @@ def list_runs(runs: str | Path | None = None, data: str | None = None, tell: Cal
     [('photos', 'tiny', 'ridge', 'frozen')]
     """
     folder = runs_folder(runs)
-    only = None if data is None else [slug(name) for name in names_of(data)]
+    only = None if data is None else [slug(name) for each in listing(data) for name in names_of(str(each))]
     found = read_runs(folder, tell, only) or read_runs(folder, tell)  # all of them where it is to be said what there is
     by_name: dict[str, list[Run]] = {}
     for run in found:
         by_name.setdefault(run.dataset, []).append(run)
     if not by_name:
         raise CacheError(f"No runs are recorded in '{folder}'. Make some with: tlcache fit-heads")
-    wanted = list(by_name) if data is None else [name for name in names_of(data) if name in by_name][:1]
-    if not wanted:
-        raise CacheError(f"No runs on '{data}' are recorded in '{folder}'; there are some on: {', '.join(by_name)}.")
+    made_of = {name: str(own[0].extract_arguments["data"]) for name, own in by_name.items()}
+    wanted = by_name if data is None else chosen_names(data, made_of, "runs")
     return [run for name in wanted for run in by_name[name]]
 
 

@@ -8,20 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import zip_longest
-from pathlib import Path
-from typing import Any
 
+from tlcache.arguments import Runs
 from tlcache.backbones.engines import find_device
-from tlcache.cache.find import features_folder
 from tlcache.errors import TlcacheError
 from tlcache.evaluation.compare import compare_runs
 from tlcache.evaluation.comparison import Comparison
 from tlcache.extraction.extract import extract
-from tlcache.files import check_folder
-from tlcache.finetuning.recipe import Recipe
-from tlcache.heads.table import find_heads
-from tlcache.options import made
-from tlcache.probing.run import fit_heads
+from tlcache.options import described
+from tlcache.probing.fit import fit_heads
 from tlcache.progress import say, warn
 from tlcache.runs.folder import read_runs, runs_folder
 from tlcache.studying.steps import (
@@ -36,91 +31,17 @@ from tlcache.studying.steps import (
     TO_DO,
     Step,
     StudyPlan,
-    find_cells,
 )
 from tlcache.text import duration
 
-__all__ = ["MODELS", "compare_study", "study"]
+__all__ = ["compare_study", "run_study"]
 
-MODELS = ("mobilenetv3_small", "mobilenetv3_large", "resnet50", "inception_v3", "resnet101", "resnet152")
 _MEASURING_S = 4.0  # for the packages, and for each network
 
 
-def study(
-    data: Sequence[str | Path] = ("digits",),
-    models: Sequence[str] = MODELS,
-    weights: str | Mapping[str, str] | None = None,
-    *,
-    heads: Sequence[str] | None = None,
-    finetune: bool = True,
-    plan: bool = False,
-    budget_s: float | None = None,
-    out: str | Path = "report.html",
-    features: str | Path | None = None,
-    runs: str | Path | None = None,
-    device: str = "auto",
-    **recipe: Any,
-) -> list[Step]:
-    """Extract, fit heads, fine-tune and report, for every dataset and backbone; what is recorded is not done again.
-
-    The order is that of worth: the networks from the smallest up, each with its heads at once, on all datasets; then
-    the fine-tunings, on each dataset first of the backbone whose heads are best on validation. A study that is stopped
-    has then answered most of the question, and a budget is kept by going down the list. A step that fails is told, and
-    the others go on.
-
-    Parameters
-    ----------
-    data, models
-        Datasets and backbones, as for `tlcache.extract`; no ONNX files.
-    weights
-        Of all backbones, or backbone -> weights; as for `tlcache.extract`.
-    heads
-        Names of `tlcache.heads.table.HEADS`; default: all.
-    finetune
-        Whether to fine-tune.
-    plan
-        Do nothing but measure for some seconds, and return the steps with about the seconds that each takes.
-    budget_s
-        Seconds for the steps, without the measuring before them and the report after them. A step is left out that
-        would not fit any more; none is stopped.
-    out
-        The page with the report, of everything that is recorded under `runs`.
-    features, runs
-        Folders of feature files and of run records.
-    device
-        `auto`, `cpu` or `cuda`.
-    **recipe
-        Fields of `tlcache.finetuning.recipe.Recipe`; `refit` is on, so that networks are fitted to what heads are.
-
-    Returns
-    -------
-    list of Step
-        In the order in which they were, or would be, taken.
-
-    Raises
-    ------
-    TlcacheError
-        One of its kinds, for what is known before the first step: a name, a dataset, a setting.
-
-    Examples
-    --------
-    >>> steps = study([photos], ["squeezenet1_1"], "random", heads=["ridge"], finetune=False, features=folder,
-    ...     runs=folder, out=folder / "report.html")
-    >>> [(step.kind, step.state) for step in steps]
-    [('extract', 'done'), ('fit-heads', 'done'), ('report', 'done')]
-    """
-    from tlcache.report.page import check_page
-
-    find_device(device)  # a slip in its name is told now
-    asked = StudyPlan(
-        cases=find_cells(data, models, weights),
-        heads=tuple(find_heads(heads)),
-        recipe=made(Recipe, {"refit": True, **recipe}) if finetune else None,
-        features=check_folder(features_folder(features), "--features"),
-        runs=check_folder(runs_folder(runs), "--runs"),
-        out=check_page(out),
-        device=device,
-    )
+def run_study(asked: StudyPlan, plan: bool, budget_s: float | None) -> list[Step]:
+    """Take the steps that fit in the budget, or with `plan` only say what they are and how long they take."""
+    find_device(asked.device)  # that it is there is told now
     steps = asked.steps()
     networks = {step.model for step in steps if step.model and step.state == TO_DO}
     if networks and (plan or budget_s is not None):
@@ -134,8 +55,9 @@ def study(
     return [replace(step, records=tuple(str(run.path) for run in asked.runs_of(step))) for step in walked]
 
 
+@described()
 def compare_study(
-    steps: Sequence[Step], runs: str | Path | None = None, tell: Callable[[str], None] = warn
+    steps: Sequence[Step], runs: Runs = None, tell: Callable[[str], None] = warn
 ) -> tuple[list[Comparison], int]:
     """Compare the runs of a study alone, which its report compares with all others.
 
@@ -143,7 +65,7 @@ def compare_study(
     ----------
     steps
         What `study` returned.
-    runs, tell
+    tell
         As for `tlcache.compare`.
 
     Returns
@@ -227,7 +149,7 @@ def _fit(asked: StudyPlan, step: Step) -> str:
 
 
 def _finetune(asked: StudyPlan, step: Step) -> str:
-    from tlcache.finetuning.run import finetune
+    from tlcache.finetuning.finetune import finetune
 
     assert asked.recipe is not None
     finetune(

@@ -11,12 +11,14 @@ from typing import Any
 
 from tlcache.backbones.backbone import Backbone
 from tlcache.backbones.load import load_model
+from tlcache.backbones.own_weights import weights_of
 from tlcache.backbones.sources import find_trainable
 from tlcache.backbones.weights import is_here, resolve
 from tlcache.cache.feature_file import FeatureFile
+from tlcache.cache.find import find_dataset
 from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import CacheError, DataError, UnknownNameError, closest
+from tlcache.errors import CacheError, DataError
 from tlcache.finetuning.recipe import Recipe, arguments_of
 from tlcache.heads.table import HeadRow
 from tlcache.images import Preprocess
@@ -90,7 +92,10 @@ class Cell:
 
 
 def find_cells(
-    data: Sequence[str | Path], models: Sequence[str], weights: str | Mapping[str, str] | None
+    data: Sequence[str | Path],
+    models: Sequence[str],
+    weights: str | Sequence[str] | Mapping[str, str] | None,
+    features: Path,
 ) -> dict[tuple[str, str], Cell]:
     """Return every backbone with every dataset, the smallest backbone first; nothing is downloaded but built-in images.
 
@@ -99,28 +104,26 @@ def find_cells(
     DataError, ModelError, UnknownNameError, WeightsError
         Two datasets of one name or none at all, an ONNX file, no such backbone or weights.
     """
-    sets = _distinct(map(str, data))
+    sets = _distinct(map(str, data), features)
     names = [dataset.name for dataset in sets.values()]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise DataError(f"Two of the datasets are called '{twice}'. Rename one of the folders or manifests.")
     rows = sorted({name: find_trainable(name) for name in models}.values(), key=lambda row: row.parameters)
-    own = {find_trainable(name).name: each for name, each in weights.items()} if isinstance(weights, Mapping) else {}
-    if unused := own.keys() - {row.name for row in rows}:
-        raise UnknownNameError(closest("backbone in --weights", unused.pop(), [row.name for row in rows]))
+    own = weights_of(weights, [row.name for row in rows])
     found: dict[tuple[str, str], Cell] = {}
     for row in rows:
-        chosen = weights if isinstance(weights, str) else own.get(row.name)
+        chosen = own[row.name]
         if is_here(row, chosen):
             resolve(row, chosen)
         found |= {(given, row.name): Cell(given, dataset, row, chosen) for given, dataset in sets.items()}
     return found
 
 
-def _distinct(data: Iterable[str]) -> dict[str, Dataset]:
+def _distinct(data: Iterable[str], features: Path) -> dict[str, Dataset]:
     """Return the datasets as they were given, each once: one may be given by several spellings."""
     found: dict[str, tuple[str, Dataset]] = {}
     for given in data:
-        dataset = load_dataset(given)
+        dataset = load_dataset(*find_dataset(given, None, features))
         place = os.path.realpath(dataset.data) if os.path.isabs(dataset.data) else dataset.data  # noqa: PTH117
         found.setdefault(place, (given, dataset))
     return dict(found.values())

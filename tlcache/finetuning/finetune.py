@@ -1,0 +1,113 @@
+"""Dataset + backbone -> fine-tuned network and its record: the tuned strategy as it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tlcache.arguments import (
+    CHOOSING,
+    Budget,
+    Crop,
+    CropBorders,
+    Device,
+    Features,
+    Force,
+    Model,
+    Name,
+    OneDataset,
+    Resize,
+    Runs,
+    Split,
+    SplitSeed,
+    Weights,
+)
+from tlcache.extraction.extract import extract
+from tlcache.files import check_folder
+from tlcache.finetuning.recipe import SWEEP, Recipe, arguments_of, variants
+from tlcache.options import Option, described, made
+from tlcache.progress import warn
+
+if TYPE_CHECKING:
+    from tlcache.runs.finetuned import FinetunedRun
+
+__all__ = ["finetune"]
+
+_SWEEP = "Values to choose from on validation, like lr=1e-3,1e-2; may be repeated"
+_SWEEP_MORE = "All combinations are trained, one is tested"
+
+
+@described(Recipe)
+def finetune(
+    data: OneDataset,
+    model: Model,
+    weights: Weights = None,
+    *,
+    crop_borders: CropBorders = False,
+    resize: Resize = None,
+    crop: Crop = None,
+    name: Name = None,
+    split: Split = "given",
+    split_seed: SplitSeed = 0,
+    device: Device = "auto",
+    features: Features = None,
+    runs: Runs = None,
+    force: Force = False,
+    sweep: Annotated[Mapping[str, Sequence[Any]] | None, Option(_SWEEP, SWEEP, CHOOSING, more=_SWEEP_MORE)] = None,
+    budget_s: Budget = None,
+    **recipe: Any,
+) -> FinetunedRun:
+    """Train a backbone and its head on a dataset's images, choose the epoch on validation, and test once.
+
+    Rows, splits and labels are those of the feature file that `tlcache.extract` makes of the same arguments, so that
+    any head on frozen features can be compared image by image; it is made first when it is missing. A run that was
+    stopped or killed goes on after its last finished epoch; one that is recorded already is not done again. The budget
+    is for the training of a sweep: a combination is not begun that would probably not fit in; the first always is.
+
+    Returns
+    -------
+    FinetunedRun
+        Its record; beside it the test predictions, and the weights for `--weights` (`run.head_path`).
+
+    Raises
+    ------
+    TlcacheError
+        One of its kinds, for everything that the caller can mend.
+
+    Examples
+    --------
+    >>> run = finetune(photos, "squeezenet1_1", "random", resize=32, crop=32, epochs=1, features=folder, runs=folder)
+    >>> run.strategy, [epoch.epoch for epoch in run.history]
+    ('finetune', [0, 1])
+    """
+    base = made(Recipe, recipe)
+    wanted = variants(base, sweep or {})
+    from tlcache.backbones.sources import find_trainable
+    from tlcache.cache.feature_file import FeatureFile
+    from tlcache.cache.resplit import apply_split
+    from tlcache.finetuning.run import train_and_test
+    from tlcache.finetuning.speed import find_torch_device
+    from tlcache.finetuning.trial import Task
+    from tlcache.runs.base import Identity
+    from tlcache.runs.finetuned import FinetunedRun
+    from tlcache.runs.folder import path_of, recorded, runs_folder
+
+    folder, found_device = check_folder(runs_folder(runs), "--runs"), find_torch_device(device)
+    found = extract(
+        *(data, find_trainable(str(model)).name, weights),
+        crop_borders=crop_borders,
+        resize=resize,
+        crop=crop,
+        device=device,
+        features=features,
+        name=name,
+        split_seed=split_seed,
+    )
+    for line in () if found.up_to_date else found.warnings:
+        warn(line)
+    with FeatureFile(found.path) as file:
+        task = Task.of(apply_split(file, split, folder, split_seed), weights, found_device)
+    identity = Identity.of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s))
+    if not force and isinstance(run := recorded(folder, identity), FinetunedRun):
+        return run
+    return train_and_test(task, wanted, budget_s, identity, path_of(folder, identity))

@@ -1,0 +1,128 @@
+"""Feature files -> fitted heads and their records: the frozen strategy as it is called."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tlcache.arguments import Features, Force, Heads, OnlyDatasets, Paths, Runs, Samples, Shots, Split, SplitSeed
+from tlcache.cache.find import find_features
+from tlcache.errors import OptionError
+from tlcache.files import check_folder
+from tlcache.heads.table import find_heads
+from tlcache.options import described, made
+from tlcache.probing.protocol import SearchProtocol
+from tlcache.progress import step_bar
+
+if TYPE_CHECKING:
+    from tlcache.probing.shots import Curve
+    from tlcache.runs.frozen import FrozenRun
+
+__all__ = ["fit_curves", "fit_heads"]
+
+
+@described(SearchProtocol)
+def fit_heads(
+    paths: Paths = None,
+    heads: Heads = None,
+    *,
+    data: OnlyDatasets = None,
+    features: Features = None,
+    runs: Runs = None,
+    split: Split = "given",
+    split_seed: SplitSeed = 0,
+    force: Force = False,
+    **protocol: Any,
+) -> list[FrozenRun]:
+    """Fit heads on cached features, choose their settings, and test each once.
+
+    What is recorded is read, and only what is missing is fitted.
+
+    Returns
+    -------
+    list of FrozenRun
+        One per file and head, in that order.
+
+    Raises
+    ------
+    CacheError, DataError, HeadError, OptionError
+        No features, features that are not finite, an empty split, an unknown head, no place for records.
+
+    Examples
+    --------
+    >>> runs = fit_heads([feature_file], heads=["ridge", "knn"], runs=folder)
+    >>> [run.head for run in runs]
+    ['ridge', 'knn']
+    >>> runs[0].test.n, runs[0].strategy
+    (6, 'frozen')
+    """
+    how, rows = made(SearchProtocol, protocol), find_heads(heads)
+    found = find_features(paths, features, data)
+    from tlcache.probing.run import fit_file, opened
+    from tlcache.runs.folder import runs_folder
+
+    folder = check_folder(runs_folder(runs), "--runs")
+    results = []
+    with step_bar("fitting heads", len(found) * len(rows)) as advance:
+        for path in found:
+            with opened(path, split, folder, split_seed) as file:
+                results += fit_file(file, rows, folder, how, force, advance)
+    return results
+
+
+@described(SearchProtocol)
+def fit_curves(
+    paths: Paths,
+    shots: Shots,
+    heads: Heads = None,
+    *,
+    samples: Samples = 5,
+    data: OnlyDatasets = None,
+    features: Features = None,
+    runs: Runs = None,
+    split: Split = "given",
+    split_seed: SplitSeed = 0,
+    force: Force = False,
+    **protocol: Any,
+) -> list[Curve]:
+    """Fit heads on random samples of so many images per class, and test each on the whole test split.
+
+    A sample knows no other labels than its own: settings are chosen by cross-validation within it, whatever `folds`
+    says. With a single image per class there is nothing to choose by, and heads keep their defaults. What is recorded
+    is read, and only what is missing is fitted.
+
+    Returns
+    -------
+    list of Curve
+        One per file and head, in that order.
+
+    Raises
+    ------
+    CacheError, DataError, HeadError, OptionError
+        As `fit_heads`.
+
+    Examples
+    --------
+    >>> (curve,) = fit_curves([feature_file], [1, 4, None], ["ridge"], runs=folder)
+    >>> [point.shots for point in curve.points]
+    [1, 4, None]
+    """
+    how, rows = made(SearchProtocol, protocol), find_heads(heads)
+    if "repeats" in protocol:
+        raise OptionError(
+            "--repeats is how often the last fit is repeated; a curve takes --samples for each of --shots."
+        )
+    how = replace(how, repeats=samples)  # as records have always called it
+    wanted = sorted(set(shots), key=lambda count: (count is None, count))
+    found = find_features(paths, features, data)
+    from tlcache.probing.run import opened
+    from tlcache.probing.shots import fit_file
+    from tlcache.runs.folder import runs_folder
+
+    folder = check_folder(runs_folder(runs), "--runs")
+    curves = []
+    with step_bar("fitting heads", len(found) * len(rows) * len(wanted)) as advance:
+        for path in found:
+            with opened(path, split, folder, split_seed) as file:
+                curves += fit_file(file, rows, folder, how, wanted, force, advance)
+    return curves

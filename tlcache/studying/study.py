@@ -1,0 +1,99 @@
+"""Datasets x backbones -> everything that tlcache can do with them, and the report: a study as it is called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tlcache.arguments import (
+    OUTPUT,
+    TRAINING,
+    BackboneWeights,
+    Budget,
+    Datasets,
+    Device,
+    Features,
+    Heads,
+    Models,
+    Page,
+    Runs,
+)
+from tlcache.cache.find import features_folder
+from tlcache.files import check_folder
+from tlcache.finetuning.recipe import Recipe
+from tlcache.heads.table import find_heads
+from tlcache.kinds import SWITCH, listing
+from tlcache.options import Option, described, made
+
+if TYPE_CHECKING:
+    from tlcache.studying.steps import Step
+
+__all__ = ["MODELS", "study"]
+
+MODELS = ("mobilenetv3_small", "mobilenetv3_large", "resnet50", "inception_v3", "resnet101", "resnet152")
+
+
+@described(Recipe)
+def study(
+    data: Datasets,
+    models: Models = MODELS,
+    weights: BackboneWeights = None,
+    *,
+    heads: Heads = None,
+    finetune: Annotated[
+        bool, Option("Train every backbone itself, too: most time goes there", SWITCH, TRAINING)
+    ] = True,
+    plan: Annotated[
+        bool, Option("Only tell what would be done, and about how long it takes on this machine", SWITCH, OUTPUT)
+    ] = False,
+    budget_s: Budget = None,
+    out: Page = "report.html",
+    features: Features = None,
+    runs: Runs = None,
+    device: Device = "auto",
+    **recipe: Any,
+) -> list[Step]:
+    """Extract, fit heads, fine-tune and report, for every dataset and backbone; what is recorded is not done again.
+
+    The order is that of worth: the networks from the smallest up, each with its heads at once, on all datasets; then
+    the fine-tunings, on each dataset first of the backbone whose heads are best on validation. A study that is stopped
+    has then answered most of the question, and a budget is kept by going down the list: it is of the steps, without
+    the measuring before them and the report after them. A step is left out that would not fit any more; none is
+    stopped. A step that fails is told, and the others go on.
+
+    The settings of the fine-tunings are those of `tlcache.finetune`, but that `refit` is on, so that networks are
+    fitted to what heads are. Networks that cannot be trained, such as ONNX files, are refused.
+
+    Returns
+    -------
+    list of Step
+        In the order in which they were, or would be, taken.
+
+    Raises
+    ------
+    TlcacheError
+        One of its kinds, for what is known before the first step: a name, a dataset, a setting.
+
+    Examples
+    --------
+    >>> steps = study([photos], ["squeezenet1_1"], "random", heads=["ridge"], finetune=False, features=folder,
+    ...     runs=folder, out=folder / "report.html")
+    >>> [(step.kind, step.state) for step in steps]
+    [('extract', 'done'), ('fit-heads', 'done'), ('report', 'done')]
+    """
+    chosen, settings = tuple(find_heads(heads)), made(Recipe, {"refit": True, **recipe})
+    from tlcache.report.page import check_page
+    from tlcache.runs.folder import runs_folder
+    from tlcache.studying.run import run_study
+    from tlcache.studying.steps import StudyPlan, find_cells
+
+    place = check_folder(features_folder(features), "--features")
+    asked = StudyPlan(
+        cases=find_cells(listing(data), listing(models), weights, place),
+        heads=chosen,
+        recipe=settings if finetune else None,
+        features=place,
+        runs=check_folder(runs_folder(runs), "--runs"),
+        out=check_page(out),
+        device=device,
+    )
+    return run_study(asked, plan, budget_s)
