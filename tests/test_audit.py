@@ -268,7 +268,7 @@ def test_the_command_keeps_its_contract(tmp_path: Path, photos: Path, tiny_model
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     (figures,) = json.loads(report.read_text())["datasets"]
-    assert {"dataset", "exact", "near", "label_conflicts", "label_issues", "verdict"} <= set(figures)
+    assert {"dataset", "exact", "near", "label_conflicts", "label_suspects", "verdict"} <= set(figures)
     assert sorted(figures["exact"]["pairs"]) == [
         ["train/green/other.png", "train/red/2.png"],
         ["train/red/1.png", "test/red/again.png"],

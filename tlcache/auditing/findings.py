@@ -208,7 +208,7 @@ class Audit:
             },
             "leak": as_json(self.leak),
             "label_conflicts": [[pair.first, pair.second] for pair in self.conflicts()],
-            "label_issues": as_json(self.label_issues),
+            "label_suspects": as_json(self.label_issues),  # by this name scripts know them
             "labels_accuracy": self.labels_accuracy,
             "labels_found": self.labels_found,
             "outliers": list(self.outliers),
