@@ -38,7 +38,7 @@ def test_images_that_kill_or_hang_their_decoder_cost_themselves_alone(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("sabotaged")
-def test_an_image_that_is_innocent_when_alone_is_not_condemned(
+def test_an_image_that_is_innocent_when_alone_is_not_rejected(
     photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TLCACHE_DECODE_LIMIT_S", "3")

@@ -1,1 +1,1 @@
-"""What runs are worth: metrics, intervals, paired tests, comparisons and verdicts."""
+"""Runs judged: metrics, intervals, paired tests, comparisons and verdicts."""

@@ -2,7 +2,7 @@
 
 The parent sends one line of JSON and keeps the pipe open: when it is closed, however the parent ended, the worker
 ends too. The worker notes in shared memory which images it is decoding. When it dies of a signal, or reports that
-a decoder hangs, the parent decodes those images alone, one process each, condemns the guilty ones, and starts again;
+a decoder hangs, the parent decodes those images alone, one process each, rejects the guilty ones, and starts again;
 finished rows are in parts by then. What the worker says while it works is shown by the parent (`relay`).
 """
 
@@ -40,20 +40,20 @@ def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
     TlcacheError, OSError, KeyboardInterrupt
         What the worker raised; CacheError when it died.
     """
-    condemned: dict[str, tuple[str, str]] = {}
+    rejected: dict[str, tuple[str, str]] = {}
     arguments = {**arguments, "sources": pack_sources()}
     with tempfile.TemporaryFile() as shared:
         in_flight = InFlight(shared.fileno())
         while True:
-            status, answer = _attempt({**arguments, "condemned": condemned}, shared.fileno())
+            status, answer = _attempt({**arguments, "rejected": rejected}, shared.fileno())
             if answer is not None:
                 return _unpack(answer)
             suspects = in_flight.take()
             decoder_failed = status == DECODER_HANGS or (status < 0 and status != -signal.SIGKILL)
             guilty = _find_guilty(suspects, reopen(in_flight.source)) if decoder_failed else {}
-            if guilty.keys() <= condemned.keys():
+            if guilty.keys() <= rejected.keys():
                 raise _death(status)
-            condemned |= guilty
+            rejected |= guilty
 
 
 def _attempt(request: Mapping[str, Any], in_flight: int) -> tuple[int, dict[str, Any] | None]:

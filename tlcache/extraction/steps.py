@@ -46,7 +46,7 @@ def extract_here(
     batch_size: int | None,
     max_bad: float,
     wait: bool,
-    condemned: Mapping[str, Sequence[str]] | None = None,
+    rejected: Mapping[str, Sequence[str]] | None = None,
     in_flight: InFlight | None = None,
     **request: Any,
 ) -> Extraction:
@@ -54,7 +54,7 @@ def extract_here(
 
     Parameters
     ----------
-    condemned
+    rejected
         Content hash -> code and message of images that are not to be decoded.
     in_flight
         Where to note which images are being decoded; None where this process is not the extraction's own.
@@ -77,7 +77,7 @@ def extract_here(
     with _claimed(workspace, note, wait):
         _sweep(target)
         index = Index(network.key)
-        index.bad |= {sha256: Rejected(*reason) for sha256, reason in (condemned or {}).items()}
+        index.bad |= {sha256: Rejected(*reason) for sha256, reason in (rejected or {}).items()}
         index.add_target(target)
         index.add_others(root, target.stem)
         index.add_shards(workspace)

@@ -116,7 +116,7 @@ class Worker:
         self.board.hashed(number, digest.digest())
         sha256 = digest.hexdigest()
         if sha256 in self.job.known_bad:
-            self._condemn(number, sha256, self.job.known_bad[sha256])
+            self._reject_content(number, sha256, self.job.known_bad[sha256])
             return None
         if sha256 in self.job.known or not self.board.claim(number):
             return None
@@ -130,7 +130,7 @@ class Worker:
                 return _Image(number, sha256, prepare(encoded.data, self.job.model.preprocess, pixels)[1])
         except BadImageError as error:
             bad = self._pending.bad[sha256] = Rejected(error.code, str(error))
-        self._condemn(number, sha256, bad)
+        self._reject_content(number, sha256, bad)
         return None
 
     def _noted(self, number: int) -> AbstractContextManager[None]:
@@ -148,11 +148,11 @@ class Worker:
             for number in np.flatnonzero(~error.finite):
                 image = images[number]
                 bad = self._pending.bad[image.sha256] = Rejected("non-finite", error.reason)
-                self._condemn(image.number, image.sha256, bad)
+                self._reject_content(image.number, image.sha256, bad)
             features, images = error.rows[error.finite], list(compress(images, error.finite))
         return [_Row(image.sha256, row, image.stored) for image, row in zip(images, features, strict=True)]
 
-    def _condemn(self, number: int, sha256: str, bad: Rejected) -> None:
+    def _reject_content(self, number: int, sha256: str, bad: Rejected) -> None:
         self.result.bad[sha256] = bad
         self._reject(number, bad)
 
