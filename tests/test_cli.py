@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from fakes import write_photos
@@ -345,6 +346,57 @@ def test_a_command_that_makes_runs_says_where_they_are(photos: Path, tiny_model:
     assert f"Recorded in {record.resolve().parent}: 2 runs, with their heads" in invoke(
         "fit-heads", "--heads", "ridge,knn"
     )
+
+
+def test_runs_are_listed_and_removed_by_name(photos: Path, tiny_model: Path) -> None:
+    empty = run("runs")
+    assert (empty.returncode, json.loads(stdout("runs", "--json", "-"))) == (0, {"runs": []})
+    assert "Begin with: tlcache fit-heads" in empty.stdout
+    invoke("extract", "-m", tiny_model, "-d", photos)
+    invoke("fit-heads", "--heads", "ridge,knn,logreg")
+    names = {path.stem for path in Path("runs").glob("photos/*.json")}
+    table = invoke("runs", "--data", "photos")
+    assert all(name in table for name in names)
+    (ridge,) = [name for name in names if "ridge" in name]
+    wrong = CliRunner().invoke(app, ["runs", "--remove", ridge[:-1]])
+    assert wrong.exit_code == 2
+    assert f"Did you mean '{ridge}'?" in " ".join(wrong.stderr.split())
+    unanswered = CliRunner().invoke(app, ["runs", "--remove", ridge])
+    assert unanswered.exit_code == 2
+    assert "Give --yes." in unanswered.stderr
+    assert "Removed 0 files" in CliRunner().invoke(app, ["runs", "--remove", ridge], input="n\n").stdout
+    assert "Removed 4 files" in CliRunner().invoke(app, ["runs", "--remove", ridge], input="y\n").stdout
+    assert "Removed 4 files" in invoke("runs", "--remove", "*-knn-*", "--yes")
+    (left,) = Path("runs").glob("photos/*.json")
+    assert "logreg" in left.name
+
+
+def test_prune_asks_twice_and_says_yes_where_nobody_answers(tiny_model: Path) -> None:
+    from tlcache.extraction.embedder import ImageEmbedder
+
+    ImageEmbedder(str(tiny_model)).transform([np.zeros((8, 8, 3), np.uint8)])
+    asked = CliRunner().invoke(app, ["prune"])
+    assert asked.exit_code == 2
+    assert "Remove these?" not in asked.stdout  # there is nothing unfinished, so this is the first question
+    assert "Empty these, which are made again when needed?" in asked.stdout
+    assert "Give --yes." in asked.stderr
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_name_is_broken_within_a_word(
+    tinynet: None, photos: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    del tinynet
+    name = "a_collection_of_photographs-2026"
+    invoke("extract", "-m", "tinynet", "-w", "random", "-d", photos, "--name", name)
+    invoke("fit-heads", "--heads", "ridge,knn")
+    monkeypatch.setenv("COLUMNS", str(width))
+    for command in (["ls"], ["compare"], ["fit-heads", "--heads", "ridge,knn"], ["runs"]):
+        text = invoke(*command)
+        assert max(len(line) for line in text.splitlines() if not line.startswith("Recorded in")) <= width
+        words = set(re.findall(r"[a-z]{3,}", text))
+        assert {"tinynet", "random"} <= words | ({"random"} if command == ["runs"] else set())
+        assert not words & {"tinyne", "tinyn", "ridg", "rid", "collectio", "photograph", "photograp"}
 
 
 def test_help_is_in_panels_and_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from fakes import make_run
 from numpy.typing import NDArray
 from test_cli import invoke
 
-from tlcache.errors import CacheError
+from tlcache.errors import CacheError, UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
 from tlcache.evaluation.verdict import verdict
@@ -232,7 +232,7 @@ def test_nothing_to_compare_says_what_to_do() -> None:
     with pytest.raises(CacheError, match="tlcache fit-heads"):
         compare()
     make_run(head="svm", right=right_but(20))
-    with pytest.raises(CacheError, match="No runs on 'cats' .* there are some on: photos"):
+    with pytest.raises(UnknownNameError, match="Unknown dataset 'cats'. Known: photos"):
         compare(data="cats")
     assert "nothing to compare it with" in verdict(only())
 

@@ -23,6 +23,7 @@ NAMES = {
     "report": ["write_report"],
     "study": ["study", "compare_study", "verdict"],
     "ls": ["list_cache"],
+    "runs": ["list_runs", "remove_runs"],
     "prune": ["find_leftovers", "remove_leftovers", "find_stores", "empty_stores"],
     "demo": ["run_demo"],
 }  # of the others the name is the command's own

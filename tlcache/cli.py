@@ -35,12 +35,12 @@ from tlcache.arguments import (
     TunedModel,
     Weights,
 )
-from tlcache.errors import OptionError, TlcacheError
+from tlcache.errors import CacheError, OptionError, TlcacheError
 from tlcache.extraction.extract import extract as _extract
 from tlcache.finetuning.finetune import finetune as _finetune
 from tlcache.finetuning.recipe import Recipe, read_settings
 from tlcache.flags import Output, command
-from tlcache.kinds import PATH, SWITCH, Kind, listing, text
+from tlcache.kinds import PATH, SWITCH, Kind, listing, several, text
 from tlcache.options import Option, parameters
 from tlcache.probing.fit import fit_curves as _fit_curves
 from tlcache.probing.fit import fit_heads as _fit_heads
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
+Yes = Annotated[bool, Option("Do not ask", SWITCH, OUTPUT, short="-y")]
 _DIGITS = ("digits",)
 _OF_RECIPE = ("epochs", "unfreeze")
 _STUDY = {
@@ -443,6 +444,42 @@ def study(
         raise typer.Exit(1)
 
 
+@command(app, name="runs")
+def list_recorded(
+    output: Output,
+    data: OnlyDatasets = None,
+    remove: Annotated[
+        Sequence[str] | None,
+        Option("Remove these runs, by name or shell pattern, with all their files", several(_PATTERN), OUTPUT),
+    ] = None,
+    yes: Yes = False,
+    runs: Runs = None,
+) -> None:
+    """List the recorded runs by the names of their files, or remove some of them.
+
+    Example: tlcache runs --remove "mobilenetv2-linear-*"
+    """
+    from tlcache.report.tables import recorded_table
+    from tlcache.runs.folder import list_runs, remove_runs, runs_folder
+    from tlcache.runs.naming import named_runs
+
+    problems = _Problems()
+    found: list[Run] = []
+    with contextlib.suppress(CacheError):  # there are none
+        found = list_runs(runs, data, problems)
+    chosen = named_runs(found, remove) if remove else found
+    output.write({"runs": [one.as_json() for one in chosen]})
+    if not found:
+        output.say(f"No runs are recorded in '{runs_folder(runs)}' yet. Begin with: tlcache fit-heads")
+    else:
+        output.show(recorded_table(chosen, runs_folder(runs)))
+    if remove:
+        done = yes or output.confirm("Remove these, with their predictions and heads?")
+        output.say(f"Removed {len(remove_runs(chosen) if done else ())} files.")
+    if problems:
+        raise typer.Exit(1)
+
+
 @command(app, name="ls")
 def list_files(output: Output, features: Features = None) -> None:
     """List what is cached: dataset, backbone, rows, size, age, and whether it is complete.
@@ -481,7 +518,7 @@ def verify(output: Output, paths: Paths = None, repair: Repair = False, features
 @command(app)
 def prune(
     output: Output,
-    yes: Annotated[bool, Option("Do not ask", SWITCH, OUTPUT, short="-y")] = False,
+    yes: Yes = False,
     features: Features = None,
 ) -> None:
     """Remove unfinished and unusable files, then what is only kept to be faster: pixels, activations, and the like.
@@ -498,7 +535,10 @@ def prune(
     output.write({name: [each.as_json() for each in some] for name, some in both.items()})
     if not found and not stores:
         output.say("Nothing to remove.")
-    steps = ((found, "Remove these?", remove_leftovers), (stores, "Empty these, which are made again?", empty_stores))
+    steps = (
+        (found, "Remove these?", remove_leftovers),
+        (stores, "Empty these, which are made again when needed?", empty_stores),
+    )
     for some, question, act in steps:
         if not some:
             continue

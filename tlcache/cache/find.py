@@ -78,7 +78,7 @@ def find_dataset(data: str | Path, name: str | None, features: str | Path | None
     from tlcache.datasets.builtin import BUILT_IN
     from tlcache.datasets.names import is_here, unknown_dataset
 
-    if not str(data) or is_here(data):
+    if not str(data) or is_here(data) or Path(data).name != str(data):  # a path is no name, whether it is there or not
         return str(data), name
     made_of = _cached_datasets(features_folder(features))
     if str(data) not in made_of:

@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
 from tlcache.auditing.findings import Audit, audit_of
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.evaluation.verdict import verdict
-from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval, plain_table
+from tlcache.report.fitting import FittedTable
+from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval
 
 __all__ = ["COSTS", "FIGURES", "LEGEND", "comparison_tables", "costs", "figures", "leak_lines", "title"]
 
 FIGURES = ("Accuracy (95 %)", "F1", "Recall", "Loss", "ECE")
 SECONDS = ("Embed s", "Train s", "Total s")
 COSTS = (*SECONDS, "Img/s", "Params")
-_HEAD = 26  # characters for the name of a head, or columns are left out; what does not fit goes on below
 LEGEND = (
     "F1 and recall: means over classes. Loss: log-loss. Embed: decoding and network, for all images, without what "
     "extract takes to start and to write its file; train: choosing settings and fitting, as for one more head; of a "
@@ -81,23 +79,17 @@ class _Wide:
     entries: Sequence[Entry]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        layouts = ((FIGURES + COSTS, 2), (FIGURES + COSTS, 1), (FIGURES + SECONDS, 1))
-        for columns, apart in layouts:
-            if (left := self._left(console, options, columns, apart)) >= 0:
-                yield self._table(columns, apart, _HEAD + left)
+        for columns, apart in ((FIGURES + COSTS, 2), (FIGURES + COSTS, 1), (FIGURES + SECONDS, 1)):
+            table = self._table(columns)
+            if table.fits(options.max_width, apart):
+                yield table
                 return
-        for part, title in ((FIGURES, ""), (COSTS, "\nThe same runs, what they cost:\n")):
-            left = self._left(console, options, part, apart=1)
-            yield from (Text(title, end=""), self._table(part, 1, max(8, _HEAD + left)))
+        yield self._table(FIGURES, ("ECE", "Recall", "Loss", "F1"))
+        yield Text("\nThe same runs, what they cost:\n")
+        yield self._table(COSTS, ("Params", "Img/s", "Embed s"))
 
-    def _left(self, console: Console, options: ConsoleOptions, columns: Sequence[str], apart: int) -> int:
-        """Return how many characters of the terminal's width are left beside a table with narrow names of heads."""
-        table = self._table(columns, apart, _HEAD)
-        return options.max_width - Measurement.get(console, options.update(width=1000), table).maximum
-
-    def _table(self, columns: Sequence[str], apart: int, head: int) -> Table:
-        table = plain_table("", "Backbone", "Head", *columns, numbers=slice(3, 3 + len(columns)), apart=apart)
-        table.columns[2].max_width = head
+    def _table(self, columns: Sequence[str], leave_out: Sequence[str] = ()) -> FittedTable:
+        table = FittedTable(("", "Backbone", "Head"), columns, leave_out)
         for entry in self.entries:
             cells = dict(zip((*FIGURES, *COSTS), figures(entry) + costs(entry), strict=True))
             names = ("*" if entry.best else "", entry.backbone, entry.head)

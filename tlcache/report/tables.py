@@ -20,6 +20,7 @@ from tlcache.extraction.job import Extraction
 from tlcache.heads.table import HeadRow
 from tlcache.inventory import CacheEntry, Check, Leftover
 from tlcache.keys import printable
+from tlcache.report.fitting import FittedTable
 from tlcache.runs.naming import set_apart
 from tlcache.runs.record import Run
 from tlcache.text import counted
@@ -45,9 +46,11 @@ __all__ = [
     "models_table",
     "plain_table",
     "provider_words",
+    "recorded_table",
     "runs_tables",
 ]
 
+_WEIGHTS = 60  # characters
 BEST = "* the most accurate, or not shown to be worse (McNemar, Holm, 5 %)."
 
 
@@ -98,7 +101,8 @@ def datasets_table(forms: Sequence[Form]) -> RenderableType:
 
 def extractions_table(done: Sequence[Extraction], explain: bool = False) -> RenderableType:
     """Return one row per feature file."""
-    table = plain_table("Backbone", "Rows", "Embedded", "Reused", "Bad", "Images/s", "Seconds", numbers=slice(1, 7))
+    figures = ("Rows", "Embedded", "Reused", "Bad", "Images/s", "Seconds")
+    table = FittedTable(("Backbone",), figures, ("Bad", "Reused"))
     for each in done:
         rate = f"{each.images_per_s:,.0f}" if each.embedded else "up to date" if each.up_to_date else "-"
         counts = (each.rows, each.embedded, each.reused, each.quarantined)
@@ -117,7 +121,9 @@ def cache_table(entries: Sequence[CacheEntry], folder: Path) -> RenderableType:
     """Return one row per feature file or folder of parts, and below the table what is wrong with any."""
     if not entries:
         return Text(f"Nothing is cached in '{folder}' yet. Begin with: tlcache extract --model mobilenetv3_large")
-    table = plain_table("Dataset", "Backbone", "Weights", "Rows", "Size", "Age", "State", numbers=slice(3, 6))
+    table = FittedTable(
+        ("Dataset", "Backbone", "Weights", "State"), ("Rows", "Size", "Age"), ("Age", "Size", "Weights")
+    )
     for entry in entries:
         rows = f"{entry.rows:,}"
         if entry.state in ("unfinished", "running"):
@@ -125,8 +131,8 @@ def cache_table(entries: Sequence[CacheEntry], folder: Path) -> RenderableType:
         style = {"complete": "", "kept": "", "damaged": "bold red"}.get(entry.state, "yellow")
         alike = [other.identity for other in entries if other.identity and _name(other) == _name(entry)]
         backbone = set_apart(entry.backbone, entry.identity, alike) if entry.identity else entry.backbone
-        names = (entry.dataset or "(ImageEmbedder)", backbone, entry.weights)
-        table.add_row(*names, rows, _size(entry.size_bytes), _age(entry.created), entry.state, style=style)
+        cells = (entry.dataset or "(ImageEmbedder)", backbone, entry.weights, entry.state)
+        table.add_row(*cells, rows, _size(entry.size_bytes), _age(entry.created), style=style)
     notes = [Text(_about(entry.path, entry.detail), style="dim") for entry in entries if entry.detail]
     total = sum(entry.size_bytes for entry in entries)
     return Group(table, *notes, Text(f"{len(entries)} in '{folder}', {_size(total)}", style="dim"))
@@ -179,6 +185,15 @@ def _age(created: str) -> str:
     return f"{max(0, seconds):.0f} s"
 
 
+def recorded_table(runs: Sequence[Run], folder: Path) -> RenderableType:
+    """Return one row per run: what its files are called, what it reached, how old it is."""
+    table = FittedTable(("Dataset", "Run"), ("Accuracy", "Age"))
+    for run in runs:
+        table.add_row(run.dataset, run.path.stem, f"{run.test.accuracy:.3f}", _age(run.created))
+    note = f"{counted(len(runs), 'run')} in '{folder}'; a name with .json is its record"
+    return Group(table, Text(note, style="dim"))
+
+
 def runs_tables(comparisons: Sequence[Comparison]) -> RenderableType:
     """Return a table of each comparison: what its runs reach, the most accurate first, and how long training took."""
     tables = [part for found in comparisons for part in (_runs_table(found), Text())]
@@ -186,12 +201,13 @@ def runs_tables(comparisons: Sequence[Comparison]) -> RenderableType:
 
 
 def _runs_table(found: Comparison) -> RenderableType:
-    table = plain_table("", "Backbone", "Head", "Accuracy (95 %)", "F1", "Loss", "Train s", numbers=slice(3, 7))
+    figures = ("Accuracy (95 %)", "F1", "Loss", "Train s")
+    table = FittedTable(("", "Backbone", "Head"), figures, ("Loss", "F1", "Train s"))
     for entry in found.entries:
         accuracy = interval(entry.accuracy, entry.low, entry.high)
-        figures = (accuracy, f"{entry.macro_f1:.3f}", f"{entry.log_loss:.3f}", f"{entry.train_s:,.1f}")
+        cells = (accuracy, f"{entry.macro_f1:.3f}", f"{entry.log_loss:.3f}", f"{entry.train_s:,.1f}")
         names = ("*" if entry.best else "", entry.backbone, entry.head)
-        table.add_row(*names, *figures, style="bold green" if entry.best else "")
+        table.add_row(*names, *cells, style="bold green" if entry.best else "")
     notes = (Text(baseline_line(found.baseline)), *groups_lines(found.groups), Text(BEST, style="dim"))
     return Group(heading([entry.run for entry in found.entries]), table, *notes)
 
@@ -240,8 +256,10 @@ def heading(runs: Sequence[Run], more: str = "") -> Text:
     """Return what these runs are about: dataset, test images, classes, weights."""
     first = runs[0]
     each = sorted({(run.backbone, run.weights) for run in runs})
-    names = {weights for _, weights in each}
-    weights = ", ".join(names) if len(names) == 1 else ", ".join(f"{backbone} {name}" for backbone, name in each)
+    names = sorted({weights for _, weights in each})
+    weights = names[0] if len(names) == 1 else ", ".join(f"{backbone} {name}" for backbone, name in each)
+    if len(weights) > _WEIGHTS:
+        weights = f"{len(names)} kinds (see tlcache ls)"
     images = counted(first.test.n, "test image")
     title = f"{first.dataset}: {images}, {len(first.classes)} classes"
     return Text(f"{title}{more}, weights: {weights}", style="bold")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
+from tlcache.errors import UnknownNameError, closest
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.record import Run
 
-__all__ = ["backbone_label", "head_label", "set_apart"]
+__all__ = ["backbone_label", "head_label", "named_runs", "set_apart"]
 
 _UNSAID = {"space", "budget_s", "budget"}  # follow from others, or change nothing but the time
 
@@ -20,6 +23,23 @@ def set_apart(name: str, embedded: Mapping[str, Any], alike: Iterable[Mapping[st
     `embedded` and `alike` have `pool`, `precision` and `preprocess`, as the JSON of a feature file's key does.
     """
     return " ".join([name, *_differing(_settings(embedded), [_settings(other) for other in alike])])
+
+
+def named_runs(runs: Sequence[Run], names: Iterable[str]) -> list[Run]:
+    """Return the runs of these names, which are those of their files without an ending, or shell patterns of such.
+
+    Raises
+    ------
+    UnknownNameError
+        No run is called so.
+    """
+    found: dict[Path, Run] = {}
+    for name in names:
+        own = [run for run in runs if str(run.path) == name or fnmatchcase(run.path.stem, name.removesuffix(".json"))]
+        if not own:
+            raise UnknownNameError(closest("run", name, [run.path.stem for run in runs]))
+        found |= {run.path: run for run in own}
+    return list(found.values())
 
 
 def backbone_label(run: Run, runs: Sequence[Run]) -> str:
