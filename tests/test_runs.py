@@ -196,7 +196,7 @@ def test_runs_are_listed_by_dataset(tmp_path: Path) -> None:
         list_runs(data="dogs")
     cats.path.write_text("{")
     told: list[str] = []
-    assert len(list_runs(tell=told.append)) == 3
+    assert len(list_runs(on_warning=told.append)) == 3
     assert told[0].startswith(f"'{cats.path}' is not a run record")
 
 

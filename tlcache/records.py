@@ -91,14 +91,14 @@ class Form(Generic[T]):
             raise CacheError(f"'{path}' is not {self.what} by this tlcache ({error}). Remove it.") from None
         return found
 
-    def read_all(self, paths: Iterable[Path], tell: Callable[[str], None] = warn) -> list[T]:
-        """Return records, by path; those that cannot be read are left out, and `tell` is told why."""
+    def read_all(self, paths: Iterable[Path], on_warning: Callable[[str], None] = warn) -> list[T]:
+        """Return records, by path; those that cannot be read are left out, and `on_warning` is called with why."""
         found = []
         for path in sorted(paths):
             try:
                 found.append(self.read(path))
             except CacheError as error:
-                tell(f"{error} Until then it is left out.")
+                on_warning(f"{error} Until then it is left out.")
         return found
 
     def _fields(self, path: Path) -> dict[str, Any]:

@@ -48,10 +48,10 @@ def _listed(near: Sequence[DuplicatePair]) -> tuple[DuplicatePair, ...]:
     return (*rest[:LISTED], *(pair for pair in rest[LISTED:] if pair.conflict))
 
 
-def read_audits(runs: Path, tell: Callable[[str], None] = warn) -> list[Audit]:
-    """Return all recorded audits under a folder of runs, by dataset; `tell` is told of those that cannot be read."""
+def read_audits(runs: Path, on_warning: Callable[[str], None] = warn) -> list[Audit]:
+    """Return all recorded audits under a folder of runs; `on_warning` is called for each that cannot be read."""
     paths = (path for path in runs.glob("*/audit/*.json") if path.name != "groups.json")
-    return AUDITS.read_all(paths, tell)
+    return AUDITS.read_all(paths, on_warning)
 
 
 def _csv(audit: Audit) -> str:

@@ -33,7 +33,7 @@ __all__ = ["compare", "compare_runs"]
 
 
 @described()
-def compare(runs: Runs = None, data: OnlyDatasets = None, tell: Callable[[str], None] = warn) -> list[Comparison]:
+def compare(runs: Runs = None, data: OnlyDatasets = None, on_warning: Callable[[str], None] = warn) -> list[Comparison]:
     """Compare all recorded runs, those of each dataset and split among themselves.
 
     The best is the most accurate on the test images; a run that is not shown to be less accurate, by McNemar's test on
@@ -43,7 +43,7 @@ def compare(runs: Runs = None, data: OnlyDatasets = None, tell: Callable[[str], 
 
     Parameters
     ----------
-    tell
+    on_warning
         Called with a sentence for each record that cannot be read and is left out; default: it is logged as a warning.
 
     Returns
@@ -63,20 +63,20 @@ def compare(runs: Runs = None, data: OnlyDatasets = None, tell: Callable[[str], 
     >>> len(found.entries), len(found.pairs)
     (3, 3)
     """
-    found = compare_runs(list_runs(runs, data, tell), tell)
+    found = compare_runs(list_runs(runs, data, on_warning), on_warning)
     if not found:
         where = runs_folder(runs)
         raise CacheError(f"No run in '{where}' has predictions that can be read. Do them again: tlcache fit-heads")
     return found
 
 
-def compare_runs(runs: Iterable[Run], tell: Callable[[str], None] = warn) -> list[Comparison]:
+def compare_runs(runs: Iterable[Run], on_warning: Callable[[str], None] = warn) -> list[Comparison]:
     """Compare these runs, those of each dataset and split among themselves."""
     alike: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.created, reverse=True):
         alike.setdefault((run.dataset, run.dataset_digest), []).append(run)
     ordered = sorted(alike.items(), key=lambda item: item[0][0])
-    found = (_compare(dataset, digest, group, tell) for (dataset, digest), group in ordered)
+    found = (_compare(dataset, digest, group, on_warning) for (dataset, digest), group in ordered)
     return [each for each in found if each]
 
 
@@ -96,7 +96,7 @@ class _Tested:
         return cls(run, top, balanced_accuracy(counts), clustered_interval(top.right, units))
 
 
-def _compare(dataset: str, digest: str, runs: Sequence[Run], tell: Callable[[str], None]) -> Comparison | None:
+def _compare(dataset: str, digest: str, runs: Sequence[Run], on_warning: Callable[[str], None]) -> Comparison | None:
     """Compare runs on the same test images; None when the predictions of none can be read."""
     rows = units = None
     tested = []
@@ -104,7 +104,7 @@ def _compare(dataset: str, digest: str, runs: Sequence[Run], tell: Callable[[str
         try:
             found = run.predictions().in_order()
         except CacheError as error:
-            tell(f"{error} Until then it is left out.")
+            on_warning(f"{error} Until then it is left out.")
             continue
         if rows is None:
             rows, units = found.row, unit_numbers(found.group)

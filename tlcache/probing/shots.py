@@ -154,9 +154,9 @@ def _recorded(path: Path) -> dict[int | None, Point]:
     return {}
 
 
-def read_curves(folder: Path, tell: Callable[[str], None] = warn) -> list[Curve]:
-    """Return all recorded curves under a folder of run records; `tell` is told of those that cannot be read."""
-    return CURVES.read_all(folder.glob("*/shots/*.json"), tell)
+def read_curves(folder: Path, on_warning: Callable[[str], None] = warn) -> list[Curve]:
+    """Return all recorded curves under a folder of runs; `on_warning` is called for each that cannot be read."""
+    return CURVES.read_all(folder.glob("*/shots/*.json"), on_warning)
 
 
 def _curve(identity: Mapping[str, Any], points: Iterable[Point], path: Path) -> Curve:

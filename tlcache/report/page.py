@@ -41,7 +41,7 @@ def write_report(
     out: Page = "report.html",
     runs: Runs = None,
     data: OnlyDatasets = None,
-    tell: Callable[[str], None] = warn,
+    on_warning: Callable[[str], None] = warn,
 ) -> list[Path]:
     """Write what `compare` finds as a page, with `.md` and `.csv` beside it.
 
@@ -51,7 +51,7 @@ def write_report(
 
     Parameters
     ----------
-    tell
+    on_warning
         As for `tlcache.compare`.
 
     Returns
@@ -71,8 +71,8 @@ def write_report(
     ['report.html', 'report.md', 'report.csv']
     """
     page = check_page(out)
-    folder, found = runs_folder(runs), compare(runs, data, tell)
-    curves, audits = read_curves(folder, tell), read_audits(folder, tell)
+    folder, found = runs_folder(runs), compare(runs, data, on_warning)
+    curves, audits = read_curves(folder, on_warning), read_audits(folder, on_warning)
     gaps = leakage_gaps(found)
     chapters = []
     with step_bar("drawing", len(found)) as advance:

@@ -85,22 +85,22 @@ def recorded(folder: Path, identity: Identity) -> Run | None:
     return None
 
 
-def read_runs(folder: Path, tell: Callable[[str], None] = warn, only: Collection[str] | None = None) -> list[Run]:
-    """Return all records under a folder, by path; those that cannot be read are left out, and `tell` is told why.
+def read_runs(folder: Path, on_warning: Callable[[str], None] = warn, only: Collection[str] | None = None) -> list[Run]:
+    """Return all records under a folder, by path; those that cannot be read are left out, after an `on_warning`.
 
     `only` names the folders of the datasets that are wanted, as `tlcache.keys.slug` has them; None: all.
     """
     paths = (path for path in folder.glob("*/*.json") if only is None or path.parent.name in only)
-    return RUNS.read_all(paths, tell)
+    return RUNS.read_all(paths, on_warning)
 
 
 @described()
-def list_runs(runs: Runs = None, data: OnlyDatasets = None, tell: Callable[[str], None] = warn) -> list[Run]:
+def list_runs(runs: Runs = None, data: OnlyDatasets = None, on_warning: Callable[[str], None] = warn) -> list[Run]:
     """Return the recorded runs, those of each dataset together.
 
     Parameters
     ----------
-    tell
+    on_warning
         Called with a sentence for each record that cannot be read and is left out; default: warns on standard error.
 
     Raises
@@ -116,7 +116,8 @@ def list_runs(runs: Runs = None, data: OnlyDatasets = None, tell: Callable[[str]
     """
     folder = runs_folder(runs)
     only = None if data is None else [slug(name) for each in listing(data) for name in names_of(str(each))]
-    found = read_runs(folder, tell, only) or read_runs(folder, tell)  # all of them where it is to be said what there is
+    # all of them where it is to be said what there is
+    found = read_runs(folder, on_warning, only) or read_runs(folder, on_warning)
     by_name: dict[str, list[Run]] = {}
     for run in found:
         by_name.setdefault(run.dataset, []).append(run)

@@ -57,7 +57,7 @@ def run_study(asked: StudyPlan, plan: bool, budget_s: float | None) -> list[Step
 
 @described()
 def compare_study(
-    steps: Sequence[Step], runs: Runs = None, tell: Callable[[str], None] = warn
+    steps: Sequence[Step], runs: Runs = None, on_warning: Callable[[str], None] = warn
 ) -> tuple[list[Comparison], int]:
     """Compare the runs of a study alone, which its report compares with all others.
 
@@ -65,7 +65,7 @@ def compare_study(
     ----------
     steps
         What `study` returned.
-    tell
+    on_warning
         As for `tlcache.compare`.
 
     Returns
@@ -82,8 +82,8 @@ def compare_study(
     (1, 0)
     """
     own = {record for step in steps for record in step.records}
-    recorded = read_runs(runs_folder(runs), tell)
-    return compare_runs((run for run in recorded if str(run.path) in own), tell), len(recorded) - len(own)
+    recorded = read_runs(runs_folder(runs), on_warning)
+    return compare_runs((run for run in recorded if str(run.path) in own), on_warning), len(recorded) - len(own)
 
 
 def _in_order(asked: StudyPlan, steps: Sequence[Step]) -> Iterator[Step]:
