@@ -22,8 +22,8 @@ from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.ranks import joined, rank
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.saved import save_weights
-from tlcache.finetuning.search import Candidate, Variant, best_epochs, checkpoints_of, search
 from tlcache.finetuning.speed import ComputeFormat
+from tlcache.finetuning.sweep import TrainedVariant, Variant, best_epochs, checkpoints_of, run_sweep
 from tlcache.finetuning.training import State, logits_of
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.base import softmax
@@ -94,8 +94,8 @@ def _train_and_test(
     task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Identity, path: Path
 ) -> FinetunedRun:
     folder = checkpoints_path(path)
-    candidates = search(task, wanted, budget_s, folder)
-    best = max(candidates, key=Candidate.score)
+    candidates = run_sweep(task, wanted, budget_s, folder)
+    best = max(candidates, key=TrainedVariant.score)
     trial, state = best.trial, best.state
     assert trial is not None
     assert state is not None

@@ -16,13 +16,13 @@ from tlcache.progress import say
 from tlcache.runs.finetuned import PhaseEpochs, TunedCandidate
 from tlcache.text import duration
 
-__all__ = ["Candidate", "Variant", "best_epochs", "checkpoints_of", "search"]
+__all__ = ["TrainedVariant", "Variant", "best_epochs", "checkpoints_of", "run_sweep"]
 
 Variant = tuple[dict[str, Any], Recipe]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TrainedVariant:
     """A setting that was trained.
 
     Parameters
@@ -55,9 +55,9 @@ class Candidate:
         return TunedCandidate(setting=self.setting, scores=scores, epochs=best_epochs(self.state), train_s=self.seconds)
 
 
-def search(task: Task, wanted: Sequence[Variant], budget_s: float | None, folder: Path) -> list[Candidate]:
+def run_sweep(task: Task, wanted: Sequence[Variant], budget_s: float | None, folder: Path) -> list[TrainedVariant]:
     """Train the variants one after the other, as many as the budget has room for; all compute in the same way."""
-    done: list[Candidate] = []
+    done: list[TrainedVariant] = []
     for setting, asked in wanted:
         spent, longest = sum(each.seconds for each in done), max((each.seconds for each in done), default=0.0)
         if done and budget_s is not None and spent + longest > budget_s:
@@ -68,14 +68,14 @@ def search(task: Task, wanted: Sequence[Variant], budget_s: float | None, folder
         if setting:
             say(", ".join(f"{name} {value}" for name, value in setting.items()))
         done.append(_try(task, setting, recipe, folder, alone=len(wanted) == 1))
-        best = max(done, key=Candidate.score)
+        best = max(done, key=TrainedVariant.score)
         done = [each if each is best else replace(each, trial=None) for each in done]  # one network at a time
     if best.state is None:
         raise TrainingError("The loss went out of bounds with every setting of the sweep. Try smaller learning rates.")
     return done
 
 
-def _try(task: Task, setting: dict[str, Any], recipe: Recipe, folder: Path, alone: bool) -> Candidate:
+def _try(task: Task, setting: dict[str, Any], recipe: Recipe, folder: Path, alone: bool) -> TrainedVariant:
     trial = Trial(task, recipe)
     try:
         state = trial.train(checkpoints_of(folder, recipe))
@@ -83,8 +83,8 @@ def _try(task: Task, setting: dict[str, Any], recipe: Recipe, folder: Path, alon
         if alone:
             raise
         say(str(error))
-        return Candidate(setting, recipe, None, None, 0.0)
-    return Candidate(setting, recipe, trial, state, trial.setup_s + seconds_of(state.history))
+        return TrainedVariant(setting, recipe, None, None, 0.0)
+    return TrainedVariant(setting, recipe, trial, state, trial.setup_s + seconds_of(state.history))
 
 
 def checkpoints_of(folder: Path, recipe: Recipe) -> Checkpoints:
