@@ -59,10 +59,10 @@ def stopped_at(number: int, act: Callable[[StudyPlan, Step], Step]) -> Callable[
     """Return `act`, interrupted when it is called for this time."""
     calls = iter(range(1000))
 
-    def acting(asked: StudyPlan, step: Step) -> Step:
+    def acting(plan: StudyPlan, step: Step) -> Step:
         if next(calls) == number:
             raise KeyboardInterrupt
-        return act(asked, step)
+        return act(plan, step)
 
     return acting
 

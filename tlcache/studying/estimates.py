@@ -48,33 +48,33 @@ _STEP = 2e10  # operations of a training step that is timed
 _ROWS = 2_000  # on which the ridge head is timed
 
 
-def estimated(asked: StudyPlan, steps: Sequence[Step]) -> list[Step]:
+def estimated(plan: StudyPlan, steps: Sequence[Step]) -> list[Step]:
     """Return the steps with about the seconds that those take which are to do. Nothing is downloaded for it."""
     to_do = [step for step in steps if step.state == TO_DO]
-    embedded, tuned = ({s.model: asked.case(s) for s in to_do if s.kind == kind} for kind in (EXTRACT, FINETUNE))
+    embedded, tuned = ({s.model: plan.cell(s) for s in to_do if s.kind == kind} for kind in (EXTRACT, FINETUNE))
     with step_bar("measuring", len(embedded) + len(tuned)) as advance:
-        embed_s, guessed = _embedding_paces(embedded, asked.device)
+        embed_s, guessed = _embedding_paces(embedded, plan.device)
         advance(len(embedded))
-        train_s = _training_paces(tuned, asked.recipe, asked.device, advance) if asked.recipe else {}
-    recorded = read_runs(asked.runs, lambda _: None)  # the report tells of records that are damaged
+        train_s = _training_paces(tuned, plan.recipe, plan.device, advance) if plan.recipe else {}
+    recorded = read_runs(plan.runs, lambda _: None)  # the report tells of records that are damaged
     frozen = [run for run in recorded if isinstance(run, FrozenRun)]
 
     def estimate(step: Step) -> Step:
         if step.state != TO_DO or step.kind not in (EXTRACT, FIT, FINETUNE):
             return step
-        case = asked.case(step)
+        cell = plan.cell(step)
         if step.kind == EXTRACT:
-            image_s = _decoding_pace(case) + embed_s[step.model]
-            seconds = _STARTING_S + len(case.dataset) * image_s
+            image_s = _decoding_pace(cell) + embed_s[step.model]
+            seconds = _STARTING_S + len(cell.dataset) * image_s
             guess = ", guessed from the size of the network" if step.model in guessed else ""
             return replace(step, seconds=seconds, note=step.note and f"{step.note}; the time is without that{guess}")
         if step.kind == FIT:
             alike = [run for run in frozen if run.dataset == step.dataset]
-            ridge_s = partial(_ridge_seconds, case)
-            return replace(step, seconds=heads_seconds(asked.missing_heads(step), case.backbone.dim, alike, ridge_s))
-        assert asked.recipe is not None
-        left = left_of(asked.recipe, *(path_of(asked.runs, each) for each in asked.identities(step)))
-        seconds = finetune_seconds(rows_of(case.dataset), asked.recipe, train_s[step.model], left)
+            ridge_s = partial(_ridge_seconds, cell)
+            return replace(step, seconds=heads_seconds(plan.missing_heads(step), cell.backbone.dim, alike, ridge_s))
+        assert plan.recipe is not None
+        left = left_of(plan.recipe, *(path_of(plan.runs, each) for each in plan.identities(step)))
+        seconds = finetune_seconds(rows_of(cell.dataset), plan.recipe, train_s[step.model], left)
         return replace(step, seconds=seconds, note=left.note)
 
     return [estimate(step) for step in steps]
@@ -114,20 +114,20 @@ def rows_of(dataset: Dataset) -> dict[str, int]:
     return {**given, **drawn, "train": given["train"] - sum(drawn.values())}
 
 
-def _embedding_paces(cases: Mapping[str, Cell], device: str) -> tuple[dict[str, float], set[str]]:
+def _embedding_paces(cells: Mapping[str, Cell], device: str) -> tuple[dict[str, float], set[str]]:
     """Return seconds per image of each network, decoding excluded, and which of them were not run.
 
     Those whose weights are not here are scaled from the others by their operations. Where none is here, the first is
     run with random weights.
     """
-    here = {name: case.weights for name, case in cases.items() if is_here(case.backbone, case.weights)}
-    here = here or dict.fromkeys(list(cases)[:1], "random")
+    here = {name: cell.weights for name, cell in cells.items() if is_here(cell.backbone, cell.weights)}
+    here = here or dict.fromkeys(list(cells)[:1], "random")
     timed = {name: _time_network(load_model(name, weights), device) for name, weights in here.items()}
-    if timed.keys() == cases.keys():
+    if timed.keys() == cells.keys():
         return timed, set()
-    needed = {name: operations(case.backbone, case.preprocess) for name, case in cases.items()}
+    needed = {name: operations(cell.backbone, cell.preprocess) for name, cell in cells.items()}
     each = median(seconds / needed[name] for name, seconds in timed.items())
-    return {name: timed.get(name, each * needed[name]) for name in cases}, cases.keys() - timed.keys()
+    return {name: timed.get(name, each * needed[name]) for name in cells}, cells.keys() - timed.keys()
 
 
 def _time_network(model: Model, device: str) -> float:
@@ -142,13 +142,13 @@ def _time_network(model: Model, device: str) -> float:
     return spent / (calls * len(batch))
 
 
-def _decoding_pace(case: Cell) -> float:
+def _decoding_pace(cell: Cell) -> float:
     """Return seconds per image to read, decode and resize, all cores at it; a few of the images are tried."""
-    images = len(case.dataset)
+    images = len(cell.dataset)
 
     def decode(row: int) -> None:
         with suppress(ImageReadError, BadImageError):
-            prepare(case.dataset.read(row), case.preprocess)
+            prepare(cell.dataset.read(row), cell.preprocess)
 
     some = range(images)[:: max(1, images // _IMAGES)][:_IMAGES]
     with OneTorchThread():  # as in extraction
@@ -162,27 +162,27 @@ def _time_together(act: Callable[[Any], object], items: Sequence[object]) -> flo
     return time.perf_counter() - began
 
 
-def _training_paces(cases: Mapping[str, Cell], recipe: Recipe, device: str, advance: Advance) -> dict[str, float]:
+def _training_paces(cells: Mapping[str, Cell], recipe: Recipe, device: str, advance: Advance) -> dict[str, float]:
     """Return seconds per image of training each network; the first one shows how to compute."""
     layout = "channels_last" if recipe.layout == "auto" else recipe.layout
     ways = [way for way in COMPUTE_FORMATS if way.layout == layout and recipe.precision in ("auto", way.precision)]
     place, paces = find_torch_device(device), dict[str, float]()
-    for name, case in cases.items():
-        paces[name], way = _training_pace(case, recipe, place, ways)
+    for name, cell in cells.items():
+        paces[name], way = _training_pace(cell, recipe, place, ways)
         ways = [way]
         advance(1)
     return paces
 
 
 def _training_pace(
-    case: Cell, recipe: Recipe, device: str, ways: Sequence[ComputeFormat]
+    cell: Cell, recipe: Recipe, device: str, ways: Sequence[ComputeFormat]
 ) -> tuple[float, ComputeFormat]:
     """Return seconds per image of training, forward and backward, and the fastest of the ways to compute.
 
     A few small steps are timed, with random weights.
     """
-    backbone, preprocess, whole = case.backbone, case.preprocess, untrained(case.backbone, seed=0)
-    head = fresh_head(recipe.head, backbone.dim, len(case.dataset.classes))
+    backbone, preprocess, whole = cell.backbone, cell.preprocess, untrained(cell.backbone, seed=0)
+    head = fresh_head(recipe.head, backbone.dim, len(cell.dataset.classes))
     layers = trained_layers(backbone, whole, recipe.unfreeze)
     network = Classifier(backbone, whole, head, preprocess, layers, recipe.batch_norm == "eval").to(device)
     images = int(min(16, max(2, _STEP / operations(backbone, preprocess))))
@@ -191,9 +191,9 @@ def _training_pace(
     return 1 / rates[fastest], fastest
 
 
-def _ridge_seconds(case: Cell) -> float:
+def _ridge_seconds(cell: Cell) -> float:
     """Return what the ridge head takes, choosing included: timed on random numbers, of so many rows at most."""
-    rows, dim, classes = rows_of(case.dataset), case.backbone.dim, len(case.dataset.classes)
+    rows, dim, classes = rows_of(cell.dataset), cell.backbone.dim, len(cell.dataset.classes)
     total = rows["train"] + rows["val"]
     some, row = max(2 * classes, min(total, _ROWS)), find_head("ridge")
     X, y = np.random.default_rng(0).standard_normal((some, dim), np.float32), np.arange(some) % classes

@@ -39,20 +39,20 @@ __all__ = ["compare_study", "run_study"]
 _MEASURING_S = 4.0  # for the packages, and for each network
 
 
-def run_study(asked: StudyPlan, plan: bool, budget_s: float | None) -> list[Step]:
-    """Take the steps that fit in the budget, or with `plan` only say what they are and how long they take."""
-    find_device(asked.device)  # that it is there is told now
-    steps = asked.steps()
+def run_study(plan: StudyPlan, only_plan: bool, budget_s: float | None) -> list[Step]:
+    """Take the steps that fit in the budget, or with `only_plan` say what they are and how long they take."""
+    find_device(plan.device)  # that it is there is told now
+    steps = plan.steps()
     networks = {step.model for step in steps if step.model and step.state == TO_DO}
-    if networks and (plan or budget_s is not None):
+    if networks and (only_plan or budget_s is not None):
         about = duration(_MEASURING_S * (1 + len(networks)))
         say(f"Measuring how fast this machine is, about {about}; longer where a network is exported first ...")
         from tlcache.studying.estimates import estimated
 
-        steps = estimated(asked, steps)
+        steps = estimated(plan, steps)
     left_s = math.inf if budget_s is None else budget_s
-    walked = _walk(_in_order(asked, steps), (lambda step: step) if plan else partial(_take, asked), left_s)
-    return [replace(step, records=tuple(str(run.path) for run in asked.runs_of(step))) for step in walked]
+    walked = _walk(_in_order(plan, steps), (lambda step: step) if only_plan else partial(_take, plan), left_s)
+    return [replace(step, records=tuple(str(run.path) for run in plan.runs_of(step))) for step in walked]
 
 
 @described()
@@ -86,11 +86,11 @@ def compare_study(
     return compare_runs((run for run in recorded if str(run.path) in own), on_warning), len(recorded) - len(own)
 
 
-def _in_order(asked: StudyPlan, steps: Sequence[Step]) -> Iterator[Step]:
+def _in_order(plan: StudyPlan, steps: Sequence[Step]) -> Iterator[Step]:
     """Yield the steps in the order of worth; that of fine-tunings is settled when it is their turn."""
     yield from (step for step in steps if step.kind in (EXTRACT, FIT))
     tunings = [step for step in steps if step.kind == FINETUNE]
-    best_first = sorted(tunings, key=lambda step: -asked.best_validation(step))
+    best_first = sorted(tunings, key=lambda step: -plan.best_validation(step))
     by_data = [[step for step in best_first if step.data == data] for data in {step.data: 0 for step in tunings}]
     yield from (step for rank in zip_longest(*by_data) for step in rank if step)
     yield from (step for step in steps if step.kind == REPORT)
@@ -112,15 +112,15 @@ def _walk(steps: Iterable[Step], act: Callable[[Step], Step], left_s: float) -> 
     return done
 
 
-def _take(asked: StudyPlan, step: Step) -> Step:
+def _take(plan: StudyPlan, step: Step) -> Step:
     """Do what is to be done for a step; an error is its result."""
-    if step.kind in (FIT, FINETUNE) and asked.is_recorded(step):
+    if step.kind in (FIT, FINETUNE) and plan.is_recorded(step):
         return replace(step, state=RECORDED, seconds=0.0, note="")
     if step.state == TO_DO:
         say(f"{step.kind} {step.dataset} {step.model}".rstrip() + _about(step))
     began = time.perf_counter()
     try:
-        state, note = _ACTIONS[step.kind](asked, step), ""
+        state, note = _ACTIONS[step.kind](plan, step), ""
     except (TlcacheError, OSError, MemoryError, RuntimeError) as error:  # the last is torch's when memory is full
         state, note = FAILED, str(error)
         say(f"failed: {error}")
@@ -131,44 +131,44 @@ def _about(step: Step) -> str:
     return f", about {duration(step.seconds)}" if step.seconds else ""
 
 
-def _extract(asked: StudyPlan, step: Step) -> str:
-    case = asked.case(step)
-    if case.download:
-        say(case.download)
-    found = extract(case.data, step.model, case.weights, features=asked.features, device=asked.device)
+def _extract(plan: StudyPlan, step: Step) -> str:
+    cell = plan.cell(step)
+    if cell.download:
+        say(cell.download)
+    found = extract(cell.data, step.model, cell.weights, features=plan.features, device=plan.device)
     for line in () if found.up_to_date else found.warnings:
-        if (step.data, line) not in asked.warned:  # by another network's extraction
+        if (step.data, line) not in plan.warned:  # by another network's extraction
             warn(line)
-    asked.warned.update((step.data, line) for line in found.warnings)
+    plan.warned.update((step.data, line) for line in found.warnings)
     return RECORDED if found.up_to_date else DONE
 
 
-def _fit(asked: StudyPlan, step: Step) -> str:
-    fit_heads([asked.place(step)], [row.name for row in asked.heads], runs=asked.runs)
+def _fit(plan: StudyPlan, step: Step) -> str:
+    fit_heads([plan.place(step)], [row.name for row in plan.heads], runs=plan.runs)
     return DONE
 
 
-def _finetune(asked: StudyPlan, step: Step) -> str:
+def _finetune(plan: StudyPlan, step: Step) -> str:
     from tlcache.finetuning.finetune import finetune
 
-    assert asked.recipe is not None
+    assert plan.recipe is not None
     finetune(
         step.data,
         step.model,
-        asked.case(step).weights,
-        features=asked.features,
-        runs=asked.runs,
-        device=asked.device,
-        **asdict(asked.recipe),
+        plan.cell(step).weights,
+        features=plan.features,
+        runs=plan.runs,
+        device=plan.device,
+        **asdict(plan.recipe),
     )
     return DONE
 
 
-def _report(asked: StudyPlan, step: Step) -> str:
+def _report(plan: StudyPlan, step: Step) -> str:
     del step
     from tlcache.report.page import write_report
 
-    write_report(asked.out, asked.runs)
+    write_report(plan.out, plan.runs)
     return DONE
 
 

@@ -131,9 +131,9 @@ def _distinct(data: Iterable[str], features: Path) -> dict[str, Dataset]:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What a study is to do: all `heads` on every case, and a fine-tuning of each by `recipe` unless that is None."""
+    """What a study is to do: all `heads` on every cell, and a fine-tuning of each by `recipe` unless that is None."""
 
-    cases: Mapping[tuple[str, str], Cell]
+    cells: Mapping[tuple[str, str], Cell]
     heads: tuple[HeadRow, ...]
     recipe: Recipe | None
     features: Path
@@ -149,14 +149,14 @@ class StudyPlan:
         from tlcache.backbones.torch_network import untrained
         from tlcache.finetuning.classifier import trained_layers
 
-        for row in {case.backbone.name: case.backbone for case in self.cases.values()}.values():  # not all have as many
+        for row in {cell.backbone.name: cell.backbone for cell in self.cells.values()}.values():  # not all have as many
             trained_layers(row, untrained(row, seed=0), self.recipe.unfreeze, self.recipe.cached_prefix)
 
     def steps(self) -> list[Step]:
         """Return all steps with their states: each network and its heads, then the fine-tunings, then the report."""
-        kinds = [(kind, case) for case in self.cases.values() for kind in (EXTRACT, FIT)]
-        kinds += [(FINETUNE, case) for case in self.cases.values() if self.recipe]
-        steps = [Step(kind, case.data, case.dataset.name, case.backbone.name) for kind, case in kinds]
+        kinds = [(kind, cell) for cell in self.cells.values() for kind in (EXTRACT, FIT)]
+        kinds += [(FINETUNE, cell) for cell in self.cells.values() if self.recipe]
+        steps = [Step(kind, cell.data, cell.dataset.name, cell.backbone.name) for kind, cell in kinds]
         return [*map(self._with_state, steps), Step(REPORT)]
 
     def _with_state(self, step: Step) -> Step:
@@ -164,27 +164,27 @@ class StudyPlan:
             return replace(step, state=RECORDED)
         known = len(self.heads) - len(self.missing_heads(step)) if step.kind == FIT else 0
         note = f"{known} of {len(self.heads)} heads are recorded" if known else ""
-        return replace(step, note=self.case(step).download if step.kind == EXTRACT else note)
+        return replace(step, note=self.cell(step).download if step.kind == EXTRACT else note)
 
-    def case(self, step: Step) -> Cell:
+    def cell(self, step: Step) -> Cell:
         """Return what a step is done with."""
-        return self.cases[step.data, step.model]
+        return self.cells[step.data, step.model]
 
     def place(self, step: Step) -> Path:
         """Return where the feature file is or will be; the weights have to be here."""
-        case, key = self.case(step), (step.data, step.model)
+        cell, key = self.cell(step), (step.data, step.model)
         if key not in self._places:  # hashing large weights takes a while
-            stem = load_model(case.backbone.name, case.weights).file_stem
-            self._places[key] = self.features / case.dataset.name / f"{stem}.h5"
+            stem = load_model(cell.backbone.name, cell.weights).file_stem
+            self._places[key] = self.features / cell.dataset.name / f"{stem}.h5"
         return self._places[key]
 
     def attributes(self, step: Step) -> dict[str, Any] | None:
         """Return what the feature file says of itself; None when it is missing, damaged, or not of all the images."""
-        case = self.case(step)
-        if is_here(case.backbone, case.weights) and (path := self.place(step)).exists():
+        cell = self.cell(step)
+        if is_here(cell.backbone, cell.weights) and (path := self.place(step)).exists():
             with suppress(CacheError), FeatureFile(path) as file:
                 rows = sum(file.attrs[f"{name}_rows"] for name in SPLITS) + len(file.quarantine)
-                if rows == len(case.dataset) and file.attrs["source"] == case.dataset.source:
+                if rows == len(cell.dataset) and file.attrs["source"] == cell.dataset.source:
                     return file.attrs
         return None
 

@@ -87,8 +87,8 @@ def study(
     from tlcache.studying.steps import StudyPlan, find_cells
 
     place = check_folder(features_folder(features), "--features")
-    asked = StudyPlan(
-        cases=find_cells(listing(data), listing(models), weights, place),
+    whole = StudyPlan(
+        cells=find_cells(listing(data), listing(models), weights, place),
         heads=chosen,
         recipe=settings if finetune else None,
         features=place,
@@ -96,4 +96,4 @@ def study(
         out=check_page(out),
         device=device,
     )
-    return run_study(asked, plan, budget_s)
+    return run_study(whole, plan, budget_s)
