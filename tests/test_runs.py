@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 import tlcache
 from tlcache.auditing.run import audit
 from tlcache.cli import app
-from tlcache.errors import CacheError
+from tlcache.errors import CacheError, UnknownNameError
 from tlcache.extraction.extract import extract
-from tlcache.finetuning.run import finetune
-from tlcache.probing.run import fit_heads
+from tlcache.finetuning.finetune import finetune
+from tlcache.probing.fit import fit_heads
 from tlcache.report.page import write_report
 from tlcache.runs.base import Identity
 from tlcache.runs.folder import list_runs, lock_path, path_of, read_runs, recorded, remove_runs, runs_folder
@@ -192,7 +192,9 @@ def test_runs_are_listed_by_dataset(tmp_path: Path) -> None:
     ]  # fmt: skip
     (cats,) = list_runs(data=str(tmp_path / "cats.csv"))
     assert (cats.dataset, cats.strategy, cats.test.accuracy) == ("cats", "frozen", 0.75)
-    with pytest.raises(CacheError, match=r"No runs on 'dogs' are recorded in .*; there are some on: cats, photos\."):
+    with pytest.raises(
+        UnknownNameError, match=r"Unknown dataset 'dogs'\. Known: cats, photos\. No folder or manifest is"
+    ):
         list_runs(data="dogs")
     cats.path.write_text("{")
     told: list[str] = []

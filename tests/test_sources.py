@@ -24,11 +24,11 @@ from tlcache.datasets.folder import open_folder
 from tlcache.errors import DataError, ImageReadError
 from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
-from tlcache.finetuning.run import finetune
-from tlcache.probing.run import fit_heads
+from tlcache.finetuning.finetune import finetune
+from tlcache.probing.fit import fit_heads
 from tlcache.report.audits import plot_pairs
 from tlcache.report.page import write_report
-from tlcache.studying.run import study
+from tlcache.studying.study import study
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from tlcache.cli import app
 from tlcache.errors import UnknownNameError, WeightsError
 from tlcache.evaluation.compare import compare
 from tlcache.extraction.extract import extract
-from tlcache.finetuning.run import finetune
+from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.saved import export_tuned
-from tlcache.probing.run import fit_heads
+from tlcache.probing.fit import fit_heads
 from tlcache.report.page import write_report
-from tlcache.studying.run import study
+from tlcache.studying.study import study
 
 QUICK = {"epochs": 1, "precision": "fp32", "layout": "contiguous"}
 
