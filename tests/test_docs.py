@@ -1,6 +1,8 @@
 """What the README and the schema page tell people to type works, and says what is there."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from tlcache.backbones.sources import list_models
+from tlcache.cli import app
 from tlcache.extraction.extract import extract
 from tlcache.heads.table import HEADS
 
@@ -81,6 +84,17 @@ def test_the_architecture_page_names_every_room_and_module_from_the_ground_up() 
     walled = {name.strip() for layer in layers for name in re.split("[|:]", layer)}
     there = {f"tlcache.{path.stem}" for path in (ROOT / "tlcache").iterdir() if not path.name.startswith("_")}
     assert walled == (there - {"tlcache.py"}) | {"exporters"}
+
+
+def test_the_reference_is_what_the_program_goes_by() -> None:
+    made = subprocess.run(
+        [sys.executable, ROOT / "docs" / "make_reference.py"], capture_output=True, text=True, check=True
+    )
+    page = (ROOT / "docs" / "reference.md").read_text()
+    assert made.stdout == page, "run: python docs/make_reference.py > docs/reference.md"
+    for command in app.registered_commands:
+        for parameter in command.callback.__options__.values():  # type: ignore[union-attr]
+            assert f"`{parameter.flag}" in page
 
 
 def test_versions_agree() -> None:

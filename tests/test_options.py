@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 
+from tlcache.auditing.run import audit
+from tlcache.backbones.engines import DEVICES, ENGINES, PRECISIONS
+from tlcache.cache.resplit import KINDS
+from tlcache.cli import app
 from tlcache.errors import OptionError, UnknownNameError
+from tlcache.evaluation.compare import compare
+from tlcache.extraction.extract import extract
+from tlcache.finetuning.finetune import finetune
+from tlcache.finetuning.losses import LOSSES
 from tlcache.finetuning.recipe import Recipe, arguments_of, settings_of
+from tlcache.finetuning.schedules import SCHEDULES
+from tlcache.inventory import list_cache, verify
 from tlcache.keys import hash_json
 from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, listed, number, numbers, pattern, several, text, whole
-from tlcache.options import Option, check_fields, described, made, parameters
+from tlcache.options import Option, Parameter, check_fields, described, made, parameters
+from tlcache.probing.fit import fit_curves, fit_heads
 from tlcache.probing.protocol import SearchProtocol
+from tlcache.report.page import write_report
+from tlcache.runs.folder import list_runs
+from tlcache.studying.study import study
 
 
 def test_equal_settings_have_the_identities_of_the_first_version() -> None:
@@ -186,3 +201,38 @@ tuple
     What was asked."""
     )
     assert (Settings.__doc__ or "").startswith("Some settings.\n\nParameters\n----------\nepochs : int")
+
+
+PUBLIC = (extract, fit_heads, fit_curves, finetune, study, audit, compare, list_runs, write_report, list_cache, verify)
+
+
+@pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__name__)
+def test_the_docs_of_public_functions_have_all_their_options(function: Callable[..., Any]) -> None:
+    section = (function.__doc__ or "").partition("Parameters\n----------\n")[2]
+    for parameter in parameters(function).values():
+        assert re.search(rf"^{parameter.name} : ", section, re.MULTILINE)
+        assert parameter.option.help.split(" ")[-1] in " ".join(section.split())
+    assert set(inspect.signature(function).parameters) - {"on_warning"} == set(parameters(function))
+
+
+def test_choices_are_those_of_the_tables() -> None:
+    of_extract, of_recipe = parameters(extract), parameters(Recipe)
+    assert tuple(of_extract["device"].kind.choices()) == DEVICES
+    assert set(of_extract["engine"].kind.choices()) == set(ENGINES)
+    assert tuple(of_extract["precision"].kind.choices()) == PRECISIONS
+    assert tuple(parameters(fit_heads)["split"].kind.choices()) == KINDS
+    assert set(of_recipe["schedule"].kind.choices()) == set(SCHEDULES)
+    assert set(of_recipe["loss"].kind.choices()) == set(LOSSES)
+
+
+def test_options_of_one_name_mean_one_thing() -> None:
+    """The same words for the same name in every command, but for what only one of them has."""
+    found: dict[str, set[str]] = {}
+    for command in app.registered_commands:
+        for name, parameter in command.callback.__options__.items():  # type: ignore[union-attr]
+            assert isinstance(parameter, Parameter)
+            found.setdefault(parameter.flag, set()).add(parameter.kind.takes)
+            assert name.removesuffix("_s").replace("_", "-").rstrip("s") in parameter.flag.lower().rstrip("s")
+    allowed = {"--batch-size": 2, "--precision": 1, "--plot": 1}
+    for flag, kinds in found.items():
+        assert len(kinds) <= allowed.get(flag, 1), (flag, kinds)

@@ -130,7 +130,7 @@ ComparedBy = Annotated[
     str | None,
     Option(
         "Backbone to compare images by",
-        text("NAME"),
+        _MODEL,
         NETWORK,
         "--model",
         "-m",
