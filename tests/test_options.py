@@ -22,6 +22,7 @@ from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.losses import LOSSES
 from tlcache.finetuning.recipe import Recipe, arguments_of, settings_of
 from tlcache.finetuning.schedules import SCHEDULES
+from tlcache.flags import Output
 from tlcache.inventory import list_cache, verify
 from tlcache.keys import hash_json
 from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, listed, number, numbers, pattern, several, text, whole
@@ -29,6 +30,7 @@ from tlcache.options import Option, Parameter, check_fields, described, made, pa
 from tlcache.probing.fit import fit_curves, fit_heads
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.report.page import write_report
+from tlcache.report.tables import plain_table
 from tlcache.runs.folder import list_runs
 from tlcache.studying.study import study
 
@@ -236,3 +238,16 @@ def test_options_of_one_name_mean_one_thing() -> None:
     allowed = {"--batch-size": 2, "--precision": 1, "--plot": 1}
     for flag, kinds in found.items():
         assert len(kinds) <= allowed.get(flag, 1), (flag, kinds)
+
+
+def test_what_a_list_names_twice_is_in_it_once() -> None:
+    gather = several(text("NAME")).gather
+    assert gather is not None
+    assert gather(["a", "b,a", "c"]) == ["a", "b", "c"]
+
+
+def test_brackets_in_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table = plain_table("Image")
+    table.add_row("[red]c/[bold]1.jpg")
+    Output().show(table)
+    assert "[red]c/[bold]1.jpg" in capsys.readouterr().out

@@ -291,3 +291,9 @@ def test_a_browser_shows_the_page_without_complaint(recorded: Path, tmp_path: Pa
     assert not (figures["cut"] and width == 1400)
     assert (figures["down"], figures["up"]) == ("ridge,knn,fine-tuned", "fine-tuned,knn,ridge")
     assert figures["sorted"] == 1
+
+
+def test_fine_tunings_that_gave_nothing_are_a_page_too(tmp_path: Path) -> None:
+    make_run("linear", np.arange(40) % 4 > 0, strategy="finetune", val=(0.8, 0.7))
+    page = write_report(tmp_path / "report.html")[0].read_text()
+    assert "gave nothing" in page

@@ -6,6 +6,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from tlcache.datasets.source import Form, Images, Listing, Source
+from tlcache.datasets.splits import Row
 
 
 class Zipped(Source):
@@ -18,7 +19,7 @@ class Zipped(Source):
         path = Path(data).resolve()
         with ZipFile(path) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-        rows = [(name, name.partition("/")[0], "train", "") for name in names]
+        rows = [Row(name, name.partition("/")[0]) for name in names]
         return Listing(path.stem, str(path), _opened(path), rows)
 
     def reopen(self, source: str) -> Images | None:

@@ -47,7 +47,7 @@ class Output:
         """Print something that rich can print."""
         from rich.console import Console
 
-        Console(stderr=self._is_piped).print(item)
+        Console(stderr=self._is_piped, markup=False).print(item)  # names may have brackets
 
     def say(self, line: object) -> None:
         """Print a line, as long as it is."""

@@ -174,7 +174,7 @@ def several(kind: Kind) -> Kind:
         return isinstance(value, str | os.PathLike | Iterable) and all(map(kind.allows, listing(value)))
 
     def gather(texts: Sequence[str]) -> list[Any]:
-        return [kind.value(each) for each in listed(texts)]
+        return list(dict.fromkeys(kind.value(each) for each in listed(texts)))
 
     return Kind(kind.takes, f"{kind.shown},...", f"{kind.type}, or several", kind.read, allows, kind.choices, gather)
 

@@ -57,7 +57,7 @@ def _digits() -> tuple[Path, list[Row]]:
     root = data_folder() / "digits"
     if not (root / "complete").exists():
         _write_digits(root)
-    rows = [(f"{path.parent.name}/{path.name}", path.parent.name, "train", "") for path in root.glob("?/*.png")]
+    rows = [Row(f"{path.parent.name}/{path.name}", path.parent.name) for path in root.glob("?/*.png")]
     return root, rows
 
 
@@ -97,7 +97,7 @@ def _flowers102() -> tuple[Path, list[Row]]:
     splits = loadmat(root / "setid.mat")
     classes = [f"{number:03d} {name}" for number, name in enumerate(Flowers102.classes, start=1)]
     return root, [
-        (f"jpg/image_{number:05d}.jpg", classes[labels[number - 1] - 1], split, "")
+        Row(f"jpg/image_{number:05d}.jpg", classes[labels[number - 1] - 1], split)
         for split, name in names.items()
         for number in splits[name][0]
     ]

@@ -150,8 +150,8 @@ def names_of(data: str) -> tuple[str, ...]:
 
 
 def _dataset(name: str | None, found: Listing) -> Dataset:
-    rows = sorted(found.rows, key=lambda row: (SPLITS.index(row[2]), row[0]))
-    classes = tuple(sorted({row[1] for row in rows}))
+    rows = sorted(found.rows, key=lambda row: (SPLITS.index(row.split), row.path))
+    classes = tuple(sorted({row.label for row in rows}))
     if len(classes) < 2:
         has = f"one class, '{classes[0]}'" if classes else "no images"
         raise DataError(f"'{found.images.source}' has {has}; telling classes apart needs 2 classes or more.")

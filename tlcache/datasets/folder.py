@@ -91,7 +91,7 @@ def _walk(root: Path) -> tuple[list[Row], int, tuple[str, ...]]:
         for folder in _folders(top):
             images, other = _images(root, folder)
             ignored += other
-            rows += [(image, folder.name, split, "") for image in images]
+            rows += [Row(image, folder.name, split) for image in images]
             if not images:
                 empty.append(folder.relative_to(root).as_posix())
     return rows, ignored, tuple(empty)

@@ -82,4 +82,4 @@ def _manifest_row(row: dict[str, str], where: str) -> Row:
     path = os.path.normpath(row["path"]).replace(os.sep, "/")
     if not row["path"] or path.startswith(("../", "/")) or path in (".", ".."):
         raise DataError(f"{where}: '{row['path']}' leads out of the manifest's folder.")
-    return path, row["label"], SPLIT_FOLDERS[given], row.get("group", "")
+    return Row(path, row["label"], SPLIT_FOLDERS[given], row.get("group", ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +143,13 @@ def joined_rows(rows: Sequence[int], groups: Sequence[str], sha256: Sequence[str
     return list(joined.values())
 
 
-Row = tuple[str, str, str, str]  # path relative to the root, label, split, group
+class Row(NamedTuple):
+    """An image of a dataset: its path within its source, its label, a name of `SPLITS`, and its group or nothing."""
+
+    path: str
+    label: str
+    split: str = "train"
+    group: str = ""
 
 
 SPLIT_FOLDERS = {

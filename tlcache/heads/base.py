@@ -135,12 +135,12 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         return {name: np.ascontiguousarray(getattr(self, name)) for name in ("classes_", *self.STATE)}
 
     @classmethod
-    def restore(cls, params: Mapping[str, Any], state: Mapping[str, NDArray[Any]]) -> Self:
-        """Return a fitted head from its parameters and `state`."""
+    def restore(cls, params: Mapping[str, Any], state: Mapping[str, NDArray[Any]], width: int) -> Self:
+        """Return a fitted head from its parameters, its `state` and the number of features that it takes."""
         head = cls(**params)
         for name in ("classes_", *cls.STATE):
             setattr(head, name, state[name])
-        head.n_features_in_ = head._width()
+        head.n_features_in_ = width
         return head
 
     @classmethod
@@ -162,10 +162,6 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
     def _logits(self, X: Array) -> Array:
         raise NotImplementedError
 
-    def _width(self) -> int:
-        """Return the number of features that a restored head expects."""
-        raise NotImplementedError
-
 
 class LinearHead(Head):
     """A head whose logits are `X @ coef_ + intercept_`, with float32 `coef_` (dim, C) and `intercept_` (C,)."""
@@ -185,9 +181,6 @@ class LinearHead(Head):
     def _logits(self, X: Array) -> Array:
         logits: Array = X @ self.coef_ + self.intercept_
         return logits
-
-    def _width(self) -> int:
-        return len(self.coef_)
 
 
 def _known(X_val: ArrayLike | View | None, y_val: ArrayLike | None, classes: NDArray[Any]) -> Validation:

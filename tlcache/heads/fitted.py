@@ -152,10 +152,11 @@ def load_head(path: str | Path) -> FittedHead:
     if fields["crc32"] != _checksum(arrays):
         raise HeadError(f"The head '{path}' is damaged: its checksum does not match. Fit it again.")
     state = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
+    scaler = Scaler(arrays["scaler.middle"], arrays["scaler.scale"])
     return FittedHead(
         fields["name"],
-        find_head(fields["name"]).type().restore(fields["params"], state),
-        Scaler(arrays["scaler.middle"], arrays["scaler.scale"]),
+        find_head(fields["name"]).type().restore(fields["params"], state, len(scaler.middle)),
+        scaler,
         fields["temperature"],
         tuple(fields["classes"]),
         fields["backbone"],

@@ -72,6 +72,3 @@ class Knn(Head):
         share = tally / tally.sum(axis=1, keepdims=True)
         logs: Array = np.log((share + _SMOOTHING) / (1 + classes * _SMOOTHING)).astype(np.float32)
         return logs
-
-    def _width(self) -> int:
-        return int(self.rows_.shape[1])

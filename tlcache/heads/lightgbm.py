@@ -105,9 +105,6 @@ class LightGbm(Head):
         scores: Array = np.asarray(booster.predict(self._components(X), raw_score=True), np.float32)
         return scores
 
-    def _width(self) -> int:
-        return len(self.middle_)
-
 
 @lru_cache(maxsize=1)
 def _booster(text: bytes) -> Any:

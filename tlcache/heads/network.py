@@ -92,6 +92,3 @@ class Network(Head):
                 wide = (np.maximum(wide, 0) if number else wide) @ weights + biases
             logits[rows] = wide
         return logits
-
-    def _width(self) -> int:
-        return int(self.shapes_[0, 0])

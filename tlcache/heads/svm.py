@@ -102,9 +102,6 @@ class Svm(Head):
         logits: Array = self._kernel(X) @ self.coef_ + self.intercept_
         return logits
 
-    def _width(self) -> int:
-        return int(self.points_.shape[1])
-
 
 def _squared_distances(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
     """Return the squared distances of rows (n, dim) and (m, dim), (n, m)."""

@@ -143,7 +143,7 @@ class Chapter:
 def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit], gaps: Sequence[LeakageGap]) -> Chapter:
     """Read what the records of a comparison hold, and draw it; of curves, audits and gaps, take those that belong."""
     name = f"{slug(found.dataset)}-{found.digest[:8]}"
-    tops = [entry for entry in (found.top(frozen=True), found.top(frozen=False)) if entry]
+    tops = [entry for entry in (found.top(frozen=True), found.top(frozen=False)) if entry] or [found.entries[0]]
     counts = [confusion(entry.top.label, entry.top.predicted, len(entry.run.classes)) for entry in tops]
     run = found.entries[0].run
     figure, hints = cost_figure(found.entries)
