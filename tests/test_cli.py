@@ -338,6 +338,19 @@ def test_quiet_and_verbose(photos: Path, tiny_model: Path) -> None:
     assert run("extract", "-m", tiny_model, "--quiet").stderr == ""
 
 
+def test_long_work_gives_a_sign_of_life_first(tinynet: None, photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    del tinynet
+    network = ("-m", "tinynet", "-w", "random")
+    said = CliRunner().invoke(app, ["extract", *network, "-d", str(photos)]).stderr.splitlines()
+    assert said[:2] == [f"reading {photos} for tinynet ...", "exporting tinynet (once) ..."]
+    assert "exporting" not in CliRunner().invoke(app, ["extract", *network, "-d", str(photos)]).stderr
+    assert CliRunner().invoke(app, ["fit-heads", "--heads", "ridge"]).stderr.startswith("fitting heads ...")
+    words = ["finetune", *network, "-d", "photos", "--epochs", "1", "--precision", "fp32", "--layout", "contiguous"]
+    assert CliRunner().invoke(app, words).stderr.startswith("fine-tuning tinynet on photos ...")
+    assert CliRunner().invoke(app, ["audit"]).stderr.startswith("comparing images ...")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_command_that_makes_runs_says_where_they_are(photos: Path, tiny_model: Path) -> None:
     invoke("extract", "-m", tiny_model, "-d", photos)
     one = invoke("fit-heads", "--heads", "ridge")

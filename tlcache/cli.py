@@ -227,6 +227,7 @@ def extract(
     if data is _DIGITS:
         say("digits, which is built in, as no --data is given")
     for place, each in product(listing(data), names):
+        say(f"reading {place} for {each} ...")
         with _stoppable("run the same command to continue"):
             result = run(place, each, own[each], **options)
         done.append(result)
@@ -250,6 +251,7 @@ def fit_heads(
 
     Example: tlcache fit-heads features/photos --heads logreg,ridge,dense
     """
+    say("fitting heads ...")
     from tlcache.probing.fit import fit_curves
     from tlcache.probing.fit import fit_heads as run
     from tlcache.report.curves import few_shot_curves
@@ -292,6 +294,7 @@ def finetune(
 
     if plot is not None:
         check_format(plot)
+    say(f"fine-tuning {options['model']} on {options['data']} ...")
     with _stoppable("run the same command to go on after the last finished epoch"):
         done = run(**options)
     if not is_first():
@@ -360,6 +363,7 @@ def audit(
 
     Example: tlcache audit --data photos --strict
     """
+    say("comparing images ...")
     from tlcache.auditing.run import audit as run
     from tlcache.report.audits import audits_tables, plot_pairs
     from tlcache.report.plots import check_format

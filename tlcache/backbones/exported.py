@@ -15,6 +15,7 @@ from tlcache.errors import OptionError
 from tlcache.files import cache_folder, write_whole
 from tlcache.images import Preprocess
 from tlcache.keys import hash_json, slug
+from tlcache.progress import say
 
 __all__ = ["from_torch", "load_stem"]
 
@@ -58,6 +59,7 @@ def _kept(
         if hashlib.sha256(data).hexdigest()[:12] == path.stem.removeprefix(stem):
             return data
         path.unlink(missing_ok=True)
+    say(f"exporting {backbone.name} (once) ...")
     from exporters.export import export
 
     data = export(backbone, weights, preprocess, pool)
