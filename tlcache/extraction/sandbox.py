@@ -182,5 +182,3 @@ def _interrupt(*_: object) -> NoReturn:
 
 if __name__ == "__main__":
     main()
-    sys.stderr.flush()
-    os._exit(0)  # what torch loads takes a while to take down, and complains on the terminal of what is left
