@@ -21,6 +21,7 @@ from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.losses import LOSSES
 from tlcache.finetuning.recipe import Recipe, arguments_of, settings_of
+from tlcache.finetuning.saved import export
 from tlcache.finetuning.schedules import SCHEDULES
 from tlcache.flags import Output
 from tlcache.inventory import list_cache, verify
@@ -205,7 +206,20 @@ tuple
     assert (Settings.__doc__ or "").startswith("Some settings.\n\nParameters\n----------\nepochs : int")
 
 
-PUBLIC = (extract, fit_heads, fit_curves, finetune, study, audit, compare, list_runs, write_report, list_cache, verify)
+PUBLIC = (
+    extract,
+    fit_heads,
+    fit_curves,
+    finetune,
+    study,
+    audit,
+    compare,
+    list_runs,
+    write_report,
+    list_cache,
+    verify,
+    export,
+)
 
 
 @pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__name__)

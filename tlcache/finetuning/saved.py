@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from tlcache import arguments
+from tlcache.arguments import OnnxFile, Pool, TunedModel
 from tlcache.backbones.backbone import Backbone, Weights
 from tlcache.backbones.load import load_model
 from tlcache.backbones.sources import find, lookup
@@ -21,6 +23,7 @@ from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json
+from tlcache.options import described
 from tlcache.runs.finetuned import FinetunedRun
 
 __all__ = ["FORMAT", "export", "export_tuned", "save_weights"]
@@ -37,18 +40,12 @@ def save_weights(model: nn.Module, head: nn.Module, run: FinetunedRun) -> None:
     write_whole(run.head_path, save(tensors, {"format": FORMAT, "fields": canonical_json(about)}))
 
 
-def export(model: str | Path, out: str | Path, weights: str | None = None, *, pool: str | None = None) -> Path:
+@described()
+def export(model: TunedModel, out: OnnxFile, weights: arguments.Weights = None, *, pool: Pool = None) -> Path:
     """Write a network as an ONNX file: uint8 images (n, 3, H, W) in, embeddings (n, D) out, parity with torch checked.
 
-    Parameters
-    ----------
-    model
-        A backbone, or the `.safetensors` of a fine-tuning (`run.head_path`), whose file has calibrated logits (n, C) as
-        its first output.
-    out
-        The file to write.
-    weights, pool
-        Of a backbone: as for `tlcache.extract`.
+    The `.safetensors` of a fine-tuning (`run.head_path`) has weights and pooling of its own, and calibrated logits
+    (n, C) as the first output of its file.
 
     Returns
     -------

@@ -120,7 +120,7 @@ def provider_words(done: Extraction) -> str:
 def cache_table(entries: Sequence[CacheEntry], folder: Path) -> RenderableType:
     """Return one row per feature file or folder of parts, and below the table what is wrong with any."""
     if not entries:
-        return Text(f"Nothing is cached in '{folder}' yet. Begin with: tlcache extract --model mobilenetv3_large")
+        return Text(f"Nothing is cached in '{folder}' yet. Begin with: tlcache extract --data FOLDER --model NAME")
     table = FittedTable(
         ("Dataset", "Backbone", "Weights", "State"), ("Rows", "Size", "Age"), ("Age", "Size", "Weights")
     )
