@@ -45,7 +45,7 @@ class OnnxFile:
         return []
 
     def weights(self, backbone: Backbone, name: str) -> Weights:
-        """Raise ModelError: the weights are in the file."""
+        """Raise OptionError: the weights are in the file."""
         raise OptionError(f"'{backbone.builder}' has no weights beside its own; asked: {name}.")
 
     def build(

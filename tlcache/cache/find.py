@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from tlcache.errors import CacheError, DataError
 from tlcache.kinds import listing
@@ -52,17 +51,17 @@ def _of_datasets(found: Iterable[Path], data: str | Path | Sequence[str | Path])
     by_dataset: dict[str, list[Path]] = {}
     made_of: dict[str, str] = {}
     for path in found:
-        attrs = _attributes(path)
-        by_dataset.setdefault(attrs["dataset"], []).append(path)
-        made_of[attrs["dataset"]] = json.loads(attrs["arguments"])["data"]
+        name, made_of[name] = _origin(path)
+        by_dataset.setdefault(name, []).append(path)
     return [path for name in chosen_names(data, made_of, "features") for path in by_dataset[name]]
 
 
-def _attributes(path: Path) -> Mapping[str, Any]:
+def _origin(path: Path) -> tuple[str, str]:
+    """Return the name of the dataset that a feature file is of, and the `--data` that it was made of."""
     from tlcache.cache.feature_file import FeatureFile
 
     with FeatureFile(path) as file:
-        return file.attrs
+        return str(file.attrs["dataset"]), str(json.loads(file.attrs["arguments"])["data"])
 
 
 def find_dataset(data: str | Path, name: str | None, features: str | Path | None = None) -> tuple[str, str | None]:
@@ -93,9 +92,8 @@ def find_dataset(data: str | Path, name: str | None, features: str | Path | None
 
 def _cached_datasets(folder: Path) -> dict[str, str]:
     """Return name -> `--data` of every dataset with a feature file that can be read."""
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted(folder.glob("*/*.h5")):
         with suppress(CacheError):
-            attrs = _attributes(path)
-            found[str(attrs["dataset"])] = str(json.loads(attrs["arguments"])["data"])
+            name, found[name] = _origin(path)
     return found

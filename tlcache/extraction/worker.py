@@ -34,6 +34,9 @@ from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
 
 __all__ = ["Pass", "Worker"]
 
+SHARD_SECONDS = 1.5  # what a killed run loses at most,
+SHARD_SHARE = 0.1  # but no more than this share of what it has done,
+LEAST_SHARD_SECONDS = 0.1  # or this: writing a part takes some milliseconds
 STRETCH_SHARE = 0.5  # of how old rows may become before they are in a part: how long a stretch may take, about,
 STRETCH_IMAGES, STRETCH_BATCHES = 128, 16  # and the most that it has, if it is not a single batch
 READ_BYTES = 4 << 20  # about how much is read and hashed in a row, and then decoded
@@ -236,15 +239,6 @@ def _write(workspace: Path, part: Shard) -> float:
             "mend that and run the same command again."
         ) from None
     return time.perf_counter() - began
-
-
-SHARD_SECONDS = 1.5  # what a killed run loses at most,
-
-
-SHARD_SHARE = 0.1  # but no more than this share of what it has done,
-
-
-LEAST_SHARD_SECONDS = 0.1  # or this: writing a part takes some milliseconds
 
 
 class Pass:
