@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -265,3 +267,15 @@ def test_brackets_in_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> 
     table.add_row("[red]c/[bold]1.jpg")
     Output().show(table)
     assert "[red]c/[bold]1.jpg" in capsys.readouterr().out
+
+
+def test_a_pipe_that_figures_go_to_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        Output(pipe).write({"runs": []})
+        assert json.loads(os.read(reader, 100)) == {"runs": []}
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()

@@ -104,3 +104,12 @@ def test_a_second_process_may_refuse_to_wait(slow_set: tuple[Path, Path]) -> Non
     with pytest.raises(CacheError, match=r"Process \d+ on .* extracts the same features\. .*--no-wait"):
         extract(photos, str(model), wait=False)
     assert first.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_a_process_that_exported_a_network_ends_without_a_word(photos: Path, tmp_path: Path) -> None:
+    """Libraries that the exporter loads complain when they are unloaded."""
+    command = [sys.executable, "-m", "tlcache", "extract", "--data", str(photos), "--model", "resnet20_cifar"]
+    done = subprocess.run([*command, "--quiet"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "24" in done.stdout

@@ -168,6 +168,7 @@ def main() -> None:
     except KeyboardInterrupt as stopped:
         outcome = {"stopped": str(stopped)}
     sender.answer(outcome)
+    sys.stdout.flush()  # what libraries printed
     os._exit(0)  # there is nothing to clean up, and libraries that are unloaded complain on standard error
 
 
