@@ -111,8 +111,12 @@ class Preprocess:
         return None if self.crop_borders else 2 * self.resize
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields and the version of the decoding rules, ready for JSON and for the cache key."""
-        fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """Return the fields and the version of the decoding rules, ready for JSON and for the cache key.
+
+        A field that is None is left out, so that one added later changes no key of those who do not use it.
+        """
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        fields = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
         return {"rules": RULES_VERSION, **fields}
 
     @classmethod
