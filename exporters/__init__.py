@@ -2,3 +2,5 @@
 
 It uses tlcache's networks, and tlcache uses it in one place: a backbone is exported when its ONNX file is first needed.
 """
+
+import tlcache as tlcache  # before ONNX Runtime, whose telemetry it switches off

@@ -19,9 +19,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from typing import Any
 
 from tlcache.version import __version__ as __version__
+
+# ONNX Runtime reads this when it is first imported, in this process or a worker; a value that is set already stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @functools.cache

@@ -241,6 +241,8 @@ def default_batch(engine: str, device: str, crop: int) -> int:
 
 
 def _openvino_core() -> Any:
+    # its import sends an event wherever this optional package is found, and no variable says not to
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError:
