@@ -27,6 +27,8 @@ docs/make_reference.py`.
   images (`extract`, `finetune`, `study`) has to be told which; `extract` alone takes the built-in digits when
   it is not, and says so. What reads what is cached or recorded (`fit-heads`, `compare`, `report`, `audit`,
   `runs`) takes all datasets where none is given.
+- **Which image is in which split**, where folders do not say it (`--split-folders`, `--val`, `--test`,
+  `--ignore`): [data.md](data.md).
 - **`--weights`** takes one for all backbones, or `BACKBONE=FILE` for each of some.
 - **Times** (`--budget`) are `90s`, `30m`, `2h`; a number alone is seconds.
 - **`--split-seed`** is of splits that are drawn, **`--seed`** of everything random in training.

@@ -48,8 +48,8 @@ def test_clutter_is_ignored_and_counted(photos: Path) -> None:
     found = load_dataset(photos)
     assert len(found) == 25
     assert "red/deeper/down.png" in found.paths
-    assert found.ignored == 6
-    assert found.empty == ("empty",)
+    assert sum(found.passed_over.values()) == 6
+    assert found.warnings == ("No images in empty; these are not classes here.",)
     assert "empty" not in found.classes
 
 
@@ -62,7 +62,7 @@ def test_links_and_pipes(photos: Path, tmp_path: Path) -> None:
     found = load_dataset(photos)
     assert {"red/link.png", "red/dangling.png"} < set(found.paths)
     assert len(found) == 26
-    assert found.ignored == 1
+    assert sum(found.passed_over.values()) == 1
 
 
 def test_a_folder_that_cannot_be_read_is_no_empty_class(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

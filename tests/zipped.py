@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from zipfile import ZipFile
 
+from tlcache.datasets.layout import Layout
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import Row
 
@@ -15,7 +16,8 @@ class Zipped(Source):
     def takes(self, data: str) -> bool:
         return data.endswith(".zip") and Path(data).is_file()
 
-    def find(self, data: str) -> Listing:
+    def find(self, data: str, layout: Layout) -> Listing:
+        del layout  # it has no splits
         path = Path(data).resolve()
         with ZipFile(path) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]

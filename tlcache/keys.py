@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["canonical_json", "hash_json", "printable", "slug"]
+__all__ = ["canonical_json", "hash_json", "printable", "slug", "some"]
 
 
 def canonical_json(value: Any) -> str:
@@ -40,3 +41,13 @@ def printable(name: str) -> str:
     a\n.jpg
     """
     return name if name.isprintable() else name.encode("unicode_escape").decode()
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first of some names, printable, and how many more there are.
+
+    >>> some(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(printable(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -24,7 +24,17 @@ from typing import Any, TypeVar, cast, get_args, get_type_hints
 from tlcache.errors import OptionError, UnknownNameError, closest
 from tlcache.kinds import Kind, listed, listing
 
-__all__ = ["Option", "Parameter", "check_fields", "check_names", "described", "made", "parameters", "python_type"]
+__all__ = [
+    "Option",
+    "Parameter",
+    "check_fields",
+    "check_names",
+    "dealt",
+    "described",
+    "made",
+    "parameters",
+    "python_type",
+]
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -196,6 +206,20 @@ def made(settings: Any, given: Mapping[str, Any]) -> Any:
     return settings(**given)
 
 
+def dealt(given: Mapping[str, Any], *settings: Any) -> tuple[Any, ...]:
+    """Return several dataclasses of settings, each made of those of the given fields that are its own.
+
+    Raises
+    ------
+    OptionError
+        As `made`; a name that none of them has is told by the last.
+    """
+    first, *rest = settings
+    own = {name: value for name, value in given.items() if name in parameters(first) or not rest}
+    others = {name: value for name, value in given.items() if name not in own}
+    return (made(first, own), *(dealt(others, *rest) if rest else ()))
+
+
 def check_names(settings: Any, names: Iterable[str]) -> None:
     """Raise OptionError where there is no such setting."""
     known = parameters(settings)
@@ -204,14 +228,16 @@ def check_names(settings: Any, names: Iterable[str]) -> None:
             raise UnknownNameError(closest("setting", name, known))
 
 
-def described(settings: Any = None) -> Callable[[_Decorated], _Decorated]:
+def described(*settings: Any) -> Callable[[_Decorated], _Decorated]:
     """Return a decorator that documents the options of a function or dataclass, and checks those of a function.
 
-    `settings` is the dataclass whose fields the function takes as `**keywords`: they become part of its signature.
+    `settings` are dataclasses whose fields the function takes as `**keywords`: they become part of its signature.
     """
 
     def decorate(thing: _Decorated) -> _Decorated:
-        own = {**parameters(cast(Any, thing)), **(parameters(settings) if settings else {})}
+        own = dict(parameters(cast(Any, thing)))
+        for each in settings:
+            own |= parameters(each)
         thing.__doc__ = _with_parameters(thing.__doc__ or "", own.values())
         if isinstance(thing, type):
             return thing
@@ -235,14 +261,15 @@ def _checked(
     return call
 
 
-def _expanded(function: Callable[..., Any], settings: Any) -> inspect.Signature:
+def _expanded(function: Callable[..., Any], settings: Iterable[Any]) -> inspect.Signature:
     """Return a function's signature with the fields of `settings` in the place of `**keywords`."""
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     taken = {each.name for each in own}
     more = [
         inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
-        for field in (fields(settings) if settings else ())
+        for each in settings
+        for field in fields(each)
         if field.name not in taken
     ]
     return signature.replace(parameters=[*own, *more])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from tlcache.datasets.layout import Layout
 from tlcache.errors import CacheError, DataError
 from tlcache.kinds import listing
+from tlcache.options import made
 
 __all__ = ["features_folder", "find_dataset", "find_features", "kept_folder"]
 
@@ -51,23 +54,27 @@ def _of_datasets(found: Iterable[Path], data: str | Path | Sequence[str | Path])
     by_dataset: dict[str, list[Path]] = {}
     made_of: dict[str, str] = {}
     for path in found:
-        name, made_of[name] = _origin(path)
+        name, arguments = _origin(path)
+        made_of[name] = str(arguments["data"])
         by_dataset.setdefault(name, []).append(path)
     return [path for name in chosen_names(data, made_of, "features") for path in by_dataset[name]]
 
 
-def _origin(path: Path) -> tuple[str, str]:
-    """Return the name of the dataset that a feature file is of, and the `--data` that it was made of."""
+def _origin(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return the name of the dataset that a feature file is of, and the arguments that it was made with."""
     from tlcache.cache.feature_file import FeatureFile
 
     with FeatureFile(path) as file:
-        return str(file.attrs["dataset"]), str(json.loads(file.attrs["arguments"])["data"])
+        return str(file.attrs["dataset"]), json.loads(file.attrs["arguments"])
 
 
-def find_dataset(data: str | Path, name: str | None, features: str | Path | None = None) -> tuple[str, str | None]:
-    """Return the folder, manifest or built-in name of a dataset, and its name if it has another one.
+def find_dataset(
+    data: str | Path, name: str | None, asked: Mapping[str, Any], features: str | Path | None = None
+) -> tuple[str, str | None, Layout]:
+    """Return the folder, manifest or built-in name of a dataset, its name if it has another one, and its layout.
 
-    What can be read is taken as it is; else it is the name of a dataset whose features are cached.
+    What can be read is taken as it is; else it is the name of a dataset whose features are cached, which is understood
+    as it was then, save for what is asked now.
 
     Raises
     ------
@@ -78,21 +85,23 @@ def find_dataset(data: str | Path, name: str | None, features: str | Path | None
     from tlcache.datasets.names import is_here, unknown_dataset
 
     if not str(data) or is_here(data) or Path(data).name != str(data):  # a path is no name, whether it is there or not
-        return str(data), name
-    made_of = _cached_datasets(features_folder(features))
-    if str(data) not in made_of:
-        raise unknown_dataset(data, {*made_of, *BUILT_IN.names})
-    if not is_here(made_of[str(data)]):
+        return str(data), name, made(Layout, asked)
+    cached = _cached_datasets(features_folder(features))
+    if str(data) not in cached:
+        raise unknown_dataset(data, {*cached, *BUILT_IN.names})
+    arguments = cached[str(data)]
+    made_of = str(arguments["data"])
+    if not is_here(made_of):
         raise DataError(
-            f"The features of '{data}' were made of '{made_of[str(data)]}', which is not there any more. "
+            f"The features of '{data}' were made of '{made_of}', which is not there any more. "
             f"Give its new place: --data THERE --name {data}"
         )
-    return made_of[str(data)], name or str(data)
+    return made_of, name or str(data), made(Layout, {**Layout.of(arguments).arguments, **asked})
 
 
-def _cached_datasets(folder: Path) -> dict[str, str]:
-    """Return name -> `--data` of every dataset with a feature file that can be read."""
-    found: dict[str, str] = {}
+def _cached_datasets(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return name -> arguments of the extraction, of every dataset with a feature file that can be read."""
+    found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*/*.h5")):
         with suppress(CacheError):
             name, found[name] = _origin(path)

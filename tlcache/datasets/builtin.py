@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from tlcache.datasets.folder import open_folder
+from tlcache.datasets.layout import Layout
 from tlcache.datasets.source import Form, Listing, Source
 from tlcache.datasets.splits import Row
-from tlcache.errors import DataError
+from tlcache.errors import DataError, OptionError
 from tlcache.files import cache_folder, write_whole
 
 __all__ = ["BUILT_IN", "data_folder"]
@@ -38,8 +39,10 @@ class BuiltIn(Source):
         """Return whether it is one of the names."""
         return data in _SETS
 
-    def find(self, data: str) -> Listing:
+    def find(self, data: str, layout: Layout) -> Listing:
         """Return the images, made or downloaded where they are not here yet."""
+        if layout.split_folders:
+            raise OptionError(f"--split-folders is of folders; '{data}' is built in. Leave it out.")
         root, rows = _SETS[data]()
         return Listing(data, data, open_folder(root.resolve()), rows)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlcache.datasets.builtin import BUILT_IN
 from tlcache.datasets.folder import FOLDER
+from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import MANIFEST
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS
@@ -55,10 +57,12 @@ class Dataset:
         (N,) `train`, `val` or `test` as given; all `train` when nothing is given.
     groups
         (N,) names of things that must not be torn apart by a split (a patient, a video), or empty strings.
-    ignored
-        Files that are no images by their name: hidden ones, thumbnails' caches, text beside the images.
-    empty
-        Class folders without a single image.
+    shares
+        The shares of train that become val and test where none is given.
+    passed_over
+        What is there and is no image of the dataset, by kind (".txt", "dangling link"), and how often.
+    warnings
+        What its user should look into, a sentence each.
     """
 
     name: str
@@ -69,8 +73,9 @@ class Dataset:
     classes: tuple[str, ...]
     splits: tuple[str, ...]
     groups: tuple[str, ...]
-    ignored: int = 0
-    empty: tuple[str, ...] = ()
+    shares: Mapping[str, float]
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -115,7 +120,7 @@ def _refuse(source: str, path: str) -> bytes:
     raise OSError(f"no kind of dataset known here reads '{path}' of '{source}'")
 
 
-def load_dataset(data: str | Path = "digits", name: str | None = None) -> Dataset:
+def load_dataset(data: str | Path = "digits", name: str | None = None, layout: Layout | None = None) -> Dataset:
     """Read what images a dataset has; no image is opened.
 
     Parameters
@@ -125,17 +130,19 @@ def load_dataset(data: str | Path = "digits", name: str | None = None) -> Datase
         built in: `./digits`.
     name
         A name for files and tables; default: the folder's or manifest's own.
+    layout
+        How it is to be understood; default: as it says itself.
 
     Raises
     ------
     DataError, OptionError
         Nothing given or nothing there, no images, fewer than two classes, or a malformed manifest (with the line).
     """
-    given = str(data)
+    given, layout = str(data), layout or Layout()
     if not given:
         raise OptionError("--data is empty. Give a folder, a manifest or a built-in name; the current folder is '.'")
     if source := source_of(given):
-        return _dataset(name, source.find(given))
+        return _dataset(name, source.find(given, layout), layout)
     if Path(given).expanduser().exists():
         raise DataError(f"'{data}' is a file, but not a .csv or .tsv manifest. See: tlcache datasets")
     raise DataError(
@@ -149,8 +156,8 @@ def names_of(data: str) -> tuple[str, ...]:
     return data, slug(Path(data).resolve().name), slug(Path(data).stem)
 
 
-def _dataset(name: str | None, found: Listing) -> Dataset:
-    rows = sorted(found.rows, key=lambda row: (SPLITS.index(row.split), row.path))
+def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:
+    rows = sorted(layout.applied(found.rows, found.images.source), key=lambda row: (SPLITS.index(row.split), row.path))
     classes = tuple(sorted({row.label for row in rows}))
     if len(classes) < 2:
         has = f"one class, '{classes[0]}'" if classes else "no images"
@@ -167,6 +174,7 @@ def _dataset(name: str | None, found: Listing) -> Dataset:
         classes,
         splits,
         groups,
-        found.ignored,
-        found.empty,
+        layout.shares,
+        found.passed_over,
+        found.warnings,
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from tlcache.datasets.layout import Layout
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLIT_FOLDERS, Row
 from tlcache.errors import DataError
+from tlcache.keys import some
 
 __all__ = ["FOLDER", "open_folder"]
 
@@ -33,15 +36,15 @@ class Folder(Source):
         """Return whether there is such a folder."""
         return Path(data).expanduser().is_dir()
 
-    def find(self, data: str) -> Listing:
+    def find(self, data: str, layout: Layout) -> Listing:
         """Return the files of every class, whatever lies between."""
         given = Path(data).expanduser()
-        root, (rows, ignored, empty) = given.resolve(), _walk(given)
+        root, (rows, ignored, empty) = given.resolve(), _walk(given, layout)
         if not rows:
             raise DataError(
                 f"No class folders with images in '{root}'. Expected one for every class, as in {root.name}/cat/1.jpg."
             )
-        return Listing(root.name, str(given.absolute()), open_folder(root), rows, ignored, empty)
+        return Listing(root.name, str(given.absolute()), open_folder(root), rows, {"file": ignored}, _warnings(empty))
 
     def reopen(self, source: str) -> Images | None:
         """Return the images below an absolute path."""
@@ -49,6 +52,10 @@ class Folder(Source):
 
 
 FOLDER = Folder()
+
+
+def _warnings(empty: Sequence[str]) -> tuple[str, ...]:
+    return (f"No images in {some(empty)}; these are not classes here.",) if empty else ()
 
 
 def open_folder(root: Path | None = None) -> Images:
@@ -75,9 +82,11 @@ def _read(root: str, path: str) -> bytes:
         os.close(descriptor)
 
 
-def _walk(root: Path) -> tuple[list[Row], int, tuple[str, ...]]:
-    folders = _folders(root)
-    parts = {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_FOLDERS}
+def _walk(root: Path, layout: Layout) -> tuple[list[Row], int, tuple[str, ...]]:
+    folders = [folder for folder in _folders(root) if not layout.ignores(folder.name)]
+    uses = layout.split_folders or {}
+    named = {folder: uses.get(folder.name) or SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders}
+    parts = {folder: split for folder, split in named.items() if split}
     if "train" not in parts.values():
         parts = {root: "train"}
     elif len(parts) < len(folders):

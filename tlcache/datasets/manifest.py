@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tlcache.datasets.folder import open_folder
+from tlcache.datasets.layout import Layout
 from tlcache.datasets.source import Form, Listing, Source
 from tlcache.datasets.splits import SPLIT_FOLDERS, SPLITS, Row
 from tlcache.errors import DataError
@@ -32,8 +33,9 @@ class Manifest(Source):
         path = Path(data).expanduser()
         return path.suffix.lower() in (".csv", ".tsv") and path.is_file()
 
-    def find(self, data: str) -> Listing:
+    def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of the table."""
+        del layout
         path = Path(data).expanduser()
         rows = list(_rows(path))
         if not rows:

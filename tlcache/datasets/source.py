@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from tlcache.datasets.layout import Layout
 from tlcache.datasets.splits import Row
 from tlcache.errors import ImageReadError
 
@@ -39,8 +40,11 @@ class Source(Protocol):
         """Return whether `--data` names something of this kind."""
         ...
 
-    def find(self, data: str) -> Listing:
-        """Return what is there; no image is opened.
+    def find(self, data: str, layout: Layout) -> Listing:
+        """Return what is there, understood as `layout` says; no image is opened.
+
+        What `--ignore`, `--val` and `--test` ask for is done to the rows that are returned, whatever source they are
+        from.
 
         Raises
         ------
@@ -72,7 +76,7 @@ class Listing(NamedTuple):
         Where the images are read.
     rows
         Path, label, split and group of each image.
-    ignored, empty
+    passed_over, warnings
         As in `Dataset`.
     """
 
@@ -80,8 +84,8 @@ class Listing(NamedTuple):
     data: str
     images: Images
     rows: list[Row]
-    ignored: int = 0
-    empty: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = {}
+    warnings: tuple[str, ...] = ()
 
 
 class Images:

@@ -38,7 +38,7 @@ def draw_splits(
     seed: int,
     shares: Mapping[str, float] | None = None,
 ) -> tuple[str, ...]:
-    """Complete the splits: each of val and test that is not given takes 20 % of the images that train.
+    """Complete the splits: each of val and test that is not given takes a share of the images that train.
 
     Images of one group, and images with the same bytes, go to one split together. Within each class the groups are
     ranked by a hash of the seed and their content, so a dataset that grows keeps nearly all of its split, and neither
@@ -51,7 +51,7 @@ def draw_splits(
     seed
         Another seed, another split.
     shares
-        Other shares of val and test; one of 0 is not drawn.
+        Of val and of test, 20 % each unless said; one of 0 is not drawn.
 
     Returns
     -------

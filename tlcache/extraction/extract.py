@@ -22,6 +22,7 @@ from tlcache.arguments import (
     Weights,
 )
 from tlcache.cache.find import features_folder, find_dataset
+from tlcache.datasets.layout import Layout
 from tlcache.files import check_folder
 from tlcache.kinds import SWITCH, choice, number, numbers, text, whole
 from tlcache.options import Option, described
@@ -42,7 +43,7 @@ def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return sandbox.run_apart(arguments)
 
 
-@described()
+@described(Layout)
 def extract(
     data: OneDataset = "digits",
     model: Model = "mobilenetv3_large",
@@ -81,6 +82,7 @@ def extract(
     ] = None,
     max_bad: Annotated[float, Option("Largest share of unusable images to go on with", number(0, 1), DATA)] = 0.05,
     wait: Annotated[bool, Option("Wait when another process extracts the same", SWITCH, SPEED)] = True,
+    **layout: Any,
 ) -> Extraction:
     """Run a backbone once over a dataset and keep the embeddings in a feature file.
 
@@ -103,7 +105,7 @@ def extract(
     """
     from tlcache.extraction.job import Extraction
 
-    place, name = find_dataset(data, name, features)
+    place, name, understood = find_dataset(data, name, layout, features)
     arguments = {
         "data": place,
         "model": str(model),
@@ -124,5 +126,6 @@ def extract(
         "batch_size": batch_size,
         "max_bad": max_bad,
         "wait": wait,
+        **understood.arguments,
     }
     return Extraction.from_json(run_apart(arguments))

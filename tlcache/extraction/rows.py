@@ -19,7 +19,7 @@ from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.job import EmbedResult
-from tlcache.keys import hash_json, printable
+from tlcache.keys import hash_json, some
 
 __all__ = ["Rows", "assemble"]
 
@@ -73,7 +73,7 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int) -> 
     paths = [dataset.paths[number] for number in good]
     groups = [dataset.groups[number] for number in good]
     labels = dataset.labels[good]
-    splits = draw_splits(labels, [dataset.splits[number] for number in good], groups, sha256, seed)
+    splits = draw_splits(labels, [dataset.splits[number] for number in good], groups, sha256, seed, dataset.shares)
     split = np.array([SPLITS.index(name) for name in splits], np.uint8)
     order = np.argsort(split, kind="stable").tolist()  # those of one split are in the order of their paths already
     places = np.array([index.rows[sha256[row]] for row in order], np.int64)
@@ -94,7 +94,7 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int) -> 
     digest = hash_json({"classes": dataset.classes, "rows": listed})
     warnings = _warnings(dataset, paths, labels, splits, groups, sha256, quarantine)
     if several := [path for path, content in zip(paths, sha256, strict=True) if content in index.several]:
-        warnings.append(f"Images with several frames or pages, of which the first is used: {_some(several)}.")
+        warnings.append(f"Images with several frames or pages, of which the first is used: {some(several)}.")
     return Rows(columns, digest, quarantine, tuple(warnings))
 
 
@@ -130,15 +130,13 @@ def _warnings(
     sha256: Sequence[str],
     quarantine: Sequence[tuple[str, str, str, str]],
 ) -> list[str]:
-    lines = []
-    if dataset.empty:
-        lines.append(f"No images in {_some(dataset.empty)}; these are not classes here.")
+    lines = [*dataset.warnings]
     if quarantine:
         counts = Counter(code for _, _, code, _ in quarantine).most_common()
         what = ", ".join(f"{count} {code}" for code, count in counts)
         lines.append(
             f"{len(quarantine)} of {len(dataset)} images cannot be used ({what}): "
-            f"{_some([row[0] for row in quarantine])}."
+            f"{some([row[0] for row in quarantine])}."
         )
     names = np.array(dataset.classes)
     found: dict[str, set[int]] = {split: set() for split in SPLITS}
@@ -146,26 +144,21 @@ def _warnings(
         found[split].add(label)
     for split, other, harm in (("test", "train", "can never be recognised"), ("train", "test", "are never tested")):
         if lost := sorted(found[split] - found[other]):
-            lines.append(f"Classes in {split} without an image in {other} {harm}: {_some(list(names[lost]))}.")
+            lines.append(f"Classes in {split} without an image in {other} {harm}: {some(list(names[lost]))}.")
     places = Counter(group for group, _ in set(zip(groups, splits, strict=True)) if group)
     if torn := sorted(group for group, count in places.items() if count > 1):
-        lines.append(f"Groups that lie in several of the given splits leak; {len(torn)} of them: {_some(torn)}.")
+        lines.append(f"Groups that lie in several of the given splits leak; {len(torn)} of them: {some(torn)}.")
     across, conflicts = find_leaks(paths, labels, splits, sha256)
     for pairs, what in (
         (across, "lie in different splits, which makes the test too easy"),
         (conflicts, "carry different labels"),
     ):
         if pairs:
-            shown = _some([f"{first} = {second}" for first, second in pairs])
+            shown = some([f"{first} = {second}" for first, second in pairs])
             lines.append(
                 f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of byte-identical images {what}: {shown}."
             )
     return lines
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(printable(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _bytes(texts: Sequence[str]) -> NDArray[np.bytes_]:

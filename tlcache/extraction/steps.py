@@ -22,6 +22,7 @@ from tlcache.cache.index import Index
 from tlcache.cache.publish import Plan, publish
 from tlcache.cache.shards import Rejected, find_shards
 from tlcache.datasets.dataset import Dataset, load_dataset, reopen
+from tlcache.datasets.layout import Layout
 from tlcache.datasets.splits import check_splits
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.forks import can_fork
@@ -62,7 +63,7 @@ def extract_here(
         As for `tlcache.extraction.extract.extract`, all of them given.
     """
     started = time.perf_counter()
-    dataset = load_dataset(request["data"], request["name"])
+    dataset = load_dataset(request["data"], request["name"], Layout.of(request))
     found = find_device(device, request["engine"], request["precision"])
     check_splits(dataset.labels, dataset.splits, dataset.classes)
     network = _load_network(request)

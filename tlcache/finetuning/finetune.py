@@ -22,10 +22,11 @@ from tlcache.arguments import (
     SplitSeed,
     Weights,
 )
+from tlcache.datasets.layout import Layout
 from tlcache.extraction.extract import extract
 from tlcache.files import check_folder
 from tlcache.finetuning.recipe import SWEEP, Recipe, arguments_of, variants
-from tlcache.options import Option, described, made
+from tlcache.options import Option, dealt, described
 from tlcache.progress import warn
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _SWEEP = "Values to choose from on validation, like lr=1e-3,1e-2; may be repeate
 _SWEEP_MORE = "All combinations are trained, one is tested"
 
 
-@described(Recipe)
+@described(Recipe, Layout)
 def finetune(
     data: OneDataset,
     model: Model,
@@ -55,7 +56,7 @@ def finetune(
     force: Force = False,
     sweep: Annotated[Mapping[str, Sequence[Any]] | None, Option(_SWEEP, SWEEP, CHOOSING, more=_SWEEP_MORE)] = None,
     budget_s: Budget = None,
-    **recipe: Any,
+    **settings: Any,
 ) -> FinetunedRun:
     """Train a backbone and its head on a dataset's images, choose the epoch on validation, and test once.
 
@@ -80,7 +81,7 @@ def finetune(
     >>> run.strategy, [epoch.epoch for epoch in run.history]
     ('finetune', [0, 1])
     """
-    base = made(Recipe, recipe)
+    layout, base = dealt(settings, Layout, Recipe)
     wanted = variants(base, sweep or {})
     from tlcache.backbones.sources import find_trainable
     from tlcache.cache.feature_file import FeatureFile
@@ -102,6 +103,7 @@ def finetune(
         features=features,
         name=name,
         split_seed=split_seed,
+        **layout.arguments,
     )
     for line in () if found.up_to_date else found.warnings:
         warn(line)

@@ -10,8 +10,11 @@ from typing import Any
 
 from tlcache.cache.resplit import GIVEN
 from tlcache.datasets.dataset import names_of
+from tlcache.datasets.layout import Layout
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.recipe import Recipe, settings_of
+from tlcache.kinds import listing
+from tlcache.options import parameters
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.runs.base import GroupedBy
 from tlcache.runs.frozen import FrozenRun
@@ -21,7 +24,16 @@ __all__ = ["commands"]
 
 _ELSEWHERE = {"features", "space"}  # where results lie is the reader's own choice; a head's space follows from --search
 _PLACED = ("data", "model", "weights")
-_SHARED = (*_PLACED, "crop_borders", "resize", "crop", "name", "device", "split_seed")  # finetune takes them, too
+_SHARED = (
+    *_PLACED,
+    "crop_borders",
+    "resize",
+    "crop",
+    "name",
+    "device",
+    "split_seed",
+    *parameters(Layout),
+)  # finetune, too
 _SPLIT = {"split": GIVEN, "split_seed": 0}
 _NAMES = {"budget_s": "budget"}
 
@@ -88,7 +100,7 @@ def _option(name: str, value: Any) -> Iterator[str]:
     flag = f"--{_NAMES.get(name, name).replace('_', '-')}"
     if isinstance(value, Mapping):
         for setting, values in value.items():
-            yield from (flag, f"{setting}={','.join(map(str, values))}")
+            yield from (flag, f"{setting}={','.join(map(str, listing(values)))}")
     elif value is True:
         yield flag
     elif value is False:

@@ -20,7 +20,7 @@ from tlcache.backbones.sources import lookup
 from tlcache.backbones.torch_network import operations, untrained
 from tlcache.backbones.weights import is_here
 from tlcache.datasets.dataset import Dataset
-from tlcache.datasets.splits import FRACTION, SPLITS
+from tlcache.datasets.splits import SPLITS
 from tlcache.errors import ImageReadError
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import fresh_head
@@ -110,7 +110,7 @@ def finetune_seconds(rows: Mapping[str, int], recipe: Recipe, train_s: float, le
 def rows_of(dataset: Dataset) -> dict[str, int]:
     """Return how many images each split has, or will have once it is drawn."""
     given = Counter(dataset.splits)
-    drawn = {name: round(FRACTION * given["train"]) for name in SPLITS[1:] if not given[name]}
+    drawn = {name: round(dataset.shares[name] * given["train"]) for name in SPLITS[1:] if not given[name]}
     return {**given, **drawn, "train": given["train"] - sum(drawn.values())}
 
 

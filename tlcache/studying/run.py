@@ -135,7 +135,9 @@ def _extract(plan: StudyPlan, step: Step) -> str:
     cell = plan.cell(step)
     if cell.download:
         say(cell.download)
-    found = extract(cell.data, step.model, cell.weights, features=plan.features, device=plan.device)
+    found = extract(
+        cell.data, step.model, cell.weights, features=plan.features, device=plan.device, **plan.layout.arguments
+    )
     for line in () if found.up_to_date else found.warnings:
         if (step.data, line) not in plan.warned:  # by another network's extraction
             warn(line)
@@ -160,6 +162,7 @@ def _finetune(plan: StudyPlan, step: Step) -> str:
         runs=plan.runs,
         device=plan.device,
         **asdict(plan.recipe),
+        **plan.layout.arguments,
     )
     return DONE
 

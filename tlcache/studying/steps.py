@@ -17,6 +17,7 @@ from tlcache.backbones.weights import is_here, resolve
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.cache.find import find_dataset
 from tlcache.datasets.dataset import Dataset, load_dataset
+from tlcache.datasets.layout import Layout
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DataError
 from tlcache.finetuning.recipe import Recipe, arguments_of
@@ -96,6 +97,7 @@ def find_cells(
     models: Sequence[str],
     weights: str | Sequence[str] | Mapping[str, str] | None,
     features: Path,
+    layout: Layout,
 ) -> dict[tuple[str, str], Cell]:
     """Return every backbone with every dataset, the smallest backbone first; nothing is downloaded but built-in images.
 
@@ -104,7 +106,7 @@ def find_cells(
     DataError, ModelError, UnknownNameError, WeightsError
         Two datasets of one name or none at all, an ONNX file, no such backbone or weights.
     """
-    sets = _distinct(map(str, data), features)
+    sets = _distinct(map(str, data), features, layout)
     names = [dataset.name for dataset in sets.values()]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise DataError(f"Two of the datasets are called '{twice}'. Rename one of the folders or manifests.")
@@ -119,11 +121,11 @@ def find_cells(
     return found
 
 
-def _distinct(data: Iterable[str], features: Path) -> dict[str, Dataset]:
+def _distinct(data: Iterable[str], features: Path, layout: Layout) -> dict[str, Dataset]:
     """Return the datasets as they were given, each once: one may be given by several spellings."""
     found: dict[str, tuple[str, Dataset]] = {}
     for given in data:
-        dataset = load_dataset(*find_dataset(given, None, features))
+        dataset = load_dataset(*find_dataset(given, None, layout.arguments, features))
         place = os.path.realpath(dataset.data) if os.path.isabs(dataset.data) else dataset.data  # noqa: PTH117
         found.setdefault(place, (given, dataset))
     return dict(found.values())
@@ -136,6 +138,7 @@ class StudyPlan:
     cells: Mapping[tuple[str, str], Cell]
     heads: tuple[HeadRow, ...]
     recipe: Recipe | None
+    layout: Layout
     features: Path
     runs: Path
     out: Path

@@ -18,11 +18,12 @@ from tlcache.arguments import (
     Runs,
 )
 from tlcache.cache.find import features_folder
+from tlcache.datasets.layout import Layout
 from tlcache.files import check_folder
 from tlcache.finetuning.recipe import Recipe
 from tlcache.heads.table import find_heads
 from tlcache.kinds import SWITCH, listing
-from tlcache.options import Option, described, made
+from tlcache.options import Option, dealt, described
 
 if TYPE_CHECKING:
     from tlcache.studying.steps import Step
@@ -32,7 +33,7 @@ __all__ = ["MODELS", "study"]
 MODELS = ("mobilenetv3_small", "mobilenetv3_large", "resnet50", "inception_v3", "resnet101", "resnet152")
 
 
-@described(Recipe)
+@described(Recipe, Layout)
 def study(
     data: Datasets,
     models: Models = MODELS,
@@ -50,7 +51,7 @@ def study(
     features: Features = None,
     runs: Runs = None,
     device: Device = "auto",
-    **recipe: Any,
+    **settings: Any,
 ) -> list[Step]:
     """Extract, fit heads, fine-tune and report, for every dataset and backbone; what is recorded is not done again.
 
@@ -80,7 +81,8 @@ def study(
     >>> [(step.kind, step.state) for step in steps]
     [('extract', 'done'), ('fit-heads', 'done'), ('report', 'done')]
     """
-    chosen, settings = tuple(find_heads(heads)), made(Recipe, {"refit": True, **recipe})
+    chosen = tuple(find_heads(heads))
+    layout, recipe = dealt({"refit": True, **settings}, Layout, Recipe)
     from tlcache.report.page import check_page
     from tlcache.runs.folder import runs_folder
     from tlcache.studying.run import run_study
@@ -88,9 +90,10 @@ def study(
 
     place = check_folder(features_folder(features), "--features")
     whole = StudyPlan(
-        cells=find_cells(listing(data), listing(models), weights, place),
+        cells=find_cells(listing(data), listing(models), weights, place, layout),
         heads=chosen,
-        recipe=settings if finetune else None,
+        recipe=recipe if finetune else None,
+        layout=layout,
         features=place,
         runs=check_folder(runs_folder(runs), "--runs"),
         out=check_page(out),

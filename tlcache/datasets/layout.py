@@ -1,0 +1,147 @@
+"""How a dataset is to be understood where its folders do not say it: options that extract, finetune and study share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+from tlcache.arguments import DATA
+from tlcache.datasets.splits import FRACTION, SPLITS, Row
+from tlcache.errors import DataError, OptionError
+from tlcache.kinds import Kind, listed, listing, number, several, text
+from tlcache.options import Option, check_fields, described
+
+__all__ = ["Layout"]
+
+_share = number(above=0, below=1).allows
+
+
+def _share_or(split: str) -> Kind:
+    """Return a share of the images, or the name of the other split."""
+
+    def read(word: str) -> float | str:
+        return word if word == split else float(word)
+
+    takes = f"a number above 0 to below 1, or {split}"
+    return Kind(takes, "X", f"float or {split!r}", read, lambda value: value == split or _share(value))
+
+
+def _is_use(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(name and split in SPLITS for name, split in value.items())
+
+
+def _uses(texts: Sequence[str]) -> dict[str, str]:
+    """Read what is written `FOLDER=SPLIT`.
+
+    >>> _uses(["seg_train=train, seg_test=test"])
+    {'seg_train': 'train', 'seg_test': 'test'}
+    """
+    words = (word.rpartition("=") for word in listed(texts))
+    found = {name.strip(): split.strip() for name, _, split in words}
+    if not _is_use(found):
+        raise ValueError(texts)
+    return found
+
+
+_USES = Kind(
+    f"FOLDER=SPLIT like training_set=train,test_set=test, a split being one of {', '.join(SPLITS)}",
+    "FOLDER=SPLIT,...",
+    "dict",
+    str,
+    _is_use,
+    gather=_uses,
+)
+_VAL, _TEST = _share_or("test"), _share_or("val")
+
+
+@described()
+@dataclass(frozen=True)
+class Layout:
+    """How a dataset is to be understood."""
+
+    split_folders: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "Which folder is which split, like training_set=train,test_set=test", _USES, DATA, default="by their names"
+        ),
+    ] = None
+    ignore: Annotated[
+        str | Sequence[str],
+        Option("Folders and files to pass over, by name or shell pattern", several(text("NAME")), DATA),
+    ] = ()
+    val: Annotated[
+        float | str | None,
+        Option(
+            "Share of train that becomes val where none is given, or test: the given one", _VAL, DATA, default="0.2"
+        ),
+    ] = None
+    test: Annotated[
+        float | str | None,
+        Option(
+            "Share of train that becomes test where none is given, or val: the given one", _TEST, DATA, default="0.2"
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if sum(self.shares.values()) >= 1:
+            raise OptionError(f"--val {self.val} and --test {self.test} leave nothing to train on.")
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Layout:
+        """Return the one that is among the arguments of an extraction."""
+        return cls(**{field.name: arguments[field.name] for field in fields(cls) if field.name in arguments})
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What is not the default, which is what feature files remember."""
+        own = {field: getattr(self, field.name) for field in fields(self)}
+        return {field.name: value for field, value in own.items() if value != field.default}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The shares of train that become val and test where none is given."""
+        asked = {name: getattr(self, name) for name in SPLITS[1:]}
+        return {name: share if isinstance(share, float | int) else FRACTION for name, share in asked.items()}
+
+    def ignores(self, name: str) -> bool:
+        """Return whether a folder or file of this name is to be passed over."""
+        return any(fnmatchcase(name, pattern) for pattern in listing(self.ignore))
+
+    def applied(self, rows: Iterable[Row], source: str) -> list[Row]:
+        """Return the rows without those to ignore, each in the split that its own is to be used as.
+
+        Raises
+        ------
+        DataError
+            A split that is to be used or drawn is not there, or is there already.
+        """
+        kept = [row for row in rows if not self.ignore or not any(map(self.ignores, row.path.split("/")))]
+        self._check(Counter(row.split for row in kept), source)
+        used_as = self._used_as
+        return [row._replace(split=used_as.get(row.split, row.split)) for row in kept] if used_as else kept
+
+    @property
+    def _used_as(self) -> dict[str, str]:
+        """Given split -> the one that it is used as."""
+        return {asked: name for name in SPLITS[1:] if isinstance(asked := getattr(self, name), str)}
+
+    def _check(self, given: Mapping[str, int], source: str) -> None:
+        found = " and ".join(f"{name} ({given[name]:,})" for name in SPLITS if given[name])
+        for asked, name in self._used_as.items():
+            if not given[asked]:
+                raise DataError(f"--{name} {asked}: '{source}' has no split {asked}. It has {found}.")
+            if given[name] and name not in self._used_as:
+                raise DataError(
+                    f"--{name} {asked}: '{source}' has a split {name} already. It has {found}. Say with --{asked} "
+                    f"{name} that this one is used as {asked}, or leave it out with --ignore."
+                )
+        for name in SPLITS[1:]:
+            if given[name] and _share(getattr(self, name)) and name not in self._used_as:
+                raise DataError(
+                    f"--{name} {getattr(self, name):g} draws a split {name}, but '{source}' has one. It has {found}. "
+                    f"Leave --{name} out to use it, or leave its folder out with --ignore."
+                )
