@@ -104,6 +104,27 @@ def test_the_cached_head_begins_where_its_fit_ended(photos: Path) -> None:
     assert run.history[0].val_accuracy == pytest.approx(first)
 
 
+def test_a_class_that_was_not_trained_on_has_probability_0(tmp_path: Path) -> None:
+    """Its images in val have no say in the temperature."""
+    write_photos(tmp_path / "set" / "test", 4)
+    for split, classes in (("train", 2), ("val", 3)):
+        for colour, name in enumerate(("blue", "green", "red")[:classes]):
+            for image in range(4):
+                write_image(tmp_path / "set" / split / name / f"{image}.png", 50 + 7 * image + colour, colour)
+    run = tune(tmp_path / "set", epochs=1)
+    assert (run.predictions().probabilities[:, 2] == 0).all()
+    assert run.temperature < 1.5
+    assert all(epoch.val_loss < 1 for epoch in run.history)
+
+
+def test_splits_without_a_common_class_are_refused(tmp_path: Path) -> None:
+    for split, names in (("train", "ab"), ("val", "cd"), ("test", "ac")):
+        for colour, name in enumerate(names):
+            write_image(tmp_path / "set" / split / name / "0.png", ord(name), colour)
+    with pytest.raises(DataError, match="no class that is in train and in val"):
+        tune(tmp_path / "set")
+
+
 def test_a_fresh_head_is_trained_first_with_the_backbone_frozen(photos: Path) -> None:
     run = tune(photos, init_head="scratch", head_epochs=3, epochs=1)
     phases = [(epoch.phase, epoch.epoch) for epoch in run.history]
@@ -401,8 +422,8 @@ def test_the_choices_of_a_recipe_are_those_there_are_and_its_help_names_them() -
 
 def test_a_sweep_chooses_on_validation_and_tests_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tested = []
-    plain = Trial.plain_images
-    monkeypatch.setattr(Trial, "plain_images", lambda trial, split: tested.append(split) or plain(trial, split))
+    plain = Trial.logits
+    monkeypatch.setattr(Trial, "logits", lambda trial, split, way: tested.append(split) or plain(trial, split, way))
     settings = {"init_head": "scratch", "head_epochs": 1, "warmup_epochs": 0.0}
     run = tune(photos, **settings, sweep={"optimizer": ["sgd", "adam"], "lr": [1e30, 0.01]})
     assert tested == ["val", "test"]

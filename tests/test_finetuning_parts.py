@@ -16,11 +16,13 @@ from tlcache.backbones.backbone import TorchNetwork
 from tlcache.backbones.load import load_model
 from tlcache.backbones.sources import find, list_models
 from tlcache.backbones.torch_network import embedding, untrained
+from tlcache.cache.feature_file import Split
 from tlcache.datasets.folder import open_folder
 from tlcache.errors import CacheError, ModelError
 from tlcache.finetuning.augment import _grid, augment, draws
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, cut_before, trained_layers
+from tlcache.finetuning.heads import cached_head
 from tlcache.finetuning.losses import make_loss
 from tlcache.finetuning.optimisation import Average, balance, make_optimizer
 from tlcache.finetuning.pixels import open_pixels
@@ -93,6 +95,33 @@ def test_a_frozen_batchnorm_keeps_its_statistics_and_the_frozen_part_is_a_functi
         assert torch.equal(before[buffer], value) != trained, buffer
     for parameter, value in model.named_parameters():
         assert (value.grad is not None) == (stage.get(parameter, 0) >= 4), parameter
+
+
+def _one_each(classes: int, seed: int) -> Split:
+    X = np.random.default_rng(0).normal(0, 1, (classes, 32)) + np.random.default_rng(seed).normal(0, 0.1, (classes, 32))
+    names = tuple(str(number) for number in range(classes))
+    return Split(X.astype(np.float32), np.arange(classes), names, ("",) * classes)
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("kind", ["linear", "dense"])
+def test_the_head_that_training_begins_with_is_sure_of_what_it_knows(
+    kind: str, refit: bool, class_weight: str | None
+) -> None:
+    """One image per class, all recognised: nothing is left to learn, and steps of training do not undo it."""
+    train, val = _one_each(30, seed=1), _one_each(30, seed=2)
+    head = cached_head(kind, train, val, 30, 0, refit, class_weight).eval()
+    features, labels = torch.from_numpy(train.features), torch.from_numpy(train.labels)
+    loss = nn.functional.cross_entropy(head(features), labels)
+    assert loss < 0.3 < np.log(30)
+    optimizer = torch.optim.AdamW(head.parameters(), 1e-3)
+    for _ in range(10):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(head(features), labels).backward()
+        optimizer.step()
+    logits = head(torch.from_numpy(val.features))
+    assert (logits.argmax(1) == torch.from_numpy(val.labels)).float().mean() == 1
 
 
 def test_the_cut_is_the_last_stage_that_is_frozen_as_a_whole() -> None:

@@ -137,6 +137,15 @@ def test_temperatures_pass_over_classes_that_were_never_seen() -> None:
     padded = logits.copy()
     padded[:, 3] = -np.inf
     assert fit_temperature(padded, labels) == pytest.approx(fit_temperature(logits[:, :3], labels), rel=1e-4)
+    unseen = np.append(labels, [3, 3])
+    assert fit_temperature(np.vstack([padded, padded[:2]]), unseen) == fit_temperature(padded, labels)
+    assert fit_temperature(padded[:2], np.array([3, 3])) == 1
+
+
+def test_logits_next_to_0_have_a_temperature_too() -> None:
+    logits = np.eye(3, dtype=np.float32)[np.arange(60) % 3]
+    expected = fit_temperature(logits, np.arange(60) % 3)
+    assert fit_temperature(1e-6 * logits, np.arange(60) % 3) == pytest.approx(1e-6 * expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,13 @@ def fit_temperature(logits: Array, labels: Labels) -> float:
     """Return the temperature that minimises the log-loss of `softmax(logits / temperature)` (Guo et al., 2017).
 
     The targets are smoothed by 1 / (n + 2), as Platt (1999) does: n right answers do not prove that none is wrong.
-    Logits of classes that a head has never seen are -inf; those of `labels` are not.
+    Logits of classes that a head has never seen are -inf; rows of these classes are left out, and with no other rows
+    the temperature is 1.
     """
+    known = np.isfinite(logits[np.arange(len(labels)), labels])
+    if not known.any():
+        return 1.0
+    logits, labels = logits[known], labels[known]
     doubt, seen = 1 / (len(labels) + 2), np.isfinite(logits)
 
     def loss(log_temperature: float) -> float:
@@ -29,7 +34,10 @@ def fit_temperature(logits: Array, labels: Labels) -> float:
         right = normaliser - scores[np.arange(len(labels)), labels]
         return float((1 - doubt) * right.mean() + doubt * (normaliser - scores.mean(axis=1, where=seen)).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-7, 7), method="bounded").x))
+    found = minimize_scalar(loss, bounds=(-7, 7), method="bounded").x
+    if found < -6.9:  # logits of a penalty that allows next to nothing
+        found = minimize_scalar(loss, bounds=(-30, -6), method="bounded").x
+    return float(np.exp(found))
 
 
 def calibration_error(labels: Labels, probabilities: Array, bins: int = 15) -> float:

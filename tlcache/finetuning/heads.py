@@ -38,33 +38,40 @@ def fresh_head(kind: str, width: int, classes: int) -> nn.Sequential:
     return cast(nn.Sequential, head.build(width))
 
 
-def cached_head(kind: str, train: Split, val: Split, classes: int, seed: int, refit: bool = False) -> nn.Sequential:
+def cached_head(
+    kind: str, train: Split, val: Split, classes: int, seed: int, refit: bool = False, class_weight: str | None = None
+) -> nn.Sequential:
     """Return a head fitted on the embeddings of train, its settings chosen on val, the standardisation folded in.
 
     Of the settings within one standard error of the best accuracy, the first is taken: of logistic regressions the most
-    regularised (Breiman et al., 1984). A head that fits train perfectly has large weights, whose gradients tear the
-    backbone from what it knows in the first steps.
+    regularised (Breiman et al., 1984), whose boundaries move least with single images. Its logits are near 0, and so
+    its loss is large although its answers are right: the first steps would repair the loss and tear the backbone from
+    what it knows. The logits are therefore divided by the temperature that calibrates them on val.
 
     Only with `refit` it is then fitted on train + val, as `fit_heads` does: what follows is otherwise chosen on val.
     """
     start = find_head(kind).starts_from
     assert start is not None
-    row, protocol = find_head(start), SearchProtocol(seed=seed)
+    row, protocol = find_head(start), SearchProtocol(seed=seed, class_weight=class_weight)
     fold = Fold(train.features, train.labels, val.features, val.labels)
     chosen = choose(search(row, protocol.settings(row), [fold], classes, None), protocol.metric, one_se=True)
     rows = train.joined(val) if refit else train
     scaler = Scaler.of(rows.features, row.scaled)
     head = row.type()(**chosen.params).fit(scaler.over(rows.features), rows.labels)
-    return as_module(kind, cast(Layered, head), scaler, classes)
+    return as_module(kind, cast(Layered, head), scaler, classes, chosen.temperature)
 
 
-def as_module(kind: str, head: Layered, scaler: Scaler, classes: int) -> nn.Sequential:
-    """Return a head that was fitted on standardised embeddings, of perhaps not all classes, as one for embeddings."""
+def as_module(kind: str, head: Layered, scaler: Scaler, classes: int, temperature: float = 1.0) -> nn.Sequential:
+    """Return a head that was fitted on standardised embeddings, of perhaps not all classes, as one for embeddings.
+
+    Its logits are divided by `temperature`.
+    """
     matrices = [(weights.T, biases) for weights, biases in head.layers()]
     first, bias = matrices[0]
     first = first / scaler.scale
     matrices[0] = (first, bias - first @ scaler.middle)
-    matrices[-1] = _for_all_classes(*matrices[-1], head.classes_, classes)
+    weight, bias = matrices[-1]
+    matrices[-1] = _for_all_classes(weight / temperature, bias / temperature, head.classes_, classes)
     network = fresh_head(kind, first.shape[1], classes)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     with torch.no_grad():

@@ -24,7 +24,7 @@ from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.saved import save_weights
 from tlcache.finetuning.speed import ComputeFormat
 from tlcache.finetuning.sweep import TrainedVariant, Variant, best_epochs, checkpoints_of, run_sweep
-from tlcache.finetuning.training import State, logits_of
+from tlcache.finetuning.training import State
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.base import softmax
 from tlcache.machine import hardware, now, versions
@@ -100,14 +100,13 @@ def _train_and_test(
     assert trial is not None
     assert state is not None
     way = ComputeFormat("fp32", state.layout)  # what is reported is computed as it will be used
-    logits = logits_of(trial.network, trial.plain_images("val"), task.device, way)
-    temperature = fit_temperature(logits, task.labels("val"))
+    temperature = fit_temperature(trial.logits("val", way), task.labels("val"))
     seconds, refit = sum(each.seconds for each in candidates), list[dict[str, Any]]()
     if best.recipe.refit:
         trial = Trial(task, best.recipe, refit=asdict(best_epochs(state)))
         refit = trial.train(Checkpoints(folder / "refit"), state.way).history
         seconds += trial.setup_s + seconds_of(refit)
-    probabilities = softmax(logits_of(trial.network, trial.plain_images("test"), task.device, way) / temperature)
+    probabilities = softmax(trial.logits("test", way) / temperature)
     test = task.splits["test"]
     epoch_s, images_per_s = _speeds(state)
     run = FinetunedRun(

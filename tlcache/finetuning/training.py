@@ -235,11 +235,9 @@ class Training:
             logits = torch.from_numpy(logits_of(phase.network, phase.val, self.device, state.way))
             labels = torch.from_numpy(phase.val.labels)
             accuracy = float((logits.argmax(1) == labels).double().mean())
-            figures = {
-                **figures,
-                "val_loss": float(make_loss(self.recipe.loss)(logits, labels)),
-                "val_accuracy": accuracy,
-            }
+            known = torch.isin(labels, torch.from_numpy(phase.train.labels))  # the loss of others is whatever it was
+            loss = float(make_loss(self.recipe.loss)(logits[known], labels[known]))
+            figures = {**figures, "val_loss": loss, "val_accuracy": accuracy}
         return {**figures, "val_s": time.perf_counter() - began}
 
     def _not_finite(self, phase: Phase, state: State) -> TrainingError:

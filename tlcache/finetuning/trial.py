@@ -32,7 +32,7 @@ from tlcache.finetuning.ranks import first_alone, shared, size
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
 from tlcache.finetuning.speed import ComputeFormat, choose_format
-from tlcache.finetuning.training import Phase, State, Training
+from tlcache.finetuning.training import Phase, State, Training, logits_of
 from tlcache.images import Preprocess
 
 __all__ = ["Task", "Trial", "seconds_of"]
@@ -70,12 +70,14 @@ class Task:
         Raises
         ------
         DataError
-            A split is empty.
+            A split is empty, or train and val have no class in common.
         """
         splits = {name: file.split(name) for name in SPLITS}
         for name, split in splits.items():
             if not len(split):
                 raise DataError(f"'{file.path}' has no {name} images; fine-tuning needs train, val and test.")
+        if not np.isin(splits["val"].labels, splits["train"].labels).any():
+            raise DataError(f"'{file.path}' has no class that is in train and in val; epochs cannot be judged.")
         backbone, sha256 = find(file.attrs["backbone"]), tuple(sha256.decode() for sha256 in file.hashes())
         preprocess = Preprocess.from_json(json.loads(file.attrs["preprocess"]))
         return cls(file.attrs, file.classes, splits, sha256, backbone, resolve(backbone, weights), preprocess, device)
@@ -118,6 +120,7 @@ class Trial:
     def __init__(self, task: Task, recipe: Recipe, refit: Mapping[str, int] | None = None) -> None:
         started = time.perf_counter()
         self.task, self.recipe, self._refit = task, recipe, refit
+        self._fitted = ("train",) if refit is None else ("train", "val")
         backbone = task.backbone
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -154,16 +157,18 @@ class Trial:
             way, rates = choose_format(recipe.precision, recipe.layout, self.network, task.preprocess.crop, task.device)
         return State(way.precision, way.layout, rates, both.state_dict())
 
-    def plain_images(self, split: str) -> Source:
-        """Return the images of a split as they are."""
-        return self._images("none", split)
+    def logits(self, split: str, way: ComputeFormat) -> NDArray[np.float32]:
+        """Return logits (n, C) of the images of a split as they are; -inf for classes without an image to train on."""
+        logits = logits_of(self.network, self._images("none", split), self.task.device, way)
+        logits[:, ~np.isin(np.arange(logits.shape[1]), self.task.labels(*self._fitted))] = -np.inf
+        return logits
 
     def _head(self) -> nn.Sequential:
         recipe, splits, classes = self.recipe, self.task.splits, len(self.task.classes)
         if recipe.init_head == "scratch":
             return fresh_head(recipe.head, splits["train"].features.shape[1], classes)
-        refit = self._refit is not None
-        return cached_head(recipe.head, splits["train"], splits["val"], classes, recipe.seed, refit)
+        refit, weight = self._refit is not None, recipe.class_weight
+        return cached_head(recipe.head, splits["train"], splits["val"], classes, recipe.seed, refit, weight)
 
     def _classifier(self, layers: list[Layer]) -> Classifier:
         task = self.task
@@ -181,7 +186,7 @@ class Trial:
         sources = {"head": self._embeddings, "backbone": self._activations}
         cached = self.recipe.cached_prefix or (name == "head" and self.recipe.augment == "none")
         source = sources[name] if cached else self._images
-        train = source(self.recipe.augment, "train", *(["val"] if self._refit else []))
+        train = source(self.recipe.augment, *self._fitted)
         val = None if self._refit else source("none", "val")
         stop = self._refit[name] if self._refit else epochs
         return Phase(name, network, layers, epochs, stop, rate, train, val, again=self._refit is not None)

@@ -171,7 +171,7 @@ def _judge(
     history: Sequence[Mapping[str, float]],
 ) -> Candidate:
     known = np.isfinite(logits[np.arange(len(labels)), labels])
-    temperature = fit_temperature(logits[known], labels[known]) if known.any() else 1.0
+    temperature = fit_temperature(logits, labels)
     before, after = softmax(logits), softmax(logits / temperature)
     judged = [(metric, known if metric.seen_only else slice(None)) for metric in METRICS.values()]
     return Candidate(
