@@ -44,7 +44,7 @@ def test_what_is_written_is_read_from_wherever_it_is_now(written: Path) -> None:
         "legs": [{"to": "mill", "km": 1.5}, {"to": "home", "km": 2}],
         "steps": 4_000,
         "notes": {"weather": "fine"},
-        "record": str(written),
+        "record": "./walk.json",
         "weather_station": "roof",
     }
     moved = written.rename(written.with_name("moved.json"))

@@ -104,7 +104,9 @@ def test_what_json_holds_is_the_record(photos: Path, tiny_model: Path, tmp_path:
     invoke("fit-heads", "--heads", "linear", "--json", tmp_path / "fit.json")
     (told,) = json.loads((tmp_path / "fit.json").read_text())["runs"]
     (record,) = runs_folder().glob("*/*.json")
-    assert {"format": "tlcache-run", "format_version": 2, **told} == json.loads(record.read_text())
+    written, places = json.loads(record.read_text()), {"source", "features", "record", "extract_arguments"}
+    assert list(written) == ["format", "format_version", *told]
+    assert all(written[name] == value for name, value in told.items() if name not in places)
     assert json.loads(json.dumps(RUNS.read(record).as_json())) == told
 
 

@@ -14,7 +14,7 @@ import platformdirs
 
 from tlcache.errors import CacheError
 
-__all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "reserve", "sync_folder",
+__all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "relative", "reserve", "sync_folder",
            "whole", "write_whole"]  # fmt: skip
 
 
@@ -49,6 +49,17 @@ def hash_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def relative(path: str | Path, folder: Path) -> str:
+    """Return the way to `path` from `folder`, or from the home folder (`~`) where `path` alone is in it.
+
+    Pages and records have that in place of absolute paths, which name their user and do not survive a move.
+    """
+    place, start, home = Path(path).absolute(), folder.resolve(), Path.home()
+    if place.is_relative_to(home) and not start.is_relative_to(home):
+        return str("~" / place.relative_to(home))
+    return os.path.relpath(place, start)
 
 
 def reserve(descriptor: int, size: int) -> None:

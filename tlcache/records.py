@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from tlcache.errors import CacheError
-from tlcache.files import write_whole
+from tlcache.files import relative, write_whole
 from tlcache.progress import warn
 
 __all__ = ["Form", "as_json", "from_json", "renamed"]
@@ -61,6 +62,9 @@ class Form(Generic[T]):
         Makes what `type` is read from of what the file holds.
     earlier
         Versions that are read as well, each with what makes the fields of this version of its own.
+    places
+        Fields that are paths, a dot between a field and one inside it. Absolute ones are stored relative to the
+        record's folder (`./`) or the home folder (`~/`), and read as absolute ones.
     """
 
     name: str
@@ -69,10 +73,12 @@ class Form(Generic[T]):
     type: Any
     nested: Callable[[dict[str, Any]], Mapping[str, Any]] = dict
     earlier: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
+    places: tuple[str, ...] = ()
 
     def write(self, path: Path, value: Any, **more: Any) -> None:
         """Write a record, in place of an earlier one: the fields of `value`, and more."""
         stated = {"format": self.name, "format_version": self.version, **as_json(value), **as_json(more)}
+        _change(stated, ("record", *self.places), lambda place: _stored(place, path.parent))
         write_whole(path, json.dumps(stated, indent=1, allow_nan=False).encode() + b"\n")
 
     def read(self, path: Path) -> T:
@@ -86,6 +92,7 @@ class Form(Generic[T]):
         fields = self._fields(path)
         try:
             current = self.earlier.get(fields["format_version"], dict)(fields)
+            _change(current, self.places, lambda place: _read(place, path.parent))
             found: T = from_json(self.type, {**self.nested(current), "record": str(path)})
         except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
             raise CacheError(f"'{path}' is not {self.what} by this tlcache ({error}). Remove it.") from None
@@ -112,3 +119,27 @@ class Form(Generic[T]):
         if not isinstance(fields, dict) or (fields.get("format"), fields.get("format_version")) not in known:
             raise CacheError(f"'{path}' is not {self.what} by this tlcache. Remove it.")
         return fields
+
+
+def _change(fields: dict[str, Any], names: Iterable[str], change: Callable[[str], str]) -> None:
+    """Put something else in place of some texts, where they are there."""
+    for name in names:
+        *outer, last = name.split(".")
+        inside = fields
+        for each in outer:
+            inside = inside.get(each) or {}
+        if isinstance(inside.get(last), str):
+            inside[last] = change(inside[last])
+
+
+def _stored(place: str, folder: Path) -> str:
+    if not Path(place).is_absolute():
+        return place  # a name, or what its user typed
+    found = relative(place, folder)
+    return found if found.startswith("~") else f"./{found}"
+
+
+def _read(place: str, folder: Path) -> str:
+    if place.startswith("~/"):
+        return str(Path(place).expanduser())
+    return os.path.normpath(folder.resolve() / place) if place.startswith("./") else place

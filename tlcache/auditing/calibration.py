@@ -21,6 +21,7 @@ from tlcache.cache.feature_file import FeatureFile
 from tlcache.errors import CacheError, TlcacheError
 from tlcache.images import BadImageError
 from tlcache.keys import slug
+from tlcache.progress import warn
 from tlcache.records import Form, renamed
 from tlcache.text import counted
 
@@ -120,7 +121,8 @@ def calibrate(file: FeatureFile, space: Space, embeddings: Array, impostors: Imp
     try:
         cosines, pixels = compare_copies(file, space, embeddings)
     except (TlcacheError, OSError, BadImageError) as error:
-        note = f"No copies could be made to compare with ({error}); the threshold is a guess from the labels alone."
+        warn(f"No copies of images could be made: {error}")
+        note = "No copies could be made to compare with; the threshold is a guess from the labels alone."
         return Calibration((1 + bound) / 2, (1 + bound) / 2, bound, None, None, {}, None, 0, note)
     usual = float(np.median(impostors.cosines))
     low, low_pixels = (float(np.quantile(each, 1 - COPY_SHARE, axis=0).min()) for each in (cosines, pixels))

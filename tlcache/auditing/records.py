@@ -26,7 +26,9 @@ def _of_version_3(fields: dict[str, Any]) -> dict[str, Any]:
     return {**current, "calibration": of_version_1(fields["calibration"])}
 
 
-AUDITS: Form[Audit] = Form("tlcache-audit", 4, "the record of an audit", Audit, earlier={3: _of_version_3})
+AUDITS: Form[Audit] = Form(
+    "tlcache-audit", 4, "the record of an audit", Audit, earlier={3: _of_version_3}, places=("source",)
+)
 LISTED = 5000  # pairs of a kind in a record: the closest, and those under two labels; the CSV has all
 
 

@@ -33,7 +33,7 @@ from tlcache.cache.find import find_features
 from tlcache.cache.groups import groups_path, write_groups
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import DataError, HeadError
-from tlcache.files import check_folder
+from tlcache.files import check_folder, relative
 from tlcache.options import described
 from tlcache.runs.folder import runs_folder
 from tlcache.text import counted
@@ -131,8 +131,9 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
 
 def _by_groups(path: Path, runs: Path) -> str:
     """Return the command that fits heads on a dataset's feature files under the group split."""
-    elsewhere = [] if runs == runs_folder() else ["--runs", str(runs)]
-    return shlex.join(["tlcache", "fit-heads", str(path.parent), "--split", "group", *elsewhere])
+    here = Path.cwd()
+    elsewhere = [] if runs == runs_folder() else ["--runs", relative(runs, here)]
+    return shlex.join(["tlcache", "fit-heads", relative(path.parent, here), "--split", "group", *elsewhere])
 
 
 def _compared(

@@ -18,7 +18,7 @@ from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
 from tlcache.evaluation.verdict import verdict
-from tlcache.files import check_folder, write_whole
+from tlcache.files import check_folder, relative, write_whole
 from tlcache.keys import printable
 from tlcache.options import described
 from tlcache.probing.shots import read_curves
@@ -82,7 +82,7 @@ def write_report(
     texts = {
         page: _html(chapters),
         page.with_suffix(".md"): _markdown(found, audits),
-        page.with_suffix(".csv"): _csv(found),
+        page.with_suffix(".csv"): _csv(found, page.parent),
     }
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,9 +139,14 @@ def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit]) -> str
     return "\n".join(lines)
 
 
-def _csv(comparisons: Sequence[Comparison]) -> str:
+def _csv(comparisons: Sequence[Comparison], folder: Path) -> str:
     rows = [
-        {"dataset": found.dataset, "digest": found.digest, **entry.as_json()}
+        {
+            "dataset": found.dataset,
+            "digest": found.digest,
+            **entry.as_json(),
+            "record": relative(entry.run.path, folder),
+        }
         for found in comparisons
         for entry in found.entries
     ]

@@ -6,12 +6,14 @@ import inspect
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from tlcache.cache.resplit import GIVEN
 from tlcache.datasets.dataset import names_of
 from tlcache.datasets.layout import Layout
 from tlcache.extraction.extract import extract
+from tlcache.files import relative
 from tlcache.finetuning.recipe import Recipe, settings_of
 from tlcache.kinds import listing
 from tlcache.options import parameters
@@ -41,9 +43,11 @@ _NAMES = {"budget_s": "budget"}
 def commands(run: Run) -> list[str]:
     """Return the command lines that make a run from its images, one after the other.
 
-    The settings that are the defaults are left out; folders of features and runs are those of the reader.
+    The settings that are the defaults are left out; folders of features and runs are those of the reader. Paths are
+    relative to the working folder.
     """
     made, arguments = dict(run.extract_arguments), run.arguments
+    made |= {name: _from_here(made[name]) for name in _PLACED if made.get(name)}
     made["split_seed"] = made.pop("seed", 0)
     before = [_line("extract", _given(made, _defaults(extract)))]
     split = {}
@@ -53,12 +57,17 @@ def commands(run: Run) -> list[str]:
     if isinstance(run, FrozenRun):
         defaults = {field.name: field.default for field in fields(SearchProtocol)}
         options = {"heads": run.head, **_given(split, _SPLIT), **_given(arguments, defaults)}
-        return [*before, _line(shlex.join(["fit-heads", run.features]), options)]
+        return [*before, _line(f"fit-heads {_quoted(_from_here(run.features))}", options)]
     defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget_s": None}
     shared = {name: made[name] for name in _SHARED if name in made}
     asked = _given(settings_of(arguments), defaults)
     options = {**_given(shared, _defaults(extract)), **_given(split, _SPLIT), **asked}
     return [*(before if split else ()), _line("finetune", options)]
+
+
+def _from_here(place: str) -> str:
+    """Return a path as it is typed here, and a name as it is."""
+    return relative(place, Path.cwd()) if Path(place).is_absolute() else place
 
 
 def _split_seed(run: Run, given: int) -> int:
@@ -93,7 +102,12 @@ def _given(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
 
 
 def _line(command: str, options: Mapping[str, Any]) -> str:
-    return " ".join(["tlcache", command, *(shlex.quote(part) for item in options.items() for part in _option(*item))])
+    return " ".join(["tlcache", command, *(_quoted(part) for item in options.items() for part in _option(*item))])
+
+
+def _quoted(part: str) -> str:
+    """Return a word as a shell takes it; the home folder is for the shell to find."""
+    return f"~/{shlex.quote(part[2:])}" if part.startswith("~/") else shlex.quote(part)
 
 
 def _option(name: str, value: Any) -> Iterator[str]:
