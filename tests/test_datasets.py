@@ -147,6 +147,8 @@ def test_a_manifest(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / ("list.csv" if delimiter == "," else "list.tsv")
     text = "\n".join(delimiter.join(row) for row in rows)
     path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\n\n")
+    for number in (1, 2):
+        write_image(tmp_path / "a" / f"{number}.png", 0, 0)
     found = load_dataset(path)
     assert found.name == "list"
     assert found.source == str(tmp_path.resolve())
@@ -159,12 +161,12 @@ def test_a_manifest(tmp_path: Path, delimiter: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"file,label\n", ":1: no column path; found file, label"),
+        (b"where,label\n", ":1: no column path; found 'where', 'label'"),
         (b"", ":1: no column path and label; found nothing"),
         (b"path,label\na.png,x\nb.png\n", ":3: 1 cells where the header has 2 columns"),
         (b"path,label\na.png,x\nb.png,y\na.png,x\n", ":4: 'a.png' is listed already, on line 2"),
-        (b"path,label\na.png,\n", ":2: 'a.png' has no label"),
-        (b"path,label\n../a.png,x\n", ":2: '../a.png' leads out of the manifest's folder"),
+        (b"path,label\na.png,\n", "list.csv: no row has a label"),
+        (b"path,label\n../a.png,x\n", ":2: '../a.png' leads out of '/.*', which the paths start from"),
         (b"path,label\na/../../b.png,x\n", ":2: 'a/../../b.png' leads out"),
         (b"path,label\n/etc/passwd,x\n", ":2: '/etc/passwd' leads out"),
         (b"path,label,split\na.png,x,holdout\n", ":2: unknown split 'holdout'. Known: train, val, test"),
@@ -176,6 +178,8 @@ def test_a_manifest(tmp_path: Path, delimiter: str) -> None:
 def test_manifests_with_faults_name_the_line(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "list.csv"
     path.write_bytes(content)
+    for name in "ab":
+        write_image(tmp_path / f"{name}.png", 0, 0)
     with pytest.raises(DataError, match=words):
         load_dataset(path)
 
@@ -188,8 +192,8 @@ def test_places_without_a_dataset(tmp_path: Path) -> None:
     write_image(tmp_path / "only" / "1.png", 0, 0)
     with pytest.raises(DataError, match="has one class, 'only'; telling classes apart needs 2"):
         load_dataset(tmp_path)
-    (tmp_path / "file.txt").write_text("x")
+    (tmp_path / "file.xlsx").write_text("x")
     with pytest.raises(OptionError, match="--data is empty"):
         load_dataset("")
-    with pytest.raises(DataError, match="not a .csv or .tsv manifest"):
-        load_dataset(tmp_path / "file.txt")
+    with pytest.raises(DataError, match=r"not a manifest \(.csv, .tsv, .txt, .jsonl\)"):
+        load_dataset(tmp_path / "file.xlsx")

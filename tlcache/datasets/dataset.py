@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from tlcache.datasets.builtin import BUILT_IN
 from tlcache.datasets.folder import FOLDER
+from tlcache.datasets.labels import composed, notes_on
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import MANIFEST
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS
+from tlcache.datasets.table import SUFFIXES
 from tlcache.errors import DataError, OptionError
 from tlcache.keys import slug
 
@@ -126,7 +128,7 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
     Parameters
     ----------
     data
-        A built-in name, a folder, or a CSV or TSV manifest: see `list_datasets`. A folder that is called as one that is
+        A built-in name, a folder, or a manifest: see `list_datasets`. A folder that is called as one that is
         built in: `./digits`.
     name
         A name for files and tables; default: the folder's or manifest's own.
@@ -144,7 +146,7 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
     if source := source_of(given):
         return _dataset(name, source.find(given, layout), layout)
     if Path(given).expanduser().exists():
-        raise DataError(f"'{data}' is a file, but not a .csv or .tsv manifest. See: tlcache datasets")
+        raise DataError(f"'{data}' is a file, but not a manifest ({', '.join(SUFFIXES)}). See: tlcache datasets")
     raise DataError(
         f"No folder or manifest at '{data}', and no built-in dataset of that name ({', '.join(BUILT_IN.names)}). "
         "See: tlcache datasets"
@@ -157,7 +159,8 @@ def names_of(data: str) -> tuple[str, ...]:
 
 
 def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:
-    rows = sorted(layout.applied(found.rows, found.images.source), key=lambda row: (SPLITS.index(row.split), row.path))
+    given, doubled = composed(layout.applied(found.rows, found.images.source))
+    rows = sorted(given, key=lambda row: (SPLITS.index(row.split), row.path))
     classes = tuple(sorted({row.label for row in rows}))
     if len(classes) < 2:
         has = f"one class, '{classes[0]}'" if classes else "no images"
@@ -176,5 +179,5 @@ def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:
         groups,
         layout.shares,
         found.passed_over,
-        found.warnings,
+        (*found.warnings, *doubled, *notes_on(classes)),
     )

@@ -1,18 +1,21 @@
-"""A CSV or TSV file as a dataset: path, label and, where it has them, split and group."""
+"""A table as a dataset: path, label and, where it has them, split and group."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tlcache.datasets.columns import Columns, find_columns
 from tlcache.datasets.folder import open_folder
+from tlcache.datasets.labels import check_numbers, is_missing, whole_numbers
 from tlcache.datasets.layout import Layout
+from tlcache.datasets.lookup import locate
 from tlcache.datasets.source import Form, Listing, Source
 from tlcache.datasets.splits import SPLIT_FOLDERS, SPLITS, Row
+from tlcache.datasets.table import SUFFIXES, Table, read_table
 from tlcache.errors import DataError
+from tlcache.keys import some
+from tlcache.text import counted
 
 __all__ = ["MANIFEST"]
 
@@ -24,64 +27,92 @@ class Manifest(Source):
         Form(
             "manifest",
             "--data photos.csv",
-            "path,label[,split][,group] with a header, comma or tab; paths relative to the manifest's own folder",
+            "path,label[,split][,group] with a header, or a list of path and label; paths relative to its own folder",
         ),
     )
 
     def takes(self, data: str) -> bool:
         """Return whether there is such a file, by its ending."""
         path = Path(data).expanduser()
-        return path.suffix.lower() in (".csv", ".tsv") and path.is_file()
+        return path.suffix.lower() in SUFFIXES and path.is_file()
 
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of the table."""
-        del layout
         path = Path(data).expanduser()
-        rows = list(_rows(path))
-        if not rows:
-            raise DataError(f"'{path}' has a header and no rows.")
-        return Listing(path.stem, str(path.absolute()), open_folder(path.parent.resolve()), rows)
+        rows, warnings = _rows(read_table(path), path.parent, layout.split_folders or {})
+        return Listing(path.stem, str(path.absolute()), open_folder(path.parent.resolve()), rows, warnings=warnings)
 
 
 MANIFEST = Manifest()
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a manifest; raises DataError with the line number where one is malformed."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}:{line}: not UTF-8 (byte {error.object[error.start]:#04x}). Save it as UTF-8."
-        ) from None
-    header = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",")
-    columns = [column.strip().lower() for column in next(reader, [])]
-    missing = [column for column in ("path", "label") if column not in columns]
-    if missing:
-        raise DataError(f"{path}:1: no column {' and '.join(missing)}; found {', '.join(columns) or 'nothing'}.")
-    first: dict[str, int] = {}
-    for cells in reader:
-        line = reader.line_num
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(columns):
-            raise DataError(f"{path}:{line}: {len(cells)} cells where the header has {len(columns)} columns.")
-        row = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
-        yield _manifest_row(row, f"{path}:{line}")
-        if row["path"] in first:
-            raise DataError(f"{path}:{line}: '{row['path']}' is listed already, on line {first[row['path']]}.")
-        first[row["path"]] = line
+def _rows(table: Table, root: Path, uses: Mapping[str, str]) -> tuple[list[Row], tuple[str, ...]]:
+    """Return the rows of a manifest, and what to tell of it; raises DataError with the line of a fault."""
+    columns = _columns(table, uses)
+    if not table.rows:
+        raise DataError(f"'{table.path}' has a header and no rows.")
+    listed = [(line, cells) for line, cells in table.rows if not is_missing(cells[columns.label])]
+    if not listed:
+        raise DataError(f"{table.path}: no row has a label.")
+    notes = [*columns.notes, *_unlabelled(table, columns)]
+    wheres = [f"{table.path}:{line}" for line, _ in listed]
+    written = [cells[columns.path] for _, cells in listed]
+    paths, more = locate(written, wheres, root)
+    notes += more
+    _check_once(paths, written, wheres)
+    labels, more = whole_numbers([cells[columns.label] for _, cells in listed])
+    notes += more
+    check_numbers(labels, str(table.path))
+    splits, more = _splits([_cell(cells, columns.split) for _, cells in listed], wheres, uses)
+    groups = [_cell(cells, columns.group) for _, cells in listed]
+    return list(map(Row, paths, labels, splits, groups)), (*notes, *more)
 
 
-def _manifest_row(row: dict[str, str], where: str) -> Row:
-    given = row.get("split", "").lower() or "train"
-    if given not in SPLIT_FOLDERS:
-        raise DataError(f"{where}: unknown split '{row['split']}'. Known: {', '.join(SPLITS)}.")
-    if not row["label"]:
-        raise DataError(f"{where}: '{row['path']}' has no label.")
-    path = os.path.normpath(row["path"]).replace(os.sep, "/")
-    if not row["path"] or path.startswith(("../", "/")) or path in (".", ".."):
-        raise DataError(f"{where}: '{row['path']}' leads out of the manifest's folder.")
-    return Row(path, row["label"], SPLIT_FOLDERS[given], row.get("group", ""))
+def _columns(table: Table, uses: Mapping[str, str]) -> Columns:
+    if table.columns is None:
+        return Columns(
+            0, 1, None, None, ("The list has no header; its first column is the path, its second the label.",)
+        )
+
+    def are_splits(at: int) -> bool:
+        names = {cells[at] for _, cells in table.rows}
+        return all(name in uses or name.lower() in SPLIT_FOLDERS or is_missing(name) for name in names)
+
+    return find_columns(table.path, table.columns, are_splits)
+
+
+def _cell(cells: Sequence[str], at: int | None) -> str:
+    return "" if at is None or is_missing(cells[at]) else cells[at]
+
+
+def _unlabelled(table: Table, columns: Columns) -> list[str]:
+    """Return a note on the rows that are left out because they have no label."""
+    lines = [line for line, cells in table.rows if is_missing(cells[columns.label])]
+    if not lines:
+        return []
+    shown = ", ".join(map(str, lines[:5])) + (" and more" if len(lines) > 5 else "")
+    return [f"{len(lines):,} of {counted(len(table.rows), 'row')} left out, as they have no label: line {shown}."]
+
+
+def _check_once(paths: Sequence[str], written: Sequence[str], wheres: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for path, name, where in zip(paths, written, wheres, strict=True):
+        if path in first:
+            line, same = first[path].rpartition(":")[2], "" if name == path else f" '{path}', which is"
+            raise DataError(f"{where}: '{name}' is{same} listed already, on line {line}. Remove one of the lines.")
+        first[path] = where
+
+
+def _splits(names: Sequence[str], wheres: Sequence[str], uses: Mapping[str, str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return which of `SPLITS` the names mean, and a note on the rows that have none, which train."""
+    known = {name: uses.get(name) or SPLIT_FOLDERS.get(name.lower()) for name in names}
+    for name, where in zip(names, wheres, strict=True):
+        if name and known[name] is None:
+            found = some(sorted(filter(None, known)))
+            raise DataError(
+                f"{where}: unknown split '{name}'. Known: {', '.join(SPLITS)}. The column has {found}: say which is "
+                f"which, as in --split-folders {name}=train."
+            )
+    blank = names.count("")
+    note = f"{blank:,} of {counted(len(names), 'row')} have no split; these are images to train on."
+    return [known[name] or "train" for name in names], (note,) if 0 < blank < len(names) else ()

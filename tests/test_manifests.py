@@ -1,0 +1,272 @@
+"""Manifests as people have them: each is read right, or what is wrong with it is said."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tlcache.datasets.dataset import Dataset, load_dataset
+from tlcache.datasets.layout import Layout
+from tlcache.errors import DataError
+
+NAMES = ("img/0.png", "img/1.png", "img/2.png")
+EXPECTED = dict(zip(NAMES, ("ant", "bee", "cow"), strict=True))
+
+
+@pytest.fixture(autouse=True)
+def images() -> None:
+    """Three files; none is opened."""
+    for name in NAMES:
+        touch(name)
+
+
+def touch(name: str) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).touch()
+
+
+def load(text: str | bytes, name: str = "list.csv", layout: Layout | None = None) -> Dataset:
+    Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return load_dataset(name, layout=layout or Layout())
+
+
+def labels(found: Dataset) -> dict[str, str]:
+    return {path: found.classes[label] for path, label in zip(found.paths, found.labels, strict=True)}
+
+
+def told(found: Dataset, words: str) -> bool:
+    return any(words in line for line in found.warnings)
+
+
+ROWS = "img/0.png,ant\nimg/1.png,bee\nimg/2.png,cow\n"
+PLAIN = f"path,label\n{ROWS}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", PLAIN),
+        ("excel.csv", PLAIN.replace(",", ";").encode("utf-8-sig")),
+        ("bars.csv", PLAIN.replace(",", " | ")),
+        ("unicode.csv", PLAIN.replace(",", "\t").encode("utf-16")),
+        ("mac.csv", PLAIN.replace("\n", "\r")),
+        ("windows.csv", PLAIN.replace("\n", "\r\n")),
+        ("list.tsv", PLAIN.replace(",", "\t")),
+        ("tabs.csv", PLAIN.replace(",", "\t")),
+        ("table.txt", PLAIN),
+        ("caffe.txt", ROWS.replace(",", " ")),
+        ("blanks.txt", PLAIN.replace(",", "   ")),
+        ("headless.csv", ROWS),
+        ("headless.tsv", ROWS.replace(",", "\t")),
+        ("trailing.csv", PLAIN.replace("\n", ",\n")),
+        ("empty cells.csv", PLAIN.replace("img/1.png,bee", "img/1.png,bee,,")),
+        ("quoted.csv", '"path", "label"\n' + ROWS.replace("bee", '"bee"')),
+        ("remarks.csv", f"# made by hand\n\n{PLAIN}# img/3.png,dog\n"),
+        ("lines.jsonl", "\n".join(json.dumps({"label": b, "more": [1], "path": a}) for a, b in EXPECTED.items())),
+    ],
+)
+def test_a_table_of_every_form_is_one_dataset(name: str, text: str | bytes) -> None:
+    found = load(text, name)
+    assert labels(found) == EXPECTED
+    headless = name.startswith(("headless", "caffe"))
+    assert found.warnings == (
+        ("The list has no header; its first column is the path, its second the label.",) if headless else ()
+    )
+
+
+def test_quotation_marks_hold_what_would_part_cells() -> None:
+    touch("img/x, 1.png")
+    found = load('path,label\n"img/x, 1.png","say ""hi"""\nimg/0.png,"two\nlines"\n')
+    assert labels(found) == {"img/x, 1.png": 'say "hi"', "img/0.png": "two\nlines"}
+
+
+@pytest.mark.parametrize(
+    ("header", "note"),
+    [
+        ("filename,class", "'filename' is the path and 'class' is the label"),
+        ("file_name,label", "'file_name' is the path"),
+        ("Image Path,Target", "'Image Path' is the path and 'Target' is the label"),
+        ("filepath,category", "'filepath' is the path and 'category' is the label"),
+        ("image_id,dx", "'image_id' is the path and 'dx' is the label"),
+    ],
+)
+def test_columns_are_known_by_their_usual_names(header: str, note: str) -> None:
+    found = load(f"{header}\n{ROWS}")
+    assert labels(found) == EXPECTED
+    assert found.warnings == (f"Of the columns, {note}.",)
+
+
+def test_the_surest_name_of_a_column_wins() -> None:
+    text = "id,target,label,path,set\n7,0,ant,img/0.png,valid\n8,1,bee,img/1.png,test\n9,2,cow,img/2.png,train\n"
+    found = load(text)
+    assert labels(found) == EXPECTED
+    assert dict(zip(found.paths, found.splits, strict=True)) == dict(zip(NAMES, ("val", "test", "train"), strict=True))
+    assert found.warnings == ("Of the columns, 'set' is the split.",)
+
+
+@pytest.mark.parametrize("column", ["patient_id", "Subject", "group"])
+def test_a_patient_is_a_group_and_nan_is_none(column: str) -> None:
+    found = load(f"path,label,{column}\nimg/0.png,ant,p1\nimg/1.png,bee,nan\nimg/2.png,cow,\n")
+    assert found.groups == ("p1", "", "")
+    assert told(found, f"'{column}' is the group") == (column != "group")
+
+
+@pytest.mark.parametrize("column", ["grp", "fold", "pateint_id", "splt"])
+def test_a_column_that_may_be_a_group_or_a_split_is_told(column: str) -> None:
+    found = load(f"path,label,{column},note\nimg/0.png,ant,1,a\nimg/1.png,bee,2,b\n")
+    assert set(found.groups) == {""}
+    assert [line.partition(".")[0] for line in found.warnings] == [f"Columns that are not used: '{column}'"]
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        (r"img\1.png", "img/1.png"),
+        ("./img/1.png", "img/1.png"),
+        ("img/../img/1.png", "img/1.png"),
+        ("{here}/img/1.png", "img/1.png"),
+        ("img/1", "img/1.png"),
+        (r".\img\1", "img/1.png"),
+    ],
+)
+def test_paths_as_people_write_them(given: str, path: str) -> None:
+    found = load(f"path,label\nimg/0.png,ant\n{given.format(here=Path.cwd())},bee\n")
+    assert found.paths == ("img/0.png", path)
+    assert told(found, f"'{given}' is '{path}'") == given.endswith(("1", "\\1.png"))
+
+
+def test_a_folder_above_all_images_is_found() -> None:
+    assert labels(load("id,breed\n0,ant\n1,bee\n2,cow\n")) == EXPECTED
+    found = load("path,label\n0.png,ant\n1.png,bee\n2.png,cow\n")
+    assert labels(found) == EXPECTED
+    assert found.warnings == ("Of the list's paths, 3 are read like this: '0.png' is 'img/0.png'.",)
+
+
+def test_images_that_lie_in_several_folders_are_found_by_their_names() -> None:
+    for part in range(3):
+        touch(f"part_{part}/deep/ISIC_{part}.jpg")
+    found = load("image_id,dx\nISIC_0,nv\nISIC_1,mel\nISIC_2,nv\n")
+    assert labels(found) == {f"part_{n}/deep/ISIC_{n}.jpg": "mel" if n == 1 else "nv" for n in range(3)}
+
+
+def test_the_same_names_in_two_folders_are_not_guessed() -> None:
+    for number in range(3):
+        touch(f"masks/{number}.png")
+    with pytest.raises(DataError, match=r"no listed image is where the list says.* There is: 'img/', 'masks/'\."):
+        load("path,label\n0.png,ant\n1.png,bee\n2.png,cow\n")
+
+
+def test_a_single_image_that_is_missing_is_for_its_reader_to_find() -> None:
+    assert load(f"{PLAIN}img/3.png,cow\n").paths[-1] == "img/3.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,label,label\na,b,c\n", ":1: several columns may be the label: 'label', 'label'"),
+        ("file,image,label\na,b,c\n", ":1: several columns may be the path: 'file', 'image'. Call one of them 'path'"),
+        ("a,b\nimg/0.png,ant\n", ":1: no column path and label; found 'a', 'b'"),
+        ('path,label\nimg/0.png,"ant\nimg/1.png,bee\n', "unexpected end of data. Is a quotation mark left open"),
+        ("path,label\nhttps://host/0.png,ant\n", ":2: 'https://host/0.png' is an address; images are not downloaded"),
+        ("path,label\ns3://bucket/0.png,ant\n", "is an address"),
+        ("path,label\n/elsewhere/0.png,ant\n", ":2: '/elsewhere/0.png' leads out of"),
+        ("path,label\nC:\\old\\0.png,ant\n", r"Looked for '.*/C:/old/0.png'. There is: 'img/0.png'"),
+        ("path,label\nimg/7.png,ant\n", r"no listed image is where the list says. Looked for '/.*/img/7.png'\.$"),
+        (f"{PLAIN}./img/0.png,bee\n", ":5: './img/0.png' is 'img/0.png', which is listed already, on line 2"),
+        (f"{PLAIN}img/0.png,ant\n", ":5: 'img/0.png' is listed already, on line 2"),
+        ("path,label\nimg/0.png,nan\n", "no row has a label"),
+        (b"path,label\nimg/0.png,\0\n", "null bytes"),
+        ("path,label,split\nimg/0.png,ant,0\nimg/1.png,bee,1\n", ":2: unknown split '0'.* has 0, 1: .*folders 0=train"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_line(text: str | bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        load(text)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{", '"word"', "7"])
+def test_lines_that_are_no_objects_are_refused(text: str) -> None:
+    with pytest.raises(DataError, match=r"list\.jsonl:2: no object of JSON"):
+        load(f'{{"path": "img/0.png", "label": 0}}\n{text}\n', "list.jsonl")
+
+
+def test_rows_without_a_label_are_left_out_and_told() -> None:
+    found = load(f"{PLAIN}img/3.png,nan\nimg/4.png,\nimg/5.png,NULL\n")
+    assert labels(found) == EXPECTED
+    assert found.warnings == ("3 of 6 rows left out, as they have no label: line 5, 6, 7.",)
+    assert load(ROWS.replace("cow", "none").replace("bee", "NA")).classes == ("NA", "ant", "none")  # such are classes
+
+
+@pytest.mark.parametrize(
+    ("given", "classes", "note"),
+    [
+        ("0 1.0 0.0", "0 1", "'0' and '0.0' are one class, as other numbers are"),
+        ("10 2.00 10.0", "10 2", "'10' and '10.0' are one class"),
+        ("1.0 2.0 3.0", "1.0 2.0 3.0", ""),
+        ("1 1.0 none", "1 1.0 none", "differ only in case, blanks or zeros: '1' and '1.0'"),
+        ("1 01 2", "01 1 2", "'01' and '1'. Is each of them one class?"),
+        ("Ant ant bee", "Ant ant bee", "'Ant' and 'ant'"),
+        ("sea_lion Sea_Lion bee", "Sea_Lion bee sea_lion", "'Sea_Lion' and 'sea_lion'"),
+        ("caf\u00e9 cafe\u0301 bee", "bee caf\u00e9", "how Unicode writes accents are one class: caf\u00e9"),
+        ("x|y x y", "x x|y y", "seem to be several in one: 'x|y'"),
+        ("x;y x;z y;z", "x;y x;z y;z", "seem to be several in one: 'x;y', 'x;z', 'y;z'"),
+        ("tench,tinca crane,bird crane", "crane crane,bird tench,tinca", ""),
+    ],
+)
+def test_labels_that_are_nearly_one_or_several_are_told(given: str, classes: str, note: str) -> None:
+    cells = [f'{name},"{label}"' for name, label in zip(NAMES, given.split(), strict=True)]
+    found = load("\n".join(["path,label", *cells]))
+    assert found.classes == tuple(classes.split())
+    assert found.warnings == () if not note else len(found.warnings) == 1 and told(found, note)
+
+
+@pytest.mark.parametrize("number", [0.37, 1, 2.5e-7])
+def test_measurements_are_no_classes(number: float) -> None:
+    for row in range(30):
+        touch(f"img/{row}.png")
+    with pytest.raises(DataError, match="30 different ones in 30 rows. Regression is not supported: give classes"):
+        load("\n".join(["path,label", *(f"img/{row}.png,{row * number:g}" for row in range(30))]))
+
+
+def test_grades_with_fractions_are_classes_and_told_where_they_are_many() -> None:
+    for row in range(90):
+        touch(f"img/{row}.png")
+    rows = [f"img/{row}.png,{row % 30 / 4}" for row in range(90)]
+    assert told(load("\n".join(["path,label", *rows])), "The 30 labels are numbers with fractions")
+    assert load("\n".join(["path,label", *(f"img/{row}.png,{row % 3 / 2}" for row in range(90))])).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "uses"),
+    [
+        ("TRAINING Validation test", {}),
+        ("0 1 2", {"0": "train", "1": "val", "2": "test"}),
+        ("rest valid keep", {"rest": "train", "keep": "test"}),
+    ],
+)
+def test_splits_by_their_usual_names_or_as_the_option_says(given: str, uses: dict[str, str]) -> None:
+    rows = [f"{name},{name[4]},{split}" for name, split in zip(NAMES, given.split(), strict=True)]
+    found = load("\n".join(["path,label,split", *rows]), layout=Layout(split_folders=uses or None))
+    assert found.splits == ("train", "val", "test")
+    assert found.warnings == ()
+
+
+def test_rows_without_a_split_train_and_are_told() -> None:
+    found = load("path,label,split\nimg/0.png,ant,test\nimg/1.png,bee,\nimg/2.png,cow,nan\n")
+    assert Counter(found.splits) == {"train": 2, "test": 1}
+    assert found.warnings == ("2 of 3 rows have no split; these are images to train on.",)
+
+
+def test_folders_that_differ_only_in_how_accents_are_written_are_one_class() -> None:
+    for folder in ("train/caf\u00e9", "train/th\u00e9", "test/cafe\u0301", "test/the\u0301"):
+        touch(f"set/{folder}/1.png")
+    found = load_dataset("set")
+    assert labels(found) == {
+        "train/caf\u00e9/1.png": "caf\u00e9",
+        "train/th\u00e9/1.png": "th\u00e9",
+        "test/cafe\u0301/1.png": "caf\u00e9",
+        "test/the\u0301/1.png": "th\u00e9",
+    }

@@ -1,0 +1,108 @@
+"""What the columns of a table mean, by the names that people give them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tlcache.errors import DataError
+
+__all__ = ["Columns", "find_columns"]
+
+_NAMES = {  # of every role, without blanks and underscores: the sure ones first
+    role: [set(names.split()) for names in tiers]
+    for role, tiers in {
+        "path": (
+            "path",
+            "paths file filename filenames filepath filepaths image images imagefile imagefilename imagename imagepath "
+            "img imgfile imgname imgpath photo picture",
+            "id idcode imageid imageindex imgid name",
+        ),
+        "label": (
+            "label",
+            "breed category categoryname class classname diagnosis dx findinglabels labelname labels species",
+            "categoryid classid classindex labelid target y",
+        ),
+        "split": ("split", "dataset fold partition phase set subset usage"),
+        "group": ("group", "groupid groups participant participantid patient patientid subject subjectid"),
+    }.items()
+}
+
+
+class Columns(NamedTuple):
+    """Where a table has what: indices of its columns, None where it has none; and what to tell of the choice."""
+
+    path: int
+    label: int
+    split: int | None
+    group: int | None
+    notes: tuple[str, ...] = ()
+
+
+def find_columns(path: Path, columns: Sequence[str], are_splits: Callable[[int], bool]) -> Columns:
+    """Find the columns of a table.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        Its header.
+    are_splits
+        Whether a column holds names of splits: one that is called `fold` or `set` may hold anything.
+
+    Raises
+    ------
+    DataError
+        There is no column of paths or of labels, or several may be it.
+    """
+    plain = [re.sub(r"[\W_]", "", name.casefold()) for name in columns]
+    places = {role: _places(plain, role, are_splits) for role in _NAMES}
+    if missing := [role for role in ("path", "label") if not places[role]]:
+        raise DataError(f"{path}:1: no column {' and '.join(missing)}; found {_quoted(columns) or 'nothing'}.")
+    for role, several in places.items():
+        if len(several) > 1 and (role != "group" or plain[several[0]] == role):
+            names = _quoted([columns[at] for at in several])
+            raise DataError(f"{path}:1: several columns may be the {role}: {names}. Call one of them '{role}'.")
+    found = {role: each[0] for role, each in places.items() if len(each) == 1}
+    notes = [_taken({role: columns[at] for role, at in found.items() if columns[at].lower() != role})]
+    notes += [_unused([name for name, word in zip(columns, plain, strict=True) if _looks_used(word, found)])]
+    return Columns(found["path"], found["label"], found.get("split"), found.get("group"), tuple(filter(None, notes)))
+
+
+def _places(plain: Sequence[str], role: str, are_splits: Callable[[int], bool]) -> list[int]:
+    """Return the columns that have the surest of the names that any has."""
+    for rank, names in enumerate(_NAMES[role]):
+        at = [number for number, name in enumerate(plain) if name in names]
+        if found := [number for number in at if role != "split" or not rank or are_splits(number)]:
+            return found
+    return []
+
+
+def _taken(others: dict[str, str]) -> str:
+    return (
+        f"Of the columns, {' and '.join(f'{name!r} is the {role}' for role, name in others.items())}." if others else ""
+    )
+
+
+def _looks_used(word: str, found: dict[str, int]) -> bool:
+    """Return whether a column has nearly the name of a split or a group, and no other one is that."""
+    roles = [role for role in ("split", "group") if role not in found]
+    known = {name for role in roles for names in _NAMES[role] for name in names}
+    return word == "grp" and "group" in roles or bool(difflib.get_close_matches(word, known, 1, 0.8))
+
+
+def _unused(names: Sequence[str]) -> str:
+    return (
+        f"Columns that are not used: {_quoted(names)}. If one says which images train or test, call it 'split'; "
+        "if one says which belong together (a patient, a video), call it 'group'."
+        if names
+        else ""
+    )
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names if name)

@@ -1,0 +1,121 @@
+"""What labels mean: which are one class, which are none, and which only look like classes."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+from tlcache.datasets.splits import Row
+from tlcache.errors import DataError
+from tlcache.keys import some
+
+__all__ = ["check_numbers", "composed", "is_missing", "notes_on", "whole_numbers"]
+
+_NOTHING = {"", "nan", "<na>", "null"}  # what pandas and JSON write for it; "NA" and "none" are classes of some
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
+_WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
+_FEW = 20  # so many values may be grades
+
+
+def is_missing(label: str) -> bool:
+    """Return whether a cell says that nothing is known.
+
+    >>> is_missing("NaN"), is_missing("none")
+    (True, False)
+    """
+    return label.casefold() in _NOTHING
+
+
+def composed(rows: Iterable[Row]) -> tuple[list[Row], tuple[str, ...]]:
+    r"""Return rows whose labels and groups are in Unicode's composed form, and a note on what has become one.
+
+    A Mac's archives have the decomposed form of accents, and lists that people type have the other.
+
+    >>> [row.label for row in composed([Row("a.png", "the\u0301")])[0]] == ["th\u00e9"]
+    True
+    """
+    rows = list(rows)
+    forms = {name: unicodedata.normalize("NFC", name) for row in rows for name in (row.label, row.group)}
+    labels = {row.label for row in rows}
+    doubled = sorted(name for name, count in Counter(forms[label] for label in labels).items() if count > 1)
+    notes = (
+        (f"Labels that differ only in how Unicode writes accents are one class: {some(doubled)}.",) if doubled else ()
+    )
+    return [row._replace(label=forms[row.label], group=forms[row.group]) for row in rows], notes
+
+
+def whole_numbers(labels: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
+    """Return labels in which a number has one form, as pandas writes 1 and 1.0 into one table, and notes on that.
+
+    >>> whole_numbers(["0", "1.0", "0.0", "1"])[0]
+    ['0', '1', '0', '1']
+    """
+    known = set(labels)
+    pairs = sorted((label.partition(".")[0], label) for label in known if "." in label)
+    if not all(map(_WHOLE.fullmatch, known)) or known.isdisjoint(whole for whole, _ in pairs):
+        return labels, ()
+    whole, label = next(pair for pair in pairs if pair[0] in known)
+    return [each.partition(".")[0] for each in labels], (
+        f"'{whole}' and '{label}' are one class, as other numbers are.",
+    )
+
+
+def check_numbers(labels: Sequence[str], where: str) -> None:
+    """Raise DataError where labels are measurements: numbers, and hardly any stands twice."""
+    known = set(labels)
+    if len(known) <= _FEW or not all(map(_NUMBER.fullmatch, known)):
+        return
+    wanted = 2 if all(map(_WHOLE.fullmatch, known)) else 3
+    if len(labels) < wanted * len(known):
+        raise DataError(
+            f"{where}: the labels are numbers like {labels[0]}, {len(known):,} different ones in {len(labels):,} rows. "
+            "Regression is not supported: give classes, such as ranges of the numbers."
+        )
+
+
+def notes_on(classes: Collection[str]) -> tuple[str, ...]:
+    """Return what should be looked into: classes that are nearly one, several in one label, measurements."""
+    notes = [*_nearly_one(classes), *_joined(classes)]
+    if len(classes) > _FEW and all(map(_NUMBER.fullmatch, classes)) and not all(map(_WHOLE.fullmatch, classes)):
+        notes.append(
+            f"The {len(classes):,} labels are numbers with fractions; each is a class, and none is near another."
+        )
+    return tuple(notes)
+
+
+def _nearly_one(classes: Iterable[str]) -> list[str]:
+    alike = defaultdict[str, list[str]](list)
+    for name in sorted(classes):
+        alike[_key(name)].append(name)
+    groups = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    return (
+        [f"Classes that differ only in case, blanks or zeros: {some(groups)}. Is each of them one class?"]
+        if groups
+        else []
+    )
+
+
+def _key(name: str) -> str:
+    plain = " ".join(name.replace("_", " ").casefold().split())
+    return str(float(plain)) if _NUMBER.fullmatch(plain) else plain
+
+
+def _joined(classes: Collection[str]) -> list[str]:
+    """Return a note where all that a label joins stands in other labels, too."""
+    for separator in "|;,":
+        parts = {name: [part.strip() for part in name.split(separator)] for name in classes}
+        holders = defaultdict[str, set[str]](set)
+        for name, each in parts.items():
+            for part in each:
+                holders[part].add(name)
+        several = sorted(
+            n for n, each in parts.items() if len(each) > 1 and all(len(holders[part]) > 1 for part in each)
+        )
+        if several:
+            return [
+                f"Labels that seem to be several in one: {some(list(map(repr, several)))}. Each is a class of its own "
+                "here; several labels for an image are not supported."
+            ]
+    return []

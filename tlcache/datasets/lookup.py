@@ -1,0 +1,145 @@
+"""Where the images of a list are: below one folder, by the paths that people write."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tlcache.datasets.table import is_image_name
+from tlcache.errors import DataError
+
+__all__ = ["locate"]
+
+_MOST_FILES = 1_000_000  # that are looked through where the paths lead nowhere
+
+
+def locate(given: Sequence[str], wheres: Sequence[str], root: Path) -> tuple[list[str], tuple[str, ...]]:
+    r"""Return the paths of listed images below a folder, and notes for the user.
+
+    A path may be absolute, have `\` for `/`, or lack its ending where one image of that name is there. Where no image
+    is where the list says, a folder is sought that has them. What is not found is returned as it was given: whoever
+    reads it finds out.
+
+    Parameters
+    ----------
+    given
+        (N,) as the list has them, N > 0.
+    wheres
+        (N,) places in the list, for messages: "list.csv:7".
+    root
+        The folder that they start from.
+
+    Raises
+    ------
+    DataError
+        One is an address or leads out of the folder, or not a single image is there.
+    """
+    folder = _Folder(root)
+    written = [_readings(path, where, folder) for path, where in zip(given, wheres, strict=True)]
+    found = [next(filter(None, map(folder.find, readings)), None) for readings in written]
+    paths = [there or readings[-1] for there, readings in zip(found, written, strict=True)]
+    if not any(found):
+        paths = _sought(paths, wheres[0], folder)
+    other = [number for number, readings in enumerate(written) if paths[number] != readings[0]]
+    if not other:
+        return paths, ()
+    return paths, (
+        f"Of the list's paths, {len(other):,} are read like this: '{given[other[0]]}' is '{paths[other[0]]}'.",
+    )
+
+
+class _Folder:
+    """The files below a folder; every folder is listed once, when it is first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = str(root.resolve())
+        self._tops = tuple(dict.fromkeys(f"{top}/" for top in (self.root, str(root.absolute()))))
+        self._names: dict[str, set[str]] = {}
+        self._stems: dict[str, Mapping[str, list[str]]] = {}
+
+    def inside(self, path: str) -> str | None:
+        """Return a path relative to this folder; None where it leads out of it."""
+        place = os.path.normpath(os.path.join(self.root, path))  # noqa: PTH118  a Path costs 10 times as much
+        return next((place[len(top) :] for top in self._tops if place.startswith(top)), None)
+
+    def find(self, path: str) -> str | None:
+        """Return the path if it is a file, or that of the one image that has an ending more."""
+        folder, slash, name = path.rpartition("/")
+        if name in self._listed(folder):
+            return path
+        if folder not in self._stems:
+            self._stems[folder] = _by_stem(self._names[folder])
+        several = [each for each in self._stems[folder].get(name, ()) if is_image_name(each)]
+        return f"{folder}{slash}{several[0]}" if len(several) == 1 else None
+
+    def _listed(self, folder: str) -> set[str]:
+        if folder not in self._names:
+            try:
+                with os.scandir(f"{self.root}/{folder}") as entries:
+                    self._names[folder] = {entry.name for entry in entries if not entry.is_dir()}
+            except OSError:
+                self._names[folder] = set()
+        return self._names[folder]
+
+    def files(self) -> list[str]:
+        """Return all files below this folder; none where there are very many."""
+        every = (f"{top}/{name}"[len(self.root) + 1 :] for top, _, names in os.walk(self.root) for name in names)
+        some = list(itertools.islice(every, _MOST_FILES + 1))
+        return some if len(some) <= _MOST_FILES else []
+
+
+def _readings(path: str, where: str, folder: _Folder) -> list[str]:
+    """Return what a path may mean, as it is written first; raises DataError where it cannot mean a file in there."""
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
+        raise DataError(
+            f"{where}: '{path}' is an address; images are not downloaded. Fetch them, and list where they are on disk."
+        )
+    inside = map(folder.inside, dict.fromkeys((path, path.replace("\\", "/"))))
+    if path and (found := [each for each in inside if each]):
+        return found
+    raise DataError(f"{where}: '{path}' leads out of '{folder.root}', which the paths start from.")
+
+
+def _sought(paths: Sequence[str], where: str, folder: _Folder) -> list[str]:
+    """Return where images are that are not where they were listed: all below one folder, or each in one place only."""
+    files = _by_stem(folder.files())
+    places = [_places(path, files) for path in paths]
+    counts = Counter(before for each in places for before in each)
+    common = sorted(before for before, count in counts.items() if 2 * count > len(paths))
+    if len(common) == 1:
+        return [each.get(common[0], common[0] + path) for path, each in zip(paths, places, strict=True)]
+    if not common and 2 * sum(map(bool, places)) > len(paths) and all(len(each) < 2 for each in places):
+        return [next(iter(each.values()), path) for path, each in zip(paths, places, strict=True)]
+    near = common or next(filter(None, (files.get(_stem(_name(path)), []) for path in paths[:1000])), [])
+    there = f" There is: {', '.join(repr(each) for each in near[:5])}." if near else ""
+    raise DataError(f"{where}: no listed image is where the list says. Looked for '{folder.root}/{paths[0]}'.{there}")
+
+
+def _places(path: str, files: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the files that a path may mean, by what comes before it, where that is one file only."""
+    found = defaultdict[str, list[str]](list)
+    for file in files.get(_stem(_name(path)), ()):
+        for whole in {file, _stem(file)}:
+            if f"/{whole}".endswith(f"/{path}"):
+                found[whole[: len(whole) - len(path)]].append(file)
+    return {before: each[0] for before, each in found.items() if len(each) == 1}
+
+
+def _by_stem(files: Iterable[str]) -> Mapping[str, list[str]]:
+    found = defaultdict[str, list[str]](list)
+    for file in files:
+        found[_stem(_name(file))].append(file)
+    return found
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _stem(name: str) -> str:
+    """Return the name of an image without its ending, and any other as it is."""
+    return name.rpartition(".")[0] if is_image_name(name) else name

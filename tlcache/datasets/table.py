@@ -1,0 +1,131 @@
+"""Tables as people have them: CSV, TSV, lists with blanks, JSON lines -> columns, and rows with their lines."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tlcache.errors import DataError
+
+__all__ = ["SUFFIXES", "Table", "is_image_name", "read_table"]
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
+
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_SEPARATORS = ",;\t|"
+_IMAGE = re.compile(r"\.(avif|bmp|gif|heic|jp2|jpe?g|pgm|png|ppm|tiff?|webp)$", re.IGNORECASE)
+
+
+class Table(NamedTuple):
+    """A table of texts.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        What they are called; None where the file has no header and is a list of path and label.
+    rows
+        The line that each row ends on, and its cells, as many as there are columns.
+    """
+
+    path: Path
+    columns: list[str] | None
+    rows: list[tuple[int, list[str]]]
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file is an image by the end of its name."""
+    return bool(_IMAGE.search(name))
+
+
+def read_table(path: Path) -> Table:
+    """Read a table: UTF-8 or, by its byte order mark, UTF-16; what parts the cells is found in the first line.
+
+    Blanks around a cell are no part of it. Lines before the header that begin with `#` are remarks.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or a line of it has too many or too few cells; says which.
+    """
+    text = _text(path)
+    if path.suffix.lower() == ".jsonl":
+        return _from_objects(path, text)
+    found = [(line, [cell.strip() for cell in cells]) for line, cells in _cells(path, text)]
+    found = [(line, cells) for line, cells in found if any(cells)]
+    while found and found[0][1][0].startswith("#"):
+        del found[0]
+    header = found[0][1] if found else []
+    if len(header) == 2 and is_image_name(header[0]):
+        return Table(path, None, [(line, _fitting(path, line, cells, 2)) for line, cells in found])
+    rows = [(line, cells) for line, cells in found[1:] if not re.match(r"#(\s|$)", cells[0])]
+    return Table(path, header, [(line, _fitting(path, line, cells, len(header))) for line, cells in rows])
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"Cannot read '{path}': {error.strerror}.") from None
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}:{line}: not {encoding[:6].upper()} (byte {data[error.start]:#04x}). Save it as UTF-8."
+        ) from None
+    if "\0" in text:
+        raise DataError(f"'{path}' has null bytes and is no text in UTF-8. Save it as UTF-8.")
+    return text
+
+
+def _cells(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the lines' numbers and cells; without any separator in the first line, a path, blanks and a label."""
+    lines = io.StringIO(text)
+    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    bare = re.sub(r'"[^"]*"', "", first)
+    separator = max(_SEPARATORS, key=bare.count)
+    if separator not in bare and len(first.split()) > 1:
+        yield from ((number, line.rsplit(None, 1)) for number, line in enumerate(io.StringIO(text), 1) if line.strip())
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        yield from ((reader.line_num, cells) for cells in reader if cells)
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: {error}. Is a quotation mark left open?") from None
+
+
+def _fitting(path: Path, line: int, cells: list[str], count: int) -> list[str]:
+    """Return the cells of a row; empty ones after the last column are no cells."""
+    if len(cells) < count or any(cells[count:]):
+        raise DataError(f"{path}:{line}: {len(cells)} cells where the header has {count} columns.")
+    return cells[:count]
+
+
+def _from_objects(path: Path, text: str) -> Table:
+    """Return lines of JSON as a table; what an object does not have is an empty cell."""
+    objects: list[tuple[int, dict[str, Any]]] = []
+    for line, content in enumerate(io.StringIO(text), 1):
+        if content.strip():
+            try:
+                objects.append((line, dict(json.loads(content))))
+            except (ValueError, TypeError):
+                raise DataError(f"{path}:{line}: no object of JSON. Each line is one, as in "
+                                '{"path": "a.png", "label": "cat"}.') from None  # fmt: skip
+    columns = list(dict.fromkeys(name for _, each in objects for name in each))
+    return Table(path, columns, [(line, [_cell(each.get(name)) for name in columns]) for line, each in objects])
+
+
+def _cell(value: Any) -> str:
+    """Return a value of JSON as a cell; several are joined as lists of labels are in tables."""
+    if isinstance(value, list):
+        return "|".join(map(_cell, value))
+    return "" if value is None else (value if isinstance(value, str) else json.dumps(value)).strip()
