@@ -161,12 +161,12 @@ def test_a_manifest(tmp_path: Path, delimiter: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"where,label\n", ":1: no column path; found 'where', 'label'"),
-        (b"", ":1: no column path and label; found nothing"),
+        (b"where,label\n", r":1: no column path \(--path-column NAME\); found 'where', 'label'"),
+        (b"", r":1: no column path \(.*\) and label \(.*\); found nothing"),
         (b"path,label\na.png,x\nb.png\n", ":3: 1 cells where the header has 2 columns"),
         (b"path,label\na.png,x\nb.png,y\na.png,x\n", ":4: 'a.png' is listed already, on line 2"),
         (b"path,label\na.png,\n", "list.csv: no row has a label"),
-        (b"path,label\n../a.png,x\n", ":2: '../a.png' leads out of '/.*', which the paths start from"),
+        (b"path,label\n../a.png,x\n", ":2: '../a.png' leads out of '/.*'. Give the folder .*: --images DIR"),
         (b"path,label\na/../../b.png,x\n", ":2: 'a/../../b.png' leads out"),
         (b"path,label\n/etc/passwd,x\n", ":2: '/etc/passwd' leads out"),
         (b"path,label,split\na.png,x,holdout\n", ":2: unknown split 'holdout'. Known: train, val, test"),

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.datasets.layout import Layout
-from tlcache.errors import DataError
+from tlcache.errors import DataError, OptionError
+from tlcache.extraction.extract import extract
+from tlcache.probing.fit import fit_heads
+from tlcache.report.reproduce import commands
 
 NAMES = ("img/0.png", "img/1.png", "img/2.png")
 EXPECTED = dict(zip(NAMES, ("ant", "bee", "cow"), strict=True))
@@ -28,9 +32,10 @@ def touch(name: str) -> None:
     Path(name).touch()
 
 
-def load(text: str | bytes, name: str = "list.csv", layout: Layout | None = None) -> Dataset:
+def load(text: str | bytes, name: str = "list.csv", **options: Any) -> Dataset:
+    touch(name)
     Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return load_dataset(name, layout=layout or Layout())
+    return load_dataset(name, layout=Layout(**options))
 
 
 def labels(found: Dataset) -> dict[str, str]:
@@ -167,14 +172,17 @@ def test_a_single_image_that_is_missing_is_for_its_reader_to_find() -> None:
     ("text", "words"),
     [
         ("path,label,label\na,b,c\n", ":1: several columns may be the label: 'label', 'label'"),
-        ("file,image,label\na,b,c\n", ":1: several columns may be the path: 'file', 'image'. Call one of them 'path'"),
-        ("a,b\nimg/0.png,ant\n", ":1: no column path and label; found 'a', 'b'"),
+        (
+            "file,image,label\na,b,c\n",
+            ":1: several columns may be the path: 'file', 'image'. Say which with --path-column",
+        ),
+        ("a,b\nimg/0.png,ant\n", r":1: no column path \(--path-column NAME\) and label \(.*\); found 'a', 'b'"),
         ('path,label\nimg/0.png,"ant\nimg/1.png,bee\n', "unexpected end of data. Is a quotation mark left open"),
         ("path,label\nhttps://host/0.png,ant\n", ":2: 'https://host/0.png' is an address; images are not downloaded"),
         ("path,label\ns3://bucket/0.png,ant\n", "is an address"),
         ("path,label\n/elsewhere/0.png,ant\n", ":2: '/elsewhere/0.png' leads out of"),
         ("path,label\nC:\\old\\0.png,ant\n", r"Looked for '.*/C:/old/0.png'. There is: 'img/0.png'"),
-        ("path,label\nimg/7.png,ant\n", r"no listed image is where the list says. Looked for '/.*/img/7.png'\.$"),
+        ("path,label\nimg/7.png,ant\n", r"no listed image is where the list says. Looked for '/.*/img/7.png'. Give"),
         (f"{PLAIN}./img/0.png,bee\n", ":5: './img/0.png' is 'img/0.png', which is listed already, on line 2"),
         (f"{PLAIN}img/0.png,ant\n", ":5: 'img/0.png' is listed already, on line 2"),
         ("path,label\nimg/0.png,nan\n", "no row has a label"),
@@ -249,7 +257,7 @@ def test_grades_with_fractions_are_classes_and_told_where_they_are_many() -> Non
 )
 def test_splits_by_their_usual_names_or_as_the_option_says(given: str, uses: dict[str, str]) -> None:
     rows = [f"{name},{name[4]},{split}" for name, split in zip(NAMES, given.split(), strict=True)]
-    found = load("\n".join(["path,label,split", *rows]), layout=Layout(split_folders=uses or None))
+    found = load("\n".join(["path,label,split", *rows]), split_folders=uses or None)
     assert found.splits == ("train", "val", "test")
     assert found.warnings == ()
 
@@ -257,7 +265,169 @@ def test_splits_by_their_usual_names_or_as_the_option_says(given: str, uses: dic
 def test_rows_without_a_split_train_and_are_told() -> None:
     found = load("path,label,split\nimg/0.png,ant,test\nimg/1.png,bee,\nimg/2.png,cow,nan\n")
     assert Counter(found.splits) == {"train": 2, "test": 1}
-    assert found.warnings == ("2 of 3 rows have no split; these are images to train on.",)
+    assert found.warnings == ("2 of 3 rows have no split and are taken as train.",)
+
+
+COLUMNS = "image,dx,who,part,label\nimg/0.png,ant,p,1,x\nimg/1.png,bee,p,2,y\nimg/2.png,cow,,1,x\n"
+
+
+def test_columns_are_those_that_are_named() -> None:
+    options = {"path_column": "image", "label_column": "dx", "group_column": "who", "split_column": "part"}
+    found = load(COLUMNS, **options, split_folders={"1": "train", "2": "test"})
+    assert labels(found) == EXPECTED
+    assert (found.groups, found.splits) == (("p", "", "p"), ("train", "train", "test"))
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"label_column": "DX"}, r"no column label \(--label-column DX\); found 'image', 'dx', 'who', 'part', 'label'"),
+        ({"group_column": "grp"}, r"no column group \(--group-column grp\)"),
+        ({"split_column": "part"}, "unknown split '1'"),
+        ({"images": "nowhere"}, "--images nowhere: there is no such folder"),
+    ],
+)
+def test_what_is_named_and_not_there_is_told(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        load(COLUMNS, **options)
+
+
+def test_columns_of_a_list_without_a_header_have_no_names() -> None:
+    with pytest.raises(DataError, match=r"list\.csv:1: no header, so that no column has a name"):
+        load(ROWS, label_column="label")
+
+
+@pytest.mark.parametrize("given", ["../img/{}.png", "img/{}.png", "{here}/img/{}.png"])
+def test_paths_start_from_the_folder_that_is_named_or_from_the_lists_own(given: str) -> None:
+    here = Path.cwd()
+    text = "\n".join(["path,label", *(f"{given.format(n, here=here)},{'ab'[n % 2]}" for n in range(3))])
+    found = load(text, "lists/list.csv", images=".")
+    assert (found.source, found.paths) == (str(here.resolve()), NAMES)
+    if given.startswith("img/"):
+        with pytest.raises(DataError, match=r"Looked for '/.*/img/img/0.png'\. There is: '0.png'"):
+            load(text, "lists/list.csv", images="img")
+    else:
+        assert load(text, "lists/list.csv", images="img").paths == ("0.png", "1.png", "2.png")
+
+
+def test_the_folder_that_is_named_tells_which_of_several_is_meant() -> None:
+    for number in range(3):
+        touch(f"masks/{number}.png")
+    found = load("id,label\n0,a\n1,b\n2,a\n", images="masks")
+    assert found.source.endswith("/masks")
+    assert found.paths == ("0.png", "1.png", "2.png")
+
+
+def test_accents_of_a_file_name_may_be_written_otherwise() -> None:
+    touch("img/cafe\u0301.png")
+    found = load("path,label\nimg/0.png,a\nimg/caf\u00e9.png,b\n")
+    assert found.paths == ("img/0.png", "img/cafe\u0301.png")
+
+
+@pytest.mark.parametrize("data", ["photos", "digits"])
+def test_options_of_manifests_are_for_manifests(photos: Path, data: str) -> None:
+    del photos
+    for options in ({"images": "."}, {"label_column": "label"}):
+        with pytest.raises(OptionError, match=f"is for manifests, and '{data}' is none"):
+            load_dataset(data, layout=Layout(**options))
+
+
+def test_what_is_said_of_a_manifest_is_remembered(photos: Path, tiny_model: Path) -> None:
+    names = [path.relative_to(photos).as_posix() for path in photos.rglob("*.png")]
+    touch("lists/mine.csv")
+    Path("lists/mine.csv").write_text("\n".join(["a,b", *(f"{name},{name.split('/')[0]}" for name in names)]))
+    options = {"images": Path("photos"), "path_column": "a", "label_column": "b"}
+    made = extract("lists/mine.csv", str(tiny_model), **options)
+    (run,) = fit_heads([made.path], ["ridge"])
+    assert run.extract_arguments["images"] == str(photos.resolve())
+    assert f'"{photos}' not in run.path.read_text()  # relative to it
+    command, _ = commands(run)
+    for option in ("--images photos", "--path-column a", "--label-column b"):
+        assert option in command
+    assert extract("mine", str(tiny_model)).up_to_date  # by its name, as it was
+
+
+METADATA = "file_name,label\n0.png,ant\n1.png,bee\n"
+
+
+def test_metadata_in_folders_of_splits_labels_the_images_beside_it() -> None:
+    for split in ("train", "validation", "test"):
+        touch(f"set/{split}/0.png")
+        touch(f"set/{split}/1.png")
+        touch(f"set/{split}/metadata.csv")
+        Path(f"set/{split}/metadata.csv").write_text(METADATA)
+    found = load_dataset("set")
+    assert (found.name, found.source) == ("set", str(Path("set").resolve()))
+    assert labels(found) == {
+        f"{split}/{n}.png": ("ant", "bee")[n] for split in ("train", "validation", "test") for n in (0, 1)
+    }
+    assert found.splits == ("train", "train", "val", "val", "test", "test")
+    assert found.warnings == ("Of the columns, 'file_name' is the path.",)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "file_name,label\na/0.png,ant\nb/1.png,bee\n"),
+        ("metadata.jsonl", '{"file_name": "a/0.png", "label": "ant"}\n{"file_name": "b/1.png", "label": "bee"}\n'),
+    ],
+)
+def test_metadata_above_folders_says_the_classes(name: str, text: str) -> None:
+    for path in ("a/0.png", "b/1.png", "b/2.png", "b/.hidden.png", "old/3.png"):
+        touch(f"set/{path}")
+    Path("set", name).write_text(text)
+    found = load_dataset("set", layout=Layout(ignore="old"))
+    assert labels(found) == {"a/0.png": "ant", "b/1.png": "bee"}
+    assert told(found, "1 image that the metadata does not list left out: b/2.png.")
+    assert load_dataset("set", layout=Layout(ignore=["metadata.*", "old"])).classes == ("a", "b")
+
+
+def test_metadata_above_folders_of_splits_has_their_splits() -> None:
+    for path in ("train/0.png", "train/1.png", "test/2.png"):
+        touch(f"set/{path}")
+    Path("set/metadata.csv").write_text("file_name,label\ntrain/0.png,a\ntrain/1.png,b\ntest/2.png,a\n")
+    assert load_dataset("set").splits == ("train", "train", "test")
+
+
+def test_metadata_without_labels_is_not_used_and_told() -> None:
+    for path in ("cat/0.png", "dog/1.png"):
+        touch(f"set/{path}")
+    Path("set/metadata.csv").write_text("file_name,text\ncat/0.png,a cat\n")
+    found = load_dataset("set")
+    assert found.classes == ("cat", "dog")
+    assert told(
+        found, "metadata.csv:1: no column label (--label-column NAME); found 'file_name', 'text'. This table is"
+    )
+    with pytest.raises(OptionError, match="--path-column is for manifests"):
+        load_dataset("set", layout=Layout(path_column="file_name"))
+    touch("flat/0.png")
+    Path("flat/metadata.csv").write_text("file_name,text\n0.png,a cat\n")
+    with pytest.raises(DataError, match=r"No class folders .* no column label"):
+        load_dataset("flat")
+
+
+def test_metadata_of_a_test_set_without_labels_is_left_out_and_told() -> None:
+    for path in ("train/0.png", "train/1.png", "test/2.png"):
+        touch(f"set/{path}")
+    Path("set/train/metadata.csv").write_text(METADATA)
+    Path("set/test/metadata.csv").write_text("file_name\n2.png\n")
+    found = load_dataset("set")
+    assert found.paths == ("train/0.png", "train/1.png")
+    assert told(found, "test/metadata.csv:1: no column label")
+    assert told(found, "1 image that the metadata does not list left out: test/2.png.")
+
+
+def test_folders_of_metadata_of_which_some_are_splits_are_refused() -> None:
+    for folder in ("train", "more"):
+        for number in (0, 1):
+            touch(f"set/{folder}/{number}.png")
+        Path(f"set/{folder}/metadata.csv").write_text(METADATA)
+    with pytest.raises(
+        DataError, match=r"and others: more\. Say which split each is, as in --split-folders more=train"
+    ):
+        load_dataset("set")
+    assert set(load_dataset("set", layout=Layout(split_folders={"more": "test"})).splits) == {"train", "test"}
 
 
 def test_folders_that_differ_only_in_how_accents_are_written_are_one_class() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +42,9 @@ class Columns(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def find_columns(path: Path, columns: Sequence[str], are_splits: Callable[[int], bool]) -> Columns:
+def find_columns(
+    path: Path, columns: Sequence[str], asked: Mapping[str, str], are_splits: Callable[[int], bool]
+) -> Columns:
     """Find the columns of a table.
 
     Parameters
@@ -51,6 +53,8 @@ def find_columns(path: Path, columns: Sequence[str], are_splits: Callable[[int],
         The file.
     columns
         Its header.
+    asked
+        Path, label, split or group -> the name of its column, where the user says it.
     are_splits
         Whether a column holds names of splits: one that is called `fold` or `set` may hold anything.
 
@@ -61,14 +65,21 @@ def find_columns(path: Path, columns: Sequence[str], are_splits: Callable[[int],
     """
     plain = [re.sub(r"[\W_]", "", name.casefold()) for name in columns]
     places = {role: _places(plain, role, are_splits) for role in _NAMES}
-    if missing := [role for role in ("path", "label") if not places[role]]:
-        raise DataError(f"{path}:1: no column {' and '.join(missing)}; found {_quoted(columns) or 'nothing'}.")
+    places |= {role: [at for at, column in enumerate(columns) if column == name] for role, name in asked.items()}
+    if missing := [role for role in _NAMES if not places[role] and (role in ("path", "label") or role in asked)]:
+        names = " and ".join(f"{role} (--{role}-column {asked.get(role, 'NAME')})" for role in missing)
+        raise DataError(f"{path}:1: no column {names}; found {_quoted(columns) or 'nothing'}.")
     for role, several in places.items():
-        if len(several) > 1 and (role != "group" or plain[several[0]] == role):
+        if len(several) > 1 and (role != "group" or role in asked or plain[several[0]] == role):
             names = _quoted([columns[at] for at in several])
-            raise DataError(f"{path}:1: several columns may be the {role}: {names}. Call one of them '{role}'.")
+            raise DataError(
+                f"{path}:1: several columns may be the {role}: {names}. Say which with --{role}-column, "
+                "or give each a name of its own."
+            )
     found = {role: each[0] for role, each in places.items() if len(each) == 1}
-    notes = [_taken({role: columns[at] for role, at in found.items() if columns[at].lower() != role})]
+    notes = [
+        _taken({role: columns[at] for role, at in found.items() if role not in asked and columns[at].lower() != role})
+    ]
     notes += [_unused([name for name, word in zip(columns, plain, strict=True) if _looks_used(word, found)])]
     return Columns(found["path"], found["label"], found.get("split"), found.get("group"), tuple(filter(None, notes)))
 
@@ -97,8 +108,8 @@ def _looks_used(word: str, found: dict[str, int]) -> bool:
 
 def _unused(names: Sequence[str]) -> str:
     return (
-        f"Columns that are not used: {_quoted(names)}. If one says which images train or test, call it 'split'; "
-        "if one says which belong together (a patient, a video), call it 'group'."
+        f"Columns that are not used: {_quoted(names)}. If one says which images train or test, or which "
+        "belong together (a patient, a video), name it with --split-column or --group-column."
         if names
         else ""
     )

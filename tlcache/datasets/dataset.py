@@ -15,6 +15,7 @@ from tlcache.datasets.folder import FOLDER
 from tlcache.datasets.labels import composed, notes_on
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import MANIFEST
+from tlcache.datasets.metadata import METADATA
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS
 from tlcache.datasets.table import SUFFIXES
@@ -23,7 +24,7 @@ from tlcache.keys import slug
 
 __all__ = ["SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "reopen", "source_of"]
 
-SOURCES: tuple[Source, ...] = (BUILT_IN, FOLDER, MANIFEST)  # the first that takes `--data` finds its images
+SOURCES: tuple[Source, ...] = (BUILT_IN, METADATA, FOLDER, MANIFEST)  # the first that takes `--data` finds its images
 
 
 def list_datasets() -> list[Form]:
@@ -144,6 +145,7 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
     if not given:
         raise OptionError("--data is empty. Give a folder, a manifest or a built-in name; the current folder is '.'")
     if source := source_of(given):
+        layout.check_has_table(given, source not in (BUILT_IN, FOLDER))
         return _dataset(name, source.find(given, layout), layout)
     if Path(given).expanduser().exists():
         raise DataError(f"'{data}' is a file, but not a manifest ({', '.join(SUFFIXES)}). See: tlcache datasets")

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated, Any
 
 from tlcache.arguments import DATA
 from tlcache.datasets.splits import FRACTION, SPLITS, Row
 from tlcache.errors import DataError, OptionError
-from tlcache.kinds import Kind, listed, listing, number, several, text
+from tlcache.kinds import PATH, Kind, listed, listing, number, several, text
 from tlcache.options import Option, check_fields, described
 
 __all__ = ["Layout"]
@@ -57,6 +58,10 @@ _USES = Kind(
 _VAL, _TEST = _share_or("test"), _share_or("val")
 
 
+def _column(what: str) -> Option:
+    return Option(f"Column of a manifest that has the {what}", text("NAME"), DATA, default="by its usual names")
+
+
 @described()
 @dataclass(frozen=True)
 class Layout:
@@ -65,7 +70,10 @@ class Layout:
     split_folders: Annotated[
         Mapping[str, str] | None,
         Option(
-            "Which folder is which split, like training_set=train,test_set=test", _USES, DATA, default="by their names"
+            "Which folder, or name in a manifest's split column, is which split, like training_set=train,test_set=test",
+            _USES,
+            DATA,
+            default="by their names",
         ),
     ] = None
     ignore: Annotated[
@@ -84,6 +92,13 @@ class Layout:
             "Share of train that becomes test where none is given, or val: the given one", _TEST, DATA, default="0.2"
         ),
     ] = None
+    images: Annotated[
+        str | Path | None, Option("Folder that a manifest's paths start from", PATH, DATA, default="its own")
+    ] = None
+    path_column: Annotated[str | None, _column("paths")] = None
+    label_column: Annotated[str | None, _column("labels")] = None
+    split_column: Annotated[str | None, _column("splits")] = None
+    group_column: Annotated[str | None, _column("groups")] = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -99,7 +114,23 @@ class Layout:
     def arguments(self) -> dict[str, Any]:
         """What is not the default, which is what feature files remember."""
         own = {field: getattr(self, field.name) for field in fields(self)}
-        return {field.name: value for field, value in own.items() if value != field.default}
+        given = {field.name: value for field, value in own.items() if value != field.default}
+        return given if self.images is None else given | {"images": str(self.images)}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What is asked of a manifest's columns: path, label, split or group -> the name of its column."""
+        asked = {role: getattr(self, f"{role}_column") for role in Row._fields}
+        return {role: name for role, name in asked.items() if name is not None}
+
+    def check_has_table(self, data: str, has_table: bool) -> None:
+        """Raise OptionError where options for a manifest are given with what is none."""
+        own = ("images", *(f"{role}_column" for role in Row._fields))
+        if not has_table and (given := [name for name in own if getattr(self, name) is not None]):
+            flag = given[0].replace("_", "-")
+            raise OptionError(
+                f"--{flag} is for manifests, and '{data}' is none. Leave it out, or give a table of images."
+            )
 
     @property
     def shares(self) -> dict[str, float]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tlcache.datasets.table import is_image_name
 from tlcache.errors import DataError
 
-__all__ = ["locate"]
+__all__ = ["files_below", "locate"]
 
 _MOST_FILES = 1_000_000  # that are looked through where the paths lead nowhere
 
 
-def locate(given: Sequence[str], wheres: Sequence[str], root: Path) -> tuple[list[str], tuple[str, ...]]:
+def locate(
+    given: Sequence[str], wheres: Sequence[str], root: Path, listed_in: Path
+) -> tuple[list[str], tuple[str, ...]]:
     r"""Return the paths of listed images below a folder, and notes for the user.
 
     A path may be absolute, have `\` for `/`, or lack its ending where one image of that name is there. Where no image
@@ -31,17 +34,19 @@ def locate(given: Sequence[str], wheres: Sequence[str], root: Path) -> tuple[lis
     wheres
         (N,) places in the list, for messages: "list.csv:7".
     root
-        The folder that they start from.
+        The folder that all images are below, and that the paths start from;
+    listed_in
+        or else from this one, the list's own.
 
     Raises
     ------
     DataError
         One is an address or leads out of the folder, or not a single image is there.
     """
-    folder = _Folder(root)
+    folder = _Folder(root, listed_in)
     written = [_readings(path, where, folder) for path, where in zip(given, wheres, strict=True)]
     found = [next(filter(None, map(folder.find, readings)), None) for readings in written]
-    paths = [there or readings[-1] for there, readings in zip(found, written, strict=True)]
+    paths = [there or readings[0].replace("\\", "/") for there, readings in zip(found, written, strict=True)]
     if not any(found):
         paths = _sought(paths, wheres[0], folder)
     other = [number for number, readings in enumerate(written) if paths[number] != readings[0]]
@@ -55,25 +60,28 @@ def locate(given: Sequence[str], wheres: Sequence[str], root: Path) -> tuple[lis
 class _Folder:
     """The files below a folder; every folder is listed once, when it is first asked for."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, listed_in: Path) -> None:
         self.root = str(root.resolve())
+        self._starts = tuple(dict.fromkeys((self.root, str(listed_in.resolve()))))
         self._tops = tuple(dict.fromkeys(f"{top}/" for top in (self.root, str(root.absolute()))))
         self._names: dict[str, set[str]] = {}
         self._stems: dict[str, Mapping[str, list[str]]] = {}
 
-    def inside(self, path: str) -> str | None:
-        """Return a path relative to this folder; None where it leads out of it."""
-        place = os.path.normpath(os.path.join(self.root, path))  # noqa: PTH118  a Path costs 10 times as much
-        return next((place[len(top) :] for top in self._tops if place.startswith(top)), None)
+    def inside(self, path: str) -> Iterator[str]:
+        """Yield what a path may be relative to this folder; nothing where it leads out of it."""
+        for start in self._starts:
+            place = os.path.normpath(os.path.join(start, path))  # noqa: PTH118  a Path costs 10 times as much
+            yield from (place[len(top) :] for top in self._tops if place.startswith(top))
 
     def find(self, path: str) -> str | None:
-        """Return the path if it is a file, or that of the one image that has an ending more."""
+        """Return the path if it is a file, or that of the one image that only has an ending more, or other accents."""
         folder, slash, name = path.rpartition("/")
         if name in self._listed(folder):
             return path
         if folder not in self._stems:
             self._stems[folder] = _by_stem(self._names[folder])
-        several = [each for each in self._stems[folder].get(name, ()) if is_image_name(each)]
+        alike = (each for each in self._stems[folder].get(_stem(name), ()) if is_image_name(each))
+        several = [each for each in alike if not is_image_name(name) or _composed(each) == _composed(name)]
         return f"{folder}{slash}{several[0]}" if len(several) == 1 else None
 
     def _listed(self, folder: str) -> set[str]:
@@ -85,11 +93,13 @@ class _Folder:
                 self._names[folder] = set()
         return self._names[folder]
 
-    def files(self) -> list[str]:
-        """Return all files below this folder; none where there are very many."""
-        every = (f"{top}/{name}"[len(self.root) + 1 :] for top, _, names in os.walk(self.root) for name in names)
-        some = list(itertools.islice(every, _MOST_FILES + 1))
-        return some if len(some) <= _MOST_FILES else []
+
+def files_below(root: Path) -> list[str]:
+    """Return the paths of all files below a folder, relative to it; none where there are very many."""
+    top = str(root)
+    every = (f"{folder}/{name}"[len(top) + 1 :] for folder, _, names in os.walk(top) for name in names)
+    some = list(itertools.islice(every, _MOST_FILES + 1))
+    return some if len(some) <= _MOST_FILES else []
 
 
 def _readings(path: str, where: str, folder: _Folder) -> list[str]:
@@ -98,15 +108,17 @@ def _readings(path: str, where: str, folder: _Folder) -> list[str]:
         raise DataError(
             f"{where}: '{path}' is an address; images are not downloaded. Fetch them, and list where they are on disk."
         )
-    inside = map(folder.inside, dict.fromkeys((path, path.replace("\\", "/"))))
-    if path and (found := [each for each in inside if each]):
-        return found
-    raise DataError(f"{where}: '{path}' leads out of '{folder.root}', which the paths start from.")
+    readings = dict.fromkeys((path, path.replace("\\", "/")) if path else ())
+    if inside := list(dict.fromkeys(each for reading in readings for each in folder.inside(reading))):
+        return inside
+    raise DataError(
+        f"{where}: '{path}' leads out of '{folder.root}'. Give the folder that has all the images: --images DIR."
+    )
 
 
 def _sought(paths: Sequence[str], where: str, folder: _Folder) -> list[str]:
     """Return where images are that are not where they were listed: all below one folder, or each in one place only."""
-    files = _by_stem(folder.files())
+    files = _by_stem(files_below(Path(folder.root)))
     places = [_places(path, files) for path in paths]
     counts = Counter(before for each in places for before in each)
     common = sorted(before for before, count in counts.items() if 2 * count > len(paths))
@@ -116,7 +128,10 @@ def _sought(paths: Sequence[str], where: str, folder: _Folder) -> list[str]:
         return [next(iter(each.values()), path) for path, each in zip(paths, places, strict=True)]
     near = common or next(filter(None, (files.get(_stem(_name(path)), []) for path in paths[:1000])), [])
     there = f" There is: {', '.join(repr(each) for each in near[:5])}." if near else ""
-    raise DataError(f"{where}: no listed image is where the list says. Looked for '{folder.root}/{paths[0]}'.{there}")
+    raise DataError(
+        f"{where}: no listed image is where the list says. Looked for '{folder.root}/{paths[0]}'.{there} "
+        "Give the folder that the paths start from: --images DIR."
+    )
 
 
 def _places(path: str, files: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -141,5 +156,9 @@ def _name(path: str) -> str:
 
 
 def _stem(name: str) -> str:
-    """Return the name of an image without its ending, and any other as it is."""
-    return name.rpartition(".")[0] if is_image_name(name) else name
+    """Return the name of an image without its ending, and any other whole, its accents in one form."""
+    return _composed(name.rpartition(".")[0] if is_image_name(name) else name)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

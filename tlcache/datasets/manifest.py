@@ -17,17 +17,17 @@ from tlcache.errors import DataError
 from tlcache.keys import some
 from tlcache.text import counted
 
-__all__ = ["MANIFEST"]
+__all__ = ["MANIFEST", "read_rows"]
 
 
 class Manifest(Source):
-    """A source: a table of paths, which are relative to its own folder."""
+    """A source: a table of paths, which start from its own folder or from `--images`."""
 
     forms = (
         Form(
             "manifest",
             "--data photos.csv",
-            "path,label[,split][,group] with a header, or a list of path and label; paths relative to its own folder",
+            "path,label[,split][,group] with a header, or a list of path and label; paths start from its own folder",
         ),
     )
 
@@ -39,37 +39,56 @@ class Manifest(Source):
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of the table."""
         path = Path(data).expanduser()
-        rows, warnings = _rows(read_table(path), path.parent, layout.split_folders or {})
-        return Listing(path.stem, str(path.absolute()), open_folder(path.parent.resolve()), rows, warnings=warnings)
+        root = Path(layout.images or path.parent).expanduser()
+        if not root.is_dir():
+            raise DataError(f"--images {layout.images}: there is no such folder.")
+        rows, warnings = read_rows(path, root, layout)
+        return Listing(path.stem, str(path.absolute()), open_folder(root.resolve()), rows, warnings=warnings)
 
 
 MANIFEST = Manifest()
 
 
-def _rows(table: Table, root: Path, uses: Mapping[str, str]) -> tuple[list[Row], tuple[str, ...]]:
-    """Return the rows of a manifest, and what to tell of it; raises DataError with the line of a fault."""
-    columns = _columns(table, uses)
-    if not table.rows:
-        raise DataError(f"'{table.path}' has a header and no rows.")
+def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> tuple[list[Row], tuple[str, ...]]:
+    """Return the rows of a table, and what a user should know of how it was understood.
+
+    Parameters
+    ----------
+    path
+        The table.
+    root
+        The folder that all its images are below.
+    layout
+        Says what the table does not.
+    split
+        Of rows that have none.
+
+    Raises
+    ------
+    DataError
+        With the line of a fault.
+    """
+    table, uses = read_table(path), layout.split_folders or {}
+    columns = _columns(table, layout.columns, uses)
     listed = [(line, cells) for line, cells in table.rows if not is_missing(cells[columns.label])]
     if not listed:
-        raise DataError(f"{table.path}: no row has a label.")
-    notes = [*columns.notes, *_unlabelled(table, columns)]
-    wheres = [f"{table.path}:{line}" for line, _ in listed]
+        raise DataError(f"{path}: no row has a label." if table.rows else f"'{path}' has a header and no rows.")
+    wheres = [f"{path}:{line}" for line, _ in listed]
     written = [cells[columns.path] for _, cells in listed]
-    paths, more = locate(written, wheres, root)
-    notes += more
+    paths, on_paths = locate(written, wheres, root, path.parent)
     _check_once(paths, written, wheres)
-    labels, more = whole_numbers([cells[columns.label] for _, cells in listed])
-    notes += more
-    check_numbers(labels, str(table.path))
-    splits, more = _splits([_cell(cells, columns.split) for _, cells in listed], wheres, uses)
+    labels, on_labels = whole_numbers([cells[columns.label] for _, cells in listed])
+    check_numbers(labels, str(path))
+    splits, on_splits = _splits([_cell(cells, columns.split) for _, cells in listed], wheres, uses, split)
     groups = [_cell(cells, columns.group) for _, cells in listed]
-    return list(map(Row, paths, labels, splits, groups)), (*notes, *more)
+    warnings = (*columns.notes, *_unlabelled(table, columns), *on_paths, *on_labels, *on_splits)
+    return list(map(Row, paths, labels, splits, groups)), warnings
 
 
-def _columns(table: Table, uses: Mapping[str, str]) -> Columns:
+def _columns(table: Table, asked: Mapping[str, str], uses: Mapping[str, str]) -> Columns:
     if table.columns is None:
+        if asked:
+            raise DataError(f"{table.path}:1: no header, so that no column has a name; its columns are path and label.")
         return Columns(
             0, 1, None, None, ("The list has no header; its first column is the path, its second the label.",)
         )
@@ -78,7 +97,7 @@ def _columns(table: Table, uses: Mapping[str, str]) -> Columns:
         names = {cells[at] for _, cells in table.rows}
         return all(name in uses or name.lower() in SPLIT_FOLDERS or is_missing(name) for name in names)
 
-    return find_columns(table.path, table.columns, are_splits)
+    return find_columns(table.path, table.columns, asked, are_splits)
 
 
 def _cell(cells: Sequence[str], at: int | None) -> str:
@@ -103,8 +122,10 @@ def _check_once(paths: Sequence[str], written: Sequence[str], wheres: Sequence[s
         first[path] = where
 
 
-def _splits(names: Sequence[str], wheres: Sequence[str], uses: Mapping[str, str]) -> tuple[list[str], tuple[str, ...]]:
-    """Return which of `SPLITS` the names mean, and a note on the rows that have none, which train."""
+def _splits(
+    names: Sequence[str], wheres: Sequence[str], uses: Mapping[str, str], default: str
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return which of `SPLITS` the names mean, and a note on the rows that have none."""
     known = {name: uses.get(name) or SPLIT_FOLDERS.get(name.lower()) for name in names}
     for name, where in zip(names, wheres, strict=True):
         if name and known[name] is None:
@@ -114,5 +135,5 @@ def _splits(names: Sequence[str], wheres: Sequence[str], uses: Mapping[str, str]
                 f"which, as in --split-folders {name}=train."
             )
     blank = names.count("")
-    note = f"{blank:,} of {counted(len(names), 'row')} have no split; these are images to train on."
-    return [known[name] or "train" for name in names], (note,) if 0 < blank < len(names) else ()
+    note = f"{blank:,} of {counted(len(names), 'row')} have no split and are taken as {default}."
+    return [known[name] or default for name in names], (note,) if 0 < blank < len(names) else ()

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,10 +46,17 @@ def is_image_name(name: str) -> bool:
     return bool(_IMAGE.search(name))
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, most: int | None = None) -> Table:
     """Read a table: UTF-8 or, by its byte order mark, UTF-16; what parts the cells is found in the first line.
 
     Blanks around a cell are no part of it. Lines before the header that begin with `#` are remarks.
+
+    Parameters
+    ----------
+    path
+        The file.
+    most
+        So many of its first lines with something in them are enough.
 
     Raises
     ------
@@ -57,11 +65,10 @@ def read_table(path: Path) -> Table:
     """
     text = _text(path)
     if path.suffix.lower() == ".jsonl":
-        return _from_objects(path, text)
-    found = [(line, [cell.strip() for cell in cells]) for line, cells in _cells(path, text)]
-    found = [(line, cells) for line, cells in found if any(cells)]
-    while found and found[0][1][0].startswith("#"):
-        del found[0]
+        return _from_objects(path, text, most)
+    stripped = ((line, [cell.strip() for cell in cells]) for line, cells in _cells(path, text))
+    filled = ((line, cells) for line, cells in stripped if any(cells))
+    found = list(islice(dropwhile(lambda row: row[1][0].startswith("#"), filled), most))
     header = found[0][1] if found else []
     if len(header) == 2 and is_image_name(header[0]):
         return Table(path, None, [(line, _fitting(path, line, cells, 2)) for line, cells in found])
@@ -110,18 +117,20 @@ def _fitting(path: Path, line: int, cells: list[str], count: int) -> list[str]:
     return cells[:count]
 
 
-def _from_objects(path: Path, text: str) -> Table:
+def _from_objects(path: Path, text: str, most: int | None) -> Table:
     """Return lines of JSON as a table; what an object does not have is an empty cell."""
-    objects: list[tuple[int, dict[str, Any]]] = []
-    for line, content in enumerate(io.StringIO(text), 1):
-        if content.strip():
-            try:
-                objects.append((line, dict(json.loads(content))))
-            except (ValueError, TypeError):
-                raise DataError(f"{path}:{line}: no object of JSON. Each line is one, as in "
-                                '{"path": "a.png", "label": "cat"}.') from None  # fmt: skip
+    filled = ((line, content) for line, content in enumerate(io.StringIO(text), 1) if content.strip())
+    objects = [(line, _object(f"{path}:{line}", content)) for line, content in islice(filled, most)]
     columns = list(dict.fromkeys(name for _, each in objects for name in each))
     return Table(path, columns, [(line, [_cell(each.get(name)) for name in columns]) for line, each in objects])
+
+
+def _object(where: str, content: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(content))
+    except (ValueError, TypeError):
+        example = '{"path": "a.png", "label": "cat"}'
+        raise DataError(f"{where}: no object of JSON. Each line is one, as in {example}.") from None
 
 
 def _cell(value: Any) -> str:

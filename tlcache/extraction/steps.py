@@ -156,6 +156,8 @@ def _load_network(request: Mapping[str, Any]) -> Model:
 def _anywhere(request: Mapping[str, Any], network: Model, dataset: Dataset, max_bad: float) -> dict[str, Any]:
     """Return the arguments that repeat this extraction from any folder, whatever the default weights are then."""
     place = {"data": dataset.data, "name": dataset.name}
+    if request.get("images"):
+        place["images"] = dataset.source
     return {**request, **network.arguments, **place, "max_bad": max_bad}
 
 

@@ -47,7 +47,7 @@ def commands(run: Run) -> list[str]:
     relative to the working folder.
     """
     made, arguments = dict(run.extract_arguments), run.arguments
-    made |= {name: _from_here(made[name]) for name in _PLACED if made.get(name)}
+    made |= {name: _from_here(made[name]) for name in (*_PLACED, "images") if made.get(name)}
     made["split_seed"] = made.pop("seed", 0)
     before = [_line("extract", _given(made, _defaults(extract)))]
     split = {}

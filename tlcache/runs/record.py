@@ -30,5 +30,5 @@ def _candidate(fields: Mapping[str, Any], kind: type[TunedCandidate | HeadCandid
     return {**apart(others, kind, "setting"), "scores": scores}
 
 
-_PLACES = ("source", "features", *(f"extract_arguments.{name}" for name in ("data", "model", "weights")))
+_PLACES = ("source", "features", *(f"extract_arguments.{name}" for name in ("data", "model", "weights", "images")))
 RUNS: Form[Run] = Form("tlcache-run", 2, "a run record", Run, _nested, places=_PLACES)

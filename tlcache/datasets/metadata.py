@@ -1,0 +1,123 @@
+"""A folder whose images are labelled by a table in it: Hugging Face's `imagefolder` with metadata.csv or .jsonl."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tlcache.datasets.columns import find_columns
+from tlcache.datasets.folder import FOLDER, open_folder
+from tlcache.datasets.layout import Layout
+from tlcache.datasets.lookup import files_below
+from tlcache.datasets.manifest import read_rows
+from tlcache.datasets.source import Form, Listing, Source
+from tlcache.datasets.splits import SPLIT_FOLDERS, Row
+from tlcache.datasets.table import is_image_name, read_table
+from tlcache.errors import DataError
+from tlcache.keys import some
+from tlcache.text import counted
+
+__all__ = ["METADATA"]
+
+_NAMES = ("metadata.csv", "metadata.jsonl")
+
+
+class Metadata(Source):
+    """A source: a folder with one such table, or with folders that each have one."""
+
+    forms = (
+        Form(
+            "folder with metadata",
+            "--data photos/",
+            "photos/metadata.csv or .jsonl (file_name,label), or one in photos/train/ and photos/test/ each",
+        ),
+    )
+
+    def takes(self, data: str) -> bool:
+        """Return whether there is such a table."""
+        return bool(_tables(Path(data).expanduser()))
+
+    def find(self, data: str, layout: Layout) -> Listing:
+        """Return the rows of the tables; where none has labels, what the folder has without them."""
+        given = Path(data).expanduser()
+        tables = [path for path in _tables(given) if not any(map(layout.ignores, path.relative_to(given).parts))]
+        faults = {path: fault for path in tables if (fault := _fault(path, layout))}
+        if len(faults) == len(tables):
+            return _without(data, layout, " ".join(faults.values()))
+        rows, warnings = list[Row](), [*faults.values()]
+        for path, split in _splits([path for path in tables if path not in faults], given, layout).items():
+            own, notes = read_rows(path, path.parent, layout, split)
+            prefix = "" if path.parent == given else f"{path.parent.name}/"
+            rows += [row._replace(path=f"{prefix}{row.path}") for row in own]
+            warnings += (note for note in notes if note not in warnings)
+        warnings += _unlisted(given, rows, layout)
+        root = given.resolve()
+        rows = _by_folder(rows, layout)
+        return Listing(root.name, str(given.absolute()), open_folder(root), rows, warnings=tuple(warnings))
+
+
+METADATA = Metadata()
+
+
+def _tables(root: Path) -> list[Path]:
+    """Return the table of a folder, or those of the folders in it."""
+    try:
+        with os.scandir(root) as entries:
+            inner = sorted(entry.path for entry in entries if entry.is_dir())
+    except OSError:
+        return []
+    for folders in ([root], map(Path, inner)):
+        tables = (next((path for name in _NAMES if (path := folder / name).is_file()), None) for folder in folders)
+        if found := list(filter(None, tables)):
+            return found
+    return []
+
+
+def _fault(path: Path, layout: Layout) -> str:
+    """Return what keeps a table from labelling images: it may describe them otherwise; empty where nothing does."""
+    try:
+        find_columns(path, read_table(path, 1).columns or [], layout.columns, lambda _: False)
+    except DataError as error:
+        return f"{error} This table is not used."
+    return ""
+
+
+def _without(data: str, layout: Layout, fault: str) -> Listing:
+    layout.check_has_table(data, has_table=False)
+    try:
+        found = FOLDER.find(data, layout)
+    except DataError as error:
+        raise DataError(f"{error} {fault}".strip()) from None
+    return found._replace(warnings=tuple(filter(None, (*found.warnings, fault))))
+
+
+def _splits(tables: Sequence[Path], root: Path, layout: Layout) -> dict[Path, str]:
+    """Return which split the rows of each table are of, by the name of its folder."""
+    uses = {path: _use(path.parent.name, layout) for path in tables if path.parent != root}
+    if odd := [path.parent.name for path in tables if any(uses.values()) and not uses[path]]:
+        raise DataError(
+            f"'{root}' has folders of splits with metadata, and others: {some(odd)}. Say which split each is, as in "
+            f"--split-folders {odd[0]}=train, or leave it out with --ignore {odd[0]}."
+        )
+    return {path: uses.get(path) or "train" for path in tables}
+
+
+def _use(folder: str, layout: Layout) -> str | None:
+    return (layout.split_folders or {}).get(folder) or SPLIT_FOLDERS.get(folder.lower())
+
+
+def _by_folder(rows: list[Row], layout: Layout) -> list[Row]:
+    """Return rows of one table without splits in those that their folders are named after, where all are."""
+    uses = [_use(row.path.partition("/")[0], layout) for row in rows]
+    if "train" not in uses or not all(uses) or any(row.split != "train" for row in rows):
+        return rows
+    return [row._replace(split=use) for row, use in zip(rows, uses, strict=True) if use]
+
+
+def _unlisted(root: Path, rows: Iterable[Row], layout: Layout) -> list[str]:
+    """Return a warning of images that no table lists."""
+    listed = {row.path for row in rows}
+    found = [path for path in files_below(root) if is_image_name(path) and path not in listed]
+    lost = [path for path in found if not any(part.startswith(".") or layout.ignores(part) for part in path.split("/"))]
+    return [f"{counted(len(lost), 'image')} that the metadata does not list left out: {some(lost)}."] if lost else []
