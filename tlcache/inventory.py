@@ -319,7 +319,7 @@ def _if_idle(workspace: Path) -> Iterator[bool]:
     """Hold the lock of a folder of parts and yield True, or yield False when a process works there."""
     lock = lock_of(workspace)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(0)
     except Timeout:
         yield False
         return

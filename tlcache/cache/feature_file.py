@@ -320,7 +320,7 @@ def open_remains(path: Path) -> FeatureFile:
 def _open(path: Path, cut: bool, opened: ExitStack) -> h5py.File:
     try:
         source = opened.enter_context(Padded(path)) if cut else path
-        return opened.enter_context(h5py.File(source, "r"))
+        return opened.enter_context(h5py.File(source, "r", locking=False))  # what is there is not written to
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise CacheError(f"Cannot open the feature file '{path}': {os.strerror(error.errno).lower()}.") from None

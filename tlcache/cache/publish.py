@@ -98,7 +98,7 @@ def _write(path: Path, descriptor: int, plan: Plan) -> None:
     metadata_bytes = 64 * 1024 + 24 * (len(_ROW) + 2) * (n // _chunk_rows(plan.dim))
     text_bytes = sum(column.nbytes for column in plan.columns.values())
     layout = {"libver": ("v110", "v110"), "meta_block_size": metadata_bytes}  # v110: metadata has checksums
-    with _Sources(plan.sources) as sources, h5py.File(path, "w", **layout) as file:
+    with _Sources(plan.sources) as sources, h5py.File(path, "w", locking=False, **layout) as file:
         reserve(descriptor, n * (4 * plan.dim + 32) + text_bytes + 2 * metadata_bytes)  # HDF5 may die on a full disk
         columns = _write_columns(file, plan)
         _write_header(file, plan)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from tlcache.backbones.engines import default_batch, find_device
 from tlcache.backbones.load import load_model
@@ -32,6 +32,7 @@ from tlcache.extraction.local import run_workers
 from tlcache.extraction.rows import Rows, assemble
 from tlcache.files import check_room, write_whole
 from tlcache.keys import canonical_json
+from tlcache.locks import Lock
 from tlcache.machine import hardware, now, peak_rss_bytes, versions
 from tlcache.progress import say
 
@@ -132,9 +133,9 @@ def extract_here(
     )
 
 
-def lock_of(workspace: Path) -> FileLock:
-    """Return the lock of a folder of parts, which the kernel frees when its holder dies."""
-    return FileLock(workspace.with_suffix(".lock"))
+def lock_of(workspace: Path) -> Lock:
+    """Return the lock of a folder of parts."""
+    return Lock(workspace.with_suffix(".lock"))
 
 
 def _load_network(request: Mapping[str, Any]) -> Model:
@@ -181,13 +182,14 @@ def _claimed(workspace: Path, note: Mapping[str, Any], wait: bool) -> Iterator[N
         workspace.parent.mkdir(parents=True, exist_ok=True)
         lock = lock_of(workspace)
         try:
-            lock.acquire(timeout=_GRACE_S)
+            lock.acquire(_GRACE_S)
         except Timeout:
             if not wait:
                 raise CacheError(
                     f"{_holder(run).capitalize()} extracts the same features. Wait for it, or leave --no-wait out."
+                    f"{lock.advice}"
                 ) from None
-            say(f"Waiting for {_holder(run)}, which extracts the same features ...")
+            say(f"Waiting for {_holder(run)}, which extracts the same features ...{lock.advice}")
             lock.acquire()
         if workspace.is_symlink():
             raise CacheError(f"'{workspace}' is a symbolic link; nothing is written through it. Remove it.")

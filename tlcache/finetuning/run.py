@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from msgspec.structs import asdict
 
 from tlcache.errors import CacheError
@@ -27,6 +27,7 @@ from tlcache.finetuning.sweep import TrainedVariant, Variant, best_epochs, check
 from tlcache.finetuning.training import State
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.base import softmax
+from tlcache.locks import Lock
 from tlcache.machine import hardware, now, versions
 from tlcache.runs.base import Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.finetuned import FinetunedRun, Layers, RefitEpoch, TunedChoice, TunedEpoch
@@ -70,12 +71,14 @@ def _alone(path: Path) -> Iterator[None]:
     if rank() > 0:
         yield
         return
-    lock = FileLock(lock_path(path))
+    lock = Lock(lock_path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock.acquire(timeout=0.5)
+        lock.acquire(0.5)
     except Timeout:
-        raise CacheError("Another process does the same fine-tuning. Wait for it, or change a setting.") from None
+        raise CacheError(
+            f"Another process does the same fine-tuning. Wait for it, or change a setting.{lock.advice}"
+        ) from None
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 
 from tlcache.arguments import OnlyDatasets, Runs
@@ -20,6 +20,7 @@ from tlcache.datasets.names import chosen_names
 from tlcache.errors import CacheError
 from tlcache.keys import slug
 from tlcache.kinds import listing
+from tlcache.locks import Lock
 from tlcache.options import described
 from tlcache.progress import warn
 from tlcache.runs.base import Identity
@@ -154,10 +155,10 @@ def remove_runs(runs: Iterable[Run]) -> list[Path]:
 
 def _remove(path: Path) -> list[Path]:
     lock = lock_path(path)
-    held = FileLock(lock) if lock.exists() else None
+    held = Lock(lock) if lock.exists() else None
     try:
         if held:
-            held.acquire(timeout=0)
+            held.acquire(0)
     except Timeout:
         raise CacheError(f"A process works on '{path}'. Wait for it, or stop it, and remove the run then.") from None
     endings = (".json", ".npz", ".csv", ".safetensors")  # the record first: one that is there is whole
