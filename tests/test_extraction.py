@@ -161,10 +161,15 @@ def test_splits_that_cannot_be_judged_are_named(tmp_path: Path, tiny_model: Path
     for number in range(12):
         label, split = "ab"[number % 2], ("train", "val", "test")[number // 4]
         write_image(tmp_path / f"{number}.png", number, number)
-        lines.append(f"{number}.png,{'c' if number == 11 else label},{split},p{number % 5}")
+        label = {11: "c", 7: "d", 10: "d"}.get(number, label)
+        lines.append(f"{number}.png,{label},{split},p{number % 5}")
     (tmp_path / "list.csv").write_text("\n".join(lines))
     warnings = extract(tmp_path / "list.csv", str(tiny_model)).warnings
     assert "Classes in test without an image in train can never be recognised: c." in warnings
+    assert (
+        "Classes in val and test without an image in train can be recognised only after the refit on train + val: d."
+        in warnings
+    )
     assert any(
         line.startswith("Groups that lie in several of the given splits leak; 5 of them: p0") for line in warnings
     )

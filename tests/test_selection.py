@@ -14,9 +14,10 @@ from tlcache.cache.feature_file import Split, open_features
 from tlcache.errors import DataError, OptionError, UnknownNameError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.extraction.extract import extract
+from tlcache.heads.rows import Scaler
 from tlcache.heads.table import HEADS
 from tlcache.probing.fit import fit_heads
-from tlcache.probing.folds import draw_shots, group_numbers, split_folds
+from tlcache.probing.folds import choosing_folds, draw_shots, group_numbers, split_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import Data
 from tlcache.probing.search import Candidate, Fold, choose, search
@@ -201,6 +202,34 @@ def test_the_protocol_is_in_the_record(made: Path) -> None:
     (plain,) = fit_heads([made], ["ridge"])
     assert plain.chosen_by == "validation split"
     assert plain.repeats.accuracy_std is None
+
+
+@pytest.mark.parametrize("name", ["logreg", "ridge", "knn", "svm"])
+def test_a_class_that_only_validation_has_is_recognised_after_the_refit(name: str) -> None:
+    """Chosen on validation, the simplest settings would win, which hardly ever answer the new class."""
+    X, y = blobs(400, 64, 3)
+    counts = ((0, 20), (1, 20), (0, 10), (1, 10), (2, 3))  # of train, then of val
+    starts = (0, 0, 60, 60, 60)
+    numbers = np.concatenate(
+        [
+            np.flatnonzero(y[start:] == label)[:count] + start
+            for (label, count), start in zip(counts, starts, strict=True)
+        ]
+    )
+    rows = Split(X[numbers], y[numbers], tuple(map(str, numbers)), ("",) * len(numbers))
+    folds = choosing_folds(rows, 40, 0, seed=0)
+    assert len(folds) == 5
+    row = HEADS[name]
+    best = choose(search(row, row.settings(), folds, 3, None), "accuracy", one_se=False)
+    scaler = Scaler.of(rows.features, row.scaled)
+    head = row.type()(**best.params).fit(scaler.over(rows.features), rows.labels)
+    assert (head.predict(scaler(X[200:])) == y[200:]).mean() > 0.99
+
+
+def test_folds_are_as_many_as_there_are_groups() -> None:
+    rows = split(30, groups=tuple(f"g{row % 3}" for row in range(30)))
+    assert len(choosing_folds(rows, len(rows), 0, seed=0)) == 3
+    assert len(choosing_folds(rows, 20, 0, seed=0)) == 1
 
 
 def test_without_a_validation_split_there_are_five_folds(made: Path) -> None:

@@ -142,9 +142,17 @@ def _warnings(
     found: dict[str, set[int]] = {split: set() for split in SPLITS}
     for label, split in zip(labels.tolist(), splits, strict=True):
         found[split].add(label)
-    for split, other, harm in (("test", "train", "can never be recognised"), ("train", "test", "are never tested")):
-        if lost := sorted(found[split] - found[other]):
-            lines.append(f"Classes in {split} without an image in {other} {harm}: {some(list(names[lost]))}.")
+    train, val, test = (found[split] for split in SPLITS)
+    for lost, what in (
+        (test - train - val, "in test without an image in train can never be recognised"),
+        (
+            (test & val) - train,
+            "in val and test without an image in train can be recognised only after the refit on train + val",
+        ),
+        (train - test, "in train without an image in test are never tested"),
+    ):
+        if lost:
+            lines.append(f"Classes {what}: {some(list(names[sorted(lost)]))}.")
     places = Counter(group for group, _ in set(zip(groups, splits, strict=True)) if group)
     if torn := sorted(group for group, count in places.items() if count > 1):
         lines.append(f"Groups that lie in several of the given splits leak; {len(torn)} of them: {some(torn)}.")

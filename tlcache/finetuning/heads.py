@@ -13,8 +13,9 @@ from torch import nn
 from tlcache.cache.feature_file import Split
 from tlcache.heads.rows import Array, Scaler
 from tlcache.heads.table import find_head
+from tlcache.probing.folds import choosing_folds
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.search import Fold, choose, search
+from tlcache.probing.search import choose, search
 
 __all__ = ["Layered", "as_module", "cached_head", "fresh_head"]
 
@@ -53,9 +54,10 @@ def cached_head(
     start = find_head(kind).starts_from
     assert start is not None
     row, protocol = find_head(start), SearchProtocol(seed=seed, class_weight=class_weight)
-    fold = Fold(train.features, train.labels, val.features, val.labels)
-    chosen = choose(search(row, protocol.settings(row), [fold], classes, None), protocol.metric, one_se=True)
-    rows = train.joined(val) if refit else train
+    both = train.joined(val if refit else val.of(np.flatnonzero(np.isin(val.labels, train.labels))))
+    folds = choosing_folds(both, len(train), protocol.folds, seed)
+    chosen = choose(search(row, protocol.settings(row), folds, classes, None), protocol.metric, one_se=True)
+    rows = both if refit else train
     scaler = Scaler.of(rows.features, row.scaled)
     head = row.type()(**chosen.params).fit(scaler.over(rows.features), rows.labels)
     return as_module(kind, cast(Layered, head), scaler, classes, chosen.temperature)

@@ -13,8 +13,31 @@ from tlcache.cache.feature_file import Split
 from tlcache.datasets.splits import joined_rows
 from tlcache.errors import DataError
 from tlcache.heads.rows import Indices
+from tlcache.probing.search import Fold
 
-__all__ = ["draw_shots", "group_numbers", "split_folds"]
+__all__ = ["choosing_folds", "draw_shots", "group_numbers", "split_folds"]
+
+_FOLDS = 5  # where validation rows cannot tell
+
+
+def choosing_folds(rows: Split, train_rows: int, folds: int, seed: int) -> list[Fold]:
+    """Return the folds that settings are chosen by: a single one, judged on validation, or several of all rows.
+
+    There are several where `folds` says so, where there are no validation rows, and where these are of classes that
+    train lacks: how well such a class is recognised shows only in heads that were fitted on some of its rows.
+
+    Parameters
+    ----------
+    rows, train_rows
+        Train and then validation, and how many are train.
+    folds, seed
+        As in `tlcache.probing.protocol.SearchProtocol`.
+    """
+    train, val = rows.part(slice(train_rows)), rows.part(slice(train_rows, None))
+    if not folds and len(val) and np.isin(val.labels, train.labels).all():
+        return [Fold(train.features, train.labels, val.features, val.labels)]
+    count = folds or max(2, min(_FOLDS, int(group_numbers(rows).max()) + 1))
+    return [Fold.of(rows, *parts) for parts in split_folds(rows, count, seed)]
 
 
 def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Indices, Indices]]:

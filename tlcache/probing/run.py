@@ -20,19 +20,18 @@ from tlcache.evaluation.significance import unit_numbers
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Scaler
 from tlcache.heads.table import HeadRow
+from tlcache.keys import some
 from tlcache.machine import hardware, now, versions
-from tlcache.probing.folds import split_folds
+from tlcache.probing.folds import choosing_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Candidate, Fold, choose, search
-from tlcache.progress import Advance
+from tlcache.progress import Advance, warn
 from tlcache.records import from_json
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.folder import path_of, recorded, write_run
 from tlcache.runs.frozen import FrozenRun, HeadCandidate, HeadEpoch, Repeats, TemperatureScaling
 
 __all__ = ["Data", "fit_file", "frozen_identity", "opened", "refit"]
-
-FOLDS = 5  # where there is no validation split
 
 
 def fit_file(
@@ -67,6 +66,12 @@ def _fit_all(
         return {}
     data, began, fitted = Data.of(file), time.perf_counter(), dict[str, FrozenRun]()
     folds = data.folds(protocol)
+    unseen = [file.classes[label] for label in np.setdiff1d(data.val.labels, data.train.labels)]
+    if unseen and not protocol.folds:
+        warn(
+            f"Settings are chosen by {len(folds)}-fold cross-validation over train and val, "
+            f"since train has no image of {some(unseen)}."
+        )
     for number, row in enumerate(rows):
         spent = time.perf_counter() - began
         budget_s = protocol.budget_s and max(0.0, protocol.budget_s - spent) / (len(rows) - number)
@@ -136,12 +141,8 @@ class Data:
         return data
 
     def folds(self, protocol: SearchProtocol) -> list[Fold]:
-        """Return the validation split, or folds of all rows that are not for testing."""
-        train, val = self.train, self.val
-        if len(val) and not protocol.folds:
-            return [Fold(train.features, train.labels, val.features, val.labels)]
-        rows = self.fitting
-        return [Fold.of(rows, *parts) for parts in split_folds(rows, protocol.folds or FOLDS, protocol.seed)]
+        """Return what settings are chosen by: the validation split, or folds of all rows that are not for testing."""
+        return choosing_folds(self.fitting, self.train_rows, protocol.folds, protocol.seed)
 
 
 def _fit_one(
