@@ -135,11 +135,11 @@ PNG = encode(Image.fromarray(WAVES), "PNG")
     ("data", "code", "words"),
     [
         (b"", "empty", "empty file"),
-        (b"<html><body>not found", "not-an-image", "starts with '<html>"),
+        (b"<html><body>not found", "not-an-image", "but a web page"),
         (RANDOM.bytes(500), "not-an-image", "not an image"),
         (JPEG[: len(JPEG) // 2], "truncated", "truncated"),
         (JPEG[: len(JPEG) * 99 // 100], "truncated", "truncated"),
-        (JPEG[:-2], "truncated", "truncated"),
+        (JPEG[:-3], "truncated", "truncated"),
         (PNG[: len(PNG) // 2], "truncated", "truncated"),
         (with_bad_crc(PNG), "damaged", "checksum of its IDAT is wrong"),
         (PNG[:60] + b"\0" * 40 + PNG[100:], "damaged", "damaged PNG"),

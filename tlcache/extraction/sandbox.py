@@ -27,6 +27,7 @@ from tlcache.datasets.source import Images
 from tlcache.extraction.inflight import DECODER_HANGS, Decoding, InFlight, decode_limit_s
 from tlcache.extraction.outside import pack_sources, unpack_sources
 from tlcache.extraction.relay import Receiver, Sender
+from tlcache.images import MAX_PIXELS
 from tlcache.machine import loading
 
 __all__ = ["run_apart"]
@@ -41,6 +42,7 @@ def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
         What the worker raised; CacheError when it died.
     """
     rejected: dict[str, tuple[str, str]] = {}
+    most = arguments.get("max_pixels") or MAX_PIXELS
     arguments = {**arguments, "sources": pack_sources()}
     with tempfile.TemporaryFile() as shared:
         in_flight = InFlight(shared.fileno())
@@ -50,7 +52,7 @@ def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
                 return _unpack(answer)
             suspects = in_flight.take()
             decoder_failed = status == DECODER_HANGS or (status < 0 and status != -signal.SIGKILL)
-            guilty = _find_guilty(suspects, reopen(in_flight.source)) if decoder_failed else {}
+            guilty = _find_guilty(suspects, reopen(in_flight.source), most) if decoder_failed else {}
             if guilty.keys() <= rejected.keys():
                 raise _death(status)
             rejected |= guilty
@@ -104,20 +106,20 @@ def _unpack(outcome: dict[str, Any]) -> dict[str, Any]:
     raise getattr(errors, outcome["error"])(outcome["message"])
 
 
-def _find_guilty(suspects: Iterable[Decoding], images: Images) -> dict[str, tuple[str, str]]:
+def _find_guilty(suspects: Iterable[Decoding], images: Images, max_pixels: int) -> dict[str, tuple[str, str]]:
     """Decode each image alone: content hash -> code and message of those that kill or hang their decoder."""
     guilty = {}
     for suspect in suspects:
         with suppress(errors.ImageReadError):
             data = images.read(suspect.path)
-            if why := _decode_alone(data, suspect.at_least):
+            if why := _decode_alone(data, suspect.at_least, max_pixels):
                 guilty[hashlib.sha256(data).hexdigest()] = why
     return guilty
 
 
-def _decode_alone(data: bytes, at_least: int) -> tuple[str, str] | None:
+def _decode_alone(data: bytes, at_least: int, max_pixels: int) -> tuple[str, str] | None:
     """Decode an image in a process of its own; return how that ends, None where it does as it should."""
-    command = [sys.executable, "-P", "-m", "tlcache.images", str(at_least)]
+    command = [sys.executable, "-P", "-m", "tlcache.images", str(at_least), str(max_pixels)]
     limit_s = decode_limit_s()
     try:
         done = subprocess.run(

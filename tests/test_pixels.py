@@ -1,0 +1,227 @@
+"""Odd files show the picture that was drawn: every depth, layout and kind of damage, value by value."""
+
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tlcache.images import BadImageError, decode
+
+HEIGHT, WIDTH = 24, 32
+Y, X = np.mgrid[0:HEIGHT, 0:WIDTH]
+RGB = np.stack([255 * X // (WIDTH - 1), 255 * Y // (HEIGHT - 1), (7 * X + 3 * Y) % 256], 2).astype(np.uint8)
+RGB[:5, :9] = (250, 30, 20)  # so that a turn or a mirror shows
+GREY = RGB[:, :, 0] // 2 + RGB[:, :, 1] // 2
+GREY[0, 0], GREY[1, 1] = 0, 255
+HALF = np.full((HEIGHT, WIDTH), 128, np.uint8)
+SHOWN = np.repeat(GREY[:, :, None], 3, 2)
+ON_WHITE = np.rint(RGB * (128 / 255) + 127).astype(np.uint8)
+HOUNSFIELD = (GREY.astype(np.int16) * 8 - 1024).astype(np.int16)
+
+
+def tiff(pages: Sequence[tuple[NDArray[Any], dict[int, Any]]], order: str = "<", pack: bool = False) -> bytes:
+    """Write an uncompressed TIFF with a strip for each plane, or deflated ones; tags as given or as follows."""
+    out, link = bytearray(b"II*\0" if order == "<" else b"MM\0*") + bytes(4), 4
+    for samples, tags in pages:
+        planes = np.moveaxis(samples, -1, 0) if tags.get(284) == 2 else samples[None]
+        kind = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
+        bands = 1 if samples.ndim == 2 else samples.shape[2]
+        strips = [plane.astype(plane.dtype.newbyteorder(order)).tobytes() for plane in planes]
+        strips = [zlib.compress(strip) for strip in strips] if pack else strips
+        at = []
+        for strip in strips:
+            at.append(len(out))
+            out += strip + bytes(len(strip) % 2)
+        bits, shape = 8 * samples.itemsize, samples.shape
+        entries = {
+            256: shape[1],
+            257: shape[0],
+            258: (bits,) * bands,
+            259: 8 if pack else 1,
+            262: 2 if bands > 2 else 1,
+        }
+        entries |= {273: tuple(at), 277: bands, 278: shape[0], 279: tuple(map(len, strips)), 339: (kind,) * bands}
+        link = directory(out, link, {**entries, **tags}, order)
+    return bytes(out)
+
+
+def directory(out: bytearray, link: int, entries: dict[int, Any], order: str) -> int:
+    """Append a directory and let `link` point to it; return where the link to the next one is."""
+    rows = b""
+    for tag, value in sorted(entries.items()):
+        values = value if isinstance(value, tuple) else (value,)
+        data = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            data, place = struct.pack(f"{order}I", len(out)), data
+            out += place
+        rows += struct.pack(f"{order}HHI", tag, 4, len(values)) + data
+    out[link : link + 4] = struct.pack(f"{order}I", len(out))
+    out += struct.pack(f"{order}H", len(entries)) + rows + bytes(4)
+    return len(out) - 4
+
+
+def chunk(kind: bytes, content: bytes, wrong: int = 0) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content) ^ wrong)
+
+
+def png(samples: NDArray[Any], *extra: bytes, after: bytes = b"") -> bytes:
+    """Write a PNG of 8 or 16 bits, with chunks before and after the pixels."""
+    bands = 1 if samples.ndim == 2 else samples.shape[2]
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[bands]
+    height, width = samples.shape[:2]
+    big = samples.astype(samples.dtype.newbyteorder(">"))
+    rows = b"".join(b"\0" + row.tobytes() for row in big)
+    header = struct.pack(">IIBBBBB", width, height, 8 * samples.itemsize, colour, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(rows)), after, chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def encode(picture: NDArray[Any] | Image.Image, kind: str, **options: Any) -> bytes:
+    image, buffer = picture if isinstance(picture, Image.Image) else Image.fromarray(picture), io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def wide(samples: NDArray[Any], dtype: Any = np.uint16) -> NDArray[Any]:
+    return samples.astype(dtype) * dtype(257)
+
+
+DEEP = {
+    "16-bit grey, white is zero": (tiff([(65535 - wide(GREY), {262: 0})]), SHOWN),
+    "the same, big-endian": (tiff([(65535 - wide(GREY), {262: 0})], ">"), SHOWN),
+    "the same, deflated": (tiff([(65535 - wide(GREY), {262: 0})], pack=True), SHOWN),
+    "float grey, white is zero": (tiff([(1 - GREY.astype(np.float32) / 255, {262: 0})]), SHOWN),
+    "8-bit grey, white is zero": (tiff([(255 - GREY, {262: 0})]), SHOWN),
+    "16-bit planes": (tiff([(wide(RGB), {284: 2})]), RGB),
+    "16-bit planes, big-endian": (tiff([(wide(RGB), {284: 2})], ">"), RGB),
+    "16-bit planes, deflated": (tiff([(wide(RGB), {284: 2})], pack=True), RGB),
+    "16-bit planes with alpha": (tiff([(wide(np.dstack([RGB, HALF])), {284: 2, 338: 2})]), ON_WHITE),
+    "8-bit planes": (tiff([(RGB, {284: 2})]), RGB),
+    "16-bit RGB called grey": (tiff([(wide(RGB), {262: 1, 338: (0, 0)})]), RGB),
+    "five bands of 16 bits": (tiff([(wide(np.dstack([RGB, GREY, GREY])), {338: (0, 0)})]), RGB),
+    "float64": (tiff([(GREY / 255.0, {})]), SHOWN),
+    "float64, turned": (tiff([(np.rot90(GREY / 255.0), {274: 6})]), SHOWN),
+    "float16": (tiff([((GREY / 255.0).astype(np.float16), {})]), SHOWN),
+    "float RGB": (tiff([((RGB / 255.0).astype(np.float32), {})]), RGB),
+    "32 bits, unsigned": (tiff([(GREY.astype(np.uint32) * 16843009, {})]), SHOWN),
+    "CT": (tiff([(HOUNSFIELD, {})]), np.rint((SHOWN.astype(float) * 8) * (255 / 2047))),
+    "CT, big-endian": (tiff([(HOUNSFIELD, {})], ">"), np.rint((SHOWN.astype(float) * 8) * (255 / 2047))),
+    "floats within -1 and 1": (tiff([((GREY / 127.5 - 1).astype(np.float32), {})]), SHOWN),
+    "signed bytes": (tiff([((GREY.astype(int) - 128).astype(np.int8), {})]), SHOWN),
+    "16-bit grey with a transparent value": (
+        png(wide(GREY), chunk(b"tRNS", struct.pack(">H", 257 * int(GREY[9, 9])))),
+        np.where(GREY[9, 9] == SHOWN, 255, SHOWN),
+    ),
+    "16-bit grey and alpha": (
+        png(wide(np.dstack([GREY, HALF]))),
+        np.rint(SHOWN * (128 / 255) + 127).astype(np.uint8),
+    ),
+    "a reduced copy first": (tiff([(RGB[::4, ::4], {254: 1}), (RGB, {254: 0})]), RGB),
+    "a reduced copy of planes first": (tiff([(wide(RGB[::4, ::4]), {254: 1}), (wide(RGB), {284: 2})]), RGB),
+    "nothing but a reduced copy": (tiff([(RGB, {254: 1})]), RGB),
+    "Lab": (encode(Image.new("LAB", (4, 4), (137, 128, 128)), "TIFF"), np.full((4, 4, 3), 128)),
+    "CMYK TIFF": (encode(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "TIFF"), np.full((4, 4, 3), (255, 0, 0))),
+    "JPEG 2000 of 16 bits": (encode(Image.fromarray(wide(GREY)), "JPEG2000", irreversible=False), SHOWN),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_odd_files_show_what_was_drawn(name: str) -> None:
+    data, shown = DEEP[name]
+    pixels, stored = decode(data)
+    assert pixels.shape == shown.shape
+    assert np.abs(pixels.astype(int) - shown).max() <= 1
+    assert sorted(stored) == sorted((*shown.shape[:2], 1))
+
+
+PNG = png(RGB)
+JPEG = encode(RGB, "JPEG", quality=95)
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+TURNED = chunk(b"eXIf", EXIF.tobytes()[6:])
+HARMLESS = {
+    "a large profile": png(RGB, chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(1_200_000)))),
+    "a wrong checksum of a comment": png(RGB, chunk(b"tEXt", b"Comment\0hello", 1)),
+    "a wrong checksum of a time": png(RGB, chunk(b"tIME", bytes(7), 1)),
+    "a wrong checksum after the pixels": png(RGB, after=chunk(b"tEXt", b"Comment\0hello", 1)),
+    "a comment that unpacks to megabytes": png(RGB, chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(2_000_000)))),
+    "a gamma of one byte": png(RGB, chunk(b"gAMA", b"\0")),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_damage_beside_the_pixels_is_none(name: str) -> None:
+    assert np.array_equal(decode(HARMLESS[name])[0], RGB)
+
+
+def test_orientation_outlasts_damage_beside_the_pixels() -> None:
+    turned = png(np.rot90(RGB).copy(), TURNED, chunk(b"tEXt", b"Comment\0hello", 1))
+    assert np.array_equal(decode(turned)[0], RGB)
+
+
+@pytest.mark.parametrize("picture", [np.tile(RGB, (3, 3, 1)), np.tile(GREY, (3, 3))], ids=["colour", "grey"])
+def test_a_jpeg_without_its_end_is_whole_if_its_pixels_are(picture: NDArray[np.uint8]) -> None:
+    whole = encode(picture, "JPEG", quality=95)
+    assert np.array_equal(decode(whole[:-2])[0], decode(whole)[0])
+    for cut in (*range(4, 40), len(whole) // 2):  # the last byte may be padding
+        with pytest.raises(BadImageError, match="truncated"):
+            decode(whole[:-cut])
+
+
+def test_a_progressive_jpeg_without_its_end_may_lack_a_scan() -> None:
+    with pytest.raises(BadImageError, match="truncated"):
+        decode(encode(RGB, "JPEG", progressive=True)[:-2])
+
+
+def ftyp(major: bytes, *others: bytes) -> bytes:
+    brands = major + bytes(4) + b"".join(others)
+    return struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + bytes(100)
+
+
+DICOM = bytes(128) + b"DICM" + bytes(200)
+LOSSLESS = JPEG.replace(b"\xff\xc0", b"\xff\xc3", 1)
+TWELVE_BITS = JPEG.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c", 1)
+RAW = tiff([(RGB, {254: 1, 330: 8})])
+REFUSED = {
+    "heic": (ftyp(b"heic", b"mif1", b"heic"), "unsupported", "HEIC is not supported; convert"),
+    "heix": (ftyp(b"heix", b"mif1"), "unsupported", "HEIC"),
+    "mif1": (ftyp(b"mif1", b"heic"), "unsupported", "HEIC"),
+    "hevc sequence": (ftyp(b"msf1", b"hevc"), "unsupported", "HEIC"),
+    "CR3": (ftyp(b"crx ", b"crx ", b"isom"), "unsupported", "camera raw"),
+    "CR2": (b"II*\0\x10\0\0\0CR\x02\0" + bytes(90), "unsupported", "camera raw"),
+    "a raw file with a preview": (RAW, "unsupported", "camera raw .* only a preview"),
+    "JPEG XL": (b"\xff\x0a" + bytes(60), "unsupported", "JPEG XL"),
+    "JPEG XL in a box": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(60), "unsupported", "JPEG XL"),
+    "DICOM": (DICOM, "unsupported", "DICOM .* --window"),
+    "NIfTI": (struct.pack("<I", 348) + bytes(340) + b"n+1\0" + bytes(40), "unsupported", "NIfTI"),
+    "Photoshop": (b"8BPS\0\x01" + bytes(20), "unsupported", "Photoshop"),
+    "SVG": (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "unsupported", "SVG"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "not-an-image", "git lfs pull"),
+    "an error page": (b"<!DOCTYPE html>\n<html><title>403</title>", "not-an-image", "a web page"),
+    "an error in XML": (b'<?xml version="1.0"?><Error><Code>AccessDenied', "not-an-image", "XML"),
+    "a note of Windows": (b"[ZoneTransfer]\r\nZoneId=3\r\n", "not-an-image", "Zone.Identifier"),
+    "a video": (ftyp(b"isom", b"iso2", b"mp41"), "not-an-image", "a video"),
+    "an archive": (b"PK\x03\x04" + bytes(60), "not-an-image", "an archive"),
+    "text": (b"BMW,4\nP1 is none\n", "not-an-image", "starts with 'BMW"),
+    "lossless JPEG": (LOSSLESS, "unsupported", r"lossless JPEG \(SOF3\)"),
+    "12-bit JPEG": (TWELVE_BITS, "unsupported", "12-bit JPEG"),
+    "a header": (PNG[:30], "damaged", "damaged header of PNG .*"),
+    "a TIFF that ends early": (tiff([(wide(RGB), {284: 2, 279: (1 << 20,) * 3})]), "truncated", "beyond the file"),
+    "a TIFF of many bands": (tiff([(wide(RGB), {256: 9000, 257: 9000, 277: 60_000, 258: 64})]), "too-large", "9000"),
+    "not a number": (tiff([(np.full((4, 4), np.nan), {})]), "damaged", "not finite"),
+    "a wrong checksum of transparency": (png(RGB, chunk(b"tRNS", bytes(6), 1)), "damaged", "tRNS"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_named(name: str) -> None:
+    data, code, words = REFUSED[name]
+    with pytest.raises(BadImageError, match=words) as caught:
+        decode(data)
+    assert caught.value.code == code

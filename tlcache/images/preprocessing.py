@@ -1,0 +1,84 @@
+"""What happens to an image between its file and the network, as a value that is part of cache keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import inf
+from typing import Any
+
+from tlcache.errors import OptionError, UnknownNameError, closest
+
+__all__ = ["MAX_PIXELS", "REVISION", "RULES_VERSION", "Preprocess"]
+
+RULES_VERSION = 1
+REVISION = 2  # of what rare kinds of files look like, which is no part of a key: raise it with a line in `changed`
+MAX_PIXELS = 89_478_485  # a quarter of a gibibyte of RGB: Pillow's own bound
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What happens to an image between its file and the network.
+
+    Parameters
+    ----------
+    resize, crop
+        Length of the short side after resizing and side of the centre crop, in pixels.
+    interpolation
+        `bilinear` or `bicubic`, antialiased.
+    mean, std
+        Per-channel normalisation of values scaled to [0, 1]; applied inside the ONNX graph.
+    crop_borders
+        Cut dark borders away before resizing.
+    window
+        Grey values of images with more than 8 bits that become 0 and 255; None: by the bits that an image uses.
+    max_pixels
+        Largest image to read. It changes no pixels, and so no key.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    crop_borders: bool = False
+    window: tuple[float, float] | None = None
+    max_pixels: int = field(default=MAX_PIXELS, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize:
+            raise OptionError(
+                f"The crop must be between 1 and the resized short side; found crop={self.crop}, resize={self.resize}."
+            )
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise UnknownNameError(closest("interpolation", self.interpolation, ("bilinear", "bicubic")))
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise OptionError(f"Mean and std take three numbers, std above 0; found {self.mean} and {self.std}.")
+        if self.window is not None and not -inf < self.window[0] < self.window[1] < inf:
+            low, high = self.window
+            raise OptionError(f"A window is two numbers, the lower one first; found {low:g},{high:g}.")
+
+    @property
+    def at_least(self) -> int | None:
+        """Short side that a JPEG may be decoded at, in pixels; None where the full size decides."""
+        return None if self.crop_borders else 2 * self.resize
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields and the version of the decoding rules, ready for JSON and for the cache key.
+
+        A field that is None is left out, so that one added later changes no key of those who do not use it.
+        """
+        given = {name: value for name, value in asdict(self).items() if value is not None and name != "max_pixels"}
+        fields = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        return {"rules": RULES_VERSION, **fields}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Preprocess:
+        """Return the preprocessing that `as_json` described, with the rules of this version."""
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+        }
+        known.pop("rules", None)
+        return cls(**known)
