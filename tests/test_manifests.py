@@ -60,6 +60,7 @@ PLAIN = f"path,label\n{ROWS}"
         ("mac.csv", PLAIN.replace("\n", "\r")),
         ("windows.csv", PLAIN.replace("\n", "\r\n")),
         ("list.tsv", PLAIN.replace(",", "\t")),
+        ("sep.csv", f"sep=;\n{PLAIN.replace(',', ';')}"),
         ("tabs.csv", PLAIN.replace(",", "\t")),
         ("table.txt", PLAIN),
         ("caffe.txt", ROWS.replace(",", " ")),
@@ -78,7 +79,9 @@ def test_a_table_of_every_form_is_one_dataset(name: str, text: str | bytes) -> N
     assert labels(found) == EXPECTED
     headless = name.startswith(("headless", "caffe"))
     assert found.warnings == (
-        ("The list has no header; its first column is the path, its second the label.",) if headless else ()
+        ("The table has no header; its first column is taken as the path, its second as the label.",)
+        if headless
+        else ()
     )
 
 
@@ -112,6 +115,14 @@ def test_the_surest_name_of_a_column_wins() -> None:
     assert found.warnings == ("Of the columns, 'set' is the split.",)
 
 
+def test_a_column_for_every_class_is_a_label() -> None:
+    found = load("image,ant,bee,cow,age\nimg/0.png,1.0,0.0,0,7\nimg/1.png,0,1,0,8\nimg/2.png,0,0,1,9\n")
+    assert labels(found) == EXPECTED
+    assert found.warnings[1:] == ("Each of these columns is a class, 1 in its images: 'ant', 'bee', 'cow'.",)
+    with pytest.raises(DataError, match=r"no column label .* found 'path', 'ant', 'bee'"):
+        load("path,ant,bee\nimg/0.png,1,1\nimg/1.png,0,1\n")
+
+
 @pytest.mark.parametrize("column", ["patient_id", "Subject", "group"])
 def test_a_patient_is_a_group_and_nan_is_none(column: str) -> None:
     found = load(f"path,label,{column}\nimg/0.png,ant,p1\nimg/1.png,bee,nan\nimg/2.png,cow,\n")
@@ -135,12 +146,13 @@ def test_a_column_that_may_be_a_group_or_a_split_is_told(column: str) -> None:
         ("{here}/img/1.png", "img/1.png"),
         ("img/1", "img/1.png"),
         (r".\img\1", "img/1.png"),
+        ("img/1.PNG", "img/1.png"),
     ],
 )
 def test_paths_as_people_write_them(given: str, path: str) -> None:
     found = load(f"path,label\nimg/0.png,ant\n{given.format(here=Path.cwd())},bee\n")
     assert found.paths == ("img/0.png", path)
-    assert told(found, f"'{given}' is '{path}'") == given.endswith(("1", "\\1.png"))
+    assert told(found, f"'{given}' is '{path}'") == given.endswith(("1", "\\1.png", "PNG"))
 
 
 def test_a_folder_above_all_images_is_found() -> None:
@@ -186,6 +198,7 @@ def test_a_single_image_that_is_missing_is_for_its_reader_to_find() -> None:
         (f"{PLAIN}./img/0.png,bee\n", ":5: './img/0.png' is 'img/0.png', which is listed already, on line 2"),
         (f"{PLAIN}img/0.png,ant\n", ":5: 'img/0.png' is listed already, on line 2"),
         ("path,label\nimg/0.png,nan\n", "no row has a label"),
+        ("path,label\nimg/0.png,ant\n,bee\n", ":3: the row has no path"),
         (b"path,label\nimg/0.png,\0\n", "null bytes"),
         ("path,label,split\nimg/0.png,ant,0\nimg/1.png,bee,1\n", ":2: unknown split '0'.* has 0, 1: .*folders 0=train"),
     ],
@@ -293,9 +306,14 @@ def test_what_is_named_and_not_there_is_told(options: dict[str, Any], words: str
         load(COLUMNS, **options)
 
 
-def test_columns_of_a_list_without_a_header_have_no_names() -> None:
-    with pytest.raises(DataError, match=r"list\.csv:1: no header, so that no column has a name"):
-        load(ROWS, label_column="label")
+def test_a_list_without_a_header_may_begin_with_labels_and_has_no_names() -> None:
+    found = load("ant img/0.png\nbee img/1.png\ncow img/2.png\n", "list.txt")
+    assert labels(found) == EXPECTED
+    assert told(found, "its first column is taken as the label, its second as the path")
+    with pytest.raises(DataError, match=r"no column label \(--label-column dx\)"):
+        load(ROWS, label_column="dx")
+    with pytest.raises(DataError, match=r":1: no header, but img/0.png, ant, train. Add a line like path,label"):
+        load("img/0.png,ant,train\nimg/1.png,bee,test\n")
 
 
 @pytest.mark.parametrize("given", ["../img/{}.png", "img/{}.png", "{here}/img/{}.png"])
@@ -317,6 +335,18 @@ def test_the_folder_that_is_named_tells_which_of_several_is_meant() -> None:
     found = load("id,label\n0,a\n1,b\n2,a\n", images="masks")
     assert found.source.endswith("/masks")
     assert found.paths == ("0.png", "1.png", "2.png")
+
+
+def test_letters_of_other_case_are_found_above_all_images_too() -> None:
+    for number in range(3):
+        touch(f"deep/IMG/A{number}.JPG")
+    assert load("id,label\nimg/a0,x\nimg/a1,y\nimg/a2,x\n").paths == tuple(f"deep/IMG/A{n}.JPG" for n in range(3))
+
+
+def test_patients_that_are_numbers_have_one_form() -> None:
+    found = load("path,label,patient\nimg/0.png,a,12\nimg/1.png,b,12.0\nimg/2.png,b,\n")
+    assert found.groups == ("12", "12", "")
+    assert told(found, "'12' and '12.0' are one group")
 
 
 def test_accents_of_a_file_name_may_be_written_otherwise() -> None:
@@ -363,7 +393,8 @@ def test_metadata_in_folders_of_splits_labels_the_images_beside_it() -> None:
         f"{split}/{n}.png": ("ant", "bee")[n] for split in ("train", "validation", "test") for n in (0, 1)
     }
     assert found.splits == ("train", "train", "val", "val", "test", "test")
-    assert found.warnings == ("Of the columns, 'file_name' is the path.",)
+    assert found.warnings[1:] == ("Of the columns, 'file_name' is the path.",)
+    assert told(found, "Labels are those of the metadata in the folder")
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
+from tlcache.datasets.table import Table
 from tlcache.errors import DataError
 
-__all__ = ["Columns", "find_columns"]
+__all__ = ["Columns", "find_columns", "join_classes"]
 
 _NAMES = {  # of every role, without blanks and underscores: the sure ones first
     role: [set(names.split()) for names in tiers]
@@ -32,6 +32,9 @@ _NAMES = {  # of every role, without blanks and underscores: the sure ones first
 }
 
 
+_HEADLESS = "The table has no header; its first column is taken as the {}, its second as the {}."
+
+
 class Columns(NamedTuple):
     """Where a table has what: indices of its columns, None where it has none; and what to tell of the choice."""
 
@@ -42,17 +45,13 @@ class Columns(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def find_columns(
-    path: Path, columns: Sequence[str], asked: Mapping[str, str], are_splits: Callable[[int], bool]
-) -> Columns:
+def find_columns(table: Table, asked: Mapping[str, str], are_splits: Callable[[int], bool]) -> Columns:
     """Find the columns of a table.
 
     Parameters
     ----------
-    path
-        The file.
-    columns
-        Its header.
+    table
+        Its header counts.
     asked
         Path, label, split or group -> the name of its column, where the user says it.
     are_splits
@@ -63,25 +62,45 @@ def find_columns(
     DataError
         There is no column of paths or of labels, or several may be it.
     """
-    plain = [re.sub(r"[\W_]", "", name.casefold()) for name in columns]
+    columns = table.columns
+    plain = [_plain(name) for name in columns]
     places = {role: _places(plain, role, are_splits) for role in _NAMES}
     places |= {role: [at for at, column in enumerate(columns) if column == name] for role, name in asked.items()}
+    _check(table, places, asked)
+    found = {role: each[0] for role, each in places.items() if len(each) == 1}
+    usual = {role: columns[at] for role, at in found.items() if role not in asked and columns[at].lower() != role}
+    unused = [name for name, word in zip(columns, plain, strict=True) if _looks_used(word, found)]
+    notes = (_taken(usual), _unused(unused), "" if table.has_header else _HEADLESS.format(*columns))
+    return Columns(found["path"], found["label"], found.get("split"), found.get("group"), tuple(filter(None, notes)))
+
+
+def join_classes(table: Table) -> tuple[Table, tuple[str, ...]]:
+    """Return a table with a column of labels, where it has a column of 0 and 1 for every class; and a note on that."""
+    known = set().union(*_NAMES["label"])
+    if not table.rows or known.intersection(map(_plain, table.columns)):
+        return table, ()
+    one, other = {"1", "1.0"}, {"0", "0.0"}
+    at = [n for n in range(len(table.columns)) if all(cells[n] in one or cells[n] in other for _, cells in table.rows)]
+    chosen = [[table.columns[n] for n in at if cells[n] in one] for _, cells in table.rows]
+    if len(at) < 2 or any(len(each) != 1 for each in chosen):
+        return table, ()
+    rows = [(line, [*cells, label]) for (line, cells), (label,) in zip(table.rows, chosen, strict=True)]
+    note = f"Each of these columns is a class, 1 in its images: {_quoted([table.columns[n] for n in at])}."
+    return table._replace(columns=[*table.columns, "label"], rows=rows), (note,)
+
+
+def _check(table: Table, places: Mapping[str, Sequence[int]], asked: Mapping[str, str]) -> None:
     if missing := [role for role in _NAMES if not places[role] and (role in ("path", "label") or role in asked)]:
         names = " and ".join(f"{role} (--{role}-column {asked.get(role, 'NAME')})" for role in missing)
-        raise DataError(f"{path}:1: no column {names}; found {_quoted(columns) or 'nothing'}.")
+        raise DataError(f"{table.path}:1: no column {names}; found {_quoted(table.columns) or 'nothing'}.")
     for role, several in places.items():
-        if len(several) > 1 and (role != "group" or role in asked or plain[several[0]] == role):
-            names = _quoted([columns[at] for at in several])
+        names = _quoted([table.columns[at] for at in several])
+        unsure = role == "group" and role not in asked and any(_plain(table.columns[at]) != role for at in several)
+        if len(several) > 1 and not unsure:
             raise DataError(
-                f"{path}:1: several columns may be the {role}: {names}. Say which with --{role}-column, "
-                "or give each a name of its own."
+                f"{table.path}:1: several columns may be the {role}: {names}. Say which with --{role}-column, or give "
+                "each a name of its own."
             )
-    found = {role: each[0] for role, each in places.items() if len(each) == 1}
-    notes = [
-        _taken({role: columns[at] for role, at in found.items() if role not in asked and columns[at].lower() != role})
-    ]
-    notes += [_unused([name for name, word in zip(columns, plain, strict=True) if _looks_used(word, found)])]
-    return Columns(found["path"], found["label"], found.get("split"), found.get("group"), tuple(filter(None, notes)))
 
 
 def _places(plain: Sequence[str], role: str, are_splits: Callable[[int], bool]) -> list[int]:
@@ -113,6 +132,10 @@ def _unused(names: Sequence[str]) -> str:
         if names
         else ""
     )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.casefold())
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -46,19 +46,19 @@ def composed(rows: Iterable[Row]) -> tuple[list[Row], tuple[str, ...]]:
     return [row._replace(label=forms[row.label], group=forms[row.group]) for row in rows], notes
 
 
-def whole_numbers(labels: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
+def whole_numbers(labels: Sequence[str], noun: str) -> tuple[Sequence[str], tuple[str, ...]]:
     """Return labels in which a number has one form, as pandas writes 1 and 1.0 into one table, and notes on that.
 
-    >>> whole_numbers(["0", "1.0", "0.0", "1"])[0]
-    ['0', '1', '0', '1']
+    >>> whole_numbers(["0", "1.0", "0.0", "1"], "class")
+    (['0', '1', '0', '1'], ("'0' and '0.0' are one class, as other numbers are.",))
     """
-    known = set(labels)
+    known = set(labels) - {""}
     pairs = sorted((label.partition(".")[0], label) for label in known if "." in label)
     if not all(map(_WHOLE.fullmatch, known)) or known.isdisjoint(whole for whole, _ in pairs):
         return labels, ()
     whole, label = next(pair for pair in pairs if pair[0] in known)
     return [each.partition(".")[0] for each in labels], (
-        f"'{whole}' and '{label}' are one class, as other numbers are.",
+        f"'{whole}' and '{label}' are one {noun}, as other numbers are.",
     )
 
 

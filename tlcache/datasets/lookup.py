@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tlcache.datasets.table import is_image_name
@@ -15,6 +15,7 @@ from tlcache.errors import DataError
 
 __all__ = ["files_below", "locate"]
 
+_ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _MOST_FILES = 1_000_000  # that are looked through where the paths lead nowhere
 
 
@@ -23,9 +24,9 @@ def locate(
 ) -> tuple[list[str], tuple[str, ...]]:
     r"""Return the paths of listed images below a folder, and notes for the user.
 
-    A path may be absolute, have `\` for `/`, or lack its ending where one image of that name is there. Where no image
-    is where the list says, a folder is sought that has them. What is not found is returned as it was given: whoever
-    reads it finds out.
+    A path may be absolute, have `\` for `/`, lack its ending, or differ in case or in how accents are written, where
+    one image only is there of that name. Where no image is where the list says, a folder is sought that has them.
+    What is not found is returned as it was given: whoever reads it finds out.
 
     Parameters
     ----------
@@ -67,21 +68,20 @@ class _Folder:
         self._names: dict[str, set[str]] = {}
         self._stems: dict[str, Mapping[str, list[str]]] = {}
 
-    def inside(self, path: str) -> Iterator[str]:
-        """Yield what a path may be relative to this folder; nothing where it leads out of it."""
-        for start in self._starts:
-            place = os.path.normpath(os.path.join(start, path))  # noqa: PTH118  a Path costs 10 times as much
-            yield from (place[len(top) :] for top in self._tops if place.startswith(top))
+    def inside(self, path: str) -> list[str]:
+        """Return what a path may be relative to this folder; nothing where it leads out of it."""
+        places = [os.path.normpath(os.path.join(start, path)) for start in self._starts]  # noqa: PTH118  a Path is slow
+        return [place[len(top) :] for place in places for top in self._tops if place.startswith(top)]
 
     def find(self, path: str) -> str | None:
-        """Return the path if it is a file, or that of the one image that only has an ending more, or other accents."""
+        """Return the path if it is a file, or that of the one image whose name is the same but for ending and case."""
         folder, slash, name = path.rpartition("/")
         if name in self._listed(folder):
             return path
         if folder not in self._stems:
             self._stems[folder] = _by_stem(self._names[folder])
         alike = (each for each in self._stems[folder].get(_stem(name), ()) if is_image_name(each))
-        several = [each for each in alike if not is_image_name(name) or _composed(each) == _composed(name)]
+        several = [each for each in alike if not is_image_name(name) or _plain(each) == _plain(name)]
         return f"{folder}{slash}{several[0]}" if len(several) == 1 else None
 
     def _listed(self, folder: str) -> set[str]:
@@ -95,21 +95,26 @@ class _Folder:
 
 
 def files_below(root: Path) -> list[str]:
-    """Return the paths of all files below a folder, relative to it; none where there are very many."""
+    """Return the paths of files below a folder that are not hidden, relative to it; none where they are too many."""
     top = str(root)
-    every = (f"{folder}/{name}"[len(top) + 1 :] for folder, _, names in os.walk(top) for name in names)
-    some = list(itertools.islice(every, _MOST_FILES + 1))
+    every = (f"{folder}/{name}"[len(top) :] for folder, _, names in os.walk(top) for name in names)
+    seen = (path[1:] for path in every if "/." not in path)
+    some = list(itertools.islice(seen, _MOST_FILES + 1))
     return some if len(some) <= _MOST_FILES else []
 
 
 def _readings(path: str, where: str, folder: _Folder) -> list[str]:
     """Return what a path may mean, as it is written first; raises DataError where it cannot mean a file in there."""
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
+    if not path:
+        raise DataError(f"{where}: the row has no path. Remove it, or say which image it is of.")
+    if _ADDRESS.match(path):
         raise DataError(
             f"{where}: '{path}' is an address; images are not downloaded. Fetch them, and list where they are on disk."
         )
-    readings = dict.fromkeys((path, path.replace("\\", "/")) if path else ())
-    if inside := list(dict.fromkeys(each for reading in readings for each in folder.inside(reading))):
+    inside = folder.inside(path)
+    if "\\" in path:
+        inside += folder.inside(path.replace("\\", "/"))
+    if inside:
         return inside
     raise DataError(
         f"{where}: '{path}' leads out of '{folder.root}'. Give the folder that has all the images: --images DIR."
@@ -135,12 +140,13 @@ def _sought(paths: Sequence[str], where: str, folder: _Folder) -> list[str]:
 
 
 def _places(path: str, files: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return the files that a path may mean, by what comes before it, where that is one file only."""
+    """Return the files that a path may mean, by the folder that they are below, where that is one file only."""
     found = defaultdict[str, list[str]](list)
+    plain, depth = _plain(path), path.count("/") + 1
     for file in files.get(_stem(_name(path)), ()):
-        for whole in {file, _stem(file)}:
-            if f"/{whole}".endswith(f"/{path}"):
-                found[whole[: len(whole) - len(path)]].append(file)
+        above, last = "/".join(file.split("/")[:-depth]), "/".join(file.split("/")[-depth:])
+        if plain in (_plain(last), _stem(last)):
+            found[above and f"{above}/"].append(file)
     return {before: each[0] for before, each in found.items() if len(each) == 1}
 
 
@@ -156,9 +162,10 @@ def _name(path: str) -> str:
 
 
 def _stem(name: str) -> str:
-    """Return the name of an image without its ending, and any other whole, its accents in one form."""
-    return _composed(name.rpartition(".")[0] if is_image_name(name) else name)
+    """Return a plain name, without its ending if it is an image's."""
+    return _plain(name.rpartition(".")[0] if is_image_name(name) else name)
 
 
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+def _plain(name: str) -> str:
+    """Return a name in small letters, its accents in one form."""
+    return unicodedata.normalize("NFC", name).casefold()

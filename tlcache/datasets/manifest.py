@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tlcache.datasets.columns import Columns, find_columns
+from tlcache.datasets.columns import Columns, find_columns, join_classes
 from tlcache.datasets.folder import open_folder
 from tlcache.datasets.labels import check_numbers, is_missing, whole_numbers
 from tlcache.datasets.layout import Layout
@@ -68,7 +68,8 @@ def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> t
     DataError
         With the line of a fault.
     """
-    table, uses = read_table(path), layout.split_folders or {}
+    table, on_classes = join_classes(read_table(path))
+    uses = layout.split_folders or {}
     columns = _columns(table, layout.columns, uses)
     listed = [(line, cells) for line, cells in table.rows if not is_missing(cells[columns.label])]
     if not listed:
@@ -77,27 +78,28 @@ def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> t
     written = [cells[columns.path] for _, cells in listed]
     paths, on_paths = locate(written, wheres, root, path.parent)
     _check_once(paths, written, wheres)
-    labels, on_labels = whole_numbers([cells[columns.label] for _, cells in listed])
+    labels, on_labels = whole_numbers([cells[columns.label] for _, cells in listed], "class")
     check_numbers(labels, str(path))
     splits, on_splits = _splits([_cell(cells, columns.split) for _, cells in listed], wheres, uses, split)
-    groups = [_cell(cells, columns.group) for _, cells in listed]
-    warnings = (*columns.notes, *_unlabelled(table, columns), *on_paths, *on_labels, *on_splits)
+    groups, on_groups = whole_numbers([_cell(cells, columns.group) for _, cells in listed], "group")
+    warnings = (
+        *columns.notes,
+        *on_classes,
+        *_unlabelled(table, columns),
+        *on_paths,
+        *on_labels,
+        *on_splits,
+        *on_groups,
+    )
     return list(map(Row, paths, labels, splits, groups)), warnings
 
 
 def _columns(table: Table, asked: Mapping[str, str], uses: Mapping[str, str]) -> Columns:
-    if table.columns is None:
-        if asked:
-            raise DataError(f"{table.path}:1: no header, so that no column has a name; its columns are path and label.")
-        return Columns(
-            0, 1, None, None, ("The list has no header; its first column is the path, its second the label.",)
-        )
-
     def are_splits(at: int) -> bool:
         names = {cells[at] for _, cells in table.rows}
         return all(name in uses or name.lower() in SPLIT_FOLDERS or is_missing(name) for name in names)
 
-    return find_columns(table.path, table.columns, asked, are_splits)
+    return find_columns(table, asked, are_splits)
 
 
 def _cell(cells: Sequence[str], at: int | None) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tlcache.datasets.columns import find_columns
+from tlcache.datasets.columns import find_columns, join_classes
 from tlcache.datasets.folder import FOLDER, open_folder
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.lookup import files_below
@@ -20,6 +20,9 @@ from tlcache.text import counted
 
 __all__ = ["METADATA"]
 
+_ABOUT = (
+    "Labels are those of the metadata in the folder, and folders are no classes; --ignore 'metadata.*' takes these."
+)
 _NAMES = ("metadata.csv", "metadata.jsonl")
 
 
@@ -45,7 +48,7 @@ class Metadata(Source):
         faults = {path: fault for path in tables if (fault := _fault(path, layout))}
         if len(faults) == len(tables):
             return _without(data, layout, " ".join(faults.values()))
-        rows, warnings = list[Row](), [*faults.values()]
+        rows, warnings = list[Row](), [_ABOUT, *faults.values()]
         for path, split in _splits([path for path in tables if path not in faults], given, layout).items():
             own, notes = read_rows(path, path.parent, layout, split)
             prefix = "" if path.parent == given else f"{path.parent.name}/"
@@ -77,7 +80,7 @@ def _tables(root: Path) -> list[Path]:
 def _fault(path: Path, layout: Layout) -> str:
     """Return what keeps a table from labelling images: it may describe them otherwise; empty where nothing does."""
     try:
-        find_columns(path, read_table(path, 1).columns or [], layout.columns, lambda _: False)
+        find_columns(join_classes(read_table(path, 2))[0], layout.columns, lambda _: False)
     except DataError as error:
         return f"{error} This table is not used."
     return ""

@@ -31,14 +31,17 @@ class Table(NamedTuple):
     path
         The file.
     columns
-        What they are called; None where the file has no header and is a list of path and label.
+        What they are called.
     rows
         The line that each row ends on, and its cells, as many as there are columns.
+    has_header
+        False: it is a list of images and labels, and the columns are called path and label.
     """
 
     path: Path
-    columns: list[str] | None
+    columns: list[str]
     rows: list[tuple[int, list[str]]]
+    has_header: bool = True
 
 
 def is_image_name(name: str) -> bool:
@@ -49,7 +52,8 @@ def is_image_name(name: str) -> bool:
 def read_table(path: Path, most: int | None = None) -> Table:
     """Read a table: UTF-8 or, by its byte order mark, UTF-16; what parts the cells is found in the first line.
 
-    Blanks around a cell are no part of it. Lines before the header that begin with `#` are remarks.
+    Blanks around a cell are no part of it. Lines before the header that begin with `#`, or
+    `sep=` as Excel has it, are remarks.
 
     Parameters
     ----------
@@ -68,10 +72,13 @@ def read_table(path: Path, most: int | None = None) -> Table:
         return _from_objects(path, text, most)
     stripped = ((line, [cell.strip() for cell in cells]) for line, cells in _cells(path, text))
     filled = ((line, cells) for line, cells in stripped if any(cells))
-    found = list(islice(dropwhile(lambda row: row[1][0].startswith("#"), filled), most))
+    found = list(islice(dropwhile(lambda row: row[1][0].startswith(("#", "sep=")), filled), most))
     header = found[0][1] if found else []
-    if len(header) == 2 and is_image_name(header[0]):
-        return Table(path, None, [(line, _fitting(path, line, cells, 2)) for line, cells in found])
+    if len(header) == 2 and any(images := [is_image_name(cell) for cell in header]):
+        columns = ["path", "label"] if images[0] else ["label", "path"]
+        return Table(path, columns, [(line, _fitting(path, line, cells, 2)) for line, cells in found], has_header=False)
+    if any(map(is_image_name, header)):
+        raise DataError(f"{path}:{found[0][0]}: no header, but {', '.join(header)}. Add a line like path,label.")
     rows = [(line, cells) for line, cells in found[1:] if not re.match(r"#(\s|$)", cells[0])]
     return Table(path, header, [(line, _fitting(path, line, cells, len(header))) for line, cells in rows])
 
