@@ -7,13 +7,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import write_photos
 
 from tlcache.cache.feature_file import open_features
 from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.datasets.layout import Layout
-from tlcache.errors import DataError, OptionError
+from tlcache.datasets.splits import check_splits
+from tlcache.errors import DataError, ImageReadError, OptionError
 from tlcache.extraction.extract import extract
 from tlcache.inventory import verify
 from tlcache.options import parameters
@@ -142,3 +144,299 @@ def test_by_default_nothing_is_remembered_and_splits_are_those_of_before(photos:
 def test_built_in_sets_have_no_folders_to_name() -> None:
     with pytest.raises(OptionError, match="--split-folders is of folders; 'digits' is built in"):
         load_dataset("digits", layout=Layout(split_folders={"1": "train"}))
+
+
+def plant(root: Path, files: dict[str, Any]) -> Path:
+    """Make folders with so many files each, 0.png and so on, or with files of these names; nothing is in them."""
+    for folder, wanted in files.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for name in [f"{number}.png" for number in range(wanted)] if isinstance(wanted, int) else wanted:
+            (root / folder / name).touch()
+    return root
+
+
+def counts(found: Dataset) -> dict[str, dict[str, int]]:
+    """Return split -> class -> images."""
+    rows = Counter(zip(found.splits, (found.classes[label] for label in found.labels), strict=True))
+    return {split: {name: rows[split, name] for own, name in sorted(rows) if own == split} for split, _ in rows}
+
+
+TWO = {"ant": 3, "bee": 4}
+
+
+def below(*folders: str) -> dict[str, int]:
+    """Return what `TWO` is called below some folders."""
+    return {f"{folder}/{name}": count for folder in folders for name, count in TWO.items()}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param(TWO, ["train"], id="classes"),
+        pytest.param(below("training_set/training_set", "test_set/test_set"), ["train", "test"], id="set_twice"),
+        pytest.param(below("Training", "Testing"), ["train", "test"], id="training_testing"),
+        pytest.param(below("train", "valid", "test"), ["train", "val", "test"], id="valid"),
+        pytest.param(below("train", "dev", "eval"), ["train", "val", "test"], id="dev_eval"),
+        pytest.param(below("seg_train/seg_train", "seg_test/seg_test"), ["train", "test"], id="seg"),
+        pytest.param(below("X_train", "X_val", "holdout"), ["train", "val", "test"], id="x_train"),
+        pytest.param(below("trainset", "TestSet 2"), ["train", "test"], id="trainset"),
+        pytest.param(below("flowers-train", "flowers-test"), ["train", "test"], id="common_word"),
+        pytest.param(below("archive/photos"), ["train"], id="one_folder_holds_all"),
+        pytest.param(below("archive/data/train", "archive/data/test"), ["train", "test"], id="splits_one_down"),
+        pytest.param(
+            below("train", "val") | {"train/ant/old": 0, "docs": ["a.txt"]}, ["train", "val"], id="docs_beside"
+        ),
+        pytest.param(
+            {f"{name}/{split}": count for name, count in TWO.items() for split in ("train", "test")},
+            ["train", "test"],
+            id="splits_in_classes",
+        ),
+    ],
+)
+def test_splits_and_classes_are_told_by_their_names_and_places(
+    tmp_path: Path, files: dict[str, Any], expected: list[str]
+) -> None:
+    assert counts(load_dataset(plant(tmp_path / "set", files))) == dict.fromkeys(expected, TWO)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param({"bus": 2, "car": 2, "train": 2}, {"train": ["bus", "car", "train"]}, id="a_class_called_train"),
+        pytest.param({"test": 2, "training": 2, "control": 1}, {"train": ["control", "test", "training"]}, id="tests"),
+        pytest.param(
+            {f"{split}/{name}": 2 for split in ("train", "test") for name in ("bus", "test", "train")},
+            {"train": ["bus", "test", "train"], "test": ["bus", "test", "train"]},
+            id="in_splits",
+        ),
+        pytest.param(
+            {"locomotive_train": ["test 1.png"], "test_tube": ["a train.png"]},
+            {"train": ["locomotive_train", "test_tube"]},
+            id="words_in_names",
+        ),
+        pytest.param(
+            {"steam train/old": 2, "test tube/new": 2}, {"train": ["steam train", "test tube"]}, id="words_and_folders"
+        ),
+        pytest.param(
+            {**{f"train/{name}": 2 for name in ("0", "90", "180", "270")}, **{f"test/{n}": 1 for n in ("0", "90")}},
+            {"train": ["0", "180", "270", "90"], "test": ["0", "90"]},
+            id="classes_missing_in_test",
+        ),
+        pytest.param({"ant/2023": 2, "ant/2024": 1, "bee/2024": 2}, {"train": ["ant", "bee"]}, id="folders_in_classes"),
+        pytest.param({"ant/images": 2, "bee/images": 2}, {"train": ["ant", "bee"]}, id="one_folder_in_each_class"),
+        pytest.param(
+            {"with_mask": 2, "mask": ["1_mask.png"]}, {"train": ["mask", "with_mask"]}, id="masks_are_the_task"
+        ),
+    ],
+)
+def test_what_holds_images_and_is_called_as_splits_are_is_a_class(
+    tmp_path: Path, files: dict[str, Any], expected: dict[str, list[str]]
+) -> None:
+    found = counts(load_dataset(plant(tmp_path / "set", files)))
+    assert {split: list(classes) for split, classes in found.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        pytest.param(
+            below("val", "test"), "has test and val, and no train .* --split-folders val=train", id="no_train"
+        ),
+        pytest.param(below("test"), "has test, and no train", id="test_alone"),
+        pytest.param(
+            below("train") | {"val": 9, "": ["val.txt"]},
+            r"set/val' is a split by its name, and its 9 images lie in no folders of classes\. .* --ignore val",
+            id="flat_val",
+        ),
+        pytest.param(
+            below("train") | {"test/test": 5},
+            r"in '.*/test' \(test\) are none of the classes in train \(ant, bee\)\. Give a table .* --ignore test, and",
+            id="test_without_labels",
+        ),
+        pytest.param(
+            below("seg_train", "seg_test") | {"seg_pred": 4},
+            "others beside it that are no split: seg_pred. .*--ignore seg_pred",
+            id="others",
+        ),
+        pytest.param(
+            below("train", "test", "eval"),
+            "has eval and test, which are all test by their names.*--ignore",
+            id="two_tests",
+        ),
+        pytest.param(
+            below("siteA", "siteB"),
+            "siteA, siteB in .* hold the same folders, ant, bee: .*-level 2.*siteA=train,siteB=test.*--class-level 1",
+            id="too_high",
+        ),
+        pytest.param(
+            {f"train/{year}/{name}": 2 for year in (2023, 2024) for name in TWO} | below("test"),
+            "2023, 2024 in '.*/train' hold the same folders",
+            id="too_high_in_a_split",
+        ),
+        pytest.param(
+            {"train": ["cat.0.jpg", "cat.1.jpg", "dog.0.jpg", "dog.1.jpg"] * 2 + ["dog.2.jpg"] * 4, "test1": 3},
+            r"set/train' holds 5 images and no folders of classes\.",
+            id="flat_splits",
+        ),
+        pytest.param(
+            {"": [f"{name}_{number}.jpg" for name in TWO for number in range(4)]},
+            r"'.*/set' holds 8 images and no folders of classes\. Their names may say the classes \(ant, bee\)",
+            id="labels_in_names",
+        ),
+        pytest.param(
+            {f"{name}/{kind}": 3 for name in TWO for kind in ("images", "masks")},
+            "Among the images in '.*/ant' are masks of them, by their names: masks. .* --ignore masks.* --class-level",
+            id="masks_beside",
+        ),
+        pytest.param(
+            {"ant": 3, "bee": ["a.png", "a_mask.png", "b.png", "b_mask.png"]},
+            r"in '.*/bee' are masks of them, by their names: \*_mask\.\*\. .* --ignore '\*_mask\.\*'",
+            id="a_mask_for_each",
+        ),
+        pytest.param(
+            {"ant": ["1.npy", "2.npy"], "bee": ["1.npy"]}, "It holds 3 .npy files, which are arrays. Write", id="arrays"
+        ),
+        pytest.param(
+            {"ant": ["1.dcm"], "bee": ["1.dcm"]}, "holds 2 .dcm files, which are DICOM files. Convert", id="dicom"
+        ),
+        pytest.param({"": ["photos.tar.gz"]}, "holds 1 .gz files, which are archives. Unpack", id="archive_in_folder"),
+    ],
+)
+def test_what_has_no_meaning_or_several_is_told_with_the_way_out(
+    tmp_path: Path, files: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        load_dataset(plant(tmp_path / "set", files))
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "expected"),
+    [
+        pytest.param(
+            below("A", "B"), {"split_folders": {"A": "train", "B": "test"}}, {"train": TWO, "test": TWO}, id="ab"
+        ),
+        pytest.param(
+            below("A", "B"), {"class_level": 2}, {"train": {name: 2 * count for name, count in TWO.items()}}, id="below"
+        ),
+        pytest.param(below("A", "B"), {"class_level": 1}, {"train": {"A": 7, "B": 7}}, id="above"),
+        pytest.param(
+            below("A/A", "B/B"), {"split_folders": {"A": "train", "B": "val"}}, {"train": TWO, "val": TWO}, id="aa"
+        ),
+        pytest.param(
+            {"ant/tr": 3, "ant/te": 3, "bee/tr": 4, "bee/te": 4},
+            {"split_folders": {"tr": "train", "te": "test"}},
+            {"train": TWO, "test": TWO},
+            id="splits_in_classes",
+        ),
+        pytest.param(below("train") | {"val": 9}, {"ignore": "val"}, {"train": TWO}, id="without_a_flat_val"),
+        pytest.param(
+            below("train", "extra"), {"split_folders": {"extra": "test"}}, {"train": TWO, "test": TWO}, id="extra"
+        ),
+        pytest.param(
+            {f"{name}/{kind}": count for name, count in TWO.items() for kind in ("images", "masks")},
+            {"ignore": ["masks"]},
+            {"train": TWO},
+            id="without_masks",
+        ),
+    ],
+)
+def test_the_way_out_leads_out(
+    tmp_path: Path, files: dict[str, Any], options: dict[str, Any], expected: dict[str, dict[str, int]]
+) -> None:
+    found = load_dataset(plant(tmp_path / "set", files), layout=Layout(**options))
+    assert counts(found) == expected
+    assert not found.warnings
+
+
+def test_folders_that_are_named_are_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"--split-folders: '.*' has no folder training, tset. It has test, train\."):
+        load_dataset(
+            plant(tmp_path / "set", below("train", "test")),
+            layout=Layout(split_folders={"training": "train", "tset": "test"}),
+        )
+
+
+@pytest.mark.parametrize(
+    ("files", "passed_over"),
+    [
+        pytest.param({"ant/@eaDir/0.png": ["SYNOPHOTO_THUMB_M.jpg"], "@eaDir": 2}, {"@eaDir folder": 2}, id="synology"),
+        pytest.param({"__MACOSX/ant": ["._0.png"]}, {"__MACOSX folder": 1}, id="mac"),
+        pytest.param({"$RECYCLE.BIN": 3, "System Volume Information": ["x"]}, {"$RECYCLE.BIN folder": 1}, id="windows"),
+        pytest.param(
+            {"lost+found": 0, "ant/.ipynb_checkpoints": 2}, {"lost+found folder": 1, "hidden folder": 1}, id="unix"
+        ),
+        pytest.param({"ant/thumbnails": 3}, {"thumbnails folder": 1}, id="thumbnails"),
+        pytest.param(
+            {"ant": ["0.png:Zone.Identifier", "0.png:com.apple.quarantine", "a:b.png"]},
+            {"stream of attributes": 2},
+            id="streams",
+        ),
+        pytest.param(
+            {"bee": ["Thumbs.db", "x.txt", "y.txt", ".DS_Store"]}, {".db": 1, ".txt": 2, "hidden file": 1}, id="files"
+        ),
+        pytest.param({"": ["cover.png"]}, {"stray file": 1}, id="beside_the_classes"),
+        pytest.param(
+            {"features/set": ["tiny-1.h5"], "runs/set": ["a.json", "a.npz", "a.safetensors"], "": ["report.html"]},
+            {"features folder": 1, "runs folder": 1, ".html": 1},
+            id="our_own_output",
+        ),
+    ],
+)
+def test_what_is_no_data_is_passed_over_and_counted(
+    tmp_path: Path, files: dict[str, Any], passed_over: dict[str, int]
+) -> None:
+    found = load_dataset(plant(plant(tmp_path / "set", TWO), files))
+    extra = {"a:b.png"} & {Path(path).name for path in found.paths}
+    assert len(found) == 7 + len(extra)
+    assert passed_over.items() <= dict(found.passed_over).items()
+    assert found.classes == ("ant", "bee")
+    assert not found.warnings
+
+
+def test_empty_splits_and_folders_and_links_that_lead_nowhere_are_told(tmp_path: Path) -> None:
+    root = plant(tmp_path / "set", below("train") | {"test/ant": [".gitkeep"], "val": 0, "train/old": ["a.npy"]})
+    (root / "train" / "cow").symlink_to("/mnt/old-disk/cow")
+    (root / "train" / "ant" / "gone.png").symlink_to("/mnt/old-disk/1.png")
+    found = load_dataset(root)
+    assert counts(found) == {"train": {"ant": 4, "bee": 4}}
+    assert found.warnings == (
+        "No images in test, val: what is given by that name is empty, and is drawn from train.",
+        "No images in train/old; these are not classes here. It holds 1 .npy files, which are arrays. "
+        "Write each image as a PNG, 16 bits deep if need be.",
+        "Links to folders that are not there: train/cow. Mend them if they were classes.",
+    )
+    with pytest.raises(ImageReadError, match=r"gone\.png': a link to '/mnt/old-disk/1.png', which is not there"):
+        found.images.read("train/ant/gone.png")
+
+
+def test_links_between_folders_end(tmp_path: Path) -> None:
+    root = plant(tmp_path / "set", {"ant": 3, "bee": 4})
+    for here, there in (("ant", "bee"), ("bee", "ant"), ("ant", ".")):
+        (root / here / f"to {there}").symlink_to(root / there)
+    (root / "again").symlink_to(root / "ant")
+    found = counts(load_dataset(root))["train"]
+    assert found == {"again": 7, "ant": 7, "bee": 7}
+
+
+def test_a_name_to_ignore_that_nothing_has_is_told(tmp_path: Path) -> None:
+    root = plant(tmp_path / "set", TWO | {"ant/masks": 1})
+    found = load_dataset(root, layout=Layout(ignore=["masks", "mask", "0.*"]))
+    assert found.warnings == (f"Nothing in '{root}' is called as --ignore says: mask.",)
+    assert found.passed_over == {"masks folder": 1, "0.* file": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("a.zip", "archives. Unpack"), ("a.npz", "arrays. Write"), ("a.dcm", "DICOM")]
+)
+def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=rf"is a file, but not .*{words}"):
+        load_dataset(tmp_path / name)
+
+
+def test_groups_that_cannot_be_drawn_from_are_told_before_the_work() -> None:
+    labels, splits = np.repeat([0, 1], 5), ["train"] * 10
+    with pytest.raises(DataError, match=r"needs 3 groups in a class, .* no class has more than 1\."):
+        check_splits(labels, splits, ["ant", "bee"], ["a"] * 5 + ["b"] * 5)
+    check_splits(labels, splits, ["ant", "bee"], ["a", "b", "c", "c", "c"] + ["d"] * 5)
+    check_splits(labels, splits, ["ant", "bee"], [""] * 10)

@@ -434,7 +434,7 @@ def test_metadata_without_labels_is_not_used_and_told() -> None:
         load_dataset("set", layout=Layout(path_column="file_name"))
     touch("flat/0.png")
     Path("flat/metadata.csv").write_text("file_name,text\n0.png,a cat\n")
-    with pytest.raises(DataError, match=r"No class folders .* no column label"):
+    with pytest.raises(DataError, match=r"no folders of classes.* no column label"):
         load_dataset("flat")
 
 

@@ -19,6 +19,7 @@ from tlcache.datasets.metadata import METADATA
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS
 from tlcache.datasets.table import SUFFIXES
+from tlcache.datasets.tree import OTHER_DATA
 from tlcache.errors import DataError, OptionError
 from tlcache.keys import slug
 
@@ -148,11 +149,17 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
         layout.check_has_table(given, source not in (BUILT_IN, FOLDER))
         return _dataset(name, source.find(given, layout), layout)
     if Path(given).expanduser().exists():
-        raise DataError(f"'{data}' is a file, but not a manifest ({', '.join(SUFFIXES)}). See: tlcache datasets")
+        words = _file_words(given)
+        raise DataError(f"'{data}' is a file, but not a manifest ({', '.join(SUFFIXES)}). {words}")
     raise DataError(
         f"No folder or manifest at '{data}', and no built-in dataset of that name ({', '.join(BUILT_IN.names)}). "
         "See: tlcache datasets"
     )
+
+
+def _file_words(data: str) -> str:
+    what, remedy = OTHER_DATA.get(Path(data).suffix.lower(), ("", ""))
+    return f"Such files are {what}. {remedy}" if what else "See: tlcache datasets"
 
 
 def names_of(data: str) -> tuple[str, ...]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from tlcache.datasets.classes import ClassFolder, Place, class_folders
 from tlcache.datasets.layout import Layout
+from tlcache.datasets.leftover import Leftover
 from tlcache.datasets.source import Form, Images, Listing, Source
-from tlcache.datasets.splits import SPLIT_FOLDERS, Row
+from tlcache.datasets.splits import Row
+from tlcache.datasets.tree import describe_data, scan
 from tlcache.errors import DataError
-from tlcache.keys import some
 
 __all__ = ["FOLDER", "open_folder"]
-
-_CLUTTER = {"thumbs.db", "desktop.ini"}
-_SIDECARS = {".csv", ".json", ".mat", ".md", ".npy", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
 
 
 class Folder(Source):
@@ -39,12 +38,18 @@ class Folder(Source):
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the files of every class, whatever lies between."""
         given = Path(data).expanduser()
-        root, (rows, ignored, empty) = given.resolve(), _walk(given, layout)
+        root = given.resolve()
+        top = Place(str(root), "", scan(root, layout))
+        classes, splits = class_folders(top, layout)
+        rows = [row for each in classes for row in _rows(each)]
         if not rows:
             raise DataError(
-                f"No class folders with images in '{root}'. Expected one for every class, as in {root.name}/cat/1.jpg."
+                f"No class folders with images in '{root}'. Expected one for every class, as in {root.name}/cat/1.jpg. "
+                f"{describe_data(top.tree.everything())}".strip()
             )
-        return Listing(root.name, str(given.absolute()), open_folder(root), rows, {"file": ignored}, _warnings(empty))
+        left = Leftover(top, classes, splits)
+        images = open_folder(root)
+        return Listing(root.name, str(given.absolute()), images, rows, left.passed_over, left.warnings(layout))
 
     def reopen(self, source: str) -> Images | None:
         """Return the images below an absolute path."""
@@ -54,8 +59,9 @@ class Folder(Source):
 FOLDER = Folder()
 
 
-def _warnings(empty: Sequence[str]) -> tuple[str, ...]:
-    return (f"No images in {some(empty)}; these are not classes here.",) if empty else ()
+def _rows(found: ClassFolder) -> Iterator[Row]:
+    for path, tree in found.place.tree.walk(found.place.path):
+        yield from (Row(f"{path}/{name}", found.label, found.split) for name in tree.images)
 
 
 def open_folder(root: Path | None = None) -> Images:
@@ -66,7 +72,13 @@ def open_folder(root: Path | None = None) -> Images:
 
 def _read(root: str, path: str) -> bytes:
     """Return the bytes of a regular file; raises OSError for anything else, as reading a pipe would wait for ever."""
-    descriptor = os.open(os.path.join(root, path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # noqa: PTH118
+    place = os.path.join(root, path)  # noqa: PTH118
+    try:
+        descriptor = os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        if os.path.islink(place):  # noqa: PTH114
+            raise OSError(f"a link to '{os.readlink(place)}', which is not there") from None  # noqa: PTH115
+        raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -80,67 +92,3 @@ def _read(root: str, path: str) -> bytes:
         return data
     finally:
         os.close(descriptor)
-
-
-def _walk(root: Path, layout: Layout) -> tuple[list[Row], int, tuple[str, ...]]:
-    folders = [folder for folder in _folders(root) if not layout.ignores(folder.name)]
-    uses = layout.split_folders or {}
-    named = {folder: uses.get(folder.name) or SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders}
-    parts = {folder: split for folder, split in named.items() if split}
-    if "train" not in parts.values():
-        parts = {root: "train"}
-    elif len(parts) < len(folders):
-        odd = [folder.name for folder in folders if folder not in parts]
-        raise DataError(f"'{root}' has a train folder and others beside it that are no split: {', '.join(odd[:5])}.")
-    rows: list[Row] = []
-    ignored, empty = 0, []
-    for top in {root, *parts}:
-        ignored += sum(not entry.is_dir() for entry in _entries(top))
-    for top, split in parts.items():
-        for folder in _folders(top):
-            images, other = _images(root, folder)
-            ignored += other
-            rows += [Row(image, folder.name, split) for image in images]
-            if not images:
-                empty.append(folder.relative_to(root).as_posix())
-    return rows, ignored, tuple(empty)
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [folder / entry.name for entry in _entries(folder) if entry.is_dir() and not entry.name.startswith(".")]
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what lies in a folder, by name; raises DataError when it cannot be read."""
-    try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"Cannot read the folder '{folder}': {error.strerror}. Mend that or move it away.") from None
-
-
-def _images(root: Path, folder: Path) -> tuple[list[str], int]:
-    """Return the files below a class folder, relative to `root`, and how many were passed over; none comes twice."""
-    images, ignored, seen, left = list[str](), 0, set[Path](), [folder]
-    while left:
-        here = left.pop()
-        if (real := here.resolve()) in seen:
-            continue
-        seen.add(real)
-        prefix = here.relative_to(root).as_posix()
-        for entry in reversed(_entries(here)):
-            if entry.is_dir():
-                if not entry.name.startswith("."):
-                    left.append(here / entry.name)
-            elif _is_image(entry):
-                images.append(f"{prefix}/{entry.name}")
-            else:
-                ignored += 1
-    return images, ignored
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    """Return whether a file may be an image; no pipe or socket is, and a dangling link is, to be reported."""
-    name = entry.name.lower()
-    clutter = name.startswith(".") or name in _CLUTTER or os.path.splitext(name)[1] in _SIDECARS  # noqa: PTH122  fast
-    return not clutter and (entry.is_file() or entry.is_symlink())

@@ -37,8 +37,10 @@ def composed(rows: Iterable[Row]) -> tuple[list[Row], tuple[str, ...]]:
     True
     """
     rows = list(rows)
-    forms = {name: unicodedata.normalize("NFC", name) for row in rows for name in (row.label, row.group)}
     labels = {row.label for row in rows}
+    forms = {name: unicodedata.normalize("NFC", name) for name in labels | {row.group for row in rows}}
+    if all(name == form for name, form in forms.items()):
+        return rows, ()
     doubled = sorted(name for name, count in Counter(forms[label] for label in labels).items() if count > 1)
     notes = (
         (f"Labels that differ only in how Unicode writes accents are one class: {some(doubled)}.",) if doubled else ()

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from tlcache.arguments import DATA
 from tlcache.datasets.splits import FRACTION, SPLITS, Row
 from tlcache.errors import DataError, OptionError
-from tlcache.kinds import PATH, Kind, listed, listing, number, several, text
+from tlcache.kinds import PATH, Kind, listed, listing, number, several, text, whole
 from tlcache.options import Option, check_fields, described
 
 __all__ = ["Layout"]
@@ -80,6 +80,15 @@ class Layout:
         str | Sequence[str],
         Option("Folders and files to pass over, by name or shell pattern", several(text("NAME")), DATA),
     ] = ()
+    class_level: Annotated[
+        int | None,
+        Option(
+            "How many folders down the classes are, below --data or a split, not counting one that holds everything",
+            whole(1, 9),
+            DATA,
+            default="found out",
+        ),
+    ] = None
     val: Annotated[
         float | str | None,
         Option(
@@ -138,9 +147,9 @@ class Layout:
         asked = {name: getattr(self, name) for name in SPLITS[1:]}
         return {name: share if isinstance(share, float | int) else FRACTION for name, share in asked.items()}
 
-    def ignores(self, name: str) -> bool:
-        """Return whether a folder or file of this name is to be passed over."""
-        return any(fnmatchcase(name, pattern) for pattern in listing(self.ignore))
+    def ignored_by(self, name: str) -> str:
+        """Return the pattern of `--ignore` that a folder or file of this name is passed over by; nothing if by none."""
+        return next((pattern for pattern in listing(self.ignore) if fnmatchcase(name, pattern)), "")
 
     def applied(self, rows: Iterable[Row], source: str) -> list[Row]:
         """Return the rows without those to ignore, each in the split that its own is to be used as.
@@ -150,7 +159,7 @@ class Layout:
         DataError
             A split that is to be used or drawn is not there, or is there already.
         """
-        kept = [row for row in rows if not self.ignore or not any(map(self.ignores, row.path.split("/")))]
+        kept = [row for row in rows if not self.ignore or not any(map(self.ignored_by, row.path.split("/")))]
         self._check(Counter(row.split for row in kept), source)
         used_as = self._used_as
         return [row._replace(split=used_as.get(row.split, row.split)) for row in kept] if used_as else kept

@@ -44,7 +44,7 @@ class Metadata(Source):
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of the tables; where none has labels, what the folder has without them."""
         given = Path(data).expanduser()
-        tables = [path for path in _tables(given) if not any(map(layout.ignores, path.relative_to(given).parts))]
+        tables = [path for path in _tables(given) if not any(map(layout.ignored_by, path.relative_to(given).parts))]
         faults = {path: fault for path in tables if (fault := _fault(path, layout))}
         if len(faults) == len(tables):
             return _without(data, layout, " ".join(faults.values()))
@@ -122,5 +122,7 @@ def _unlisted(root: Path, rows: Iterable[Row], layout: Layout) -> list[str]:
     """Return a warning of images that no table lists."""
     listed = {row.path for row in rows}
     found = [path for path in files_below(root) if is_image_name(path) and path not in listed]
-    lost = [path for path in found if not any(part.startswith(".") or layout.ignores(part) for part in path.split("/"))]
+    lost = [
+        path for path in found if not any(part.startswith(".") or layout.ignored_by(part) for part in path.split("/"))
+    ]
     return [f"{counted(len(lost), 'image')} that the metadata does not list left out: {some(lost)}."] if lost else []

@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import DataError
+from tlcache.keys import some
 
-__all__ = ["FRACTION", "Row", "SPLITS", "SPLIT_FOLDERS", "check_splits", "draw_splits", "find_leaks", "joined_rows"]
+__all__ = [
+    "FRACTION",
+    "Row",
+    "SPLITS",
+    "SPLIT_FOLDERS",
+    "check_splits",
+    "draw_splits",
+    "find_leaks",
+    "joined_rows",
+    "split_names",
+]
 
 SPLITS = ("train", "val", "test")
 FRACTION = 0.2
 
 
-def check_splits(labels: NDArray[np.int64], splits: Sequence[str], classes: Sequence[str]) -> None:
-    """Raise DataError when a class is too small for the splits that must be drawn; costs nothing before a long run."""
-    parts = 1 + len(_missing(splits))
-    counts = Counter(label for label, split in zip(labels.tolist(), splits, strict=True) if split == "train")
+def check_splits(
+    labels: NDArray[np.int64], splits: Sequence[str], classes: Sequence[str], groups: Sequence[str] | None = None
+) -> None:
+    """Raise DataError when what is there is too little for the splits that must be drawn, before a long run.
+
+    Every class needs an image for each of them, and one class as many groups.
+    """
+    missing = _missing(splits)
+    parts = 1 + len(missing)
+    train = [(label, row) for row, label in enumerate(labels.tolist()) if splits[row] == "train"]
+    counts = Counter(label for label, _ in train)
     small = [name for number, name in enumerate(classes) if 0 < counts[number] < parts]
     if small:
         raise DataError(
             f"Drawing {' and '.join(_missing(splits))} from train needs {parts} images in every class; too few in: "
-            f"{', '.join(small[:10])}. Add images, remove the class, or give the splits yourself."
+            f"{some(small, 10)}. Add images, leave the class out with --ignore, or give the splits yourself."
         )
+    if missing and groups:
+        whole = Counter(label for label, _ in {(label, groups[row] or row) for label, row in train})
+        if whole and max(whole.values()) < parts:
+            raise DataError(
+                f"Drawing {' and '.join(missing)} from train needs {parts} groups in a class, as none is torn apart; "
+                f"no class has more than {max(whole.values())}. Give the splits yourself, or groups that are smaller."
+            )
 
 
 def draw_splits(
@@ -153,10 +179,38 @@ class Row(NamedTuple):
 
 
 SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test"),
 }
+_PLAIN = frozenset(
+    (
+        *("data", "dataset", "datasets", "set", "sets", "split", "folder", "x", "seg"),
+        *("image", "images", "imgs", "img", "photos", "pictures"),
+    )
+)
+
+
+def split_names(names: Iterable[str]) -> dict[str, str]:
+    """Return which of some neighbours are called as splits are, and as which: `training_set`, `X_test`, `cats-val`.
+
+    Beside one word for a split a name has only words that say nothing, or those that another split beside it has.
+
+    >>> split_names(["seg_train", "Testing", "test_tube", "trainset 2"])
+    {'seg_train': 'train', 'Testing': 'test', 'trainset 2': 'train'}
+    >>> split_names(["cats train", "cats test", "dogs test"])
+    {'cats train': 'train', 'cats test': 'test'}
+    """
+    read = {name: found for name in names if (found := _split_and_rest(name))}
+    splits_by_rest: dict[frozenset[str], set[str]] = defaultdict(set)
+    for split, rest in read.values():
+        splits_by_rest[rest].add(split)
+    return {name: split for name, (split, rest) in read.items() if not rest - _PLAIN or len(splits_by_rest[rest]) > 1}
+
+
+def _split_and_rest(name: str) -> tuple[str, frozenset[str]] | None:
+    """Return the split that a name has a word for, and its other words; None where it has none, or several."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    words = re.findall(r"[^\W\d_]+?(?=set\b|[\W\d_]|$)", apart)
+    splits = {SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS}
+    return (splits.pop(), frozenset(words).difference(SPLIT_FOLDERS)) if len(splits) == 1 else None

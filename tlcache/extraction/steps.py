@@ -66,7 +66,7 @@ def extract_here(
     started = time.perf_counter()
     dataset = load_dataset(request["data"], request["name"], Layout.of(request))
     found = find_device(device, request["engine"], request["precision"])
-    check_splits(dataset.labels, dataset.splits, dataset.classes)
+    check_splits(dataset.labels, dataset.splits, dataset.classes, dataset.groups)
     network = _load_network(request)
     batch_size = batch_size or default_batch(request["engine"], found, network.preprocess.crop)
     root = Path(features)

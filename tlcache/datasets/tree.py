@@ -1,0 +1,187 @@
+"""What lies in a folder: images, folders, and what is neither and is passed over, each kind counted."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tlcache.datasets.layout import Layout
+from tlcache.errors import DataError
+
+__all__ = ["OTHER_DATA", "Tree", "describe_data", "scan"]
+
+OTHER_DATA = {  # what people give for images: ending -> what it is, and what to do with it
+    **dict.fromkeys((".npy", ".npz", ".mat"), ("arrays", "Write each image as a PNG, 16 bits deep if need be.")),
+    **dict.fromkeys((".dcm", ".dicom", ".ima"), ("DICOM files", "Convert each to a PNG or TIFF, 16 bits deep.")),
+    **dict.fromkeys((".nii", ".mha", ".mhd", ".nrrd"), ("volumes", "Write each slice as a PNG or TIFF.")),
+    **dict.fromkeys(
+        (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"), ("archives", "Unpack them and give the folder.")
+    ),
+    **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), ("videos", "Write their frames as images.")),
+    **dict.fromkeys(
+        (".h5", ".hdf5", ".parquet", ".arrow", ".tfrecord", ".lmdb", ".pkl", ".pickle"),
+        ("containers", "Write each image in it as a file."),
+    ),
+}
+_TEXTS = ".csv .doc .docx .htm .html .ini .ipynb .js .json .jsonl .lnk .log .md .pdf .py .rtf .tsv .txt .url .xls .xlsx"
+_BINARIES = ".ckpt .crdownload .db .lock .onnx .part .pt .pth .safetensors .sqlite .tmp .xml .yaml .yml"
+_NO_IMAGES = frozenset((*OTHER_DATA, *_TEXTS.split(), *_BINARIES.split()))
+_NO_DATA = frozenset(  # folders that systems, NAS boxes and viewers make
+    (
+        *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
+        *("__macosx", "network trash folder", "temporary items", "__pycache__"),
+        *("$recycle.bin", "recycler", "system volume information", "found.000", "lost+found"),
+        *("thumbnails", "thumbs", "_thumbs"),
+    )
+)
+
+
+@dataclass(eq=False)
+class Tree:
+    """A folder.
+
+    Parameters
+    ----------
+    images
+        Names of the files in it that may be images.
+    folders
+        The folders in it that may hold any, by name.
+    passed_over
+        What else is in it, by kind.
+    dangling
+        Names of the links in it to folders that are not there.
+    """
+
+    images: list[str] = field(default_factory=list)
+    folders: dict[str, Tree] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    dangling: list[str] = field(default_factory=list)
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, Tree]]:
+        """Yield this folder, called `path`, and all below it with their paths; none comes twice, by whatever links."""
+        seen, left = set[int](), [(path, self)]
+        while left:
+            here, tree = left.pop()
+            if id(tree) not in seen:
+                seen.add(id(tree))
+                yield here, tree
+                left += [(f"{here}/{name}".lstrip("/"), each) for name, each in reversed(tree.folders.items())]
+
+    def has_images(self) -> bool:
+        """Return whether any lies in it or below."""
+        return any(tree.images for _, tree in self.walk())
+
+    def count(self) -> int:
+        """Return how many images lie in it and below."""
+        return sum(len(tree.images) for _, tree in self.walk())
+
+    def everything(self) -> Counter[str]:
+        """Return what is passed over in it and below."""
+        return sum((tree.passed_over for _, tree in self.walk()), Counter[str]())
+
+    def is_output(self) -> bool:
+        """Return whether it holds what tlcache writes (feature files, or records of runs) and nothing else."""
+        found = self.everything()
+        ours = {".h5", ".json", ".npz", ".safetensors", ".csv", ".lock", "hidden file", "hidden folder"}
+        return bool(found.keys() & {".h5", ".safetensors"}) and found.keys() <= ours and not self.has_images()
+
+
+def scan(root: Path, layout: Layout) -> Tree:
+    """Return what lies in a folder, links followed; no file is opened.
+
+    Raises
+    ------
+    DataError
+        A folder cannot be read.
+    """
+    place = _place(root.stat())
+    top = Tree()
+    known = {place: top}  # links may lead to one folder several times
+    left: list[tuple[str, Tree, _Chain]] = [(str(root), top, (place, None))]
+    while left:
+        path, tree, chain = left.pop()
+        for entry in _entries(path):
+            if not entry.is_dir():
+                _add_file(tree, entry, layout)
+            elif kind := _why_not(entry, layout):
+                tree.passed_over[kind] += 1
+            elif (place := _place(entry.stat())) in known and entry.is_symlink() and _is_above(place, chain):
+                tree.passed_over["link to a folder above"] += 1
+            else:
+                if place not in known:
+                    known[place] = Tree()
+                    left.append((entry.path, known[place], (place, chain)))
+                tree.folders[entry.name] = known[place]
+    return top
+
+
+_Place = tuple[int, int]
+_Chain = tuple[_Place, "_Chain | None"]
+
+
+def _place(status: os.stat_result) -> _Place:
+    return status.st_dev, status.st_ino
+
+
+def _is_above(place: _Place, chain: _Chain | None) -> bool:
+    while chain:
+        if chain[0] == place:
+            return True
+        chain = chain[1]
+    return False
+
+
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"Cannot read the folder '{path}': {error.strerror}. Mend that or move it away.") from None
+
+
+def _why_not(entry: os.DirEntry[str], layout: Layout) -> str:
+    """Return what a folder is called among what is passed over; nothing where images may lie in it."""
+    if entry.name.startswith("."):
+        return "hidden folder"
+    return f"{entry.name} folder" if entry.name.lower() in _NO_DATA or layout.ignored_by(entry.name) else ""
+
+
+def _add_file(tree: Tree, entry: os.DirEntry[str], layout: Layout) -> None:
+    name = entry.name.lower()
+    ending = os.path.splitext(name)[1]  # noqa: PTH122  fast
+    if name.startswith("."):
+        tree.passed_over["hidden file"] += 1
+    elif ":" in name and _is_stream(entry):
+        tree.passed_over["stream of attributes"] += 1
+    elif layout.ignore and (pattern := layout.ignored_by(entry.name)):
+        tree.passed_over[f"{pattern} file"] += 1
+    elif ending in _NO_IMAGES:
+        tree.passed_over[ending] += 1
+    elif entry.is_file() or (entry.is_symlink() and (ending or Path(entry.path).readlink().suffix)):
+        tree.images.append(entry.name)  # a link to an image that is gone is told when it is read
+    elif entry.is_symlink():
+        tree.passed_over["dangling link"] += 1
+        tree.dangling.append(entry.name)
+    else:
+        tree.passed_over["pipe or device"] += 1
+
+
+def _is_stream(entry: os.DirEntry[str]) -> bool:
+    """Return whether it holds attributes of the file of the same name before the colon, as copies from NTFS do."""
+    return entry.name.lower().endswith(":zone.identifier") or os.path.exists(entry.path.rpartition(":")[0])  # noqa: PTH110
+
+
+def describe_data(endings: Counter[str]) -> str:
+    """Return what files of these endings are and what to do with them; nothing where none is known.
+
+    >>> describe_data(Counter({".npy": 12, ".txt": 3}))
+    'It holds 12 .npy files, which are arrays. Write each image as a PNG, 16 bits deep if need be.'
+    """
+    ending = next((ending for ending, _ in endings.most_common() if ending in OTHER_DATA), "")
+    if not ending:
+        return ""
+    what, remedy = OTHER_DATA[ending]
+    return f"It holds {endings[ending]:,} {ending} files, which are {what}. {remedy}"
