@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,6 +92,8 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error has it: no letter ends a command
     app()
 
 
@@ -111,9 +114,9 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _stop(message: str, status: int) -> NoReturn:
-    from rich.console import Console
+    from tlcache.display import plain_console
 
-    Console(stderr=True, soft_wrap=True).print(message, style="bold red", markup=False, highlight=False)
+    plain_console(stderr=True).print(message, style="bold red", soft_wrap=True)
     sys.exit(status)
 
 

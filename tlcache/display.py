@@ -30,10 +30,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["Display", "Lines", "Messages", "Notebook", "Terminal", "Update"]
+__all__ = ["Display", "Lines", "Messages", "Notebook", "Terminal", "Update", "plain_console"]
 
 _LINE_S = 30.0  # between two lines of a log file
 _FRAME_S = 0.2  # between two pictures of a notebook's bar
+
+
+def plain_console(*, stderr: bool) -> Console:
+    """Return where to print: names have brackets, colons and figures in them, which are to be seen as they are."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 class Update(Protocol):
@@ -170,7 +175,5 @@ class Messages(logging.Handler):
         self._console.print(
             f"warning: {text}" if is_warning else text,
             style="yellow" if is_warning else None,
-            markup=False,
-            highlight=False,
             soft_wrap=True,
         )

@@ -45,9 +45,9 @@ class Output:
 
     def show(self, item: Any = "") -> None:
         """Print something that rich can print."""
-        from rich.console import Console
+        from tlcache.display import plain_console
 
-        Console(stderr=self._is_piped, markup=False).print(item)  # names may have brackets
+        plain_console(stderr=self._is_piped).print(item)
 
     def say(self, line: object) -> None:
         """Print a line, as long as it is."""

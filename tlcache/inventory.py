@@ -24,6 +24,7 @@ from tlcache.extraction.extract import extract
 from tlcache.extraction.steps import lock_of
 from tlcache.files import cache_folder
 from tlcache.images import RULES_VERSION
+from tlcache.keys import native
 from tlcache.options import described
 from tlcache.progress import step_bar
 from tlcache.records import as_json
@@ -379,7 +380,7 @@ def _plausible(name: str, known: set[str]) -> bool:
 def _repaired(check: Check) -> Check:
     try:
         with open_remains(check.path) as file:
-            arguments = json.loads(file.attrs["arguments"])
+            arguments = native(json.loads(file.attrs["arguments"]))
         if arguments["mean"]:
             arguments |= {name: tuple(arguments[name]) for name in ("mean", "std")}
         done = extract(split_seed=arguments.pop("seed"), **arguments, features=check.path.parent.parent)

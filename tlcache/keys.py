@@ -1,28 +1,60 @@
-"""Identities: canonical JSON and its hash, and names that are safe as file names and on terminals."""
+"""Identities: canonical JSON and its hash, and names that are safe as file names and on terminals.
+
+Names of files and classes are bytes, and Python makes texts of them by the locale. What is written or hashed as text
+has them as UTF-8 says, so that a process with another locale finds the same names.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-__all__ = ["canonical_json", "hash_json", "printable", "slug", "some"]
+__all__ = ["canonical_json", "hash_json", "native", "portable", "printable", "slug", "some"]
 
 
-def canonical_json(value: Any) -> str:
-    """Return `value` as JSON with sorted keys and no spaces: equal values give equal text.
+_OURS = sys.getfilesystemencoding()
+
+
+def portable(value: Any, encoding: str = "utf-8", ours: str = _OURS) -> Any:
+    """Return a JSON value with its texts as a process has them whose names are in `encoding`.
+
+    >>> portable({"name": "chÃªne"}, ours="iso8859-1")
+    {'name': 'chêne'}
+    """
+    if encoding == ours:
+        return value
+    try:
+        known = json.dumps(value, ensure_ascii=False).encode(ours, "surrogateescape")
+    except UnicodeEncodeError:  # no name: it has letters that names here cannot have
+        return value
+    return json.loads(known.decode(encoding, "surrogateescape"))
+
+
+def native(value: Any) -> Any:
+    """Return what `portable` was given: texts as this process has them."""
+    return portable(value, _OURS, "utf-8")
+
+
+def canonical_json(value: Any, encoding: str = "utf-8") -> str:
+    """Return `value` as JSON with sorted keys and no spaces: equal values give equal text, in every locale.
+
+    `encoding` is that of names in the process whose text this is to be.
 
     >>> canonical_json({"b": 1, "a": [0.5, None]})
     '{"a":[0.5,null],"b":1}'
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return json.dumps(portable(value, encoding), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def hash_json(value: Any) -> str:
+def hash_json(value: Any, encoding: str = "utf-8") -> str:
     """Return the sha256 of the canonical JSON of `value`, as 64 hexadecimal digits."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value, encoding).encode()).hexdigest()
 
 
 def slug(name: str) -> str:
@@ -31,7 +63,7 @@ def slug(name: str) -> str:
     >>> slug("../My flowers (2024)")
     'My_flowers_2024'
     """
-    return re.sub(r"[^\w.-]+", "_", name).strip("._-")[:80] or "unnamed"
+    return str(native(re.sub(r"[^\w.-]+", "_", portable(name)).strip("._-")[:80])) or "unnamed"
 
 
 def printable(name: str) -> str:
@@ -40,6 +72,8 @@ def printable(name: str) -> str:
     >>> print(printable("a\n.jpg"))
     a\n.jpg
     """
+    with suppress(UnicodeError):
+        name = os.fsencode(name).decode()  # another locale may have made something else of it
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 

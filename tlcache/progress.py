@@ -52,13 +52,11 @@ def show_progress(level: int = logging.INFO, bars: bool = True) -> None:
     bars
         Whether to show how far long work is.
     """
-    from rich.console import Console
-
-    from tlcache.display import Lines, Messages, Terminal
+    from tlcache.display import Lines, Messages, Terminal, plain_console
 
     global _handler
     hide_progress()
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     _handler = Messages(console)
     logger.addHandler(_handler)
     logger.setLevel(level)

@@ -13,6 +13,7 @@ import msgspec
 
 from tlcache.errors import CacheError
 from tlcache.files import relative, write_whole
+from tlcache.keys import native, portable
 from tlcache.progress import warn
 
 __all__ = ["Form", "as_json", "from_json", "renamed"]
@@ -79,7 +80,7 @@ class Form(Generic[T]):
         """Write a record, in place of an earlier one: the fields of `value`, and more."""
         stated = {"format": self.name, "format_version": self.version, **as_json(value), **as_json(more)}
         _change(stated, ("record", *self.places), lambda place: _stored(place, path.parent))
-        write_whole(path, json.dumps(stated, indent=1, allow_nan=False).encode() + b"\n")
+        write_whole(path, json.dumps(portable(stated), indent=1, allow_nan=False).encode() + b"\n")
 
     def read(self, path: Path) -> T:
         """Read a record.
@@ -110,7 +111,7 @@ class Form(Generic[T]):
 
     def _fields(self, path: Path) -> dict[str, Any]:
         try:
-            fields = json.loads(path.read_bytes())
+            fields = native(json.loads(path.read_bytes()))
         except OSError as error:
             raise CacheError(f"'{path}' cannot be read ({error.strerror}). Make it readable or remove it.") from None
         except ValueError as error:

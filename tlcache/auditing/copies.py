@@ -19,6 +19,7 @@ from tlcache.cache.feature_file import FeatureFile
 from tlcache.datasets.dataset import reopen
 from tlcache.errors import CacheError, ImageReadError, ModelError
 from tlcache.images import decode
+from tlcache.keys import native
 from tlcache.progress import image_bar
 
 __all__ = ["COPIES", "compare_copies"]
@@ -104,7 +105,7 @@ def _jpeg(image: Image.Image, random: np.random.Generator) -> bytes:
 
 def _model(file: FeatureFile) -> Model:
     """Return the network that made the features, in float32."""
-    made = json.loads(file.attrs["arguments"])
+    made = native(json.loads(file.attrs["arguments"]))
     names = ("model", "weights", "pool", "output", "precision", "crop_borders", "resize", "crop", "mean", "std")
     arguments = {name: made[name] for name in names}
     arguments |= {name: tuple(made[name]) for name in ("mean", "std") if made[name]}

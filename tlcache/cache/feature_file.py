@@ -48,6 +48,10 @@ QUARANTINE = ("path", "sha256", "code", "message")
 _ROW = ("labels", "rows/path", "rows/sha256", "rows/split", "rows/group", "rows/width", "rows/height", "rows/frames")
 _STORED = ("width", "height", "frames")
 _CHUNK_BYTES = 1 << 20
+_ENCODINGS = (  # of names in headers: UTF-8, and what early versions took from their locale
+    *("utf-8", "ascii", "iso8859-1", "iso8859-15", "iso8859-2", "iso8859-5", "iso8859-7", "iso8859-9", "cp1251"),
+    *("cp1252", "koi8-r", "koi8-u", "euc_jp", "euc_kr", "gb2312", "gbk", "gb18030", "big5", "tis-620"),
+)
 _MEND = "Extract again, or run tlcache verify --repair: only what is damaged is computed."
 
 
@@ -161,7 +165,8 @@ class FeatureFile:
             raise OutdatedError(f"{found} Extract again.")
         self.classes = _decode(self._dataset("classes")[:])
         self.quarantine = self._read_quarantine()
-        if self.attrs.pop("header_sha256", "") != _hash_header(self.attrs, self.classes, self.quarantine):
+        stated, header = self.attrs.pop("header_sha256", ""), (self.attrs, self.classes, self.quarantine)
+        if all(stated != _hash_header(*header, encoding) for encoding in _ENCODINGS):
             raise self._damaged("its header is not what was written")
 
     def _attribute(self, name: str) -> Any:
@@ -351,8 +356,10 @@ def _checksums(features: NDArray[np.float32], columns: Sequence[NDArray[Any]]) -
     return np.array([zlib.crc32(values, zlib.crc32(row)) for row, values in pairs], np.uint32)
 
 
-def _hash_header(attrs: Mapping[str, Any], classes: Sequence[str], quarantine: Sequence[tuple[str, ...]]) -> str:
-    return hash_json({"attributes": attrs, "classes": classes, "quarantine": quarantine})
+def _hash_header(
+    attrs: Mapping[str, Any], classes: Sequence[str], quarantine: Sequence[tuple[str, ...]], encoding: str = "utf-8"
+) -> str:
+    return hash_json({"attributes": attrs, "classes": classes, "quarantine": quarantine}, encoding)
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tlcache.datasets.layout import Layout
 from tlcache.errors import CacheError, DataError
+from tlcache.keys import native
 from tlcache.kinds import listing
 from tlcache.options import made
 
@@ -65,7 +66,7 @@ def _origin(path: Path) -> tuple[str, dict[str, Any]]:
     from tlcache.cache.feature_file import FeatureFile
 
     with FeatureFile(path) as file:
-        return str(file.attrs["dataset"]), json.loads(file.attrs["arguments"])
+        return str(file.attrs["dataset"]), native(json.loads(file.attrs["arguments"]))
 
 
 def find_dataset(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tlcache.errors import DataError
+from tlcache.keys import native
 
 __all__ = ["SUFFIXES", "Table", "is_image_name", "read_table"]
 
@@ -70,7 +71,7 @@ def read_table(path: Path, most: int | None = None) -> Table:
     text = _text(path)
     if path.suffix.lower() == ".jsonl":
         return _from_objects(path, text, most)
-    stripped = ((line, [cell.strip() for cell in cells]) for line, cells in _cells(path, text))
+    stripped = ((line, [cell.strip() for cell in cells]) for line, cells in _cells(path, native(text)))
     filled = ((line, cells) for line, cells in stripped if any(cells))
     found = list(islice(dropwhile(lambda row: row[1][0].startswith(("#", "sep=")), filled), most))
     header = found[0][1] if found else []
@@ -134,7 +135,7 @@ def _from_objects(path: Path, text: str, most: int | None) -> Table:
 
 def _object(where: str, content: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(content))
+        return dict(native(json.loads(content)))
     except (ValueError, TypeError):
         example = '{"path": "a.png", "label": "cat"}'
         raise DataError(f"{where}: no object of JSON. Each line is one, as in {example}.") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tlcache.evaluation.significance import LEVEL
+from tlcache.keys import printable
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.text import duration
 
@@ -123,7 +124,9 @@ def _baseline(found: Comparison) -> str:
     answer, accuracy = found.baseline
     if found.entries[0].low > accuracy:
         return ""
-    return f"Nothing here is shown to be better than always answering '{answer}', which gives {accuracy:.3f}."
+    return (
+        f"Nothing here is shown to be better than always answering '{printable(answer)}', which gives {accuracy:.3f}."
+    )
 
 
 def p_of(pair: Pair, found: Comparison) -> str:

@@ -22,7 +22,7 @@ from tlcache.errors import ModelError, OptionError
 from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
 from tlcache.images import Preprocess
-from tlcache.keys import canonical_json
+from tlcache.keys import canonical_json, native
 from tlcache.options import described
 from tlcache.runs.finetuned import FinetunedRun
 
@@ -89,7 +89,7 @@ def export_tuned(path: Path) -> bytes:
     if metadata.get("format") != FORMAT:
         what = metadata.get("format", "no file of tlcache")
         raise ModelError(f"'{path}' is not a network that tlcache finetune saved, but {what}. See: tlcache models")
-    fields = json.loads(metadata["fields"])
+    fields = native(json.loads(metadata["fields"]))
     backbone, preprocess = find(fields["backbone"]), Preprocess.from_json(fields["preprocess"])
     weights = Weights(f"file:{path.name}", path, hash_file(path))
     network = _Tuned(backbone, weights, preprocess, head, fields)

@@ -17,7 +17,7 @@ from tlcache.files import whole
 from tlcache.heads.base import Head, softmax
 from tlcache.heads.rows import Array, Scaler
 from tlcache.heads.table import find_head
-from tlcache.keys import canonical_json
+from tlcache.keys import canonical_json, native
 
 __all__ = ["FittedHead", "load_head"]
 
@@ -148,7 +148,7 @@ def load_head(path: str | Path) -> FittedHead:
             f"'{path}' is not a head of this tlcache: format {metadata.get('format')} "
             f"{metadata.get('format_version')}, expected {FORMAT} {FORMAT_VERSION}."
         )
-    fields: dict[str, Any] = json.loads(metadata["fields"])
+    fields: dict[str, Any] = native(json.loads(metadata["fields"]))
     if fields["crc32"] != _checksum(arrays):
         raise HeadError(f"The head '{path}' is damaged: its checksum does not match. Fit it again.")
     state = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}

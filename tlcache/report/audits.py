@@ -16,7 +16,7 @@ from tlcache.auditing.leakage import LeakageGap
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
 from tlcache.errors import DataError
-from tlcache.keys import printable
+from tlcache.keys import printable, some
 from tlcache.report.tables import interval, plain_table
 from tlcache.text import counted
 
@@ -178,7 +178,7 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
     note = f"of what belongs together, by {found.group_by}; the largest has {counted(found.largest, 'image')}"
     yield "Groups", f"{found.groups:,}", note
     sizes = sorted(found.classes.values())
-    few = f"; fewer than 10 test images: {', '.join(found.small[:5])}" if found.small else ""
+    few = f"; fewer than 10 test images: {some(found.small)}" if found.small else ""
     each = counted(sizes[-1], "image")
     yield "Classes", f"{len(sizes):,}", (each if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {each}") + few
     if gap := found.neighbour_gap:

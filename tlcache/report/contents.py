@@ -195,7 +195,10 @@ def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
     elif any(entry.run.untuned for entry in found.entries):
         tiles.append(Tile("Fine-tuning", "0 epochs", "kept: none was better on validation than the head it began with"))
     answer, accuracy = found.baseline
-    return [*tiles, Tile("Always the same answer", f"{100 * accuracy:.1f} %", f"{answer}, the largest test class")]
+    return [
+        *tiles,
+        Tile("Always the same answer", f"{100 * accuracy:.1f} %", f"{printable(answer)}, the largest test class"),
+    ]
 
 
 def _kind(entry: Entry) -> str:

@@ -249,7 +249,7 @@ def groups_lines(groups: int | None) -> list[Text]:
 
 def baseline_line(found: Baseline) -> str:
     """Return what to hold accuracies against."""
-    return f"Always answering '{found.answer}', the largest class of the test images: {found.accuracy:.3f}."
+    return f"Always answering '{printable(found.answer)}', the largest class of the test images: {found.accuracy:.3f}."
 
 
 def heading(runs: Sequence[Run], more: str = "") -> Text:

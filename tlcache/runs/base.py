@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from tlcache.cache.feature_file import STAGES
 from tlcache.cache.resplit import GIVEN, split_fields
-from tlcache.keys import hash_json
+from tlcache.keys import hash_json, native
 from tlcache.records import as_json
 from tlcache.runs.predictions import Predictions, read_predictions
 
@@ -215,7 +215,7 @@ def fields_of_features(attrs: Mapping[str, Any], classes: Sequence[str]) -> dict
         "classes": tuple(classes),
         **{name: embedded[name] for name in ("pool", "precision", "preprocess")},
         "extract": ExtractSeconds(**{stage: attrs[stage] for stage in STAGES}),
-        "extract_arguments": json.loads(attrs["arguments"]),
+        "extract_arguments": native(json.loads(attrs["arguments"])),
     }
 
 
