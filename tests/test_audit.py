@@ -357,6 +357,12 @@ def test_a_leak_says_what_to_run_and_which_figure_to_quote(leaking: Path) -> Non
     assert f"given split {found.dataset_digest[:8]}" in markdown
 
 
+def test_a_clean_set_has_nothing_to_draw_and_that_is_no_error(photos: Path, tiny_model: Path) -> None:
+    extract(photos, str(tiny_model))
+    assert "There are no pairs to draw: 'pairs.png' is not written." in invoke("audit", "--plot", "pairs.png")
+    assert not Path("pairs.png").exists()
+
+
 def test_where_copies_do_not_stand_out_near_duplicates_are_not_judged() -> None:
     extract("digits", "resnet20_cifar")
     text = " ".join(invoke("audit", "--data", "digits").split())

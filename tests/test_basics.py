@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlcache.errors import closest
-from tlcache.files import write_whole
+from tlcache.files import whole, write_whole
 from tlcache.keys import canonical_json, hash_json, slug
 
 VALUES = st.recursive(
@@ -48,7 +48,21 @@ def test_write_whole_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as full_disk:
         write_whole(path, b"new")
+    assert full_disk.value.filename == str(path)
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_an_error_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    (tmp_path / "pairs.png").mkdir()
+    with pytest.raises(IsADirectoryError) as taken:
+        write_whole(tmp_path / "pairs.png", b"new")
+    assert taken.value.filename == str(tmp_path / "pairs.png")
+    with pytest.raises(FileNotFoundError, match="other"), whole(tmp_path / "new"):
+        (tmp_path / "other").read_bytes()
+    with pytest.raises(OSError, match="File name too long") as long:
+        write_whole(tmp_path / ("n" * 300), b"new")
+    assert long.value.filename == str(tmp_path / ("n" * 300))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pairs.png"]

@@ -151,7 +151,7 @@ def test_what_cannot_be_fitted_says_why(made: Path, tmp_path: Path) -> None:
     [
         (".json", lambda _: b"", "is not a run record (Expecting value"),
         (".json", lambda _: b"[]", "is not a run record by this tlcache. Remove it."),
-        (".json", lambda data: data.replace(b'"format_version": 2', b'"format_version": 9'), "by this tlcache"),
+        (".json", lambda data: data.replace(b'"format_version": 2', b'"format_version": 9'), "Upgrade tlcache."),
         (".npz", None, "the predictions of a run, is missing. Remove its record"),
         (".npz", lambda data: data[:-9], "the predictions of a run, is damaged (File is not a zip file). Remove its"),
         (".npz", lambda data: data[:200] + b"what" + data[204:], "the predictions of a run, is damaged ("),

@@ -63,6 +63,7 @@ def test_a_number_that_json_does_not_know_is_never_written(written: Path) -> Non
     [
         ({"format": "runs"}, "is not a walk by this tlcache. Remove it."),
         ({"format_version": 2}, "is not a walk by this tlcache. Remove it."),
+        ({"format_version": 4}, "of format version 4, by a newer tlcache; this one reads version 3. Upgrade tlcache."),
         ({"steps": "many"}, "is not a walk by this tlcache (Expected `int`, got `str` - at `$.steps`). Remove it."),
         ({"legs": [{"to": "mill"}]}, "(Object missing required field `km` - at `$.legs[0]`). Remove it."),
     ],

@@ -368,7 +368,7 @@ def audit(
     """
     say("comparing images ...")
     from tlcache.auditing.run import audit as run
-    from tlcache.report.audits import audits_tables, plot_pairs
+    from tlcache.report.audits import audits_tables, plot_pairs, telling
     from tlcache.report.plots import check_format
 
     if plot:
@@ -381,8 +381,10 @@ def audit(
         raise OptionError("--plot draws the pairs of one dataset; choose it with --data.")
     output.write({"datasets": [one.as_json() for one in found]})
     output.show(audits_tables(found))
-    if plot:
+    if plot and telling(found[0]):
         plot_pairs(found[0], plot)
+    elif plot:
+        output.say(f"There are no pairs to draw: '{plot}' is not written.")
     if strict and any(one.leaks for one in found):
         raise typer.Exit(1)
 

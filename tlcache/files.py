@@ -14,7 +14,7 @@ import platformdirs
 
 from tlcache.errors import CacheError
 
-__all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "relative", "reserve", "sync_folder",
+__all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "naming", "relative", "reserve", "sync_folder",
            "whole", "write_whole"]  # fmt: skip
 
 
@@ -87,19 +87,32 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 def whole(path: Path) -> Iterator[Path]:
     """Make an empty file beside `path`, to be written; it takes the place of `path` when that is done."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
-    unfinished = Path(name)
-    try:
-        yield unfinished
-        with unfinished.open("rb+") as written:
-            os.fsync(written.fileno())
-        unfinished.chmod(0o666 & ~_umask())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with naming(path):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
+        os.close(descriptor)
+        unfinished = Path(name)
+        try:
+            yield unfinished
+            with unfinished.open("rb+") as written:
+                os.fsync(written.fileno())
+            unfinished.chmod(0o666 & ~_umask())
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError name `path` where it names none, or the hidden file that is to become it."""
+    try:
+        yield
+    except OSError as error:
+        hidden = error.filename is None or Path(str(error.filename)).name.startswith(f".{path.name}-")
+        if error.errno is None or not hidden:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _umask() -> int:

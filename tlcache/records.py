@@ -116,10 +116,14 @@ class Form(Generic[T]):
             raise CacheError(f"'{path}' cannot be read ({error.strerror}). Make it readable or remove it.") from None
         except ValueError as error:
             raise CacheError(f"'{path}' is not {self.what} ({error}). Remove it.") from None
-        known = [(self.name, version) for version in (self.version, *self.earlier)]
-        if not isinstance(fields, dict) or (fields.get("format"), fields.get("format_version")) not in known:
+        is_ours = isinstance(fields, dict) and fields.get("format") == self.name
+        version = fields.get("format_version") if is_ours else None
+        if isinstance(version, int) and version > self.version:
+            newer = f"of format version {version}, by a newer tlcache; this one reads version {self.version}"
+            raise CacheError(f"'{path}' is {self.what} {newer}. Upgrade tlcache.")
+        if version not in (self.version, *self.earlier):
             raise CacheError(f"'{path}' is not {self.what} by this tlcache. Remove it.")
-        return fields
+        return dict(fields)
 
 
 def _change(fields: dict[str, Any], names: Iterable[str], change: Callable[[str], str]) -> None:

@@ -79,7 +79,7 @@ def publish(plan: Plan) -> None:
         _write(temporary, descriptor, plan)
         with FeatureFile(temporary) as written:
             if not all(good.all() for _, good in written.intact()):
-                raise CacheError(f"'{temporary}' differs from what was written to it.")
+                raise CacheError(f"'{plan.target}' differs from what was written to it. Is its disk sound?")
         temporary.replace(plan.target)
         sync_folder(plan.target.parent)
     except (OSError, RuntimeError) as error:

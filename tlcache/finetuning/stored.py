@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import CacheError
-from tlcache.files import check_room, write_whole
+from tlcache.files import check_room, whole, write_whole
 
 __all__ = ["StoredArray"]
 
@@ -60,13 +58,8 @@ class StoredArray:
     def _make(
         self, sums: Path, shape: tuple[int, ...], dtype: type[np.generic], fill: Callable[[NDArray[Any]], None]
     ) -> None:
-        descriptor, name = tempfile.mkstemp(prefix=f".{self.path.name}-", suffix=".tmp", dir=self.path.parent)
-        os.close(descriptor)
-        try:
-            array = np.lib.format.open_memmap(name, "w+", dtype, shape)
+        with whole(self.path) as unfinished:
+            array = np.lib.format.open_memmap(unfinished, "w+", dtype, shape)
             fill(array)
             array.flush()
             write_whole(sums, np.array([zlib.crc32(row) for row in array], np.uint32).data)
-            Path(name).replace(self.path)
-        finally:
-            Path(name).unlink(missing_ok=True)
