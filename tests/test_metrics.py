@@ -34,6 +34,17 @@ def test_figures_agree_with_scikit_learn(shape: tuple[int, int, int]) -> None:
     assert np.array_equal(counts, reference.confusion_matrix(labels, predicted, labels=range(shape[1])))
 
 
+def test_the_error_of_macro_f1_needs_no_matrix_of_classes() -> None:
+    """The same number as from confusion matrices, of 20,000 classes too, whose matrix has 3 GB."""
+    labels, probabilities = case(40, 5, 3)
+    draws = np.random.default_rng(0).integers(0, 40, (200, 40))
+    scores = [reference.f1_score(labels[rows], probabilities.argmax(axis=1)[rows], average="macro") for rows in draws]
+    assert metrics.METRICS["macro_f1"].error(labels, probabilities) == pytest.approx(np.std(scores), rel=1e-12)
+    many = np.zeros((3, 20_000), np.float32)
+    many[:, 19_999] = 1
+    assert metrics.METRICS["macro_f1"].error(np.full(3, 19_999), many) == 0
+
+
 @given(st.integers(1, 300), st.data())
 def test_intervals_are_wilsons(n: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, n))

@@ -87,14 +87,14 @@ def _accuracy_error(labels: Labels, probabilities: Probabilities) -> float:
 
 
 def _macro_f1(labels: Labels, probabilities: Probabilities) -> float:
-    return macro_f1(confusion(labels, probabilities.argmax(axis=1), probabilities.shape[1]))
+    return macro_f1(labels, probabilities.argmax(axis=1))
 
 
 def _macro_f1_error(labels: Labels, probabilities: Probabilities) -> float:
     """Return the standard error by the bootstrap over images (Efron, 1979)."""
-    random, predicted, classes = np.random.default_rng(0), probabilities.argmax(axis=1), probabilities.shape[1]
+    random, predicted = np.random.default_rng(0), probabilities.argmax(axis=1)
     drawn = (random.integers(0, len(labels), len(labels)) for _ in range(_DRAWS))
-    return float(np.std([macro_f1(confusion(labels[rows], predicted[rows], classes)) for rows in drawn]))
+    return float(np.std([macro_f1(labels[rows], predicted[rows]) for rows in drawn]))
 
 
 def confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
@@ -114,10 +114,10 @@ def recalls(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return shares
 
 
-def macro_f1(counts: NDArray[np.int64]) -> float:
-    """Return the mean F1 over the classes that occur as label or prediction, from a confusion matrix."""
-    hit, total = np.diag(counts), counts.sum(axis=0) + counts.sum(axis=1)
-    occurs = total > 0
+def macro_f1(labels: Labels, predicted: Labels) -> float:
+    """Return the mean F1 over the classes that occur as label (n,) or prediction (n,)."""
+    total = np.bincount(np.concatenate([labels, predicted]))
+    hit, occurs = np.bincount(labels[labels == predicted], minlength=len(total)), total > 0
     return float(np.mean(2 * hit[occurs] / total[occurs]))
 
 
