@@ -15,12 +15,12 @@ from tlcache.errors import DataError, OptionError, UnknownNameError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.extraction.extract import extract
 from tlcache.heads.rows import Scaler
-from tlcache.heads.table import HEADS
+from tlcache.heads.table import HEADS, HeadRow
 from tlcache.probing.fit import fit_heads
 from tlcache.probing.folds import choosing_folds, draw_shots, group_numbers, split_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import Data
-from tlcache.probing.search import Candidate, Fold, choose, search
+from tlcache.probing.search import Candidate, Fold, _nearest_first, choose, search
 
 
 def split(n: int = 60, classes: int = 3, groups: tuple[str, ...] | None = None) -> Split:
@@ -129,7 +129,18 @@ def test_one_standard_error_takes_the_simplest_that_is_about_as_good() -> None:
 def test_a_budget_leaves_settings_out_but_never_the_first() -> None:
     settings = [{"k": k} for k in (1, 3, 5)]
     assert len(search(HEADS["knn"], settings, [one_fold()], 3, budget_s=1e-9)) == 1
-    assert len(search(HEADS["knn"], settings, [one_fold()], 3, budget_s=60)) == 3
+    every = search(HEADS["knn"], settings, [one_fold()], 3, budget_s=60)
+    assert [each.params["k"] for each in every] == [1, 3, 5]
+
+
+@pytest.mark.parametrize("search_space", ["quick", "full"])
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+def test_the_setting_that_every_budget_has_room_for_is_a_usual_one(row: HeadRow, search_space: str) -> None:
+    """Of the simplest, a short budget would make next to nothing: of logistic regressions C = 1e-4."""
+    settings, usual = row.settings(search_space), row.defaults()
+    order = _nearest_first(row, settings)
+    assert sorted(order) == list(range(len(settings)))
+    assert all(settings[order[0]][name] == usual[name] for name in row.space(search_space))
 
 
 def test_temperatures_pass_over_classes_that_were_never_seen() -> None:

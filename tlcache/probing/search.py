@@ -89,9 +89,9 @@ def search(
     classes
         Number of classes of the dataset; a fold may lack some.
     budget_s
-        When given, settings are fitted one by one, and no more are begun once another one like the slowest, and the
-        last fit of all, would not be done within so many seconds. The first one is always fitted; boosting stops in
-        time.
+        When given, settings are fitted one by one, those nearest to the head's defaults first, and no more are begun
+        once another one like the slowest, and the last fit of all, would not be done within so many seconds. One is
+        always fitted; boosting stops in time.
 
     Raises
     ------
@@ -101,15 +101,26 @@ def search(
     ready = [_scaled(row, fold) for fold in folds]
     if budget_s is None:
         return _fit(row, settings, ready, classes)
-    found: list[Candidate] = []
+    found: dict[int, Candidate] = {}
     started = time.perf_counter()
     limit = {"seconds": budget_s / 3 / len(folds)} if "seconds" in row.defaults() else {}
-    for setting in settings:
-        slowest = max((each.fit_s for each in found), default=0.0)
+    for number in _nearest_first(row, settings):
+        slowest = max((each.fit_s for each in found.values()), default=0.0)
         if found and time.perf_counter() - started + 2 * slowest > budget_s:
             break
-        found += _fit(row, [{**setting, **limit}], ready, classes)
-    return found
+        (found[number],) = _fit(row, [{**settings[number], **limit}], ready, classes)
+    return [found[number] for number in sorted(found)]
+
+
+def _nearest_first(row: HeadRow, settings: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the numbers of settings: first the one most like the defaults, then by their distance in the list.
+
+    The first in the list is the simplest, which alone may be next to nothing.
+    """
+    usual = row.defaults()
+    alike = [sum(value == usual[name] for name, value in setting.items()) for setting in settings]
+    middle = alike.index(max(alike))
+    return sorted(range(len(settings)), key=lambda number: abs(number - middle))
 
 
 def choose(candidates: Sequence[Candidate], metric: str, one_se: bool) -> Candidate:
