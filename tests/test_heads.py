@@ -432,9 +432,52 @@ def test_other_files_are_no_heads(tmp_path: Path) -> None:
         load_head(path)
 
 
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+def test_a_head_takes_whatever_numpy_makes_a_matrix_of(row: HeadRow) -> None:
+    head, X = fitted(row)
+    expected = head.predict(X[:3]).tolist()
+    for form in (X[:3].tolist(), [*X[:3]], tuple(map(tuple, X[:3])), X[:3].astype(np.float64), torch.from_numpy(X[:3])):
+        assert head.predict(form).tolist() == expected
+    integers = np.round(X[:3]).astype(np.int64)
+    assert head.predict(integers).tolist() == head.predict(integers.astype(np.float32)).tolist()
+    for none in ([], X[:0], np.empty((0, 8))):
+        assert head.predict(none).shape == (0,)
+        assert head.predict_proba(none).shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros(8), r"given a single embedding \(8,\)\. Put it in a list"),
+        (np.zeros(7), r"given \(7,\)"),
+        (np.zeros((1, 8, 1)), r"given \(1, 8, 1\)"),
+        (np.zeros((0, 7)), r"given \(0, 7\)"),
+        (5, r"given \(\)"),
+        (None, r"given \(\)|NoneType"),
+        ([["a"] * 8], r"numbers; given list: could not convert string to float"),
+        ([[1] * 8, [1] * 7], r"numbers; given list: .*inhomogeneous"),
+        ({"a": [1.0]}, r"numbers; given dict: "),
+        ([[1e300] * 8], "NaN or infinity"),
+        ([[float("nan")] * 8], "NaN or infinity"),
+    ],
+    ids=str,
+)
+def test_what_is_no_matrix_of_embeddings_is_refused(features: object, message: str) -> None:
+    with pytest.raises(HeadError, match=message):
+        fitted(HEADS["ridge"])[0].predict(features)
+
+
+@pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("weight", ["balance", {0: -1.0}, {0: "1"}, {0: float("nan")}, [1, 2], 3, np.ones(3)], ids=str)
+def test_an_unknown_class_weight_is_refused_in_our_words(row: HeadRow, weight: object) -> None:
+    X, y = blobs(12, 4, 3)
+    with pytest.raises(ValueError, match=r"class_weight is .*\. Pass 'balanced', None, or a dict"):
+        row.type()(class_weight=weight).fit(X, y)
+
+
 def test_a_head_refuses_features_of_another_backbone() -> None:
     head, X = fitted(HEADS["ridge"])
-    with pytest.raises(HeadError, match=r"trained on tiny with 8 features; given \(60, 7\)"):
+    with pytest.raises(HeadError, match=r"trained on tiny with 8 features and takes \(n, 8\); given \(60, 7\)"):
         head.predict_proba(X[:, :7])
     with pytest.raises(HeadError, match="features of key kkkkkkkkkkkk; given oooooooooooo"):
         head.predict_proba(X, key="o" * 64)

@@ -47,7 +47,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         Raises
         ------
         ValueError
-            Not finite, not two-dimensional, of unequal length, or fewer than two classes.
+            Not finite, not two-dimensional, of unequal length, or fewer than two classes; an unknown class weight.
         """
         self.fit_together([self], X, y, X_val, y_val)
         return self
@@ -77,6 +77,8 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
     ) -> None:
         """Fit several heads on the same rows, as `fit` says; they differ in their parameters."""
         first = heads[0]
+        for head in heads:
+            _check_weight(head.class_weight)
         features: Features
         if isinstance(X, View):
             features, labels = X, np.asarray(y)
@@ -181,6 +183,17 @@ class LinearHead(Head):
     def _logits(self, X: Array) -> Array:
         logits: Array = X @ self.coef_ + self.intercept_
         return logits
+
+
+def _check_weight(weight: Any) -> None:
+    """Refuse what `row_weights` cannot use."""
+    if weight is None or (isinstance(weight, str) and weight == "balanced"):
+        return
+    each = list(weight.values()) if isinstance(weight, Mapping) else [None]
+    if not all(isinstance(one, (int, float, np.number)) and 0 <= one < np.inf for one in each):
+        raise ValueError(
+            f"class_weight is {weight!r}. Pass 'balanced', None, or a dict with a number from 0 on for each label."
+        )
 
 
 def _known(X_val: ArrayLike | View | None, y_val: ArrayLike | None, classes: NDArray[Any]) -> Validation:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from tlcache.errors import HeadError
+from tlcache.errors import HeadError, first_line
 from tlcache.files import whole
 from tlcache.heads.base import Head, softmax
 from tlcache.heads.rows import Array, Scaler
@@ -53,35 +53,49 @@ class FittedHead:
     backbone: str
     key: str
 
-    def predict_proba(self, features: Array, key: str | None = None) -> Array:
+    def predict_proba(self, features: ArrayLike, key: str | None = None) -> Array:
         """Return calibrated probabilities, float32 (n, len(classes)); arguments and errors as of `logits`."""
         return self.probabilities(self.logits(features, key))
 
-    def logits(self, features: Array, key: str | None = None) -> Array:
+    def logits(self, features: ArrayLike, key: str | None = None) -> Array:
         """Return the logits of the classes that the head has seen, float32 (n, len(head.classes_)).
 
         Parameters
         ----------
         features
-            float32 (n, dim) embeddings.
+            (n, dim) embeddings of n images, which may be 0; anything that numpy makes such a matrix of.
         key
             The model key of these embeddings, when known: checked against the head's own.
 
         Raises
         ------
         HeadError
-            The embeddings are of another width or key, or not finite.
+            The embeddings are no matrix of numbers, of another width or key, or not finite.
         """
-        width = len(self.scaler.middle)
-        if features.ndim != 2 or features.shape[1] != width:
-            raise HeadError(
-                f"The {self.name} head was trained on {self.backbone} with {width} features; given {features.shape}."
-            )
+        rows = self._rows(features)
         if key is not None and key != self.key:
             raise HeadError(f"The {self.name} head was trained on features of key {self.key[:12]}; given {key[:12]}.")
-        if not np.isfinite(features).all():
+        if not np.isfinite(rows).all():
             raise HeadError("The features hold NaN or infinity. Run: tlcache verify")
-        return self.head.logits(self.scaler.over(features))
+        if not len(rows):
+            return np.empty((0, len(self.head.classes_)), np.float32)
+        return self.head.logits(self.scaler.over(rows))
+
+    def _rows(self, features: ArrayLike) -> Array:
+        width = len(self.scaler.middle)
+        wanted = f"The {self.name} head was trained on {self.backbone} with {width} features and takes (n, {width})"
+        try:
+            with np.errstate(over="ignore"):  # what is too large becomes infinity, and is refused as that
+                rows = np.asarray(features, np.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise HeadError(f"{wanted} numbers; given {type(features).__name__}: {first_line(error)}") from None
+        if rows.shape == (0,):
+            return rows.reshape(0, width)
+        if rows.shape == (width,):
+            raise HeadError(f"{wanted}; given a single embedding ({width},). Put it in a list.")
+        if rows.ndim != 2 or rows.shape[1] != width:
+            raise HeadError(f"{wanted}; given {rows.shape}.")
+        return rows
 
     def probabilities(self, logits: Array, temperature: float | None = None) -> Array:
         """Turn what `logits` returned into probabilities, float32 (n, len(classes)); classes never seen have 0.
@@ -92,7 +106,7 @@ class FittedHead:
         probabilities[:, self.head.classes_] = softmax(logits / (temperature or self.temperature))
         return probabilities
 
-    def predict(self, features: Array) -> NDArray[np.str_]:
+    def predict(self, features: ArrayLike) -> NDArray[np.str_]:
         """Return the names of the most probable classes, (n,)."""
         names: NDArray[np.str_] = np.array(self.classes)[self.predict_proba(features).argmax(axis=1)]
         return names
