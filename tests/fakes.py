@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -25,6 +25,8 @@ from tlcache.cache import feature_file as store
 from tlcache.cache.feature_file import Split
 from tlcache.evaluation.metrics import evaluate
 from tlcache.evaluation.significance import unit_numbers
+from tlcache.heads.ridge import Ridge
+from tlcache.heads.table import HEADS, HeadRow
 from tlcache.images import Preprocess
 from tlcache.runs.base import ExtractSeconds, Hardware, Identity, SplitSizes
 from tlcache.runs.finetuned import FinetunedRun, Layers, PhaseEpochs, TunedChoice, TunedEpoch
@@ -323,3 +325,21 @@ def _tuned(fields: dict[str, Any], train_s: float, val: Sequence[float], swept: 
         epoch_s=train_s,
         images_per_s=1.0,
     )
+
+
+class FailingHead(Ridge):
+    """A ridge regression that raises `error` when it is fitted on `least` rows or more."""
+
+    error: ClassVar[Exception] = RuntimeError("out of leaves\nat leaf 3")
+    least: ClassVar[int] = 0
+
+    @classmethod
+    def _fit_heads(cls, heads, X, y, validation):
+        if len(y) >= cls.least:
+            raise cls.error
+        super()._fit_heads(heads, X, y, validation)
+
+
+def failing_row() -> HeadRow:
+    """Return the row of a head called `failing`, as someone else's code may have."""
+    return replace(HEADS["ridge"], name="failing", builder="fakes:FailingHead")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import change_features, write_image, write_photos
+from fakes import FailingHead, change_features, failing_row, write_image, write_photos
 from typer.testing import CliRunner
 
 from tlcache.cache.feature_file import open_features
 from tlcache.cli import app
-from tlcache.errors import CacheError, DataError, UnknownNameError
+from tlcache.errors import CacheError, DataError, HeadError, UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.metrics import evaluate
 from tlcache.extraction.extract import extract
@@ -144,6 +144,47 @@ def test_what_cannot_be_fitted_says_why(made: Path, tmp_path: Path) -> None:
     change_features(broken, lambda file: file.attrs.update(sizes))
     with pytest.raises(DataError, match="has no test images"):
         fit_heads([broken], ["ridge"])
+
+
+@pytest.mark.parametrize(
+    ("error", "least", "message"),
+    [
+        (RuntimeError("out of leaves\nat leaf 3"), 0, "RuntimeError: out of leaves"),
+        (MemoryError(), 18, "MemoryError: MemoryError"),  # in the last fit of all, on train and val
+        (ValueError("no such kernel"), 0, "no such kernel"),
+        (ImportError("No module named 'forest'"), 0, "ImportError: No module named 'forest'"),
+    ],
+)
+def test_a_head_that_fails_alone_is_told_and_the_others_are_fitted(
+    made: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, least: int, message: str
+) -> None:
+    monkeypatch.setitem(HEADS, "failing", failing_row())
+    monkeypatch.setattr(FailingHead, "error", error)
+    monkeypatch.setattr(FailingHead, "least", least)
+    told = list[str]()
+    runs = fit_heads([made], ["failing", "ridge", "knn"], on_warning=told.append)
+    assert [run.head for run in runs] == ["ridge", "knn"] == sorted(run.head for run in read_runs(runs_folder()))[::-1]
+    assert told == [f"The failing head could not be fitted: {message} (photos, tiny)"]
+    with pytest.raises(HeadError, match="None of the heads could be fitted"):
+        fit_heads([made], ["failing"], on_warning=told.append)
+    result = CliRunner().invoke(app, ["fit-heads", str(made), "--heads", "ridge,failing"])
+    assert result.exit_code == 1
+    assert "ridge" in result.stdout
+    assert "The failing head could not be fitted" in result.stderr
+
+
+def test_embeddings_that_are_all_equal_are_told(made: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As of a dead network; boosting finds nothing to split, and the others answer what is most frequent."""
+    change_features(made, lambda file: file["features"].__setitem__(slice(None), 1.0))
+    told = list[str]()
+    runs = fit_heads([made], on_warning=told.append)
+    assert [run.head for run in runs] == [name for name in HEADS if name != "lightgbm"]
+    assert told[0].startswith("The lightgbm head could not be fitted: LightGBMError: ")
+    assert "are equal: no head can tell the classes apart" in caplog.text
+    change_features(made, lambda file: file["features"].__setitem__((0, 0), 1.01))
+    caplog.clear()
+    fit_heads([made], ["ridge"])
+    assert "are equal" not in caplog.text
 
 
 @pytest.mark.parametrize(

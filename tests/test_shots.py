@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import write_photos
+from fakes import FailingHead, failing_row, write_photos
 from typer.testing import CliRunner
 
 from tlcache.cli import app
 from tlcache.errors import OptionError
 from tlcache.extraction.extract import extract
+from tlcache.heads.table import HEADS
 from tlcache.probing.fit import fit_curves
 from tlcache.probing.shots import read_curves
 from tlcache.report.curves import few_shot_curves
@@ -104,3 +105,18 @@ def test_curves_are_read_as_they_were_recorded_and_damage_is_named_and_left_out(
         told: list[str] = []
         assert read_curves(runs_folder(), told.append) == []
         assert "is not the record of a few-shot curve" in told[0]
+
+
+def test_a_point_that_cannot_be_fitted_is_told_and_the_others_are_shown(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(HEADS, "failing", failing_row())
+    monkeypatch.setattr(FailingHead, "least", 20)
+    result = CliRunner().invoke(app, ["fit-heads", str(made), "--heads", "failing,ridge", "--shots", "1,4,all"])
+    assert result.exit_code == 1
+    assert "could not be fitted: RuntimeError: out of leaves (photos, all images per class)" in result.stderr
+    failing, ridge = sorted(read_curves(runs_folder()), key=lambda curve: curve.head)
+    assert [point.shots for point in failing.points] == [1, 4]
+    assert [point.shots for point in ridge.points] == [1, 4, None]
+    assert failing.points == ridge.points[:2]
+    assert few_shot_curves([failing, ridge]).axes

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import TinySource, make_run, write_image, write_photos
+from fakes import TinySource, failing_row, make_run, write_image, write_photos
 from typer.testing import CliRunner
 
 from tlcache.backbones.onnx_file import ONNX_FILE
@@ -22,9 +22,11 @@ from tlcache.errors import CacheError, DataError, ModelError, OptionError, Tlcac
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import Left
+from tlcache.heads import table
 from tlcache.images import Preprocess
 from tlcache.studying import run as running
 from tlcache.studying.estimates import finetune_seconds, heads_seconds, rows_of
+from tlcache.studying.run import compare_study
 from tlcache.studying.steps import Step, StudyPlan
 from tlcache.studying.study import study
 
@@ -108,6 +110,15 @@ def test_heads_that_are_recorded_are_not_fitted_again(photos: Path) -> None:
     assert planned[1].note == "1 of 2 heads are recorded"
     assert [step.state for step in go(photos, finetune=False)] == ["recorded", "done", "recorded", "done", "done"]
     assert before.items() <= files().items()
+
+
+def test_a_head_that_fails_fails_its_step_alone(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(table.HEADS, "failing", failing_row())
+    steps = go(photos, models=["tinynet"], heads=["failing", "ridge"], finetune=False)
+    assert [step.state for step in steps] == ["done", "failed", "done"]
+    assert steps[1].note == "The failing head could not be fitted: RuntimeError: out of leaves (photos, tinynet)"
+    (found,), _ = compare_study(steps)
+    assert [entry.run.head for entry in found.entries] == ["ridge"]
 
 
 def test_new_images_are_a_new_experiment(photos: Path) -> None:

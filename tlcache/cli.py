@@ -128,6 +128,11 @@ class _Problems(list[str]):
         self.append(line)
 
 
+def _end(problems: _Problems) -> None:
+    if problems:
+        raise typer.Exit(1)
+
+
 def _show_runs(output: Output, done: Sequence[Run], runs: str | Path | None) -> None:
     """Print what these runs reached, where they are, and the leakage gap where they are of the group split."""
     from tlcache.auditing.leakage import leakage_gaps_of
@@ -250,7 +255,8 @@ def fit_heads(
 ) -> None:
     """Fit every head on cached embeddings, choose settings on validation, test once, print a table per dataset.
 
-    What is recorded is read; only what is missing is fitted, unless --force is given.
+    What is recorded is read; only what is missing is fitted, unless --force is given. A head that cannot be fitted is
+    told and the others go on; the status is 1 then.
 
     Example: tlcache fit-heads features/photos --heads logreg,ridge,dense
     """
@@ -263,20 +269,23 @@ def fit_heads(
 
     if plot:
         check_format(plot)
+    problems = _Problems()
     if shots is None:
         if plot or "samples" in options:
             raise OptionError(f"--{'plot' if plot else 'samples'} is of the curves of --shots; give both.")
         with _stoppable("heads that were finished are recorded"):
-            done = run(**options)
+            done = run(**options, on_warning=problems)
         output.write({"runs": [one.as_json() for one in done]})
         _show_runs(output, done, options.get("runs"))
+        _end(problems)
         return
     with _stoppable("curves that were finished are recorded"):
-        curves = fit_curves(options.pop("paths", None), shots, **options)
+        curves = fit_curves(options.pop("paths", None), shots, **options, on_warning=problems)
     output.write({"curves": [curve.as_json() for curve in curves]})
     output.show(curves_table(curves))
     if plot:
         save_figure(few_shot_curves(curves), plot)
+    _end(problems)
 
 
 @command(app, parameters(_finetune))
@@ -343,8 +352,7 @@ def compare(output: Output, data: OnlyDatasets = None, runs: Runs = None) -> Non
     output.write({"datasets": verdicts, "leakage_gaps": [each.as_json() for each in gaps]})
     output.show(comparison_tables(found, read_audits(runs_folder(runs)), output.verbose))
     _show_leakage(output, gaps)
-    if problems:
-        raise typer.Exit(1)
+    _end(problems)
 
 
 @command(app)
@@ -402,8 +410,7 @@ def report(output: Output, out: Page = "report.html", data: OnlyDatasets = None,
     output.write({"files": [str(path) for path in paths]})
     for path in paths:
         output.say(path)
-    if problems:
-        raise typer.Exit(1)
+    _end(problems)
 
 
 @command(app, _STUDY)
@@ -485,8 +492,7 @@ def list_recorded(
     if remove:
         done = yes or output.confirm("Remove these, with their predictions and heads?")
         output.say(f"Removed {len(remove_runs(chosen) if done else ())} files.")
-    if problems:
-        raise typer.Exit(1)
+    _end(problems)
 
 
 @command(app, name="ls")

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlcache.arguments import Features, Force, Heads, OnlyDatasets, Paths, Runs, Samples, Shots, Split, SplitSeed
 from tlcache.cache.find import find_features
-from tlcache.errors import OptionError
+from tlcache.errors import HeadError, OptionError
 from tlcache.files import check_folder
 from tlcache.heads.table import find_heads
 from tlcache.options import described, made
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.progress import step_bar
+from tlcache.progress import step_bar, warn
 
 if TYPE_CHECKING:
     from tlcache.probing.shots import Curve
     from tlcache.runs.frozen import FrozenRun
 
 __all__ = ["fit_curves", "fit_heads"]
+
+T = TypeVar("T")
 
 
 @described(SearchProtocol)
@@ -32,11 +35,17 @@ def fit_heads(
     split: Split = "given",
     split_seed: SplitSeed = 0,
     force: Force = False,
+    on_warning: Callable[[str], None] = warn,
     **protocol: Any,
 ) -> list[FrozenRun]:
     """Fit heads on cached features, choose their settings, and test each once.
 
     What is recorded is read, and only what is missing is fitted.
+
+    Parameters
+    ----------
+    on_warning
+        Called for each head that cannot be fitted; it is left out, and the others go on.
 
     Returns
     -------
@@ -46,7 +55,8 @@ def fit_heads(
     Raises
     ------
     CacheError, DataError, HeadError, OptionError
-        No features, features that are not finite, an empty split, an unknown head, no place for records.
+        No features, features that are not finite, an empty split, an unknown head, no place for records; no head could
+        be fitted.
 
     Examples
     --------
@@ -66,8 +76,8 @@ def fit_heads(
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
         for path in found:
             with opened(path, split, folder, split_seed) as file:
-                results += fit_file(file, rows, folder, how, force, advance)
-    return results
+                results += fit_file(file, rows, folder, how, force, advance, on_warning)
+    return _some(results)
 
 
 @described(SearchProtocol)
@@ -83,6 +93,7 @@ def fit_curves(
     split: Split = "given",
     split_seed: SplitSeed = 0,
     force: Force = False,
+    on_warning: Callable[[str], None] = warn,
     **protocol: Any,
 ) -> list[Curve]:
     """Fit heads on random samples of so many images per class, and test each on the whole test split.
@@ -90,6 +101,11 @@ def fit_curves(
     A sample knows no other labels than its own: settings are chosen by cross-validation within it, whatever `folds`
     says. With a single image per class there is nothing to choose by, and heads keep their defaults. What is recorded
     is read, and only what is missing is fitted.
+
+    Parameters
+    ----------
+    on_warning
+        As for `fit_heads`.
 
     Returns
     -------
@@ -124,5 +140,11 @@ def fit_curves(
     with step_bar("fitting heads", len(found) * len(rows) * len(wanted)) as advance:
         for path in found:
             with opened(path, split, folder, split_seed) as file:
-                curves += fit_file(file, rows, folder, how, wanted, force, advance)
-    return curves
+                curves += fit_file(file, rows, folder, how, wanted, force, advance, on_warning)
+    return _some(curves)
+
+
+def _some(results: list[T]) -> list[T]:
+    if not results:
+        raise HeadError("None of the heads could be fitted.")
+    return results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,18 +13,18 @@ import numpy as np
 
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.resplit import FeatureSet, apply_split
-from tlcache.errors import CacheError, DamagedError, DataError
+from tlcache.errors import CacheError, DamagedError, DataError, HeadError
 from tlcache.evaluation.calibration import calibration_error
 from tlcache.evaluation.metrics import evaluate
 from tlcache.evaluation.significance import unit_numbers
 from tlcache.heads.fitted import FittedHead
-from tlcache.heads.rows import Scaler
+from tlcache.heads.rows import Array, Scaler
 from tlcache.heads.table import HeadRow
 from tlcache.keys import some
 from tlcache.machine import hardware, now, versions
 from tlcache.probing.folds import choosing_folds
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.search import Candidate, Fold, choose, search
+from tlcache.probing.search import Candidate, Fold, choose, fitting, search
 from tlcache.progress import Advance, warn
 from tlcache.records import from_json
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
@@ -35,13 +35,22 @@ __all__ = ["Data", "fit_file", "frozen_identity", "opened", "refit"]
 
 
 def fit_file(
-    file: FeatureSet, rows: Sequence[HeadRow], folder: Path, protocol: SearchProtocol, force: bool, advance: Advance
+    file: FeatureSet,
+    rows: Sequence[HeadRow],
+    folder: Path,
+    protocol: SearchProtocol,
+    force: bool,
+    advance: Advance,
+    on_warning: Callable[[str], None] = warn,
 ) -> list[FrozenRun]:
-    """Return a run for each of these heads; with `force`, those that are recorded are done again, too."""
+    """Return a run for each of these heads; with `force`, those that are recorded are done again, too.
+
+    A head that cannot be fitted is left out, after an `on_warning`.
+    """
     known = {} if force else _known(file.attrs, rows, folder, protocol)
     advance(len(known))
-    known |= _fit_all(file, [row for row in rows if row.name not in known], folder, protocol, advance)
-    return [known[row.name] for row in rows]
+    known |= _fit_all(file, [row for row in rows if row.name not in known], folder, protocol, advance, on_warning)
+    return [known[row.name] for row in rows if row.name in known]
 
 
 def frozen_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol) -> Identity:
@@ -59,7 +68,12 @@ def _known(
 
 
 def _fit_all(
-    file: FeatureSet, rows: Sequence[HeadRow], folder: Path, protocol: SearchProtocol, advance: Advance
+    file: FeatureSet,
+    rows: Sequence[HeadRow],
+    folder: Path,
+    protocol: SearchProtocol,
+    advance: Advance,
+    on_warning: Callable[[str], None],
 ) -> dict[str, FrozenRun]:
     """Fit these heads, one after the other, each with its share of the budget that is left."""
     if not rows:
@@ -75,7 +89,10 @@ def _fit_all(
     for number, row in enumerate(rows):
         spent = time.perf_counter() - began
         budget_s = protocol.budget_s and max(0.0, protocol.budget_s - spent) / (len(rows) - number)
-        fitted[row.name] = _fit_one(file, data, folds, row, folder, protocol, budget_s)
+        try:
+            fitted[row.name] = _fit_one(file, data, folds, row, folder, protocol, budget_s)
+        except HeadError as error:
+            on_warning(f"{error} ({file.attrs['dataset']}, {file.attrs['backbone']})")
         advance(1)
     return fitted
 
@@ -129,6 +146,10 @@ class Data:
         ------
         CacheError, DataError
             No rows to train on or to test; features that are not finite.
+
+        Warns
+        -----
+        All rows are equal.
         """
         data = cls(file.split("train", "val"), int(file.attrs["train_rows"]), file.split("test"), len(file.classes))
         for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
@@ -138,11 +159,21 @@ class Data:
                 raise CacheError(f"'{file.path}' holds features that are not finite. Extract again.")
         if len(data.val) and not np.isin(data.val.labels, data.train.labels).any():
             raise DataError(f"'{file.path}' has no class that is in train and in val; settings cannot be chosen.")
+        if _are_equal(data.fitting.features):
+            warn(
+                f"All embeddings of train and val in '{file.path}' are equal: no head can tell the classes apart. "
+                "Look at the weights of the network and at its preprocessing."
+            )
         return data
 
     def folds(self, protocol: SearchProtocol) -> list[Fold]:
         """Return what settings are chosen by: the validation split, or folds of all rows that are not for testing."""
         return choosing_folds(self.fitting, self.train_rows, protocol.folds, protocol.seed)
+
+
+def _are_equal(X: Array) -> bool:
+    """Return whether rows differ by no more than rounding."""
+    return bool(np.ptp(X, axis=0).max() <= 1e-6 * np.abs(X[0]).max())
 
 
 def _fit_one(
@@ -205,7 +236,8 @@ def refit(row: HeadRow, file: FeatureSet, rows: Split, best: Candidate, protocol
     scaler, attrs = Scaler.of(rows.features, row.scaled), file.attrs
     seeds = range(protocol.seed, protocol.seed + protocol.repeats) if "seed" in best.params else ()
     settings = [{**best.params, "seed": seed} for seed in seeds] or [dict(best.params)]
-    heads = row.type().fit_each(settings, scaler.over(rows.features), rows.labels)
+    with fitting(row):
+        heads = row.type().fit_each(settings, scaler.over(rows.features), rows.labels)
     return [
         FittedHead(row.name, head, scaler, best.temperature, file.classes, attrs["backbone"], attrs["key"])
         for head in heads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -11,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from tlcache.cache.feature_file import Split
-from tlcache.errors import HeadError
+from tlcache.errors import HeadError, TlcacheError, first_line
 from tlcache.evaluation.calibration import calibration_error, fit_temperature
 from tlcache.evaluation.metrics import METRICS
 from tlcache.heads.base import softmax
 from tlcache.heads.rows import Array, Features, Labels, Scaler, View
 from tlcache.heads.table import HeadRow
 
-__all__ = ["Candidate", "Fold", "choose", "search"]
+__all__ = ["Candidate", "Fold", "choose", "fitting", "search"]
 
 _Tried = tuple[Mapping[str, Any], Sequence[Mapping[str, float]], Array]  # parameters, history, logits (n, C)
 
@@ -142,12 +143,28 @@ def _scaled(row: HeadRow, fold: Fold) -> Fold:
     return Fold(scaler.over(fold.X), fold.y, scaler.over(fold.X_val), fold.y_val)
 
 
+@contextmanager
+def fitting(row: HeadRow) -> Iterator[None]:
+    """Turn whatever goes wrong in a head into an error that says which head it was.
+
+    Raises
+    ------
+    HeadError
+        Anything was raised; heads may be anyone's, and are made of libraries with errors of their own.
+    """
+    try:
+        yield
+    except TlcacheError:
+        raise
+    except Exception as error:
+        what = "" if isinstance(error, (ValueError, FloatingPointError)) else f"{type(error).__name__}: "
+        raise HeadError(f"The {row.name} head could not be fitted: {what}{first_line(error)}") from error
+
+
 def _fit(row: HeadRow, settings: Sequence[Mapping[str, Any]], folds: Sequence[Fold], classes: int) -> list[Candidate]:
     started = time.perf_counter()
-    try:
+    with fitting(row):
         tried = [list(_on_fold(row, settings, fold, classes)) for fold in folds]
-    except (ValueError, FloatingPointError) as error:
-        raise HeadError(f"The {row.name} head could not be fitted: {error}") from error
     seconds = (time.perf_counter() - started) / len(settings)
     labels, found = np.concatenate([fold.y_val for fold in folds]), []
     for of_setting in zip(*tried, strict=True):

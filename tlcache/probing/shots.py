@@ -12,7 +12,7 @@ import numpy as np
 
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet, split_fields
-from tlcache.errors import CacheError
+from tlcache.errors import CacheError, HeadError
 from tlcache.evaluation.metrics import evaluate
 from tlcache.heads.table import HeadRow
 from tlcache.keys import hash_json, slug
@@ -90,8 +90,12 @@ def fit_file(
     wanted: Sequence[int | None],
     force: bool,
     advance: Advance,
+    on_warning: Callable[[str], None] = warn,
 ) -> list[Curve]:
-    """Return a curve for each of these heads; with `force`, points that are recorded are computed again, too."""
+    """Return a curve for each of these heads; with `force`, points that are recorded are computed again, too.
+
+    A point that cannot be fitted is left out, after an `on_warning`.
+    """
     data: Data | None = None
     curves = []
     for row in rows:
@@ -101,12 +105,16 @@ def fit_file(
         advance(len(wanted) - len(missing))
         for count in missing:
             data = data or Data.of(file)
-            known[count] = _point(file, data, row, protocol, count)
+            try:
+                known[count] = _point(file, data, row, protocol, count)
+            except HeadError as error:
+                on_warning(f"{error} ({file.attrs['dataset']}, {count or 'all'} images per class)")
             advance(1)
-        if missing:
+        if missing and known:
             whole = _curve(identity, known.values(), path)
             CURVES.write(path, {**identity, **split_fields(file.attrs), **whole.as_json()}, **provenance())
-        curves.append(_curve(identity, [known[count] for count in wanted], path))
+        if points := [known[count] for count in wanted if count in known]:
+            curves.append(_curve(identity, points, path))
     return curves
 
 

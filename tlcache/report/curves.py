@@ -95,7 +95,7 @@ def _few_shots(ax: Axes, curves: Sequence[Curve]) -> None:
         images = [point.images_per_class for point in curve.points]
         means, spreads = [point.mean for point in curve.points], [point.std for point in curve.points]
         ax.errorbar(images, means, spreads, color=colour, marker=marker, markersize=5, capsize=2, label=curve.head)
-    ticks = {round(point.images_per_class, 2): point for point in curves[0].points}
+    ticks = {round(point.images_per_class, 2): point for curve in curves for point in curve.points}
     ax.set_xscale("log", base=2)
     ax.set_xticks(list(ticks), [f"{point.shots or 'all'}" for point in ticks.values()], minor=False)
     ax.set_xlabel("Labelled images per class (mean and standard deviation)")

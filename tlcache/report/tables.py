@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -218,10 +219,11 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
     ordered = sorted(curves, key=lambda curve: (curve.dataset, curve.backbone, -curve.points[-1].mean))
     for (dataset, backbone), group in groupby(ordered, key=lambda curve: (curve.dataset, curve.backbone)):
         alike = list(group)
-        counts = [f"{point.shots or 'all'}" for point in alike[0].points]
-        table = plain_table("Head", *counts, numbers=slice(1, None))
+        counts = sorted({point.shots for curve in alike for point in curve.points}, key=lambda count: count or math.inf)
+        table = plain_table("Head", *(f"{count or 'all'}" for count in counts), numbers=slice(1, None))
         for curve in alike:
-            table.add_row(curve.head, *(_spread(point) for point in curve.points))
+            found = {point.shots: _spread(point) for point in curve.points}
+            table.add_row(curve.head, *(found.get(count, "-") for count in counts))
         parts += [
             Text(f"{dataset}, {backbone}: test accuracy by labelled images per class", style="bold"),
             table,

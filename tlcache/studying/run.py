@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 from tlcache.arguments import Runs
 from tlcache.backbones.engines import find_device
-from tlcache.errors import TlcacheError
+from tlcache.errors import HeadError, TlcacheError
 from tlcache.evaluation.compare import compare_runs
 from tlcache.evaluation.comparison import Comparison
 from tlcache.extraction.extract import extract
@@ -146,7 +146,10 @@ def _extract(plan: StudyPlan, step: Step) -> str:
 
 
 def _fit(plan: StudyPlan, step: Step) -> str:
-    fit_heads([plan.place(step)], [row.name for row in plan.heads], runs=plan.runs)
+    failed = list[str]()
+    fit_heads([plan.place(step)], [row.name for row in plan.heads], runs=plan.runs, on_warning=failed.append)
+    if failed:
+        raise HeadError(" ".join(failed))
     return DONE
 
 
