@@ -130,7 +130,7 @@ def test_a_patient_is_a_group_and_nan_is_none(column: str) -> None:
     assert told(found, f"'{column}' is the group") == (column != "group")
 
 
-@pytest.mark.parametrize("column", ["grp", "fold", "pateint_id", "splt"])
+@pytest.mark.parametrize("column", ["grp", "fold", "pateint_id", "splt", "is_train"])
 def test_a_column_that_may_be_a_group_or_a_split_is_told(column: str) -> None:
     found = load(f"path,label,{column},note\nimg/0.png,ant,1,a\nimg/1.png,bee,2,b\n")
     assert set(found.groups) == {""}
@@ -162,6 +162,23 @@ def test_a_folder_above_all_images_is_found() -> None:
     assert found.warnings == ("Of the list's paths, 3 are read like this: '0.png' is 'img/0.png'.",)
 
 
+@pytest.mark.parametrize("start", ["/home/ann/set/", "C:\\Users\\ann\\", "../input/", "data/"])
+def test_leading_folders_of_another_machine_are_left_out(start: str) -> None:
+    rows = [f"{start}{name},{label}" for name, label in EXPECTED.items()]
+    if start.startswith(".."):  # may be there, beside the list's folder
+        with pytest.raises(DataError, match="leads out of"):
+            load("\n".join(["path,label", *rows]))
+    else:
+        found = load("\n".join(["path,label", *rows]))
+        assert labels(found) == EXPECTED
+        assert told(found, f"'{start}img/0.png' is 'img/0.png'")
+
+
+def test_images_of_another_folder_are_not_those_of_the_list() -> None:
+    with pytest.raises(DataError, match=r"Looked for '/.*/img/old/0\.png'\. There is: '0\.png'"):
+        load(PLAIN.replace("img/", "old/"), images="img")
+
+
 def test_images_that_lie_in_several_folders_are_found_by_their_names() -> None:
     for part in range(3):
         touch(f"part_{part}/deep/ISIC_{part}.jpg")
@@ -172,8 +189,10 @@ def test_images_that_lie_in_several_folders_are_found_by_their_names() -> None:
 def test_the_same_names_in_two_folders_are_not_guessed() -> None:
     for number in range(3):
         touch(f"masks/{number}.png")
+    text = "path,label\n0.png,ant\n1.png,bee\n2.png,cow\n"
     with pytest.raises(DataError, match=r"no listed image is where the list says.* There is: 'img/', 'masks/'\."):
-        load("path,label\n0.png,ant\n1.png,bee\n2.png,cow\n")
+        load(text)
+    assert labels(load(text, ignore="masks")) == EXPECTED
 
 
 def test_a_single_image_that_is_missing_is_for_its_reader_to_find() -> None:
@@ -192,13 +211,19 @@ def test_a_single_image_that_is_missing_is_for_its_reader_to_find() -> None:
         ('path,label\nimg/0.png,"ant\nimg/1.png,bee\n', "unexpected end of data. Is a quotation mark left open"),
         ("path,label\nhttps://host/0.png,ant\n", ":2: 'https://host/0.png' is an address; images are not downloaded"),
         ("path,label\ns3://bucket/0.png,ant\n", "is an address"),
-        ("path,label\n/elsewhere/0.png,ant\n", ":2: '/elsewhere/0.png' leads out of"),
+        ("path,label\n/etc/passwd,ant\n", ":2: '/etc/passwd' leads out of"),
+        ("path,label\nimg/0.png,ant\n/elsewhere/0.png,bee\n", ":3: '/elsewhere/0.png' leads out of"),
         ("path,label\nC:\\old\\0.png,ant\n", r"Looked for '.*/C:/old/0.png'. There is: 'img/0.png'"),
-        ("path,label\nimg/7.png,ant\n", r"no listed image is where the list says. Looked for '/.*/img/7.png'. Give"),
+        (
+            "path,label\nimg/7.png,ant\n",
+            r"no listed image is .* Looked for '/.*/img/7.png'. There is: 'img/0.png'. Give",
+        ),
         (f"{PLAIN}./img/0.png,bee\n", ":5: './img/0.png' is 'img/0.png', which is listed already, on line 2"),
         (f"{PLAIN}img/0.png,ant\n", ":5: 'img/0.png' is listed already, on line 2"),
         ("path,label\nimg/0.png,nan\n", "no row has a label"),
         ("path,label\nimg/0.png,ant\n,bee\n", ":3: the row has no path"),
+        ("path,label\nimg/0.png,ant\nnan,bee\n", ":3: the row has no path"),
+        ("path,is_train,is_test\nimg/0.png,0,1\nimg/1.png,1,0\n", "no column label"),
         (b"path,label\nimg/0.png,\0\n", "null bytes"),
         ("path,label,split\nimg/0.png,ant,0\nimg/1.png,bee,1\n", ":2: unknown split '0'.* has 0, 1: .*folders 0=train"),
     ],
@@ -264,6 +289,7 @@ def test_grades_with_fractions_are_classes_and_told_where_they_are_many() -> Non
     ("given", "uses"),
     [
         ("TRAINING Validation test", {}),
+        ("train_set dev holdout", {}),
         ("0 1 2", {"0": "train", "1": "val", "2": "test"}),
         ("rest valid keep", {"rest": "train", "keep": "test"}),
     ],
@@ -298,6 +324,12 @@ def test_columns_are_those_that_are_named() -> None:
         ({"label_column": "DX"}, r"no column label \(--label-column DX\); found 'image', 'dx', 'who', 'part', 'label'"),
         ({"group_column": "grp"}, r"no column group \(--group-column grp\)"),
         ({"split_column": "part"}, "unknown split '1'"),
+        (
+            {"split_column": "part", "split_folders": {"1": "train", "3": "test"}},
+            "no image has the split 3.* are: 1, 2",
+        ),
+        ({"split_folders": {"1": "train"}, "label_column": "dx"}, "no image has the split 1. The splits are: none"),
+        ({"split_column": "part", "split_folders": {"1": "val", "2": "test"}}, "no images to train on. .* val=train"),
         ({"images": "nowhere"}, "--images nowhere: there is no such folder"),
     ],
 )
@@ -322,11 +354,7 @@ def test_paths_start_from_the_folder_that_is_named_or_from_the_lists_own(given: 
     text = "\n".join(["path,label", *(f"{given.format(n, here=here)},{'ab'[n % 2]}" for n in range(3))])
     found = load(text, "lists/list.csv", images=".")
     assert (found.source, found.paths) == (str(here.resolve()), NAMES)
-    if given.startswith("img/"):
-        with pytest.raises(DataError, match=r"Looked for '/.*/img/img/0.png'\. There is: '0.png'"):
-            load(text, "lists/list.csv", images="img")
-    else:
-        assert load(text, "lists/list.csv", images="img").paths == ("0.png", "1.png", "2.png")
+    assert load(text, "lists/list.csv", images="img").paths == ("0.png", "1.png", "2.png")
 
 
 def test_the_folder_that_is_named_tells_which_of_several_is_meant() -> None:
@@ -361,6 +389,8 @@ def test_options_of_manifests_are_for_manifests(photos: Path, data: str) -> None
     for options in ({"images": "."}, {"label_column": "label"}):
         with pytest.raises(OptionError, match=f"is for manifests, and '{data}' is none"):
             load_dataset(data, layout=Layout(**options))
+    with pytest.raises(OptionError, match=r"--class-level is for folders of classes, and 'list\.csv' is none"):
+        load(PLAIN, class_level=1)
 
 
 def test_what_is_said_of_a_manifest_is_remembered(photos: Path, tiny_model: Path) -> None:
@@ -459,6 +489,13 @@ def test_folders_of_metadata_of_which_some_are_splits_are_refused() -> None:
     ):
         load_dataset("set")
     assert set(load_dataset("set", layout=Layout(split_folders={"more": "test"})).splits) == {"train", "test"}
+
+
+def test_tables_in_a_folder_without_classes_are_told() -> None:
+    touch("flat/0.png")
+    touch("flat/train.csv")
+    with pytest.raises(DataError, match=r"There are tables in it; .* --data flat/train\.csv$"):
+        load_dataset("flat")
 
 
 def test_folders_that_differ_only_in_how_accents_are_written_are_one_class() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tlcache.datasets.table import Table
@@ -80,7 +80,8 @@ def join_classes(table: Table) -> tuple[Table, tuple[str, ...]]:
     if not table.rows or known.intersection(map(_plain, table.columns)):
         return table, ()
     one, other = {"1", "1.0"}, {"0", "0.0"}
-    at = [n for n in range(len(table.columns)) if all(cells[n] in one or cells[n] in other for _, cells in table.rows)]
+    free = [n for n, name in enumerate(table.columns) if not _looks_used(_plain(name), ())]
+    at = [n for n in free if all(cells[n] in one or cells[n] in other for _, cells in table.rows)]
     chosen = [[table.columns[n] for n in at if cells[n] in one] for _, cells in table.rows]
     if len(at) < 2 or any(len(each) != 1 for each in chosen):
         return table, ()
@@ -118,11 +119,14 @@ def _taken(others: dict[str, str]) -> str:
     )
 
 
-def _looks_used(word: str, found: dict[str, int]) -> bool:
+def _looks_used(word: str, found: Iterable[str]) -> bool:
     """Return whether a column has nearly the name of a split or a group, and no other one is that."""
     roles = [role for role in ("split", "group") if role not in found]
     known = {name for role in roles for names in _NAMES[role] for name in names}
-    return word == "grp" and "group" in roles or bool(difflib.get_close_matches(word, known, 1, 0.8))
+    flag = "split" in roles and re.fullmatch(
+        r"(is)?(train|training|val|valid|validation|test|testing)(image|set)?", word
+    )
+    return bool(flag or ("group" in roles and word == "grp") or difflib.get_close_matches(word, known, 1, 0.8))
 
 
 def _unused(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -147,7 +148,14 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
         raise OptionError("--data is empty. Give a folder, a manifest or a built-in name; the current folder is '.'")
     if source := source_of(given):
         layout.check_has_table(given, source not in (BUILT_IN, FOLDER))
-        return _dataset(name, source.find(given, layout), layout)
+        try:
+            return _dataset(name, source.find(given, layout), layout)
+        except DataError as error:
+            if not (table := _table_in(given)):
+                raise
+            raise DataError(
+                f"{error} There are tables in it; if one lists the images, give it: --data {table}"
+            ) from None
     if Path(given).expanduser().exists():
         words = _file_words(given)
         raise DataError(f"'{data}' is a file, but not a manifest ({', '.join(SUFFIXES)}). {words}")
@@ -162,6 +170,14 @@ def _file_words(data: str) -> str:
     return f"Such files are {what}. {remedy}" if what else "See: tlcache datasets"
 
 
+def _table_in(data: str) -> Path | None:
+    """Return the first table that lies in a folder."""
+    with suppress(OSError):
+        found = (path for path in sorted(Path(data).expanduser().iterdir()) if path.suffix.lower() in SUFFIXES)
+        return next(found, None)
+    return None
+
+
 def names_of(data: str) -> tuple[str, ...]:
     """Return what a dataset may be called in files and tables when no name was given, the likeliest first."""
     return data, slug(Path(data).resolve().name), slug(Path(data).stem)
@@ -174,6 +190,9 @@ def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:
     if len(classes) < 2:
         has = f"one class, '{classes[0]}'" if classes else "no images"
         raise DataError(f"'{found.images.source}' has {has}; telling classes apart needs 2 classes or more.")
+    if rows[0].split != "train":
+        name = rows[0].split
+        raise DataError(f"'{found.data}' has no images to train on. Say which are: --split-folders {name}=train.")
     index = {label: number for number, label in enumerate(classes)}
     paths, labels, splits, groups = zip(*rows, strict=True)
     numbers = np.array([index[label] for label in labels], np.int64)

@@ -133,13 +133,11 @@ class Layout:
         return {role: name for role, name in asked.items() if name is not None}
 
     def check_has_table(self, data: str, has_table: bool) -> None:
-        """Raise OptionError where options for a manifest are given with what is none."""
-        own = ("images", *(f"{role}_column" for role in Row._fields))
-        if not has_table and (given := [name for name in own if getattr(self, name) is not None]):
-            flag = given[0].replace("_", "-")
-            raise OptionError(
-                f"--{flag} is for manifests, and '{data}' is none. Leave it out, or give a table of images."
-            )
+        """Raise OptionError where options for a manifest are given with what is none, or the other way round."""
+        tables, folders = ("images", *(f"{role}_column" for role in Row._fields)), ("class_level",)
+        if given := [name for name in (folders if has_table else tables) if getattr(self, name) is not None]:
+            flag, what = given[0].replace("_", "-"), "folders of classes" if has_table else "manifests"
+            raise OptionError(f"--{flag} is for {what}, and '{data}' is none. Leave it out.")
 
     @property
     def shares(self) -> dict[str, float]:

@@ -10,23 +10,26 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tlcache.datasets.labels import is_missing
+from tlcache.datasets.layout import Layout
 from tlcache.datasets.table import is_image_name
 from tlcache.errors import DataError
 
-__all__ = ["files_below", "locate"]
+__all__ = ["locate"]
 
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _MOST_FILES = 1_000_000  # that are looked through where the paths lead nowhere
 
 
 def locate(
-    given: Sequence[str], wheres: Sequence[str], root: Path, listed_in: Path
+    given: Sequence[str], wheres: Sequence[str], root: Path, listed_in: Path, layout: Layout
 ) -> tuple[list[str], tuple[str, ...]]:
     r"""Return the paths of listed images below a folder, and notes for the user.
 
     A path may be absolute, have `\` for `/`, lack its ending, or differ in case or in how accents are written, where
-    one image only is there of that name. Where no image is where the list says, a folder is sought that has them.
-    What is not found is returned as it was given: whoever reads it finds out.
+    one image only is there of that name. Where no image is where the list says, leading folders that all paths have
+    are left out, or a folder is sought that has them. What is not found is returned as it was given: whoever reads it
+    finds out.
 
     Parameters
     ----------
@@ -38,6 +41,8 @@ def locate(
         The folder that all images are below, and that the paths start from;
     listed_in
         or else from this one, the list's own.
+    layout
+        Says what is passed over.
 
     Raises
     ------
@@ -47,10 +52,14 @@ def locate(
     folder = _Folder(root, listed_in)
     written = [_readings(path, where, folder) for path, where in zip(given, wheres, strict=True)]
     found = [next(filter(None, map(folder.find, readings)), None) for readings in written]
-    paths = [there or readings[0].replace("\\", "/") for there, readings in zip(found, written, strict=True)]
+    bare = [readings[0] if readings else path.lstrip("/") for readings, path in zip(written, given, strict=True)]
+    paths = [there or path.replace("\\", "/") for there, path in zip(found, bare, strict=True)]
     if not any(found):
-        paths = _sought(paths, wheres[0], folder)
-    other = [number for number, readings in enumerate(written) if paths[number] != readings[0]]
+        paths = _shortened(paths, folder) or _sought(paths, wheres[0], folder, layout)
+    elif not all(written):
+        number = next(number for number, readings in enumerate(written) if not readings)
+        raise _leads_out(given[number], wheres[number], folder)
+    other = [number for number, path in enumerate(paths) if path != bare[number]]
     if not other:
         return paths, ()
     return paths, (
@@ -94,18 +103,20 @@ class _Folder:
         return self._names[folder]
 
 
-def files_below(root: Path) -> list[str]:
-    """Return the paths of files below a folder that are not hidden, relative to it; none where they are too many."""
-    top = str(root)
-    every = (f"{folder}/{name}"[len(top) :] for folder, _, names in os.walk(top) for name in names)
-    seen = (path[1:] for path in every if "/." not in path)
+def _files_below(root: str, layout: Layout) -> list[str]:
+    """Return the paths of files below a folder, but for hidden and ignored ones; nothing where they are too many."""
+    every = (f"{folder}/{name}"[len(root) + 1 :].split("/") for folder, _, names in os.walk(root) for name in names)
+    seen = ("/".join(path) for path in every if not any(part[0] == "." or layout.ignored_by(part) for part in path))
     some = list(itertools.islice(seen, _MOST_FILES + 1))
     return some if len(some) <= _MOST_FILES else []
 
 
 def _readings(path: str, where: str, folder: _Folder) -> list[str]:
-    """Return what a path may mean, as it is written first; raises DataError where it cannot mean a file in there."""
-    if not path:
+    """Return what a path may mean, as it is written first; nothing where it is absolute and of another machine.
+
+    Raises DataError where it cannot mean an image in the folder.
+    """
+    if is_missing(path):
         raise DataError(f"{where}: the row has no path. Remove it, or say which image it is of.")
     if _ADDRESS.match(path):
         raise DataError(
@@ -114,16 +125,35 @@ def _readings(path: str, where: str, folder: _Folder) -> list[str]:
     inside = folder.inside(path)
     if "\\" in path:
         inside += folder.inside(path.replace("\\", "/"))
-    if inside:
-        return inside
-    raise DataError(
+    if not inside and (not path.startswith("/") or os.path.lexists(path)):  # noqa: PTH110  a Path is slow
+        raise _leads_out(path, where, folder)
+    return inside
+
+
+def _leads_out(path: str, where: str, folder: _Folder) -> DataError:
+    return DataError(
         f"{where}: '{path}' leads out of '{folder.root}'. Give the folder that has all the images: --images DIR."
     )
 
 
-def _sought(paths: Sequence[str], where: str, folder: _Folder) -> list[str]:
+def _shortened(paths: Sequence[str], folder: _Folder) -> list[str]:
+    """Return the paths without leading folders that all have, where most images are there then; else nothing.
+
+    One folder at least is the same as before, that of the images itself if need be: `test/1.png` is not `train/1.png`.
+    """
+    shared = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+    for parts, name in enumerate(filter(None, shared.split("/")), 1):
+        rest = [path.split("/", parts)[-1] for path in paths]
+        found = [folder.find(path) for path in rest]
+        same = _name(folder.root) == name or all("/" in path for path in rest)
+        if same and 2 * sum(map(bool, found)) > len(rest):
+            return [there or path for there, path in zip(found, rest, strict=True)]
+    return []
+
+
+def _sought(paths: Sequence[str], where: str, folder: _Folder, layout: Layout) -> list[str]:
     """Return where images are that are not where they were listed: all below one folder, or each in one place only."""
-    files = _by_stem(files_below(Path(folder.root)))
+    files = _by_stem(_files_below(folder.root, layout))
     places = [_places(path, files) for path in paths]
     counts = Counter(before for each in places for before in each)
     common = sorted(before for before, count in counts.items() if 2 * count > len(paths))
@@ -131,11 +161,13 @@ def _sought(paths: Sequence[str], where: str, folder: _Folder) -> list[str]:
         return [each.get(common[0], common[0] + path) for path, each in zip(paths, places, strict=True)]
     if not common and 2 * sum(map(bool, places)) > len(paths) and all(len(each) < 2 for each in places):
         return [next(iter(each.values()), path) for path, each in zip(paths, places, strict=True)]
-    near = common or next(filter(None, (files.get(_stem(_name(path)), []) for path in paths[:1000])), [])
+    names = (files.get(_stem(_name(path)), []) for path in paths[:1000])
+    images = (file for each in files.values() for file in each if is_image_name(file))
+    near = common or next(filter(None, names), []) or list(itertools.islice(images, 1))
     there = f" There is: {', '.join(repr(each) for each in near[:5])}." if near else ""
     raise DataError(
         f"{where}: no listed image is where the list says. Looked for '{folder.root}/{paths[0]}'.{there} "
-        "Give the folder that the paths start from: --images DIR."
+        "Give the folder that the paths start from, --images DIR, or write them as they are there."
     )
 
 

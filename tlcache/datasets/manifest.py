@@ -11,7 +11,7 @@ from tlcache.datasets.labels import check_numbers, is_missing, whole_numbers
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.lookup import locate
 from tlcache.datasets.source import Form, Listing, Source
-from tlcache.datasets.splits import SPLIT_FOLDERS, SPLITS, Row
+from tlcache.datasets.splits import SPLITS, Row, split_names
 from tlcache.datasets.table import SUFFIXES, Table, read_table
 from tlcache.errors import DataError
 from tlcache.keys import some
@@ -76,7 +76,7 @@ def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> t
         raise DataError(f"{path}: no row has a label." if table.rows else f"'{path}' has a header and no rows.")
     wheres = [f"{path}:{line}" for line, _ in listed]
     written = [cells[columns.path] for _, cells in listed]
-    paths, on_paths = locate(written, wheres, root, path.parent)
+    paths, on_paths = locate(written, wheres, root, path.parent, layout)
     _check_once(paths, written, wheres)
     labels, on_labels = whole_numbers([cells[columns.label] for _, cells in listed], "class")
     check_numbers(labels, str(path))
@@ -97,7 +97,8 @@ def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> t
 def _columns(table: Table, asked: Mapping[str, str], uses: Mapping[str, str]) -> Columns:
     def are_splits(at: int) -> bool:
         names = {cells[at] for _, cells in table.rows}
-        return all(name in uses or name.lower() in SPLIT_FOLDERS or is_missing(name) for name in names)
+        known = {**split_names(names), **uses}
+        return all(name in known or is_missing(name) for name in names)
 
     return find_columns(table, asked, are_splits)
 
@@ -128,14 +129,16 @@ def _splits(
     names: Sequence[str], wheres: Sequence[str], uses: Mapping[str, str], default: str
 ) -> tuple[list[str], tuple[str, ...]]:
     """Return which of `SPLITS` the names mean, and a note on the rows that have none."""
-    known = {name: uses.get(name) or SPLIT_FOLDERS.get(name.lower()) for name in names}
-    for name, where in zip(names, wheres, strict=True):
-        if name and known[name] is None:
-            found = some(sorted(filter(None, known)))
-            raise DataError(
-                f"{where}: unknown split '{name}'. Known: {', '.join(SPLITS)}. The column has {found}: say which is "
-                f"which, as in --split-folders {name}=train."
-            )
+    there, found = dict.fromkeys(names), some(sorted({*names} - {""})) or "none"
+    if odd := uses.keys() - there.keys():
+        raise DataError(f"--split-folders: no image has the split {some(sorted(odd))}. The splits are: {found}.")
+    known = {"": default, **split_names(there), **uses}
+    if odd := there.keys() - known.keys():
+        name, where = next(each for each in zip(names, wheres, strict=True) if each[0] in odd)
+        raise DataError(
+            f"{where}: unknown split '{name}'. Known: {', '.join(SPLITS)}. The column has {found}: say which is "
+            f"which, as in --split-folders {name}=train."
+        )
     blank = names.count("")
     note = f"{blank:,} of {counted(len(names), 'row')} have no split and are taken as {default}."
-    return [known[name] or default for name in names], (note,) if 0 < blank < len(names) else ()
+    return [known[name] for name in names], (note,) if 0 < blank < len(names) else ()

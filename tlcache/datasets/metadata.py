@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tlcache.datasets.columns import find_columns, join_classes
 from tlcache.datasets.folder import FOLDER, open_folder
 from tlcache.datasets.layout import Layout
-from tlcache.datasets.lookup import files_below
 from tlcache.datasets.manifest import read_rows
 from tlcache.datasets.source import Form, Listing, Source
-from tlcache.datasets.splits import SPLIT_FOLDERS, Row
-from tlcache.datasets.table import is_image_name, read_table
+from tlcache.datasets.splits import Row, split_names
+from tlcache.datasets.table import read_table
+from tlcache.datasets.tree import Tree, scan
 from tlcache.errors import DataError
 from tlcache.keys import some
 from tlcache.text import counted
@@ -48,16 +49,20 @@ class Metadata(Source):
         faults = {path: fault for path in tables if (fault := _fault(path, layout))}
         if len(faults) == len(tables):
             return _without(data, layout, " ".join(faults.values()))
+        tables = [path for path in tables if path not in faults]
+        splits = _splits([path.parent.name for path in tables if path.parent != given], given, layout)
+        inside = replace(layout, split_folders=None) if splits else layout
         rows, warnings = list[Row](), [_ABOUT, *faults.values()]
-        for path, split in _splits([path for path in tables if path not in faults], given, layout).items():
-            own, notes = read_rows(path, path.parent, layout, split)
+        for path in tables:
+            own, notes = read_rows(path, path.parent, inside, splits.get(path.parent.name, "train"))
             prefix = "" if path.parent == given else f"{path.parent.name}/"
             rows += [row._replace(path=f"{prefix}{row.path}") for row in own]
             warnings += (note for note in notes if note not in warnings)
-        warnings += _unlisted(given, rows, layout)
         root = given.resolve()
-        rows = _by_folder(rows, layout)
-        return Listing(root.name, str(given.absolute()), open_folder(root), rows, warnings=tuple(warnings))
+        tree = scan(root, layout)
+        rows, warnings = _by_folder(rows), warnings + _unlisted(tree, rows)
+        images = open_folder(root)
+        return Listing(root.name, str(given.absolute()), images, rows, tree.everything(), tuple(warnings))
 
 
 METADATA = Metadata()
@@ -95,34 +100,30 @@ def _without(data: str, layout: Layout, fault: str) -> Listing:
     return found._replace(warnings=tuple(filter(None, (*found.warnings, fault))))
 
 
-def _splits(tables: Sequence[Path], root: Path, layout: Layout) -> dict[Path, str]:
-    """Return which split the rows of each table are of, by the name of its folder."""
-    uses = {path: _use(path.parent.name, layout) for path in tables if path.parent != root}
-    if odd := [path.parent.name for path in tables if any(uses.values()) and not uses[path]]:
+def _splits(folders: Sequence[str], root: Path, layout: Layout) -> dict[str, str]:
+    """Return which split each folder with a table is; nothing where none is called so."""
+    named = {**split_names(folders), **(layout.split_folders or {})}
+    splits = {folder: named[folder] for folder in folders if folder in named}
+    if splits and (odd := [folder for folder in folders if folder not in splits]):
         raise DataError(
             f"'{root}' has folders of splits with metadata, and others: {some(odd)}. Say which split each is, as in "
             f"--split-folders {odd[0]}=train, or leave it out with --ignore {odd[0]}."
         )
-    return {path: uses.get(path) or "train" for path in tables}
+    return splits
 
 
-def _use(folder: str, layout: Layout) -> str | None:
-    return (layout.split_folders or {}).get(folder) or SPLIT_FOLDERS.get(folder.lower())
-
-
-def _by_folder(rows: list[Row], layout: Layout) -> list[Row]:
-    """Return rows of one table without splits in those that their folders are named after, where all are."""
-    uses = [_use(row.path.partition("/")[0], layout) for row in rows]
-    if "train" not in uses or not all(uses) or any(row.split != "train" for row in rows):
+def _by_folder(rows: list[Row]) -> list[Row]:
+    """Return rows that all train in the splits that their folders are called as, where all are."""
+    tops = [row.path.partition("/")[0] for row in rows]
+    named = split_names(set(tops))
+    if "train" not in named.values() or not named.keys() >= set(tops) or any(row.split != "train" for row in rows):
         return rows
-    return [row._replace(split=use) for row, use in zip(rows, uses, strict=True) if use]
+    return [row._replace(split=named[top]) for row, top in zip(rows, tops, strict=True)]
 
 
-def _unlisted(root: Path, rows: Iterable[Row], layout: Layout) -> list[str]:
+def _unlisted(tree: Tree, rows: Iterable[Row]) -> list[str]:
     """Return a warning of images that no table lists."""
     listed = {row.path for row in rows}
-    found = [path for path in files_below(root) if is_image_name(path) and path not in listed]
-    lost = [
-        path for path in found if not any(part.startswith(".") or layout.ignored_by(part) for part in path.split("/"))
-    ]
+    every = (f"{path}/{name}".lstrip("/") for path, each in tree.walk() for name in each.images)
+    lost = [path for path in every if path not in listed]
     return [f"{counted(len(lost), 'image')} that the metadata does not list left out: {some(lost)}."] if lost else []
