@@ -21,19 +21,22 @@ from typer.testing import CliRunner
 
 from tlcache.auditing import neighbours, records
 from tlcache.auditing.calibration import Calibration, impostor_bound, read_calibration
-from tlcache.auditing.findings import Audit, DuplicatePair, Leak, verdict
+from tlcache.auditing.findings import Audit, DuplicatePair, Leak
 from tlcache.auditing.groups import connected, matched
 from tlcache.auditing.labels import FOUND, LabelIssues, NeighbourGap, find_label_issues, find_outliers, out_of_fold
+from tlcache.auditing.leakage import LeakageGap, leakage_gaps
 from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_impostors
 from tlcache.auditing.pixels import agreement, thumbnail
 from tlcache.auditing.records import read_audits
 from tlcache.auditing.run import audit
+from tlcache.auditing.verdict import alarm, verdict
 from tlcache.cache.feature_file import Split, open_features
 from tlcache.cache.find import find_features
 from tlcache.cli import app
 from tlcache.datasets.folder import open_folder
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DataError, OptionError, UnknownNameError
+from tlcache.evaluation.compare import compare
 from tlcache.extraction.extract import extract
 from tlcache.probing.fit import fit_heads
 from tlcache.report import audits
@@ -193,18 +196,54 @@ def test_the_verdict_says_how_much_and_what_to_do() -> None:
     assert "no test split" in verdict(Leak(0, 0, 0), None, command)
     little = verdict(Leak(1000, 1, 4), fair, command)
     assert little.startswith("1 of 1,000 test images (0.1 %) has a duplicate or near-duplicate in train or val, and 4")
-    assert little.endswith(f"too high by more than the share of such images. To measure it: {command}")
+    advice = f"To measure it on a split that tears no group apart: {command}"
+    assert little.endswith(
+        f"images there. That makes accuracy on this split at most about 0.4 points too high. {advice}"
+    )
     much = verdict(Leak(1279, 330, 1272), fair, command)
     assert "330 of 1,279 test images (26 %) have" in much
     assert "1,272 (99 %) are in a group" in much
-    assert "says little about new images. Quote the one on a split that tears no group apart" in much
-    assert much.endswith(command)
+    assert much.endswith(f"at most about 99 points too high. {advice}")
+    fitted = verdict(Leak(240, 26, 30, right=27), fair, command)
+    assert fitted.endswith(f"at most about 11 points too high (a linear head is right on 27 of these 30). {advice}")
+
+
+def gap_of(middle: float, half: float, head: str = "svm") -> LeakageGap:
+    given, group = (0.8 + middle, 0.7, 0.9), (0.8, 0.7, 0.9)
+    return LeakageGap("photos", "tiny", head, given, group, (middle, middle - half, middle + half), "digest")
+
+
+@pytest.mark.parametrize(
+    ("gaps", "words"),
+    [
+        (
+            [gap_of(-0.009, 0.05), gap_of(0.02, 0.06), gap_of(-0.029, 0.04)],
+            "Measured with 3 heads, the given split scores -2.9 to +2.0 points against one that tears no group apart "
+            "(95 % intervals from -6.9 to +8.0): the leak is not shown to matter.",
+        ),
+        (
+            [gap_of(0.25, 0.1), gap_of(0.08, 0.1)],
+            "Measured with 2 heads, the given split scores +8.0 to +25.0 points against one that tears no group apart: "
+            "the leak is shown to matter for 1 of them. Quote the accuracy under the group split.",
+        ),
+        (
+            [gap_of(0.11, 0.1)],
+            "Measured with svm on tiny, the given split scores +11.0 points against one that tears no group apart: "
+            "the leak is shown to matter. Quote the accuracy under the group split.",
+        ),
+        ([gap_of(0.11, 0.1)] * 5, "(95 % intervals from +1.0 to +21.0): the leak is not shown to matter."),  # of five
+    ],
+)
+def test_what_was_measured_takes_the_place_of_a_bound(gaps: list[LeakageGap], words: str) -> None:
+    found = verdict(Leak(240, 26, 30, right=27), None, "tlcache", measured=gaps)
+    assert found.startswith("26 of 240 test images (11 %) have a duplicate or near-duplicate in train or val, and 30")
+    assert found.endswith(words)
 
 
 @pytest.mark.parametrize(
     ("leak", "words"),
     [
-        (Leak(1, 1, 1), "1 of 1 test image (100 %) has a duplicate or near-duplicate in train or val:"),
+        (Leak(1, 1, 1), "1 of 1 test image (100 %) has a duplicate or near-duplicate in train or val."),
         (Leak(40, 0, 0), "No test image has a near-duplicate in train or val."),
         (
             Leak(40, 1, 2),
@@ -249,7 +288,11 @@ def test_planted_copies_are_found_and_strangers_are_not(scenes: tuple[Path, list
     others = set().union(*(pair for pair in pairs if pair not in names))
     assert len(others) <= 0.01 * found.images
     assert found.leak.duplicated >= 24
-    assert "says little about new images" in found.verdict
+    assert found.leak.right is not None
+    bound = f"{100 * found.leak.right / found.leak.test:.0f} points"
+    assert found.leak.right <= max(found.leak.duplicated, found.leak.grouped)
+    why = f"(a linear head is right on {found.leak.right} of"
+    assert f"at most about {bound} too high {why}" in found.verdict
     assert {pair.second_split for pair in found.near if {pair.first, pair.second} in names} <= {"test"}
 
 
@@ -340,7 +383,7 @@ def test_a_leak_says_what_to_run_and_which_figure_to_quote(leaking: Path) -> Non
     del leaking
     (found,), (path,) = audit(), find_features()
     assert found.leaks
-    advice = "Quote the one on a split that tears no group apart: tlcache "
+    advice = "To measure it on a split that tears no group apart: tlcache "
     words = shlex.split(found.verdict.partition(advice)[2])
     assert words == ["fit-heads", str(path.parent.relative_to(Path.cwd())), "--split", "group"]
     invoke("fit-heads", "--heads", "ridge")
@@ -350,10 +393,16 @@ def test_a_leak_says_what_to_run_and_which_figure_to_quote(leaking: Path) -> Non
     assert "Quote the accuracy under the group split" in " ".join(invoke(*words, "--heads", "ridge").split())
     after = " ".join(invoke("compare").split())
     assert f"given split {found.dataset_digest[:8]}" in after
-    assert after.count("The split leaks.") == 1
-    assert "Quote the accuracy under the group split" in after
-    markdown = write_report("page.html")[1].read_text()
-    assert markdown.count(f"**The split leaks. {found.verdict}**") == 1
+    (again,), (gap,) = audit(), leakage_gaps(compare())
+    line, matters = alarm(found, [gap])
+    assert again.verdict == line.removeprefix("The split leaks. ")
+    assert f"scores {100 * gap.difference[0]:+.1f} points against one that tears no group apart" in line
+    assert matters == (gap.difference[1] > 0) == line.startswith("The split leaks. ")
+    assert (after.count(line), after.count("at most about")) == (1, 0)
+    page, markdown, _ = (path.read_text() for path in write_report("page.html"))
+    assert markdown.count(f"**{line}**" if matters else line) == 1
+    assert "at most about" not in page
+    assert again.verdict in page
     assert f"given split {found.dataset_digest[:8]}" in markdown
 
 

@@ -350,7 +350,7 @@ def compare(output: Output, data: OnlyDatasets = None, runs: Runs = None) -> Non
     gaps = leakage_gaps(found)
     verdicts = [{**one.as_json(), "verdict": verdict(one)} for one in found]
     output.write({"datasets": verdicts, "leakage_gaps": [each.as_json() for each in gaps]})
-    output.show(comparison_tables(found, read_audits(runs_folder(runs)), output.verbose))
+    output.show(comparison_tables(found, read_audits(runs_folder(runs)), gaps, output.verbose))
     _show_leakage(output, gaps)
     _end(problems)
 

@@ -1,4 +1,4 @@
-"""What an audit found, and the sentence that sums it up."""
+"""What an audit found."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from typing import Any, NamedTuple
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.labels import FOUND, NeighbourGap
 from tlcache.records import as_json
-from tlcache.text import counted
 
-__all__ = ["Audit", "DuplicatePair", "End", "LabelIssue", "Leak", "audit_of", "verdict"]
-
-_MUCH = 0.10  # share of leaking test images from which accuracy on the split says little
+__all__ = ["Audit", "DuplicatePair", "End", "LabelIssue", "Leak", "audit_of"]
 
 
 class End(NamedTuple):
@@ -83,16 +80,14 @@ class Leak:
         Those with a duplicate or near-duplicate in train or val.
     grouped
         Those whose group has images there.
+    right
+        Those of both kinds that a linear head, fitted on train and val, classifies rightly; None where none was fitted.
     """
 
     test: int
     duplicated: int
     grouped: int
-
-    @property
-    def much(self) -> bool:
-        """Whether there are so many that accuracy on the split says little."""
-        return max(self.grouped, self.duplicated) >= _MUCH * self.test
+    right: int | None = None
 
 
 @dataclass(frozen=True)
@@ -172,12 +167,6 @@ class Audit:
         return self.leak.duplicated > 0
 
     @property
-    def alarm(self) -> str:
-        """That the split leaks, much or little; empty when it does not."""
-        how_much = "" if self.leak.much else " a little"
-        return f"The split leaks{how_much}. {self.verdict}" if self.leaks else ""
-
-    @property
     def labels_judged(self) -> bool:
         """Whether enough wrong labels would be found for `label_issues` to say something."""
         return self.labels_found is not None and self.labels_found >= FOUND
@@ -223,46 +212,3 @@ def audit_of(audits: Sequence[Audit], digest: str) -> Audit | None:
     """Return the audit of these images and splits; of several, the one that found the most test images known."""
     fitting = [each for each in audits if each.dataset_digest == digest]
     return max(fitting, key=lambda each: each.leak.duplicated, default=None)
-
-
-def verdict(leak: Leak, gap: NeighbourGap | None, command: str, judged: bool = True) -> str:
-    """Return what the leak means for accuracies on this split, and what to do; `command` fits heads by groups.
-
-    `judged` says whether near-duplicates could be told from others; if not, only equal embeddings were looked for.
-    """
-    if not leak.test:
-        return "There is no test split, so nothing can leak into it."
-    if not leak.duplicated:
-        words = "No test image has a near-duplicate in train or val."
-        if not judged:
-            words = (
-                "Nothing can be said of near-duplicates: to this network some altered copies of an image are no closer "
-                "to it than other images are. No test image is the same as one in train or val. Try another backbone, "
-                "or say what belongs together with --group-regex."
-            )
-        if gap and gap.suspicious:
-            words += (
-                f" Yet the nearest neighbour beats a linear head by {100 * gap.gap:.0f} points, as it does where "
-                "images leak: where you know what belongs together (a patient, a video), say so with --group-regex."
-            )
-        return words
-    has = "has" if leak.duplicated == 1 else "have"
-    found = f"{_share(leak.duplicated, leak.test)} {has} a duplicate or near-duplicate in train or val"
-    if leak.grouped > leak.duplicated:
-        are = "is" if leak.grouped == 1 else "are"
-        found += f", and {leak.grouped:,} ({_percent(leak.grouped, leak.test)}) {are} in a group with images there"
-    if leak.much:
-        means = (
-            "accuracy on this split says little about new images. Quote the one on a split that tears no group apart"
-        )
-    else:
-        means = "accuracy on this split is hardly too high by more than the share of such images. To measure it"
-    return f"{found}: {means}: {command}"
-
-
-def _share(count: int, total: int) -> str:
-    return f"{count:,} of {counted(total, 'test image')} ({_percent(count, total)})"
-
-
-def _percent(count: int, total: int) -> str:
-    return f"{100 * count / total:.1f} %" if count < 0.1 * total else f"{100 * count / total:.0f} %"

@@ -154,8 +154,14 @@ def find_outliers(nearest: Array) -> Indices:
     return far[np.argsort(nearest[far], kind="stable")]
 
 
-def neighbour_gap(fitting: Split, test: Split, best: Candidate) -> NeighbourGap:
-    """Compare the label of the nearest train image, by cosine of the embeddings as they are, with a linear head's."""
+def neighbour_gap(fitting: Split, test: Split, best: Candidate) -> tuple[NeighbourGap, NDArray[np.bool_]]:
+    """Compare the label of the nearest train image, by cosine of the embeddings as they are, with a linear head's.
+
+    Returns
+    -------
+    tuple
+        The comparison, and which rows of test the linear head has right: bool (n,).
+    """
     row = find_head(_HEAD)
     scaler = Scaler.of(fitting.features, row.scaled)
     head = row.type()(**best.params).fit(scaler.over(fitting.features), fitting.labels)
@@ -163,4 +169,5 @@ def neighbour_gap(fitting: Split, test: Split, best: Candidate) -> NeighbourGap:
     _, nearest = closest(unit_rows(test.features), unit_rows(fitting.features))
     near = fitting.labels[nearest[:, 0]] == test.labels
     difference = near.astype(np.float64) - linear
-    return NeighbourGap(float(near.mean()), float(linear.mean()), float(difference.std() / np.sqrt(len(difference))))
+    error = float(difference.std() / np.sqrt(len(difference)))
+    return NeighbourGap(float(near.mean()), float(linear.mean()), error), linear

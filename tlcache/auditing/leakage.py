@@ -22,7 +22,7 @@ class LeakageGap:
     """A head's accuracy under both splits, each with its 95 % interval.
 
     `difference` is given minus group; its interval adds theirs in squares (Newcombe, 1998), as the test images are
-    others. It is also the chance of a draw: another group split would give another one.
+    others. It is also the chance of a draw: another group split would give another one. `digest` is of the given split.
     """
 
     dataset: str
@@ -31,6 +31,7 @@ class LeakageGap:
     given: tuple[float, float, float]
     group: tuple[float, float, float]
     difference: tuple[float, float, float]
+    digest: str
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
@@ -84,4 +85,4 @@ def _gap(given: Entry, group: Entry, runs: list[Run]) -> LeakageGap:
     low = middle - hypot(one[0] - one[1], other[2] - other[0])
     high = middle + hypot(one[2] - one[0], other[0] - other[1])
     names = (group.run.dataset, backbone_label(group.run, runs), head_label(group.run, runs))
-    return LeakageGap(*names, one, other, (middle, low, high))
+    return LeakageGap(*names, one, other, (middle, low, high), given.run.dataset_digest)

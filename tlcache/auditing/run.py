@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from tlcache.arguments import ComparedBy, Features, GroupBy, GroupRegex, OnlyDatasets, Paths, Runs
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.choice import Choice, Projected, calibrated, choose_files, project
-from tlcache.auditing.findings import Audit, DuplicatePair, LabelIssue, Leak, verdict
+from tlcache.auditing.findings import Audit, DuplicatePair, LabelIssue, Leak
 from tlcache.auditing.groups import choose_groups
 from tlcache.auditing.labels import (
     FlaggedRow,
@@ -25,14 +27,17 @@ from tlcache.auditing.labels import (
     neighbour_gap,
     out_of_fold,
 )
+from tlcache.auditing.leakage import LeakageGap, leakage_gaps
 from tlcache.auditing.neighbours import Pairs, find_pairs
 from tlcache.auditing.pixels import pixels_of_pairs
 from tlcache.auditing.records import record_path, write_audit
+from tlcache.auditing.verdict import verdict
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.find import find_features
 from tlcache.cache.groups import groups_path, write_groups
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import DataError, HeadError
+from tlcache.errors import CacheError, DataError, HeadError, UnknownNameError
+from tlcache.evaluation.compare import compare
 from tlcache.files import check_folder, relative
 from tlcache.options import described
 from tlcache.runs.folder import runs_folder
@@ -94,8 +99,8 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
     sizes = Counter(names)
     listed = _Listing(rows, splits, file.classes)
     copies = sum(count * (count - 1) // 2 for count in Counter(hashes.tolist()).values())
-    leak = _leak(splits, near, names)
-    issues, accuracy, gap = _judge(grouped, splits)
+    issues, accuracy, gap, right = _judge(grouped, splits)
+    leak = _leak(splits, near, names, right)
     pairs = listed.near(near, hashes)
     found = Audit(
         **{name: attrs[name] for name in ("dataset", "dataset_digest", "source", "backbone", "weights", "key")},
@@ -119,7 +124,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         group_by=by,
         groups=len(sizes),
         largest=max(sizes.values()),
-        verdict=verdict(leak, gap, _by_groups(chosen.path, folder), calibration.judges),
+        verdict=verdict(leak, gap, _by_groups(chosen.path, folder), calibration.judges, _measured(folder, attrs, leak)),
         record=record_path(folder, attrs),
     )
     source = group_regex or f"{found.backbone}, cosine {calibration.threshold:.3f}"
@@ -212,25 +217,45 @@ class _Listing:
         )
 
 
-def _leak(splits: NDArray[np.uint8], pairs: Pairs, names: Sequence[str]) -> Leak:
+def _measured(runs: Path, attrs: Mapping[str, Any], leak: Leak) -> list[LeakageGap]:
+    """Return what is recorded of heads under this split and under the group split; nothing where nothing leaks."""
+    if not leak.duplicated:
+        return []
+    with suppress(CacheError, UnknownNameError):
+        gaps = leakage_gaps(compare(runs, attrs["dataset"], lambda _: None))
+        return [each for each in gaps if each.digest == attrs["dataset_digest"]]
+    return []
+
+
+def _leak(splits: NDArray[np.uint8], pairs: Pairs, names: Sequence[str], right: NDArray[np.bool_] | None) -> Leak:
     test = splits == _TEST
     known = {name for name, split in zip(names, splits, strict=True) if split != _TEST}
     grouped = np.array([name in known for name in names]) & test
     duplicated = np.delete(pairs.close, _TEST, axis=1).any(axis=1) & test
-    return Leak(int(test.sum()), int(duplicated.sum()), int(grouped.sum()))
+    known_right = None if right is None else int(right[(duplicated | grouped)[test]].sum())
+    return Leak(int(test.sum()), int(duplicated.sum()), int(grouped.sum()), known_right)
 
 
-def _judge(rows: Split, splits: NDArray[np.uint8]) -> tuple[LabelIssues | None, float | None, NeighbourGap | None]:
-    """Fit linear heads on folds that tear no group apart; nothing where there are too few groups for that."""
+def _judge(
+    rows: Split, splits: NDArray[np.uint8]
+) -> tuple[LabelIssues | None, float | None, NeighbourGap | None, NDArray[np.bool_] | None]:
+    """Fit linear heads on folds that tear no group apart; nothing where there are too few groups for that.
+
+    Returns
+    -------
+    tuple
+        Label issues, the heads' accuracy, the nearest neighbour against a linear head, and the test rows which that
+        head, fitted on train and val, has right: bool (n,).
+    """
     classes = int(rows.labels.max()) + 1
     try:
         probabilities, best = out_of_fold(rows, classes)
     except (DataError, HeadError):
-        return None, None, None
+        return None, None, None, None
     accuracy = float((probabilities.argmax(axis=1) == rows.labels).mean())
     fitting, test = np.flatnonzero(splits != _TEST), np.flatnonzero(splits == _TEST)
-    gap = neighbour_gap(rows.of(fitting), rows.of(test), best) if len(test) and len(fitting) else None
-    return find_label_issues(rows.labels, probabilities), accuracy, gap
+    gap, right = neighbour_gap(rows.of(fitting), rows.of(test), best) if len(test) and len(fitting) else (None, None)
+    return find_label_issues(rows.labels, probabilities), accuracy, gap, right
 
 
 def _small(test: NDArray[np.int64], classes: Sequence[str]) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def audits_tables(audits: Sequence[Audit]) -> RenderableType:
         by = f"Compared by {', '.join(filter(None, (found.backbone, found.why)))}."
         notes = [Text(found.calibration.note, style="yellow")] if found.calibration.note else []
         where = Text(f"All of it: {found.record.with_suffix('.csv')}", style="dim")
-        verdict = Text(found.verdict, style="bold red" if found.leaks else "bold green")
+        verdict = Text(found.verdict, style="bold" if found.leaks else "bold green")
         parts += [
             Text(title, style="bold"),
             Text(by, style="dim"),

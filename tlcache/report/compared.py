@@ -9,12 +9,14 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 
 from tlcache.auditing.findings import Audit, audit_of
+from tlcache.auditing.leakage import LeakageGap
+from tlcache.auditing.verdict import alarm
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.evaluation.verdict import verdict
 from tlcache.report.fitting import FittedTable
 from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval
 
-__all__ = ["COSTS", "FIGURES", "LEGEND", "comparison_tables", "costs", "figures", "leak_lines", "title"]
+__all__ = ["COSTS", "FIGURES", "LEGEND", "comparison_tables", "costs", "figures", "leak_line", "title"]
 
 FIGURES = ("Accuracy (95 %)", "F1", "Recall", "Loss", "ECE")
 SECONDS = ("Embed s", "Train s", "Total s")
@@ -27,7 +29,10 @@ LEGEND = (
 
 
 def comparison_tables(
-    comparisons: Sequence[Comparison], audits: Sequence[Audit] = (), explain: bool = False
+    comparisons: Sequence[Comparison],
+    audits: Sequence[Audit] = (),
+    gaps: Sequence[LeakageGap] = (),
+    explain: bool = False,
 ) -> RenderableType:
     """Return the verdict and the table of each comparison: what every run reaches, what it costs, and if it leaks.
 
@@ -38,7 +43,8 @@ def comparison_tables(
         notes = [Text(baseline_line(found.baseline)), *groups_lines(found.groups)]
         if _several(found, comparisons):
             notes.append(Text("Runs on other images or splits of this dataset are not compared with these."))
-        leak = [Text(line, style="bold red") for line in leak_lines(found, audits)]
+        line, matters = leak_line(found, audits, gaps)
+        leak = [Text(line, style="bold red" if matters else "")] if line else []
         parts += [title(found, comparisons), *leak, Text(verdict(found)), Text(), _Wide(found.entries), *notes, Text()]
     return Group(*parts, Text(f"{BEST} {LEGEND if explain else 'What the columns mean: --verbose.'}", style="dim"))
 
@@ -53,10 +59,10 @@ def _several(found: Comparison, comparisons: Sequence[Comparison]) -> bool:
     return sum(other.dataset == found.dataset for other in comparisons) > 1
 
 
-def leak_lines(found: Comparison, audits: Sequence[Audit]) -> list[str]:
-    """Return a line where an audit found that the split leaks."""
+def leak_line(found: Comparison, audits: Sequence[Audit], gaps: Sequence[LeakageGap]) -> tuple[str, bool]:
+    """Return that the split leaks, where an audit found it, and whether that is a warning; else an empty line."""
     audit = audit_of(audits, found.digest)
-    return [audit.alarm] if audit and audit.alarm else []
+    return alarm(audit, gaps) if audit else ("", False)
 
 
 def figures(entry: Entry) -> tuple[str, ...]:

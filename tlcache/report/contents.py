@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tlcache.auditing.findings import Audit, DuplicatePair, audit_of
 from tlcache.auditing.leakage import LeakageGap
+from tlcache.auditing.verdict import alarm, told
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
 from tlcache.errors import ImageReadError
@@ -110,9 +111,11 @@ class Twins(NamedTuple):
 
 
 class Leaks(NamedTuple):
-    """What an audit of the same images and splits found."""
+    """What an audit of the same images and splits found, and in words, first those of a warning if it is one."""
 
     audit: Audit
+    warning: str
+    verdict: str
     counts: Sequence[tuple[str, str, str]]
     twins: Sequence[Twins]
 
@@ -163,7 +166,7 @@ def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit],
         errors=[_errors(name, entry, each) for entry, each in zip(tops, counts, strict=True)],
         learning=[_learning(f"{name}-learning{n}", entry, run) for n, (entry, run) in enumerate(tuned)],
         shots=_shots(name, [curve for curve in curves if curve.digest == found.digest]),
-        leaks=_leaks(audit_of(audits, found.digest)),
+        leaks=_leaks(audit_of(audits, found.digest), gaps),
         gaps=[each for each in gaps if each.dataset == found.dataset],
         weights=sorted({(entry.backbone, entry.run.weights) for entry in found.entries}),
         reproduce=[(entry, commands(entry.run)) for entry in found.entries],
@@ -293,11 +296,12 @@ def _shots(name: str, curves: Sequence[Curve]) -> str:
     return inline_svg(few_shot_curves(curves), f"{name}-shots", alt)
 
 
-def _leaks(audit: Audit | None) -> Leaks | None:
+def _leaks(audit: Audit | None, gaps: Sequence[LeakageGap]) -> Leaks | None:
     if audit is None:
         return None
     twins = [_twins(each, reopen(audit.source)) for each in sample_pairs(telling(audit), _TWINS)]
-    return Leaks(audit, list(audit_counts(audit)), twins)
+    line, matters = alarm(audit, gaps)
+    return Leaks(audit, line if matters else "", told(audit, gaps), list(audit_counts(audit)), twins)
 
 
 def _twins(pair: DuplicatePair, images: Images) -> Twins:

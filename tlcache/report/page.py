@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tlcache.arguments import OnlyDatasets, Page, Runs
 from tlcache.auditing.findings import Audit
-from tlcache.auditing.leakage import leakage_gaps
+from tlcache.auditing.leakage import LeakageGap, leakage_gaps
 from tlcache.auditing.records import read_audits
 from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
@@ -24,7 +24,7 @@ from tlcache.options import described
 from tlcache.probing.shots import read_curves
 from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
-from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures, leak_lines, title
+from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures, leak_line, title
 from tlcache.report.contents import Chapter, chapter
 from tlcache.report.reproduce import commands
 from tlcache.report.tables import BEST, baseline_line, groups_lines, interval
@@ -81,7 +81,7 @@ def write_report(
             advance(1)
     texts = {
         page: _html(chapters),
-        page.with_suffix(".md"): _markdown(found, audits),
+        page.with_suffix(".md"): _markdown(found, audits, gaps),
         page.with_suffix(".csv"): _csv(found, page.parent),
     }
     for path, text in texts.items():
@@ -122,11 +122,12 @@ def _html(chapters: Sequence[Chapter]) -> str:
     )
 
 
-def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit]) -> str:
+def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit], gaps: Sequence[LeakageGap]) -> str:
     lines = []
     for found in comparisons:
         lines += [f"## {title(found, comparisons).plain}", ""]
-        lines += [part for line in leak_lines(found, audits) for part in (f"**{line}**", "")]
+        line, matters = leak_line(found, audits, gaps)
+        lines += [f"**{line}**" if matters else line, ""] if line else []
         lines += [verdict(found), ""]
         lines += ["|".join(["", "", "Backbone", "Head", *FIGURES, *COSTS, ""])]
         lines += ["|---" * 4 + "|--:" * (len(FIGURES) + len(COSTS) - 1) + "|"]
