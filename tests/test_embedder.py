@@ -1,5 +1,6 @@
 """The scikit-learn transformer: the same embeddings as `extract`, and none of them twice."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,53 @@ def test_paths_pictures_and_arrays_are_the_same_images(paths: list[Path], tiny_m
     assert np.array_equal(embedder.transform([path.read_bytes() for path in paths]), by_path)
     assert embedder.transform([arrays[0][:, :, 0]]).shape == (1, 8)
     assert embedder.transform([]).shape == (0, 0)
+
+
+def odd_files() -> dict[str, bytes]:
+    """Files of every orientation and mode, none of which reads the same turned, mirrored or inverted."""
+    grey = np.add.outer(np.arange(24), 3 * np.arange(40)).astype(np.uint8)
+    picture = Image.fromarray(np.stack([grey, grey // 2, 255 - grey], 2))
+    files = {}
+    for turned in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = turned
+        files |= {f"{kind} {turned}": encode(picture, kind, exif=exif) for kind in ("JPEG", "PNG", "TIFF")}
+    for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB"):
+        kind = "PNG" if mode in ("LA", "P") else "TIFF"
+        image = Image.new("LAB", (8, 8), (99, 128, 150)) if mode == "LAB" else picture.convert(mode)
+        files[mode] = encode(image, kind)
+    for dtype in (np.uint16, np.int32, np.float32):
+        files[f"grey {dtype}"] = encode(Image.fromarray(grey.astype(dtype) * dtype(100)), "TIFF")
+    files["16-bit PNG"] = encode(Image.fromarray(grey.astype(np.uint16) * 16), "PNG")
+    files["white is zero"] = encode(Image.fromarray(grey.astype(np.uint16) * 16), "TIFF", tiffinfo={262: 0})
+    files["a transparent colour"] = encode(picture, "PNG", transparency=(0, 0, 255))
+    files["CMYK JPEG"] = encode(picture.convert("CMYK"), "JPEG")
+    return files
+
+
+def encode(picture: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_pictures_of_pillows_are_what_their_files_are(tiny_model: Path) -> None:
+    files = odd_files()
+    pictures = [Image.open(io.BytesIO(data)) for data in files.values()]
+    embedder = ImageEmbedder(str(tiny_model), cache=False)
+    by_file, by_picture = embedder.transform(files.values()), embedder.transform(pictures)
+    for name, expected, found in zip(files, by_file, by_picture, strict=True):
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max(), name
+    assert len(np.unique(by_file, axis=0)) > 10
+    assert pictures[4].getexif()[0x0112] == 2  # they are left as they were
+
+
+def test_a_window_holds_for_files_and_pictures(tiny_model: Path) -> None:
+    data = encode(Image.fromarray((np.arange(32, dtype=np.uint16) + 30_000).repeat(24).reshape(24, 32)), "PNG")
+    windowed = ImageEmbedder(str(tiny_model), window=(30_000, 30_031), cache=False)
+    by_file, by_picture = windowed.transform([data, Image.open(io.BytesIO(data))])
+    assert np.array_equal(by_file, by_picture)
+    assert not np.allclose(by_file, ImageEmbedder(str(tiny_model), cache=False).transform([data])[0])
 
 
 def test_extract_uses_what_was_embedded_before_and_knows_what_it_cost(

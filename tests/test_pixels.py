@@ -1,9 +1,11 @@
 """Odd files show the picture that was drawn: every depth, layout and kind of damage, value by value."""
 
 import io
+import shutil
 import struct
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tlcache.images import BadImageError, decode
+from tlcache.cache.feature_file import open_features
+from tlcache.errors import OptionError
+from tlcache.extraction.embedder import ImageEmbedder
+from tlcache.extraction.extract import extract
+from tlcache.images import REVISION, BadImageError, Preprocess, Stored, changed, decode, prepare
+from tlcache.images.notes import BELOW_ZERO, FEW_LEVELS, NOT_OPAQUE, ONE_COLOUR, TRANSPARENT, sentences
+from tlcache.inventory import list_cache
 
 HEIGHT, WIDTH = 24, 32
 Y, X = np.mgrid[0:HEIGHT, 0:WIDTH]
@@ -225,3 +233,158 @@ def test_what_is_refused_is_named(name: str) -> None:
     with pytest.raises(BadImageError, match=words) as caught:
         decode(data)
     assert caught.value.code == code
+
+
+NETWORK = Preprocess(HEIGHT, HEIGHT)
+
+
+def notes_of(data: bytes, preprocess: Preprocess = NETWORK) -> set[str]:
+    notes: set[str] = set()
+    prepare(data, preprocess, notes=notes)
+    return notes
+
+
+OFFSET = (HOUNSFIELD.astype(int) + 32768).astype(np.uint16)
+NEARLY = OFFSET // 64 + 32768 - 512  # few units apart, as soft tissue is
+
+
+def test_a_window_says_which_values_are_black_and_white() -> None:
+    expected = np.clip(np.rint((HOUNSFIELD + 160.0) * (255 / 400)), 0, 255)
+    for data, window in (
+        (tiff([(HOUNSFIELD, {})]), (-160, 240)),
+        (png(OFFSET), (32608, 33008)),
+        (tiff([(HOUNSFIELD.astype(np.float64), {})]), (-160, 240)),
+        (tiff([(HOUNSFIELD.astype(np.float32), {})], ">"), (-160, 240)),
+    ):
+        assert np.abs(decode(data, window=window)[0].astype(int) - expected[:, :, None]).max() <= 1
+    inverted = decode(tiff([(HOUNSFIELD, {262: 0})]), window=(-160, 240))[0]
+    assert np.abs(inverted.astype(int) - (255 - expected[:, :, None])).max() <= 1
+    assert np.array_equal(decode(png(GREY), window=(0, 20))[0], SHOWN)  # 8 bits have their window already
+
+
+def test_a_window_is_part_of_the_preprocessing_where_there_is_one() -> None:
+    windowed = Preprocess(window=(-160, 240))
+    assert windowed.as_json() == {**Preprocess().as_json(), "window": [-160, 240]}
+    assert Preprocess.from_json(windowed.as_json()) == windowed
+    assert Preprocess(max_pixels=5).as_json() == Preprocess().as_json()
+    for wrong in ((240, -160), (1, 1), (0, float("nan")), (0, float("inf"))):
+        with pytest.raises(OptionError, match="the lower one first"):
+            Preprocess(window=wrong)
+
+
+def test_the_largest_image_to_read_is_an_option() -> None:
+    size = HEIGHT * WIDTH
+    for data in (PNG, JPEG, DEEP["float64"][0], DEEP["16-bit planes"][0], encode(RGB, "AVIF"), encode(RGB, "JPEG2000")):
+        assert decode(data, max_pixels=size)[0].shape == RGB.shape
+        with pytest.raises(BadImageError, match="--max-pixels") as caught:
+            decode(data, max_pixels=size - 1)
+        assert caught.value.code == "too-large"
+
+
+NOTED = {
+    "one colour": (png(np.full((40, 40, 3), 7, np.uint8)), {ONE_COLOUR}),
+    "one colour but for the border": (png(np.pad(np.full((40, 40), 7, np.uint8), 1)), set[str]()),
+    "few levels": (png(NEARLY), {FEW_LEVELS, "divided by 65,535"}),
+    "a scan of 12 bits": (png(GREY.astype(np.uint16) * 16), {"divided by 4,095"}),
+    "below zero": (tiff([(HOUNSFIELD, {})]), {BELOW_ZERO}),
+    "transparent": (png(np.dstack([RGB, HALF * 0])), {TRANSPARENT, ONE_COLOUR}),
+    "a band that is called opacity": (tiff([(np.dstack([RGB, GREY // 2 + 9]), {338: 2})]), {NOT_OPAQUE}),
+    "a cut-out": (png(np.dstack([RGB, np.where(GREY > 99, 255, 0).astype(np.uint8)])), set[str]()),
+    "a photo": (JPEG, set[str]()),
+}
+
+
+@pytest.mark.parametrize("name", NOTED)
+def test_what_a_rule_may_hide_is_noted(name: str) -> None:
+    data, expected = NOTED[name]
+    assert notes_of(data) == expected
+
+
+def test_notes_are_one_sentence_each() -> None:
+    noted = {ONE_COLOUR: list("abcdefg"), "divided by 4,095": ["h"], "divided by 16,383": ["i", "j"], FEW_LEVELS: []}
+    one, divided = sentences(noted, windowed=False)
+    assert one == "Images of a single colour, as far as the network sees them: 7 (a, b, c, d, e and 2 more)."
+    assert divided.startswith("Images of more than 8 bits were divided by 4,095 (1) and 16,383 (2), the largest value")
+    assert list(sentences({"divided by 4,095": ["h"]}, windowed=False)) == []
+    assert [*sentences({}, windowed=True)] == [
+        "--window changed nothing: none of the images is grey with more than 8 bits."
+    ]
+
+
+def test_kinds_that_are_read_otherwise_since_are_told_by_their_headers() -> None:
+    same = {"8-bit grey, white is zero", "8-bit planes", "16-bit planes, deflated", "16-bit grey and alpha", "Lab",
+            "CMYK TIFF", "JPEG 2000 of 16 bits", "five bands of 16 bits", "16-bit RGB called grey"}  # fmt: skip
+    assert {name for name, (data, _) in DEEP.items() if not changed(data)} == same
+    assert not any(changed(data) for data in (PNG, JPEG, png(wide(GREY)), tiff([(wide(GREY), {})]), b"", b"II*\0"[:2]))
+
+
+def scans(folder: Path, *, count: int = 12) -> Path:
+    """Write two classes of CT, which differ in nothing that lies above zero, and photos beside them."""
+    for number in range(count):
+        scan = np.full((24, 24), -800, np.int16) + np.arange(24, dtype=np.int16) + np.int16(number)
+        scan[8:16, 8:16] += 300 * (number % 2)
+        path = folder / "ab"[number % 2] / f"{number:02d}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tiff([(scan, {})]))
+        path.with_suffix(".png").write_bytes(png(np.roll(RGB, number, 1)))
+    return folder
+
+
+def test_extract_says_what_a_rule_may_hide(tmp_path: Path, tiny_model: Path) -> None:
+    data = scans(tmp_path / "ct")
+    (data / "a" / "white.png").write_bytes(png(np.full((40, 40), 255, np.uint8)))
+    (data / "b" / "big.png").write_bytes(png(np.tile(RGB, (4, 4, 1))))
+    first = extract(data, str(tiny_model), max_pixels=4000, max_bad=0.5)
+    below, one = (next(line for line in first.warnings if words in line) for words in ("below zero", "single colour"))
+    assert ": 12 (a/00.tif, " in below
+    assert "--window" in below
+    assert ": 1 (a/white.png)" in one
+    assert first.quarantined == 1
+    again = extract(data, str(tiny_model), max_pixels=4000, max_bad=0.5)
+    assert again.up_to_date
+    assert not [line for line in again.warnings if "below zero" in line]  # said of images that were decoded
+    larger = extract(data, str(tiny_model), max_bad=0.5)
+    assert (larger.quarantined, larger.embedded) == (0, 1)  # the key is the same, what was too large is tried again
+    windowed = extract(data, str(tiny_model), window=(-800, -400))
+    assert windowed.path != first.path
+    assert not [line for line in windowed.warnings if "below zero" in line]
+
+
+def test_only_rows_that_are_read_otherwise_now_are_computed_anew(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = scans(tmp_path / "ct")
+    (data / "a" / "heic.png").write_bytes(ftyp(b"heic"))
+    with monkeypatch.context() as before:
+        before.setattr("tlcache.extraction.steps.REVISION", 1)
+        before.setattr("tlcache.extraction.worker.prepare", inverting_tiff)
+        old, decoder = rows_of(extract(data, str(tiny_model), max_bad=0.5).path)
+    assert decoder == 1
+    paths = sorted(data.rglob("*.tif"))
+    fresh = ImageEmbedder(str(tiny_model)).transform([*paths, *sorted(data.rglob("[01]*.png"))])
+    (entry,) = [each for each in list_cache() if each.state == "kept"]
+    assert entry.rows == len(paths)
+    shutil.rmtree(entry.path)
+    anew = extract(data, str(tiny_model), max_bad=0.5)
+    assert (anew.embedded, anew.reused, anew.quarantined) == (len(paths), len(paths), 1)
+    new, decoder = rows_of(anew.path)
+    assert decoder == REVISION
+    assert np.array_equal([new[path.relative_to(data).as_posix()] for path in paths], fresh[: len(paths)])
+    assert all(np.array_equal(new[path], old[path]) == path.endswith(".png") for path in new)
+    assert extract(data, str(tiny_model), max_bad=0.5).up_to_date
+
+
+def rows_of(path: Path) -> tuple[dict[str, NDArray[np.float32]], int]:
+    """Return the rows of a feature file by their paths, and by which revision of the decoder it was made."""
+    with open_features(path) as file:
+        return dict(zip(file.paths(), file.features(np.arange(len(file))), strict=True)), file.attrs["decoder"]
+
+
+def inverting_tiff(
+    data: bytes, preprocess: Preprocess, out: NDArray[np.uint8], notes: set[str]
+) -> tuple[NDArray[np.uint8], Stored]:
+    """Decode as an earlier revision might have."""
+    pixels, stored = prepare(data, preprocess, out, notes)
+    if data.startswith(b"II"):
+        pixels[:] = 255 - pixels
+    return pixels, stored

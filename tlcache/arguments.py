@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, chosen_from, several, text, whole
+from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, chosen_from, numbers, several, text, whole
 from tlcache.options import Option
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "GroupBy",
     "GroupRegex",
     "Heads",
+    "MaxPixels",
     "MaybeShots",
     "Model",
     "Models",
@@ -50,6 +51,7 @@ __all__ = [
     "SplitSeed",
     "TunedModel",
     "Weights",
+    "Window",
 ]
 
 PANELS = DATA, NETWORK, CHOOSING, TRAINING, SPEED, OUTPUT = (  # of --help, in this order
@@ -160,6 +162,26 @@ Pool = Annotated[
     str | None, Option("avg, max, flatten; cls for transformers; quarters", text("NAME"), NETWORK, default=_OWN)
 ]
 CropBorders = Annotated[bool, Option("Cut dark borders of scans away first", SWITCH, NETWORK)]
+Window = Annotated[
+    tuple[float, float] | None,
+    Option(
+        "Grey values that become black and white, in images of more than 8 bits",
+        numbers(2, "-160,240"),
+        NETWORK,
+        default="by the bits that an image uses",
+        more="For CT in Hounsfield units, thermal and other measured values",
+    ),
+]
+MaxPixels = Annotated[
+    int | None,
+    Option(
+        "Largest image to read, in pixels",
+        whole(1),
+        DATA,
+        default="89,478,485",
+        more="JPEGs take little memory whatever their size, others 4 bytes a pixel and more",
+    ),
+]
 Resize = Annotated[int | None, Option("Short side in pixels", whole(1), NETWORK, default=_OWN)]
 Crop = Annotated[int | None, Option("Side of the centre crop in pixels", whole(1), NETWORK, default=_OWN)]
 Heads = Annotated[

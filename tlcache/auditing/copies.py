@@ -106,9 +106,10 @@ def _jpeg(image: Image.Image, random: np.random.Generator) -> bytes:
 def _model(file: FeatureFile) -> Model:
     """Return the network that made the features, in float32."""
     made = native(json.loads(file.attrs["arguments"]))
-    names = ("model", "weights", "pool", "output", "precision", "crop_borders", "resize", "crop", "mean", "std")
-    arguments = {name: made[name] for name in names}
-    arguments |= {name: tuple(made[name]) for name in ("mean", "std") if made[name]}
+    network = ("model", "weights", "pool", "output", "precision")
+    names = (*network, "crop_borders", "window", "resize", "crop", "mean", "std")
+    arguments = {name: made.get(name) for name in names}  # a file that is older than a window says none
+    arguments |= {name: tuple(arguments[name]) for name in ("window", "mean", "std") if arguments[name]}
     model = load_model(**arguments)
     if model.key != file.attrs["key"]:
         raise ModelError("the network has changed since")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,12 @@ from tlcache.cache.feature_file import open_remains, stage_seconds
 from tlcache.cache.find import kept_folder
 from tlcache.cache.shards import Rejected, find_shards, read_shard
 from tlcache.errors import CacheError, DamagedError, OutdatedError
+from tlcache.images import REVISION
 
 __all__ = ["Index"]
+
+_TOO_LARGE = {"too-large"}
+_DECODER_SAYS = {"damaged", "not-an-image", "too-large", "truncated", "unsupported"}
 
 
 class Index:
@@ -30,6 +35,11 @@ class Index:
         Hash -> (number of the source, row in it); only rows whose checksum is right.
     bad
         Hash -> why the image cannot be used.
+    outdated
+        Those of `rows` that an earlier revision of the decoder made, and no later one.
+    noted
+        What a user should know of images that were decoded and are in parts: words of `tlcache.images.notes`, and
+        the hashes of which each is true.
     several
         Hashes of images with several frames or pages, of which the first is used.
     sources
@@ -44,6 +54,8 @@ class Index:
         self.key = key
         self.rows: dict[str, tuple[int, int]] = {}
         self.bad: dict[str, Rejected] = {}
+        self.outdated: set[str] = set()
+        self.noted: dict[str, set[str]] = {}
         self.several: set[str] = set()
         self.sources: list[Path] = []
         self.dim = 0
@@ -86,10 +98,11 @@ class Index:
                 raise CacheError(f"'{path}' holds features of another key. Move it away and extract again.")
             intact = np.concatenate([good for _, good in file.intact()])
             stored = file.stored()
-            self._add(path, file.hashes(), intact, stored, file.dim, file.seconds(), str(file.attrs["provider"]))
-            for _, sha256, code, message in file.quarantine:
-                if sha256:
-                    self.bad.setdefault(sha256, Rejected(code, message))
+            decoder = int(file.attrs.get("decoder", 1))
+            provider = str(file.attrs["provider"])
+            self._add(path, file.hashes(), intact, stored, file.dim, file.seconds(), provider, decoder)
+            bad = [tuple(row[1:]) for row in file.quarantine if row[1]]
+            self.bad = {**_lasting(bad, decoder), **self.bad}
             return int((~intact).sum()) or int(file.salvaged)
 
     def add_others(self, features: Path, stem: str) -> None:
@@ -109,8 +122,11 @@ class Index:
                 path.unlink()
                 continue
             whole = np.ones(len(part.sha256), bool)
-            self._add(path, part.sha256, whole, part.stored, part.features.shape[1], part.seconds, part.provider)
-            self.bad |= {sha256: Rejected(code, message) for sha256, code, message in part.bad}
+            dim = part.features.shape[1]
+            self._add(path, part.sha256, whole, part.stored, dim, part.seconds, part.provider, part.decoder)
+            self.bad |= _lasting(part.bad, part.decoder)
+            for word, hashes in part.notes.items():
+                self.noted.setdefault(word, set()).update(hashes)
 
     def stored(self, places: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return width, height and frames of the images at these places (source, row): int32 (n, 3) for (n, 2)."""
@@ -132,13 +148,35 @@ class Index:
         dim: int,
         seconds: NDArray[np.float64],
         provider: str,
+        decoder: int,
     ) -> None:
         number = len(self.sources)
         self.sources.append(path)
         self._stored.append(stored)
         self._seconds.append(seconds / max(1, len(hashes)))
-        for row in np.flatnonzero(good):
-            self.rows.setdefault(hashes[row].decode(), (number, int(row)))
+        names = [sha256.decode() for sha256 in hashes[good]]
+        if decoder < REVISION:
+            self.outdated |= set(names) - self.rows.keys()
+        else:
+            self._forget(self.outdated.intersection(names))
+        for sha256, row in zip(names, np.flatnonzero(good).tolist(), strict=True):
+            self.rows.setdefault(sha256, (number, row))
         self.several |= {sha256.decode() for sha256 in hashes[good & (stored[:, 2] > 1)]}
         if len(hashes):
             self.dim, self.provider = dim, provider or self.provider
+
+    def _forget(self, outdated: set[str]) -> None:
+        """Make room for rows of this revision of the decoder."""
+        self.outdated -= outdated
+        self.several -= outdated
+        for sha256 in outdated:
+            del self.rows[sha256]
+
+
+def _lasting(bad: Iterable[Sequence[str]], decoder: int) -> dict[str, Rejected]:
+    """Return what is known of unusable images by their hash, without what has to be judged again.
+
+    That is what an earlier revision of the decoder refused, and the size, whose limit may be another one now.
+    """
+    again = _TOO_LARGE if decoder == REVISION else _DECODER_SAYS
+    return {sha256: Rejected(code, message) for sha256, code, message in bad if code not in again}

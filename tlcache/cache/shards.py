@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from tlcache.files import write_whole
+from tlcache.images import REVISION
 
 __all__ = ["Rejected", "Shard", "find_shards", "read_shard", "write_shard"]
 
@@ -42,6 +43,10 @@ class Shard:
         float64 (4,): decoding, network, writing (thread seconds) and wall time that these rows cost.
     provider
         The execution provider that computed them; empty when there are none.
+    decoder
+        Revision of the decoder that they were made by (`tlcache.images.REVISION`).
+    notes
+        What a user should know of the images: words of `tlcache.images.notes`, and the hashes of which each is true.
     """
 
     sha256: NDArray[np.bytes_]
@@ -50,11 +55,14 @@ class Shard:
     bad: Sequence[tuple[str, str, str]]
     seconds: NDArray[np.float64]
     provider: str
+    decoder: int = REVISION
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def write_shard(folder: Path, part: Shard) -> Path:
     """Write a part and return its path."""
-    text = json.dumps({"bad": part.bad, "provider": part.provider}).encode()
+    about = {"bad": part.bad, "provider": part.provider, "decoder": part.decoder, "notes": part.notes}
+    text = json.dumps(about).encode()
     data = save(
         {
             "sha256": part.sha256.view(np.uint8).reshape(-1, 64),
@@ -91,6 +99,8 @@ def read_shard(path: Path) -> Shard | None:
         [tuple(row) for row in text["bad"]],
         arrays["seconds"],
         text["provider"],
+        text.get("decoder", 1),
+        text.get("notes", {}),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from tlcache.backbones.engines import default_batch, find_device, open_network
@@ -25,12 +25,15 @@ from tlcache.cache.publish import read_rows
 from tlcache.cache.shards import Shard, write_shard
 from tlcache.datasets.folder import open_folder
 from tlcache.errors import CacheError, DataError, first_line
+from tlcache.images import BadImageError, changed, rgb_of
 from tlcache.machine import available_cpus
 from tlcache.progress import image_bar
 
 __all__ = ["ImageEmbedder"]
 
 _PART_ROWS = 1024
+_AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA")
+_ORIENTATION = 0x0112
 _FILES = open_folder()
 
 
@@ -47,6 +50,8 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         The backbone, as for `tlcache.extract`.
     crop_borders
         Cut dark borders of scans away first.
+    window, max_pixels
+        Grey values that become black and white in images of more than 8 bits, and the largest image to read.
     device, engine
         What runs the network, as for `tlcache.extract`.
     features
@@ -73,6 +78,8 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         pool: str | None = None,
         precision: str = "fp32",
         crop_borders: bool = False,
+        window: tuple[float, float] | None = None,
+        max_pixels: int | None = None,
         device: str = "auto",
         engine: str = "onnxruntime",
         features: str | Path | None = None,
@@ -83,6 +90,8 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.pool = pool
         self.precision = precision
         self.crop_borders = crop_borders
+        self.window = window
+        self.max_pixels = max_pixels
         self.device = device
         self.engine = engine
         self.features = features
@@ -100,7 +109,8 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         ----------
         X
             Paths, the bytes of image files, PIL images, or uint8 arrays (H, W), (H, W, 3) or (H, W, 4), mixed as you
-            like; an array (n, H, W, 3) is n of them. Pixels count as the PNG file they would be.
+            like; an array (n, H, W, 3) is n of them. Pixels count as the PNG file they would be; PIL images are turned
+            and brought to 8 bits as their files are.
 
         Raises
         ------
@@ -110,10 +120,12 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
             The network cannot be had or cannot be run.
         """
         model = self._model()
-        images = [_Given(number, image) for number, image in enumerate(X)]
+        images = [_Given(number, image, self.window) for number, image in enumerate(X)]
         index = self._index(model)
-        fresh = self._embed(model, {image.sha256: image for image in images if image.sha256 not in index.rows})
-        known = [image.sha256 for image in images if image.sha256 in index.rows]
+        outdated = {image.sha256 for image in images if image.changed} & index.outdated
+        usable = index.rows.keys() - outdated
+        fresh = self._embed(model, {image.sha256: image for image in images if image.sha256 not in usable})
+        known = [image.sha256 for image in images if image.sha256 in usable]
         rows = dict(zip(known, read_rows(index.sources, [index.rows[sha256] for sha256 in known]), strict=True))
         rows |= fresh
         return np.stack([rows[image.sha256] for image in images]) if images else np.empty((0, 0), np.float32)
@@ -123,8 +135,15 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         return True
 
     def _model(self) -> Model:
-        crop_borders = self.crop_borders or None
-        return load_model(self.model, self.weights, pool=self.pool, precision=self.precision, crop_borders=crop_borders)
+        return load_model(
+            self.model,
+            self.weights,
+            pool=self.pool,
+            precision=self.precision,
+            crop_borders=self.crop_borders or None,
+            window=self.window and tuple(self.window),
+            max_pixels=self.max_pixels,
+        )
 
     def _index(self, model: Model) -> Index:
         """Return what is there already: in feature files, and from transformers."""
@@ -167,12 +186,14 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
 class _Given:
     """One image that is asked for: a file by its path, its bytes, or pixels, which count as the PNG they would be."""
 
-    def __init__(self, number: int, image: Any) -> None:
+    def __init__(self, number: int, image: Any, window: tuple[float, float] | None) -> None:
         self._path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
         self.name = f"image {number}" if self._path is None else self._path
         # kept where it is no file: encoding pixels takes longer than reading a file once more
-        self._bytes = image if isinstance(image, bytes) else b"" if self._path is not None else _png(self.name, image)
-        self.sha256 = hashlib.sha256(self._read()).hexdigest()
+        encoded = image if isinstance(image, bytes) or self._path is not None else _png(self.name, image, window)
+        self._bytes = encoded if self._path is None else b""
+        data = self._read()
+        self.sha256, self.changed = hashlib.sha256(data).hexdigest(), changed(data)
 
     def encoded(self) -> Encoded:
         """Return the image; a file is read once more, as there may be more of them than memory can hold."""
@@ -185,14 +206,25 @@ class _Given:
 _Batch = tuple[Sequence[_Given], Embedded]
 
 
-def _png(name: str, image: Any) -> bytes:
+def _png(name: str, image: Any, window: tuple[float, float] | None) -> bytes:
     buffer = io.BytesIO()
     try:
-        picture = image if isinstance(image, Image.Image) else Image.fromarray(_pixels(image))
+        picture = _picture(image, window) if isinstance(image, Image.Image) else Image.fromarray(_pixels(image))
         picture.save(buffer, "PNG", compress_level=1)
-    except (TypeError, ValueError, OSError) as error:
+    except (BadImageError, TypeError, ValueError, OSError) as error:
         raise DataError(f"{name.capitalize()} is no image: {first_line(error)}.") from None
     return buffer.getvalue()
+
+
+def _picture(image: Image.Image, window: tuple[float, float] | None) -> Image.Image:
+    """Return an image that as a PNG shows what its file shows; a PNG keeps neither orientation nor every mode."""
+    image.load()  # some are turned by that
+    turned = image.getexif().get(_ORIENTATION, 1)
+    if image.mode in _AS_PNG and turned == 1:
+        return image
+    picture = Image.fromarray(np.ascontiguousarray(rgb_of(image, window)[:, :, :3]))
+    picture.getexif()[_ORIENTATION] = turned
+    return ImageOps.exif_transpose(picture)
 
 
 def _pixels(image: Any) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from tlcache.arguments import (
     CropBorders,
     Device,
     Features,
+    MaxPixels,
     Model,
     Name,
     OneDataset,
@@ -20,6 +21,7 @@ from tlcache.arguments import (
     Resize,
     SplitSeed,
     Weights,
+    Window,
 )
 from tlcache.cache.find import features_folder, find_dataset
 from tlcache.datasets.layout import Layout
@@ -55,6 +57,7 @@ def extract(
         Option("Tensor of an .onnx file that is the embedding", text("TENSOR"), NETWORK, default="its only one"),
     ] = None,
     crop_borders: CropBorders = False,
+    window: Window = None,
     resize: Resize = None,
     crop: Crop = None,
     mean: Annotated[
@@ -81,6 +84,7 @@ def extract(
         int | None, Option("Images per call of the network", whole(1), SPEED, default="by device and size")
     ] = None,
     max_bad: Annotated[float, Option("Largest share of unusable images to go on with", number(0, 1), DATA)] = 0.05,
+    max_pixels: MaxPixels = None,
     wait: Annotated[bool, Option("Wait when another process extracts the same", SWITCH, SPEED)] = True,
     **layout: Any,
 ) -> Extraction:
@@ -113,6 +117,7 @@ def extract(
         "pool": pool,
         "output": output,
         "crop_borders": crop_borders,
+        "window": window,
         "resize": resize,
         "crop": crop,
         "mean": mean,
@@ -125,6 +130,7 @@ def extract(
         "seed": split_seed,
         "batch_size": batch_size,
         "max_bad": max_bad,
+        "max_pixels": max_pixels,
         "wait": wait,
         **understood.arguments,
     }

@@ -33,6 +33,8 @@ class Job:
         Hashes of images whose embeddings are there.
     known_bad
         Hashes of images that are known to be unusable, and why.
+    outdated
+        Those of `known` that an earlier revision of the decoder made, which read some kinds of images otherwise.
     workspace
         Folder for the parts.
     device, engine, batch_size
@@ -54,6 +56,7 @@ class Job:
     engine: str
     batch_size: int
     max_bad: float
+    outdated: Collection[str] = frozenset()
     in_flight: InFlight | None = None
     may_fork: bool = False
 

@@ -19,6 +19,7 @@ from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.job import EmbedResult
+from tlcache.images.notes import sentences
 from tlcache.keys import hash_json, some
 
 __all__ = ["Rows", "assemble"]
@@ -57,8 +58,10 @@ class Rows:
             return bool(same) and file.quarantine == self.quarantine
 
 
-def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int) -> Rows:
+def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int, windowed: bool = False) -> Rows:
     """Join what was found with where its embeddings are, complete the splits, and put the rows in order.
+
+    `windowed` is whether a window of grey values was asked for.
 
     Raises
     ------
@@ -67,7 +70,7 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int) -> 
     CacheError
         Parts vanished during the run.
     """
-    good = [number for number, sha256 in enumerate(result.sha256) if sha256 in index.rows]
+    good = [number for number, sha256 in enumerate(result.sha256) if _is_good(sha256, result, index)]
     _check_classes(dataset, good)
     sha256 = [result.sha256[number] for number in good]
     paths = [dataset.paths[number] for number in good]
@@ -95,7 +98,17 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int) -> 
     warnings = _warnings(dataset, paths, labels, splits, groups, sha256, quarantine)
     if several := [path for path, content in zip(paths, sha256, strict=True) if content in index.several]:
         warnings.append(f"Images with several frames or pages, of which the first is used: {some(several)}.")
+    noted = {
+        word: [path for path, content in zip(paths, sha256, strict=True) if content in hashes]
+        for word, hashes in index.noted.items()
+    }
+    warnings += sentences(noted, windowed and result.embedded > 0)
     return Rows(columns, digest, quarantine, tuple(warnings))
+
+
+def _is_good(sha256: str, result: EmbedResult, index: Index) -> bool:
+    """Return whether an image has a row; one that an earlier revision of the decoder made may be bad now."""
+    return sha256 in index.rows and sha256 not in result.bad
 
 
 def _check_classes(dataset: Dataset, good: list[int]) -> None:

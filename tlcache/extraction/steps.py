@@ -31,6 +31,7 @@ from tlcache.extraction.job import Extraction, Job, check_rejected
 from tlcache.extraction.local import run_workers
 from tlcache.extraction.rows import Rows, assemble
 from tlcache.files import check_room, write_whole
+from tlcache.images import REVISION
 from tlcache.keys import canonical_json
 from tlcache.locks import Lock
 from tlcache.machine import hardware, now, peak_rss_bytes, versions
@@ -89,6 +90,7 @@ def extract_here(
             model=network,
             known=index.rows,
             known_bad=index.bad,
+            outdated=index.outdated,
             workspace=workspace,
             device=device,
             engine=request["engine"],
@@ -100,7 +102,7 @@ def extract_here(
         result = run_workers(job)
         peak = peak_rss_bytes() + result.forked_bytes  # children that have ended by the time the file is written
         index.add_shards(workspace)
-        table = assemble(dataset, result, index, request["seed"])
+        table = assemble(dataset, result, index, request["seed"], windowed=network.preprocess.window is not None)
         if table.quarantine:
             path, _, _, message = table.quarantine[-1]
             check_rejected(len(table.quarantine), len(dataset), max_bad, f"{path!r}, {message}")
@@ -139,7 +141,7 @@ def lock_of(workspace: Path) -> Lock:
 
 
 def _load_network(request: Mapping[str, Any]) -> Model:
-    mean, std = (tuple(request[name]) if request[name] else None for name in ("mean", "std"))
+    window, mean, std = (tuple(given) if (given := request.get(name)) else None for name in ("window", "mean", "std"))
     return load_model(
         request["model"],
         request["weights"],
@@ -147,6 +149,8 @@ def _load_network(request: Mapping[str, Any]) -> Model:
         output=request["output"],
         precision=request["precision"],
         crop_borders=request["crop_borders"] or None,
+        window=window,
+        max_pixels=request.get("max_pixels"),
         resize=request["resize"],
         crop=request["crop"],
         mean=mean,
@@ -233,6 +237,7 @@ def _attributes(dataset: Dataset, network: Model, table: Rows, index: Index, not
         "backbone": network.name,
         "weights": network.weights,
         "preprocess": canonical_json(network.preprocess.as_json()),
+        "decoder": REVISION,
         "provider": index.provider,
         "created": now(),
         "generated_by": canonical_json({**versions(), **hardware()}),

@@ -30,7 +30,7 @@ from tlcache.extraction.board import Board
 from tlcache.extraction.forks import shared_lock
 from tlcache.extraction.job import EmbedResult, Job, check_rejected
 from tlcache.files import check_room
-from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
+from tlcache.images import BadImageError, OneTorchThread, Stored, changed, prepare
 
 __all__ = ["Pass", "Worker"]
 
@@ -121,7 +121,8 @@ class Worker:
         if sha256 in self.job.known_bad:
             self._reject_content(number, sha256, self.job.known_bad[sha256])
             return None
-        if sha256 in self.job.known or not self.board.claim(number):
+        is_known = sha256 in self.job.known and not (sha256 in self.job.outdated and changed(data))
+        if is_known or not self.board.claim(number):
             return None
         return _Encoded(number, sha256, data)
 
@@ -129,8 +130,12 @@ class Worker:
         self.run.torch.start()
         number, sha256 = encoded.number, encoded.sha256
         try:
+            notes = set[str]()
             with self._noted(number):
-                return _Image(number, sha256, prepare(encoded.data, self.job.model.preprocess, pixels)[1])
+                stored = prepare(encoded.data, self.job.model.preprocess, pixels, notes)[1]
+            for word in notes:
+                self._pending.notes.setdefault(word, []).append(sha256)
+            return _Image(number, sha256, stored)
         except BadImageError as error:
             bad = self._pending.bad[sha256] = Rejected(error.code, str(error))
         self._reject_content(number, sha256, bad)
@@ -201,6 +206,7 @@ class _Pending:
         self.write_s = 0.0
         self.rows: list[_Row] = []
         self.bad: dict[str, Rejected] = {}
+        self.notes: dict[str, list[str]] = {}
         self.seconds = stage_seconds()
         self._since = time.perf_counter()
 
@@ -216,10 +222,11 @@ class _Pending:
             [(sha256, bad.code, bad.message) for sha256, bad in self.bad.items()],
             self.seconds,
             provider,
+            notes=self.notes,
         )
         self.settle()
         self._write = self._writer.submit(_write, self._workspace, part)
-        self.rows, self.bad, self.seconds, self._since = [], {}, stage_seconds(), now
+        self.rows, self.bad, self.notes, self.seconds, self._since = [], {}, {}, stage_seconds(), now
 
     def settle(self) -> None:
         """Wait until the part that is being written is on disk; raises CacheError when it cannot be written."""

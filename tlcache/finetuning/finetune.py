@@ -13,6 +13,7 @@ from tlcache.arguments import (
     Device,
     Features,
     Force,
+    MaxPixels,
     Model,
     Name,
     OneDataset,
@@ -21,6 +22,7 @@ from tlcache.arguments import (
     Split,
     SplitSeed,
     Weights,
+    Window,
 )
 from tlcache.datasets.layout import Layout
 from tlcache.extraction.extract import extract
@@ -45,12 +47,14 @@ def finetune(
     weights: Weights = None,
     *,
     crop_borders: CropBorders = False,
+    window: Window = None,
     resize: Resize = None,
     crop: Crop = None,
     name: Name = None,
     split: Split = "given",
     split_seed: SplitSeed = 0,
     device: Device = "auto",
+    max_pixels: MaxPixels = None,
     features: Features = None,
     runs: Runs = None,
     force: Force = False,
@@ -97,9 +101,11 @@ def finetune(
     found = extract(
         *(data, find_trainable(str(model)).name, weights),
         crop_borders=crop_borders,
+        window=window,
         resize=resize,
         crop=crop,
         device=device,
+        max_pixels=max_pixels,
         features=features,
         name=name,
         split_seed=split_seed,

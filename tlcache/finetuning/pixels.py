@@ -12,7 +12,7 @@ from tlcache.datasets.source import Images
 from tlcache.errors import DataError
 from tlcache.files import cache_folder
 from tlcache.finetuning.stored import StoredArray
-from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
+from tlcache.images import REVISION, BadImageError, OneTorchThread, Preprocess, prepare
 from tlcache.keys import hash_json
 from tlcache.machine import in_threads
 from tlcache.progress import image_bar
@@ -51,7 +51,7 @@ class Pixels:
 def open_pixels(source: Images, paths: Sequence[str], sha256: Sequence[str], preprocess: Preprocess) -> Pixels:
     """Open the pixels of some images of a source, decoding them first when that has not been done.
 
-    They belong to the preprocessing, with the version of its rules, and to the sha256 of every image.
+    They belong to the preprocessing, with the version and revision of its rules, and to the sha256 of every image.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def open_pixels(source: Images, paths: Sequence[str], sha256: Sequence[str], pre
     """
     square = replace(preprocess, crop=preprocess.resize)
     decides = {name: value for name, value in square.as_json().items() if name not in _IN_GRAPH}
-    key = hash_json({"preprocess": decides, "images": list(sha256)})
+    key = hash_json({"preprocess": decides, "decoder": REVISION, "images": list(sha256)})
     shape = (len(paths), 3, square.crop, square.crop)
 
     def fill(images: NDArray[np.uint8]) -> None:

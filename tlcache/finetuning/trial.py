@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,7 +33,7 @@ from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
 from tlcache.finetuning.speed import ComputeFormat, choose_format
 from tlcache.finetuning.training import Phase, State, Training, logits_of
-from tlcache.images import Preprocess
+from tlcache.images import MAX_PIXELS, Preprocess
 
 __all__ = ["Task", "Trial", "seconds_of"]
 
@@ -80,6 +80,8 @@ class Task:
             raise DataError(f"'{file.path}' has no class that is in train and in val; epochs cannot be judged.")
         backbone, sha256 = find(file.attrs["backbone"]), tuple(sha256.decode() for sha256 in file.hashes())
         preprocess = Preprocess.from_json(json.loads(file.attrs["preprocess"]))
+        allowed = json.loads(file.attrs["arguments"]).get("max_pixels") or MAX_PIXELS
+        preprocess = replace(preprocess, max_pixels=allowed)
         return cls(file.attrs, file.classes, splits, sha256, backbone, resolve(backbone, weights), preprocess, device)
 
     def rows(self, *names: str) -> NDArray[np.int64]:

@@ -64,6 +64,8 @@ def decode_padded(
             check_png(data)
         try:
             image, stored = _load(kind, data, at_least, window, max_pixels, notes)
+            with contextlib.suppress(Exception):  # a broken EXIF block says nothing about the pixels
+                ImageOps.exif_transpose(image, in_place=True)
             return rgb_of(image, window, notes), stored
         except BadImageError:
             raise
@@ -72,10 +74,8 @@ def decode_padded(
 
 
 def rgb_of(image: Image.Image, window: Window = None, notes: set[str] | None = None) -> NDArray[np.uint8]:
-    """Return a picture of Pillow's, whatever its mode, as upright uint8 (H, W, 3 or more) by the package's rules."""
+    """Return a picture of Pillow's, whatever its mode, as uint8 (H, W, 3 or more) by the rules, not turned."""
     notes = set() if notes is None else notes
-    with contextlib.suppress(Exception):  # a broken EXIF block says nothing about the pixels
-        ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("F", "I") or image.mode.startswith("I;"):
         return np.repeat(_grey(image, window, notes)[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "La", "PA", "RGBa") or "transparency" in image.info:

@@ -22,34 +22,43 @@ DIVIDED = "divided by "  # with the number
 
 Noted = Mapping[str, Sequence[str]]  # a word -> the images of which it is true
 
-_SAYS = {
-    ONE_COLOUR: "{images} of a single colour, as far as the network sees them: {which}.",
-    TRANSPARENT: "{images} wholly transparent, which is white here: {which}. If what they show is in their colours, "
-    "save them without alpha.",
-    NOT_OPAQUE: "{images} nowhere opaque and composed on white: {which}. If the last channel is no opacity (near "
-    "infrared, a mask), save them without it.",
-    FEW_LEVELS: "{images} left with fewer than 16 grey levels of more than 256: {which}. --window LOW,HIGH says which "
-    "values are black and white.",
-    BELOW_ZERO: "{images} with values below zero, of which the smallest signed range of 8 to 16 bits that holds them "
-    "became 0 to 255: {which}. --window LOW,HIGH says which values are black and white (soft tissue in CT: -160,240).",
+_SAYS = {  # what the images are, and what to do
+    ONE_COLOUR: ("of a single colour, as far as the network sees them", ""),
+    TRANSPARENT: (
+        "that are wholly transparent, which is white here",
+        " If what they show is in their colours, save them without alpha.",
+    ),
+    NOT_OPAQUE: (
+        "that are nowhere opaque and were composed on white",
+        " If the last channel is no opacity (near infrared, a mask), save them without it.",
+    ),
+    FEW_LEVELS: (
+        "of more than 8 bits of which fewer than 16 grey levels are left",
+        " --window LOW,HIGH says which values are black and white.",
+    ),
+    BELOW_ZERO: (
+        "with values below zero, the smallest signed range of 8 to 16 bits that holds them having become 0 to 255",
+        " --window LOW,HIGH says which values are black and white (soft tissue in CT: -160,240).",
+    ),
 }
 
 
 def sentences(noted: Noted, windowed: bool) -> Iterator[str]:
-    """Yield what there is to say of images that were decoded; `windowed`: whether a window was asked for."""
-    for word, says in _SAYS.items():
+    """Yield what there is to say of images that were decoded; `windowed`: whether that was with a window."""
+    for word, (what, do) in _SAYS.items():
         if found := noted.get(word):
             which = ", ".join(found[:5]) + (f" and {len(found) - 5:,} more" if len(found) > 5 else "")
-            images = f"{len(found):,} {'image is' if len(found) == 1 else 'images are'}"
-            yield says.format(images=images, which=which)
-    divisors = {word.removeprefix(DIVIDED): len(found) for word, found in noted.items() if word.startswith(DIVIDED)}
+            yield f"Images {what}: {len(found):,} ({which}).{do}"
+    divisors = {
+        word.removeprefix(DIVIDED): len(found) for word, found in noted.items() if word.startswith(DIVIDED) and found
+    }
     if len(divisors) > 1:
         by = " and ".join(f"{divisor} ({count:,})" for divisor, count in sorted(divisors.items(), key=_number))
         yield (
             f"Images of more than 8 bits were divided by {by}, the largest value of the bits that each uses, so that "
             "equal values differ between them. --window LOW,HIGH treats all alike."
         )
-    if windowed and noted and WINDOWED not in noted:
+    if windowed and not noted.get(WINDOWED):
         yield "--window changed nothing: none of the images is grey with more than 8 bits."
 
 

@@ -39,9 +39,9 @@ def tags_of(data: bytes) -> Tags:
     return tags
 
 
-def is_deep(tags: Tags) -> bool:
-    """Return whether samples have more than 8 bits."""
-    return bool(max(tags.get(_BITS, (1,))) > 8)
+def is_deep(tags: Tags, beyond: int = 8) -> bool:
+    """Return whether samples have more than so many bits."""
+    return bool(max(tags.get(_BITS, (1,))) > beyond)
 
 
 def is_signed(tags: Tags) -> bool:
@@ -117,9 +117,10 @@ def _check_raw(whole: bool, below: bool) -> None:
 
 def _check(page: TiffPage, length: int, max_pixels: int) -> None:
     """Raise BadImageError for what is too large or not all there, before memory is taken."""
-    size = f"{page.imagewidth} x {page.imagelength}"
     if page.imagewidth * page.imagelength > max_pixels or page.nbytes > _BYTES_PER_PIXEL * max_pixels:
-        raise BadImageError("too-large", f"{size} of {page.samplesperpixel} is more than {max_pixels:,} pixels")
+        size = f"{page.imagewidth} x {page.imagelength} pixels of {page.samplesperpixel} samples"
+        allowed = f"{max_pixels:,} of RGB; --max-pixels N allows more"
+        raise BadImageError("too-large", f"{size} are more than {allowed}")
     ends = [at + size for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
     if not ends or max(ends) > length or not all(page.databytecounts):
         raise BadImageError("truncated", "truncated TIFF (its pixels end beyond the file)")

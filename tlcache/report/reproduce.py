@@ -29,6 +29,8 @@ _PLACED = ("data", "model", "weights")
 _SHARED = (
     *_PLACED,
     "crop_borders",
+    "window",
+    "max_pixels",
     "resize",
     "crop",
     "name",
