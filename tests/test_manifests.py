@@ -444,6 +444,16 @@ def test_metadata_above_folders_says_the_classes(name: str, text: str) -> None:
     assert load_dataset("set", layout=Layout(ignore=["metadata.*", "old"])).classes == ("a", "b")
 
 
+def test_metadata_in_a_folder_that_holds_everything_is_found() -> None:
+    for path in ("0.png", "1.png", "metadata.csv"):
+        touch(f"archive/data/train/{path}")
+    Path("archive/data/train/metadata.csv").write_text(METADATA)
+    found = load_dataset("archive")
+    assert (found.name, found.data) == ("archive", str(Path("archive").absolute()))
+    assert labels(found) == {"train/0.png": "ant", "train/1.png": "bee"}
+    assert found.read(0) == b""
+
+
 def test_metadata_above_folders_of_splits_has_their_splits() -> None:
     for path in ("train/0.png", "train/1.png", "test/2.png"):
         touch(f"set/{path}")

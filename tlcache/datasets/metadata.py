@@ -24,6 +24,7 @@ __all__ = ["METADATA"]
 _ABOUT = (
     "Labels are those of the metadata in the folder, and folders are no classes; --ignore 'metadata.*' takes these."
 )
+_DEEPEST = 5  # folders that hold one folder only, as archives do
 _NAMES = ("metadata.csv", "metadata.jsonl")
 
 
@@ -40,46 +41,45 @@ class Metadata(Source):
 
     def takes(self, data: str) -> bool:
         """Return whether there is such a table."""
-        return bool(_tables(Path(data).expanduser()))
+        return bool(_found(Path(data).expanduser())[1])
 
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of the tables; where none has labels, what the folder has without them."""
-        given = Path(data).expanduser()
-        tables = [path for path in _tables(given) if not any(map(layout.ignored_by, path.relative_to(given).parts))]
+        whole = Path(data).expanduser()
+        top, found = _found(whole)
+        tables = [path for path in found if not any(map(layout.ignored_by, path.relative_to(top).parts))]
         faults = {path: fault for path in tables if (fault := _fault(path, layout))}
         if len(faults) == len(tables):
             return _without(data, layout, " ".join(faults.values()))
-        tables = [path for path in tables if path not in faults]
-        splits = _splits([path.parent.name for path in tables if path.parent != given], given, layout)
-        inside = replace(layout, split_folders=None) if splits else layout
-        rows, warnings = list[Row](), [_ABOUT, *faults.values()]
-        for path in tables:
-            own, notes = read_rows(path, path.parent, inside, splits.get(path.parent.name, "train"))
-            prefix = "" if path.parent == given else f"{path.parent.name}/"
-            rows += [row._replace(path=f"{prefix}{row.path}") for row in own]
-            warnings += (note for note in notes if note not in warnings)
-        root = given.resolve()
-        tree = scan(root, layout)
-        rows, warnings = _by_folder(rows), warnings + _unlisted(tree, rows)
-        images = open_folder(root)
-        return Listing(root.name, str(given.absolute()), images, rows, tree.everything(), tuple(warnings))
+        rows, notes = _rows([path for path in tables if path not in faults], top, layout)
+        tree = scan(top, layout)
+        warnings = (_ABOUT, *faults.values(), *notes, *_unlisted(tree, rows))
+        images, name = open_folder(top.resolve()), whole.resolve().name
+        return Listing(name, str(whole.absolute()), images, _by_folder(rows), tree.everything(), warnings)
 
 
 METADATA = Metadata()
 
 
-def _tables(root: Path) -> list[Path]:
-    """Return the table of a folder, or those of the folders in it."""
-    try:
-        with os.scandir(root) as entries:
-            inner = sorted(entry.path for entry in entries if entry.is_dir())
-    except OSError:
-        return []
-    for folders in ([root], map(Path, inner)):
-        tables = (next((path for name in _NAMES if (path := folder / name).is_file()), None) for folder in folders)
-        if found := list(filter(None, tables)):
-            return found
-    return []
+def _found(root: Path) -> tuple[Path, list[Path]]:
+    """Return the folder that has a table, or folders with one each, and these; a single folder is gone into."""
+    for _ in range(_DEEPEST):
+        try:
+            with os.scandir(root) as entries:
+                inner = [Path(each.path) for each in entries if each.is_dir() and not each.name.startswith(".")]
+        except OSError:
+            break
+        if tables := _tables([root]) or _tables(sorted(inner)):
+            return root, tables
+        if len(inner) != 1:
+            break
+        (root,) = inner
+    return root, []
+
+
+def _tables(folders: Iterable[Path]) -> list[Path]:
+    tables = (next((path for name in _NAMES if (path := folder / name).is_file()), None) for folder in folders)
+    return list(filter(None, tables))
 
 
 def _fault(path: Path, layout: Layout) -> str:
@@ -98,6 +98,19 @@ def _without(data: str, layout: Layout, fault: str) -> Listing:
     except DataError as error:
         raise DataError(f"{error} {fault}".strip()) from None
     return found._replace(warnings=tuple(filter(None, (*found.warnings, fault))))
+
+
+def _rows(tables: Sequence[Path], top: Path, layout: Layout) -> tuple[list[Row], list[str]]:
+    """Return the rows of all tables, their paths from the top folder, and what to tell of them."""
+    splits = _splits([path.parent.name for path in tables if path.parent != top], top, layout)
+    inside = replace(layout, split_folders=None) if splits else layout
+    rows, notes = list[Row](), list[str]()
+    for path in tables:
+        own, more = read_rows(path, path.parent, inside, splits.get(path.parent.name, "train"))
+        prefix = "" if path.parent == top else f"{path.parent.name}/"
+        rows += [row._replace(path=f"{prefix}{row.path}") for row in own]
+        notes += (note for note in more if note not in notes)
+    return rows, notes
 
 
 def _splits(folders: Sequence[str], root: Path, layout: Layout) -> dict[str, str]:
