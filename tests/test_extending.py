@@ -162,4 +162,4 @@ def test_a_head_a_backbone_and_a_dataset_from_outside_do_the_whole_job(
     (found,) = compare(data=archive)
     assert {entry.run.path for entry in found.entries} == {frozen.path, tuned.path}
     page = write_report(Path("report.html"))[0].read_text()
-    assert f"tlcache extract --data {archive} --model tinynet" in page
+    assert f"tlcache extract --data {Path(archive).name} --model tinynet" in page  # from the page's folder
