@@ -135,7 +135,10 @@ class OnnxRuntimeNetwork(Network):
             raise _unfit(found)
         self._input, shape = images[0].name, images[0].shape
         self._batch = shape[0] if isinstance(shape[0], int) else None
-        self.dim = int(self._rows(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
+        try:
+            self.dim = int(self._rows(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
+        except Exception as error:  # ONNX Runtime's own have no base but this
+            raise ModelError(f"ONNX Runtime cannot run the model: {' '.join(str(error).split())}") from None
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         result: NDArray[np.float32] = self._session.run(None, {self._input: images})[0]

@@ -32,7 +32,8 @@ def load_model(
         `imagenet`, `imagenet_v2`, `embedded`, `random` or the path of a state dict; default: the backbone's first
         published weights. Not used with an ONNX file.
     pool
-        `avg`, `max`, `flatten` (`cls` for transformers, `quarters` for resnet20_cifar); default: the backbone's own.
+        `avg`, `max`, `flatten` (`cls` for transformers, `tokens` for tokens of an ONNX file, `quarters` for
+        resnet20_cifar); default: the backbone's own.
     output
         Only with an ONNX file: the tensor that is the embedding.
     precision

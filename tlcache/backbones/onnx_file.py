@@ -14,10 +14,13 @@ from tlcache.backbones.backbone import Backbone, TorchNetwork, Weights
 from tlcache.backbones.model import Model, model_identity
 from tlcache.errors import ModelError, OptionError
 from tlcache.images import Preprocess
+from tlcache.progress import say
 
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
+
+    from tlcache.backbones.onnx_image import ImageInput
 
 __all__ = ["ONNX_FILE", "read_onnx"]
 
@@ -61,24 +64,31 @@ class OnnxFile:
         """Take the file as it is when it was exported here; otherwise put preprocessing and pooling into the graph."""
         del weights
         path = Path(backbone.builder)
-        data, graph = read_onnx(path)
-        metadata = {entry.key: entry.value for entry in graph.metadata_props}
-        network = {"onnx_sha256": hashlib.sha256(data).hexdigest()}
+        data, network = read_onnx(path)
+        metadata = {entry.key: entry.value for entry in network.metadata_props}
+        origin = {"onnx_sha256": hashlib.sha256(data).hexdigest()}
         arguments = {"model": str(path.absolute()), "weights": None}
         made = partial(Model, backbone.name, f"onnx:{path.name}", arguments=arguments)
         if metadata.get("exporter", "").startswith("tlcache"):
             preprocess = _exported(path, metadata, pool, output, changes)
-            identity = model_identity(network, "embedding", metadata["pool"], preprocess)
+            identity = model_identity(origin, "embedding", metadata["pool"], preprocess)
             return made(preprocess, identity, lambda: data)
         from tlcache.backbones.onnx_graph import adapt
+        from tlcache.backbones.onnx_image import image_inputs
 
-        preprocess = _stated(path, graph, changes)
-        adapted = adapt(graph, preprocess, output, pool)
-        identity = model_identity(network, output or graph.graph.output[0].name, pool, preprocess)
-        return made(preprocess, identity, adapted.SerializeToString)
+        ways = image_inputs(network.graph)
+        preprocess = _stated(path, ways[0], changes)
+        adapted, embedding = adapt(network, preprocess, output, pool, ways[0])
+        if output is None and embedding != network.graph.output[0].name:
+            say(f"'{path.name}': the embedding is output {embedding}, the first that can be one.")
+        identity = model_identity(origin, embedding, pool, preprocess)
+        if len(ways) == 1:
+            return made(preprocess, identity, adapted.SerializeToString)
+        return made(preprocess, identity, lambda: _first_that_runs(network, preprocess, output, pool, ways))
 
 
 ONNX_FILE = OnnxFile()
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def read_onnx(path: Path) -> tuple[bytes, onnx.ModelProto]:
@@ -95,6 +105,8 @@ def read_onnx(path: Path) -> tuple[bytes, onnx.ModelProto]:
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"Cannot read the model '{path}': {error.strerror}.") from None
+    if data.startswith(_LFS):
+        raise ModelError(f"'{path}' is a Git LFS pointer, not the model itself. Fetch that with: git lfs pull")
     try:
         model = onnx.load_model_from_string(data)
     except Exception:
@@ -104,6 +116,26 @@ def read_onnx(path: Path) -> tuple[bytes, onnx.ModelProto]:
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model.graph)):
         raise ModelError(f"'{path}' keeps weights in other files. Save it as a single file (onnx.save does so).")
     return data, model
+
+
+def _first_that_runs(
+    network: onnx.ModelProto, preprocess: Preprocess, output: str | None, pool: str | None, ways: Sequence[ImageInput]
+) -> bytes:
+    """Return the network by the first way to understand its input that it can be run with."""
+    from tlcache.backbones.engines import open_network
+    from tlcache.backbones.onnx_graph import adapt
+
+    refused: ModelError | None = None
+    for way in ways:
+        data: bytes = adapt(network, preprocess, output, pool, way)[0].SerializeToString()
+        try:
+            open_network(data, "cpu")
+        except ModelError as error:
+            refused = refused or error
+        else:
+            return data
+    assert refused is not None
+    raise refused
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -129,14 +161,18 @@ def _exported(
     return replace(Preprocess.from_json(json.loads(metadata["preprocess"])), **changes)
 
 
-def _stated(path: Path, model: onnx.ModelProto, changes: Mapping[str, Any]) -> Preprocess:
+def _stated(path: Path, image: ImageInput, changes: Mapping[str, Any]) -> Preprocess:
     """Return the preprocessing that the caller states for a foreign model; guessing it would be silently wrong."""
-    from tlcache.backbones.onnx_graph import image_input
-
-    size, floating = image_input(model)
+    height, width = image.size
+    size = height or width
+    if height != width and height and width:
+        raise ModelError(f"'{path}' takes images of {height} x {width} pixels; only square ones are supported.")
+    ignored = [f"--{name}" for name in ("mean", "std") if name in changes and not image.floating]
+    if ignored:
+        raise OptionError(f"'{path}' normalises its uint8 images itself; leave {' and '.join(ignored)} out.")
     fields = {"crop": size, **changes} if size else dict(changes)
-    if not floating:
-        fields = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), **fields}
+    if not image.floating:
+        fields |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     missing = [name for name in ("resize", "crop", "mean", "std") if name not in fields]
     if missing:
         raise OptionError(

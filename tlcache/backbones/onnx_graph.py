@@ -2,147 +2,106 @@
 
 from __future__ import annotations
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-from onnx.compose import add_prefix
+from collections.abc import Sequence
+from typing import Any
 
-from tlcache.backbones.pools import POOLS
-from tlcache.errors import ModelError, OptionError, UnknownNameError
+import onnx
+from onnx import TensorProto, helper
+
+from tlcache.backbones.onnx_image import ImageInput, feed, image_inputs
+from tlcache.backbones.onnx_nodes import Nodes
+from tlcache.backbones.onnx_output import choose, cut, pooled
+from tlcache.errors import ModelError
 from tlcache.images import Preprocess
 
-__all__ = ["adapt", "describe", "image_input"]
+__all__ = ["adapt", "sound"]
+
+_LEAST_IR = 4  # before, initializers had to be inputs, too
 
 
-def adapt(model: onnx.ModelProto, preprocess: Preprocess, output: str | None, pool: str | None) -> onnx.ModelProto:
+def sound(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which initializers are no inputs, which they are in files of before 2019."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    del copy.graph.input[:]
+    copy.graph.input.extend(inputs)
+    copy.ir_version = max(copy.ir_version, _LEAST_IR)
+    return copy
+
+
+def adapt(
+    model: onnx.ModelProto,
+    preprocess: Preprocess,
+    output: str | None,
+    pool: str | None,
+    way: ImageInput | None = None,
+) -> tuple[onnx.ModelProto, str]:
     """Put scaling, normalisation and layout in front of a model's image input, and pooling behind its output.
+
+    What the output does not need is left out, such as the text branch of a model for images and texts.
 
     Parameters
     ----------
     model
-        One image input, uint8 or float, (batch, 3, H, W) or (batch, H, W, 3). It is not changed.
+        Its image input is uint8 or float, (batch, channels, H, W) or (batch, H, W, channels), with three channels (RGB)
+        or one (grey: 0.299 R + 0.587 G + 0.114 B). It is not changed.
     preprocess
         Its mean and std go into the graph when the input is floating point.
     output
-        Name of the output (or of any inner tensor) that is the embedding; default: the first output.
+        Name of the output (or of any inner tensor) that is the embedding; default: the first output that can be one.
     pool
-        `avg`, `max` or `flatten`: what to do with an output (batch, channels, H, W). Two-dimensional outputs stay.
+        A name of `tlcache.backbones.pools.POOLS`: what to do with an output of rank 3 or 4. Flat outputs stay.
+    way
+        How to understand the input; default: the likeliest of `tlcache.backbones.onnx_image.image_inputs`.
 
     Returns
     -------
-    onnx.ModelProto
-        Input `image`: uint8 (batch, 3, crop, crop); output `embedding`: float32 (batch, dim).
+    adapted
+        Input: uint8 (batch, 3, crop, crop); output: float32 (batch, dim).
+    output
+        Name of the tensor that is the embedding.
 
     Raises
     ------
-    ModelError
+    OptionError, ModelError
         The inputs or outputs are not of that kind; the message lists those found.
     """
-    adapted = add_prefix(model, "model.")  # so that our names are free
+    adapted = sound(model)
     graph = adapted.graph
-    source = _image(graph)
-    kind, shape = source.type.tensor_type.elem_type, _shape(source)
-    last = shape[3] == 3 and shape[1] != 3
-    before = _before(graph, source.name, kind, preprocess, last)
-    after = _after(adapted, output, pool)
-    image = helper.make_tensor_value_info(
-        "image", TensorProto.UINT8, [shape[0] or "batch", 3, preprocess.crop, preprocess.crop]
-    )
-    graph.input.remove(source)
-    graph.input.insert(0, image)
-    body = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*before, *body, *after])
-    onnx.checker.check_model(adapted)
-    return adapted
+    way = way or image_inputs(graph)[0]
+    known = _with_shapes(adapted, way, (preprocess.crop, preprocess.crop))
+    chosen = choose(known, output, way.name)
+    body, taken = cut(graph, chosen.name)
+    opset = next((entry.version for entry in adapted.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    before, after = Nodes("tlcache.image", opset), Nodes("tlcache.embedding", opset)
+    before.made.append(helper.make_node("Identity", [feed(before, "tlcache.image", way, preprocess)], [way.name]))
+    flat = after.add("Flatten", pooled(after, known, chosen, pool), axis=1)
+    embedding = after.add("Cast", flat, to=TensorProto.FLOAT)
+    shape = [way.batch or "batch", 3, preprocess.crop, preprocess.crop]
+    _replace(graph.node, [*before.made, *body, *after.made])
+    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in taken])
+    _replace(graph.input, [helper.make_tensor_value_info("tlcache.image", TensorProto.UINT8, shape)])
+    _replace(graph.output, [helper.make_tensor_value_info(embedding, TensorProto.FLOAT, ["batch", None])])
+    _replace(graph.value_info, [])
+    return adapted, chosen.name
 
 
-def image_input(model: onnx.ModelProto) -> tuple[int, bool]:
-    """Return the side in pixels of a model's square image input (0: dynamic) and whether it is floating point.
-
-    Raises
-    ------
-    ModelError
-        The model has no image input; the message lists those found.
-    """
-    source = _image(model.graph)
-    return _shape(source)[2], source.type.tensor_type.elem_type != TensorProto.UINT8
-
-
-def describe(values: list[onnx.ValueInfoProto]) -> str:
-    """Return names, types and shapes of inputs or outputs, for a message."""
-    texts = []
-    for value in values:
-        kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
-        texts.append(f"{value.name.removeprefix('model.')}: {kind} {tuple(size or '?' for size in _shape(value))}")
-    return "; ".join(texts) or "none"
+def _with_shapes(model: onnx.ModelProto, way: ImageInput, size: tuple[int, int]) -> onnx.GraphProto:
+    """Return the graph with the shapes of what is inside, for images of a size."""
+    fed = onnx.ModelProto()
+    fed.CopyFrom(model)
+    (image,) = (value for value in fed.graph.input if value.name == way.name)
+    for dim, length in zip(image.type.tensor_type.shape.dim, way.fixed(size), strict=True):
+        if length:
+            dim.dim_value = length
+    try:
+        return onnx.shape_inference.infer_shapes(fed).graph
+    except Exception as error:
+        raise ModelError("The model is not valid: " + " ".join(str(error).split())) from None
 
 
-def _image(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs: list[onnx.ValueInfoProto] = [value for value in graph.input if value.name not in weights]
-    kinds = (TensorProto.UINT8, TensorProto.FLOAT, TensorProto.FLOAT16)
-    if len(inputs) == 1 and len(_shape(inputs[0])) == 4 and inputs[0].type.tensor_type.elem_type in kinds:
-        return inputs[0]
-    raise ModelError(f"An image model has one uint8 or float input of rank 4; found {describe(inputs)}.")
-
-
-def _shape(value: onnx.ValueInfoProto) -> list[int]:
-    """Return the sizes of a tensor, 0 where they are dynamic."""
-    return [size.dim_value for size in value.type.tensor_type.shape.dim]
-
-
-def _before(
-    graph: onnx.GraphProto, target: str, kind: int, preprocess: Preprocess, channels_last: bool
-) -> list[onnx.NodeProto]:
-    nodes, name = [], "image"
-    if kind != TensorProto.UINT8:
-        mean = 255 * np.array(preprocess.mean, np.float32).reshape(1, 3, 1, 1)
-        scale = 1 / (255 * np.array(preprocess.std, np.float32).reshape(1, 3, 1, 1))
-        graph.initializer.extend([numpy_helper.from_array(mean, "mean"), numpy_helper.from_array(scale, "scale")])
-        nodes = [
-            helper.make_node("Cast", [name], ["image_float"], to=TensorProto.FLOAT),
-            helper.make_node("Sub", ["image_float", "mean"], ["image_centred"]),
-            helper.make_node("Mul", ["image_centred", "scale"], ["image_normal"]),
-        ]
-        name = "image_normal"
-        if kind == TensorProto.FLOAT16:
-            nodes.append(helper.make_node("Cast", [name], ["image_half"], to=TensorProto.FLOAT16))
-            name = "image_half"
-    if channels_last:
-        nodes.append(helper.make_node("Transpose", [name], ["image_last"], perm=[0, 2, 3, 1]))
-        name = "image_last"
-    return [*nodes, helper.make_node("Identity", [name], [target])]
-
-
-def _after(model: onnx.ModelProto, output: str | None, pool: str | None) -> list[onnx.NodeProto]:
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    known = {value.name: value for value in [*graph.value_info, *graph.output]}
-    name = f"model.{output}" if output else graph.output[0].name
-    if name not in known:
-        raise UnknownNameError(f"The model has no output '{output}'. Its outputs: {describe(list(graph.output))}.")
-    nodes = []
-    if operator := _pooling(known[name], pool):
-        nodes.append(helper.make_node(operator, [name], ["pooled"]))
-        name = "pooled"
-    nodes += [
-        helper.make_node("Flatten", [name], ["flat"], axis=1),
-        helper.make_node("Cast", ["flat"], ["embedding"], to=TensorProto.FLOAT),
-    ]
-    del model.graph.output[:]
-    model.graph.output.append(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", None]))
-    return nodes
-
-
-def _pooling(output: onnx.ValueInfoProto, pool: str | None) -> str:
-    """Return the operator that makes `output` an embedding, but for making it flat; empty where none is needed."""
-    rank = len(_shape(output))
-    if rank == 2 and pool is None:
-        return ""
-    able = {name: row.onnx[rank] for name, row in POOLS.items() if rank in row.onnx}
-    if pool in able:
-        return able[pool]
-    *others, last = able or [""]
-    want = f"--pool {', '.join(others)} or {last}" if able else "no --pool" if rank == 2 else "rank 2 or 4"
-    kind = OptionError if able or rank == 2 else ModelError
-    raise kind(f"Output {describe([output])} takes {want}; asked: {pool or 'no pooling'}.")
+def _replace(old: Any, new: Sequence[Any]) -> None:
+    del old[:]
+    old.extend(new)

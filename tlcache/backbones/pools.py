@@ -4,32 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["POOLS", "Pool"]
+__all__ = ["POOLS", "Graph", "Pool"]
+
+
+class Graph(Protocol):
+    """What nodes are added to: `tlcache.backbones.onnx_nodes.Nodes`, which loads onnx."""
+
+    def add(self, operator: str, *inputs: str, **attributes: object) -> str:
+        """Add a node with one output; return the name of that."""
+
+    def constant(self, values: NDArray[np.int64]) -> str:
+        """Add a tensor of numbers; return its name."""
+
+    def after_the_first(self, name: str) -> str:
+        """Add what leaves out the first along axis 1."""
 
 
 @dataclass(frozen=True)
 class Pool:
     """A way from features to an embedding (batch, dim).
 
+    Features are a map (batch, channels, H, W) or tokens (batch, 1 + n, channels), the first of them the class token.
+
     Parameters
     ----------
     name
         As it is asked for.
     torch
-        What does it: features are a map (batch, channels, H, W) or tokens (batch, 1 + n, channels).
+        What does it.
     onnx
-        Rank of the features -> the ONNX operator that does it before what is left is made flat; empty where none is
-        needed. Ranks that it does not do are missing.
+        Rank of the features -> what adds the nodes that do it to a graph, and returns what is then to be made flat.
+        Ranks that it does not do are missing.
     """
 
     name: str
     torch: Callable[[Tensor], Tensor]
-    onnx: Mapping[int, str]
+    onnx: Mapping[int, Callable[[Graph, str], str]]
 
 
 def _patches(features: Tensor) -> Tensor:
@@ -44,13 +62,33 @@ def _quarters(features: Tensor) -> Tensor:
     return adaptive_avg_pool2d(features, 2).flatten(1)
 
 
+def _over(operator: str, first: bool = False) -> Mapping[int, Callable[[Graph, str], str]]:
+    """Return what one operator makes of a map, and of tokens, of which the first counts only if it is said."""
+
+    def tokens(graph: Graph, features: str) -> str:
+        counted = features if first else graph.after_the_first(features)
+        return graph.add(operator, graph.add("Transpose", counted, perm=[0, 2, 1]))
+
+    return {3: tokens, 4: lambda graph, features: graph.add(operator, features)}
+
+
+def _same(graph: Graph, features: str) -> str:
+    del graph
+    return features
+
+
+def _first(graph: Graph, features: str) -> str:
+    return graph.add("Gather", features, graph.constant(np.array(0, np.int64)), axis=1)
+
+
 POOLS: Mapping[str, Pool] = {
     row.name: row
     for row in (
-        Pool("avg", lambda features: _patches(features).mean(2), {4: "GlobalAveragePool"}),
-        Pool("max", lambda features: _patches(features).amax(2), {4: "GlobalMaxPool"}),
-        Pool("flatten", lambda features: features.flatten(1), {4: ""}),
-        Pool("cls", lambda features: features[:, 0], {}),
+        Pool("avg", lambda features: _patches(features).mean(2), _over("GlobalAveragePool")),
+        Pool("max", lambda features: _patches(features).amax(2), _over("GlobalMaxPool")),
+        Pool("flatten", lambda features: features.flatten(1), {3: _same, 4: _same}),
+        Pool("cls", lambda features: features[:, 0], {3: _first}),
+        Pool("tokens", lambda features: features.mean(1), {3: _over("GlobalAveragePool", first=True)[3]}),
         Pool("quarters", _quarters, {}),
     )
 }

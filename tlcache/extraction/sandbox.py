@@ -143,9 +143,13 @@ def _death(status: int) -> errors.CacheError:
             f"Decoding an image took more than {decode_limit_s():g} s, but not when it was tried alone. Finished "
             "images are kept: run the same command again; TLCACHE_DECODE_LIMIT_S sets the limit."
         )
-    how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}; see above"
+    if status > 0:  # an error in Python, which would only come again
+        return errors.CacheError(
+            f"The extracting process ended with status {status}; see above. Finished images are kept."
+        )
     return errors.CacheError(
-        f"The extracting process {how}. Finished images are kept: run the same command again to continue."
+        f"The extracting process died of {signal.Signals(-status).name}. Finished images are kept: "
+        "run the same command again to continue."
     )
 
 

@@ -1,0 +1,257 @@
+"""ONNX files as people have them: each gives the rows that its graph gives by hand, or a message that says why not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from tlcache.backbones.engines import open_network
+from tlcache.backbones.load import load_model
+from tlcache.errors import ModelError, OptionError, UnknownNameError
+
+FLOAT = TensorProto.FLOAT
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8)
+PREPARED = {"resize": 16, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
+NORMAL = (
+    (IMAGES / 255 - np.array(PREPARED["mean"]).reshape(3, 1, 1)) / np.array(PREPARED["std"]).reshape(3, 1, 1)
+).astype(np.float32)
+
+
+def value(name: str, shape: Sequence[int | str | None] | None, kind: int = FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def network(
+    *after: onnx.NodeProto,
+    shape: Sequence[int | str] = ("n", 3, 16, 16),
+    before: Sequence[onnx.NodeProto] = (),
+    channels: int = 3,
+    outputs: Sequence[onnx.ValueInfoProto] = (),
+    weights: dict[str, Any] | None = None,
+    opset: int = 13,
+    ir: int = 8,
+) -> onnx.ModelProto:
+    """Make `input` -> [before] -> `map` (n, 6, 8, 8) -> `pooled` (n, 6, 1, 1) -> `emb` (n, 6) -> [after]."""
+    random = np.random.default_rng(1)
+    arrays = {"kernel": random.normal(size=(6, channels, 3, 3)).astype(np.float32), **(weights or {})}
+    nodes = [
+        *(before or [helper.make_node("Identity", ["input"], ["x"])]),
+        helper.make_node("Conv", ["x", "kernel"], ["c"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["map"]),
+        helper.make_node("GlobalAveragePool", ["map"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["emb"], axis=1),
+        *after,
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [value("input", shape)],
+        list(outputs) or [value("emb", ["n", 6])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    domains = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 2)]
+    return helper.make_model(graph, opset_imports=domains, ir_version=ir)
+
+
+LAST = [helper.make_node("Transpose", ["input"], ["x"], perm=[0, 3, 1, 2])]
+
+
+def rows(model: onnx.ModelProto, images: NDArray[np.uint8] = IMAGES, **options: Any) -> NDArray[np.float32]:
+    """Save the model, and return the embeddings of images as an extraction makes them."""
+    onnx.save(model, "model.onnx")
+    return open_network(load_model("model.onnx", **{**PREPARED, **options}).onnx(), "cpu").embed(images)
+
+
+def by_hand(
+    model: onnx.ModelProto, output: str = "emb", images: NDArray[np.float32] = NORMAL, **others: Any
+) -> NDArray[np.float32]:
+    """Run the model as it is, which ONNX Runtime takes whatever its age, on images that are prepared already."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    result: NDArray[np.float32] = session.run([output], {"input": images, **others})[0]
+    return result
+
+
+def close(found: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
+    return found.shape == expected.shape and bool(np.allclose(found, expected, rtol=1e-4, atol=1e-5))
+
+
+def old() -> onnx.ModelProto:
+    """Make a file of before 2019, when weights had to be inputs, too."""
+    model = network(ir=3, opset=7)
+    model.graph.input.append(value("kernel", [6, 3, 3, 3]))
+    return model
+
+
+def branching() -> onnx.ModelProto:
+    """Make a network with an If, whose branches use tensors from outside."""
+    inside = [
+        helper.make_graph([helper.make_node("Mul", ["emb", "two"], ["a"])], "then", [], [value("a", ["n", 6])]),
+        helper.make_graph([helper.make_node("Identity", ["emb"], ["b"])], "else", [], [value("b", ["n", 6])]),
+    ]
+    choice = helper.make_node("If", ["yes"], ["out"], then_branch=inside[0], else_branch=inside[1])
+    return network(choice, outputs=[value("out", ["n", 6])], weights={"two": np.float32(2), "yes": np.array(True)})
+
+
+def looping() -> onnx.ModelProto:
+    """Make a network with a Loop, whose body takes a weight that nothing outside takes."""
+    body = helper.make_graph(
+        [helper.make_node("Mul", ["state", "two"], ["next"]), helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [value("turn", [], TensorProto.INT64), value("go", [], TensorProto.BOOL), value("state", ["n", 6])],
+        [value("on", [], TensorProto.BOOL), value("next", ["n", 6])],
+    )
+    weights = {"two": np.float32(2), "three": np.array(3), "yes": np.array(True)}
+    loop = helper.make_node("Loop", ["three", "yes", "emb"], ["out"], body=body)
+    return network(loop, outputs=[value("out", ["n", 6])], weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("model", "output"), [(old(), "emb"), (branching(), "out"), (looping(), "out"), (network(opset=20, ir=10), "emb")]
+)
+def test_graphs_of_every_age_with_subgraphs_or_without(model: onnx.ModelProto, output: str) -> None:
+    before = model.SerializeToString()
+    assert close(rows(model), by_hand(model, output))
+    assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("shape", [("n", 16, 16, 3), ("n", "a", "b", "c"), (1, "a", "b", 3)])
+def test_channels_after_height_and_width_are_seen_or_found_by_trying(shape: Sequence[int | str]) -> None:
+    model = network(shape=shape, before=LAST)
+    expected = np.concatenate([by_hand(model, images=each[None].transpose(0, 2, 3, 1)) for each in NORMAL])
+    assert close(rows(model, crop=16), expected)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_grey_is_made_as_pillow_makes_it(last: bool) -> None:
+    """With mean 0 and std 1 the network sees grey values of Pillow's, but for their rounding."""
+    model = network(channels=1, shape=("n", 16, 16, 1) if last else ("n", 1, 16, 16), before=LAST if last else ())
+    grey = np.stack([np.asarray(Image.fromarray(each.transpose(1, 2, 0)).convert("L")) for each in IMAGES])[:, None]
+    images = (grey / 255).astype(np.float32)
+    found = rows(model, mean=(0, 0, 0), std=(1, 1, 1))
+    expected = by_hand(model, images=images.transpose(0, 2, 3, 1) if last else images)
+    assert np.allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("shape", [("n", 4, 16, 16), ("n", 2, 16, 16), ("n", 16, 16, 7)])
+def test_other_numbers_of_channels_are_refused(shape: Sequence[int | str]) -> None:
+    with pytest.raises(ModelError, match=r"three channels \(RGB\) or one \(grey\), .*; found input: float"):
+        rows(network(shape=shape))
+
+
+def test_the_first_output_that_can_be_an_embedding_is_taken_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tlcache")
+    nodes = [
+        helper.make_node("ArgMax", ["emb"], ["best"], axis=1, keepdims=1),
+        helper.make_node(
+            "LabelEncoder", ["best"], ["label"], domain="ai.onnx.ml", keys_int64s=[0, 1], values_strings=["a", "b"]
+        ),
+        helper.make_node("SequenceConstruct", ["emb"], ["list"]),
+    ]
+    odd = [value("label", ["n", 1], TensorProto.STRING), helper.make_tensor_sequence_value_info("list", FLOAT, None)]
+    model = network(*nodes, outputs=[*odd, value("emb", ["n", 6])])
+    assert close(rows(model), by_hand(model))
+    assert "the embedding is output emb" in caplog.text
+    with pytest.raises(
+        ModelError, match=r"label: string .*list: sequence. The last tensors inside, .*emb: float \(\?, 6\)"
+    ):
+        rows(network(*nodes, outputs=odd))
+
+
+def for_images_and_texts() -> onnx.ModelProto:
+    """Make a network of two inputs, with an output for each of them and one for both."""
+    model = network(
+        helper.make_node("Cast", ["ids"], ["text"], to=FLOAT),
+        helper.make_node("Add", ["emb", "text"], ["both"]),
+        outputs=[value("both", ["n", 6]), value("text", ["n", 6]), value("emb", ["n", 6])],
+    )
+    model.graph.input.insert(0, value("ids", ["n", 6], TensorProto.INT64))
+    return model
+
+
+@pytest.mark.parametrize("output", [None, "emb"])
+def test_the_image_branch_of_several_inputs_is_cut_out(output: str | None) -> None:
+    model = for_images_and_texts()
+    assert close(rows(model, output=output), by_hand(model, ids=np.zeros((5, 6), np.int64)))
+
+
+def test_an_output_that_needs_a_text_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"Output 'both' needs more than the image: ids. Its outputs: .*emb: float"):
+        rows(for_images_and_texts(), output="both")
+
+
+def test_an_unknown_output_gets_the_list() -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"no output 'nosuch'. Its outputs: emb: .* for --output: .*map: float \(\?, 6, 8, 8\)"
+    ):
+        rows(network(), output="nosuch")
+
+
+def tokens() -> onnx.ModelProto:
+    """Make a network whose first output is (n, 1 + 63, 6) and whose second one is flat."""
+    nodes = [
+        helper.make_node("Reshape", ["map", "shape"], ["flat map"]),
+        helper.make_node("Transpose", ["flat map"], ["last_hidden_state"], perm=[0, 2, 1]),
+    ]
+    outputs = [value("last_hidden_state", ["n", "tokens", 6]), value("emb", ["n", 6])]
+    return network(*nodes, outputs=outputs, weights={"shape": np.array([0, 6, -1])})
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        ("cls", lambda all_of: all_of[:, 0]),
+        ("avg", lambda all_of: all_of[:, 1:].mean(1)),
+        ("max", lambda all_of: all_of[:, 1:].max(1)),
+        ("tokens", lambda all_of: all_of.mean(1)),
+        ("flatten", lambda all_of: all_of.reshape(len(all_of), -1)),
+    ],
+)
+@pytest.mark.parametrize("opset", [9, 13])
+def test_tokens_are_pooled(pool: str, expected: Any, opset: int) -> None:
+    model = tokens()
+    model.opset_import[0].version = opset
+    assert close(rows(model, pool=pool), expected(by_hand(model, "last_hidden_state")))
+
+
+def test_tokens_without_pooling_name_the_flat_output() -> None:
+    with pytest.raises(OptionError, match=r"takes --pool avg, max, flatten, cls or tokens; .* Or take --output emb"):
+        rows(tokens())
+
+
+def test_a_map_of_one_pixel_is_an_embedding() -> None:
+    model = network(outputs=[value("pooled", ["n", 6, 1, 1])])
+    assert close(rows(model), by_hand(model, "pooled").reshape(5, 6))
+
+
+def test_normalisation_of_uint8_images_is_refused() -> None:
+    model = network(before=[helper.make_node("Cast", ["input"], ["x"], to=FLOAT)])
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    onnx.save(model, "model.onnx")
+    plain = open_network(load_model("model.onnx", resize=16).onnx(), "cpu").embed(IMAGES)
+    assert close(plain, by_hand(model, images=IMAGES))
+    with pytest.raises(OptionError, match="normalises its uint8 images itself; leave --mean and --std out"):
+        rows(model)
+
+
+@pytest.mark.parametrize("shape", [("n", 3, 32, 16), ("n", 24, 32, 3)])
+def test_images_that_are_not_square_are_refused(shape: Sequence[int | str]) -> None:
+    with pytest.raises(ModelError, match=r"takes images of (32 x 16|24 x 32) pixels; only square ones"):
+        rows(network(shape=shape))
+
+
+def test_a_newer_format_than_the_runtime_knows_is_said() -> None:
+    with pytest.raises(ModelError, match="ONNX Runtime does not accept the model: .*Unsupported model IR version: 99"):
+        rows(network(ir=99))
+
+
+def test_a_pointer_of_git_lfs_is_called_so() -> None:
+    Path("model.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ModelError, match="is a Git LFS pointer, .*git lfs pull"):
+        load_model("model.onnx")

@@ -1,0 +1,73 @@
+"""Nodes that are added to an ONNX graph, and what graphs are made of, for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["FLOATS", "Nodes", "describe", "kind_of", "shape_of"]
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+
+
+class Nodes:
+    """New nodes, whose tensors have names that are free: they begin with `prefix`.
+
+    Attributes
+    ----------
+    made
+        The nodes, in the order in which they run.
+    opset
+        Version of the operators in the graph.
+    """
+
+    def __init__(self, prefix: str, opset: int) -> None:
+        self.made: list[onnx.NodeProto] = []
+        self.opset = opset
+        self._prefix = prefix
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output; return the name of that."""
+        name = f"{self._prefix}.{len(self.made)}"
+        self.made.append(helper.make_node(operator, inputs, [name], **attributes))
+        return name
+
+    def constant(self, values: NDArray[Any]) -> str:
+        """Add a tensor of numbers; return its name."""
+        return self.add("Constant", value=numpy_helper.from_array(values))
+
+    def after_the_first(self, name: str) -> str:
+        """Add what leaves out the first along axis 1, as the operator set has it."""
+        most = np.iinfo(np.int64).max
+        if self.opset < 10:
+            return self.add("Slice", name, starts=[1], ends=[most], axes=[1])
+        return self.add("Slice", name, *(self.constant(np.array([each], np.int64)) for each in (1, most, 1)))
+
+
+def kind_of(value: onnx.ValueInfoProto) -> int:
+    """Return the element type of a tensor; 0 (`TensorProto.UNDEFINED`) of what is no tensor, or not known."""
+    return int(value.type.tensor_type.elem_type)
+
+
+def shape_of(value: onnx.ValueInfoProto) -> list[int] | None:
+    """Return the sizes of a tensor, 0 where they are dynamic; None where not even their number is known."""
+    tensor = value.type.tensor_type
+    return [size.dim_value for size in tensor.shape.dim] if tensor.HasField("shape") else None
+
+
+def describe(values: Iterable[onnx.ValueInfoProto]) -> str:
+    """Return names, types and shapes of tensors, for a message."""
+    return "; ".join(map(_described, values)) or "none"
+
+
+def _described(value: onnx.ValueInfoProto) -> str:
+    if kind := kind_of(value):
+        shape = shape_of(value)
+        sizes = "of unknown shape" if shape is None else f"({', '.join(str(size or '?') for size in shape)})"
+        return f"{value.name}: {TensorProto.DataType.Name(kind).lower()} {sizes}"
+    return f"{value.name}: {(value.type.WhichOneof('value') or 'unknown').removesuffix('_type')}"
