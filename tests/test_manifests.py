@@ -186,6 +186,16 @@ def test_images_that_lie_in_several_folders_are_found_by_their_names() -> None:
     assert labels(found) == {f"part_{n}/deep/ISIC_{n}.jpg": "mel" if n == 1 else "nv" for n in range(3)}
 
 
+def test_a_folder_that_is_a_link_is_found_and_thumbnails_are_not() -> None:
+    Path("img").rename("store")
+    Path("set/@eaDir").mkdir(parents=True)
+    Path("set/photos").symlink_to(Path("store").absolute())
+    for number in range(3):
+        touch(f"set/@eaDir/{number}.png")
+    found = load("id,label\n0,ant\n1,bee\n2,cow\n", "set/list.csv")
+    assert found.paths == ("photos/0.png", "photos/1.png", "photos/2.png")
+
+
 def test_the_same_names_in_two_folders_are_not_guessed() -> None:
     for number in range(3):
         touch(f"masks/{number}.png")

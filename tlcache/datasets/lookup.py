@@ -8,17 +8,18 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tlcache.datasets.labels import is_missing
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.table import is_image_name
+from tlcache.datasets.tree import scan
 from tlcache.errors import DataError
 
 __all__ = ["locate"]
 
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
-_MOST_FILES = 1_000_000  # that are looked through where the paths lead nowhere
 
 
 def locate(
@@ -104,11 +105,10 @@ class _Folder:
 
 
 def _files_below(root: str, layout: Layout) -> list[str]:
-    """Return the paths of files below a folder, but for hidden and ignored ones; nothing where they are too many."""
-    every = (f"{folder}/{name}"[len(root) + 1 :].split("/") for folder, _, names in os.walk(root) for name in names)
-    seen = ("/".join(path) for path in every if not any(part[0] == "." or layout.ignored_by(part) for part in path))
-    some = list(itertools.islice(seen, _MOST_FILES + 1))
-    return some if len(some) <= _MOST_FILES else []
+    """Return the paths of what may be images below a folder; nothing where some of it cannot be read."""
+    with suppress(DataError):
+        return list(scan(Path(root), layout).paths())
+    return []
 
 
 def _readings(path: str, where: str, folder: _Folder) -> list[str]:

@@ -137,6 +137,5 @@ def _by_folder(rows: list[Row]) -> list[Row]:
 def _unlisted(tree: Tree, rows: Iterable[Row]) -> list[str]:
     """Return a warning of images that no table lists."""
     listed = {row.path for row in rows}
-    every = (f"{path}/{name}".lstrip("/") for path, each in tree.walk() for name in each.images)
-    lost = [path for path in every if path not in listed]
+    lost = [path for path in tree.paths() if path not in listed]
     return [f"{counted(len(lost), 'image')} that the metadata does not list left out: {some(lost)}."] if lost else []

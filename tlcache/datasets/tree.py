@@ -78,6 +78,11 @@ class Tree:
         """Return how many images lie in it and below."""
         return sum(len(tree.images) for _, tree in self.walk())
 
+    def paths(self) -> Iterator[str]:
+        """Yield the paths of the images in it and below."""
+        for path, tree in self.walk():
+            yield from (f"{path}/{name}" if path else name for name in tree.images)
+
     def everything(self) -> Counter[str]:
         """Return what is passed over in it and below."""
         return sum((tree.passed_over for _, tree in self.walk()), Counter[str]())
