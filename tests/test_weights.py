@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import torch
 
 from tlcache.backbones.backbone import Backbone, Checkpoint
 from tlcache.backbones.sources import find
@@ -141,10 +140,3 @@ def test_code_in_weights_is_never_run(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(WeightsError, match="not a plain PyTorch state dict"):
         load_state(resolve(find("resnet18"), str(path)))
     assert not Path("executed").exists()
-
-
-def test_a_whole_model_is_not_a_state_dict(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pth"
-    torch.save({"epoch": 3, "model": {"weight": torch.zeros(2)}}, path)
-    with pytest.raises(WeightsError, match="no plain state dict of tensors"):
-        load_state(resolve(find("resnet18"), str(path)))

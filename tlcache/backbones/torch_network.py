@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any, cast
 
@@ -12,8 +13,11 @@ from torch import Tensor, fx, nn
 
 from tlcache.backbones.backbone import Backbone, Layer, TorchNetwork
 from tlcache.backbones.pools import POOLS
+from tlcache.backbones.state_dicts import match_names
 from tlcache.errors import WeightsError
 from tlcache.images import Preprocess
+from tlcache.keys import some
+from tlcache.progress import say
 
 __all__ = ["Embedding", "TracedNetwork", "embedding", "filled", "operations", "pretrained", "untrained"]
 
@@ -59,23 +63,57 @@ def pretrained(backbone: Backbone, state: Mapping[str, Tensor], label: str, prep
     """Return the whole network in float32 with `state` loaded strictly, for images prepared so.
 
     The number of classes is the one of `state`, so that a checkpoint fine-tuned on other classes is a backbone too.
-    `label` names the weights in errors.
+    Where names are not the network's, they are matched as `match_names` does, and it is said. `label` names the
+    weights in messages.
 
     Raises
     ------
     WeightsError
-        The names or shapes are not those of the network.
+        The names or shapes are not those of the network, or numbers are not finite.
     """
     try:
         network = backbone.source.build(backbone, preprocess, state)
-    except RuntimeError as error:
-        lines = [textwrap.shorten(line, 120, placeholder=" ...") for line in str(error).splitlines()[1:4]]
-        raise WeightsError(
-            f"The weights '{label}' do not fit {backbone.name}: {'; '.join(lines)}. "
-            f"Pass the state dict of that network as {backbone.source.name} builds it."
-        ) from None
+    except RuntimeError:
+        network = _matched(backbone, state, label, preprocess)
     network.module.float().eval()
+    if bad := [name for name, each in network.module.named_parameters() if not each.isfinite().all()]:
+        raise WeightsError(f"The weights '{label}' hold NaN or infinity, in {some(bad)}. They are of no use.")
     return network
+
+
+def _matched(backbone: Backbone, state: Mapping[str, Tensor], label: str, preprocess: Preprocess) -> TorchNetwork:
+    """Return the network with a checkpoint whose names are others, or that has more or less."""
+    try:
+        found, note = match_names(state, _empty(backbone, preprocess))
+        network = backbone.source.build(backbone, preprocess, found)
+    except (LookupError, RuntimeError) as error:
+        told = [str(error)] if isinstance(error, LookupError) else str(error).splitlines()[1:4]
+        lines = "; ".join(textwrap.shorten(line, 400, placeholder=" ...").rstrip(".") for line in told)
+        raise WeightsError(
+            f"The weights '{label}' do not fit {backbone.name}: {lines}. {_others(backbone, state, preprocess)}"
+        ) from None
+    say(f"The weights '{label}' as those of {backbone.name}: {note}.")
+    return network
+
+
+def _empty(backbone: Backbone, preprocess: Preprocess) -> TorchNetwork:
+    with torch.device("meta"):
+        return backbone.source.build(backbone, preprocess)
+
+
+def _others(backbone: Backbone, state: Mapping[str, Tensor], preprocess: Preprocess) -> str:
+    """Return which networks of the same source a checkpoint fits, for a message."""
+    fitting = []
+    for name in backbone.source.names():
+        row = backbone.source.find(name)
+        with suppress(LookupError, WeightsError):
+            network = _empty(row or backbone, preprocess)
+            found, _ = match_names(state, network)
+            if all(each.shape[1:] == found[own].shape[1:] for own, each in network.module.state_dict().items()):
+                fitting.append(name)
+    if fitting:
+        return f"They fit {' and '.join(fitting)}: pass --model {fitting[0]}."
+    return f"Pass the state dict of that network as {backbone.source.name} builds it."
 
 
 def operations(backbone: Backbone, preprocess: Preprocess) -> int:

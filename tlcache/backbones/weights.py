@@ -63,37 +63,16 @@ def resolve(backbone: Backbone, weights: str | None = None) -> Weights:
 
 
 def load_state(weights: Weights) -> dict[str, Any]:
-    """Return the state dict in a file; code inside is never run. Of a fine-tuned network, the head is left out.
+    """Return the tensors in a file; code inside is never run. Of a fine-tuned network, the head is left out.
 
     Raises
     ------
     WeightsError
-        Not a plain state dict.
+        As `tlcache.backbones.state_dicts.read_tensors`.
     """
-    import torch
-    from safetensors.torch import load
+    from tlcache.backbones.state_dicts import read_tensors
 
-    try:
-        if _is_safetensors(weights.path):
-            state = load(weights.path.read_bytes())
-            return {name: each for name, each in state.items() if not name.startswith(HEAD_PREFIX)}
-        state = torch.load(weights.path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(
-            f"'{weights.path}' is not a plain PyTorch state dict ({type(error).__name__}). "
-            "Save one with torch.save(model.state_dict(), path), or as .safetensors."
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(
-            f"'{weights.path}' holds no plain state dict of tensors. Save it with torch.save(model.state_dict(), path)."
-        )
-    return state
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Return whether a file begins with a length and JSON, as no file of `torch.save` does, whatever it is called."""
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
+    return {name: each for name, each in read_tensors(weights.path).items() if not name.startswith(HEAD_PREFIX)}
 
 
 def checked(name: str, path: Path, remedy: str) -> Weights:
