@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import write_photos
+from typer.testing import CliRunner
 
 from tlcache.cache.feature_file import open_features
+from tlcache.cli import app
 from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.datasets.layout import Layout
+from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import check_splits
 from tlcache.errors import DataError, ImageReadError, OptionError
 from tlcache.extraction.extract import extract
@@ -21,7 +24,9 @@ from tlcache.inventory import verify
 from tlcache.options import parameters
 from tlcache.probing.fit import fit_heads
 from tlcache.report.reproduce import commands
+from tlcache.report.tables import heading
 from tlcache.runs.base import fields_of_features
+from tlcache.runs.folder import list_runs
 
 
 def sizes(found: Dataset) -> dict[str, int]:
@@ -368,7 +373,7 @@ def test_folders_that_are_named_are_there(tmp_path: Path) -> None:
         pytest.param({"ant/thumbnails": 3}, {"thumbnails folder": 1}, id="thumbnails"),
         pytest.param(
             {"ant": ["0.png:Zone.Identifier", "0.png:com.apple.quarantine", "a:b.png"]},
-            {"stream of attributes": 2},
+            {"attribute stream": 2},
             id="streams",
         ),
         pytest.param(
@@ -440,3 +445,93 @@ def test_groups_that_cannot_be_drawn_from_are_told_before_the_work() -> None:
         check_splits(labels, splits, ["ant", "bee"], ["a"] * 5 + ["b"] * 5)
     check_splits(labels, splits, ["ant", "bee"], ["a", "b", "c", "c", "c"] + ["d"] * 5)
     check_splits(labels, splits, ["ant", "bee"], [""] * 10)
+
+
+@pytest.mark.parametrize(
+    ("overview", "line"),
+    [
+        (
+            Overview(
+                {"train": 30, "val": 9, "test": 9},
+                ("val", "test"),
+                {"ant": 16, "bee": 32},
+                {".txt": 4, "stray file": 2},
+            ),
+            "48 images: train 30, val 9 (drawn), test 9 (drawn); 2 classes (ant 16, bee 32); "
+            "6 files passed over (4 .txt, 2 stray files)",
+        ),
+        (
+            Overview(
+                {"train": 1200, "val": 0, "test": 100}, ("val",), dict.fromkeys("abcdefghijklm", 100), {"x folder": 1}
+            ),
+            "1,300 images: train 1,200, test 100; 13 classes, 100 images each; 1 folder passed over (1 x folder)",
+        ),
+        (
+            Overview({"train": 2, "val": 1, "test": 1}, None, {"a\nb": 1, "c": 3}, None),
+            "4 images: train 2, val 1, test 1; 2 classes (a\\nb 1, c 3)",
+        ),
+    ],
+)
+def test_what_was_understood_is_one_line(overview: Overview, line: str) -> None:
+    assert str(overview) == line
+
+
+def test_it_says_what_it_understood(photos: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tlcache")
+    (photos / "red" / "notes.txt").touch()
+    understood = (
+        "photos: 24 images: train 12, val 6 (drawn), test 6 (drawn); 3 classes (blue 8, green 8, red 8); "
+        "1 file passed over (1 .txt)"
+    )
+    for _ in range(2):
+        caplog.clear()
+        made = extract(photos, str(tiny_model))
+        assert caplog.messages == [understood]
+        assert f"photos: {made.overview}" == understood
+    assert made.up_to_date
+    assert made.as_json()["overview"]["drawn"] == ("val", "test")
+    caplog.clear()
+    fit_heads([made.path, made.path], ["ridge"])
+    assert caplog.messages == [understood]
+
+
+def test_what_only_the_images_tell_is_said_in_the_end(
+    photos: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tlcache")
+    (photos / "red" / "broken.png").write_bytes(b"no image")
+    made = extract(photos, str(tiny_model))
+    first, last = caplog.messages
+    assert first.startswith(
+        "photos: 25 images: train 13, val 6 (drawn), test 6 (drawn); 3 classes (blue 8, green 8, red 9)"
+    )
+    assert last == f"photos: in the end {made.overview}"
+    assert str(made.overview).startswith("24 images: train 12, val 6 (drawn)")
+
+
+def test_a_drawn_split_is_called_drawn(photos: Path, tiny_model: Path, with_splits: Path) -> None:
+    drawn, given = (extract(data, str(tiny_model)).path for data in (photos, with_splits))
+    fit_heads([drawn, given], ["ridge"])
+    by_name = {run.dataset: run for run in list_runs()}
+    assert (by_name["photos"].drawn, by_name["photos"].test_split) == (("val", "test"), "drawn")
+    assert (by_name["set"].drawn, by_name["set"].test_split) == ((), "given")
+    assert heading([by_name["photos"]]).plain.startswith("photos: 6 test images (drawn), 3 classes")
+    assert heading([by_name["set"]]).plain.startswith("set: 6 test images, 3 classes")
+    audited = CliRunner().invoke(app, ["audit", "--group-regex", r"([0-9])\.png"]).stdout
+    assert "photos: 24 images (12 train, 6 val (drawn), 6 test (drawn))" in audited
+    assert "set: 30 images (15 train, 9 val, 6 test)" in audited
+    fit_heads([drawn], ["ridge"], split="group")
+    shown = CliRunner().invoke(app, ["compare", "--data", "photos"]).stdout
+    assert "photos: 6 test images (drawn), 3 classes, drawn split" in shown
+    assert "Drawn split" in shown
+
+
+def test_feature_files_that_do_not_say_what_was_drawn_are_read_without_the_word(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Overview, "attributes", {})
+    made = extract(photos, str(tiny_model))
+    with open_features(made.path) as file:
+        assert str(file.overview()) == "24 images: train 12, val 6, test 6; 3 classes (blue 8, green 8, red 8)"
+    (run,) = fit_heads([made.path], ["ridge"])
+    assert (run.drawn, run.test_split) == (None, "given")

@@ -130,6 +130,8 @@ class Audit:
         One or two plain sentences.
     record
         The JSON file of all this; beside it `.csv`.
+    drawn
+        The splits that were drawn from train; None where that is not known.
     """
 
     dataset: str
@@ -160,6 +162,7 @@ class Audit:
     largest: int
     verdict: str
     record: Path
+    drawn: tuple[str, ...] | None = None
 
     @property
     def leaks(self) -> bool:
@@ -180,6 +183,8 @@ class Audit:
         names = ("dataset", "dataset_digest", "backbone", "why", "images", "group_by", "groups", "largest", "verdict")
         return {
             **{name: getattr(self, name) for name in names},
+            "splits": dict(self.splits),
+            "drawn": as_json(self.drawn),
             "exact": {
                 "pairs": [[pair.first, pair.second] for pair in self.exact],
                 "across_splits": sum(pair.across for pair in self.exact),

@@ -21,8 +21,9 @@ __all__ = ["LeakageGap", "leakage_gaps", "leakage_gaps_of"]
 class LeakageGap:
     """A head's accuracy under both splits, each with its 95 % interval.
 
-    `difference` is given minus group; its interval adds theirs in squares (Newcombe, 1998), as the test images are
-    others. It is also the chance of a draw: another group split would give another one. `digest` is of the given split.
+    `given` is of the dataset's own split, whose digest is `digest`, and which may have been drawn, too. `difference` is
+    given minus group; its interval adds theirs in squares (Newcombe, 1998), as the test images are others. It is also
+    the chance of a draw: another group split would give another one.
     """
 
     dataset: str
@@ -32,6 +33,7 @@ class LeakageGap:
     group: tuple[float, float, float]
     difference: tuple[float, float, float]
     digest: str
+    given_is_drawn: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
@@ -85,4 +87,5 @@ def _gap(given: Entry, group: Entry, runs: list[Run]) -> LeakageGap:
     low = middle - hypot(one[0] - one[1], other[2] - other[0])
     high = middle + hypot(one[2] - one[0], other[0] - other[1])
     names = (group.run.dataset, backbone_label(group.run, runs), head_label(group.run, runs))
-    return LeakageGap(*names, one, other, (middle, low, high), given.run.dataset_digest)
+    drawn = given.run.test_split == "drawn"
+    return LeakageGap(*names, one, other, (middle, low, high), given.run.dataset_digest, drawn)

@@ -35,6 +35,7 @@ from tlcache.auditing.verdict import verdict
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.find import find_features
 from tlcache.cache.groups import groups_path, write_groups
+from tlcache.datasets.overview import drawn_splits
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DataError, HeadError, UnknownNameError
 from tlcache.evaluation.compare import compare
@@ -126,6 +127,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         largest=max(sizes.values()),
         verdict=verdict(leak, gap, _by_groups(chosen.path, folder), calibration.judges, _measured(folder, attrs, leak)),
         record=record_path(folder, attrs),
+        drawn=drawn_splits(attrs),
     )
     source = group_regex or f"{found.backbone}, cosine {calibration.threshold:.3f}"
     groups = {digest.decode(): name for digest, name in zip(hashes, names, strict=True)}

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.salvage import Padded, salvaged
+from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DamagedError, OutdatedError, UnknownNameError, closest, first_line
 from tlcache.keys import hash_json
@@ -242,6 +243,10 @@ class FeatureFile:
     def paths(self) -> tuple[str, ...]:
         """Return the path of every row; of use only for rows that are intact."""
         return _decode(self._column("rows/path", slice(0, len(self))))
+
+    def overview(self) -> Overview:
+        """Return what the dataset was understood to be."""
+        return Overview.of(self.attrs, self._column("labels", slice(0, len(self))), self.classes)
 
     def stored(self) -> NDArray[np.int32]:
         """Return width and height in pixels and frames of every image: int32 (n, 3)."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.groups import groups_path, read_groups
+from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS, draw_splits
 from tlcache.errors import CacheError, DataError, UnknownNameError, closest
 from tlcache.keys import hash_json
@@ -74,6 +75,7 @@ class Resplit:
             **file.attrs,
             **{f"{name}_rows": count for name, count in zip(SPLITS, counts, strict=True)},
             "split": "group",
+            "drawn": ",".join(SPLITS[1:]),
             "given_digest": file.attrs["dataset_digest"],
             "dataset_digest": hash_json({"classes": self.classes, "rows": listed}),
         }
@@ -82,6 +84,10 @@ class Resplit:
     def split(self, *names: str) -> Split:
         """Return the rows of some splits, joined in that order."""
         return self._rows.of(np.concatenate([self._bounds[name] for name in names]))
+
+    def overview(self) -> Overview:
+        """Return what the dataset was understood to be, in these splits."""
+        return Overview.of(self.attrs, self._rows.labels, self.classes)
 
     def hashes(self) -> NDArray[np.bytes_]:
         """Return the sha256 of every row's image, (N,) of `S64`."""

@@ -49,7 +49,7 @@ def _uses(texts: Sequence[str]) -> dict[str, str]:
 
 _USES = Kind(
     f"FOLDER=SPLIT like training_set=train,test_set=test, a split being one of {', '.join(SPLITS)}",
-    "FOLDER=SPLIT,...",
+    "NAME=SPLIT",
     "dict",
     str,
     _is_use,
@@ -59,7 +59,7 @@ _VAL, _TEST = _share_or("test"), _share_or("val")
 
 
 def _column(what: str) -> Option:
-    return Option(f"Column of a manifest that has the {what}", text("NAME"), DATA, default="by its usual names")
+    return Option(f"Column of {what} in a manifest", text("NAME"), DATA)
 
 
 @described()
@@ -70,40 +70,33 @@ class Layout:
     split_folders: Annotated[
         Mapping[str, str] | None,
         Option(
-            "Which folder, or name in a manifest's split column, is which split, like training_set=train,test_set=test",
+            "Which folder is which split, like seg_train=train; of manifests, which name",
             _USES,
             DATA,
-            default="by their names",
         ),
     ] = None
     ignore: Annotated[
         str | Sequence[str],
-        Option("Folders and files to pass over, by name or shell pattern", several(text("NAME")), DATA),
+        Option("Folders and files to pass over, like masks or '*_old.png'", several(text("NAME")), DATA),
     ] = ()
     class_level: Annotated[
         int | None,
         Option(
-            "How many folders down the classes are, below --data or a split, not counting one that holds everything",
+            "How many folders down the classes are",
             whole(1, 9),
             DATA,
-            default="found out",
+            more="Below --data or a split; a folder that alone holds everything is not counted",
         ),
     ] = None
     val: Annotated[
         float | str | None,
-        Option(
-            "Share of train that becomes val where none is given, or test: the given one", _VAL, DATA, default="0.2"
-        ),
+        Option("Share of train to draw as val, or test: use that", _VAL, DATA, default="0.2"),
     ] = None
     test: Annotated[
         float | str | None,
-        Option(
-            "Share of train that becomes test where none is given, or val: the given one", _TEST, DATA, default="0.2"
-        ),
+        Option("Share of train to draw as test, or val: use that", _TEST, DATA, default="0.2"),
     ] = None
-    images: Annotated[
-        str | Path | None, Option("Folder that a manifest's paths start from", PATH, DATA, default="its own")
-    ] = None
+    images: Annotated[str | Path | None, Option("Folder of a manifest's images", PATH, DATA, default="its own")] = None
     path_column: Annotated[str | None, _column("paths")] = None
     label_column: Annotated[str | None, _column("labels")] = None
     split_column: Annotated[str | None, _column("splits")] = None

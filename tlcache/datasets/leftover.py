@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from fnmatch import fnmatchcase
 
 from tlcache.datasets.classes import ClassFolder, Place
 from tlcache.datasets.layout import Layout
@@ -74,10 +73,7 @@ class Leftover:
             lines.append(f"No images in {names}; these are not classes here. {other}".strip())
         if dangling:
             lines.append(f"Links to folders that are not there: {some(dangling)}. Mend them if they were classes.")
-        if idle := [pattern for pattern in listing(layout.ignore) if not self._ignored(pattern)]:
+        patterns = listing(layout.ignore)
+        if idle := [each for each in patterns if not {f"{each} file", f"{each} folder"} & self.passed_over.keys()]:
             lines.append(f"Nothing in '{self._top}' is called as --ignore says: {some(idle)}.")
         return tuple(lines)
-
-    def _ignored(self, pattern: str) -> bool:
-        folders = (kind.removesuffix(" folder") for kind in self.passed_over if kind.endswith(" folder"))
-        return f"{pattern} file" in self.passed_over or any(fnmatchcase(name, pattern) for name in folders)

@@ -6,13 +6,14 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NamedTuple
 
 from tlcache.errors import DataError
 from tlcache.keys import some
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "FRACTION",
@@ -23,6 +24,7 @@ __all__ = [
     "draw_splits",
     "find_leaks",
     "joined_rows",
+    "missing_splits",
     "split_names",
 ]
 
@@ -37,14 +39,14 @@ def check_splits(
 
     Every class needs an image for each of them, and one class as many groups.
     """
-    missing = _missing(splits)
+    missing = missing_splits(splits)
     parts = 1 + len(missing)
     train = [(label, row) for row, label in enumerate(labels.tolist()) if splits[row] == "train"]
     counts = Counter(label for label, _ in train)
     small = [name for number, name in enumerate(classes) if 0 < counts[number] < parts]
     if small:
         raise DataError(
-            f"Drawing {' and '.join(_missing(splits))} from train needs {parts} images in every class; too few in: "
+            f"Drawing {' and '.join(missing)} from train needs {parts} images in every class; too few in: "
             f"{some(small, 10)}. Add images, leave the class out with --ignore, or give the splits yourself."
         )
     if missing and groups:
@@ -86,7 +88,7 @@ def draw_splits(
     """
     result, numbers = list(splits), labels.tolist()
     shares = shares or dict.fromkeys(SPLITS[1:], FRACTION)
-    missing = [name for name in _missing(splits) if shares[name]]
+    missing = [name for name in missing_splits(splits) if shares[name]]
     train = [row for row, split in enumerate(splits) if split == "train"]
     by_class: dict[int, list[list[int]]] = defaultdict(list)
     for rows in joined_rows(train, groups, sha256):
@@ -142,7 +144,8 @@ def find_leaks(
     return across, conflicts
 
 
-def _missing(splits: Sequence[str]) -> list[str]:
+def missing_splits(splits: Iterable[str]) -> list[str]:
+    """Return those of test and val that none is given of."""
     given = set(splits)
     return [name for name in ("test", "val") if name not in given]
 

@@ -114,7 +114,7 @@ def scan(root: Path, layout: Layout) -> Tree:
             elif kind := _why_not(entry, layout):
                 tree.passed_over[kind] += 1
             elif (place := _place(entry.stat())) in known and entry.is_symlink() and _is_above(place, chain):
-                tree.passed_over["link to a folder above"] += 1
+                tree.passed_over["circular link"] += 1
             else:
                 if place not in known:
                     known[place] = Tree()
@@ -151,7 +151,8 @@ def _why_not(entry: os.DirEntry[str], layout: Layout) -> str:
     """Return what a folder is called among what is passed over; nothing where images may lie in it."""
     if entry.name.startswith("."):
         return "hidden folder"
-    return f"{entry.name} folder" if entry.name.lower() in _NO_DATA or layout.ignored_by(entry.name) else ""
+    name = layout.ignored_by(entry.name) or (entry.name if entry.name.lower() in _NO_DATA else "")
+    return f"{name} folder" if name else ""
 
 
 def _add_file(tree: Tree, entry: os.DirEntry[str], layout: Layout) -> None:
@@ -160,7 +161,7 @@ def _add_file(tree: Tree, entry: os.DirEntry[str], layout: Layout) -> None:
     if name.startswith("."):
         tree.passed_over["hidden file"] += 1
     elif ":" in name and _is_stream(entry):
-        tree.passed_over["stream of attributes"] += 1
+        tree.passed_over["attribute stream"] += 1
     elif layout.ignore and (pattern := layout.ignored_by(entry.name)):
         tree.passed_over[f"{pattern} file"] += 1
     elif ending in _NO_IMAGES:
@@ -171,7 +172,7 @@ def _add_file(tree: Tree, entry: os.DirEntry[str], layout: Layout) -> None:
         tree.passed_over["dangling link"] += 1
         tree.dangling.append(entry.name)
     else:
-        tree.passed_over["pipe or device"] += 1
+        tree.passed_over["pipe"] += 1
 
 
 def _is_stream(entry: os.DirEntry[str]) -> bool:

@@ -14,6 +14,7 @@ from tlcache.backbones.model import Model
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected
 from tlcache.datasets.dataset import Dataset
+from tlcache.datasets.overview import Overview
 from tlcache.errors import DataError
 from tlcache.extraction.inflight import InFlight
 from tlcache.records import as_json, from_json
@@ -120,6 +121,8 @@ class Extraction:
         Largest memory of the processes that did it, at one time; what they share counts once.
     provider
         What computed the newest rows: ONNX Runtime's execution provider, or OpenVINO and its precision.
+    overview
+        What the dataset was understood to be: splits, which of them were drawn, classes, what was passed over.
     warnings
         What a user should know: leaks between splits, unusable images, empty classes.
     """
@@ -136,6 +139,7 @@ class Extraction:
     images_per_s: float
     peak_rss_bytes: int
     provider: str
+    overview: Overview
     warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from tlcache.cache.feature_file import QUARANTINE, FeatureFile
 from tlcache.cache.index import Index
 from tlcache.cache.shards import Rejected
 from tlcache.datasets.dataset import Dataset
-from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks
+from tlcache.datasets.overview import Overview
+from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks, missing_splits
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.job import EmbedResult
 from tlcache.images.notes import sentences
@@ -37,6 +38,8 @@ class Rows:
         Hash of classes and rows (path, content, label, split, group): runs with equal digests can be compared.
     quarantine
         (path, sha256, code, message) of the images that could not be used.
+    overview
+        Its splits and classes, and what was passed over.
     warnings
         Sentences about leaks and label conflicts between byte-identical images, and about unusable images.
     """
@@ -44,6 +47,7 @@ class Rows:
     columns: dict[str, NDArray[Any]]
     digest: str
     quarantine: list[tuple[str, str, str, str]]
+    overview: Overview
     warnings: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -76,7 +80,8 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int, win
     paths = [dataset.paths[number] for number in good]
     groups = [dataset.groups[number] for number in good]
     labels = dataset.labels[good]
-    splits = draw_splits(labels, [dataset.splits[number] for number in good], groups, sha256, seed, dataset.shares)
+    given = [dataset.splits[number] for number in good]
+    splits = draw_splits(labels, given, groups, sha256, seed, dataset.shares)
     split = np.array([SPLITS.index(name) for name in splits], np.uint8)
     order = np.argsort(split, kind="stable").tolist()  # those of one split are in the order of their paths already
     places = np.array([index.rows[sha256[row]] for row in order], np.int64)
@@ -103,7 +108,14 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int, win
         for word, hashes in index.noted.items()
     }
     warnings += sentences(noted, windowed and result.embedded > 0)
-    return Rows(columns, digest, quarantine, tuple(warnings))
+    return Rows(columns, digest, quarantine, _overview(dataset, given, splits, labels), tuple(warnings))
+
+
+def _overview(dataset: Dataset, given: Sequence[str], splits: Sequence[str], labels: NDArray[np.int64]) -> Overview:
+    drawn = tuple(reversed(missing_splits(given)))
+    sizes, counts = Counter(splits), np.bincount(labels, minlength=len(dataset.classes)).tolist()
+    classes = dict(zip(dataset.classes, counts, strict=True))
+    return Overview({name: sizes[name] for name in SPLITS}, drawn, classes, dict(dataset.passed_over))
 
 
 def _is_good(sha256: str, result: EmbedResult, index: Index) -> bool:

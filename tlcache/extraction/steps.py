@@ -23,6 +23,7 @@ from tlcache.cache.publish import Plan, publish
 from tlcache.cache.shards import Rejected, find_shards
 from tlcache.datasets.dataset import Dataset, load_dataset, reopen
 from tlcache.datasets.layout import Layout
+from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import check_splits
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.forks import can_fork
@@ -66,6 +67,8 @@ def extract_here(
     """
     started = time.perf_counter()
     dataset = load_dataset(request["data"], request["name"], Layout.of(request))
+    overview = Overview.expected(dataset)
+    say(f"{dataset.name}: {overview}")
     found = find_device(device, request["engine"], request["precision"])
     check_splits(dataset.labels, dataset.splits, dataset.classes, dataset.groups)
     network = _load_network(request)
@@ -115,6 +118,8 @@ def extract_here(
             )
         for part in find_shards(workspace):
             part.unlink()
+    if table.overview != overview:
+        say(f"{dataset.name}: in the end {table.overview}")
     ended = time.perf_counter()
     seconds = dict(zip(STAGES, result.seconds.tolist(), strict=True)) | {"wall_s": ended - started}
     seconds["write_s"] += ended - embedded_s
@@ -131,6 +136,7 @@ def extract_here(
         images_per_s=result.embedded / seconds["wall_s"],
         peak_rss_bytes=max(peak, peak_rss_bytes()),
         provider=index.provider,
+        overview=table.overview,
         warnings=(*table.warnings, *index.warnings()),
     )
 
@@ -239,6 +245,7 @@ def _attributes(dataset: Dataset, network: Model, table: Rows, index: Index, not
         "preprocess": canonical_json(network.preprocess.as_json()),
         "decoder": REVISION,
         "provider": index.provider,
+        **table.overview.attributes,
         "created": now(),
         "generated_by": canonical_json({**versions(), **hardware()}),
         **dict(zip(STAGES, index.seconds(table.columns["source"]).tolist(), strict=True)),

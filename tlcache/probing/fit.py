@@ -68,14 +68,15 @@ def fit_heads(
     """
     how, rows = made(SearchProtocol, protocol), find_heads(heads)
     found = find_features(paths, features, data)
-    from tlcache.probing.run import fit_file, opened
+    from tlcache.probing.run import fit_file, opened, say_once
     from tlcache.runs.folder import runs_folder
 
     folder = check_folder(runs_folder(runs), "--runs")
-    results = []
+    results, told = [], set[str]()
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
         for path in found:
             with opened(path, split, folder, split_seed) as file:
+                say_once(file, told)
                 results += fit_file(file, rows, folder, how, force, advance, on_warning)
     return _some(results)
 
@@ -131,15 +132,16 @@ def fit_curves(
     how = replace(how, repeats=samples)  # as records have always called it
     wanted = sorted(set(shots), key=lambda count: (count is None, count))
     found = find_features(paths, features, data)
-    from tlcache.probing.run import opened
+    from tlcache.probing.run import opened, say_once
     from tlcache.probing.shots import fit_file
     from tlcache.runs.folder import runs_folder
 
     folder = check_folder(runs_folder(runs), "--runs")
-    curves = []
+    curves, told = [], set[str]()
     with step_bar("fitting heads", len(found) * len(rows) * len(wanted)) as advance:
         for path in found:
             with opened(path, split, folder, split_seed) as file:
+                say_once(file, told)
                 curves += fit_file(file, rows, folder, how, wanted, force, advance, on_warning)
     return _some(curves)
 

@@ -25,13 +25,13 @@ from tlcache.machine import hardware, now, versions
 from tlcache.probing.folds import choosing_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Candidate, Fold, choose, fitting, search
-from tlcache.progress import Advance, warn
+from tlcache.progress import Advance, say, warn
 from tlcache.records import from_json
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.folder import path_of, recorded, write_run
 from tlcache.runs.frozen import FrozenRun, HeadCandidate, HeadEpoch, Repeats, TemperatureScaling
 
-__all__ = ["Data", "fit_file", "frozen_identity", "opened", "refit"]
+__all__ = ["Data", "fit_file", "frozen_identity", "opened", "refit", "say_once"]
 
 
 def fit_file(
@@ -105,6 +105,14 @@ def opened(path: Path, split: str, runs: Path, seed: int) -> Iterator[FeatureSet
             yield apply_split(file, split, runs, seed)
     except DamagedError as error:
         raise DamagedError(f"{error} To leave it out, name the others: tlcache fit-heads PATH ...") from None
+
+
+def say_once(file: FeatureSet, told: set[str]) -> None:
+    """Say what a dataset was understood to be, save where that was told already."""
+    line = f"{file.attrs['dataset']}: {file.overview()}"
+    if line not in told:
+        told.add(line)
+        say(line)
 
 
 @dataclass(frozen=True)

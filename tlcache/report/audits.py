@@ -36,7 +36,8 @@ def audits_tables(audits: Sequence[Audit]) -> RenderableType:
     """Return counts, the most telling pairs and the verdict of each audit."""
     parts: list[RenderableType] = []
     for found in audits:
-        sizes = ", ".join(f"{count:,} {name}" for name, count in found.splits.items() if count)
+        drawn = dict.fromkeys(found.drawn or (), " (drawn)")
+        sizes = ", ".join(f"{count:,} {name}{drawn.get(name, '')}" for name, count in found.splits.items() if count)
         title = f"{found.dataset}: {counted(found.images, 'image')} ({sizes}), {len(found.classes)} classes"
         table = plain_table("Finding", "Count", "", numbers=slice(1, 2))
         for name, count, note in audit_counts(found):
@@ -86,12 +87,13 @@ def leakage_table(found: Sequence[LeakageGap]) -> RenderableType:
     parts: list[RenderableType] = []
     for dataset, group in groupby(found, key=lambda each: each.dataset):
         parts += [Text(f"Leakage gap on {dataset}", style="bold"), _leakage_rows(list(group)), Text()]
-    note = "Leakage gap: points of accuracy that the given split gives and the group split does not (95 % intervals)."
+    note = "Leakage gap: points of accuracy that the own split gives and the group split does not (95 % intervals)."
     return Group(*parts[:-1], Text(QUOTE), Text(note, style="dim"))
 
 
 def _leakage_rows(found: Sequence[LeakageGap]) -> RenderableType:
-    table = plain_table("Head", "Given split", "Group split", "Leakage gap", numbers=slice(1, 4), apart=1)
+    first = "Drawn split" if all(each.given_is_drawn for each in found) else "Given split"
+    table = plain_table("Head", first, "Group split", "Leakage gap", numbers=slice(1, 4), apart=1)
     for each in found:
         middle, low, high = (100 * value for value in each.difference)
         gap = f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"

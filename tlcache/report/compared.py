@@ -51,7 +51,7 @@ def comparison_tables(
 
 def title(found: Comparison, comparisons: Sequence[Comparison]) -> Text:
     """Return the heading of a comparison, with its split where there are others of the same dataset."""
-    which = f", {found.entries[0].run.split} split {found.digest[:8]}"
+    which = f", {found.entries[0].run.test_split} split {found.digest[:8]}"
     return heading([entry.run for entry in found.entries], which if _several(found, comparisons) else "")
 
 

@@ -262,9 +262,15 @@ def heading(runs: Sequence[Run], more: str = "") -> Text:
     weights = names[0] if len(names) == 1 else ", ".join(f"{backbone} {name}" for backbone, name in each)
     if len(weights) > _WEIGHTS:
         weights = f"{len(names)} kinds (see tlcache ls)"
-    images = counted(first.test.n, "test image")
+    images = f"{counted(first.test.n, 'test image')}{_drawn(first)}"
     title = f"{first.dataset}: {images}, {len(first.classes)} classes"
     return Text(f"{title}{more}, weights: {weights}", style="bold")
+
+
+def _drawn(run: Run) -> str:
+    """Return what to say of splits that were drawn, where their names are read."""
+    drawn = run.drawn or ()
+    return " (drawn)" if "test" in drawn else ", val drawn" if drawn else ""
 
 
 def _name(entry: CacheEntry) -> tuple[str, ...]:

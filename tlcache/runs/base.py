@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from tlcache.cache.feature_file import STAGES
 from tlcache.cache.resplit import GIVEN, split_fields
+from tlcache.datasets.overview import drawn_splits
 from tlcache.keys import hash_json, native
 from tlcache.records import as_json
 from tlcache.runs.predictions import Predictions, read_predictions
@@ -141,6 +142,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     grouping: GroupedBy | None = None
     split_seed: int | None = None
     given_digest: str | None = None
+    drawn: tuple[str, ...] | None = None
     rows: SplitSizes
 
     backbone: str
@@ -187,6 +189,11 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
         return read_predictions(self.predictions_path)
 
     @property
+    def test_split(self) -> str:
+        """How the test images were chosen: `given`, `drawn` from train, or by `group`."""
+        return "drawn" if self.split == GIVEN and "test" in (self.drawn or ()) else self.split
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The options that were in force: those that were asked for, and of a sweep what it chose."""
         return dict(self.arguments)
@@ -211,6 +218,7 @@ def fields_of_features(attrs: Mapping[str, Any], classes: Sequence[str]) -> dict
     return {
         **{name: attrs[name] for name in same},
         **split,
+        "drawn": drawn_splits(attrs),
         "grouping": split["grouping"] and GroupedBy(**split["grouping"]),
         "classes": tuple(classes),
         **{name: embedded[name] for name in ("pool", "precision", "preprocess")},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +19,7 @@ from tlcache.backbones.sources import lookup
 from tlcache.backbones.torch_network import operations, untrained
 from tlcache.backbones.weights import is_here
 from tlcache.datasets.dataset import Dataset
-from tlcache.datasets.splits import SPLITS
+from tlcache.datasets.overview import Overview
 from tlcache.errors import ImageReadError
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import fresh_head
@@ -109,9 +108,7 @@ def finetune_seconds(rows: Mapping[str, int], recipe: Recipe, train_s: float, le
 
 def rows_of(dataset: Dataset) -> dict[str, int]:
     """Return how many images each split has, or will have once it is drawn."""
-    given = Counter(dataset.splits)
-    drawn = {name: round(dataset.shares[name] * given["train"]) for name in SPLITS[1:] if not given[name]}
-    return {**given, **drawn, "train": given["train"] - sum(drawn.values())}
+    return dict(Overview.expected(dataset).splits)
 
 
 def _embedding_paces(cells: Mapping[str, Cell], device: str) -> tuple[dict[str, float], set[str]]:

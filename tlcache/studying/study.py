@@ -24,6 +24,7 @@ from tlcache.finetuning.recipe import Recipe
 from tlcache.heads.table import find_heads
 from tlcache.kinds import SWITCH, listing
 from tlcache.options import Option, dealt, described
+from tlcache.progress import say
 
 if TYPE_CHECKING:
     from tlcache.studying.steps import Step
@@ -83,14 +84,18 @@ def study(
     """
     chosen = tuple(find_heads(heads))
     layout, recipe = dealt({"refit": True, **settings}, Layout, Recipe)
+    from tlcache.datasets.overview import Overview
     from tlcache.report.page import check_page
     from tlcache.runs.folder import runs_folder
     from tlcache.studying.run import run_study
     from tlcache.studying.steps import StudyPlan, find_cells
 
     place = check_folder(features_folder(features), "--features")
+    cells = find_cells(listing(data), listing(models), weights, place, layout)
+    for dataset in {cell.data: cell.dataset for cell in cells.values()}.values():
+        say(f"{dataset.name}: {Overview.expected(dataset)}")
     whole = StudyPlan(
-        cells=find_cells(listing(data), listing(models), weights, place, layout),
+        cells=cells,
         heads=chosen,
         recipe=recipe if finetune else None,
         layout=layout,
