@@ -11,7 +11,7 @@ from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.labels import FOUND, NeighbourGap
 from tlcache.records import as_json
 
-__all__ = ["Audit", "DuplicatePair", "End", "LabelIssue", "Leak", "audit_of"]
+__all__ = ["Audit", "DuplicatePair", "End", "LabelIssue", "Leak", "OddImage", "audit_of"]
 
 
 class End(NamedTuple):
@@ -66,6 +66,16 @@ class LabelIssue:
     label: str
     predicted: str
     confidence: float
+
+
+@dataclass(frozen=True)
+class OddImage:
+    """An image that looks odd among the others, and in what."""
+
+    path: str
+    split: str
+    label: str
+    findings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,8 @@ class Audit:
         The JSON file of all this; beside it `.csv`.
     drawn
         The splits that were drawn from train; None where that is not known.
+    odd
+        Images that look odd among the others, those in most ways first; None where the images are gone.
     """
 
     dataset: str
@@ -163,6 +175,7 @@ class Audit:
     verdict: str
     record: Path
     drawn: tuple[str, ...] | None = None
+    odd: tuple[OddImage, ...] | None = None
 
     @property
     def leaks(self) -> bool:
@@ -206,6 +219,7 @@ class Audit:
             "labels_accuracy": self.labels_accuracy,
             "labels_found": self.labels_found,
             "outliers": list(self.outliers),
+            "odd_images": as_json(self.odd),
             "small_classes": list(self.small),
             "neighbour_gap": self.neighbour_gap and self.neighbour_gap.as_json(),
             "calibration": as_json(self.calibration),

@@ -73,3 +73,5 @@ def _lines(audit: Audit) -> Iterator[tuple[str, ...]]:
         yield "label", issue.path, "", f"{issue.confidence:.4f}", issue.split, "", issue.label, issue.predicted
     for path in audit.outliers:
         yield "outlier", path, "", "", "", "", "", ""
+    for image in audit.odd or ():
+        yield "odd", image.path, "", "; ".join(image.findings), image.split, "", image.label, ""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tlcache.arguments import ComparedBy, Features, GroupBy, GroupRegex, OnlyDatasets, Paths, Runs
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.choice import Choice, Projected, calibrated, choose_files, project
-from tlcache.auditing.findings import Audit, DuplicatePair, LabelIssue, Leak
+from tlcache.auditing.findings import Audit, DuplicatePair, LabelIssue, Leak, OddImage
 from tlcache.auditing.groups import choose_groups
 from tlcache.auditing.labels import (
     FlaggedRow,
@@ -29,6 +29,7 @@ from tlcache.auditing.labels import (
 )
 from tlcache.auditing.leakage import LeakageGap, leakage_gaps
 from tlcache.auditing.neighbours import Pairs, find_pairs
+from tlcache.auditing.odd import find_odd, looks_of
 from tlcache.auditing.pixels import pixels_of_pairs
 from tlcache.auditing.records import record_path, write_audit
 from tlcache.auditing.verdict import verdict
@@ -94,6 +95,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         projected = project(file)
         calibration = calibrated(file, lambda: projected, folder)
         near, alike, note = _compared(file, projected, calibration, splits)
+        looks = looks_of(file)
     rows = projected.rows
     by, names = choose_groups(group_by, group_regex, rows.paths, rows.groups, alike)
     grouped = Split(rows.features, rows.labels, rows.paths, tuple(names))
@@ -128,6 +130,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         verdict=verdict(leak, gap, _by_groups(chosen.path, folder), calibration.judges, _measured(folder, attrs, leak)),
         record=record_path(folder, attrs),
         drawn=drawn_splits(attrs),
+        odd=listed.odd(find_odd(looks)) if any(looks) else None,
     )
     source = group_regex or f"{found.backbone}, cosine {calibration.threshold:.3f}"
     groups = {digest.decode(): name for digest, name in zip(hashes, names, strict=True)}
@@ -198,6 +201,10 @@ class _Listing:
         known = set(zip(some.first.tolist(), some.second.tolist(), strict=True))
         columns = zip(all_of.first.tolist(), all_of.second.tolist(), all_of.cosine.tolist(), strict=True)
         return tuple(self.pair(*each, False) for each in columns if each[:2] not in known)
+
+    def odd(self, found: Mapping[int, tuple[str, ...]]) -> tuple[OddImage, ...]:
+        rows, paths = found.items(), self._rows.paths
+        return tuple(OddImage(paths[row], self.split(row), self.label(row), words) for row, words in rows)
 
     def split(self, row: int) -> str:
         """Return the name of a row's split."""

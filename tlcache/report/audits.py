@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -72,6 +73,11 @@ def _shown(found: Audit) -> Iterator[RenderableType]:
         for issue in found.label_issues[:_SHOWN]:
             looks = f"looks like {printable(issue.predicted)}"
             table.add_row(looks, issue.split, printable(issue.label), printable(issue.path))
+        yield from (Text(), table)
+    if found.odd:
+        table = plain_table("Odd images", "Split", "Label", "Image", apart=1)
+        for image in found.odd[:_SHOWN]:
+            table.add_row(", ".join(image.findings), image.split, printable(image.label), printable(image.path))
         yield from (Text(), table)
     yield Text()
 
@@ -177,6 +183,7 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
     yield "Under two labels", f"{len(found.conflicts()):,}", "duplicates and near-duplicates with different labels"
     yield "Label issues", f"{len(found.label_issues):,}" if found.labels_judged else "-", _label_issues(found)
     yield "Outliers", f"{len(found.outliers):,}", "images unlike all others"
+    yield "Odd images", "-" if found.odd is None else f"{len(found.odd):,}", _odd(found)
     note = f"of what belongs together, by {found.group_by}; the largest has {counted(found.largest, 'image')}"
     yield "Groups", f"{found.groups:,}", note
     sizes = sorted(found.classes.values())
@@ -187,6 +194,17 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
         sign = ", which is less, as where images leak" if gap.suspicious else ""
         note = f"test accuracy by the label of the most similar image; by a linear head {gap.linear:.3f}{sign}"
         yield "Nearest image", f"{gap.nearest:.3f}", note
+
+
+def _odd(found: Audit) -> str:
+    """Return how many images are odd in what."""
+    if found.odd is None:
+        return "cannot be judged: the images are gone"
+    counts = Counter(words for image in found.odd for words in image.findings)
+    return (
+        ", ".join(f"{count:,} {words}" for words, count in counts.most_common())
+        or "none stands out by colours, sharpness, size or file"
+    )
 
 
 def _threshold(found: Audit) -> str:

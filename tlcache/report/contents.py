@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.auditing.findings import Audit, DuplicatePair, audit_of
+from tlcache.auditing.findings import Audit, DuplicatePair, OddImage, audit_of
 from tlcache.auditing.leakage import LeakageGap
 from tlcache.auditing.verdict import alarm, told
 from tlcache.datasets.dataset import reopen
@@ -110,6 +110,14 @@ class Twins(NamedTuple):
     images: tuple[str, str]
 
 
+class Odd(NamedTuple):
+    """An image that looks odd among the others: in what, what is said of it, and a small picture."""
+
+    findings: str
+    name: str
+    image: str
+
+
 class Leaks(NamedTuple):
     """What an audit of the same images and splits found, and in words, first those of a warning if it is one."""
 
@@ -118,6 +126,7 @@ class Leaks(NamedTuple):
     verdict: str
     counts: Sequence[tuple[str, str, str]]
     twins: Sequence[Twins]
+    odd: Sequence[Odd]
 
 
 @dataclass(frozen=True)
@@ -299,9 +308,16 @@ def _shots(name: str, curves: Sequence[Curve]) -> str:
 def _leaks(audit: Audit | None, gaps: Sequence[LeakageGap]) -> Leaks | None:
     if audit is None:
         return None
-    twins = [_twins(each, reopen(audit.source)) for each in sample_pairs(telling(audit), _TWINS)]
+    images = reopen(audit.source)
+    twins = [_twins(each, images) for each in sample_pairs(telling(audit), _TWINS)]
+    odd = [_odd(each, images) for each in (audit.odd or ())[:_TWINS]]
     line, matters = alarm(audit, gaps)
-    return Leaks(audit, line if matters else "", told(audit, gaps), list(audit_counts(audit)), twins)
+    return Leaks(audit, line if matters else "", told(audit, gaps), list(audit_counts(audit)), twins, odd)
+
+
+def _odd(found: OddImage, images: Images) -> Odd:
+    name = f"{found.split}, {printable(found.label)}: {printable(found.path)}"
+    return Odd(", ".join(found.findings), name, _thumbnail(images, found.path))
 
 
 def _twins(pair: DuplicatePair, images: Images) -> Twins:
