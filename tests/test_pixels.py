@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,6 +21,9 @@ from tlcache.extraction.extract import extract
 from tlcache.images import REVISION, BadImageError, Preprocess, Stored, changed, decode, prepare
 from tlcache.images.notes import BELOW_ZERO, FEW_LEVELS, NOT_OPAQUE, ONE_COLOUR, TRANSPARENT, sentences
 from tlcache.inventory import list_cache
+from tlcache.probing.fit import fit_heads
+from tlcache.report.reproduce import commands
+from tlcache.runs.naming import backbone_label
 
 HEIGHT, WIDTH = 24, 32
 Y, X = np.mgrid[0:HEIGHT, 0:WIDTH]
@@ -139,6 +143,30 @@ DEEP = {
 }
 
 
+def packed(values: NDArray[np.uint16]) -> bytes:
+    """Write a TIFF of 12 bits for each sample, two samples in three bytes."""
+    even, odd = values.ravel()[0::2], values.ravel()[1::2]
+    bits = np.stack([even >> 4, (even & 15) << 4 | odd >> 8, odd & 255], 1).astype(np.uint8).tobytes()
+    out = bytearray(b"II*\0") + bytes(4) + bits
+    entries = {256: WIDTH, 257: HEIGHT, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: HEIGHT, 279: len(bits)}
+    directory(out, 4, entries, "<")
+    return bytes(out)
+
+
+def tiled(samples: NDArray[Any], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, samples, tile=(16, 16), **options)
+    return buffer.getvalue()
+
+
+DEEP |= {
+    "12 bits in a row": (packed(GREY.astype(np.uint16) * 16 + GREY // 16), SHOWN),
+    "16-bit planes in tiles": (tiled(np.moveaxis(wide(RGB), 2, 0), planarconfig="separate", photometric="rgb"), RGB),
+    "float64 in deflated tiles of a BigTIFF": (tiled(GREY / 255.0, compression="zlib", bigtiff=True), SHOWN),
+    "16-bit grey in tiles, white is zero": (tiled(65535 - wide(GREY), photometric="miniswhite"), SHOWN),
+}
+
+
 @pytest.mark.parametrize("name", DEEP)
 def test_odd_files_show_what_was_drawn(name: str) -> None:
     data, shown = DEEP[name]
@@ -221,6 +249,7 @@ REFUSED = {
     "12-bit JPEG": (TWELVE_BITS, "unsupported", "12-bit JPEG"),
     "a header": (PNG[:30], "damaged", "damaged header of PNG .*"),
     "a TIFF that ends early": (tiff([(wide(RGB), {284: 2, 279: (1 << 20,) * 3})]), "truncated", "beyond the file"),
+    "LZW of floats": (tiff([(GREY / 255.0, {259: 5})]), "unsupported", "pip install imagecodecs"),
     "a TIFF of many bands": (tiff([(wide(RGB), {256: 9000, 257: 9000, 277: 60_000, 258: 64})]), "too-large", "9000"),
     "not a number": (tiff([(np.full((4, 4), np.nan), {})]), "damaged", "not finite"),
     "a wrong checksum of transparency": (png(RGB, chunk(b"tRNS", bytes(6), 1)), "damaged", "tRNS"),
@@ -313,7 +342,8 @@ def test_notes_are_one_sentence_each() -> None:
 
 def test_kinds_that_are_read_otherwise_since_are_told_by_their_headers() -> None:
     same = {"8-bit grey, white is zero", "8-bit planes", "16-bit planes, deflated", "16-bit grey and alpha", "Lab",
-            "CMYK TIFF", "JPEG 2000 of 16 bits", "five bands of 16 bits", "16-bit RGB called grey"}  # fmt: skip
+            "CMYK TIFF", "12 bits in a row", "JPEG 2000 of 16 bits", "five bands of 16 bits",
+            "16-bit RGB called grey"}  # fmt: skip
     assert {name for name, (data, _) in DEEP.items() if not changed(data)} == same
     assert not any(changed(data) for data in (PNG, JPEG, png(wide(GREY)), tiff([(wide(GREY), {})]), b"", b"II*\0"[:2]))
 
@@ -348,6 +378,10 @@ def test_extract_says_what_a_rule_may_hide(tmp_path: Path, tiny_model: Path) -> 
     windowed = extract(data, str(tiny_model), window=(-800, -400))
     assert windowed.path != first.path
     assert not [line for line in windowed.warnings if "below zero" in line]
+    plain, one = fit_heads([first.path, windowed.path], ["ridge"])
+    assert backbone_label(one, [plain, one]) == "tiny window -800,-400"
+    assert "--window -800,-400" in commands(one)[0]
+    assert "--window" not in commands(plain)[0]
 
 
 def test_only_rows_that_are_read_otherwise_now_are_computed_anew(

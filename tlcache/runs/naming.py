@@ -72,6 +72,7 @@ def _setting(name: str, value: Any) -> str:
         return words
     if isinstance(value, Mapping):
         return f"{words} of {', '.join(value)}"
+    value = ",".join(map(str, value)) if isinstance(value, list) else value
     return str(value) if name == "unfreeze" else f"{words} {value}"
 
 
