@@ -504,3 +504,11 @@ def test_rows_of_the_table() -> None:
         find_head("ridg")
     for row in HEADS.values():
         assert set(row.quick) <= set(row.type()().get_params())
+
+
+def test_boosting_of_many_classes_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlcache.heads.lightgbm._TREES", 30)
+    X, y = blobs(60, 8, 4, spread=3)
+    assert LightGbm(rounds=20, patience=99).fit(X, y).best_round_ == 7
+    assert LightGbm(rounds=5, patience=99).fit(X, y).best_round_ == 5
+    assert LightGbm().fit(*blobs(120, 8, 60)).best_round_ == 1

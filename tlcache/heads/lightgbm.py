@@ -16,6 +16,8 @@ from tlcache.heads.solver import Basis
 
 __all__ = ["LightGbm"]
 
+_TREES = 30_000  # of 200 classes 150 rounds; with 1,200 classes a round takes a second
+
 
 class LightGbm(Head):
     """LightGBM in a form that suits embeddings.
@@ -30,7 +32,8 @@ class LightGbm(Head):
     leaves
         Leaves of a tree; small trees suffice on components.
     learning_rate, rounds, patience
-        Shrinkage, most rounds, and rounds without a better validation loss after which boosting stops.
+        Shrinkage, most rounds, and rounds without a better validation loss after which boosting stops. A round is one
+        tree per class; of more than 200 classes there are no more rounds than make 30,000 trees.
     seconds
         Boosting begins no round after so many seconds; None: no limit.
     class_weight
@@ -92,7 +95,8 @@ class LightGbm(Head):
             callbacks = [lightgbm.early_stopping(self.patience, verbose=False)]
         if self.seconds is not None:
             callbacks.append(_Limit(time.monotonic() + self.seconds))
-        booster = lightgbm.train(options, rows, self.rounds, valid_sets=watched, callbacks=callbacks)
+        rounds = min(self.rounds, max(1, _TREES // len(self.classes_)))
+        booster = lightgbm.train(options, rows, rounds, valid_sets=watched, callbacks=callbacks)
         self.best_round_ = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
         text = booster.model_to_string(num_iteration=self.best_round_)
         self.text_ = np.frombuffer(text.encode(), np.uint8)
