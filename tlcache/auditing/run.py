@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from tlcache.arguments import ComparedBy, Features, GroupBy, GroupRegex, OnlyDatasets, Paths, Runs
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.choice import Choice, Projected, calibrated, choose_files, project
-from tlcache.auditing.findings import Audit, DuplicatePair, LabelIssue, Leak, OddImage
+from tlcache.auditing.findings import Audit, Leak
 from tlcache.auditing.groups import choose_groups
 from tlcache.auditing.labels import (
-    FlaggedRow,
     LabelIssues,
     NeighbourGap,
     find_label_issues,
@@ -28,6 +27,7 @@ from tlcache.auditing.labels import (
     out_of_fold,
 )
 from tlcache.auditing.leakage import LeakageGap, leakage_gaps
+from tlcache.auditing.listing import Listing
 from tlcache.auditing.neighbours import Pairs, find_pairs
 from tlcache.auditing.odd import find_odd, looks_of
 from tlcache.auditing.pixels import pixels_of_pairs
@@ -100,7 +100,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
     by, names = choose_groups(group_by, group_regex, rows.paths, rows.groups, alike)
     grouped = Split(rows.features, rows.labels, rows.paths, tuple(names))
     sizes = Counter(names)
-    listed = _Listing(rows, splits, file.classes)
+    listed = Listing(rows, splits, file.classes)
     copies = sum(count * (count - 1) // 2 for count in Counter(hashes.tolist()).values())
     issues, accuracy, gap, right = _judge(grouped, splits)
     leak = _leak(splits, near, names, right)
@@ -164,66 +164,6 @@ def _compared(
     gone = int(np.isnan(pixels).sum())
     note = f"Of {counted(gone, 'pair')} the images are gone or others now: compared by cosine alone." if gone else ""
     return pairs.only(near, splits), pairs.only(near | (pairs.cosine > calibration.alike), splits), note
-
-
-class _Listing:
-    """Rows by their numbers -> pairs and label issues by their names."""
-
-    def __init__(self, rows: Split, splits: NDArray[np.uint8], classes: Sequence[str]) -> None:
-        self._rows, self._splits, self._classes = rows, splits, classes
-
-    def pair(self, first: int, second: int, cosine: float, exact: bool) -> DuplicatePair:
-        return DuplicatePair(
-            first=self._rows.paths[first],
-            second=self._rows.paths[second],
-            cosine=cosine,
-            exact=exact,
-            first_split=self.split(first),
-            second_split=self.split(second),
-            first_label=self.label(first),
-            second_label=self.label(second),
-        )
-
-    def exact(self, hashes: NDArray[np.bytes_]) -> tuple[DuplicatePair, ...]:
-        """Return every further copy of an image with the first one."""
-        first: dict[bytes, int] = {}
-        found = ((first.setdefault(digest, row), row) for row, digest in enumerate(hashes.tolist()))
-        return tuple(self.pair(one, other, 1.0, True) for one, other in found if one != other)
-
-    def near(self, pairs: Pairs, hashes: NDArray[np.bytes_]) -> tuple[DuplicatePair, ...]:
-        """Return the pairs that are not exact."""
-        some = np.flatnonzero(hashes[pairs.first] != hashes[pairs.second])
-        columns = (pairs.first[some].tolist(), pairs.second[some].tolist(), pairs.cosine[some].tolist())
-        return tuple(self.pair(one, other, cosine, False) for one, other, cosine in zip(*columns, strict=True))
-
-    def without(self, all_of: Pairs, some: Pairs) -> tuple[DuplicatePair, ...]:
-        """Return the pairs of one that the other lacks."""
-        known = set(zip(some.first.tolist(), some.second.tolist(), strict=True))
-        columns = zip(all_of.first.tolist(), all_of.second.tolist(), all_of.cosine.tolist(), strict=True)
-        return tuple(self.pair(*each, False) for each in columns if each[:2] not in known)
-
-    def odd(self, found: Mapping[int, tuple[str, ...]]) -> tuple[OddImage, ...]:
-        rows, paths = found.items(), self._rows.paths
-        return tuple(OddImage(paths[row], self.split(row), self.label(row), words) for row, words in rows)
-
-    def split(self, row: int) -> str:
-        """Return the name of a row's split."""
-        return SPLITS[self._splits[row]]
-
-    def label(self, row: int) -> str:
-        return self._classes[int(self._rows.labels[row])]
-
-    def label_issues(self, issues: Sequence[FlaggedRow]) -> tuple[LabelIssue, ...]:
-        return tuple(
-            LabelIssue(
-                self._rows.paths[each.row],
-                self.split(each.row),
-                self.label(each.row),
-                self._classes[each.predicted],
-                each.confidence,
-            )
-            for each in issues
-        )
 
 
 def _measured(runs: Path, attrs: Mapping[str, Any], leak: Leak) -> list[LeakageGap]:
