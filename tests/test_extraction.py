@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from fakes import infinite_network, write_image, write_photos
+from onnx import numpy_helper
 
 from tlcache.cache.feature_file import open_features
 from tlcache.errors import CacheError, DataError
@@ -334,3 +335,13 @@ def test_memory_of_what_rows_cost_survives_resuming(photos: Path, tiny_model: Pa
     assert once.tolist()[2] == 0  # one part: it cannot say what writing it cost
     assert (once[[0, 1, 3]] > 0).all()
     assert (twice[[0, 1, 3]] > once[[0, 1, 3]]).all()
+
+
+def test_embeddings_that_are_all_equal_are_told(photos: Path, tmp_path: Path, tiny_model: Path) -> None:
+    dead = onnx.load(tiny_model)
+    for weights in dead.graph.initializer:
+        weights.CopyFrom(numpy_helper.from_array(0 * numpy_helper.to_array(weights), weights.name))
+    onnx.save(dead, tmp_path / "dead.onnx")
+    message = "All embeddings are equal, whatever the image. Is the network trained?"
+    assert message in extract(photos, str(tmp_path / "dead.onnx")).warnings
+    assert message not in extract(photos, str(tiny_model)).warnings

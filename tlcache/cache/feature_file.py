@@ -260,6 +260,15 @@ class FeatureFile:
         picked: NDArray[np.float32] = self._column("features", block)[ranked - block.start][back]
         return picked
 
+    def is_constant(self) -> bool:
+        """Return whether all rows are equal up to rounding; no more are read than up to the first difference."""
+        first = self._column("features", slice(0, 1))
+        least = 1e-6 * np.abs(first).max(initial=0)
+        blocks = _blocks(len(self), self.dim)
+        return len(set(self.hashes())) > 1 and all(
+            np.abs(self._column("features", block) - first).max() <= least for block in blocks
+        )
+
     def intact(self) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
         """Check every row, a block at a time: yield the block and, per row, whether it is what was written."""
         return ((block, self._rows(block).intact) for block in _blocks(len(self), self.dim))

@@ -137,8 +137,13 @@ def extract_here(
         peak_rss_bytes=max(peak, peak_rss_bytes()),
         provider=index.provider,
         overview=table.overview,
-        warnings=(*table.warnings, *index.warnings()),
+        warnings=(*table.warnings, *index.warnings(), *_told_of(target)),
     )
+
+
+def _told_of(target: Path) -> list[str]:
+    with FeatureFile(target) as file:
+        return ["All embeddings are equal, whatever the image. Is the network trained?"] if file.is_constant() else []
 
 
 def lock_of(workspace: Path) -> Lock:

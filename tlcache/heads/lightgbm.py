@@ -72,6 +72,8 @@ class LightGbm(Head):
         import lightgbm
 
         basis = Basis.of(X)
+        if not basis.vectors.shape[1]:
+            raise ValueError("all rows are equal, and trees have nothing to split.")
         self.middle_, self.vectors_ = basis.middle, basis.vectors[:, : -self.components - 1 : -1]
         options = {
             "objective": "multiclass",
