@@ -87,7 +87,7 @@ def test_extract_and_fit_heads(photos: Path, tiny_model: Path, tmp_path: Path) -
         record = json.loads(Path(one["record"]).read_text())
         assert {**record, **one} == record
         assert set(one["test"]) == FIGURES
-    assert "photos: 6 test images, 3 classes" in table
+    assert "photos: 6 test images (drawn), 3 classes" in table
     best = max(runs, key=lambda one: (one["test"]["accuracy"], -one["test"]["log_loss"]))
     marked = [line for line in table.splitlines() if line.startswith("*")]
     assert best["head"] in marked[0]
@@ -186,7 +186,7 @@ def test_demo_takes_the_embedded_weights_and_says_how_to_get_the_real_ones(monke
     assert plain.count("tlcache extract --data FOLDER --model mobilenetv3_small downloads them") == 2
     before, table, after = (
         text.index("embedded weights"),
-        text.index("digits: 359 test images, 10 classes, weights: embedded"),
+        text.index("digits: 359 test images (drawn), 10 classes, weights: embedded"),
         text.rindex("embedded weights"),
     )
     assert before < table < after

@@ -240,7 +240,7 @@ def test_nothing_to_compare_says_what_to_do() -> None:
 def test_the_command_compares_what_the_others_recorded(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     runs = fit_heads([extract(photos, str(tiny_model)).path], ["ridge", "knn"])
     output = invoke("compare", "--json", tmp_path / "c.json")
-    assert "photos: 6 test images, 3 classes" in output
+    assert "photos: 6 test images (drawn), 3 classes" in output
     assert "ridge" in output
     (found,) = json.loads((tmp_path / "c.json").read_text())["datasets"]
     assert found["digest"] == runs[0].dataset_digest

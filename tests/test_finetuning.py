@@ -118,11 +118,14 @@ def test_a_class_that_was_not_trained_on_has_probability_0(tmp_path: Path) -> No
 
 
 def test_splits_without_a_common_class_are_refused(tmp_path: Path) -> None:
+    lines = ["path,label,split"]
     for split, names in (("train", "ab"), ("val", "cd"), ("test", "ac")):
         for colour, name in enumerate(names):
-            write_image(tmp_path / "set" / split / name / "0.png", ord(name), colour)
+            write_image(tmp_path / f"{split}-{name}.png", ord(name), colour)
+            lines.append(f"{split}-{name}.png,{name},{split}")
+    (tmp_path / "set.csv").write_text("\n".join(lines))
     with pytest.raises(DataError, match="no class that is in train and in val"):
-        tune(tmp_path / "set")
+        tune(tmp_path / "set.csv")
 
 
 def test_a_fresh_head_is_trained_first_with_the_backbone_frozen(photos: Path) -> None:

@@ -294,6 +294,11 @@ def test_what_holds_images_and_is_called_as_splits_are_is_a_class(
             id="masks_beside",
         ),
         pytest.param(
+            {"ant": 3, "bee": 4, "bee/Ground Truth": 3},
+            "in '.*/bee' are masks of them, by their names: Ground Truth. .* --ignore 'Ground Truth'",
+            id="masks_below",
+        ),
+        pytest.param(
             {"ant": 3, "bee": ["a.png", "a_mask.png", "b.png", "b_mask.png"]},
             r"in '.*/bee' are masks of them, by their names: \*_mask\.\*\. .* --ignore '\*_mask\.\*'",
             id="a_mask_for_each",

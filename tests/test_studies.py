@@ -395,7 +395,7 @@ def test_seconds_of_heads_are_those_of_the_records_where_there_are_some() -> Non
 
 
 def test_splits_that_will_be_drawn_are_counted(photos: Path) -> None:
-    assert rows_of(load_dataset(photos)) == {"train": 14, "val": 5, "test": 5}
+    assert rows_of(load_dataset(photos)) == {"train": 12, "val": 6, "test": 6}
 
 
 def test_operations_are_those_of_the_convolutions() -> None:

@@ -27,7 +27,7 @@ class Folder(Source):
         Form(
             "folder of splits",
             "--data photos/",
-            "photos/train/cat/1.jpg, photos/test/dog/7.png: train, val and test above the classes (val may be missing)",
+            "photos/train/cat/1.jpg, photos/test/dog/7.png: train, val and test, by any usual name, above the classes",
         ),
     )
 

@@ -8,9 +8,9 @@ from tlcache.datasets.tree import Tree
 
 __all__ = ["masks_among"]
 
-_FOLDERS = frozenset(
-    ("annotation", "annotations", "contours", "gt", "groundtruth", "mask", "masks")
-    + ("seg", "segmentation", "segmentations")
+_WORDS = frozenset(
+    ("annotation", "annotations", "contours", "gt", "groundtruth", "label", "labels", "mask", "masks")
+    + ("overlay", "overlays", "seg", "segmentation", "segmentations", "truth")
 )
 _ENDING = re.compile(r"[ ._-](masks?|seg|segmentation|gt|annotation)$", re.IGNORECASE | re.MULTILINE)
 
@@ -34,7 +34,7 @@ def masks_among(tree: Tree) -> str:
 
 
 def _is_of_masks(path: str) -> bool:
-    return path.rpartition("/")[2].lower() in _FOLDERS
+    return not _WORDS.isdisjoint(re.findall(r"[a-z]+", path.rpartition("/")[2].lower()))
 
 
 def _masks(path: str, stems: list[str]) -> list[str]:

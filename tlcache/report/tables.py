@@ -94,7 +94,8 @@ def datasets_table(forms: Sequence[Form]) -> RenderableType:
     for form in forms:
         table.add_row(form.name, Text(form.example, no_wrap=True), form.looks_like)
     rules = (
-        "A split that is not given is drawn from train: 20 % each for val and test, stratified, seeded (--split-seed). "
+        "A split that is not given is drawn from train: 20 % each for val and test (--val, --test), stratified, seeded "
+        "(--split-seed). "
         "Images of one group, and byte-identical images, always go to one split."
     )
     return Group(table, Text(rules, style="dim"))
