@@ -249,6 +249,16 @@ def test_lines_that_are_no_objects_are_refused(text: str) -> None:
         load(f'{{"path": "img/0.png", "label": 0}}\n{text}\n', "list.jsonl")
 
 
+@pytest.mark.parametrize("text", ["img\\u0000/1.png", "img/\\ud800.png"])
+def test_what_json_escapes_and_is_no_text_is_refused(text: str) -> None:
+    for row in (f'{{"path": "{text}", "label": 1}}', f'{{"path": "img/1.png", "label": "{text}"}}'):
+        with pytest.raises(DataError, match=r"list\.jsonl:2: a null byte, or half of a character"):
+            load(f'{{"path": "img/0.png", "label": 0}}\n{row}\n', "list.jsonl")
+    assert load(
+        '{"path": "img/0.png", "label": 0}\n{"path": "img/1.png", "label": "\\ud83d\\udc1c"}', "a.jsonl"
+    ).classes
+
+
 def test_rows_without_a_label_are_left_out_and_told() -> None:
     found = load(f"{PLAIN}img/3.png,nan\nimg/4.png,\nimg/5.png,NULL\n")
     assert labels(found) == EXPECTED

@@ -130,7 +130,19 @@ def _from_objects(path: Path, text: str, most: int | None) -> Table:
     filled = ((line, content) for line, content in enumerate(io.StringIO(text), 1) if content.strip())
     objects = [(line, _object(f"{path}:{line}", content)) for line, content in islice(filled, most)]
     columns = list(dict.fromkeys(name for _, each in objects for name in each))
-    return Table(path, columns, [(line, [_cell(each.get(name)) for name in columns]) for line, each in objects])
+    rows = [(line, [_cell(each.get(name)) for name in columns]) for line, each in objects]
+    for line, cells in rows:
+        if not _is_text("".join(cells)):
+            raise DataError(f"{path}:{line}: a null byte, or half of a character, in a text. Write it anew.")
+    return Table(path, columns, rows)
+
+
+def _is_text(text: str) -> bool:
+    """Return whether a text can be a name of a file or a class; what JSON escapes need not be one."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _object(where: str, content: str) -> dict[str, Any]:
