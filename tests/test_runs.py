@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import make_run
+from fakes import make_run, tiny_network
 from filelock import FileLock
+from rich.console import Console
 from test_cli import invoke
 from typer.testing import CliRunner
 
@@ -20,10 +21,13 @@ from tlcache.cli import app
 from tlcache.errors import CacheError, UnknownNameError
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
+from tlcache.inventory import list_cache
 from tlcache.probing.fit import fit_heads
 from tlcache.report.page import write_report
+from tlcache.report.tables import cache_table
 from tlcache.runs.base import Identity
 from tlcache.runs.folder import list_runs, lock_path, path_of, read_runs, recorded, remove_runs, runs_folder
+from tlcache.runs.naming import backbone_label
 from tlcache.runs.record import RUNS, Run
 
 PAGE = Path(tlcache.__file__).parent / "runs" / "README.md"
@@ -249,3 +253,26 @@ def test_predictions_are_read_once_for_a_report(tmp_path: Path, monkeypatch: pyt
     paths.clear()
     assert CliRunner().invoke(app, ["compare"]).exit_code == 0
     assert len(paths) == 2
+
+
+def test_networks_of_one_name_are_told_apart_wherever_they_are_shown(photos: Path, tmp_path: Path) -> None:
+    """Two files called model.onnx, which is what many exporters write, and one of them twice, by another output."""
+    keys = set()
+    for seed, output in ((0, None), (1, None), (1, "z")):
+        network, path = tiny_network(seed), tmp_path / f"of {seed}" / "model.onnx"
+        del network.metadata_props[:]  # somebody else's
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(network.SerializeToString())
+        done = extract(photos, path, output=output, pool="max" if output else None, resize=16)
+        keys.add(done.path.stem.removeprefix("model-")[:6])
+    assert len(keys) == 3
+    runs = fit_heads(heads="ridge")
+    names = {backbone_label(run, runs) for run in runs}
+    assert {name for name in names if "output" in name} == {"model output z pool max"}
+    assert {name.removeprefix("model ") for name in names if "output" not in name} < keys
+    console = Console(width=160)
+    with console.capture() as shown:
+        console.print(cache_table(list_cache(), runs_folder()))
+    listed = re.findall(r"photos +(model.*?)  ", shown.get())
+    assert len(set(listed)) == 3
+    assert sum(key in " ".join(listed) for key in keys) == 2  # the third has an output of its own

@@ -20,7 +20,7 @@ from tlcache.datasets.source import Form
 from tlcache.extraction.job import Extraction
 from tlcache.heads.table import HeadRow
 from tlcache.inventory import CacheEntry, Check, Leftover
-from tlcache.keys import printable
+from tlcache.keys import hash_json, printable
 from tlcache.report.fitting import FittedTable
 from tlcache.runs.naming import set_apart
 from tlcache.runs.record import Run
@@ -131,8 +131,8 @@ def cache_table(entries: Sequence[CacheEntry], folder: Path) -> RenderableType:
         if entry.state in ("unfinished", "running"):
             rows += f" of {entry.images:,}"
         style = {"complete": "", "kept": "", "damaged": "bold red"}.get(entry.state, "yellow")
-        alike = [other.identity for other in entries if other.identity and _name(other) == _name(entry)]
-        backbone = set_apart(entry.backbone, entry.identity, alike) if entry.identity else entry.backbone
+        alike = [_embedded(other) for other in entries if other.identity and _name(other) == _name(entry)]
+        backbone = set_apart(entry.backbone, _embedded(entry), alike) if entry.identity else entry.backbone
         cells = (entry.dataset or "(ImageEmbedder)", backbone, entry.weights, entry.state)
         table.add_row(*cells, rows, _size(entry.size_bytes), _age(entry.created), style=style)
     notes = [Text(_about(entry.path, entry.detail), style="dim") for entry in entries if entry.detail]
@@ -276,6 +276,10 @@ def _drawn(run: Run) -> str:
 
 def _name(entry: CacheEntry) -> tuple[str, ...]:
     return entry.dataset, entry.backbone, entry.weights
+
+
+def _embedded(entry: CacheEntry) -> dict[str, Any]:
+    return {**entry.identity, "key": hash_json(entry.identity), "weights": entry.weights}
 
 
 def plain_table(*columns: str, numbers: slice = slice(0), apart: int = 2) -> Table:

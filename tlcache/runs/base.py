@@ -200,8 +200,9 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
 
     @property
     def embedded(self) -> dict[str, Any]:
-        """What of the network's key, beside the network, decided the embeddings."""
-        return {"pool": self.pool, "precision": self.precision, "preprocess": self.preprocess}
+        """What decided the embeddings: the key, and of what is behind it that which can be told to people."""
+        said = {name: getattr(self, name) for name in ("key", "weights", "pool", "precision", "preprocess")}
+        return {**said, "output": self.extract_arguments.get("output")}
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""

@@ -14,15 +14,28 @@ from tlcache.runs.record import Run
 
 __all__ = ["backbone_label", "head_label", "named_runs", "set_apart"]
 
+_DIGITS = 6  # of a key, in a name
 _UNSAID = {"space", "budget_s", "budget"}  # follow from others, or change nothing but the time
 
 
 def set_apart(name: str, embedded: Mapping[str, Any], alike: Iterable[Mapping[str, Any]]) -> str:
     """Return a backbone's name, with what sets its embeddings apart from others of that name.
 
-    `embedded` and `alike` have `pool`, `precision` and `preprocess`, as the JSON of a feature file's key does.
+    Where nothing that is said does so, as of two files called `model.onnx`, that is the beginning of the key, as in the
+    name of the feature file.
+
+    Parameters
+    ----------
+    name
+        The backbone's name.
+    embedded, alike
+        `key` and `weights` of a feature file, and what is in the JSON of its key: `output`, `pool`, `precision` and
+        `preprocess`.
     """
-    return " ".join([name, *_differing(_settings(embedded), [_settings(other) for other in alike])])
+    mine, others = _settings(embedded), [(other["key"], other["weights"], _settings(other)) for other in alike]
+    same = [key for key, *said in others if said == [embedded["weights"], mine]]
+    told = [embedded["key"][:_DIGITS]] if len(set(same)) > 1 else []
+    return " ".join([name, *_differing(mine, [settings for *_, settings in others]), *told])
 
 
 def named_runs(runs: Sequence[Run], names: Iterable[str]) -> list[Run]:
@@ -77,7 +90,12 @@ def _setting(name: str, value: Any) -> str:
 
 
 def _settings(embedded: Mapping[str, Any]) -> dict[str, Any]:
-    return {"pool": embedded["pool"], "precision": embedded["precision"], **embedded["preprocess"]}
+    return {
+        "output": embedded["output"],
+        "pool": embedded["pool"],
+        "precision": embedded["precision"],
+        **embedded["preprocess"],
+    }
 
 
 def _arguments(run: Run) -> dict[str, Any]:
