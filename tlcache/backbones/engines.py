@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from tlcache.backbones.network import Network
+from tlcache.backbones.opening import open_tested
 from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line
 from tlcache.machine import available_cpus
 from tlcache.progress import say
@@ -43,12 +47,16 @@ _BATCH_PIXELS = 299 * 299  # of larger images fewer go into a batch, so that its
 
 @dataclass(frozen=True)
 class Use:
-    """What a network is opened for: its device (`cpu` or `cuda`), and the rest as for `open_network`."""
+    """What a network is opened for: its device (`cpu` or `cuda`), and the rest as for `open_network`.
+
+    `alone`: images are run one at a time.
+    """
 
     device: str
     precision: str
     batch: int
     callers: int
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,15 +115,15 @@ def open_network(
     ModelError
         The engine does not accept the model.
     """
-    found, opened = find_device(device, engine, precision), ENGINES[engine].network
+    found = find_device(device, engine, precision)
     use = Use(found, precision, batch, callers or available_cpus())
     try:
-        return opened(model, use)
+        return _tested(model, engine, use)
     except DeviceError as error:
         if (device, found) != ("auto", "cuda"):
             raise
         say(f"Going on without the GPU. {error}")
-        return opened(model, replace(use, device="cpu"))
+        return _tested(model, engine, replace(use, device="cpu"))
 
 
 class OnnxRuntimeNetwork(Network):
@@ -134,9 +142,10 @@ class OnnxRuntimeNetwork(Network):
             found = [f"{value.name}: {value.type} {value.shape}" for value in (*images, *embeddings)]
             raise _unfit(found)
         self._input, shape = images[0].name, images[0].shape
-        self._batch = shape[0] if isinstance(shape[0], int) else None
+        self.shape = shape[2], shape[3]
+        self._batch = shape[0] if isinstance(shape[0], int) else 1 if use.alone else None
         try:
-            self.dim = int(self._rows(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
+            self.dim = int(self.rows(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
         except Exception as error:  # ONNX Runtime's own have no base but this
             raise ModelError(f"ONNX Runtime cannot run the model: {' '.join(str(error).split())}") from None
 
@@ -154,7 +163,7 @@ class OpenVinoNetwork(Network):
             network = core.read_model(io.BytesIO(model))
             self._compiled = self._compile(core, network, use)
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO does not accept the model: {first_line(error)}") from None
+            raise ModelError(f"OpenVINO does not accept the model: {' '.join(str(error).split())}") from None
         self.precision, self.provider = use.precision, f"OpenVINO {use.precision}"
         self._requests = threading.local()
         self.dim = int(self._run(np.zeros(self._compiled.input(0).shape, np.uint8)).shape[1])
@@ -165,9 +174,10 @@ class OpenVinoNetwork(Network):
             raise _unfit([str(value) for value in (*network.inputs, *network.outputs)])
         shape = network.input(0).partial_shape
         if shape[0].is_dynamic:  # a constant batch is faster than a dynamic one
-            shape[0] = use.batch
+            shape[0] = 1 if use.alone else use.batch
             network.reshape(shape)
         self._batch = shape[0].get_length()
+        self.shape = shape[2].get_length(), shape[3].get_length()
         settings = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[use.precision],
             "NUM_STREAMS": use.callers,
@@ -243,6 +253,13 @@ def default_batch(engine: str, device: str, crop: int) -> int:
     return max(1, _BATCH_SIZES[engine, device] * _BATCH_PIXELS // max(_BATCH_PIXELS, crop * crop))
 
 
+def _tested(model: bytes, engine: str, use: Use) -> Network:
+    runtime = onnxruntime.__version__ if engine == "onnxruntime" else version(engine)
+    identity = {"model": hashlib.sha256(model).hexdigest(), "engine": engine, "runtime": runtime}
+    identity |= {"device": use.device, "precision": use.precision}
+    return open_tested(lambda alone: ENGINES[engine].network(model, replace(use, alone=alone)), identity)
+
+
 def _openvino_core() -> Any:
     # its import sends an event wherever this optional package is found, and no variable says not to
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -291,4 +308,6 @@ def _open(model: bytes, device: str) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:
-        raise ModelError(f"ONNX Runtime does not accept the model: {first_line(error)}") from None
+        reason = re.sub(r"/onnxruntime_src/.*\) (?=[A-Z])", "", first_line(error))  # where in its source it was said
+        newer = " Update onnxruntime, or save the model in an older version." if "version" in reason else ""
+        raise ModelError(f"ONNX Runtime does not accept the model: {reason}{newer}") from None

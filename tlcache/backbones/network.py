@@ -48,6 +48,8 @@ class Network(ABC):
     ----------
     provider
         What runs the network: ONNX Runtime's execution provider, or OpenVINO and its precision.
+    shape
+        Height and width of its images.
     dim
         Length of an embedding.
     precision
@@ -55,6 +57,7 @@ class Network(ABC):
     """
 
     provider: str
+    shape: tuple[int, int]
     dim: int
     precision: str
     _batch: int | None = None  # the only number of images that `_run` takes; None: any
@@ -80,7 +83,7 @@ class Network(ABC):
             The network failed, perhaps because memory ran out.
         """
         try:
-            rows = self._rows(images)
+            rows = self.rows(images)
         except Exception as error:  # ONNX Runtime's own have no base but this
             raise ModelError(
                 f"The network failed on a batch of {len(images)} ({first_line(error)}). "
@@ -95,8 +98,8 @@ class Network(ABC):
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run the network once."""
 
-    def _rows(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the network on any number of images; where it takes only one number of them, pad the last batch."""
+    def rows(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return what `embed` does, whatever it is; anything may be raised."""
         size = self._batch
         if size is None or size == len(images):
             return self._run(images)

@@ -73,7 +73,7 @@ class OnnxFile:
             preprocess = _exported(path, metadata, pool, output, changes)
             identity = model_identity(origin, "embedding", metadata["pool"], preprocess)
             return made(preprocess, identity, lambda: data)
-        from tlcache.backbones.onnx_graph import adapt
+        from tlcache.backbones.onnx_graph import adapt, depends_on_batch
         from tlcache.backbones.onnx_image import image_inputs
 
         ways = image_inputs(network.graph)
@@ -81,6 +81,9 @@ class OnnxFile:
         adapted, embedding = adapt(network, preprocess, output, pool, ways[0])
         if output is None and embedding != network.graph.output[0].name:
             say(f"'{path.name}': the embedding is output {embedding}, the first that can be one.")
+        if depends_on_batch(network):
+            origin["batch"] = "1"  # of batches of more there may be rows, which nobody shall use
+            say(f"'{path.name}': images are run one at a time, as each would change the embeddings of the others.")
         identity = model_identity(origin, embedding, pool, preprocess)
         if len(ways) == 1:
             return made(preprocess, identity, adapted.SerializeToString)

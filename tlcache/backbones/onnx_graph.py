@@ -9,12 +9,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from tlcache.backbones.onnx_image import ImageInput, feed, image_inputs
-from tlcache.backbones.onnx_nodes import Nodes
+from tlcache.backbones.onnx_nodes import Nodes, every_node
 from tlcache.backbones.onnx_output import choose, cut, pooled
 from tlcache.errors import ModelError
 from tlcache.images import Preprocess
 
-__all__ = ["adapt", "sound"]
+__all__ = ["adapt", "depends_on_batch", "sound"]
 
 _LEAST_IR = 4  # before, initializers had to be inputs, too
 
@@ -59,7 +59,7 @@ def adapt(
     Returns
     -------
     adapted
-        Input: uint8 (batch, 3, crop, crop); output: float32 (batch, dim).
+        Input: uint8 (batch, 3, crop, crop); output: float32 (batch, dim). The batch is 1 where embeddings depend on it.
     output
         Name of the tensor that is the embedding.
 
@@ -79,13 +79,24 @@ def adapt(
     before.made.append(helper.make_node("Identity", [feed(before, "tlcache.image", way, preprocess)], [way.name]))
     flat = after.add("Flatten", pooled(after, known, chosen, pool), axis=1)
     embedding = after.add("Cast", flat, to=TensorProto.FLOAT)
-    shape = [way.batch or "batch", 3, preprocess.crop, preprocess.crop]
+    shape = [way.batch or (1 if depends_on_batch(model) else "batch"), 3, preprocess.crop, preprocess.crop]
     _replace(graph.node, [*before.made, *body, *after.made])
     _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in taken])
     _replace(graph.input, [helper.make_tensor_value_info("tlcache.image", TensorProto.UINT8, shape)])
     _replace(graph.output, [helper.make_tensor_value_info(embedding, TensorProto.FLOAT, ["batch", None])])
     _replace(graph.value_info, [])
     return adapted, chosen.name
+
+
+def depends_on_batch(model: onnx.ModelProto) -> bool:
+    """Return whether a graph says that embeddings depend on the other images of their batch."""
+    bodies = [model.graph.node, *(function.node for function in model.functions)]
+    return any(_looks_at_the_batch(node) for nodes in bodies for node in every_node(nodes))
+
+
+def _looks_at_the_batch(node: onnx.NodeProto) -> bool:
+    training = any(each.name == "training_mode" and each.i for each in node.attribute)
+    return node.op_type.startswith("DynamicQuantize") or (node.op_type == "BatchNormalization" and training)
 
 
 def _with_shapes(model: onnx.ModelProto, way: ImageInput, size: tuple[int, int]) -> onnx.GraphProto:

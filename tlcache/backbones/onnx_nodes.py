@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["FLOATS", "Nodes", "describe", "kind_of", "shape_of"]
+__all__ = ["FLOATS", "Nodes", "describe", "every_node", "kind_of", "shape_of"]
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
@@ -47,6 +47,15 @@ class Nodes:
         if self.opset < 10:
             return self.add("Slice", name, starts=[1], ends=[most], axes=[1])
         return self.add("Slice", name, *(self.constant(np.array([each], np.int64)) for each in (1, most, 1)))
+
+
+def every_node(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield nodes and those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from every_node(graph.node)
 
 
 def kind_of(value: onnx.ValueInfoProto) -> int:
