@@ -20,6 +20,7 @@ from tlcache.cli import app
 from tlcache.datasets.dataset import list_datasets
 from tlcache.demo import RECIPE
 from tlcache.heads.table import HEADS
+from tlcache.runs.record import RUNS
 
 COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
 FIGURES = {"n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "ece"}
@@ -84,8 +85,7 @@ def test_extract_and_fit_heads(photos: Path, tiny_model: Path, tmp_path: Path) -
     for one in runs:
         promised = {"dataset", "backbone", "strategy", "head", "chosen", "key", "fit_s", "record", "test"}
         assert promised <= set(one)
-        record = json.loads(Path(one["record"]).read_text())
-        assert {**record, **one} == record
+        assert one == json.loads(json.dumps(RUNS.read(Path(one["record"])).as_json()))
         assert set(one["test"]) == FIGURES
     assert "photos: 6 test images (drawn), 3 classes" in table
     best = max(runs, key=lambda one: (one["test"]["accuracy"], -one["test"]["log_loss"]))
