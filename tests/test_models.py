@@ -158,19 +158,6 @@ def test_files_that_are_no_model(tmp_path: Path, content: bytes) -> None:
         load_model(str(tmp_path / "gone.onnx"))
 
 
-@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "weights.bin"])
-def test_weights_in_other_files_are_refused(tmp_path: Path, location: str) -> None:
-    model = tiny_network()
-    tensor = model.graph.initializer[0]
-    onnx.external_data_helper.set_external_data(tensor, location)
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    path = tmp_path / "external.onnx"
-    path.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match="keeps weights in other files"):
-        load_model(str(path))
-
-
 def test_options_that_do_not_fit() -> None:
     with pytest.raises(OptionError, match="--output names a tensor of an .onnx file"):
         load_model("resnet18", "random", output="x")

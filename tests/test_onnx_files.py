@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from tlcache.backbones.engines import open_network
+from tlcache.backbones.engines import ENGINES, open_network
 from tlcache.backbones.load import load_model
 from tlcache.errors import ModelError, OptionError, UnknownNameError
 
@@ -255,3 +255,75 @@ def test_a_pointer_of_git_lfs_is_called_so() -> None:
     Path("model.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(ModelError, match="is a Git LFS pointer, .*git lfs pull"):
         load_model("model.onnx")
+
+
+def parted(*locations: str, offset: int = 0) -> onnx.ModelProto:
+    """Make a network whose weights are in other files, and write these beside where it will be."""
+    model = network(helper.make_node("Mul", ["emb", "two"], ["out"]), weights={"two": np.full(6, 2, np.float32)})
+    model.graph.output[0].name = "out"
+    for tensor, location in zip(model.graph.initializer, locations, strict=True):
+        onnx.external_data_helper.set_external_data(tensor, location, offset, len(tensor.raw_data))
+        with Path(Path(location).name).open("ab") as file:
+            file.write(bytes(offset) + tensor.raw_data)
+        tensor.ClearField("raw_data")
+    return model
+
+
+def loaded(model: onnx.ModelProto) -> Any:
+    Path("model.onnx").write_bytes(model.SerializeToString())  # as it is
+    return load_model("model.onnx", **PREPARED)
+
+
+@pytest.mark.parametrize("offset", [0, 64])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_in_files_beside_it_are_read_and_part_of_the_key(offset: int, engine: str) -> None:
+    expected = by_hand(network(), "emb") * 2
+    model = loaded(parted("model.onnx.data", "./more.bin", offset=offset))
+    assert close(open_network(model.onnx(), "cpu", engine=engine).embed(IMAGES), expected)
+    with Path("more.bin").open("r+b") as file:
+        file.seek(offset)
+        file.write(np.float32(3).tobytes())
+    changed = load_model("model.onnx", **PREPARED)
+    assert changed.key != model.key
+    assert close(open_network(changed.onnx(), "cpu").embed(IMAGES)[:, :1], expected[:, :1] * 1.5)
+
+
+def test_weights_in_a_subgraph_are_read() -> None:
+    model = branching()
+    (inside,) = (each.g for each in model.graph.node[-1].attribute if each.name == "then_branch")
+    tensor = numpy_helper.from_array(np.float32(5), "two")
+    Path("w").write_bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, "w", 0, 4)
+    tensor.ClearField("raw_data")
+    inside.initializer.append(tensor)
+    model.graph.initializer.remove(next(each for each in model.graph.initializer if each.name == "two"))
+    assert close(open_network(loaded(model).onnx(), "cpu").embed(IMAGES), by_hand(network()) * 5)
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/b.bin", "..", "a\\b", "C:b"])
+def test_weights_elsewhere_are_never_read(location: str) -> None:
+    model = network()
+    tensor = model.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, location)
+    tensor.ClearField("raw_data")
+    with pytest.raises(ModelError, match="only files that lie beside it are read"):
+        loaded(model)
+
+
+def test_weights_that_are_missing_linked_cut_or_too_large_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = parted("w", "v")
+    data = Path("w").read_bytes()
+    Path("w").rename("kept")
+    with pytest.raises(ModelError, match="keeps weights in 'w': No such file .* Put that file beside it"):
+        loaded(model)
+    Path("w").symlink_to("kept")
+    with pytest.raises(ModelError, match="no file of its own but a link"):
+        loaded(model)
+    Path("w").unlink()
+    Path("w").write_bytes(data[:-1])
+    with pytest.raises(ModelError, match="not all weights of 'kernel'. Fetch it again"):
+        loaded(model)
+    Path("w").write_bytes(data)
+    monkeypatch.setattr("tlcache.backbones.onnx_weights.MOST_BYTES", len(data))
+    with pytest.raises(ModelError, match=r"weights of \d+ bytes in other files; at most"):
+        loaded(model)

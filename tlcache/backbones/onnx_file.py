@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -63,26 +63,30 @@ class OnnxFile:
     ) -> Model:
         """Take the file as it is when it was exported here; otherwise put preprocessing and pooling into the graph."""
         del weights
+        from tlcache.backbones.onnx_graph import adapt, depends_on_batch
+        from tlcache.backbones.onnx_image import image_inputs
+        from tlcache.backbones.onnx_weights import read_weights
+
         path = Path(backbone.builder)
         data, network = read_onnx(path)
         metadata = {entry.key: entry.value for entry in network.metadata_props}
-        origin = {"onnx_sha256": hashlib.sha256(data).hexdigest()}
+        origin: dict[str, Any] = {"onnx_sha256": hashlib.sha256(data).hexdigest()}
+        if hashes := read_weights(path, network):
+            origin["weights_sha256"] = list(hashes.values())
+            data = network.SerializeToString()
         arguments = {"model": str(path.absolute()), "weights": None}
         made = partial(Model, backbone.name, f"onnx:{path.name}", arguments=arguments)
         if metadata.get("exporter", "").startswith("tlcache"):
             preprocess = _exported(path, metadata, pool, output, changes)
             identity = model_identity(origin, "embedding", metadata["pool"], preprocess)
             return made(preprocess, identity, lambda: data)
-        from tlcache.backbones.onnx_graph import adapt, depends_on_batch
-        from tlcache.backbones.onnx_image import image_inputs
-
         ways = image_inputs(network.graph)
         preprocess = _stated(path, ways[0], changes)
         adapted, embedding = adapt(network, preprocess, output, pool, ways[0])
         if output is None and embedding != network.graph.output[0].name:
             say(f"'{path.name}': the embedding is output {embedding}, the first that can be one.")
         if depends_on_batch(network):
-            origin["batch"] = "1"  # of batches of more there may be rows, which nobody shall use
+            origin["batch"] = 1  # of batches of more there may be rows, which nobody shall use
             say(f"'{path.name}': images are run one at a time, as each would change the embeddings of the others.")
         identity = model_identity(origin, embedding, pool, preprocess)
         if len(ways) == 1:
@@ -95,12 +99,12 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def read_onnx(path: Path) -> tuple[bytes, onnx.ModelProto]:
-    """Read a single-file ONNX model.
+    """Read the file of an ONNX model, without weights that it keeps in others.
 
     Raises
     ------
     ModelError
-        Missing, not ONNX, cut, or keeping its weights in other files (which could be any file of this machine).
+        Missing, not ONNX, or cut.
     """
     import onnx
 
@@ -116,8 +120,6 @@ def read_onnx(path: Path) -> tuple[bytes, onnx.ModelProto]:
         model = onnx.ModelProto()
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"'{path}' is not a whole ONNX model ({len(data):,} bytes, starts with {data[:12]!r}).")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model.graph)):
-        raise ModelError(f"'{path}' keeps weights in other files. Save it as a single file (onnx.save does so).")
     return data, model
 
 
@@ -139,16 +141,6 @@ def _first_that_runs(
             return data
     assert refused is not None
     raise refused
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
 
 
 def _exported(
