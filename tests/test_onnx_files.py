@@ -15,6 +15,7 @@ from PIL import Image
 from tlcache.backbones.engines import ENGINES, open_network
 from tlcache.backbones.load import load_model
 from tlcache.errors import ModelError, OptionError, UnknownNameError
+from tlcache.images import prepare
 
 FLOAT = TensorProto.FLOAT
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8)
@@ -240,10 +241,43 @@ def test_normalisation_of_uint8_images_is_refused() -> None:
         rows(model)
 
 
-@pytest.mark.parametrize("shape", [("n", 3, 32, 16), ("n", 24, 32, 3)])
-def test_images_that_are_not_square_are_refused(shape: Sequence[int | str]) -> None:
-    with pytest.raises(ModelError, match=r"takes images of (32 x 16|24 x 32) pixels; only square ones"):
-        rows(network(shape=shape))
+def test_a_size_that_the_file_has_not_is_refused() -> None:
+    with pytest.raises(OptionError, match="takes images of 32 x 16 pixels; asked: --crop 20"):
+        rows(network(shape=("n", 3, 32, 16)), crop=20, resize=20)
+
+
+@pytest.mark.parametrize("picture", [(80, 20), (32, 16), (90, 300), (64, 64)])
+@pytest.mark.parametrize(("height", "width"), [(32, 16), (24, 96), (8, 80)])
+@pytest.mark.parametrize("more", [1, 1.5])
+def test_images_that_are_not_square_are_covered_and_cut(
+    picture: tuple[int, int], height: int, width: int, more: float
+) -> None:
+    """What is seen is the centre, in the model's own ratio, as large as fits into the picture but for `more`."""
+    across, down = (np.linspace(0, 255, length) for length in picture[::-1])
+    pixels = np.stack(np.broadcast_arrays(down[:, None], across, 0 * across), axis=2).astype(np.uint8)
+    Image.fromarray(pixels).save("picture.png")
+    model = network(shape=("n", 3, height, width))
+    onnx.save(model, "model.onnx")
+    short = min(height, width)
+    found = load_model("model.onnx", **{**PREPARED, "resize": int(short * more)})
+    seen, _ = prepare(Path("picture.png").read_bytes(), found.preprocess)
+    assert seen.shape == (3, height, width)
+    scale = max(height * more / picture[0], width * more / picture[1])
+    for channel, length, whole in ((0, height, picture[0]), (1, width, picture[1])):
+        spread = seen[channel].astype(float).max() - seen[channel].min()
+        assert spread == pytest.approx(255 * length / (scale * whole), abs=255 * 2.5 / length + 3)
+        assert np.median(seen[channel]) == pytest.approx(127, abs=255 * 1.5 / length + 3)
+    assert open_network(found.onnx(), "cpu").embed(seen[None]).shape == (1, 6)
+
+
+def test_channels_last_and_not_square_and_the_key_says_so() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 24, 32), dtype=np.uint8)
+    model = network(shape=("n", 24, 32, 3), before=LAST)
+    normal = (images / 255 - np.array(PREPARED["mean"]).reshape(3, 1, 1)) / np.array(PREPARED["std"]).reshape(3, 1, 1)
+    assert close(rows(model, images, resize=24), by_hand(model, images=normal.astype(np.float32).transpose(0, 2, 3, 1)))
+    assert load_model("model.onnx", **{**PREPARED, "resize": 24}).identity["preprocess"]["shape"] == [24, 32]
+    onnx.save(network(), "model.onnx")
+    assert "shape" not in load_model("model.onnx", **PREPARED).identity["preprocess"]
 
 
 def test_a_newer_format_than_the_runtime_knows_is_said() -> None:

@@ -150,7 +150,7 @@ def embed_images(
 
     def one(batch: T) -> Embedded:
         times, images = [time.perf_counter()], read(batch)
-        pixels = np.empty((len(images), 3, preprocess.crop, preprocess.crop), np.uint8)
+        pixels = np.empty((len(images), 3, *preprocess.size), np.uint8)
         stored = [_prepared(image, preprocess, out) for image, out in zip(images, pixels, strict=True)]
         times.append(time.perf_counter())
         try:

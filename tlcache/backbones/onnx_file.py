@@ -159,9 +159,7 @@ def _exported(
 def _stated(path: Path, image: ImageInput, changes: Mapping[str, Any]) -> Preprocess:
     """Return the preprocessing that the caller states for a foreign model; guessing it would be silently wrong."""
     height, width = image.size
-    size = height or width
-    if height != width and height and width:
-        raise ModelError(f"'{path}' takes images of {height} x {width} pixels; only square ones are supported.")
+    size = min(height, width) or height or width
     ignored = [f"--{name}" for name in ("mean", "std") if name in changes and not image.floating]
     if ignored:
         raise OptionError(f"'{path}' normalises its uint8 images itself; leave {' and '.join(ignored)} out.")
@@ -175,5 +173,9 @@ def _stated(path: Path, image: ImageInput, changes: Mapping[str, Any]) -> Prepro
             "(usual for ImageNet networks: --resize 256 --crop 224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225)."
         )
     if size not in (0, fields["crop"]):
-        raise OptionError(f"'{path}' takes images of {size} x {size} pixels; asked: --crop {fields['crop']}.")
+        raise OptionError(
+            f"'{path}' takes images of {height or size} x {width or size} pixels; asked: --crop {fields['crop']}."
+        )
+    if height and width and height != width:
+        fields["shape"] = height, width
     return Preprocess(**fields)

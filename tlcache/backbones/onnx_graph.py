@@ -59,7 +59,7 @@ def adapt(
     Returns
     -------
     adapted
-        Input: uint8 (batch, 3, crop, crop); output: float32 (batch, dim). The batch is 1 where embeddings depend on it.
+        Input: uint8 (batch, 3, H, W); output: float32 (batch, dim). The batch is 1 where embeddings depend on it.
     output
         Name of the tensor that is the embedding.
 
@@ -71,7 +71,7 @@ def adapt(
     adapted = sound(model)
     graph = adapted.graph
     way = way or image_inputs(graph)[0]
-    known = _with_shapes(adapted, way, (preprocess.crop, preprocess.crop))
+    known = _with_shapes(adapted, way, preprocess.size)
     chosen = choose(known, output, way.name)
     body, taken = cut(graph, chosen.name)
     opset = next((entry.version for entry in adapted.opset_import if entry.domain in ("", "ai.onnx")), 1)
@@ -79,7 +79,7 @@ def adapt(
     before.made.append(helper.make_node("Identity", [feed(before, "tlcache.image", way, preprocess)], [way.name]))
     flat = after.add("Flatten", pooled(after, known, chosen, pool), axis=1)
     embedding = after.add("Cast", flat, to=TensorProto.FLOAT)
-    shape = [way.batch or (1 if depends_on_batch(model) else "batch"), 3, preprocess.crop, preprocess.crop]
+    shape = [way.batch or (1 if depends_on_batch(model) else "batch"), 3, *preprocess.size]
     _replace(graph.node, [*before.made, *body, *after.made])
     _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in taken])
     _replace(graph.input, [helper.make_tensor_value_info("tlcache.image", TensorProto.UINT8, shape)])

@@ -49,10 +49,9 @@ class Worker:
         self.run, self.job, self.board, self.slot = run, run.job, run.board, slot
         self.result = EmbedResult()
         self._batches = 1  # in the next stretch
-        crop = self.job.model.preprocess.crop
         most = min(max(self.job.batch_size, STRETCH_IMAGES), len(self.job.dataset))
         try:
-            self._pixels = np.empty((most, 3, crop, crop), np.uint8)  # of one stretch
+            self._pixels = np.empty((most, 3, *self.job.model.preprocess.size), np.uint8)  # of one stretch
         except MemoryError:
             raise ModelError(f"No memory for {most:,} images at a time. Try a smaller --batch-size.") from None
         self._bytes_of = self.job.dataset.read

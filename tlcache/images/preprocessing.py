@@ -34,6 +34,8 @@ class Preprocess:
         Cut dark borders away before resizing.
     window
         Grey values of images with more than 8 bits that become 0 and 255; None: by the bits that an image uses.
+    shape
+        Height and width of the network's images where they differ, of which `crop` is the smaller one; None: a square.
     max_pixels
         Largest image to read. It changes no pixels, and so no key.
     """
@@ -45,6 +47,7 @@ class Preprocess:
     std: tuple[float, float, float] = IMAGENET_STD
     crop_borders: bool = False
     window: tuple[float, float] | None = None
+    shape: tuple[int, int] | None = None
     max_pixels: int = field(default=MAX_PIXELS, compare=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +59,8 @@ class Preprocess:
             raise UnknownNameError(closest("interpolation", self.interpolation, ("bilinear", "bicubic")))
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise OptionError(f"Mean and std take three numbers, std above 0; found {self.mean} and {self.std}.")
+        if self.shape is not None and min(self.shape) != self.crop:
+            raise OptionError(f"The crop must be the smaller one of {self.shape}; found {self.crop}.")
         if self.window is not None and not -inf < self.window[0] < self.window[1] < inf:
             low, high = self.window
             raise OptionError(f"A window is two numbers, the lower one first; found {low:g},{high:g}.")
@@ -63,7 +68,18 @@ class Preprocess:
     @property
     def at_least(self) -> int | None:
         """Short side that a JPEG may be decoded at, in pixels; None where the full size decides."""
-        return None if self.crop_borders else 2 * self.resize
+        return None if self.crop_borders else 2 * max(self.covered)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's images, in pixels."""
+        return self.shape or (self.crop, self.crop)
+
+    @property
+    def covered(self) -> tuple[int, int]:
+        """Height and width that a resized image covers at least, and one of which it has."""
+        height, width = self.size
+        return self.resize * height // self.crop, self.resize * width // self.crop
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields and the version of the decoding rules, ready for JSON and for the cache key.

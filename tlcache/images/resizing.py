@@ -1,4 +1,4 @@
-"""Pixels -> the square that a network takes."""
+"""Pixels -> the square, or the rectangle, that a network takes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prepare(
     Returns
     -------
     pixels
-        uint8 (3, crop, crop), RGB.
+        uint8 (3, *preprocess.size), RGB.
     stored
         What the file's header says.
 
@@ -48,8 +48,8 @@ def prepare(
     pixels, stored = decode_padded(data, preprocess.at_least, preprocess.window, preprocess.max_pixels, notes)
     if preprocess.crop_borders:
         pixels = cut_borders(pixels)
-    out = np.empty((3, preprocess.crop, preprocess.crop), np.uint8) if out is None else out
-    _resize_crop(_cut_long(pixels), preprocess, out)
+    out = np.empty((3, *preprocess.size), np.uint8) if out is None else out
+    _resize_crop(_cut_long(pixels, preprocess), preprocess, out)
     if _is_flat(out):
         notes.add(ONE_COLOUR)
     return out, stored
@@ -72,9 +72,9 @@ def cut_borders(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _cut_long(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _cut_long(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
-    longest = _LONGEST * min(height, width)
+    longest = max(_LONGEST, ceil(max(preprocess.size) / preprocess.crop)) * min(height, width)
     top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
     return pixels[top : top + longest, left : left + longest]
 
@@ -89,20 +89,22 @@ def _resize_crop(pixels: NDArray[np.uint8], preprocess: Preprocess, out: NDArray
     from torch.nn.functional import interpolate
 
     height, width = pixels.shape[:2]
-    short, crop = min(height, width), preprocess.crop
-    size = (preprocess.resize * height // short, preprocess.resize * width // short)
-    top, left = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
+    rows, columns = preprocess.covered
+    by_height = rows * width >= columns * height  # else that would leave columns uncovered
+    size = (rows, rows * width // height) if by_height else (columns * height // width, columns)
+    top, left = (round((length - part) / 2) for length, part in zip(size, preprocess.size, strict=True))
+    bottom, right = top + preprocess.size[0], left + preprocess.size[1]
     pixels = np.require(pixels, requirements="W")  # slices of NumPy's keep Python's lock, those of torch do not
     if size == (height, width):
         planes = pixels.transpose(2, 0, 1)
     else:
         # Lengths are multiplied by these and rounded down.
         by_rows, by_columns = ((wanted + 1e-9) / length for wanted, length in zip(size, pixels.shape, strict=False))
-        part = pixels[: _reach(top + crop, by_rows), : _reach(left + crop, by_columns)]
+        part = pixels[: _reach(bottom, by_rows), : _reach(right, by_columns)]
         batch = torch.from_numpy(part.reshape(1, *part.shape).transpose(0, 3, 1, 2))  # torch takes it as channels_last
         resized = interpolate(batch, scale_factor=(by_rows, by_columns), mode=preprocess.interpolation, antialias=True)
         planes = resized.numpy()[0]
-    torch.from_numpy(out).copy_(torch.from_numpy(planes[:3, top : top + crop, left : left + crop]))
+    torch.from_numpy(out).copy_(torch.from_numpy(planes[:3, top:bottom, left:right]))
 
 
 def _reach(length: int, factor: float) -> int:

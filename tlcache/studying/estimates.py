@@ -130,7 +130,7 @@ def _embedding_paces(cells: Mapping[str, Cell], device: str) -> tuple[dict[str, 
 def _time_network(model: Model, device: str) -> float:
     """Return seconds per image of the extraction's loop without decoding: a call of the network on every core."""
     found, crop = find_device(device), model.preprocess.crop
-    batch = np.zeros((default_batch("onnxruntime", found, crop), 3, crop, crop), np.uint8)
+    batch = np.zeros((default_batch("onnxruntime", found, crop), 3, *model.preprocess.size), np.uint8)
     network, calls, spent = open_network(model.onnx(), found, batch=len(batch)), 0, 0.0
     network.embed(batch[:1])
     while spent < _MOMENT_S:
