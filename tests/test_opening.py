@@ -134,15 +134,6 @@ def test_weights_that_are_not_finite_are_the_network_s_fault(engine: str) -> Non
         opened(network(node, outputs=[value("out", ["n", 6])], weights={"bad": bad}), engine)
 
 
-def test_equal_embeddings_of_different_images_are_told_every_time(caplog: pytest.LogCaptureFixture) -> None:
-    node = helper.make_node("Min", ["emb", "low"], ["out"])
-    model = network(node, outputs=[value("out", ["n", 6])], weights={"low": np.float32(-1)})
-    for _ in range(2):
-        caplog.clear()
-        assert opened(model).dim == 6
-        assert "gives the same embedding for different images" in caplog.text
-
-
 def test_a_network_that_cannot_be_run_says_why_and_not_to_try_again() -> None:
     node = helper.make_node("Reshape", ["emb", "shape"], ["out"])
     model = network(node, outputs=[value("out", ["n", 7])], weights={"shape": np.array([-1, 7])})

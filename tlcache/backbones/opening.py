@@ -16,7 +16,8 @@ from tlcache.backbones.network import Network
 from tlcache.errors import ModelError, first_line
 from tlcache.files import cache_folder, write_whole
 from tlcache.keys import hash_json
-from tlcache.progress import say, warn
+from tlcache.progress import say
+from tlcache.text import counted
 
 __all__ = ["open_tested"]
 
@@ -28,10 +29,9 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Found:
-    """What is remembered of a network: whether images are run one at a time, and whether all rows are equal."""
+    """What is remembered of a network: whether images are run one at a time."""
 
     alone: bool
-    equal: bool
 
 
 def open_tested(open_network: Callable[[bool], Network], identity: Mapping[str, Any]) -> Network:
@@ -61,8 +61,6 @@ def open_tested(open_network: Callable[[bool], Network], identity: Mapping[str, 
             write_whole(memory, json.dumps(asdict(found)).encode())
     if found.alone:
         say(f"Images are run one at a time: in a batch the network fails, or {_DEPENDS}.")
-    if found.equal:
-        warn("The network gives the same embedding for different images: it tells nothing about them.")
     return network
 
 
@@ -94,7 +92,7 @@ def _try(open_network: Callable[[bool], Network]) -> tuple[Network, _Found]:
         )
     if single and not _independent(network):
         raise ModelError(f"Of this network {_DEPENDS}, and it takes no single image. Export it with a batch of 1.")
-    return network, _Found(single, bool((rows == rows[0]).all()))
+    return network, _Found(single)
 
 
 def _independent(network: Network) -> bool:
@@ -118,7 +116,9 @@ def _rows(network: Network, images: NDArray[np.uint8]) -> Rows:
     except Exception as error:  # ONNX Runtime's own have no base but this
         raise ModelError(f"The network cannot be run: {first_line(error)}") from None
     if rows.ndim != 2 or len(rows) != len(images):
-        raise ModelError(f"The network gives {rows.shape} for {len(images)} images; expected a row for each.")
+        raise ModelError(
+            f"The network gives {rows.shape} for {counted(len(images), 'image')}; expected a row for each."
+        )
     return rows
 
 
