@@ -19,6 +19,7 @@ from tlcache.images import prepare
 
 FLOAT = TensorProto.FLOAT
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8)
+PLANES = np.array([1, 2, 3]).reshape(3, 1, 1)
 PREPARED = {"resize": 16, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
 NORMAL = (
     (IMAGES / 255 - np.array(PREPARED["mean"]).reshape(3, 1, 1)) / np.array(PREPARED["std"]).reshape(3, 1, 1)
@@ -361,3 +362,54 @@ def test_weights_that_are_missing_linked_cut_or_too_large_are_said(monkeypatch: 
     monkeypatch.setattr("tlcache.backbones.onnx_weights.MOST_BYTES", len(data))
     with pytest.raises(ModelError, match=r"weights of \d+ bytes in other files; at most"):
         loaded(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"range": 255}, IMAGES),
+        ({"range": 255, "channels": "bgr"}, IMAGES[:, ::-1]),
+        ({"range": 255, "mean": (10, 20, 30), "std": (1, 2, 3)}, (IMAGES - PLANES * 10) / PLANES),
+        ({"range": 255, "channels": "bgr", "mean": (10, 20, 30)}, IMAGES[:, ::-1] - PLANES * 10),
+        ({"range": 2, "mean": (1, 1, 1), "std": (1, 1, 1)}, IMAGES / 127.5 - 1),
+        ({"channels": "bgr", "mean": (0, 0, 0), "std": (1, 1, 1)}, IMAGES[:, ::-1] / 255),
+    ],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_colours_and_values_as_the_network_takes_them(options: dict[str, Any], expected: Any, last: bool) -> None:
+    model = network(shape=("n", 16, 16, 3) if last else ("n", 3, 16, 16), before=LAST if last else ())
+    onnx.save(model, "model.onnx")
+    loaded = load_model("model.onnx", resize=16, **options)
+    images = np.ascontiguousarray(expected.transpose(0, 2, 3, 1) if last else expected).astype(np.float32)
+    assert close(open_network(loaded.onnx(), "cpu").embed(IMAGES), by_hand(model, images=images))
+    assert loaded.identity["preprocess"].keys() & {"channels", "range"} == options.keys() & {"channels", "range"}
+
+
+def test_what_is_usual_is_no_part_of_the_key() -> None:
+    onnx.save(network(), "model.onnx")
+    assert load_model("model.onnx", **PREPARED, channels="rgb", range=1).key == load_model("model.onnx", **PREPARED).key
+
+
+def test_colours_and_values_that_would_be_passed_over_are_refused(tiny_model: Path) -> None:
+    onnx.save(network(channels=1, shape=("n", 1, 16, 16)), "grey.onnx")
+    with pytest.raises(OptionError, match="takes grey images; leave --channels out"):
+        load_model("grey.onnx", **PREPARED, channels="bgr")
+    with pytest.raises(OptionError, match="part of its graph"):
+        load_model(str(tiny_model), range=255)
+    with pytest.raises(OptionError, match="--channels and --range are of .onnx files; resnet18 takes RGB"):
+        load_model("resnet18", "random", channels="bgr", range=255)
+    model = network(before=[helper.make_node("Cast", ["input"], ["x"], to=FLOAT)])
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    onnx.save(model, "bytes.onnx")
+    with pytest.raises(OptionError, match="normalises its uint8 images itself; leave --range out"):
+        load_model("bytes.onnx", resize=16, range=255)
+    bgr = open_network(load_model("bytes.onnx", resize=16, channels="bgr").onnx(), "cpu").embed(IMAGES)
+    assert close(bgr, by_hand(model, images=np.ascontiguousarray(IMAGES[:, ::-1])))
+
+
+def test_colours_and_values_that_there_are_none_of() -> None:
+    onnx.save(network(), "model.onnx")
+    with pytest.raises(UnknownNameError, match="Unknown order of channels 'grb'"):
+        load_model("model.onnx", **PREPARED, channels="grb")
+    with pytest.raises(OptionError, match="White is a whole number from 1 on; found 0"):
+        load_model("model.onnx", **PREPARED, range=0)

@@ -160,7 +160,7 @@ BackboneWeights = Annotated[
 ]
 Pool = Annotated[
     str | None,
-    Option("avg, max, flatten; cls and tokens for transformers; quarters", text("NAME"), NETWORK, default=_OWN),
+    Option("avg, max, flatten; cls, tokens; quarters", text("NAME"), NETWORK, default=_OWN),
 ]
 CropBorders = Annotated[bool, Option("Cut dark borders of scans away first", SWITCH, NETWORK)]
 Window = Annotated[

@@ -107,7 +107,7 @@ def _model(file: FeatureFile) -> Model:
     """Return the network that made the features, in float32."""
     made = native(json.loads(file.attrs["arguments"]))
     network = ("model", "weights", "pool", "output", "precision")
-    names = (*network, "crop_borders", "window", "resize", "crop", "mean", "std")
+    names = (*network, "crop_borders", "window", "resize", "crop", "mean", "std", "channels", "range")
     arguments = {name: made.get(name) for name in names}  # a file that is older than a window says none
     arguments |= {name: tuple(arguments[name]) for name in ("window", "mean", "std") if arguments[name]}
     model = load_model(**arguments)

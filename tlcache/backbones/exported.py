@@ -26,6 +26,8 @@ def from_torch(
     """Return a backbone with weights, preprocessing and pooling: `tlcache.backbones.backbone.Source.load` of most."""
     if output is not None:
         raise OptionError("--output names a tensor of an .onnx file; built-in backbones are cut at a fixed layer.")
+    if own := [f"--{name}" for name in ("channels", "range") if name in changes]:
+        raise OptionError(f"{' and '.join(own)} are of .onnx files; {backbone.name} takes RGB values from 0 to 1.")
     pool = backbone.pool(pool)
     found = resolve(backbone, weights)
     return _model(backbone, found, replace(backbone.preprocess(found.label), **changes), pool)

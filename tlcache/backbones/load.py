@@ -47,7 +47,8 @@ def load_model(
         No such backbone, options that do not go with it, an unusable file, or weights that cannot be had.
     """
     backbone = find(model)
-    stated = {name: value for name, value in changes.items() if value is not None}
+    usual = {"channels": "rgb", "range": 1}
+    stated = {name: value for name, value in changes.items() if value not in (None, usual.get(name))}
     return _at(precision, backbone.source.load(backbone, weights, pool, output, stated))
 
 

@@ -147,7 +147,7 @@ def _exported(
     path: Path, metadata: Mapping[str, str], pool: str | None, output: str | None, changes: Mapping[str, Any]
 ) -> Preprocess:
     """Return the preprocessing of one of our exports, in which only what comes before the graph can be changed."""
-    in_graph = {"crop", "mean", "std"} & set(changes)
+    in_graph = {"crop", "mean", "std", "channels", "range"} & set(changes)
     if in_graph or output or pool not in (None, metadata["pool"]):
         raise OptionError(
             f"'{path}' was exported by tlcache: size, normalisation and pooling ({metadata['pool']}) are part of "
@@ -160,12 +160,14 @@ def _stated(path: Path, image: ImageInput, changes: Mapping[str, Any]) -> Prepro
     """Return the preprocessing that the caller states for a foreign model; guessing it would be silently wrong."""
     height, width = image.size
     size = min(height, width) or height or width
-    ignored = [f"--{name}" for name in ("mean", "std") if name in changes and not image.floating]
+    ignored = [f"--{name}" for name in ("mean", "std", "range") if name in changes and not image.floating]
     if ignored:
         raise OptionError(f"'{path}' normalises its uint8 images itself; leave {' and '.join(ignored)} out.")
+    if changes.get("channels") == "bgr" and image.channels == 1:
+        raise OptionError(f"'{path}' takes grey images; leave --channels out.")
     fields = {"crop": size, **changes} if size else dict(changes)
-    if not image.floating:
-        fields |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    if not image.floating or "range" in fields:
+        fields = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), **fields}
     missing = [name for name in ("resize", "crop", "mean", "std") if name not in fields]
     if missing:
         raise OptionError(

@@ -95,13 +95,16 @@ def image_inputs(graph: onnx.GraphProto) -> list[ImageInput]:
 
 def feed(nodes: Nodes, image: str, into: ImageInput, preprocess: Preprocess) -> str:
     """Make the input of uint8 images (batch, 3, H, W): grey if it is grey, normalised if it is floating point."""
-    name = image
+    name, white = image, preprocess.range or 1
+    if preprocess.channels == "bgr":
+        name = nodes.add("Gather", name, nodes.constant(np.array([2, 1, 0], np.int64)), axis=1)
     if into.floating or into.channels == 1:
         name = nodes.add("Cast", name, to=TensorProto.FLOAT)
     if into.channels == 1:
         name = nodes.add("Conv", name, nodes.constant(np.array(_LUMA, np.float32).reshape(1, 3, 1, 1)))
     if into.floating:
-        mean, scale = 255 * _planes(preprocess.mean, into), 1 / (255 * _planes(preprocess.std, into))
+        unit = np.float32(255 / white)
+        mean, scale = unit * _planes(preprocess.mean, into), 1 / (unit * _planes(preprocess.std, into))
         name = nodes.add("Sub", name, nodes.constant(mean))
         name = nodes.add("Mul", name, nodes.constant(scale))
         if into.kind == TensorProto.FLOAT16:

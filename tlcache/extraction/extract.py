@@ -54,7 +54,7 @@ def extract(
     pool: Pool = None,
     output: Annotated[
         str | None,
-        Option("Tensor of an .onnx file that is the embedding", text("TENSOR"), NETWORK, default="its only one"),
+        Option("Tensor of an .onnx file to take", text("TENSOR"), NETWORK, default="the first fit"),
     ] = None,
     crop_borders: CropBorders = False,
     window: Window = None,
@@ -65,6 +65,13 @@ def extract(
     ] = None,
     std: Annotated[
         tuple[float, float, float] | None, Option("Of an .onnx file that does not say", _RGB, NETWORK)
+    ] = None,
+    channels: Annotated[
+        str | None,
+        Option("rgb, or bgr for an .onnx file", choice(("rgb", "bgr")), NETWORK),
+    ] = None,
+    range: Annotated[  # noqa: A002
+        int | None, Option("White for an .onnx file: 1, or 255", whole(1), NETWORK)
     ] = None,
     device: Device = "auto",
     engine: Annotated[str, Option("What runs the network: onnxruntime or openvino", _ENGINES, SPEED)] = "onnxruntime",
@@ -122,6 +129,8 @@ def extract(
         "crop": crop,
         "mean": mean,
         "std": std,
+        "channels": channels,
+        "range": range,
         "device": device,
         "engine": engine,
         "precision": precision,

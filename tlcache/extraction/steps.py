@@ -166,6 +166,8 @@ def _load_network(request: Mapping[str, Any]) -> Model:
         crop=request["crop"],
         mean=mean,
         std=std,
+        channels=request.get("channels"),
+        range=request.get("range"),
     )
 
 

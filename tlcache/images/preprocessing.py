@@ -36,6 +36,11 @@ class Preprocess:
         Grey values of images with more than 8 bits that become 0 and 255; None: by the bits that an image uses.
     shape
         Height and width of the network's images where they differ, of which `crop` is the smaller one; None: a square.
+    channels
+        `bgr` where the network takes blue first; mean and std are then in that order, too.
+    range
+        The value of white where it is not 1; mean and std are then of such values. Both are applied inside the ONNX
+        graph.
     max_pixels
         Largest image to read. It changes no pixels, and so no key.
     """
@@ -48,6 +53,8 @@ class Preprocess:
     crop_borders: bool = False
     window: tuple[float, float] | None = None
     shape: tuple[int, int] | None = None
+    channels: str | None = None
+    range: int | None = None
     max_pixels: int = field(default=MAX_PIXELS, compare=False)
 
     def __post_init__(self) -> None:
@@ -61,6 +68,10 @@ class Preprocess:
             raise OptionError(f"Mean and std take three numbers, std above 0; found {self.mean} and {self.std}.")
         if self.shape is not None and min(self.shape) != self.crop:
             raise OptionError(f"The crop must be the smaller one of {self.shape}; found {self.crop}.")
+        if self.channels not in (None, "bgr"):
+            raise UnknownNameError(closest("order of channels", self.channels, ("rgb", "bgr")))
+        if self.range is not None and self.range < 1:
+            raise OptionError(f"White is a whole number from 1 on; found {self.range}.")
         if self.window is not None and not -inf < self.window[0] < self.window[1] < inf:
             low, high = self.window
             raise OptionError(f"A window is two numbers, the lower one first; found {low:g},{high:g}.")
