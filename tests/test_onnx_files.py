@@ -222,6 +222,17 @@ def test_tokens_are_pooled(pool: str, expected: Any, opset: int) -> None:
     assert close(rows(model, pool=pool), expected(by_hand(model, "last_hidden_state")))
 
 
+@pytest.mark.parametrize(("channels", "last"), [(3, False), (3, True), (1, False), (1, True)])
+def test_a_shape_that_says_nothing_is_tried_and_what_it_is_is_told(
+    channels: int, last: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = network(shape=("n", "a", "b", "c"), channels=channels, before=LAST if last else ())
+    with caplog.at_level("INFO", "tlcache"):
+        assert rows(model, crop=16).shape == (5, 6)
+    colours, place = ("RGB" if channels == 3 else "grey"), ("after" if last else "before")
+    assert f"it runs with {colours}, channels {place} height and width." in caplog.text
+
+
 def test_tokens_without_pooling_name_the_flat_output() -> None:
     with pytest.raises(OptionError, match=r"takes --pool avg, max, flatten, cls or tokens; .* Or take --output emb"):
         rows(tokens())

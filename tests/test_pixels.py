@@ -315,6 +315,7 @@ NOTED = {
     "one colour but for the border": (png(np.pad(np.full((40, 40), 7, np.uint8), 1)), set[str]()),
     "few levels": (png(NEARLY), {FEW_LEVELS, "divided by 65,535"}),
     "a scan of 12 bits": (png(GREY.astype(np.uint16) * 16), {"divided by 4,095"}),
+    "of floats to 1": (tiff([((GREY / 255).astype(np.float32), {})]), {"divided by 1"}),
     "below zero": (tiff([(HOUNSFIELD, {})]), {BELOW_ZERO}),
     "transparent": (png(np.dstack([RGB, HALF * 0])), {TRANSPARENT, ONE_COLOUR}),
     "a band that is called opacity": (tiff([(np.dstack([RGB, GREY // 2 + 9]), {338: 2})]), {NOT_OPAQUE}),

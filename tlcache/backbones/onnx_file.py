@@ -91,7 +91,7 @@ class OnnxFile:
         identity = model_identity(origin, embedding, pool, preprocess)
         if len(ways) == 1:
             return made(preprocess, identity, adapted.SerializeToString)
-        return made(preprocess, identity, lambda: _first_that_runs(network, preprocess, output, pool, ways))
+        return made(preprocess, identity, lambda: _first_that_runs(path.name, network, preprocess, output, pool, ways))
 
 
 ONNX_FILE = OnnxFile()
@@ -124,9 +124,14 @@ def read_onnx(path: Path) -> tuple[bytes, onnx.ModelProto]:
 
 
 def _first_that_runs(
-    network: onnx.ModelProto, preprocess: Preprocess, output: str | None, pool: str | None, ways: Sequence[ImageInput]
+    name: str,
+    network: onnx.ModelProto,
+    preprocess: Preprocess,
+    output: str | None,
+    pool: str | None,
+    ways: Sequence[ImageInput],
 ) -> bytes:
-    """Return the network by the first way to understand its input that it can be run with."""
+    """Return the network by the first way to understand its input that it can be run with, and say which."""
     from tlcache.backbones.engines import open_network
     from tlcache.backbones.onnx_graph import adapt
 
@@ -138,6 +143,7 @@ def _first_that_runs(
         except ModelError as error:
             refused = refused or error
         else:
+            say(f"'{name}': its shape does not say what its input is; it runs with {way.words}.")
             return data
     assert refused is not None
     raise refused

@@ -57,6 +57,12 @@ class ImageInput:
         """Whether it takes normalised numbers, not uint8."""
         return self.kind != TensorProto.UINT8
 
+    @property
+    def words(self) -> str:
+        """What it takes, for people."""
+        colours = {3: "RGB", 1: "grey"}[self.channels]
+        return f"{colours}, channels {'before' if self.axis == 1 else 'after'} height and width"
+
     def fixed(self, size: tuple[int, int]) -> list[int]:
         """Return its shape for images of `size`, the batch left as it is."""
         inner = [*size]

@@ -57,6 +57,7 @@ def _range(floating: bool, low: float, high: float, notes: set[str]) -> tuple[fl
         largest = max(-low, high)
         return (-half, half - 1) if half else (-largest, largest)
     if floating and high <= 1:
+        notes.add(f"{DIVIDED}1")
         return 0, 1
     full = next((2**bits - 1 for bits in _BITS if high <= 2**bits - 1), high)
     notes.add(f"{DIVIDED}{full:,.0f}" if full < 2**16 else f"{DIVIDED}their own largest value")
