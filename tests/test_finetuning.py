@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -331,7 +332,7 @@ if __name__ == "__main__":
     [
         ({"batch_norm": "eval", "class_weight": "balanced", "label_smoothing": 0.1, "refit": True}, True),
         ({"batch_norm": "eval", "unfreeze": "stage:2", "cached_prefix": True, "views": 2, "loss": "bce"}, True),
-        ({"ema": 0.5, "optimizer": "sgd"}, False),
+        ({"ema": 0.5, "optimizer": "sgd", "init_head": "scratch", "head_epochs": 1}, False),
     ],
 )
 def test_processes_share_a_training(tmp_path: Path, settings: dict[str, object], equal: bool) -> None:
@@ -353,8 +354,9 @@ def test_processes_share_a_training(tmp_path: Path, settings: dict[str, object],
         env={**os.environ, "TLCACHE_RUNS": str(tmp_path / "two")},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test images, ") == 1
-    assert done.stderr.count("backbone 3/3") == 1 + (settings.get("refit", False) is True)
+    assert done.stdout.count("9 test images (drawn), ") == 1
+    assert done.stderr.count("\nbackbone 3/3") == 1
+    assert len(re.findall(r"\nrefit backbone (\d)/\1:", done.stderr)) == settings.get("refit", False)
     (two,) = json.loads(report.read_text())["runs"]
     one = finetune(photos, "tinynet", "random", **settings)
     two_weights, one_weights = load_file(Path(two["record"]).with_suffix(".safetensors")), weights_of(one)
