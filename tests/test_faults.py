@@ -204,13 +204,13 @@ def bad_files() -> dict[str, bytes]:
         "random.jpg": np.random.default_rng(0).bytes(900),
         "half.jpg": JPEG[:half],
         "99.jpg": JPEG[: len(JPEG) * 99 // 100],
-        "minus2.jpg": JPEG[:-2],
+        "minus3.jpg": JPEG[:-3],
         "crc.png": with_bad_crc(PNG),
         "bomb.png": bomb(),
         "phone.heic": b"\0\0\0\x18ftypheic\0\0\0\0",
         "layers.psd": b"8BPS\0\x01" + bytes(20),
         "print.eps": b"%!PS-Adobe-3.0 EPSF-3.0",
-        "paper.pdf": b"%PDF-1.4",
+        "paper.jpg": b"%PDF-1.4",
     }
 
 
@@ -219,6 +219,7 @@ def odd_files() -> dict[str, bytes]:
     return {
         "named.png": JPEG,
         "trailing.jpg": JPEG + b"garbage",
+        "no_end.jpg": JPEG[:-2],
         "icc.jpg": encode(image, "JPEG", icc_profile=b"garbage"),
         "exif.jpg": encode(image, "JPEG", exif=b"Exif\0\0MM\0*garbage"),
         "deep.png": sixteen_bit_rgb(1, 2, 3),
