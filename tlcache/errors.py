@@ -20,6 +20,7 @@ __all__ = [
     "WeightsError",
     "closest",
     "first_line",
+    "one_line",
 ]
 
 
@@ -90,3 +91,8 @@ def closest(kind: str, name: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type when it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def one_line(error: BaseException) -> str:
+    """Return all of an error's message in one line."""
+    return " ".join(str(error).split())

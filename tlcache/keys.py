@@ -84,4 +84,4 @@ def some(names: Sequence[str], most: int = 5) -> str:
     'a, b and 1 more'
     """
     shown = ", ".join(printable(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+    return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")

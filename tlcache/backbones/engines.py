@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tlcache.backbones.network import Network
 from tlcache.backbones.opening import open_tested
-from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line
+from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line, one_line
 from tlcache.machine import available_cpus
 from tlcache.progress import say
 
@@ -147,7 +147,7 @@ class OnnxRuntimeNetwork(Network):
         try:
             self.dim = int(self.rows(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
         except Exception as error:  # ONNX Runtime's own have no base but this
-            raise ModelError(f"ONNX Runtime cannot run the model: {' '.join(str(error).split())}") from None
+            raise ModelError(f"ONNX Runtime cannot run the model: {one_line(error)}") from None
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         result: NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
@@ -163,7 +163,7 @@ class OpenVinoNetwork(Network):
             network = core.read_model(io.BytesIO(model))
             self._compiled = self._compile(core, network, use)
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO does not accept the model: {' '.join(str(error).split())}") from None
+            raise ModelError(f"OpenVINO does not accept the model: {one_line(error)}") from None
         self.precision, self.provider = use.precision, f"OpenVINO {use.precision}"
         self._requests = threading.local()
         self.dim = int(self._run(np.zeros(self._compiled.input(0).shape, np.uint8)).shape[1])

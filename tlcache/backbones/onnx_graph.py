@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from tlcache.backbones.onnx_image import ImageInput, feed, image_inputs
 from tlcache.backbones.onnx_nodes import Nodes, every_node
 from tlcache.backbones.onnx_output import choose, cut, pooled
-from tlcache.errors import ModelError
+from tlcache.errors import ModelError, one_line
 from tlcache.images import Preprocess
 
 __all__ = ["adapt", "depends_on_batch", "sound"]
@@ -110,7 +110,7 @@ def _with_shapes(model: onnx.ModelProto, way: ImageInput, size: tuple[int, int])
     try:
         return onnx.shape_inference.infer_shapes(fed).graph
     except Exception as error:
-        raise ModelError("The model is not valid: " + " ".join(str(error).split())) from None
+        raise ModelError(f"The model is not valid: {one_line(error)}") from None
 
 
 def _replace(old: Any, new: Sequence[Any]) -> None:

@@ -265,9 +265,8 @@ class FeatureFile:
         first = self._column("features", slice(0, 1))
         least = 1e-6 * np.abs(first).max(initial=0)
         blocks = _blocks(len(self), self.dim)
-        return len(set(self.hashes())) > 1 and all(
-            np.abs(self._column("features", block) - first).max() <= least for block in blocks
-        )
+        equal = all(np.abs(self._column("features", block) - first).max() <= least for block in blocks)
+        return equal and len(set(self.hashes())) > 1
 
     def intact(self) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
         """Check every row, a block at a time: yield the block and, per row, whether it is what was written."""

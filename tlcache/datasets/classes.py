@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.masks import masks_among
-from tlcache.datasets.splits import SPLITS, split_names
+from tlcache.datasets.splits import SPLITS
 from tlcache.datasets.tree import Tree
 from tlcache.errors import DataError
 from tlcache.keys import some
@@ -95,9 +95,7 @@ def _unwrapped(place: Place, layout: Layout | None = None) -> Place:
 
 
 def _named(places: Sequence[Place], layout: Layout) -> dict[str, str]:
-    """Return name -> split of the folders that are splits by their names, or as the user says."""
-    named = {**split_names(place.name for place in places), **(layout.split_folders or {})}
-    return {place.name: named[place.name] for place in places if place.name in named}
+    return layout.named_splits(place.name for place in places)
 
 
 def _splits_in_classes(top: Place, layout: Layout) -> list[ClassFolder]:

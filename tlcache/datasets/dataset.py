@@ -191,8 +191,9 @@ def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:
         has = f"one class, '{classes[0]}'" if classes else "no images"
         raise DataError(f"'{found.images.source}' has {has}; telling classes apart needs 2 classes or more.")
     if rows[0].split != "train":
-        name = rows[0].split
-        raise DataError(f"'{found.data}' has no images to train on. Say which are: --split-folders {name}=train.")
+        raise DataError(
+            f"'{found.data}' has no images to train on. Say which are: --split-folders {rows[0].split}=train."
+        )
     index = {label: number for number, label in enumerate(classes)}
     paths, labels, splits, groups = zip(*rows, strict=True)
     numbers = np.array([index[label] for label in labels], np.int64)

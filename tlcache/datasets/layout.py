@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tlcache.arguments import DATA
-from tlcache.datasets.splits import FRACTION, SPLITS, Row
+from tlcache.datasets.splits import FRACTION, SPLITS, Row, split_names
 from tlcache.errors import DataError, OptionError
 from tlcache.kinds import PATH, Kind, listed, listing, number, several, text, whole
 from tlcache.options import Option, check_fields, described
@@ -137,6 +137,12 @@ class Layout:
         """The shares of train that become val and test where none is given."""
         asked = {name: getattr(self, name) for name in SPLITS[1:]}
         return {name: share if isinstance(share, float | int) else FRACTION for name, share in asked.items()}
+
+    def named_splits(self, names: Iterable[str]) -> dict[str, str]:
+        """Return which of some neighbours are splits, and which: as they are called, or as the user says."""
+        names = list(names)
+        known = {**split_names(names), **(self.split_folders or {})}
+        return {name: known[name] for name in names if name in known}
 
     def ignored_by(self, name: str) -> str:
         """Return the pattern of `--ignore` that a folder or file of this name is passed over by; nothing if by none."""

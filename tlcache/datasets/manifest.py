@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tlcache.datasets.columns import Columns, find_columns, join_classes
@@ -11,7 +11,7 @@ from tlcache.datasets.labels import check_numbers, is_missing, whole_numbers
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.lookup import locate
 from tlcache.datasets.source import Form, Listing, Source
-from tlcache.datasets.splits import SPLITS, Row, split_names
+from tlcache.datasets.splits import SPLITS, Row
 from tlcache.datasets.table import SUFFIXES, Table, read_table
 from tlcache.errors import DataError
 from tlcache.keys import some
@@ -69,8 +69,7 @@ def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> t
         With the line of a fault.
     """
     table, on_classes = join_classes(read_table(path))
-    uses = layout.split_folders or {}
-    columns = _columns(table, layout.columns, uses)
+    columns = _columns(table, layout)
     listed = [(line, cells) for line, cells in table.rows if not is_missing(cells[columns.label])]
     if not listed:
         raise DataError(f"{path}: no row has a label." if table.rows else f"'{path}' has a header and no rows.")
@@ -80,7 +79,7 @@ def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> t
     _check_once(paths, written, wheres)
     labels, on_labels = whole_numbers([cells[columns.label] for _, cells in listed], "class")
     check_numbers(labels, str(path))
-    splits, on_splits = _splits([_cell(cells, columns.split) for _, cells in listed], wheres, uses, split)
+    splits, on_splits = _splits([_cell(cells, columns.split) for _, cells in listed], wheres, layout, split)
     groups, on_groups = whole_numbers([_cell(cells, columns.group) for _, cells in listed], "group")
     warnings = (
         *columns.notes,
@@ -94,13 +93,13 @@ def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> t
     return list(map(Row, paths, labels, splits, groups)), warnings
 
 
-def _columns(table: Table, asked: Mapping[str, str], uses: Mapping[str, str]) -> Columns:
+def _columns(table: Table, layout: Layout) -> Columns:
     def are_splits(at: int) -> bool:
         names = {cells[at] for _, cells in table.rows}
-        known = {**split_names(names), **uses}
+        known = layout.named_splits(names)
         return all(name in known or is_missing(name) for name in names)
 
-    return find_columns(table, asked, are_splits)
+    return find_columns(table, layout.columns, are_splits)
 
 
 def _cell(cells: Sequence[str], at: int | None) -> str:
@@ -126,13 +125,13 @@ def _check_once(paths: Sequence[str], written: Sequence[str], wheres: Sequence[s
 
 
 def _splits(
-    names: Sequence[str], wheres: Sequence[str], uses: Mapping[str, str], default: str
+    names: Sequence[str], wheres: Sequence[str], layout: Layout, default: str
 ) -> tuple[list[str], tuple[str, ...]]:
     """Return which of `SPLITS` the names mean, and a note on the rows that have none."""
     there, found = dict.fromkeys(names), some(sorted({*names} - {""})) or "none"
-    if odd := uses.keys() - there.keys():
+    if odd := (layout.split_folders or {}).keys() - there.keys():
         raise DataError(f"--split-folders: no image has the split {some(sorted(odd))}. The splits are: {found}.")
-    known = {"": default, **split_names(there), **uses}
+    known = {"": default, **layout.named_splits(there)}
     if odd := there.keys() - known.keys():
         name, where = next(each for each in zip(names, wheres, strict=True) if each[0] in odd)
         raise DataError(

@@ -115,8 +115,7 @@ def _rows(tables: Sequence[Path], top: Path, layout: Layout) -> tuple[list[Row],
 
 def _splits(folders: Sequence[str], root: Path, layout: Layout) -> dict[str, str]:
     """Return which split each folder with a table is; nothing where none is called so."""
-    named = {**split_names(folders), **(layout.split_folders or {})}
-    splits = {folder: named[folder] for folder in folders if folder in named}
+    splits = layout.named_splits(folders)
     if splits and (odd := [folder for folder in folders if folder not in splits]):
         raise DataError(
             f"'{root}' has folders of splits with metadata, and others: {some(odd)}. Say which split each is, as in "

@@ -45,27 +45,33 @@ class Overview:
     @classmethod
     def of(cls, attrs: Mapping[str, Any], labels: NDArray[np.int64], classes: Sequence[str]) -> Overview:
         """Return that of the rows of a feature file, by its attributes; older ones do not say all of it."""
-        counts = np.bincount(labels, minlength=len(classes)).tolist()
         passed_over = attrs.get("passed_over")
         return cls(
             {name: int(attrs[f"{name}_rows"]) for name in SPLITS},
             drawn_splits(attrs),
-            dict(zip(classes, counts, strict=True)),
+            _by_class(labels, classes),
             None if passed_over is None else json.loads(passed_over),
         )
 
     @classmethod
     def expected(cls, dataset: Dataset) -> Overview:
         """Return what a dataset will be, before its images are read: which are equal or unusable is not known yet."""
-        drawn = tuple(reversed(missing_splits(dataset.splits)))
         sizes, train = Counter(dataset.splits), np.array(dataset.splits) == "train"
+        drawn = missing_splits(dataset.splits)
         for count in np.bincount(dataset.labels[train]).tolist() if drawn else ():
             for name in drawn if count else ():
                 taken = max(1, round(dataset.shares[name] * count))
                 sizes.update({name: taken, "train": -taken})
-        counts = np.bincount(dataset.labels, minlength=len(dataset.classes)).tolist()
-        classes = dict(zip(dataset.classes, counts, strict=True))
-        return cls({name: sizes[name] for name in SPLITS}, drawn, classes, dict(dataset.passed_over))
+        return cls.found(dataset, dataset.splits, sizes, dataset.labels)
+
+    @classmethod
+    def found(
+        cls, dataset: Dataset, given: Sequence[str], sizes: Mapping[str, int], labels: NDArray[np.int64]
+    ) -> Overview:
+        """Return that of images (n,) of a dataset: their splits as given, how many each then has, and their labels."""
+        drawn = tuple(reversed(missing_splits(given)))
+        splits = {name: sizes.get(name, 0) for name in SPLITS}
+        return cls(splits, drawn, _by_class(labels, dataset.classes), dict(dataset.passed_over))
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -86,6 +92,10 @@ class Overview:
 def drawn_splits(attrs: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Return which splits of a feature file were drawn, by its attributes; None where it does not say."""
     return tuple(filter(None, attrs["drawn"].split(","))) if "drawn" in attrs else None
+
+
+def _by_class(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:
+    return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
 
 
 def _classes(classes: Mapping[str, int]) -> str:

@@ -19,7 +19,6 @@ __all__ = [
     "FRACTION",
     "Row",
     "SPLITS",
-    "SPLIT_FOLDERS",
     "check_splits",
     "draw_splits",
     "find_leaks",
@@ -181,7 +180,7 @@ class Row(NamedTuple):
     group: str = ""
 
 
-SPLIT_FOLDERS = {
+_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test"),
@@ -215,5 +214,5 @@ def _split_and_rest(name: str) -> tuple[str, frozenset[str]] | None:
     """Return the split that a name has a word for, and its other words; None where it has none, or several."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
     words = re.findall(r"[^\W\d_]+?(?=set\b|[\W\d_]|$)", apart)
-    splits = {SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS}
-    return (splits.pop(), frozenset(words).difference(SPLIT_FOLDERS)) if len(splits) == 1 else None
+    splits = {_WORDS[word] for word in words if word in _WORDS}
+    return (splits.pop(), frozenset(words).difference(_WORDS)) if len(splits) == 1 else None

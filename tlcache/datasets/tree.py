@@ -74,10 +74,6 @@ class Tree:
         """Return whether any lies in it or below."""
         return any(tree.images for _, tree in self.walk())
 
-    def count(self) -> int:
-        """Return how many images lie in it and below."""
-        return sum(len(tree.images) for _, tree in self.walk())
-
     def paths(self) -> Iterator[str]:
         """Yield the paths of the images in it and below."""
         for path, tree in self.walk():

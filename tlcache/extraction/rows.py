@@ -17,7 +17,7 @@ from tlcache.cache.index import Index
 from tlcache.cache.shards import Rejected
 from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.overview import Overview
-from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks, missing_splits
+from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.job import EmbedResult
 from tlcache.images.notes import sentences
@@ -108,14 +108,8 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int, win
         for word, hashes in index.noted.items()
     }
     warnings += sentences(noted, windowed and result.embedded > 0)
-    return Rows(columns, digest, quarantine, _overview(dataset, given, splits, labels), tuple(warnings))
-
-
-def _overview(dataset: Dataset, given: Sequence[str], splits: Sequence[str], labels: NDArray[np.int64]) -> Overview:
-    drawn = tuple(reversed(missing_splits(given)))
-    sizes, counts = Counter(splits), np.bincount(labels, minlength=len(dataset.classes)).tolist()
-    classes = dict(zip(dataset.classes, counts, strict=True))
-    return Overview({name: sizes[name] for name in SPLITS}, drawn, classes, dict(dataset.passed_over))
+    overview = Overview.found(dataset, given, Counter(splits), labels)
+    return Rows(columns, digest, quarantine, overview, tuple(warnings))
 
 
 def _is_good(sha256: str, result: EmbedResult, index: Index) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from tlcache.keys import some
+
 __all__ = [
     "BELOW_ZERO",
     "DIVIDED",
@@ -47,8 +49,7 @@ def sentences(noted: Noted, windowed: bool) -> Iterator[str]:
     """Yield what there is to say of images that were decoded; `windowed`: whether that was with a window."""
     for word, (what, do) in _SAYS.items():
         if found := noted.get(word):
-            which = ", ".join(found[:5]) + (f" and {len(found) - 5:,} more" if len(found) > 5 else "")
-            yield f"Images {what}: {len(found):,} ({which}).{do}"
+            yield f"Images {what}: {len(found):,} ({some(found)}).{do}"
     divisors = {
         word.removeprefix(DIVIDED): len(found) for word, found in noted.items() if word.startswith(DIVIDED) and found
     }
