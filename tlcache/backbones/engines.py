@@ -261,8 +261,6 @@ def _tested(model: bytes, engine: str, use: Use) -> Network:
 
 
 def _openvino_core() -> Any:
-    # its import sends an event wherever this optional package is found, and no variable says not to
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError:
