@@ -68,6 +68,10 @@ def converted(state: State, kind: torch.dtype) -> State:
     return {name: each.to(kind) if each.is_floating_point() else each for name, each in state.items()}
 
 
+def arrays(state: State) -> dict[str, np.ndarray]:
+    return {name: each.numpy() for name, each in state.items()}
+
+
 def uncounted(state: State) -> State:
     return {name: each for name, each in state.items() if "num_batches" not in name}
 
@@ -123,6 +127,11 @@ FORMS: dict[str, Callable[[State], Any]] = {
     "no counts, in DataParallel": lambda state: below("module.", uncounted(state)),
     "a profiler's counts": lambda state: state | {"total_ops": torch.ones(1), "features.0.total_params": torch.ones(1)},
     "parameters": parameters,
+    "NumPy arrays": arrays,
+    "NumPy arrays of the other byte order, in a dict": lambda state: {
+        "params": {name: each.astype(each.dtype.newbyteorder(">")) for name, each in arrays(state).items()}
+    },
+    "NumPy arrays beside a name": lambda state: arrays(state) | {"arch": np.array("tinynet"), "curve": [np.ones(3)]},
     "ordered": lambda state: OrderedDict(reversed(state.items())),
 }  # fmt: skip
 
@@ -192,6 +201,12 @@ class Hostile:
         return exec, ("open('executed', 'w')",)
 
 
+def zipped(save: Callable[..., None], **content: Any) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, **content)
+    return buffer.getvalue()
+
+
 def saved(content: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -207,13 +222,17 @@ def saved(content: Any) -> bytes:
         (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file, as Keras writes"),
         (b"\x93NUMPY\x01\x00" + bytes(99), "a NumPy array"),
         (b"", "it is empty"),
-        (saved({"a": torch.ones(999)})[:-999], "an archive that is cut off, damaged"),
+        (saved({"a": torch.ones(999)})[:-999], "an archive that is cut off or damaged"),
         (saved(TinyNetwork()), r"holds Python objects \(fakes.TinyNetwork\), which may run anything"),
         (saved({"state_dict": {"a": torch.ones(2)}, "config": Hostile()}), r"Python objects \((builtins\.)?exec\)"),
         (pickle.dumps(Hostile()), "is not a plain PyTorch state dict"),
-        (saved({"epoch": 3}), "holds no plain state dict of tensors, but: dict"),
-        (saved([torch.ones(2)]), "holds no plain state dict of tensors, but: list"),
-        (saved(torch.ones(2)), "holds no plain state dict of tensors, but: Tensor"),
+        (saved({"epoch": 3, "nets": [{}]}), r"no tensors by their names, but a dict of epoch \(int\), nets \(list\)"),
+        (saved([torch.ones(2), 3]), "no tensors by their names, but a list of Tensor, int"),
+        (saved(torch.ones(2)), r"no tensors by their names, but a Tensor. Save them with torch.save\(model.state"),
+        (saved({}), "no tensors by their names, but a dict of nothing"),
+        (pickle.dumps({"a": np.ones(3)}), r"perhaps a pickle, which tlcache does not load. Save one with torch.save"),
+        (b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}', "it is JSON. If it is the index .* in parts"),
+        (zipped(np.savez, a=np.ones(3), b=np.ones(3)), "it is a zip archive of a.npy, b.npy. Save one"),
     ],
 )  # fmt: skip
 def test_what_is_no_checkpoint_is_called_by_its_name(content: bytes, message: str, tmp_path: Path) -> None:
@@ -268,8 +287,42 @@ def test_what_does_not_fit_is_listed(
 def test_several_networks_are_not_chosen_from(network: TinyNetwork, tmp_path: Path) -> None:
     state = network.state_dict()
     torch.save(below("encoder_q.", state) | below("encoder_k.", other(state)), tmp_path / "moco.pth")
-    with pytest.raises(WeightsError, match=r"several such networks, below encoder_q., encoder_k. Save the one"):
+    first = "'encoder_[qk].features.0.0.weight'"
+    with pytest.raises(
+        WeightsError,
+        match=rf"'file:moco.pth' do not fit tinynet: .* several such networks, .* {first}, {first}. Save the",
+    ):
         embedded(tmp_path / "moco.pth")
+
+
+def quantised(state: State) -> State:
+    """Make integers with a scale, as `torch.ao.quantization` does."""
+    with warnings.catch_warnings(action="ignore"):  # that torch will do so elsewhere
+        return {
+            name: torch.quantize_per_tensor(each, 0.1, 0, torch.qint8) if name.endswith("0.weight") else each
+            for name, each in state.items()
+        }
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        quantised,
+        lambda state: {"model": below("module.", quantised(state))},
+        lambda state: {name: (9 * each).to(torch.int8) for name, each in state.items()},
+        lambda state: body(state) | {"features.0.0.weight": torch.ones(4, 27, dtype=torch.uint8)},
+        lambda _: {"features.0.0.scale": torch.ones(1), "features.0.0.zero_point": torch.ones(1)},
+    ],
+    ids=["torch", "in a dict", "int8", "uint8 in another form", "packed"],
+)
+def test_integers_with_a_scale_are_called_quantised(
+    form: Callable[[State], Any], network: TinyNetwork, tmp_path: Path
+) -> None:
+    torch.save(form(network.state_dict()), tmp_path / "int8.pth")
+    with pytest.raises(
+        WeightsError, match="'file:int8.pth' are quantised to integers: .*0.* Save those of the network"
+    ):
+        embedded(tmp_path / "int8.pth")
 
 
 def test_the_network_that_fits_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from fakes import TinyNetwork
 
 from tlcache.backbones.sources import list_models
 from tlcache.cli import app
 from tlcache.extraction.extract import extract
 from tlcache.heads.table import HEADS
+from tlcache.progress import hide_progress
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,6 +57,20 @@ def test_the_python_of_the_readme_runs(photos: Path, tiny_model: Path, capsys: p
         pipeline = pipeline.replace(written, str(there))
     exec(pipeline, names)
     assert list(names["classifier"].classes_) == ["cat", "dog"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("tinynet")
+def test_the_python_of_the_page_on_checkpoints_runs(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "checkpoints.md"
+    code = "\n".join(python_blocks(page)).replace("torchvision.models.resnet18", "TinyNetwork")
+    try:
+        exec(code.replace("resnet18", "tinynet").replace("photos/", str(photos)), {"TinyNetwork": TinyNetwork})
+    finally:
+        hide_progress()
+    (line,) = re.findall(r"^    (The weights .*)$", page.read_text(), re.MULTILINE)
+    said = " ".join(capsys.readouterr().err.split())
+    assert line.replace("resnet18", "tinynet").replace("conv1", "features.0.0") in said
+    assert said.count("The weights") == 1
 
 
 def test_the_readme_names_every_head_and_the_number_of_backbones() -> None:

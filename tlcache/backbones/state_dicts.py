@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import re
 import warnings
+import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -18,16 +21,17 @@ from tlcache.backbones.backbone import TorchNetwork
 from tlcache.errors import WeightsError, first_line
 from tlcache.keys import some
 
-__all__ = ["match_names", "read_tensors"]
+__all__ = ["match_names", "quantised", "read_tensors"]
 
 # Beside tensors and plain values: what trainings write into checkpoints, and what runs nothing when it is made again.
+_NUMBERS = "?bBhHiIlLqQefd"
 _SCALAR, _ARRAY = (value.__reduce__()[0] for value in (np.float64(0), np.zeros(0)))
 _HARMLESS: list[Any] = [
     argparse.Namespace,
     *(defaultdict, dict, list, int),
     np.ndarray,
     np.dtype,
-    *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
+    *{type(np.dtype(kind)) for kind in _NUMBERS + "SU"},
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     (PurePosixPath, "pathlib.PosixPath"),
@@ -38,6 +42,7 @@ _BEGINNINGS = {
     b"<": "a web page or XML, as a download that asked for something leaves. Download it again, and look at it",
     b"\x89HDF": "an HDF5 file, as Keras writes. Convert it, and save the tensors as .safetensors",
     b"\x93NUMPY": "a NumPy array. Save the tensors by their names, as .safetensors",
+    b"{": "JSON. If it is the index of a checkpoint in parts, put the tensors of these into one dict, and save that",
 }
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # DataParallel, compile, FSDP
 _COUNTED = ("total_ops", "total_params")  # by a profiler, in every layer
@@ -47,7 +52,7 @@ _AVERAGED = re.compile(r"(^|[._])ema([._]|$)")
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file by their names; those in nested dicts have the keys of these before theirs.
 
-    Files are those of `torch.save` and safetensors. Code inside is never run.
+    Files are those of `torch.save`, of tensors or NumPy arrays, and safetensors. Code inside is never run.
 
     Raises
     ------
@@ -66,10 +71,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     state = dict(_tensors(content))
     if not state:
         raise WeightsError(
-            f"'{path}' holds no plain state dict of tensors, but: {type(content).__name__}. "
-            "Save it with torch.save(model.state_dict(), path)."
+            f"'{path}' holds no tensors by their names, but {_described(content)}. "
+            "Save them with torch.save(model.state_dict(), path)."
         )
     return state
+
+
+def _described(content: Any) -> str:
+    kind = type(content).__name__
+    if isinstance(content, Mapping):
+        return f"a {kind} of {some([f'{name} ({type(each).__name__})' for name, each in content.items()]) or 'nothing'}"
+    if isinstance(content, list | tuple):
+        return f"a {kind} of {some([type(each).__name__ for each in content]) or 'nothing'}"
+    return f"a {kind}"
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -82,6 +96,8 @@ def _tensors(content: Any, before: str = "") -> Iterator[tuple[str, Tensor]]:
     for name, value in content.items() if isinstance(content, Mapping) else ():
         if isinstance(value, Tensor):
             yield f"{before}{name}", value
+        elif isinstance(value, np.ndarray) and value.dtype.char in _NUMBERS:
+            yield f"{before}{name}", torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
         yield from _tensors(value, f"{before}{name}.")
 
 
@@ -102,9 +118,19 @@ def _told(path: Path, error: Exception) -> str:
         )
     if not beginning:
         return f"it is empty. {save}"
+    if (inside := _archived(path)) and not any(name.endswith("data.pkl") for name in inside):
+        return f"it is a zip archive of {some(inside)}. {save}"
     if beginning.startswith(b"PK"):
-        return f"it is an archive that is cut off, damaged, or of something else. Copy it again. {save}"
+        return f"it is an archive that is cut off or damaged. Copy it again. {save}"
+    if isinstance(error, pickle.UnpicklingError):  # torch's words for it tell people to run whatever is in it
+        return f"it is not of torch.save, but perhaps a pickle, which tlcache does not load. {save}"
     return f"{type(error).__name__}, {first_line(error)}. {save}"
+
+
+def _archived(path: Path) -> list[str]:
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+    return []
 
 
 def match_names(state: Mapping[str, Tensor], network: TorchNetwork) -> tuple[dict[str, Tensor], str]:
@@ -124,9 +150,7 @@ def match_names(state: Mapping[str, Tensor], network: TorchNetwork) -> tuple[dic
     Raises
     ------
     LookupError
-        There is no such network in it, or more than it has; the message says what.
-    WeightsError
-        There are several such networks.
+        There is no such network in it, more than it has, or several such networks; the message says what.
     """
     own, free = network.module.state_dict(), _free(network)
     needed = [name for name in own if not name.startswith(free) and not name.endswith("num_batches_tracked")]
@@ -147,6 +171,16 @@ def match_names(state: Mapping[str, Tensor], network: TorchNetwork) -> tuple[dic
         notes.append(f"not used: {some(other)}")
     empty = {name: torch.zeros(each.shape, dtype=each.dtype, device="cpu") for name, each in own.items()}
     return {name: inside.get(name, empty[name]) for name in own}, "; ".join(notes)
+
+
+def quantised(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of weights that are integers with a scale; no floating-point network can be made of these."""
+    return [
+        name
+        for name, each in state.items()
+        if name.endswith("zero_point")
+        or (name.endswith("weight") and each.itemsize == 1 and not each.is_floating_point())
+    ]
 
 
 def _listed(names: Sequence[str], state: Mapping[str, Tensor]) -> str:
@@ -186,8 +220,9 @@ def _place(names: Mapping[str, str], state: Mapping[str, Tensor], needed: list[s
     averaged = [place for place in whole if _AVERAGED.search(place)]
     chosen = averaged if len(averaged) == 1 else whole
     if len(chosen) > 1:
-        raise WeightsError(
-            f"The checkpoint holds several such networks, below {some(whole)} Save the one that you mean with "
-            "torch.save(state, path)."
+        begin = [f"'{names[place + needed[0]]}'" for place in chosen]
+        raise LookupError(
+            f"there are several such networks, which begin with {some(begin)}. Save the tensors of the one that you "
+            "mean in a file of their own, with torch.save"
         )
     return chosen[0]

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from tlcache.backbones.backbone import Backbone, Layer, TorchNetwork
 from tlcache.backbones.pools import POOLS
-from tlcache.backbones.state_dicts import match_names
+from tlcache.backbones.state_dicts import match_names, quantised
 from tlcache.errors import WeightsError
 from tlcache.images import Preprocess
 from tlcache.keys import some
@@ -87,6 +87,11 @@ def _matched(backbone: Backbone, state: Mapping[str, Tensor], label: str, prepro
         found, note = match_names(state, _empty(backbone, preprocess))
         network = backbone.source.build(backbone, preprocess, found)
     except (LookupError, RuntimeError) as error:
+        if integers := quantised(state):
+            raise WeightsError(
+                f"The weights '{label}' are quantised to integers: {some(integers)}. Save those of the network before "
+                "that, in floating point, with torch.save(model.state_dict(), path)."
+            ) from None
         told = [str(error)] if isinstance(error, LookupError) else str(error).splitlines()[1:4]
         lines = "; ".join(textwrap.shorten(line, 400, placeholder=" ...").rstrip(".") for line in told)
         raise WeightsError(
@@ -106,7 +111,7 @@ def _others(backbone: Backbone, state: Mapping[str, Tensor], preprocess: Preproc
     fitting = []
     for name in backbone.source.names():
         row = backbone.source.find(name)
-        with suppress(LookupError, WeightsError):
+        with suppress(LookupError):
             network = _empty(row or backbone, preprocess)
             found, _ = match_names(state, network)
             if all(each.shape[1:] == found[own].shape[1:] for own, each in network.module.state_dict().items()):
