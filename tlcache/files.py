@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
-
 from tlcache.errors import CacheError
 
 __all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "naming", "relative", "reserve", "sync_folder",
@@ -20,7 +18,11 @@ __all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "naming", 
 
 def cache_folder() -> Path:
     """Return the folder for exported networks and other things that can be made again (`TLCACHE_CACHE` overrides)."""
-    return Path(os.environ.get("TLCACHE_CACHE") or platformdirs.user_cache_dir("tlcache"))
+    if given := os.environ.get("TLCACHE_CACHE"):
+        return Path(given)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("tlcache"))
 
 
 def check_folder(folder: Path, option: str) -> Path:

@@ -1,0 +1,1 @@
+"""Use the answer: predictions for new images, and what is written of them."""

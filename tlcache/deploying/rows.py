@@ -1,0 +1,212 @@
+"""What is said of each image, as rows: CSV, JSON lines or Parquet; whole in a file, or as they come in a stream.
+
+Whoever predicts writes these, so it imports nothing beyond Python's own library, save pyarrow for Parquet.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tlcache.errors import OptionError
+from tlcache.files import naming, whole
+from tlcache.keys import portable
+
+__all__ = ["Columns", "PredictedRow", "Write", "open_writer"]
+
+Write = Callable[[Sequence["PredictedRow"]], None]
+_DIGITS = 6  # of probabilities: float32 has no more
+_PYARROW = "Parquet needs pyarrow, which is not installed. Install it with: pip install pyarrow"
+
+
+@dataclass(frozen=True)
+class PredictedRow:
+    """What is said of an image.
+
+    Parameters
+    ----------
+    path
+        As it was given.
+    labels, confidences
+        The likeliest classes, the likeliest first, and their probabilities; none of an image that cannot be used.
+    set
+        The classes of a conformal set; None where none was asked for.
+    unusual
+        Share of what the model was trained on that is as far from the rest; None where the model does not know.
+    error
+        Why the image cannot be used; empty where it can.
+    """
+
+    path: str
+    labels: Sequence[str] = ()
+    confidences: Sequence[float] = ()
+    set: Sequence[str] | None = None
+    unusual: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns there are.
+
+    Parameters
+    ----------
+    top
+        So many classes of each image.
+    sets, unusual
+        Whether there are columns for these.
+
+    Examples
+    --------
+    >>> Columns(top=2, sets=True).names
+    ('path', 'label', 'confidence', 'label_2', 'confidence_2', 'set', 'error')
+    """
+
+    top: int = 1
+    sets: bool = False
+    unusual: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What they are called, in their order."""
+        further = (f"{name}_{place}" for place in range(2, self.top + 1) for name in ("label", "confidence"))
+        asked = [name for name, wanted in (("set", self.sets), ("unusual", self.unusual)) if wanted]
+        return ("path", "label", "confidence", *further, *asked, "error")
+
+    def values(self, row: PredictedRow) -> dict[str, Any]:
+        """Return a row as JSON values by the names of the columns; null where there is nothing to say."""
+        found: dict[str, Any] = {"path": row.path, "set": list(row.set or ()), "error": row.error or None}
+        found["unusual"] = _rounded(row.unusual)
+        for place, (label, confidence) in enumerate(zip(row.labels, row.confidences, strict=True), 1):
+            ending = f"_{place}" if place > 1 else ""
+            found |= {f"label{ending}": label, f"confidence{ending}": _rounded(confidence)}
+        return {name: found.get(name) for name in self.names}
+
+
+def open_writer(out: Path | BinaryIO, columns: Columns) -> AbstractContextManager[Write]:
+    """Return what writes rows, in the order in which it is given them.
+
+    Parameters
+    ----------
+    out
+        A `.csv`, `.jsonl` or `.parquet` file, which is there once all rows are written, or not at all. A stream, or the
+        path of a pipe or a device, has CSV, as it comes.
+    columns
+        Which columns to write.
+
+    Raises
+    ------
+    OptionError
+        A file of another kind, or Parquet without pyarrow.
+    """
+    if not isinstance(out, Path):
+        return _streamed(out, columns)
+    if out.exists() and not out.is_file():
+        return _into_pipe(out, columns)
+    if out.suffix.lower() not in _FORMATS:
+        raise OptionError(
+            f"--out '{out}' is of no kind known here. Known: {', '.join(_FORMATS)}; - is standard output."
+        )
+    if out.suffix.lower() == ".parquet":
+        _pyarrow()
+    return _into_file(out, columns)
+
+
+@contextmanager
+def _into_file(out: Path, columns: Columns) -> Iterator[Write]:
+    with whole(out) as unfinished, naming(out), _FORMATS[out.suffix.lower()](unfinished, columns) as write:
+        yield write
+
+
+@contextmanager
+def _into_pipe(out: Path, columns: Columns) -> Iterator[Write]:
+    with out.open("wb") as stream, _streamed(stream, columns) as write:
+        yield write
+
+
+@contextmanager
+def _streamed(stream: BinaryIO, columns: Columns) -> Iterator[Write]:
+    stream.write(_csv([columns.names]))
+
+    def write(rows: Sequence[PredictedRow]) -> None:
+        stream.write(_csv(_cells(columns.values(row)) for row in rows))
+        stream.flush()
+
+    yield write
+
+
+@contextmanager
+def _csv_file(path: Path, columns: Columns) -> Iterator[Write]:
+    with path.open("wb") as stream, _streamed(stream, columns) as write:
+        yield write
+
+
+@contextmanager
+def _json_lines(path: Path, columns: Columns) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8") as stream:
+        yield lambda rows: stream.writelines(json.dumps(portable(columns.values(row))) + "\n" for row in rows)
+
+
+@contextmanager
+def _parquet(path: Path, columns: Columns) -> Iterator[Write]:
+    arrow, parquet = _pyarrow()
+    schema = arrow.schema([(name, _kind(arrow, name)) for name in columns.names])
+    with parquet.ParquetWriter(path, schema) as writer:
+        yield lambda rows: writer.write_table(
+            arrow.Table.from_pylist([_valid(columns.values(row)) for row in rows], schema)
+        )
+
+
+def _valid(values: Mapping[str, Any]) -> Any:
+    """Return texts that are UTF-8, which Parquet insists on: what is none in the name of a file is marked."""
+    return json.loads(json.dumps(portable(values), ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _kind(arrow: Any, name: str) -> Any:
+    if name.startswith(("confidence", "unusual")):
+        return arrow.float32()
+    return arrow.list_(arrow.string()) if name == "set" else arrow.string()
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise OptionError(_PYARROW) from None
+    return pyarrow, pyarrow.parquet
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(float(number), _DIGITS)
+
+
+def _cells(values: Mapping[str, Any]) -> list[str]:
+    return [_cell(value) for value in values.values()]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ";".join(value)
+    return "" if value is None else f"{value:.{_DIGITS}f}" if isinstance(value, float) else str(value)
+
+
+def _csv(rows: Iterable[Iterable[str]]) -> bytes:
+    """Return rows as CSV; names of files are the bytes that they are on disk."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return os.fsencode(buffer.getvalue())
+
+
+_FORMATS: Mapping[str, Callable[[Path, Columns], AbstractContextManager[Write]]] = {
+    ".csv": _csv_file,
+    ".jsonl": _json_lines,
+    ".parquet": _parquet,
+}
