@@ -161,8 +161,11 @@ def test_a_manifest(tmp_path: Path, delimiter: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"where,label\n", r":1: no column path \(--path-column NAME\); found 'where', 'label'"),
-        (b"", r":1: no column path \(.*\) and label \(.*\); found nothing"),
+        (
+            b"where,label\n",
+            ":1: no column is the path by its name; there are 'where', 'label'. Say .* --path-column NAME",
+        ),
+        (b"", ":1: no column is the path or the label by its name; there are none"),
         (b"path,label\na.png,x\nb.png\n", ":3: 1 cells where the header has 2 columns"),
         (b"path,label\na.png,x\nb.png,y\na.png,x\n", ":4: 'a.png' is listed already, on line 2"),
         (b"path,label\na.png,\n", "list.csv: no row has a label"),

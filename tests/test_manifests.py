@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -112,15 +113,72 @@ def test_the_surest_name_of_a_column_wins() -> None:
     found = load(text)
     assert labels(found) == EXPECTED
     assert dict(zip(found.paths, found.splits, strict=True)) == dict(zip(NAMES, ("val", "test", "train"), strict=True))
-    assert found.warnings == ("Of the columns, 'set' is the split.",)
+    assert found.warnings == (
+        "Of the columns, 'path' is the path (not 'id') and 'label' is the label (not 'target') and 'set' is the split. "
+        "Name another with --path-column or --label-column.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "role", "note"),
+    [
+        ("Path,image,label\nimg/0.png,x,ant\nimg/1.png,y,bee\n", "path", "'Path' is the path (not 'image')."),
+        ("id,image,label\n7,img/0.png,ant\n8,img/1.png,bee\n", "path", "'image' is the path (not 'id')."),
+        ("path,label,class\nimg/0.png,ant,x\nimg/1.png,bee,y\n", "label", "'label' is the label (not 'class')."),
+        ("path,y,species\nimg/0.png,0,ant\nimg/1.png,1,bee\n", "label", "'species' is the label (not 'y')."),
+        (
+            "path,label,split,set\nimg/0.png,ant,train,test\nimg/1.png,bee,train,train\n",
+            "split",
+            "'split' is the split (not 'set').",
+        ),
+        ("path,label,group,patient\nimg/0.png,ant,,p\nimg/1.png,bee,,p\n", "group", "is the group (not 'patient')."),
+    ],
+)
+def test_the_surest_column_of_every_role_is_taken_and_the_others_told(text: str, role: str, note: str) -> None:
+    found = load(text)
+    assert labels(found) == {"img/0.png": "ant", "img/1.png": "bee"}
+    assert (set(found.splits), set(found.groups)) == ({"train"}, {""})
+    (line,) = found.warnings
+    assert f"{note} Name another with --{role}-column." in line
+    assert load(text, **{f"{role}_column": note.split("'")[1] if note[0] == "'" else role}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("header", "role"),
+    [
+        ("path,label,class,label", "label"),
+        ("path,species,breed", "label"),
+        ("file,img,label", "path"),
+        ("path,label,set,phase", "split"),
+        ("path,label,patient,subject", "group"),
+    ],
+)
+def test_columns_that_may_equally_be_of_a_role_are_refused(header: str, role: str) -> None:
+    with pytest.raises(DataError, match=rf":1: several columns may be the {role}: .* with --{role}-column"):
+        load(f"{header}\nimg/0.png,ant,train,test\n".replace(",test" if header.count(",") == 2 else "\0", ""))
+
+
+def test_a_column_that_is_named_is_nothing_else() -> None:
+    found = load("path,patient,label\nimg/0.png,ant,x\nimg/1.png,bee,x\n", label_column="patient")
+    assert (found.classes, set(found.groups), found.warnings) == (("ant", "bee"), {""}, ())
 
 
 def test_a_column_for_every_class_is_a_label() -> None:
     found = load("image,ant,bee,cow,age\nimg/0.png,1.0,0.0,0,7\nimg/1.png,0,1,0,8\nimg/2.png,0,0,1,9\n")
     assert labels(found) == EXPECTED
     assert found.warnings[1:] == ("Each of these columns is a class, 1 in its images: 'ant', 'bee', 'cow'.",)
-    with pytest.raises(DataError, match=r"no column label .* found 'path', 'ant', 'bee'"):
-        load("path,ant,bee\nimg/0.png,1,1\nimg/1.png,0,1\n")
+    assert load("id,ant,bee\n0,1,0\n1,0,1\n").classes == ("ant", "bee")  # an id of 0 and 1 is none
+
+
+@pytest.mark.parametrize(("row", "count"), [("1,1,0", "2"), ("1,1.0,1", "3"), ("0,0,0", "none")])
+def test_rows_of_several_classes_or_of_none_are_refused(row: str, count: str) -> None:
+    text = f"path,ant,bee,cow,age\nimg/0.png,1,0,0,7\nimg/1.png,{row},8\nimg/2.png,0,0,1,9\n"
+    with pytest.raises(
+        DataError,
+        match=rf":3: no column is the label .* \('ant', 'bee', 'cow'\) {count} are 1\. An image has one label",
+    ):
+        load(text)
+    assert load(text, label_column="age").classes == ("7", "8", "9")
 
 
 @pytest.mark.parametrize("column", ["patient_id", "Subject", "group"])
@@ -217,7 +275,10 @@ def test_a_single_image_that_is_missing_is_for_its_reader_to_find() -> None:
             "file,image,label\na,b,c\n",
             ":1: several columns may be the path: 'file', 'image'. Say which with --path-column",
         ),
-        ("a,b\nimg/0.png,ant\n", r":1: no column path \(--path-column NAME\) and label \(.*\); found 'a', 'b'"),
+        (
+            "a,b\nimg/0.png,ant\n",
+            "no column is the path or the label by its name; there are 'a', 'b'. Say .* --path-column NAME and",
+        ),
         ('path,label\nimg/0.png,"ant\nimg/1.png,bee\n', "unexpected end of data. Is a quotation mark left open"),
         ("path,label\nhttps://host/0.png,ant\n", ":2: 'https://host/0.png' is an address; images are not downloaded"),
         ("path,label\ns3://bucket/0.png,ant\n", "is an address"),
@@ -228,12 +289,15 @@ def test_a_single_image_that_is_missing_is_for_its_reader_to_find() -> None:
             "path,label\nimg/7.png,ant\n",
             r"no listed image is .* Looked for '/.*/img/7.png'. There is: 'img/0.png'. Give",
         ),
-        (f"{PLAIN}./img/0.png,bee\n", ":5: './img/0.png' is 'img/0.png', which is listed already, on line 2"),
-        (f"{PLAIN}img/0.png,ant\n", ":5: 'img/0.png' is listed already, on line 2"),
+        (
+            f"{PLAIN}./img/0.png,bee\n",
+            r":5: './img/0.png' is 'img/0.png', which is .* line 2, with another label \('ant', and 'b",
+        ),
+        (f"{PLAIN}img/0.png,ant\n", ":5: 'img/0.png' is listed already, on line 2, with the same label. Keep one of"),
         ("path,label\nimg/0.png,nan\n", "no row has a label"),
         ("path,label\nimg/0.png,ant\n,bee\n", ":3: the row has no path"),
         ("path,label\nimg/0.png,ant\nnan,bee\n", ":3: the row has no path"),
-        ("path,is_train,is_test\nimg/0.png,0,1\nimg/1.png,1,0\n", "no column label"),
+        ("path,is_train,is_test\nimg/0.png,0,1\nimg/1.png,1,0\n", "no column is the label by its name; there"),
         (b"path,label\nimg/0.png,\0\n", "null bytes"),
         ("path,label,split\nimg/0.png,ant,0\nimg/1.png,bee,1\n", ":2: unknown split '0'.* has 0, 1: .*folders 0=train"),
     ],
@@ -262,8 +326,76 @@ def test_what_json_escapes_and_is_no_text_is_refused(text: str) -> None:
 def test_rows_without_a_label_are_left_out_and_told() -> None:
     found = load(f"{PLAIN}img/3.png,nan\nimg/4.png,\nimg/5.png,NULL\n")
     assert labels(found) == EXPECTED
-    assert found.warnings == ("3 of 6 rows left out, as they have no label: line 5, 6, 7.",)
-    assert load(ROWS.replace("cow", "none").replace("bee", "NA")).classes == ("NA", "ant", "none")  # such are classes
+    assert found.warnings == ("3 of 6 rows left out, as they have no label (empty or 'NULL' or 'nan'): line 5, 6, 7.",)
+
+
+@pytest.mark.parametrize("word", ["#N/A", "<NA>", "-nan", "NaT", "1.#QNAN", "Null"])
+def test_what_can_only_mean_that_there_is_no_label_is_none(word: str) -> None:
+    assert labels(load(f"{PLAIN}img/3.png,{word}\n")) == EXPECTED
+
+
+@pytest.mark.parametrize("word", ["N/A", "NA", "n/a", "None", "unknown", "?", "Not Available"])
+def test_classes_that_may_mean_no_label_are_told_and_can_be_ignored(word: str) -> None:
+    text = f"{PLAIN}img/3.png,{word}\n"
+    found = load(text)
+    assert (labels(found)["img/3.png"], len(found)) == (word, 4)
+    (note,) = found.warnings
+    assert f"Classes that may mean that the label is not known, by their names: '{word}'. If so, leave" in note
+    given = shlex.split(note.rpartition("--ignore ")[2].rstrip("."))
+    less = load(text, ignore=given)
+    assert (labels(less), less.warnings, sum(less.passed_over.values())) == (EXPECTED, (), 1)
+
+
+def test_numbers_beside_missing_labels_are_measurements_too() -> None:
+    with pytest.raises(DataError, match="Regression is not supported"):
+        load("\n".join(["path,label", *(f"img/{n % 3}{'.' * n}.png,{0.37 * n:g}" for n in range(30)), "img/2.png,N/A"]))
+
+
+def test_groups_that_may_mean_no_group_are_told() -> None:
+    rows = "img/0.png,ant,unknown\nimg/1.png,bee,unknown\nimg/2.png,cow,NA\n"
+    found = load(f"path,label,group\n{rows}")
+    assert found.groups == ("unknown", "unknown", "NA")
+    assert found.warnings == (
+        "Groups that may mean that the group is not known: 'unknown' (2 images). If so, leave these cells empty.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("ignore", "left", "counted"),
+    [
+        ("cow", "img/0.png img/1.png img/3.png", {"cow file": 1}),
+        (["b*", "*3.png"], "img/0.png img/2.png", {"b* file": 1, "*3.png file": 1}),
+        ("1.png", "img/0.png img/2.png img/3.png", {"1.png file": 1}),
+        ("holdout", "img/0.png img/1.png img/2.png", {"holdout file": 1}),
+        (["dev", "ant"], "img/2.png img/3.png", {"dev file": 1, "ant file": 1}),
+    ],
+)
+def test_what_is_ignored_of_a_manifest_is_counted(ignore: Any, left: str, counted: dict[str, int]) -> None:
+    touch("img/3.png")
+    found = load(
+        "path,label,split\nimg/0.png,ant,train\nimg/1.png,bee,dev\nimg/2.png,cow,train\nimg/3.png,bee,holdout\n",
+        ignore=ignore,
+    )
+    assert (set(found.paths), found.passed_over, found.warnings) == (set(left.split()), counted, ())
+
+
+def test_what_is_ignored_and_not_there_is_told_of_every_source() -> None:
+    here = Path.cwd()
+    assert load(PLAIN, ignore=["cow", "horse"]).warnings == (
+        f"Nothing in '{here}/list.csv' is called as --ignore says: horse.",
+    )
+    assert load_dataset("digits", layout=Layout(ignore=["3", "ten"])).warnings == (
+        "Nothing in 'digits' is called as --ignore says: ten.",
+    )
+    with pytest.raises(DataError, match=r"list\.csv: --ignore leaves no row of 3"):
+        load(PLAIN, ignore="*")
+
+
+def test_a_label_to_ignore_is_a_number_in_one_form_and_may_be_of_an_image_that_is_listed_twice() -> None:
+    text = "path,label\nimg/0.png,0\nimg/1.png,1\nimg/2.png,2.0\nimg/1.png,2\n"
+    with pytest.raises(DataError, match=r"listed already, on line 3, with another label \('1', and '2' here\)"):
+        load(text)
+    assert labels(load(text, ignore="2")) == {"img/0.png": "0", "img/1.png": "1"}
 
 
 @pytest.mark.parametrize(
@@ -272,7 +404,7 @@ def test_rows_without_a_label_are_left_out_and_told() -> None:
         ("0 1.0 0.0", "0 1", "'0' and '0.0' are one class, as other numbers are"),
         ("10 2.00 10.0", "10 2", "'10' and '10.0' are one class"),
         ("1.0 2.0 3.0", "1.0 2.0 3.0", ""),
-        ("1 1.0 none", "1 1.0 none", "differ only in case, blanks or zeros: '1' and '1.0'"),
+        ("1 1.0 x", "1 1.0 x", "differ only in case, blanks or zeros: '1' and '1.0'"),
         ("1 01 2", "01 1 2", "'01' and '1'. Is each of them one class?"),
         ("Ant ant bee", "Ant ant bee", "'Ant' and 'ant'"),
         ("sea_lion Sea_Lion bee", "Sea_Lion bee sea_lion", "'Sea_Lion' and 'sea_lion'"),
@@ -341,8 +473,11 @@ def test_columns_are_those_that_are_named() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"label_column": "DX"}, r"no column label \(--label-column DX\); found 'image', 'dx', 'who', 'part', 'label'"),
-        ({"group_column": "grp"}, r"no column group \(--group-column grp\)"),
+        (
+            {"label_column": "DX"},
+            r"no column 'DX' \(--label-column\); there are 'image', 'dx', 'who', 'part', 'label'\.",
+        ),
+        ({"group_column": "grp"}, r"no column 'grp' \(--group-column\); there are 'image'"),
         ({"split_column": "part"}, "unknown split '1'"),
         (
             {"split_column": "part", "split_folders": {"1": "train", "3": "test"}},
@@ -362,7 +497,7 @@ def test_a_list_without_a_header_may_begin_with_labels_and_has_no_names() -> Non
     found = load("ant img/0.png\nbee img/1.png\ncow img/2.png\n", "list.txt")
     assert labels(found) == EXPECTED
     assert told(found, "its first column is taken as the label, its second as the path")
-    with pytest.raises(DataError, match=r"no column label \(--label-column dx\)"):
+    with pytest.raises(DataError, match=r"no column 'dx' \(--label-column\); the table has no header, so add one"):
         load(ROWS, label_column="dx")
     with pytest.raises(DataError, match=r":1: no header, but img/0.png, ant, train. Add a line like path,label"):
         load("img/0.png,ant,train\nimg/1.png,bee,test\n")
@@ -462,6 +597,12 @@ def test_metadata_above_folders_says_the_classes(name: str, text: str) -> None:
     assert labels(found) == {"a/0.png": "ant", "b/1.png": "bee"}
     assert told(found, "1 image that the metadata does not list left out: b/2.png.")
     assert load_dataset("set", layout=Layout(ignore=["metadata.*", "old"])).classes == ("a", "b")
+    touch("set/b/4.png")
+    Path("set", name).write_text(text + text.splitlines()[-1].replace("1.png", "4.png").replace("bee", "cow") + "\n")
+    less = load_dataset("set", layout=Layout(ignore=["cow", "old"]))
+    assert labels(less) == {"a/0.png": "ant", "b/1.png": "bee"}
+    assert (less.passed_over["cow file"], less.passed_over["old folder"]) == (1, 1)
+    assert told(less, "1 image that the metadata does not list left out: b/2.png.")  # and not what is ignored
 
 
 def test_metadata_in_a_folder_that_holds_everything_is_found() -> None:
@@ -487,14 +628,12 @@ def test_metadata_without_labels_is_not_used_and_told() -> None:
     Path("set/metadata.csv").write_text("file_name,text\ncat/0.png,a cat\n")
     found = load_dataset("set")
     assert found.classes == ("cat", "dog")
-    assert told(
-        found, "metadata.csv:1: no column label (--label-column NAME); found 'file_name', 'text'. This table is"
-    )
+    assert told(found, "metadata.csv:1: no column is the label by its name; there are 'file_name', 'text'. Say which")
     with pytest.raises(OptionError, match="--path-column is for manifests"):
         load_dataset("set", layout=Layout(path_column="file_name"))
     touch("flat/0.png")
     Path("flat/metadata.csv").write_text("file_name,text\n0.png,a cat\n")
-    with pytest.raises(DataError, match=r"no folders of classes.* no column label"):
+    with pytest.raises(DataError, match=r"no folders of classes.* no column is the label .* This table is not used"):
         load_dataset("flat")
 
 
@@ -505,7 +644,7 @@ def test_metadata_of_a_test_set_without_labels_is_left_out_and_told() -> None:
     Path("set/test/metadata.csv").write_text("file_name\n2.png\n")
     found = load_dataset("set")
     assert found.paths == ("train/0.png", "train/1.png")
-    assert told(found, "test/metadata.csv:1: no column label")
+    assert told(found, "test/metadata.csv:1: no column is the label")
     assert told(found, "1 image that the metadata does not list left out: test/2.png.")
 
 

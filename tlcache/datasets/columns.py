@@ -32,6 +32,7 @@ _NAMES = {  # of every role, without blanks and underscores: the sure ones first
 }
 
 
+_ONE, _ZERO = {"1", "1.0"}, {"0", "0.0"}
 _HEADLESS = "The table has no header; its first column is taken as the {}, its second as the {}."
 
 
@@ -60,63 +61,97 @@ def find_columns(table: Table, asked: Mapping[str, str], are_splits: Callable[[i
     Raises
     ------
     DataError
-        There is no column of paths or of labels, or several may be it.
+        There is no column of paths or of labels, or several may equally well be one of these or the split or group.
     """
     columns = table.columns
-    plain = [_plain(name) for name in columns]
-    places = {role: _places(plain, role, are_splits) for role in _NAMES}
-    places |= {role: [at for at, column in enumerate(columns) if column == name] for role, name in asked.items()}
-    _check(table, places, asked)
-    found = {role: each[0] for role, each in places.items() if len(each) == 1}
-    usual = {role: columns[at] for role, at in found.items() if role not in asked and columns[at].lower() != role}
+    plain = ["" if name in asked.values() else _plain(name) for name in columns]
+    ranked = {role: _ranked(plain, role, are_splits) for role in _NAMES}
+    ranked |= {role: _named(columns, name) for role, name in asked.items()}
+    _check(table, {role: ranks[0] if ranks else [] for role, ranks in ranked.items()}, asked)
+    found = {role: ranks[0][0] for role, ranks in ranked.items() if ranks}
+    others = {role: [columns[at] for rank in ranks[1:] for at in rank] for role, ranks in ranked.items()}
     unused = [name for name, word in zip(columns, plain, strict=True) if _looks_used(word, found)]
-    notes = (_taken(usual), _unused(unused), "" if table.has_header else _HEADLESS.format(*columns))
+    taken = _taken({role: columns[at] for role, at in found.items() if role not in asked}, others)
+    notes = (taken, _unused(unused), "" if table.has_header else _HEADLESS.format(*columns))
     return Columns(found["path"], found["label"], found.get("split"), found.get("group"), tuple(filter(None, notes)))
 
 
-def join_classes(table: Table) -> tuple[Table, tuple[str, ...]]:
-    """Return a table with a column of labels, where it has a column of 0 and 1 for every class; and a note on that."""
-    known = set().union(*_NAMES["label"])
-    if not table.rows or known.intersection(map(_plain, table.columns)):
+def join_classes(table: Table, asked: Mapping[str, str]) -> tuple[Table, tuple[str, ...]]:
+    """Return a table with a column of labels, where it has a column of 0 and 1 for every class; and a note on that.
+
+    `asked` is as for `find_columns`.
+
+    Raises
+    ------
+    DataError
+        There are such columns and no labels, and a row has several 1 or none.
+    """
+    columns, known = table.columns, {role: set().union(*ranks) for role, ranks in _NAMES.items()}
+    if "label" in asked or not table.rows or known["label"].intersection(map(_plain, columns)):
         return table, ()
-    one, other = {"1", "1.0"}, {"0", "0.0"}
-    free = [n for n, name in enumerate(table.columns) if not _looks_used(_plain(name), ())]
-    at = [n for n in free if all(cells[n] in one or cells[n] in other for _, cells in table.rows)]
-    chosen = [[table.columns[n] for n in at if cells[n] in one] for _, cells in table.rows]
-    if len(at) < 2 or any(len(each) != 1 for each in chosen):
+    used = set(asked.values()).union(name for name in columns if _plain(name) in set().union(*known.values()))
+    free = [n for n, name in enumerate(columns) if name not in used and not _looks_used(_plain(name), ())]
+    at = [n for n in free if all(cells[n] in _ONE or cells[n] in _ZERO for _, cells in table.rows)]
+    if len(at) < 2:
         return table, ()
-    rows = [(line, [*cells, label]) for (line, cells), (label,) in zip(table.rows, chosen, strict=True)]
-    note = f"Each of these columns is a class, 1 in its images: {_quoted([table.columns[n] for n in at])}."
-    return table._replace(columns=[*table.columns, "label"], rows=rows), (note,)
+    names, rows = _quoted([columns[n] for n in at]), list[tuple[int, list[str]]]()
+    for line, cells in table.rows:
+        labels = [columns[n] for n in at if cells[n] in _ONE]
+        if len(labels) != 1:
+            raise DataError(
+                f"{table.path}:{line}: no column is the label by its name, and of those of 0 and 1 ({names}) "
+                f"{len(labels) or 'none'} are 1. An image has one label: name its column with --label-column, or "
+                "leave such rows out."
+            )
+        rows.append((line, [*cells, *labels]))
+    note = f"Each of these columns is a class, 1 in its images: {names}."
+    return table._replace(columns=[*columns, "label"], rows=rows), (note,)
 
 
 def _check(table: Table, places: Mapping[str, Sequence[int]], asked: Mapping[str, str]) -> None:
-    if missing := [role for role in _NAMES if not places[role] and (role in ("path", "label") or role in asked)]:
-        names = " and ".join(f"{role} (--{role}-column {asked.get(role, 'NAME')})" for role in missing)
-        raise DataError(f"{table.path}:1: no column {names}; found {_quoted(table.columns) or 'nothing'}.")
+    there = (
+        f"there are {_quoted(table.columns) or 'none'}" if table.has_header else "the table has no header, so add one"
+    )
+    for role, name in asked.items():
+        if not places[role]:
+            raise DataError(f"{table.path}:1: no column '{name}' (--{role}-column); {there}.")
+    if missing := [role for role in ("path", "label") if not places[role]]:
+        options = " and ".join(f"--{role}-column NAME" for role in missing)
+        what = f"no column is the {' or the '.join(missing)} by its name"
+        raise DataError(f"{table.path}:1: {what}; {there}. Say which it is with {options}.")
     for role, several in places.items():
-        names = _quoted([table.columns[at] for at in several])
-        unsure = role == "group" and role not in asked and any(_plain(table.columns[at]) != role for at in several)
-        if len(several) > 1 and not unsure:
+        if len(several) > 1:
+            names = _quoted([table.columns[at] for at in several])
             raise DataError(
                 f"{table.path}:1: several columns may be the {role}: {names}. Say which with --{role}-column, or give "
                 "each a name of its own."
             )
 
 
-def _places(plain: Sequence[str], role: str, are_splits: Callable[[int], bool]) -> list[int]:
-    """Return the columns that have the surest of the names that any has."""
-    for rank, names in enumerate(_NAMES[role]):
-        at = [number for number, name in enumerate(plain) if name in names]
-        if found := [number for number in at if role != "split" or not rank or are_splits(number)]:
-            return found
-    return []
+def _named(columns: Sequence[str], name: str) -> list[list[int]]:
+    found = [at for at, column in enumerate(columns) if column == name]
+    return [found] if found else []
 
 
-def _taken(others: dict[str, str]) -> str:
-    return (
-        f"Of the columns, {' and '.join(f'{name!r} is the {role}' for role, name in others.items())}." if others else ""
+def _ranked(plain: Sequence[str], role: str, are_splits: Callable[[int], bool]) -> list[list[int]]:
+    """Return the columns that may be it by their names, those of the surest names first."""
+    ranks = ([at for at, name in enumerate(plain) if name in names] for names in _NAMES[role])
+    certain = (
+        [at for at in rank if role != "split" or not number or are_splits(at)] for number, rank in enumerate(ranks)
     )
+    return list(filter(None, certain))
+
+
+def _taken(found: Mapping[str, str], others: Mapping[str, Sequence[str]]) -> str:
+    """Return a note on the columns that are not called as what they are, or beside which others may be that."""
+    told = [
+        f"'{name}' is the {role}{f' (not {_quoted(others[role])})' if others[role] else ''}"
+        for role, name in found.items()
+        if others[role] or name.lower() != role
+    ]
+    options = " or ".join(f"--{role}-column" for role in found if others[role])
+    other = f" Name another with {options}." if options else ""
+    return f"Of the columns, {' and '.join(told)}.{other}" if told else ""
 
 
 def _looks_used(word: str, found: Iterable[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from tlcache.datasets.splits import SPLITS
 from tlcache.datasets.table import SUFFIXES
 from tlcache.datasets.tree import OTHER_DATA
 from tlcache.errors import DataError, OptionError
-from tlcache.keys import slug
+from tlcache.keys import slug, some
 
 __all__ = ["SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "reopen", "source_of"]
 
@@ -184,7 +185,12 @@ def names_of(data: str) -> tuple[str, ...]:
 
 
 def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:
-    given, doubled = composed(layout.applied(found.rows, found.images.source))
+    patterns = layout.patterns((*row.path.split("/"), row.label) for row in found.rows)
+    kept = [row for row, pattern in zip(found.rows, patterns, strict=True) if not pattern]
+    passed_over = Counter(found.passed_over) + Counter(f"{pattern} file" for pattern in patterns if pattern)
+    idle = layout.unmatched(passed_over)
+    nothing = (f"Nothing in '{found.data}' is called as --ignore says: {some(idle)}.",) if idle else ()
+    given, doubled = composed(layout.applied(kept, found.images.source))
     rows = sorted(given, key=lambda row: (SPLITS.index(row.split), row.path))
     classes = tuple(sorted({row.label for row in rows}))
     if len(classes) < 2:
@@ -207,6 +213,6 @@ def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:
         splits,
         groups,
         layout.shares,
-        found.passed_over,
-        (*found.warnings, *doubled, *notes_on(classes)),
+        passed_over,
+        (*found.warnings, *nothing, *doubled, *notes_on(classes)),
     )

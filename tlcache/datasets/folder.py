@@ -49,7 +49,7 @@ class Folder(Source):
             )
         left = Leftover(top, classes, splits)
         images = open_folder(root)
-        return Listing(root.name, str(given.absolute()), images, rows, left.passed_over, left.warnings(layout))
+        return Listing(root.name, str(given.absolute()), images, rows, left.passed_over, left.warnings())
 
     def reopen(self, source: str) -> Images | None:
         """Return the images below an absolute path."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import re
+import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -11,9 +13,16 @@ from tlcache.datasets.splits import Row
 from tlcache.errors import DataError
 from tlcache.keys import some
 
-__all__ = ["check_numbers", "composed", "is_missing", "notes_on", "whole_numbers"]
+__all__ = ["check_numbers", "composed", "is_missing", "may_be_missing", "notes_on", "whole_numbers"]
 
-_NOTHING = {"", "nan", "<na>", "null"}  # what pandas and JSON write for it; "NA" and "none" are classes of some
+_NOTHING = {  # what pandas, JSON and spreadsheets write for it
+    *("", "nan", "-nan", "<na>", "nat", "null"),
+    *("#n/a", "#n/a n/a", "#na", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+}
+_PERHAPS = {  # what people write for it, and what is a class of some
+    *("na", "n/a", "n.a.", "none", "?", "-", "--"),
+    *("missing", "not available", "undefined", "unknown", "unlabeled", "unlabelled"),
+}
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
 _FEW = 20  # so many values may be grades
@@ -26,6 +35,15 @@ def is_missing(label: str) -> bool:
     (True, False)
     """
     return label.casefold() in _NOTHING
+
+
+def may_be_missing(label: str) -> bool:
+    """Return whether a name may say that nothing is known, though it may name something, too.
+
+    >>> may_be_missing("N/A"), may_be_missing("None"), may_be_missing("nan")
+    (True, True, False)
+    """
+    return label.casefold() in _PERHAPS
 
 
 def composed(rows: Iterable[Row]) -> tuple[list[Row], tuple[str, ...]]:
@@ -66,25 +84,39 @@ def whole_numbers(labels: Sequence[str], noun: str) -> tuple[Sequence[str], tupl
 
 def check_numbers(labels: Sequence[str], where: str) -> None:
     """Raise DataError where labels are measurements: numbers, and hardly any stands twice."""
-    known = set(labels)
+    numbers = [label for label in labels if not may_be_missing(label)]
+    known = set(numbers)
     if len(known) <= _FEW or not all(map(_NUMBER.fullmatch, known)):
         return
     wanted = 2 if all(map(_WHOLE.fullmatch, known)) else 3
-    if len(labels) < wanted * len(known):
+    if len(numbers) < wanted * len(known):
         raise DataError(
-            f"{where}: the labels are numbers like {labels[0]}, {len(known):,} different ones in {len(labels):,} rows. "
-            "Regression is not supported: give classes, such as ranges of the numbers."
+            f"{where}: the labels are numbers like {numbers[0]}, {len(known):,} different ones in {len(numbers):,} "
+            "rows. Regression is not supported: give classes, such as ranges of the numbers."
         )
 
 
 def notes_on(classes: Collection[str]) -> tuple[str, ...]:
-    """Return what should be looked into: classes that are nearly one, several in one label, measurements."""
-    notes = [*_nearly_one(classes), *_joined(classes)]
+    """Return what should be looked into: classes that may be none, are nearly one, or several; measurements."""
+    notes = [*_perhaps_none(classes), *_nearly_one(classes), *_joined(classes)]
     if len(classes) > _FEW and all(map(_NUMBER.fullmatch, classes)) and not all(map(_WHOLE.fullmatch, classes)):
         notes.append(
             f"The {len(classes):,} labels are numbers with fractions; each is a class, and none is near another."
         )
     return tuple(notes)
+
+
+def _perhaps_none(classes: Iterable[str]) -> list[str]:
+    found = sorted(filter(may_be_missing, classes))
+    left_out = shlex.quote(",".join(map(glob.escape, found)))
+    return (
+        [
+            f"Classes that may mean that the label is not known, by their names: {some(list(map(repr, found)))}. "
+            f"If so, leave their images out with --ignore {left_out}."
+        ]
+        if found
+        else []
+    )
 
 
 def _nearly_one(classes: Iterable[str]) -> list[str]:

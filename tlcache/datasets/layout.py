@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,7 +78,7 @@ class Layout:
     ] = None
     ignore: Annotated[
         str | Sequence[str],
-        Option("Folders and files to pass over, like masks or '*_old.png'", several(text("NAME")), DATA),
+        Option("Folders, files and classes to pass over, like masks or '*_old.png'", several(text("NAME")), DATA),
     ] = ()
     class_level: Annotated[
         int | None,
@@ -148,18 +149,27 @@ class Layout:
         """Return the pattern of `--ignore` that a folder or file of this name is passed over by; nothing if by none."""
         return next((pattern for pattern in listing(self.ignore) if fnmatchcase(name, pattern)), "")
 
-    def applied(self, rows: Iterable[Row], source: str) -> list[Row]:
-        """Return the rows without those to ignore, each in the split that its own is to be used as.
+    def patterns(self, named: Iterable[Iterable[str]]) -> list[str]:
+        """Return for each image, by all that names it, the pattern of `--ignore` that passes it over, or nothing."""
+        first = cache(self.ignored_by)
+        return [next(filter(None, map(first, names)), "") if self.ignore else "" for names in named]
+
+    def unmatched(self, passed_over: Iterable[str]) -> list[str]:
+        """Return the patterns of `--ignore` that nothing was passed over by, whose kinds are given."""
+        kinds = set(passed_over)
+        return [each for each in listing(self.ignore) if not {f"{each} file", f"{each} folder"} & kinds]
+
+    def applied(self, rows: Sequence[Row], source: str) -> list[Row]:
+        """Return the rows, each in the split that its own is to be used as.
 
         Raises
         ------
         DataError
             A split that is to be used or drawn is not there, or is there already.
         """
-        kept = [row for row in rows if not self.ignore or not any(map(self.ignored_by, row.path.split("/")))]
-        self._check(Counter(row.split for row in kept), source)
+        self._check(Counter(row.split for row in rows), source)
         used_as = self._used_as
-        return [row._replace(split=used_as.get(row.split, row.split)) for row in kept] if used_as else kept
+        return [row._replace(split=used_as.get(row.split, row.split)) for row in rows]
 
     @property
     def _used_as(self) -> dict[str, str]:
@@ -180,5 +190,5 @@ class Layout:
             if given[name] and _share(getattr(self, name)) and name not in self._used_as:
                 raise DataError(
                     f"--{name} {getattr(self, name):g} draws a split {name}, but '{source}' has one. It has {found}. "
-                    f"Leave --{name} out to use it, or leave its folder out with --ignore."
+                    f"Leave --{name} out to use it, or leave that split out with --ignore."
                 )

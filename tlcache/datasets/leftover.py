@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from tlcache.datasets.classes import ClassFolder, Place
-from tlcache.datasets.layout import Layout
 from tlcache.datasets.tree import describe_data
 from tlcache.keys import some
-from tlcache.kinds import listing
 
 __all__ = ["Leftover"]
 
@@ -59,8 +57,8 @@ class Leftover:
             for each in place.folders():
                 self._visit(each)
 
-    def warnings(self, layout: Layout) -> tuple[str, ...]:
-        """Return a sentence on each of: empty folders, given splits without images, dangling links, idle `--ignore`."""
+    def warnings(self) -> tuple[str, ...]:
+        """Return a sentence on each of: empty folders, given splits without images, dangling links."""
         unused = [each.path for each in self._empty if each.path in self._splits]
         empty = [each for each in self._empty if each.path not in self._splits]
         dangling = [f"{path}/{name}".lstrip("/") for path, tree in self._top.tree.walk() for name in tree.dangling]
@@ -73,7 +71,4 @@ class Leftover:
             lines.append(f"No images in {names}; these are not classes here. {other}".strip())
         if dangling:
             lines.append(f"Links to folders that are not there: {some(dangling)}. Mend them if they were classes.")
-        patterns = listing(layout.ignore)
-        if idle := [each for each in patterns if not {f"{each} file", f"{each} folder"} & self.passed_over.keys()]:
-            lines.append(f"Nothing in '{self._top}' is called as --ignore says: {some(idle)}.")
         return tuple(lines)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tlcache.datasets.columns import Columns, find_columns, join_classes
 from tlcache.datasets.folder import open_folder
-from tlcache.datasets.labels import check_numbers, is_missing, whole_numbers
+from tlcache.datasets.labels import check_numbers, is_missing, may_be_missing, whole_numbers
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.lookup import locate
 from tlcache.datasets.source import Form, Listing, Source
 from tlcache.datasets.splits import SPLITS, Row
 from tlcache.datasets.table import SUFFIXES, Table, read_table
 from tlcache.errors import DataError
-from tlcache.keys import some
+from tlcache.keys import printable, some
 from tlcache.text import counted
 
-__all__ = ["MANIFEST", "read_rows"]
+__all__ = ["MANIFEST", "Listed", "read_rows"]
 
 
 class Manifest(Source):
@@ -42,15 +44,53 @@ class Manifest(Source):
         root = Path(layout.images or path.parent).expanduser()
         if not root.is_dir():
             raise DataError(f"--images {layout.images}: there is no such folder.")
-        rows, warnings = read_rows(path, root, layout)
-        return Listing(path.stem, str(path.absolute()), open_folder(root.resolve()), rows, warnings=warnings)
+        found = read_rows(path, root, layout)
+        images, data = open_folder(root.resolve()), str(path.absolute())
+        return Listing(path.stem, data, images, found.rows, found.passed_over, found.notes)
 
 
 MANIFEST = Manifest()
 
 
-def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> tuple[list[Row], tuple[str, ...]]:
-    """Return the rows of a table, and what a user should know of how it was understood.
+class Listed(NamedTuple):
+    """What a table lists.
+
+    Parameters
+    ----------
+    rows
+        Its images.
+    paths
+        Those of its images and of those that are ignored.
+    passed_over
+        As in `Listing`.
+    notes
+        What a user should know of how it was understood.
+    """
+
+    rows: list[Row]
+    paths: list[str]
+    passed_over: Counter[str]
+    notes: tuple[str, ...]
+
+
+class _Line(NamedTuple):
+    """A row with a label: where it stands, the path as it is written and as it was found, and the other cells."""
+
+    where: str
+    written: str
+    path: str
+    label: str
+    split: str
+    group: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `--ignore` may name."""
+        return *self.path.split("/"), self.label, self.split
+
+
+def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> Listed:
+    """Read a table and find its images.
 
     Parameters
     ----------
@@ -68,29 +108,37 @@ def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> t
     DataError
         With the line of a fault.
     """
-    table, on_classes = join_classes(read_table(path))
+    table, on_classes = join_classes(read_table(path), layout.columns)
     columns = _columns(table, layout)
+    lines, on_lines = _lines(table, columns, root, layout)
+    patterns = layout.patterns(line.names for line in lines)
+    kept = [line for line, pattern in zip(lines, patterns, strict=True) if not pattern]
+    if not kept:
+        raise DataError(f"{path}: --ignore leaves no row of {len(lines):,}. Leave some of its names out.")
+    _check_once(kept)
+    check_numbers([line.label for line in kept], str(path))
+    splits, on_splits = _splits(kept, layout, split)
+    groups, on_groups = whole_numbers([line.group for line in kept], "group")
+    rows = [Row(line.path, line.label, *rest) for line, *rest in zip(kept, splits, groups, strict=True)]
+    notes = (*columns.notes, *on_classes, *on_lines, *on_splits, *on_groups, *_perhaps_alone(groups))
+    passed_over = Counter(f"{pattern} file" for pattern in patterns if pattern)
+    return Listed(rows, [line.path for line in lines], passed_over, notes)
+
+
+def _lines(table: Table, columns: Columns, root: Path, layout: Layout) -> tuple[list[_Line], tuple[str, ...]]:
+    """Return the rows that have a label, and what to tell of those that have none, of their paths and labels."""
     listed = [(line, cells) for line, cells in table.rows if not is_missing(cells[columns.label])]
     if not listed:
-        raise DataError(f"{path}: no row has a label." if table.rows else f"'{path}' has a header and no rows.")
-    wheres = [f"{path}:{line}" for line, _ in listed]
+        raise DataError(
+            f"{table.path}: no row has a label." if table.rows else f"'{table.path}' has a header and no rows."
+        )
+    wheres = [f"{table.path}:{line}" for line, _ in listed]
     written = [cells[columns.path] for _, cells in listed]
-    paths, on_paths = locate(written, wheres, root, path.parent, layout)
-    _check_once(paths, written, wheres)
+    paths, on_paths = locate(written, wheres, root, table.path.parent, layout)
     labels, on_labels = whole_numbers([cells[columns.label] for _, cells in listed], "class")
-    check_numbers(labels, str(path))
-    splits, on_splits = _splits([_cell(cells, columns.split) for _, cells in listed], wheres, layout, split)
-    groups, on_groups = whole_numbers([_cell(cells, columns.group) for _, cells in listed], "group")
-    warnings = (
-        *columns.notes,
-        *on_classes,
-        *_unlabelled(table, columns),
-        *on_paths,
-        *on_labels,
-        *on_splits,
-        *on_groups,
-    )
-    return list(map(Row, paths, labels, splits, groups)), warnings
+    splits, groups = ([_cell(cells, at) for _, cells in listed] for at in (columns.split, columns.group))
+    lines = list(map(_Line, wheres, written, paths, labels, splits, groups))
+    return lines, (*_unlabelled(table, columns), *on_paths, *on_labels)
 
 
 def _columns(table: Table, layout: Layout) -> Columns:
@@ -108,36 +156,56 @@ def _cell(cells: Sequence[str], at: int | None) -> str:
 
 def _unlabelled(table: Table, columns: Columns) -> list[str]:
     """Return a note on the rows that are left out because they have no label."""
-    lines = [line for line, cells in table.rows if is_missing(cells[columns.label])]
+    lines = {line: cells[columns.label] for line, cells in table.rows if is_missing(cells[columns.label])}
     if not lines:
         return []
-    shown = ", ".join(map(str, lines[:5])) + (" and more" if len(lines) > 5 else "")
-    return [f"{len(lines):,} of {counted(len(table.rows), 'row')} left out, as they have no label: line {shown}."]
+    written = " or ".join(["empty", *(f"'{printable(word)}'" for word in sorted({*lines.values()} - {""}))])
+    shown = ", ".join(map(str, [*lines][:5])) + (" and more" if len(lines) > 5 else "")
+    rows = f"{len(lines):,} of {counted(len(table.rows), 'row')}"
+    return [f"{rows} left out, as they have no label ({written}): line {shown}."]
 
 
-def _check_once(paths: Sequence[str], written: Sequence[str], wheres: Sequence[str]) -> None:
-    first: dict[str, str] = {}
-    for path, name, where in zip(paths, written, wheres, strict=True):
-        if path in first:
-            line, same = first[path].rpartition(":")[2], "" if name == path else f" '{path}', which is"
-            raise DataError(f"{where}: '{name}' is{same} listed already, on line {line}. Remove one of the lines.")
-        first[path] = where
+def _check_once(lines: Iterable[_Line]) -> None:
+    """Raise DataError where two rows are of one image: it has one label, one split and one group."""
+    first: dict[str, _Line] = {}
+    for line in lines:
+        if (other := first.setdefault(line.path, line)) is not line:
+            same = "" if line.path == line.written else f" '{line.path}', which is"
+            number = other.where.rpartition(":")[2]
+            labels = (
+                f"with another label ('{other.label}', and '{line.label}' here). An image has one label: keep"
+                if other.label != line.label
+                else "with the same label. Keep"
+            )
+            raise DataError(
+                f"{line.where}: '{line.written}' is{same} listed already, on line {number}, {labels} one of the lines."
+            )
 
 
-def _splits(
-    names: Sequence[str], wheres: Sequence[str], layout: Layout, default: str
-) -> tuple[list[str], tuple[str, ...]]:
+def _splits(lines: Sequence[_Line], layout: Layout, default: str) -> tuple[list[str], tuple[str, ...]]:
     """Return which of `SPLITS` the names mean, and a note on the rows that have none."""
+    names = [line.split for line in lines]
     there, found = dict.fromkeys(names), some(sorted({*names} - {""})) or "none"
     if odd := (layout.split_folders or {}).keys() - there.keys():
         raise DataError(f"--split-folders: no image has the split {some(sorted(odd))}. The splits are: {found}.")
     known = {"": default, **layout.named_splits(there)}
     if odd := there.keys() - known.keys():
-        name, where = next(each for each in zip(names, wheres, strict=True) if each[0] in odd)
+        line = next(line for line in lines if line.split in odd)
         raise DataError(
-            f"{where}: unknown split '{name}'. Known: {', '.join(SPLITS)}. The column has {found}: say which is "
-            f"which, as in --split-folders {name}=train."
+            f"{line.where}: unknown split '{line.split}'. Known: {', '.join(SPLITS)}. The column has {found}: say "
+            f"which is which, as in --split-folders {line.split}=train, or leave rows out with --ignore {line.split}."
         )
     blank = names.count("")
     note = f"{blank:,} of {counted(len(names), 'row')} have no split and are taken as {default}."
     return [known[name] for name in names], (note,) if 0 < blank < len(names) else ()
+
+
+def _perhaps_alone(groups: Sequence[str]) -> list[str]:
+    """Return a note on groups of images of which it may not be known what they belong to."""
+    counts = Counter(filter(may_be_missing, groups))
+    found = [f"'{printable(name)}' ({counted(count, 'image')})" for name, count in sorted(counts.items()) if count > 1]
+    return (
+        [f"Groups that may mean that the group is not known: {', '.join(found)}. If so, leave these cells empty."]
+        if found
+        else []
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from tlcache.datasets.columns import find_columns, join_classes
 from tlcache.datasets.folder import FOLDER, open_folder
 from tlcache.datasets.layout import Layout
-from tlcache.datasets.manifest import read_rows
+from tlcache.datasets.manifest import Listed, read_rows
 from tlcache.datasets.source import Form, Listing, Source
 from tlcache.datasets.splits import Row, split_names
 from tlcache.datasets.table import read_table
@@ -51,11 +52,12 @@ class Metadata(Source):
         faults = {path: fault for path in tables if (fault := _fault(path, layout))}
         if len(faults) == len(tables):
             return _without(data, layout, " ".join(faults.values()))
-        rows, notes = _rows([path for path in tables if path not in faults], top, layout)
+        listed = _listed([path for path in tables if path not in faults], top, layout)
         tree = scan(top, layout)
-        warnings = (_ABOUT, *faults.values(), *notes, *_unlisted(tree, rows))
+        warnings = (_ABOUT, *faults.values(), *listed.notes, *_unlisted(tree, listed.paths))
+        passed_over = tree.everything() | listed.passed_over  # an image that is ignored is counted by both
         images, name = open_folder(top.resolve()), whole.resolve().name
-        return Listing(name, str(whole.absolute()), images, _by_folder(rows), tree.everything(), warnings)
+        return Listing(name, str(whole.absolute()), images, _by_folder(listed.rows), passed_over, warnings)
 
 
 METADATA = Metadata()
@@ -85,7 +87,7 @@ def _tables(folders: Iterable[Path]) -> list[Path]:
 def _fault(path: Path, layout: Layout) -> str:
     """Return what keeps a table from labelling images: it may describe them otherwise; empty where nothing does."""
     try:
-        find_columns(join_classes(read_table(path, 2))[0], layout.columns, lambda _: False)
+        find_columns(join_classes(read_table(path, 2), layout.columns)[0], layout.columns, lambda _: False)
     except DataError as error:
         return f"{error} This table is not used."
     return ""
@@ -100,17 +102,19 @@ def _without(data: str, layout: Layout, fault: str) -> Listing:
     return found._replace(warnings=tuple(filter(None, (*found.warnings, fault))))
 
 
-def _rows(tables: Sequence[Path], top: Path, layout: Layout) -> tuple[list[Row], list[str]]:
-    """Return the rows of all tables, their paths from the top folder, and what to tell of them."""
+def _listed(tables: Sequence[Path], top: Path, layout: Layout) -> Listed:
+    """Return what all tables list, with paths from the top folder, and what to tell of them."""
     splits = _splits([path.parent.name for path in tables if path.parent != top], top, layout)
     inside = replace(layout, split_folders=None) if splits else layout
-    rows, notes = list[Row](), list[str]()
+    rows, paths, passed_over, notes = list[Row](), list[str](), Counter[str](), dict[str, None]()
     for path in tables:
-        own, more = read_rows(path, path.parent, inside, splits.get(path.parent.name, "train"))
+        own = read_rows(path, path.parent, inside, splits.get(path.parent.name, "train"))
         prefix = "" if path.parent == top else f"{path.parent.name}/"
-        rows += [row._replace(path=f"{prefix}{row.path}") for row in own]
-        notes += (note for note in more if note not in notes)
-    return rows, notes
+        rows += [row._replace(path=f"{prefix}{row.path}") for row in own.rows]
+        paths += [f"{prefix}{each}" for each in own.paths]
+        passed_over += own.passed_over
+        notes |= dict.fromkeys(own.notes)
+    return Listed(rows, paths, passed_over, tuple(notes))
 
 
 def _splits(folders: Sequence[str], root: Path, layout: Layout) -> dict[str, str]:
@@ -133,8 +137,8 @@ def _by_folder(rows: list[Row]) -> list[Row]:
     return [row._replace(split=named[top]) for row, top in zip(rows, tops, strict=True)]
 
 
-def _unlisted(tree: Tree, rows: Iterable[Row]) -> list[str]:
+def _unlisted(tree: Tree, listed: Iterable[str]) -> list[str]:
     """Return a warning of images that no table lists."""
-    listed = {row.path for row in rows}
-    lost = [path for path in tree.paths() if path not in listed]
+    known = set(listed)
+    lost = [path for path in tree.paths() if path not in known]
     return [f"{counted(len(lost), 'image')} that the metadata does not list left out: {some(lost)}."] if lost else []

@@ -44,7 +44,7 @@ class Source(Protocol):
         """Return what is there, understood as `layout` says; no image is opened.
 
         What `--ignore`, `--val` and `--test` ask for is done to the rows that are returned, whatever source they are
-        from.
+        from; a row is ignored by its path or label.
 
         Raises
         ------
