@@ -185,6 +185,8 @@ def below(*folders: str) -> dict[str, int]:
         pytest.param(below("seg_train/seg_train", "seg_test/seg_test"), ["train", "test"], id="seg"),
         pytest.param(below("X_train", "X_val", "holdout"), ["train", "val", "test"], id="x_train"),
         pytest.param(below("trainset", "TestSet 2"), ["train", "test"], id="trainset"),
+        pytest.param(below("tRaIn", "tEsT"), ["train", "test"], id="odd_case"),
+        pytest.param(below("TrAiNiNg", "vAlIdAtIoN_set", "testImages"), ["train", "val", "test"], id="odd_cases"),
         pytest.param(below("flowers-train", "flowers-test"), ["train", "test"], id="common_word"),
         pytest.param(below("archive/photos"), ["train"], id="one_folder_holds_all"),
         pytest.param(below("archive/data/train", "archive/data/test"), ["train", "test"], id="splits_one_down"),
@@ -475,10 +477,37 @@ def test_groups_that_cannot_be_drawn_from_are_told_before_the_work() -> None:
             Overview({"train": 2, "val": 1, "test": 1}, None, {"a\nb": 1, "c": 3}, None),
             "4 images: train 2, val 1, test 1; 2 classes (a\\nb 1, c 3)",
         ),
+        (
+            Overview({"train": 7, "val": 0, "test": 0}, (), dict.fromkeys(("a, b", "c", *"defgh"), 1), None),
+            "7 images: train 7; 7 classes, 1 image each",
+        ),
+        (
+            Overview({"train": 4, "val": 0, "test": 0}, (), {"fox": 1, "fox, red": 2, "fox ": 1}, None),
+            "4 images: train 4; 3 classes (fox 1, 'fox, red' 2, 'fox ' 1)",
+        ),
     ],
 )
 def test_what_was_understood_is_one_line(overview: Overview, line: str) -> None:
     assert str(overview) == line
+
+
+@pytest.mark.parametrize(
+    ("in_class", "in_group", "expected"),
+    [
+        pytest.param(1, 1, {"train": 2, "val": 0, "test": 0}, id="too_few"),
+        pytest.param(3, 1, {"train": 2, "val": 2, "test": 2}, id="just_enough"),
+        pytest.param(15, 1, {"train": 18, "val": 6, "test": 6}, id="no_groups"),
+        pytest.param(15, 5, {"train": 10, "val": 10, "test": 10}, id="large_groups"),
+        pytest.param(12, 3, {"train": 12, "val": 6, "test": 6}, id="groups"),
+    ],
+)
+def test_what_will_be_drawn_is_known_before_the_images_are_read(
+    tmp_path: Path, in_class: int, in_group: int, expected: dict[str, int]
+) -> None:
+    plant(tmp_path, dict.fromkeys(TWO, in_class))
+    rows = [f"{name}/{n}.png,{name},{name}{n // in_group}" for name in TWO for n in range(in_class)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,group", *rows]))
+    assert Overview.expected(load_dataset(tmp_path / "list.csv")).splits == expected
 
 
 def test_it_says_what_it_understood(photos: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["canonical_json", "hash_json", "native", "portable", "printable", "slug", "some"]
+__all__ = ["canonical_json", "few", "hash_json", "native", "portable", "printable", "quoted", "slug", "some"]
 
 
 _OURS = sys.getfilesystemencoding()
@@ -77,11 +77,30 @@ def printable(name: str) -> str:
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
-def some(names: Sequence[str], most: int = 5) -> str:
-    """Return the first of some names, printable, and how many more there are.
+def quoted(name: str) -> str:
+    """Return `name` printable, and in quotes where one could not see in a list or sentence where it ends.
 
-    >>> some(["a", "b", "c"], 2)
-    'a, b and 1 more'
+    >>> print(quoted("red fox"), quoted("fox, red"), quoted(" fox"), quoted(""))
+    red fox 'fox, red' ' fox' ''
     """
-    shown = ", ".join(printable(name) for name in names[:most])
-    return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    shown = printable(name)
+    return f"'{shown}'" if not name or name != name.strip() or any(mark in name for mark in ",;") else shown
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first of some names, each to be told from the next, and how many more there are.
+
+    >>> some(["a", "b, c", "d"], 2)
+    "a, 'b, c' and 1 more"
+    """
+    return few([quoted(name) for name in names[:most]], most, len(names))
+
+
+def few(phrases: Sequence[str], most: int = 5, count: int | None = None) -> str:
+    """Return the first of some phrases, and how many more there are; `count` where not all are given.
+
+    >>> few(["2 (1, 3)", "1 (4, 4)"], 1)
+    '2 (1, 3) and 1 more'
+    """
+    more = (len(phrases) if count is None else count) - most
+    return ", ".join(printable(each) for each in phrases[:most]) + (f" and {more:,} more" if more > 0 else "")

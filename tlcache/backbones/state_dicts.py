@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tlcache.backbones.backbone import TorchNetwork
 from tlcache.errors import WeightsError, first_line
-from tlcache.keys import some
+from tlcache.keys import few, some
 
 __all__ = ["match_names", "quantised", "read_tensors"]
 
@@ -184,7 +184,7 @@ def quantised(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _listed(names: Sequence[str], state: Mapping[str, Tensor]) -> str:
-    return some([f"{name} {tuple(state[name].shape)}" for name in names])
+    return few([f"{name} {tuple(state[name].shape)}" for name in names])
 
 
 def _free(network: TorchNetwork) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from tlcache.cache.groups import groups_path, read_groups
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS, draw_splits
 from tlcache.errors import CacheError, DataError, UnknownNameError, closest
-from tlcache.keys import hash_json
+from tlcache.keys import hash_json, some
 from tlcache.text import counted
 
 __all__ = ["GIVEN", "KINDS", "FeatureSet", "Resplit", "apply_split", "split_fields"]
@@ -96,8 +96,8 @@ class Resplit:
     def _check(self) -> None:
         train, test = (set(self.split(name).labels.tolist()) for name in ("train", "test"))
         if lost := sorted(set(range(len(self.classes))) - train):
-            some = ", ".join(self.classes[number] for number in lost[:5])
-            raise DataError(f"The group split leaves no train image of class {some}.")
+            names = some([self.classes[number] for number in lost])
+            raise DataError(f"The group split leaves no train image of class {names}.")
         if not test:
             raise DataError("The groups are so large that none is left for test; no class has two of them.")
 

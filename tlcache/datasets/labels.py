@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from tlcache.datasets.splits import Row
 from tlcache.errors import DataError
-from tlcache.keys import some
+from tlcache.keys import few, some
 
 __all__ = ["check_numbers", "composed", "is_missing", "may_be_missing", "notes_on", "whole_numbers"]
 
@@ -125,7 +125,7 @@ def _nearly_one(classes: Iterable[str]) -> list[str]:
         alike[_key(name)].append(name)
     groups = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
     return (
-        [f"Classes that differ only in case, blanks or zeros: {some(groups)}. Is each of them one class?"]
+        [f"Classes that differ only in case, blanks or zeros: {few(groups)}. Is each of them one class?"]
         if groups
         else []
     )
@@ -149,7 +149,7 @@ def _joined(classes: Collection[str]) -> list[str]:
         )
         if several:
             return [
-                f"Labels that seem to be several in one: {some(list(map(repr, several)))}. Each is a class of its own "
+                f"Labels that seem to be several in one: {few(list(map(repr, several)))}. Each is a class of its own "
                 "here; several labels for an image are not supported."
             ]
     return []

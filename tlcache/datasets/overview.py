@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.datasets.dataset import Dataset
-from tlcache.datasets.splits import SPLITS, missing_splits
-from tlcache.keys import canonical_json, printable, some
+from tlcache.datasets.splits import SPLITS, draw_splits, missing_splits
+from tlcache.keys import canonical_json, few, quoted
 from tlcache.text import counted
 
 __all__ = ["Overview", "drawn_splits"]
@@ -56,13 +56,8 @@ class Overview:
     @classmethod
     def expected(cls, dataset: Dataset) -> Overview:
         """Return what a dataset will be, before its images are read: which are equal or unusable is not known yet."""
-        sizes, train = Counter(dataset.splits), np.array(dataset.splits) == "train"
-        drawn = missing_splits(dataset.splits)
-        for count in np.bincount(dataset.labels[train]).tolist() if drawn else ():
-            for name in drawn if count else ():
-                taken = max(1, round(dataset.shares[name] * count))
-                sizes.update({name: taken, "train": -taken})
-        return cls.found(dataset, dataset.splits, sizes, dataset.labels)
+        drawn = draw_splits(dataset.labels, dataset.splits, dataset.groups, dataset.paths, 0, dataset.shares)
+        return cls.found(dataset, dataset.splits, Counter(drawn), dataset.labels)
 
     @classmethod
     def found(
@@ -101,9 +96,9 @@ def _by_class(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, in
 def _classes(classes: Mapping[str, int]) -> str:
     number, counts = f"{len(classes):,} classes", sorted(classes.values())
     if len(classes) <= _FEW:
-        return f"{number} ({', '.join(f'{printable(name)} {count:,}' for name, count in classes.items())})"
+        return f"{number} ({', '.join(f'{quoted(name)} {count:,}' for name, count in classes.items())})"
     spread = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"
-    return f"{number}, {spread} images each"
+    return f"{number}, {spread} {'image' if spread == '1' else 'images'} each"
 
 
 def _passed_over(kinds: Mapping[str, int]) -> str:
@@ -112,4 +107,4 @@ def _passed_over(kinds: Mapping[str, int]) -> str:
     folders = sum(count for kind, count in ranked if kind.endswith("folder"))
     files = sum(kinds.values()) - folders
     parts = [counted(count, noun) for count, noun in ((files, "file"), (folders, "folder")) if count]
-    return f"{' and '.join(parts)} passed over ({some(each)})"
+    return f"{' and '.join(parts)} passed over ({few(each)})"

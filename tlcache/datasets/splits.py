@@ -202,6 +202,8 @@ def split_names(names: Iterable[str]) -> dict[str, str]:
     {'seg_train': 'train', 'Testing': 'test', 'trainset 2': 'train'}
     >>> split_names(["cats train", "cats test", "dogs test"])
     {'cats train': 'train', 'cats test': 'test'}
+    >>> split_names(["tRaIn", "tEsT", "ValImages"])
+    {'tRaIn': 'train', 'tEsT': 'test', 'ValImages': 'val'}
     """
     read = {name: found for name in names if (found := _split_and_rest(name))}
     splits_by_rest: dict[frozenset[str], set[str]] = defaultdict(set)
@@ -212,7 +214,8 @@ def split_names(names: Iterable[str]) -> dict[str, str]:
 
 def _split_and_rest(name: str) -> tuple[str, frozenset[str]] | None:
     """Return the split that a name has a word for, and its other words; None where it has none, or several."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
-    words = re.findall(r"[^\W\d_]+?(?=set\b|[\W\d_]|$)", apart)
-    splits = {_WORDS[word] for word in words if word in _WORDS}
-    return (splits.pop(), frozenset(words).difference(_WORDS)) if len(splits) == 1 else None
+    for text in (name, re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)):  # `tEsT` is one word, `testImages` are two
+        words = re.findall(r"[^\W\d_]+?(?=set\b|[\W\d_]|$)", text.lower())
+        if splits := {_WORDS[word] for word in words if word in _WORDS}:
+            return (splits.pop(), frozenset(words).difference(_WORDS)) if len(splits) == 1 else None
+    return None

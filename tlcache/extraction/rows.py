@@ -21,7 +21,7 @@ from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.job import EmbedResult
 from tlcache.images.notes import sentences
-from tlcache.keys import hash_json, some
+from tlcache.keys import few, hash_json, quoted, some
 
 __all__ = ["Rows", "assemble"]
 
@@ -121,9 +121,7 @@ def _check_classes(dataset: Dataset, good: list[int]) -> None:
     left = Counter(dataset.labels[good].tolist())
     lost = [name for number, name in enumerate(dataset.classes) if not left[number]]
     if lost:
-        raise DataError(
-            f"No usable image is left in class {', '.join(lost[:10])}. Remove the class or mend its images."
-        )
+        raise DataError(f"No usable image is left in class {some(lost, 10)}. Remove the class or mend its images.")
 
 
 def _quarantine(dataset: Dataset, result: EmbedResult, good: set[int]) -> list[tuple[str, str, str, str]]:
@@ -181,7 +179,7 @@ def _warnings(
         (conflicts, "carry different labels"),
     ):
         if pairs:
-            shown = some([f"{first} = {second}" for first, second in pairs])
+            shown = few([f"{quoted(first)} = {quoted(second)}" for first, second in pairs])
             lines.append(
                 f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of byte-identical images {what}: {shown}."
             )

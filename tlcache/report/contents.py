@@ -22,7 +22,7 @@ from tlcache.evaluation.metrics import confusion, recalls
 from tlcache.evaluation.mistakes import confusions, hardest_classes, surest_mistakes
 from tlcache.evaluation.verdict import p_of, points, times, verdict
 from tlcache.images import BadImageError, decode
-from tlcache.keys import printable, slug
+from tlcache.keys import printable, quoted, slug
 from tlcache.probing.shots import Curve
 from tlcache.records import as_json
 from tlcache.report.audits import audit_counts, sample_pairs, telling
@@ -226,7 +226,7 @@ def _recall(name: str, tops: Sequence[Entry], counts: Sequence[NDArray[np.int64]
         [f"{_short(classes[c])} ({counts[0][c].sum()})" for c in order],
         {_kind(entry): share[order] for entry, share in zip(tops, shares, strict=True)},
     )
-    worst = ", ".join(f"{printable(classes[c])} {shares[0][c]:.2f}" for c in order[:5])
+    worst = ", ".join(f"{quoted(classes[c])} {shares[0][c]:.2f}" for c in order[:5])
     alt = f"Share of each class's test images that is recognised; lowest with {tops[0].name}: {worst}."
     some = len(order) < len(tested)
     note = f"The {len(order)} of {len(tested)} classes that are recognised worst" if some else "Every class"

@@ -20,7 +20,7 @@ from tlcache.datasets.source import Form
 from tlcache.extraction.job import Extraction
 from tlcache.heads.table import HeadRow
 from tlcache.inventory import CacheEntry, Check, Leftover
-from tlcache.keys import hash_json, printable
+from tlcache.keys import hash_json, printable, some
 from tlcache.report.fitting import FittedTable
 from tlcache.runs.naming import set_apart
 from tlcache.runs.record import Run
@@ -149,10 +149,8 @@ def checks_lines(checks: Sequence[Check]) -> list[str]:
             continue
         end = " (repaired: extracted again from the dataset as it is now)" if check.repaired else ""
         if check.damaged:
-            some = ", ".join(printable(name) for name in check.damaged[:10])
-            more = f" and {len(check.damaged) - 10:,} more" if len(check.damaged) > 10 else ""
             count = f"{len(check.damaged):,} of {check.rows:,} rows are damaged"
-            lines.append(f"{check.path}: {count}: {some}{more}{end}")
+            lines.append(f"{check.path}: {count}: {some(check.damaged, 10)}{end}")
             end = ""
         if check.problem:
             lines.append(f"{_about(check.path, check.problem)}{end}")
