@@ -1,6 +1,7 @@
 """The scikit-learn transformer: the same embeddings as `extract`, and none of them twice."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,87 @@ def test_paths_pictures_and_arrays_are_the_same_images(paths: list[Path], tiny_m
     assert np.array_equal(embedder.transform(arrays), by_path)
     assert np.array_equal(embedder.transform([path.read_bytes() for path in paths]), by_path)
     assert embedder.transform([arrays[0][:, :, 0]]).shape == (1, 8)
-    assert embedder.transform([]).shape == (0, 0)
+
+
+def test_no_images_are_rows_of_as_many_numbers(paths: list[Path], tiny_model: Path, batches: list[int]) -> None:
+    for _ in range(2):  # without and with some that are kept
+        none = ImageEmbedder(str(tiny_model)).transform([])
+        assert (none.shape, none.dtype) == ((0, 8), np.float32)
+        assert np.concatenate([none, ImageEmbedder(str(tiny_model)).transform(paths[:2])]).shape == (2, 8)
+    assert sum(batches) == 2
+
+
+PIXELS = np.zeros((3, 20, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("one.png", "A single image was given"),
+        (Path("one.png"), "A single image was given"),
+        (b"\x89PNG", "A single image was given"),
+        (np.array("one.png"), "A single image was given"),
+        (Image.fromarray(PIXELS), "A single image was given"),
+        (PIXELS, "A single image was given"),
+        (PIXELS[:, :, 0], "A single image was given"),
+        (np.zeros((20, 20, 4), np.float32), "A single image was given"),
+        (np.array([["a.png", "cat"], ["b.png", "dog"]]), "A table was given"),
+        ({"path": ["a.png"]}, "A table was given"),
+        (None, "NoneType was given"),
+        (7, "int was given"),
+    ],
+)
+def test_what_is_no_list_of_images_is_refused_with_the_way_out(given: object, words: str, tiny_model: Path) -> None:
+    with pytest.raises(DataError, match=rf"^{words}, where a list of images is expected.*transform\("):
+        ImageEmbedder(str(tiny_model)).transform(given)
+
+
+def test_lists_in_every_form_are_images(tiny_model: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (4, 20, 20), np.uint8)
+    embedder = ImageEmbedder(str(tiny_model), cache=False)
+    expected = embedder.transform(list(grey))
+    assert len(np.unique(expected, axis=0)) == 4
+    for given in (grey, tuple(grey), iter(grey), [Image.fromarray(each) for each in grey]):
+        assert np.array_equal(embedder.transform(given), expected)
+
+
+def deep(high: int, offset: int = 0) -> Image.Image:
+    """Return a picture of 16 bits with values up to `high`."""
+    return Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * (high // 400) + offset)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (
+            [Image.new("RGB", (20, 20), "red"), np.full((9, 9), 7, np.uint8)],
+            "of a single colour.*: 2 .image 0, image 1",
+        ),
+        ([deep(4000), deep(60_000)], r"were divided by 4,095 \(1\) and 65,535 \(1\)"),
+        ([deep(400, 20_000)], r"fewer than 16 grey levels are left: 1 \(image 0\)"),
+        ([Image.new("RGBA", (20, 20), (9, 9, 9, 0))], "of a single colour.*\n.*wholly transparent.*: 1 .image 0"),
+        ([deep(4000), deep(4000, 1)], ""),
+    ],
+)
+def test_what_extract_warns_of_in_pixels_is_told(
+    images: list[object], words: str, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    as_files = [encode(image, "PNG") if isinstance(image, Image.Image) else image for image in images]
+    for given in (images, as_files):  # a picture of Pillow's is told as its file is
+        caplog.clear()
+        ImageEmbedder(str(tiny_model), cache=False).transform(given)
+        assert len(caplog.messages) == len(words.splitlines())
+        assert re.search(words, "\n".join(caplog.messages))
+
+
+def test_warnings_of_pixels_are_told_when_some_are_embedded_and_kept_for_others(
+    tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flat, other = np.zeros((9, 9), np.uint8), np.arange(81, dtype=np.uint8).reshape(9, 9)
+    for images, told in (([flat], 1), ([flat], 0), ([flat, other], 1), ([other], 0)):
+        caplog.clear()
+        ImageEmbedder(str(tiny_model)).transform(images)
+        assert len(caplog.messages) == told
 
 
 def odd_files() -> dict[str, bytes]:

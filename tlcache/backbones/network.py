@@ -120,10 +120,21 @@ class Encoded(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """A batch of images: their rows, float32 (n, dim), what their files' headers say, and the seconds of one thread."""
+    """A batch of images.
+
+    Parameters
+    ----------
+    rows
+        Their embeddings, float32 (n, dim).
+    stored, notes
+        What the header of each file says, and what a user should know of each: words of `tlcache.images.notes`.
+    decode_s, infer_s
+        Seconds of one thread.
+    """
 
     rows: NDArray[np.float32]
     stored: list[Stored]
+    notes: list[set[str]]
     decode_s: float
     infer_s: float
 
@@ -151,22 +162,24 @@ def embed_images(
     def one(batch: T) -> Embedded:
         times, images = [time.perf_counter()], read(batch)
         pixels = np.empty((len(images), 3, *preprocess.size), np.uint8)
-        stored = [_prepared(image, preprocess, out) for image, out in zip(images, pixels, strict=True)]
+        notes = [set[str]() for _ in images]
+        each = zip(images, pixels, notes, strict=True)
+        stored = [_prepared(image, preprocess, out, words) for image, out, words in each]
         times.append(time.perf_counter())
         try:
             rows = network.embed(pixels) if images else np.empty((0, network.dim), np.float32)
         except NotFiniteError as error:
             raise _unusable(images[int(error.finite.argmin())], error.reason) from None
         times.append(time.perf_counter())
-        return Embedded(rows, stored, times[1] - times[0], times[2] - times[1])
+        return Embedded(rows, stored, notes, times[1] - times[0], times[2] - times[1])
 
     with OneTorchThread():
         yield from in_threads(one, batches)
 
 
-def _prepared(image: Encoded, preprocess: Preprocess, out: NDArray[np.uint8]) -> Stored:
+def _prepared(image: Encoded, preprocess: Preprocess, out: NDArray[np.uint8], notes: set[str]) -> Stored:
     try:
-        return prepare(image.data, preprocess, out)[1]
+        return prepare(image.data, preprocess, out, notes)[1]
     except BadImageError as error:
         raise _unusable(image, str(error)) from None
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import open_remains, stage_seconds
 from tlcache.cache.find import kept_folder
-from tlcache.cache.shards import Rejected, find_shards, read_shard
+from tlcache.cache.shards import Rejected, Shard, find_shards, read_shard
 from tlcache.errors import CacheError, DamagedError, OutdatedError
 from tlcache.images import REVISION
 
@@ -125,8 +125,12 @@ class Index:
             dim = part.features.shape[1]
             self._add(path, part.sha256, whole, part.stored, dim, part.seconds, part.provider, part.decoder)
             self.bad |= _lasting(part.bad, part.decoder)
-            for word, hashes in part.notes.items():
-                self.noted.setdefault(word, set()).update(hashes)
+            self.note(part)
+
+    def note(self, part: Shard) -> None:
+        """Take what a user should know of the images of a part."""
+        for word, hashes in part.notes.items():
+            self.noted.setdefault(word, set()).update(hashes)
 
     def stored(self, places: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return width, height and frames of the images at these places (source, row): int32 (n, 3) for (n, 2)."""

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from tlcache.backbones.engines import default_batch, find_device, open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
-from tlcache.backbones.network import Embedded, Encoded, embed_images
+from tlcache.backbones.network import Embedded, Encoded, Network, embed_images
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.find import features_folder, kept_folder
 from tlcache.cache.index import Index
 from tlcache.cache.publish import read_rows
 from tlcache.cache.shards import Shard, write_shard
-from tlcache.datasets.folder import open_folder
-from tlcache.errors import CacheError, DataError, first_line
-from tlcache.images import BadImageError, changed, rgb_of
+from tlcache.errors import CacheError
+from tlcache.extraction.given import GivenImage, check_several
+from tlcache.images.notes import sentences
 from tlcache.machine import available_cpus
-from tlcache.progress import image_bar
+from tlcache.progress import image_bar, warn
 
 __all__ = ["ImageEmbedder"]
 
 _PART_ROWS = 1024
-_AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA")
-_ORIENTATION = 0x0112
-_FILES = open_folder()
 
 
 class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -42,7 +36,8 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     There is nothing to fit. Embeddings are kept by the sha256 of the image's bytes, beside the feature files of
     `tlcache.extract`, and each uses those of the other: in a grid search or another run, no image is embedded twice.
-    `tlcache ls` lists what is kept, `tlcache prune` asks for it.
+    `tlcache ls` lists what is kept, `tlcache prune` asks for it. When images are embedded, what
+    `tlcache.extract` warns of in their pixels (a single colour, few grey levels, different divisors) is logged.
 
     Parameters
     ----------
@@ -109,26 +104,33 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         ----------
         X
             Paths, the bytes of image files, PIL images, or uint8 arrays (H, W), (H, W, 3) or (H, W, 4), mixed as you
-            like; an array (n, H, W, 3) is n of them. Pixels count as the PNG file they would be; PIL images are turned
-            and brought to 8 bits as their files are.
+            like; an array (n, H, W, 3) is n of them, and a single image is a list of one. Pixels count as the PNG
+            file they would be; PIL images are turned and brought to 8 bits as their files are.
 
         Raises
         ------
         DataError
-            An image that cannot be used; the message names it.
+            An image that cannot be used; the message names it. Or no list: one image by itself, a table.
         ModelError, DeviceError, WeightsError
             The network cannot be had or cannot be run.
         """
+        check_several(X)
         model = self._model()
-        images = [_Given(number, image, self.window) for number, image in enumerate(X)]
+        images = [GivenImage(number, image, self.window) for number, image in enumerate(X)]
         index = self._index(model)
+        if not images:
+            return np.empty((0, index.dim or self._network(model)[0].dim), np.float32)
         outdated = {image.sha256 for image in images if image.changed} & index.outdated
         usable = index.rows.keys() - outdated
-        fresh = self._embed(model, {image.sha256: image for image in images if image.sha256 not in usable})
+        fresh = self._embed(model, {image.sha256: image for image in images if image.sha256 not in usable}, index)
+        if fresh:
+            noted = {word: [each.name for each in images if each.sha256 in of] for word, of in index.noted.items()}
+            for line in sentences(noted, self.window is not None):
+                warn(line)
         known = [image.sha256 for image in images if image.sha256 in usable]
         rows = dict(zip(known, read_rows(index.sources, [index.rows[sha256] for sha256 in known]), strict=True))
         rows |= fresh
-        return np.stack([rows[image.sha256] for image in images]) if images else np.empty((0, 0), np.float32)
+        return np.stack([rows[image.sha256] for image in images])
 
     def __sklearn_is_fitted__(self) -> bool:
         """Return True: a transformer with nothing to fit is always fitted."""
@@ -152,13 +154,17 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
             index.add_others(features_folder(self.features), model.file_stem)
         return index
 
-    def _embed(self, model: Model, images: Mapping[str, _Given]) -> dict[str, NDArray[np.float32]]:
-        """Return the embedding of every image by the hash of its bytes, and keep them."""
-        if not images:
-            return {}
+    def _network(self, model: Model) -> tuple[Network, int]:
+        """Return what runs the network, and how many images it is given at once."""
         device = find_device(self.device, self.engine, self.precision)
         size = default_batch(self.engine, device, model.preprocess.crop)
-        network = open_network(model.onnx(), device, engine=self.engine, precision=self.precision, batch=size)
+        return open_network(model.onnx(), device, engine=self.engine, precision=self.precision, batch=size), size
+
+    def _embed(self, model: Model, images: Mapping[str, GivenImage], index: Index) -> dict[str, NDArray[np.float32]]:
+        """Return the embedding of every image by the hash of its bytes, and keep them; notes are added to the index."""
+        if not images:
+            return {}
+        network, size = self._network(model)
         todo, found, fresh = list(images.values()), dict[str, NDArray[np.float32]](), list[_Batch]()
         batches = [todo[start : start + size] for start in range(0, len(todo), size)]
         with image_bar(model.name, len(todo)) as advance:
@@ -169,6 +175,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
                 if len(fresh) * size >= _PART_ROWS or batch is batches[-1]:
                     part, fresh = _joined(fresh, network.provider), []
                     found |= zip(part.sha256.astype(str), part.features, strict=True)
+                    index.note(part)
                     self._keep(model, part)
         return found
 
@@ -183,66 +190,21 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
             ) from None
 
 
-class _Given:
-    """One image that is asked for: a file by its path, its bytes, or pixels, which count as the PNG they would be."""
-
-    def __init__(self, number: int, image: Any, window: tuple[float, float] | None) -> None:
-        self._path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
-        self.name = f"image {number}" if self._path is None else self._path
-        # kept where it is no file: encoding pixels takes longer than reading a file once more
-        encoded = image if isinstance(image, bytes) or self._path is not None else _png(self.name, image, window)
-        self._bytes = encoded if self._path is None else b""
-        data = self._read()
-        self.sha256, self.changed = hashlib.sha256(data).hexdigest(), changed(data)
-
-    def encoded(self) -> Encoded:
-        """Return the image; a file is read once more, as there may be more of them than memory can hold."""
-        return Encoded(self.name, self._read(self.sha256))
-
-    def _read(self, sha256: str | None = None) -> bytes:
-        return self._bytes if self._path is None else _FILES.read(self._path, sha256)
+_Batch = tuple[Sequence[GivenImage], Embedded]
 
 
-_Batch = tuple[Sequence[_Given], Embedded]
-
-
-def _png(name: str, image: Any, window: tuple[float, float] | None) -> bytes:
-    buffer = io.BytesIO()
-    try:
-        picture = _picture(image, window) if isinstance(image, Image.Image) else Image.fromarray(_pixels(image))
-        picture.save(buffer, "PNG", compress_level=1)
-    except (BadImageError, TypeError, ValueError, OSError) as error:
-        raise DataError(f"{name.capitalize()} is no image: {first_line(error)}.") from None
-    return buffer.getvalue()
-
-
-def _picture(image: Image.Image, window: tuple[float, float] | None) -> Image.Image:
-    """Return an image that as a PNG shows what its file shows; a PNG keeps neither orientation nor every mode."""
-    image.load()  # some are turned by that
-    turned = image.getexif().get(_ORIENTATION, 1)
-    if image.mode in _AS_PNG and turned == 1:
-        return image
-    picture = Image.fromarray(np.ascontiguousarray(rgb_of(image, window)[:, :, :3]))
-    picture.getexif()[_ORIENTATION] = turned
-    return ImageOps.exif_transpose(picture)
-
-
-def _pixels(image: Any) -> NDArray[np.uint8]:
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
-        raise ValueError(
-            "expected a path, bytes, a PIL image or uint8 (H, W), (H, W, 3), (H, W, 4); "
-            f"found {pixels.dtype} {pixels.shape}"
-        )
-    return pixels
-
-
-def _read(images: Sequence[_Given]) -> list[Encoded]:
+def _read(images: Sequence[GivenImage]) -> list[Encoded]:
     return [image.encoded() for image in images]
 
 
 def _joined(batches: Sequence[_Batch], provider: str) -> Shard:
     """Return batches as one part; what they took is of threads that shared the CPUs."""
+    notes = defaultdict[str, list[str]](list)
+    for image, words in (
+        (image, words) for images, done in batches for image, words in zip(images, done.notes, strict=True)
+    ):
+        for word in words | image.notes:
+            notes[word].append(image.sha256)
     decode_s, infer_s = sum(done.decode_s for _, done in batches), sum(done.infer_s for _, done in batches)
     return Shard(
         np.array([image.sha256 for images, _ in batches for image in images], "S64"),
@@ -251,4 +213,5 @@ def _joined(batches: Sequence[_Batch], provider: str) -> Shard:
         [],
         stage_seconds(decode_s=decode_s, infer_s=infer_s, wall_s=(decode_s + infer_s) / available_cpus()),
         provider,
+        notes=notes,
     )
