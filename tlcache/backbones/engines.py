@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from tlcache.backbones.model import Onnx, Parted
 from tlcache.backbones.network import Network
 from tlcache.backbones.opening import open_tested
 from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line, one_line
@@ -82,7 +83,7 @@ class Engine:
 
 
 def open_network(
-    model: bytes,
+    model: Onnx,
     device: str = "auto",
     *,
     engine: str = "onnxruntime",
@@ -95,7 +96,7 @@ def open_network(
     Parameters
     ----------
     model
-        The bytes of a single-file ONNX model with one uint8 input (batch, 3, H, W) and one embedding output.
+        An ONNX model with one uint8 input (batch, 3, H, W) and one embedding output.
     device
         `auto` (a GPU when there is one and the engine can use it), `cpu` or `cuda`.
     engine
@@ -129,7 +130,8 @@ def open_network(
 class OnnxRuntimeNetwork(Network):
     """One session of ONNX Runtime."""
 
-    def __init__(self, model: bytes, use: Use) -> None:
+    def __init__(self, model: Onnx, use: Use) -> None:
+        self._model = model  # whose weights the session may use where they are
         self._session, self.precision = _open(model, use.device), use.precision
         self.provider = self._session.get_providers()[0]
         if self.provider != _PROVIDERS[use.device]:
@@ -157,10 +159,11 @@ class OnnxRuntimeNetwork(Network):
 class OpenVinoNetwork(Network):
     """One compiled network of OpenVINO with a stream per core, and one request for each thread that calls."""
 
-    def __init__(self, model: bytes, use: Use) -> None:
+    def __init__(self, model: Onnx, use: Use) -> None:
         core = _openvino_core()
+        self._model = model  # whose weights the network may use where they are
         try:
-            network = core.read_model(io.BytesIO(model))
+            network = _read(core, model)
             self._compiled = self._compile(core, network, use)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO does not accept the model: {one_line(error)}") from None
@@ -253,9 +256,10 @@ def default_batch(engine: str, device: str, crop: int) -> int:
     return max(1, _BATCH_SIZES[engine, device] * _BATCH_PIXELS // max(_BATCH_PIXELS, crop * crop))
 
 
-def _tested(model: bytes, engine: str, use: Use) -> Network:
+def _tested(model: Onnx, engine: str, use: Use) -> Network:
     runtime = onnxruntime.__version__ if engine == "onnxruntime" else version(engine)
-    identity = {"model": hashlib.sha256(model).hexdigest(), "engine": engine, "runtime": runtime}
+    graph = model.graph if isinstance(model, Parted) else model
+    identity = {"model": hashlib.sha256(graph).hexdigest(), "engine": engine, "runtime": runtime}
     identity |= {"device": use.device, "precision": use.precision}
     return open_tested(lambda alone: ENGINES[engine].network(model, replace(use, alone=alone)), identity)
 
@@ -266,6 +270,23 @@ def _openvino_core() -> Any:
     except ImportError:
         raise DeviceError("OpenVINO is not installed. Install it with: pip install 'tlcache[openvino]'") from None
     return openvino.Core()
+
+
+def _read(core: Any, model: Onnx) -> Any:
+    """Return a network of OpenVINO; of weights that are beside the graph there is no copy in it."""
+    if not isinstance(model, Parted):
+        return core.read_model(io.BytesIO(model))
+    from openvino.op import Constant
+
+    from tlcache.backbones.onnx_weights import as_inputs
+
+    network = core.read_model(io.BytesIO(as_inputs(model)))
+    for parameter in network.get_parameters():
+        if (name := parameter.friendly_name) in model.weights:
+            parameter.output(0).replace(Constant(model.weights[name], shared_memory=True).output(0))
+            network.remove_parameter(parameter)
+    network.validate_nodes_and_infer_types()
+    return network
 
 
 def _openvino_abilities() -> list[str]:
@@ -294,7 +315,7 @@ def _why_no_gpu() -> str:
     return f"this ONNX Runtime is built without CUDA (providers: {', '.join(providers)})"
 
 
-def _open(model: bytes, device: str) -> onnxruntime.InferenceSession:
+def _open(model: Onnx, device: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors come back as exceptions; a provider that fell back is checked for
     providers: list[Any] = [_PROVIDERS["cpu"]]
@@ -304,6 +325,10 @@ def _open(model: bytes, device: str) -> onnxruntime.InferenceSession:
         onnxruntime.preload_dlls()
         providers.insert(0, (_PROVIDERS["cuda"], {"use_tf32": "0"}))  # whose 10 bits would not be fp32
     try:
+        if isinstance(model, Parted):
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in model.weights.values()]
+            options.add_external_initializers(list(model.weights), values)
+            model = model.graph
         return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:
         reason = re.sub(r"/onnxruntime_src/.*\) (?=[A-Z])", "", first_line(error))  # where in its source it was said

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from tlcache.backbones.model import Model
+from tlcache.backbones.model import Model, Onnx
 from tlcache.backbones.sources import find
 
 __all__ = ["load_model"]
@@ -60,7 +60,7 @@ def _at(precision: str, model: Model) -> Model:
     return replace(model, identity={**model.identity, "precision": precision}, onnx=onnx)
 
 
-def _half(onnx: Callable[[], bytes]) -> bytes:
+def _half(onnx: Callable[[], Onnx]) -> Onnx:
     from tlcache.backbones.half import to_half
 
     return to_half(onnx())

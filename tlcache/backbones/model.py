@@ -4,16 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tlcache.images import Preprocess
 from tlcache.keys import hash_json, slug
 
-__all__ = ["EXPORT_VERSION", "KEY_VERSION", "Model", "model_identity"]
+__all__ = ["EXPORT_VERSION", "KEY_VERSION", "Model", "Onnx", "Parted", "model_identity"]
 
 
 KEY_VERSION = 1
 EXPORT_VERSION = 1  # part of the cache key: raise it when the same weights would give other numbers
+
+
+@dataclass(frozen=True)
+class Parted:
+    """An ONNX model without its large weights: one message has 2 GB at most, and would be in memory many times over.
+
+    Parameters
+    ----------
+    graph
+        The model. Initializers that are not in it are external, and say by a hash of what file they are.
+    weights
+        Name -> values of those, which may be mapped from a file.
+    """
+
+    graph: bytes
+    weights: Mapping[str, NDArray[np.generic]]
+
+
+Onnx: TypeAlias = bytes | Parted
 
 
 @dataclass(frozen=True)
@@ -31,7 +53,7 @@ class Model:
     identity
         Everything that changes an embedding, as JSON fields; nothing else.
     onnx
-        Returns the bytes of the ONNX file, exporting it first when needed.
+        Returns the ONNX file, its bytes but for large weights in other files, exporting it first when needed.
     arguments
         `model` and `weights` as `load_model` takes them to give the same, in any folder and whatever the default
         weights are then.
@@ -41,7 +63,7 @@ class Model:
     weights: str
     preprocess: Preprocess
     identity: dict[str, Any]
-    onnx: Callable[[], bytes]
+    onnx: Callable[[], Onnx]
     arguments: Mapping[str, str | None]
 
     @property

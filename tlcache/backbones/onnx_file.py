@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import Tensor
 
+    from tlcache.backbones.model import Onnx
     from tlcache.backbones.onnx_image import ImageInput
 
 __all__ = ["ONNX_FILE", "read_onnx"]
@@ -65,21 +66,21 @@ class OnnxFile:
         del weights
         from tlcache.backbones.onnx_graph import adapt, depends_on_batch
         from tlcache.backbones.onnx_image import image_inputs
-        from tlcache.backbones.onnx_weights import read_weights
+        from tlcache.backbones.onnx_weights import packed, read_weights
 
         path = Path(backbone.builder)
         data, network = read_onnx(path)
         metadata = {entry.key: entry.value for entry in network.metadata_props}
         origin: dict[str, Any] = {"onnx_sha256": hashlib.sha256(data).hexdigest()}
-        if hashes := read_weights(path, network):
-            origin["weights_sha256"] = list(hashes.values())
-            data = network.SerializeToString()
+        hashes, apart = read_weights(path, network)
+        if hashes:
+            origin["weights_sha256"] = hashes
         arguments = {"model": str(path.absolute()), "weights": None}
         made = partial(Model, backbone.name, f"onnx:{path.name}", arguments=arguments)
         if metadata.get("exporter", "").startswith("tlcache"):
             preprocess = _exported(path, metadata, pool, output, changes)
             identity = model_identity(origin, "embedding", metadata["pool"], preprocess)
-            return made(preprocess, identity, lambda: data)
+            return made(preprocess, identity, lambda: packed(network, apart) if hashes else data)
         ways = image_inputs(network.graph)
         preprocess = _stated(path, ways[0], changes)
         adapted, embedding = adapt(network, preprocess, output, pool, ways[0])
@@ -90,8 +91,12 @@ class OnnxFile:
             say(f"'{path.name}': images are run one at a time, as each would change the embeddings of the others.")
         identity = model_identity(origin, embedding, pool, preprocess)
         if len(ways) == 1:
-            return made(preprocess, identity, adapted.SerializeToString)
-        return made(preprocess, identity, lambda: _first_that_runs(path.name, network, preprocess, output, pool, ways))
+            return made(preprocess, identity, lambda: packed(adapted, apart))
+
+        def fed(way: ImageInput) -> Onnx:
+            return packed(adapt(network, preprocess, output, pool, way)[0], apart)
+
+        return made(preprocess, identity, lambda: _first_that_runs(path.name, fed, ways))
 
 
 ONNX_FILE = OnnxFile()
@@ -123,28 +128,19 @@ def read_onnx(path: Path) -> tuple[bytes, onnx.ModelProto]:
     return data, model
 
 
-def _first_that_runs(
-    name: str,
-    network: onnx.ModelProto,
-    preprocess: Preprocess,
-    output: str | None,
-    pool: str | None,
-    ways: Sequence[ImageInput],
-) -> bytes:
+def _first_that_runs(name: str, fed: Callable[[ImageInput], Onnx], ways: Sequence[ImageInput]) -> Onnx:
     """Return the network by the first way to understand its input that it can be run with, and say which."""
     from tlcache.backbones.engines import open_network
-    from tlcache.backbones.onnx_graph import adapt
 
     refused: ModelError | None = None
     for way in ways:
-        data: bytes = adapt(network, preprocess, output, pool, way)[0].SerializeToString()
         try:
-            open_network(data, "cpu")
+            open_network(model := fed(way), "cpu")
         except ModelError as error:
             refused = refused or error
         else:
             say(f"'{name}': its shape does not say what its input is; it runs with {way.words}.")
-            return data
+            return model
     assert refused is not None
     raise refused
 

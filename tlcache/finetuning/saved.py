@@ -15,6 +15,7 @@ from tlcache import arguments
 from tlcache.arguments import OnnxFile, Pool, TunedModel
 from tlcache.backbones.backbone import Backbone, Weights
 from tlcache.backbones.load import load_model
+from tlcache.backbones.model import Parted
 from tlcache.backbones.sources import find, lookup
 from tlcache.backbones.torch_network import embedding, pretrained
 from tlcache.backbones.weights import HEAD_PREFIX, load_state
@@ -66,6 +67,8 @@ def export(model: TunedModel, out: OnnxFile, weights: arguments.Weights = None, 
     if saved and (weights or pool):
         raise OptionError(f"'{model}' has its own weights and pooling. Leave out --weights and --pool.")
     data = export_tuned(Path(model)) if saved else load_model(str(model), weights, pool=pool).onnx()
+    if isinstance(data, Parted):
+        raise ModelError(f"'{model}' is an ONNX file already, with weights in other files. Copy them all.")
     write_whole(Path(out), data)
     return Path(out)
 
