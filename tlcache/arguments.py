@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, chosen_from, numbers, several, text, whole
+from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, chosen_from, number, numbers, several, text, whole
 from tlcache.options import Option
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Budget",
     "ClassWeight",
     "ComparedBy",
+    "Coverage",
     "Crop",
     "CropBorders",
     "Datasets",
@@ -40,6 +41,7 @@ __all__ = [
     "OnnxFile",
     "Page",
     "Paths",
+    "PerClass",
     "Pool",
     "Repair",
     "Resize",
@@ -250,6 +252,18 @@ Budget = Annotated[
         more="A number alone is seconds",
     ),
 ]
+Coverage = Annotated[
+    float | None,
+    Option(
+        "Keep what sets of classes need that hold the right one this often, like 0.9",
+        number(above=0, below=1),
+        CHOOSING,
+        default="none",
+        more="Also what abstaining and calling images unusual need (docs/uncertainty.md)",
+    ),
+]
+PerClass = Annotated[bool, Option("With --coverage: hold it in every class, not only over all", SWITCH, CHOOSING)]
+
 Device = Annotated[str, Option("auto, cpu or cuda", choice(("auto", "cpu", "cuda")), SPEED)]
 
 OnnxFile = Annotated[str | Path, Option("The .onnx file to write", PATH, OUTPUT, "--out", "-o")]

@@ -139,8 +139,12 @@ def _show_runs(output: Output, done: Sequence[Run], runs: str | Path | None) -> 
     from tlcache.evaluation.compare import compare_runs
     from tlcache.evaluation.verdict import no_gain
     from tlcache.report.tables import runs_tables
+    from tlcache.report.uncertainty import uncertainty_table
 
     output.show(runs_tables(compare_runs(done)))
+    if any(run.uncertainty for run in done):
+        output.show()
+        output.show(uncertainty_table(done))
     for line in filter(None, map(no_gain, done)):
         warn(line)
     _say_where(output, done)

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
-from tlcache.heads.base import softmax
 from tlcache.heads.cosines import closest, unit_rows
-from tlcache.heads.rows import Indices, Labels, Scaler, View
+from tlcache.heads.rows import Indices, Labels, Scaler
 from tlcache.heads.table import find_head
 from tlcache.probing.folds import split_folds
+from tlcache.probing.heldout import out_of_fold as _out_of_fold
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Candidate, Fold, choose, search
 from tlcache.records import as_json
@@ -92,13 +92,7 @@ def out_of_fold(rows: Split, classes: int) -> tuple[Array, Candidate]:
         Fewer groups than folds, or rows that cannot be fitted.
     """
     row, best = find_head(_HEAD), _setting(rows, classes)
-    probabilities = np.zeros((len(rows), classes), np.float32)
-    for fit, held in split_folds(rows, _FOLDS, seed=0):
-        scaler = Scaler.of(View(rows.features, fit), row.scaled)
-        head = row.type()(**best.params).fit(View(rows.features, fit, scaler), rows.labels[fit])
-        logits = head.logits(View(rows.features, held, scaler)) / best.temperature
-        probabilities[np.ix_(held, head.classes_)] = softmax(logits)
-    return probabilities, best
+    return _out_of_fold(row, rows, best, classes, _FOLDS, seed=0), best
 
 
 def _setting(rows: Split, classes: int) -> Candidate:

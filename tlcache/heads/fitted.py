@@ -17,12 +17,14 @@ from tlcache.files import whole
 from tlcache.heads.base import Head, softmax
 from tlcache.heads.rows import Array, Scaler
 from tlcache.heads.table import find_head
+from tlcache.heads.uncertainty import Uncertainty
 from tlcache.keys import canonical_json, native
 
 __all__ = ["FittedHead", "load_head"]
 
 FORMAT = "tlcache-head"
 FORMAT_VERSION = 2
+_PROMISED = "uncertainty."
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class FittedHead:
         Names of all classes of the dataset, seen in training or not.
     backbone, key
         Name and model key of the backbone whose embeddings it takes.
+    uncertainty
+        What it promises of new images; None where `--coverage` was not asked for.
     """
 
     name: str
@@ -52,6 +56,7 @@ class FittedHead:
     classes: tuple[str, ...]
     backbone: str
     key: str
+    uncertainty: Uncertainty | None = None
 
     def predict_proba(self, features: ArrayLike, key: str | None = None) -> Array:
         """Return calibrated probabilities, float32 (n, len(classes)); arguments and errors as of `logits`."""
@@ -118,6 +123,8 @@ class FittedHead:
         state = self.head.state()
         arrays = {f"head.{name}": array for name, array in state.items()}
         arrays |= {"scaler.middle": self.scaler.middle, "scaler.scale": self.scaler.scale}
+        if self.uncertainty is not None:
+            arrays |= {f"{_PROMISED}{name}": array for name, array in self.uncertainty.arrays().items()}
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         fields = {
             "name": self.name,
@@ -166,6 +173,7 @@ def load_head(path: str | Path) -> FittedHead:
     if fields["crc32"] != _checksum(arrays):
         raise HeadError(f"The head '{path}' is damaged: its checksum does not match. Fit it again.")
     state = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
+    promised = {name[len(_PROMISED) :]: array for name, array in arrays.items() if name.startswith(_PROMISED)}
     scaler = Scaler(arrays["scaler.middle"], arrays["scaler.scale"])
     return FittedHead(
         fields["name"],
@@ -175,6 +183,7 @@ def load_head(path: str | Path) -> FittedHead:
         tuple(fields["classes"]),
         fields["backbone"],
         fields["key"],
+        Uncertainty.of_tables(promised) if promised else None,
     )
 
 

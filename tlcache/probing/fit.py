@@ -129,6 +129,8 @@ def fit_curves(
         raise OptionError(
             "--repeats is how often the last fit is repeated; a curve takes --samples for each of --shots."
         )
+    if how.coverage is not None:
+        raise OptionError("--coverage is of the heads that are kept, and --shots keeps none; leave one of them out.")
     how = replace(how, repeats=samples)  # as records have always called it
     wanted = sorted(set(shots), key=lambda count: (count is None, count))
     found = find_features(paths, features, data)

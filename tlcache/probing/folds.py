@@ -15,7 +15,7 @@ from tlcache.errors import DataError
 from tlcache.heads.rows import Indices
 from tlcache.probing.search import Fold
 
-__all__ = ["choosing_folds", "draw_shots", "group_numbers", "split_folds"]
+__all__ = ["choosing_folds", "draw_shots", "fold_count", "group_numbers", "split_folds"]
 
 _FOLDS = 5  # where validation rows cannot tell
 
@@ -36,8 +36,12 @@ def choosing_folds(rows: Split, train_rows: int, folds: int, seed: int) -> list[
     train, val = rows.part(slice(train_rows)), rows.part(slice(train_rows, None))
     if not folds and len(val) and np.isin(val.labels, train.labels).all():
         return [Fold(train.features, train.labels, val.features, val.labels)]
-    count = folds or max(2, min(_FOLDS, int(group_numbers(rows).max()) + 1))
-    return [Fold.of(rows, *parts) for parts in split_folds(rows, count, seed)]
+    return [Fold.of(rows, *parts) for parts in split_folds(rows, fold_count(rows, folds), seed)]
+
+
+def fold_count(rows: Split, folds: int = 0) -> int:
+    """Return the number of folds: as it was asked for, else five, or as many as there are images or groups."""
+    return folds or max(2, min(_FOLDS, int(group_numbers(rows).max()) + 1))
 
 
 def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Indices, Indices]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from tlcache.arguments import CHOOSING, Budget, ClassWeight, Seed
+from tlcache.arguments import CHOOSING, Budget, ClassWeight, Coverage, PerClass, Seed
+from tlcache.errors import OptionError
 from tlcache.heads.table import HeadRow
 from tlcache.kinds import SWITCH, Kind, choice, chosen_from, whole
 from tlcache.options import Option, check_fields, described
@@ -46,9 +47,18 @@ class SearchProtocol:
     ] = 1
     seed: Seed = 0
     budget_s: Budget = None
+    coverage: Coverage = None
+    per_class: PerClass = False
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.per_class and self.coverage is None:
+            raise OptionError("--per-class is of the sets of --coverage; give both.")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the fields as a record has them: without what it did not ask for, so that older ones are found."""
+        unasked = {"coverage": None, "per_class": False}
+        return {name: value for name, value in asdict(self).items() if name not in unasked or value != unasked[name]}
 
     def settings(self, row: HeadRow) -> list[dict[str, Any]]:
         """Return complete parameters for every candidate of a head."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from tlcache.cache.resplit import FeatureSet, apply_split
 from tlcache.errors import CacheError, DamagedError, DataError, HeadError
 from tlcache.evaluation.calibration import calibration_error
 from tlcache.evaluation.metrics import evaluate
-from tlcache.evaluation.significance import unit_numbers
+from tlcache.evaluation.significance import Units, unit_numbers
+from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Array, Scaler
 from tlcache.heads.table import HeadRow
+from tlcache.heads.uncertainty import Distances, Uncertainty
 from tlcache.keys import some
 from tlcache.machine import hardware, now, versions
 from tlcache.probing.folds import choosing_folds
+from tlcache.probing.heldout import distances_of, uncertainty_of
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Candidate, Fold, choose, fitting, search
 from tlcache.progress import Advance, say, warn
@@ -30,6 +34,7 @@ from tlcache.records import from_json
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.folder import path_of, recorded, write_run
 from tlcache.runs.frozen import FrozenRun, HeadCandidate, HeadEpoch, Repeats, TemperatureScaling
+from tlcache.runs.uncertainty import UncertaintyFigures
 
 __all__ = ["Data", "fit_file", "frozen_identity", "opened", "refit", "say_once"]
 
@@ -56,7 +61,7 @@ def fit_file(
 def frozen_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol) -> Identity:
     """Return what tells the run of a head on a feature file, given by its attributes, from all others."""
     space = {name: list(values) for name, values in row.space(protocol.search).items()}
-    return Identity.of(attrs, "frozen", row.name, {**asdict(protocol), "space": space})
+    return Identity.of(attrs, "frozen", row.name, {**protocol.arguments(), "space": space})
 
 
 def _known(
@@ -174,6 +179,11 @@ class Data:
             )
         return data
 
+    @cached_property
+    def distances(self) -> Distances:
+        """How far the rows that are not for testing are from each other."""
+        return distances_of(self.fitting)
+
     def folds(self, protocol: SearchProtocol) -> list[Fold]:
         """Return what settings are chosen by: the validation split, or folds of all rows that are not for testing."""
         return choosing_folds(self.fitting, self.train_rows, protocol.folds, protocol.seed)
@@ -199,6 +209,8 @@ def _fit_one(
     searched = time.perf_counter()
     fitted = refit(row, file, data.fitting, best, protocol)
     ended = time.perf_counter()
+    promised = _promised(row, data, best, protocol)
+    promised_s = time.perf_counter() - ended
     logits = [head.logits(data.test.features) for head in fitted]
     each = [head.probabilities(found) for head, found in zip(fitted, logits, strict=True)]
     units = unit_numbers(data.test.groups)
@@ -224,6 +236,7 @@ def _fit_one(
             test_ece_after=tests[0].ece,
         ),
         test=tests[0],
+        uncertainty=_held(promised, data, file.classes, each[0], units, promised_s),
         repeats=_repeats([head.head for head in fitted], tests),
         fit_s=ended - started,
         search_s=searched - started,
@@ -234,9 +247,31 @@ def _fit_one(
         created=now(),
         record=str(path),
     )
-    fitted[0].save(run.head_path)
+    replace(fitted[0], uncertainty=promised).save(run.head_path)
     write_run(run, data.test, each[0])
     return run
+
+
+def _promised(row: HeadRow, data: Data, best: Candidate, protocol: SearchProtocol) -> Uncertainty | None:
+    """Return what the head promises, where that was asked for."""
+    if protocol.coverage is None:
+        return None
+    return uncertainty_of(row, data.fitting, best, data.classes, protocol, data.distances)
+
+
+def _held(
+    promised: Uncertainty | None,
+    data: Data,
+    classes: Sequence[str],
+    probabilities: Array,
+    units: Units | None,
+    seconds: float,
+) -> UncertaintyFigures | None:
+    """Return what comes of a promise on the test images, where there is one."""
+    if promised is None:
+        return None
+    test, method = data.test, "out-of-fold probabilities"
+    return uncertainty_figures(promised, method, classes, test.labels, probabilities, test.features, units, seconds)
 
 
 def refit(row: HeadRow, file: FeatureSet, rows: Split, best: Candidate, protocol: SearchProtocol) -> list[FittedHead]:

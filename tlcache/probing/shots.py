@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def _place(file: FeatureSet, row: HeadRow, folder: Path, protocol: SearchProtoco
     identity = {
         **{name: file.attrs[name] for name in ("dataset", "dataset_digest", "backbone", "key", "weights")},
         "head": row.name,
-        "arguments": asdict(protocol),
+        "arguments": protocol.arguments(),
     }
     name = f"{identity['backbone']}-{row.name}-{hash_json(identity)[:12]}.json"
     return folder / slug(str(identity["dataset"])) / "shots" / slug(name), identity

@@ -15,6 +15,7 @@ from tlcache.datasets.overview import drawn_splits
 from tlcache.keys import hash_json, native
 from tlcache.records import as_json
 from tlcache.runs.predictions import Predictions, read_predictions
+from tlcache.runs.uncertainty import UncertaintyFigures
 
 __all__ = [
     "ExtractSeconds",
@@ -157,6 +158,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     head: str
     arguments: Mapping[str, Any]
     test: Figures
+    uncertainty: UncertaintyFigures | None = None
 
     versions: Mapping[str, str]
     hardware: Hardware
@@ -207,7 +209,10 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields: dict[str, Any] = as_json(self)
-        first = {name: fields[name] for name in ("strategy", *RunRecord.__struct_fields__)}  # for people's eyes
+        if self.uncertainty is None:
+            del fields["uncertainty"]
+        shared = ("strategy", *RunRecord.__struct_fields__)
+        first = {name: fields[name] for name in shared if name in fields}  # for people's eyes
         candidates = [beside(each, "setting", "scores") for each in fields["candidates"]]
         return {**first, **fields, "test": self.test.as_json(), "candidates": candidates}
 

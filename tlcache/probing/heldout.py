@@ -1,0 +1,66 @@
+"""What a setting says of rows that it was not fitted on, and what may be promised of new images by that."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tlcache.cache.feature_file import Split
+from tlcache.heads.base import softmax
+from tlcache.heads.rows import Array, Scaler, View
+from tlcache.heads.table import HeadRow
+from tlcache.heads.uncertainty import Distances, Uncertainty
+from tlcache.probing.folds import fold_count, group_numbers, split_folds
+from tlcache.probing.protocol import SearchProtocol
+from tlcache.probing.search import Candidate, fitting
+
+__all__ = ["distances_of", "out_of_fold", "uncertainty_of"]
+
+_NEIGHBOUR = 5  # the nearest one alone makes near-duplicates of training images count for more
+_KEPT_ROWS = 4096  # that new images are compared with: a fused file of 1,280 features grows by 21 MB
+
+
+def out_of_fold(row: HeadRow, rows: Split, best: Candidate, classes: int, folds: int, seed: int) -> Array:
+    """Return calibrated probabilities (n, classes) of heads that saw neither the row nor any of its group or copies.
+
+    A class that the other folds do not have is given the probability 0.
+
+    Parameters
+    ----------
+    row, best
+        The head, and its setting with the temperature.
+    rows
+        To fit on and to judge.
+    classes, folds, seed
+        Number of classes of the dataset, of folds, and what these are drawn by.
+
+    Raises
+    ------
+    DataError, HeadError
+        Fewer groups than folds, or rows that cannot be fitted.
+    """
+    probabilities = np.zeros((len(rows), classes), np.float32)
+    for fit, held in split_folds(rows, folds, seed):
+        scaler = Scaler.of(View(rows.features, fit), row.scaled)
+        with fitting(row):
+            head = row.type()(**best.params).fit(View(rows.features, fit, scaler), rows.labels[fit])
+            logits = head.logits(View(rows.features, held, scaler))
+        probabilities[np.ix_(held, head.classes_)] = softmax(logits / best.temperature)
+    return probabilities
+
+
+def distances_of(rows: Split) -> Distances:
+    """Return how far rows are from each other, no row compared with its group or copies; see `Distances`.
+
+    Of many rows, only some, drawn at random, are what new ones are compared with.
+    """
+    chosen = np.random.default_rng(0).permutation(len(rows))[:_KEPT_ROWS]
+    return Distances.of(rows.features, group_numbers(rows), np.sort(chosen), _NEIGHBOUR)
+
+
+def uncertainty_of(
+    row: HeadRow, rows: Split, best: Candidate, classes: int, protocol: SearchProtocol, far: Distances
+) -> Uncertainty:
+    """Return what the head of a setting, fitted on all of these rows, promises; `far` is of the same rows."""
+    probabilities = out_of_fold(row, rows, best, classes, fold_count(rows, protocol.folds), protocol.seed)
+    assert protocol.coverage is not None
+    return Uncertainty.of(probabilities, rows.labels, protocol.coverage, protocol.per_class, far)

@@ -1,0 +1,56 @@
+"""What runs promise of new images, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tlcache.keys import some
+from tlcache.report.fitting import FittedTable
+from tlcache.runs.naming import backbone_label, head_label
+from tlcache.runs.record import Run
+from tlcache.runs.uncertainty import Abstention, UncertaintyFigures
+
+__all__ = ["uncertainty_table"]
+
+_NOTE = (
+    "Coverage: test images whose set holds their class (95 % interval). Classes: in a set, on average. "
+    "One: sets of a single class. 95 % and so on, the answers that are to be right: images answered, and right of "
+    "these. Unusual: test images called so at 5 % false alarms."
+)
+
+
+def uncertainty_table(runs: Sequence[Run]) -> RenderableType:
+    """Return one row for each of the runs that promises anything: what was asked, and what the test images show."""
+    promised = [(run, run.uncertainty) for run in runs if run.uncertainty]
+    shares = [f"{each.right * 100:g} %" for _, found in promised[:1] for each in found.abstention]
+    figures = ("Asked", "Coverage", "Classes", "One", *shares, "Unusual")
+    table = FittedTable(("Backbone", "Head"), figures, (*shares[:1], "One"))
+    for run, found in promised:
+        reached = f"{found.test_coverage:.3f} ({found.test_coverage_low:.3f}-{found.test_coverage_high:.3f})"
+        asked = f"{found.coverage:g}{' each' if found.per_class else ''}"
+        unusual = "-" if found.test_unusual is None else f"{found.test_unusual:.3f}"
+        table.add_row(
+            backbone_label(run, runs),
+            head_label(run, runs),
+            asked,
+            reached,
+            f"{found.test_set_size:.2f}",
+            f"{found.test_single:.2f}",
+            *(_answered(each) for each in found.abstention),
+            unusual,
+        )
+    notes = dict.fromkeys(line for _, found in promised for line in _too_few(found))
+    return Group(table, *(Text(note, style="dim") for note in (_NOTE, *notes)))
+
+
+def _answered(found: Abstention) -> str:
+    return f"{found.test_answered:.2f}: " + ("-" if found.test_right is None else f"{found.test_right:.3f}")
+
+
+def _too_few(found: UncertaintyFigures) -> Iterator[str]:
+    few = [each.name for each in found.classes if not each.own]
+    if few:
+        yield f"Too few images for a threshold of their own, so that of all classes is taken: {some(few)}."
