@@ -53,6 +53,28 @@ def test_pixels_are_those_of_torchvisions_presets(interpolation: str, size: tupl
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("size", [(90, 120), (120, 31), (64, 64), (5, 50), (33, 47)])
+def test_squashed_pixels_are_all_of_the_image(size: tuple[int, int]) -> None:
+    image = Image.fromarray(np.ascontiguousarray(WAVES[: size[0], : size[1]]))
+    found, _ = prepare(encode(image, "PNG"), Preprocess(64, 48, "bicubic", crop_mode="squash"))
+    expected = np.array(image.resize((64, 64), Image.Resampling.BICUBIC))[8:56, 8:56].transpose(2, 0, 1)
+    assert np.abs(found.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("size", "inside"), [((96, 192), (32, 64)), ((192, 96), (64, 32)), ((64, 64), (64, 64)), ((1, 200), (1, 64))]
+)
+def test_borders_surround_the_whole_image(size: tuple[int, int], inside: tuple[int, int]) -> None:
+    image = Image.fromarray(np.ascontiguousarray(np.resize(WAVES, (*size, 3))))
+    preprocess = Preprocess(64, 64, mean=(0.2, 0.4, 0.6), crop_mode="border")
+    found, _ = prepare(encode(image, "PNG"), preprocess)
+    top, left = ((64 - length) // 2 for length in inside)
+    expected = np.full((64, 64, 3), (51, 102, 153), np.uint8)
+    small = np.array(image.resize(inside[::-1], Image.Resampling.BILINEAR))
+    expected[top : top + inside[0], left : left + inside[1]] = small
+    assert np.abs(found.astype(int) - expected.transpose(2, 0, 1)).max() <= 1
+
+
 @pytest.mark.parametrize("crop", [40, 63, 64])
 def test_any_size_gives_the_whole_crop(crop: int) -> None:
     preprocess, found = Preprocess(64, crop), set()
@@ -251,3 +273,8 @@ def test_preprocess_survives_json_and_refuses_nonsense() -> None:
         Preprocess(200, 300)
     with pytest.raises(UnknownNameError, match="Unknown interpolation"):
         Preprocess(interpolation="nearest")
+    assert "crop_mode" not in original.as_json()  # keys of before it was there stay
+    squashed = Preprocess(crop_mode="squash")
+    assert Preprocess.from_json(squashed.as_json()) == squashed
+    with pytest.raises(UnknownNameError, match="Unknown crop mode 'squish'. Did you mean 'squash'"):
+        Preprocess(crop_mode="squish")

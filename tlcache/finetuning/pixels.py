@@ -19,7 +19,7 @@ from tlcache.progress import image_bar
 
 __all__ = ["Pixels", "open_pixels"]
 
-_IN_GRAPH = ("mean", "std")  # applied by the network, so they leave the pixels alone
+_IN_GRAPH = ("mean", "std")  # applied by the network, so they leave the pixels alone, but for borders of the mean
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def open_pixels(source: Images, paths: Sequence[str], sha256: Sequence[str], pre
         An image has changed or vanished since it was embedded.
     """
     square = replace(preprocess, crop=preprocess.resize)
-    decides = {name: value for name, value in square.as_json().items() if name not in _IN_GRAPH}
+    in_graph = () if preprocess.crop_mode == "border" else _IN_GRAPH
+    decides = {name: value for name, value in square.as_json().items() if name not in in_graph}
     key = hash_json({"preprocess": decides, "decoder": REVISION, "images": list(sha256)})
     shape = (len(paths), 3, square.crop, square.crop)
 

@@ -41,6 +41,9 @@ class Preprocess:
     range
         The value of white where it is not 1; mean and std are then of such values. Both are applied inside the ONNX
         graph.
+    crop_mode
+        `squash` where both sides become `resize` long and an image is stretched, `border` where the long side does and
+        the mean surrounds what there is, as timm has it; None: nothing is stretched or added, and the centre cut out.
     max_pixels
         Largest image to read. It changes no pixels, and so no key.
     """
@@ -55,6 +58,7 @@ class Preprocess:
     shape: tuple[int, int] | None = None
     channels: str | None = None
     range: int | None = None
+    crop_mode: str | None = None
     max_pixels: int = field(default=MAX_PIXELS, compare=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +74,8 @@ class Preprocess:
             raise OptionError(f"The crop must be the smaller one of {self.shape}; found {self.crop}.")
         if self.channels not in (None, "bgr"):
             raise UnknownNameError(closest("order of channels", self.channels, ("rgb", "bgr")))
+        if self.crop_mode not in (None, "squash", "border"):
+            raise UnknownNameError(closest("crop mode", self.crop_mode, ("squash", "border")))
         if self.range is not None and self.range < 1:
             raise OptionError(f"White is a whole number from 1 on; found {self.range}.")
         if self.window is not None and not -inf < self.window[0] < self.window[1] < inf:
@@ -88,9 +94,14 @@ class Preprocess:
 
     @property
     def covered(self) -> tuple[int, int]:
-        """Height and width that a resized image covers at least, and one of which it has."""
+        """Height and width that a resized image covers at least, and one of which it has; of `border`, at most."""
         height, width = self.size
         return self.resize * height // self.crop, self.resize * width // self.crop
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """Levels of red, green and blue that `border` surrounds images with."""
+        return tuple(round(255 * each) for each in self.mean)
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields and the version of the decoding rules, ready for JSON and for the cache key.

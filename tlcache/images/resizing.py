@@ -73,6 +73,8 @@ def cut_borders(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _cut_long(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+    if preprocess.crop_mode is not None:
+        return pixels
     height, width = pixels.shape[:2]
     longest = max(_LONGEST, ceil(max(preprocess.size) / preprocess.crop)) * min(height, width)
     top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
@@ -88,14 +90,10 @@ def _resize_crop(pixels: NDArray[np.uint8], preprocess: Preprocess, out: NDArray
     import torch
     from torch.nn.functional import interpolate
 
-    height, width = pixels.shape[:2]
-    rows, columns = preprocess.covered
-    by_height = rows * width >= columns * height  # else that would leave columns uncovered
-    size = (rows, rows * width // height) if by_height else (columns * height // width, columns)
-    top, left = (round((length - part) / 2) for length, part in zip(size, preprocess.size, strict=True))
-    bottom, right = top + preprocess.size[0], left + preprocess.size[1]
+    size = _resized(pixels.shape[0], pixels.shape[1], preprocess)
+    (top, bottom, above), (left, right, before) = map(_centre, size, preprocess.size)
     pixels = np.require(pixels, requirements="W")  # slices of NumPy's keep Python's lock, those of torch do not
-    if size == (height, width):
+    if size == pixels.shape[:2]:
         planes = pixels.transpose(2, 0, 1)
     else:
         # Lengths are multiplied by these and rounded down.
@@ -104,7 +102,30 @@ def _resize_crop(pixels: NDArray[np.uint8], preprocess: Preprocess, out: NDArray
         batch = torch.from_numpy(part.reshape(1, *part.shape).transpose(0, 3, 1, 2))  # torch takes it as channels_last
         resized = interpolate(batch, scale_factor=(by_rows, by_columns), mode=preprocess.interpolation, antialias=True)
         planes = resized.numpy()[0]
-    torch.from_numpy(out).copy_(torch.from_numpy(planes[:3, top:bottom, left:right]))
+    if above or before:
+        out[:] = np.array(preprocess.fill, np.uint8)[:, None, None]
+    inside = out[:, above : above + bottom - top, before : before + right - left]
+    torch.from_numpy(inside).copy_(torch.from_numpy(planes[:3, top:bottom, left:right]))
+
+
+def _resized(height: int, width: int, preprocess: Preprocess) -> tuple[int, int]:
+    """Return height and width of an image before the centre is cut out."""
+    rows, columns = preprocess.covered
+    if preprocess.crop_mode == "squash":
+        return rows, columns
+    if preprocess.crop_mode == "border":
+        ratio = max(height / rows, width / columns)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+    by_height = rows * width >= columns * height  # else that would leave columns uncovered
+    return (rows, rows * width // height) if by_height else (columns * height // width, columns)
+
+
+def _centre(length: int, wanted: int) -> tuple[int, int, int]:
+    """Return where the middle of a side begins and ends, and what is missing before it."""
+    if length < wanted:
+        return 0, length, (wanted - length) // 2
+    start = round((length - wanted) / 2)
+    return start, start + wanted, 0
 
 
 def _reach(length: int, factor: float) -> int:
