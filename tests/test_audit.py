@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from typer.testing import CliRunner
 
 from tlcache.auditing import neighbours, records
 from tlcache.auditing.calibration import Calibration, impostor_bound, read_calibration
-from tlcache.auditing.findings import Audit, DuplicatePair, Leak
+from tlcache.auditing.findings import Audit, DuplicatePair
 from tlcache.auditing.groups import connected, matched
 from tlcache.auditing.labels import FOUND, LabelIssues, NeighbourGap, find_label_issues, find_outliers, out_of_fold
+from tlcache.auditing.leak import Leak
 from tlcache.auditing.leakage import LeakageGap, leakage_gaps
 from tlcache.auditing.neighbours import Pairs, find_pairs, fit_space, nearest_impostors
 from tlcache.auditing.pixels import agreement, thumbnail
@@ -193,6 +195,10 @@ def test_the_verdict_says_how_much_and_what_to_do() -> None:
     assert "by 10 points" in unseen
     assert unseen.endswith("say so with --group-regex.")
     assert "Nothing can be said of near-duplicates" in verdict(Leak(50, 0, 0), fair, command, judged=False)
+    assert "that is a guess" in verdict(Leak(50, 0, 0), fair, command, guessed=True)
+    grouped = verdict(Leak(50, 0, 0, known=1.0), fair, command, judged=False)
+    assert grouped.startswith("No test image is in a group with images in train or val. Nothing can be said of near-")
+    assert grouped.endswith("Try another backbone.")
     assert "no test split" in verdict(Leak(0, 0, 0), None, command)
     little = verdict(Leak(1000, 1, 4), fair, command)
     assert little.startswith("1 of 1,000 test images (0.1 %) has a duplicate or near-duplicate in train or val, and 4")
@@ -253,6 +259,23 @@ def test_what_was_measured_takes_the_place_of_a_bound(gaps: list[LeakageGap], wo
             Leak(40, 2, 3),
             "2 of 40 test images (5.0 %) have a duplicate or near-duplicate in train or val, and 3 (7.5 %) are",
         ),
+        (Leak(40, 0, 3), "No test image has a near-duplicate in train or val."),
+        (
+            Leak(40, 0, 1, right=1, either=1, known=1.0),
+            "1 of 40 test images (2.5 %) is in a group with images in train or val. That makes accuracy on this split "
+            "at most about 2.5 points too high (a linear head is right on 1 of these 1).",
+        ),
+        (
+            Leak(40, 4, 3, right=6, either=7, known=0.5),
+            "4 of 40 test images (10 %) have a duplicate or near-duplicate in train or val, and 3 (7.5 %) are in a "
+            "group with images there. That makes accuracy on this split at most about 15 points too high (a linear "
+            "head is right on 6 of these 7).",
+        ),
+        (
+            Leak(40, 0, 0, known=1.0),
+            "No test image is in a group with images in train or val. No test image has a near-duplicate in train or",
+        ),
+        (Leak(40, 0, 0, known=0.25), "No test image is in a group with images in train or val; of 25 % the group is"),
     ],
 )
 def test_verdicts_count_one_and_two_as_people_do(leak: Leak, words: str) -> None:
@@ -329,6 +352,78 @@ def test_the_command_keeps_its_contract(tmp_path: Path, photos: Path, tiny_model
     both = CliRunner().invoke(app, ["audit", "--plot", str(picture)])
     assert both.exit_code == 2
     assert "--plot draws the pairs of one dataset" in " ".join(both.output.split())
+
+
+def write_groups_table(photos: Path, groups: Sequence[str]) -> Path:
+    """Write a manifest of the photos: of every four, one is in test and one in val; their groups come in turn."""
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    lines = [
+        f"{name},{name.split('/')[0]},{('test', 'val', 'train', 'train')[number % 4]},{groups[number % len(groups)]}"
+        for number, name in enumerate(names)
+    ]
+    table = photos / "list.csv"
+    table.write_text("\n".join(["path,label,split,patient", *lines]))
+    return table
+
+
+@pytest.mark.parametrize(
+    ("groups", "torn", "known", "words"),
+    [
+        (["p", "q", "r", "s"], (), 1.0, "No test image is in a group with images in train or val. No test image has"),
+        (["p", "q"], ("p", "q"), 1.0, "6 of 6 test images (100 %) are in a group with images in train or val."),
+        (["", "", "p", "p"], (), 0.0, "No test image has a near-duplicate in train or val."),
+        (["p", "", "", "", "", "p", "q", "r"], ("p",), 0.5, "3 of 6 test images (50 %) are in a group with"),
+    ],
+)
+def test_groups_torn_apart_by_given_splits_leak(
+    photos: Path, tiny_model: Path, groups: list[str], torn: tuple[str, ...], known: float, words: str
+) -> None:
+    table = write_groups_table(photos, groups)
+    extract(table, str(tiny_model))
+    (found,) = audit()
+    assert (found.group_by, found.torn, found.leak.known) == ("column", torn, known)
+    assert (found.leaks, found.leak.duplicated) == (bool(torn), 0)
+    assert found.verdict.startswith(words)
+    shown = " ".join(invoke("audit").split())
+    assert (f"in several splits: {', '.join(torn)}" in shown) == bool(torn)
+    assert CliRunner().invoke(app, ["audit", "--strict"]).exit_code == bool(torn)
+    (by_path,) = audit(group_regex="(.*)/")  # a pattern tells groups as well
+    assert (by_path.leaks, by_path.leak.known, by_path.torn) == (True, 1.0, ("blue", "green", "red"))
+    assert read_audits(runs_folder()) == [by_path]
+
+
+@pytest.mark.parametrize(
+    ("leak", "calibration", "judged"),
+    [
+        (Leak(40, 0, 0), {}, True),
+        (Leak(0, 0, 0), {}, False),
+        (Leak(0, 0, 0, known=1.0), {}, False),
+        (Leak(40, 0, 0), {"copies": {"resized": 0.4}}, False),
+        (Leak(40, 0, 0), {"images": 0, "copies": {}}, False),
+        (Leak(40, 0, 0, known=1.0), {"copies": {"resized": 0.4}}, True),
+        (Leak(40, 0, 0, known=0.9), {"copies": {"resized": 0.4}}, False),
+        (Leak(40, 0, 0, known=1.0), {"images": 0, "copies": {}}, True),
+    ],
+)
+def test_strict_lets_nothing_pass_that_was_not_judged(
+    leak: Leak,
+    calibration: dict[str, Any],
+    judged: bool,
+    photos: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    extract(photos, str(tiny_model))
+    (found,) = audit()
+    line = replace(found.calibration, **{"images": 24, "copies": {"resized": 0.99}, **calibration})
+    found = replace(found, leak=leak, calibration=line)
+    assert (found.judged, found.as_json()["judged"], found.leaks) == (judged, judged, False)
+    monkeypatch.setattr("tlcache.auditing.run.audit", lambda *_, **__: [found])
+    assert invoke("audit")
+    strict = CliRunner().invoke(app, ["audit", "--strict"])
+    assert strict.exit_code == (0 if judged else 1)
+    told = "leaks could not be told, which --strict does not let pass" in " ".join(strict.output.split())
+    assert told != judged
 
 
 @pytest.fixture

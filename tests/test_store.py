@@ -104,6 +104,14 @@ def test_what_is_not_a_feature_file_is_refused(made: Path, tmp_path: Path) -> No
     cut.write_bytes(made.read_bytes()[:3000])
     with pytest.raises(CacheError, match=r"cut\.h5' is damaged .*verify --repair"):
         open_features(cut)
+    for start in (0, 20, 100):
+        odd = bytearray(made.read_bytes())
+        odd[start : start + 200] = bytes(each ^ 255 for each in odd[start : start + 200])
+        cut.write_bytes(odd)
+        with pytest.raises(
+            CacheError, match=r"damaged \(it was cut off, or its header cannot be read\)\. Extract again"
+        ):
+            open_features(cut)
     other = tmp_path / "other.h5"
     with h5py.File(other, "w") as file:
         file["x"] = 1

@@ -367,7 +367,9 @@ def audit(
     model: ComparedBy = None,
     group_by: GroupBy = None,
     group_regex: GroupRegex = None,
-    strict: Annotated[bool, Option("Status 1 when the test split leaks", SWITCH, OUTPUT)] = False,
+    strict: Annotated[
+        bool, Option("Status 1 when the test split leaks, or when that cannot be told", SWITCH, OUTPUT)
+    ] = False,
     plot: Annotated[
         Path | None, Option("Draw the most telling pairs of one dataset (.png, .svg, .pdf)", PATH, OUTPUT)
     ] = None,
@@ -397,7 +399,12 @@ def audit(
         plot_pairs(found[0], plot)
     elif plot:
         output.say(f"There are no pairs to draw: '{plot}' is not written.")
-    if strict and any(one.leaks for one in found):
+    for one in found if strict else ():
+        if not (one.leaks or one.judged):
+            warn(
+                f"Whether the test split of '{one.dataset}' leaks could not be told, which --strict does not let pass."
+            )
+    if strict and any(one.leaks or not one.judged for one in found):
         raise typer.Exit(1)
 
 

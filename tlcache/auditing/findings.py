@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.labels import FOUND, NeighbourGap
+from tlcache.auditing.leak import Leak
 from tlcache.records import as_json
 
-__all__ = ["Audit", "DuplicatePair", "End", "LabelIssue", "Leak", "OddImage", "audit_of"]
+__all__ = ["Audit", "DuplicatePair", "End", "LabelIssue", "OddImage", "audit_of"]
 
 
 class End(NamedTuple):
@@ -79,28 +80,6 @@ class OddImage:
 
 
 @dataclass(frozen=True)
-class Leak:
-    """How far test images are known from train and val.
-
-    Parameters
-    ----------
-    test
-        Number of test images.
-    duplicated
-        Those with a duplicate or near-duplicate in train or val.
-    grouped
-        Those whose group has images there.
-    right
-        Those of both kinds that a linear head, fitted on train and val, classifies rightly; None where none was fitted.
-    """
-
-    test: int
-    duplicated: int
-    grouped: int
-    right: int | None = None
-
-
-@dataclass(frozen=True)
 class Audit:
     """What was found in one feature file.
 
@@ -136,6 +115,8 @@ class Audit:
         The threshold of near-duplicates.
     group_by, groups, largest
         How images were grouped, into how many groups, and the size of the largest.
+    torn
+        The groups that lie in several splits; None in older records.
     verdict
         One or two plain sentences.
     record
@@ -176,11 +157,18 @@ class Audit:
     record: Path
     drawn: tuple[str, ...] | None = None
     odd: tuple[OddImage, ...] | None = None
+    torn: tuple[str, ...] | None = None
 
     @property
     def leaks(self) -> bool:
-        """Whether a test image has a duplicate or near-duplicate in train or val."""
-        return self.leak.duplicated > 0
+        """Whether a test image is known from train or val."""
+        return self.leak.found
+
+    @property
+    def judged(self) -> bool:
+        """Whether it can be told that none is: by copies to compare with, or as the groups of all are known."""
+        copies = self.calibration.judges and self.calibration.images > 0
+        return self.leak.test > 0 and (copies or self.leak.known == 1)
 
     @property
     def labels_judged(self) -> bool:
@@ -213,7 +201,10 @@ class Audit:
                 "across_splits": sum(pair.across for pair in self.alike),
                 "threshold": self.calibration.alike,
             },
+            "torn_groups": as_json(self.torn),
             "leak": as_json(self.leak),
+            "leaks": self.leaks,
+            "judged": self.judged,
             "label_conflicts": [[pair.first, pair.second] for pair in self.conflicts()],
             "label_suspects": as_json(self.label_issues),  # by this name scripts know them
             "labels_accuracy": self.labels_accuracy,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tlcache.arguments import ComparedBy, Features, GroupBy, GroupRegex, OnlyDatasets, Paths, Runs
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.choice import Choice, Projected, calibrated, choose_files, project
-from tlcache.auditing.findings import Audit, Leak
+from tlcache.auditing.findings import Audit
 from tlcache.auditing.groups import choose_groups
 from tlcache.auditing.labels import (
     LabelIssues,
@@ -26,6 +26,7 @@ from tlcache.auditing.labels import (
     neighbour_gap,
     out_of_fold,
 )
+from tlcache.auditing.leak import Leak
 from tlcache.auditing.leakage import LeakageGap, leakage_gaps
 from tlcache.auditing.listing import Listing
 from tlcache.auditing.neighbours import Pairs, find_pairs
@@ -104,6 +105,8 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
     copies = sum(count * (count - 1) // 2 for count in Counter(hashes.tolist()).values())
     issues, accuracy, gap, right = _judge(grouped, splits)
     leak = _leak(splits, near, names, right)
+    if by != "near-duplicates":
+        leak = replace(leak, known=_known(names, rows.paths, splits))
     pairs = listed.near(near, hashes)
     found = Audit(
         **{name: attrs[name] for name in ("dataset", "dataset_digest", "source", "backbone", "weights", "key")},
@@ -127,10 +130,18 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         group_by=by,
         groups=len(sizes),
         largest=max(sizes.values()),
-        verdict=verdict(leak, gap, _by_groups(chosen.path, folder), calibration.judges, _measured(folder, attrs, leak)),
+        verdict=verdict(
+            leak,
+            gap,
+            _by_groups(chosen.path, folder),
+            calibration.judges,
+            _measured(folder, attrs, leak),
+            guessed=not calibration.images,
+        ),
         record=record_path(folder, attrs),
         drawn=drawn_splits(attrs),
         odd=listed.odd(find_odd(looks)) if any(looks) else None,
+        torn=_torn(names, splits),
     )
     source = group_regex or f"{found.backbone}, cosine {calibration.threshold:.3f}"
     groups = {digest.decode(): name for digest, name in zip(hashes, names, strict=True)}
@@ -168,7 +179,7 @@ def _compared(
 
 def _measured(runs: Path, attrs: Mapping[str, Any], leak: Leak) -> list[LeakageGap]:
     """Return what is recorded of heads under this split and under the group split; nothing where nothing leaks."""
-    if not leak.duplicated:
+    if not leak.found:
         return []
     with suppress(CacheError, UnknownNameError):
         gaps = leakage_gaps(compare(runs, attrs["dataset"], lambda _: None))
@@ -181,8 +192,21 @@ def _leak(splits: NDArray[np.uint8], pairs: Pairs, names: Sequence[str], right: 
     known = {name for name, split in zip(names, splits, strict=True) if split != _TEST}
     grouped = np.array([name in known for name in names]) & test
     duplicated = np.delete(pairs.close, _TEST, axis=1).any(axis=1) & test
-    known_right = None if right is None else int(right[(duplicated | grouped)[test]].sum())
-    return Leak(int(test.sum()), int(duplicated.sum()), int(grouped.sum()), known_right)
+    either = duplicated | grouped
+    known_right = None if right is None else int(right[either[test]].sum())
+    return Leak(int(test.sum()), int(duplicated.sum()), int(grouped.sum()), known_right, int(either.sum()))
+
+
+def _known(names: Sequence[str], paths: Sequence[str], splits: NDArray[np.uint8]) -> float:
+    """Return the share of test images whose group is known; those of others are called as their paths."""
+    test = np.flatnonzero(splits == _TEST).tolist()
+    return float(np.mean([names[row] != paths[row] for row in test])) if test else 0.0
+
+
+def _torn(names: Sequence[str], splits: NDArray[np.uint8]) -> tuple[str, ...]:
+    """Return the groups that lie in several splits."""
+    places = Counter(name for name, _ in set(zip(names, splits.tolist(), strict=True)))
+    return tuple(sorted(name for name, count in places.items() if count > 1))
 
 
 def _judge(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from tlcache.auditing.findings import Audit, Leak
+from tlcache.auditing.findings import Audit
 from tlcache.auditing.labels import NeighbourGap
+from tlcache.auditing.leak import Leak
 from tlcache.auditing.leakage import LeakageGap
 from tlcache.text import counted
 
@@ -16,7 +17,13 @@ _LITTLE = 0.10  # share of test images; below it the split leaks a little
 
 
 def verdict(
-    leak: Leak, gap: NeighbourGap | None, command: str, judged: bool = True, measured: Sequence[LeakageGap] = ()
+    leak: Leak,
+    gap: NeighbourGap | None,
+    command: str,
+    judged: bool = True,
+    measured: Sequence[LeakageGap] = (),
+    *,
+    guessed: bool = False,
 ) -> str:
     """Return what the leak means for accuracies on this split, and what to do.
 
@@ -28,11 +35,13 @@ def verdict(
         Whether near-duplicates could be told from others; if not, only equal embeddings were looked for.
     measured
         Leakage gaps under this split.
+    guessed
+        Whether there were no altered copies to compare with.
     """
     if not leak.test:
         return "There is no test split, so nothing can leak into it."
-    if not leak.duplicated:
-        return _clean(gap, judged)
+    if not leak.found:
+        return " ".join(filter(None, (_groups_whole(leak), _clean(leak, judged, guessed), _suspicion(gap))))
     worth = _measured(measured) if measured else f"{_at_most(leak)} {command}"
     return f"{_counts(leak)} {worth}"
 
@@ -52,40 +61,59 @@ def alarm(audit: Audit, gaps: Sequence[LeakageGap]) -> tuple[str, bool]:
         return "", False
     measured = [each for each in gaps if each.digest == audit.dataset_digest]
     matters = not measured or bool(_shown(measured))
-    leaking = max(audit.leak.grouped, audit.leak.duplicated)
-    little = " a little" if not measured and leaking < _LITTLE * audit.leak.test else ""
+    little = " a little" if not measured and audit.leak.leaking < _LITTLE * audit.leak.test else ""
     return f"{f'The split leaks{little}. ' if matters else ''}{told(audit, gaps)}", matters
 
 
-def _clean(gap: NeighbourGap | None, judged: bool) -> str:
-    words = "No test image has a near-duplicate in train or val."
+def _groups_whole(leak: Leak) -> str:
+    """Return that known groups are whole; nothing where none are known."""
+    if not leak.known:
+        return ""
+    share = "" if leak.known == 1 else f"; of {_percent(round(leak.known * leak.test), leak.test)} the group is known"
+    return f"No test image is in a group with images in train or val{share}."
+
+
+def _clean(leak: Leak, judged: bool, guessed: bool) -> str:
     if not judged:
-        words = (
+        other = "" if leak.known == 1 else ", or say what belongs together with --group-regex"
+        return (
             "Nothing can be said of near-duplicates: to this network some altered copies of an image are no closer "
-            "to it than other images are. No test image is the same as one in train or val. Try another backbone, "
-            "or say what belongs together with --group-regex."
+            "to it than other images are. No test image is the same as one in train or val. Try another "
+            f"backbone{other}."
         )
-    if gap and gap.suspicious:
-        words += (
-            f" Yet the nearest neighbour beats a linear head by {100 * gap.gap:.0f} points, as it does where "
-            "images leak: where you know what belongs together (a patient, a video), say so with --group-regex."
+    if guessed:
+        return (
+            "No test image seems to have a near-duplicate in train or val, but that is a guess, as there were no "
+            "altered copies to compare with."
         )
-    return words
+    return "No test image has a near-duplicate in train or val."
+
+
+def _suspicion(gap: NeighbourGap | None) -> str:
+    return (
+        f"Yet the nearest neighbour beats a linear head by {100 * gap.gap:.0f} points, as it does where "
+        "images leak: where you know what belongs together (a patient, a video), say so with --group-regex."
+        if gap and gap.suspicious
+        else ""
+    )
 
 
 def _counts(leak: Leak) -> str:
-    has = "has" if leak.duplicated == 1 else "have"
-    share = f"{leak.duplicated:,} of {counted(leak.test, 'test image')} ({_percent(leak.duplicated, leak.test)})"
-    found = f"{share} {has} a duplicate or near-duplicate in train or val"
-    if leak.grouped > leak.duplicated:
-        are = "is" if leak.grouped == 1 else "are"
+    has, are = ("has" if leak.duplicated == 1 else "have"), ("is" if leak.grouped == 1 else "are")
+    images = f"of {counted(leak.test, 'test image')}"
+    if not leak.duplicated:
+        share = _percent(leak.grouped, leak.test)
+        return f"{leak.grouped:,} {images} ({share}) {are} in a group with images in train or val."
+    share = _percent(leak.duplicated, leak.test)
+    found = f"{leak.duplicated:,} {images} ({share}) {has} a duplicate or near-duplicate in train or val"
+    if leak.grouped > (0 if leak.known else leak.duplicated):
         found += f", and {leak.grouped:,} ({_percent(leak.grouped, leak.test)}) {are} in a group with images there"
     return f"{found}."
 
 
 def _at_most(leak: Leak) -> str:
     """Say what the leak can be worth: all of these images that are right might be wrong without it, and no others."""
-    leaking = max(leak.duplicated, leak.grouped)
+    leaking = leak.leaking
     right = leaking if leak.right is None else leak.right
     why = "" if leak.right is None else f" (a linear head is right on {right:,} of these {leaking:,})"
     points = f"{100 * right / leak.test:.{0 if right >= 0.1 * leak.test else 1}f}"

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tlcache.cache.salvage import Padded, salvaged
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import CacheError, DamagedError, OutdatedError, UnknownNameError, closest, first_line
+from tlcache.errors import CacheError, DamagedError, OutdatedError, UnknownNameError, closest
 from tlcache.keys import hash_json
 
 __all__ = [
@@ -53,6 +53,7 @@ _ENCODINGS = (  # of names in headers: UTF-8, and what early versions took from 
     *("utf-8", "ascii", "iso8859-1", "iso8859-15", "iso8859-2", "iso8859-5", "iso8859-7", "iso8859-9", "cp1251"),
     *("cp1252", "koi8-r", "koi8-u", "euc_jp", "euc_kr", "gb2312", "gbk", "gb18030", "big5", "tis-620"),
 )
+_UNREADABLE = "it was cut off, or its header cannot be read"
 _MEND = "Extract again, or run tlcache verify --repair: only what is damaged is computed."
 
 
@@ -147,8 +148,8 @@ class FeatureFile:
             self._file = _open(self.path, cut, undo)
             try:
                 self._read_header()
-            except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-                raise self._damaged(first_line(error)) from None
+            except (OSError, RuntimeError, KeyError, ValueError, TypeError):
+                raise self._damaged(_UNREADABLE) from None
             self._open = undo.pop_all()
 
     def _read_header(self) -> None:
@@ -295,8 +296,8 @@ class FeatureFile:
         try:
             link = self._file.get(name, getlink=True)
             found = self._file[name] if isinstance(link, h5py.HardLink) else None
-        except (OSError, RuntimeError, KeyError) as error:
-            raise self._damaged(first_line(error)) from None
+        except (OSError, RuntimeError, KeyError):
+            raise self._damaged(f"'{name}' cannot be read") from None
         if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
             raise self._damaged(f"it has no usable dataset '{name}'")
         if found.nbytes > 4 * self._stored_bytes + (1 << 20):
@@ -342,7 +343,7 @@ def _open(path: Path, cut: bool, opened: ExitStack) -> h5py.File:
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise CacheError(f"Cannot open the feature file '{path}': {os.strerror(error.errno).lower()}.") from None
-        raise DamagedError(f"'{path}' is damaged ({first_line(error)}). {_MEND}") from None
+        raise DamagedError(f"'{path}' is damaged ({_UNREADABLE}). {_MEND}") from None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tlcache.auditing.findings import Audit, DuplicatePair
+from tlcache.auditing.leak import Leak
 from tlcache.auditing.leakage import LeakageGap
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
@@ -46,7 +47,7 @@ def audits_tables(audits: Sequence[Audit]) -> RenderableType:
         by = f"Compared by {', '.join(filter(None, (found.backbone, found.why)))}."
         notes = [Text(found.calibration.note, style="yellow")] if found.calibration.note else []
         where = Text(f"All of it: {found.record.with_suffix('.csv')}", style="dim")
-        verdict = Text(found.verdict, style="bold" if found.leaks else "bold green")
+        verdict = Text(found.verdict, style="bold green" if found.judged and not found.leaks else "bold")
         parts += [
             Text(title, style="bold"),
             Text(by, style="dim"),
@@ -184,7 +185,8 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
     yield "Label issues", f"{len(found.label_issues):,}" if found.labels_judged else "-", _label_issues(found)
     yield "Outliers", f"{len(found.outliers):,}", "images unlike all others"
     yield "Odd images", "-" if found.odd is None else f"{len(found.odd):,}", _odd(found)
-    note = f"of what belongs together, by {found.group_by}; the largest has {counted(found.largest, 'image')}"
+    torn = f"; {_torn(found.torn, found.leak)}" if found.torn else ""
+    note = f"of what belongs together, by {found.group_by}; the largest has {counted(found.largest, 'image')}{torn}"
     yield "Groups", f"{found.groups:,}", note
     sizes = sorted(found.classes.values())
     few = f"; fewer than 10 test images: {some(found.small)}" if found.small else ""
@@ -194,6 +196,12 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
         sign = ", which is less, as where images leak" if gap.suspicious else ""
         note = f"test accuracy by the label of the most similar image; by a linear head {gap.linear:.3f}{sign}"
         yield "Nearest image", f"{gap.nearest:.3f}", note
+
+
+def _torn(groups: Sequence[str], leak: Leak) -> str:
+    """Return how many groups are torn apart, and which: those of near-duplicates are only called as an image is."""
+    words = f"{len(groups):,} {'lies' if len(groups) == 1 else 'lie'} in several splits"
+    return f"{words}: {some(groups)}" if leak.known else words
 
 
 def _odd(found: Audit) -> str:
