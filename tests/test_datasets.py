@@ -165,7 +165,7 @@ def test_a_manifest(tmp_path: Path, delimiter: str) -> None:
             b"where,label\n",
             ":1: no column is the path by its name; there are 'where', 'label'. Say .* --path-column NAME",
         ),
-        (b"", ":1: no column is the path or the label by its name; there are none"),
+        (b"", "list.csv' has no header. Its first line names the columns, as in path,label"),
         (b"path,label\na.png,x\nb.png\n", ":3: 1 cells where the header has 2 columns"),
         (b"path,label\na.png,x\nb.png,y\na.png,x\n", ":4: 'a.png' is listed already, on line 2"),
         (b"path,label\na.png,\n", "list.csv: no row has a label"),

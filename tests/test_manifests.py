@@ -300,6 +300,8 @@ def test_a_single_image_that_is_missing_is_for_its_reader_to_find() -> None:
         ("path,is_train,is_test\nimg/0.png,0,1\nimg/1.png,1,0\n", "no column is the label by its name; there"),
         (b"path,label\nimg/0.png,\0\n", "null bytes"),
         ("path,label,split\nimg/0.png,ant,0\nimg/1.png,bee,1\n", ":2: unknown split '0'.* has 0, 1: .*folders 0=train"),
+        ("path,label,split\nimg/0.png,ant,a b\n", "--split-folders 'a b=train', or leave rows out with --ignore 'a b'"),
+        ("\n ,\n", "has no header. Its first line names the columns"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_line(text: str | bytes, words: str) -> None:
@@ -389,6 +391,15 @@ def test_what_is_ignored_and_not_there_is_told_of_every_source() -> None:
     )
     with pytest.raises(DataError, match=r"list\.csv: --ignore leaves no row of 3"):
         load(PLAIN, ignore="*")
+
+
+@pytest.mark.parametrize(("listed", "ignored"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_accents_of_what_is_ignored_may_be_written_otherwise(listed: str, ignored: str) -> None:
+    assert labels(load(f"{PLAIN}img/3.png,{listed}\n", ignore=ignored)) == EXPECTED
+    for name in ("red", "blue", listed):
+        touch(f"set/{name}/1.png")
+    found = load_dataset("set", layout=Layout(ignore=ignored))
+    assert (found.classes, found.warnings) == (("blue", "red"), ())
 
 
 def test_a_label_to_ignore_is_a_number_in_one_form_and_may_be_of_an_image_that_is_listed_twice() -> None:
@@ -601,6 +612,8 @@ def test_metadata_above_folders_says_the_classes(name: str, text: str) -> None:
     Path("set", name).write_text(text + text.splitlines()[-1].replace("1.png", "4.png").replace("bee", "cow") + "\n")
     less = load_dataset("set", layout=Layout(ignore=["cow", "old"]))
     assert labels(less) == {"a/0.png": "ant", "b/1.png": "bee"}
+    with pytest.raises(DataError, match="has one class, 'ant'; telling classes apart needs 2 classes or more.$"):
+        load_dataset("set", layout=Layout(ignore=["cow", "bee"]))  # and no advice to read the table
     assert (less.passed_over["cow file"], less.passed_over["old folder"]) == (1, 1)
     assert told(less, "1 image that the metadata does not list left out: b/2.png.")  # and not what is ignored
 

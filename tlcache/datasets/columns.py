@@ -109,9 +109,9 @@ def join_classes(table: Table, asked: Mapping[str, str]) -> tuple[Table, tuple[s
 
 
 def _check(table: Table, places: Mapping[str, Sequence[int]], asked: Mapping[str, str]) -> None:
-    there = (
-        f"there are {_quoted(table.columns) or 'none'}" if table.has_header else "the table has no header, so add one"
-    )
+    if not any(table.columns):
+        raise DataError(f"'{table.path}' has no header. Its first line names the columns, as in path,label.")
+    there = f"there are {_quoted(table.columns)}" if table.has_header else "the table has no header, so add one"
     for role, name in asked.items():
         if not places[role]:
             raise DataError(f"{table.path}:1: no column '{name}' (--{role}-column); {there}.")

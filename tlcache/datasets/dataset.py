@@ -152,7 +152,7 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
         try:
             return _dataset(name, source.find(given, layout), layout)
         except DataError as error:
-            if not (table := _table_in(given)):
+            if source is METADATA or not (table := _table_in(given)):
                 raise
             raise DataError(
                 f"{error} There are tables in it; if one lists the images, give it: --data {table}"

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
+from unicodedata import normalize
 
 from tlcache.arguments import DATA
 from tlcache.datasets.splits import FRACTION, SPLITS, Row, split_names
@@ -146,8 +147,9 @@ class Layout:
         return {name: known[name] for name in names if name in known}
 
     def ignored_by(self, name: str) -> str:
-        """Return the pattern of `--ignore` that a folder or file of this name is passed over by; nothing if by none."""
-        return next((pattern for pattern in listing(self.ignore) if fnmatchcase(name, pattern)), "")
+        """Return the pattern of `--ignore` that what has this name is passed over by; nothing if by none."""
+        composed = partial(normalize, "NFC")  # accents are typed in one form, and a Mac's folders have another
+        return next((each for each in listing(self.ignore) if fnmatchcase(composed(name), composed(each))), "")
 
     def patterns(self, named: Iterable[Iterable[str]]) -> list[str]:
         """Return for each image, by all that names it, the pattern of `--ignore` that passes it over, or nothing."""

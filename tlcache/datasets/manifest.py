@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -191,9 +192,10 @@ def _splits(lines: Sequence[_Line], layout: Layout, default: str) -> tuple[list[
     known = {"": default, **layout.named_splits(there)}
     if odd := there.keys() - known.keys():
         line = next(line for line in lines if line.split in odd)
+        use, name = shlex.quote(f"{line.split}=train"), shlex.quote(line.split)
         raise DataError(
             f"{line.where}: unknown split '{line.split}'. Known: {', '.join(SPLITS)}. The column has {found}: say "
-            f"which is which, as in --split-folders {line.split}=train, or leave rows out with --ignore {line.split}."
+            f"which is which, as in --split-folders {use}, or leave rows out with --ignore {name}."
         )
     blank = names.count("")
     note = f"{blank:,} of {counted(len(names), 'row')} have no split and are taken as {default}."
