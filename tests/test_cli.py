@@ -1,5 +1,6 @@
 """The command line as users meet it."""
 
+import inspect
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +32,12 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tlcache", *map(str, arguments)], capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize("command", [each.callback for each in app.registered_commands])
+def test_every_option_comes_through_to_its_command(command: Any) -> None:
+    signature = inspect.signature(command.__wrapped__)
+    signature.bind(None, **dict.fromkeys(command.__options__.keys() - {"json", "quiet", "verbose"}))
 
 
 def invoke(*arguments: str | Path) -> str:

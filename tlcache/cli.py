@@ -219,7 +219,7 @@ def datasets(output: Output) -> None:
 
 @command(app, parameters(_extract))
 def extract(
-    output: Output, model: Models, data: Datasets = _DIGITS, weights: BackboneWeights = None, **options: Any
+    output: Output, /, model: Models, data: Datasets = _DIGITS, weights: BackboneWeights = None, **options: Any
 ) -> None:
     """Embed every image of a dataset once and keep the embeddings in an HDF5 file.
 
