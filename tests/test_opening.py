@@ -1,5 +1,7 @@
 """The test at opening: an image has one embedding, whatever runs beside it, and others have others."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,3 +161,15 @@ def test_it_is_tried_once_and_again_where_the_memory_is_damaged(
         assert len(calls) == count
     open_network(tiny_network(seed=1).SerializeToString(), "cpu")
     assert len(calls) == 3
+
+
+def test_what_there_is_to_tell_is_told_once_whatever_number_of_processes_embed(photos: Path) -> None:
+    """With OpenVINO each opens the network for itself."""
+    model = baked()
+    for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim, "nabc", strict=True):
+        dim.dim_param = name
+    onnx.save(model, "model.onnx")
+    options = ["--engine", "openvino", "--resize", "16", "--crop", "16", "--mean", ".5,.5,.5", "--std", ".5,.5,.5"]
+    words = [sys.executable, "-m", "tlcache", "extract", "--data", str(photos), "--model", "model.onnx", *options]
+    said = " ".join(subprocess.run(words, capture_output=True, text=True, check=True).stderr.split())
+    assert said.count("it runs with RGB") == said.count("Images are run one at a time") == 1

@@ -29,6 +29,7 @@ __all__ = [
     "ENGINES",
     "OnnxRuntimeNetwork",
     "PRECISIONS",
+    "Use",
     "default_batch",
     "find_device",
     "open_network",

@@ -129,13 +129,13 @@ def read_onnx(path: Path) -> tuple[bytes, onnx.ModelProto]:
 
 
 def _first_that_runs(name: str, fed: Callable[[ImageInput], Onnx], ways: Sequence[ImageInput]) -> Onnx:
-    """Return the network by the first way to understand its input that it can be run with, and say which."""
-    from tlcache.backbones.engines import open_network
+    """Return the network by the first way to understand its input that an image can be run with, and say which."""
+    from tlcache.backbones.engines import OnnxRuntimeNetwork, Use
 
     refused: ModelError | None = None
     for way in ways:
         try:
-            open_network(model := fed(way), "cpu")
+            OnnxRuntimeNetwork(model := fed(way), Use("cpu", "fp32", batch=1, callers=1, alone=True))
         except ModelError as error:
             refused = refused or error
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from tlcache.extraction.inflight import DECODER_HANGS, decode_limit_s
 from tlcache.extraction.job import EmbedResult, Job
 from tlcache.extraction.worker import Pass, Worker
 from tlcache.machine import available_cpus, loading
-from tlcache.progress import Advance, image_bar
+from tlcache.progress import Advance, image_bar, logger
 
 __all__ = ["run_workers"]
 
@@ -50,7 +51,9 @@ def run_workers(job: Job) -> EmbedResult:
                 run.torch.start()
                 if ENGINES[job.engine].survives_fork:
                     run.network()
-            works = [forked(partial(_in_child, work)) for work in works]
+                else:
+                    run.export()
+            works = [forked(partial(_in_child, work, slot)) for slot, work in enumerate(works)]
         with image_bar(f"{job.dataset.name}: {job.model.name}", total) as advance, ThreadPoolExecutor(threads) as pool:
             try:
                 workers = [pool.submit(work) for work in works]
@@ -84,8 +87,10 @@ def _mostly_new(job: Job) -> bool:
     return known < len(some) / 2
 
 
-def _in_child(work: Callable[[], EmbedResult]) -> EmbedResult:
-    """Do the work of a worker that has this process to itself."""
+def _in_child(work: Callable[[], EmbedResult], slot: int) -> EmbedResult:
+    """Do the work of a worker that has this process to itself; what all of them have to tell, one tells."""
+    if slot:
+        logger.setLevel(logging.WARNING)
     result = work()
     result.forked_bytes = own_bytes()
     return result

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.backbones.engines import open_network
+from tlcache.backbones.model import Onnx
 from tlcache.backbones.network import Network, NotFiniteError
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected, Shard, write_shard
@@ -256,16 +257,22 @@ class Pass:
         self._callers = 1 if fork else threads
         self.torch = OneTorchThread()
         self._began = time.perf_counter()
+        self._onnx: Onnx | None = None
         self._network: Network | None = None
         self._network_lock = threading.Lock()
+
+    def export(self) -> None:
+        """Make the ONNX file of the network, for processes that open it each for itself."""
+        self._onnx = self.job.model.onnx()
 
     def network(self) -> Network:
         """Return the network of this process, opened by the first thread that needs one."""
         with self._network_lock:
             job = self.job
             if self._network is None:
+                onnx, self._onnx = self._onnx or job.model.onnx(), None
                 self._network = open_network(
-                    job.model.onnx(),
+                    onnx,
                     job.device,
                     engine=job.engine,
                     precision=job.model.precision,
