@@ -6,15 +6,37 @@ import csv
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
+import numpy as np
+import onnx
 import pytest
+from click.testing import Result
+from fakes import doom, make_run, tiny_network, write_image, write_photos
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
 
+from tlcache.backbones.engines import OnnxRuntimeNetwork
+from tlcache.cache.find import features_folder
+from tlcache.cli import app
+from tlcache.deploying.best import best_run
+from tlcache.deploying.inputs import list_images
+from tlcache.deploying.predict import predict
 from tlcache.deploying.rows import Columns, PredictedRow, open_writer
-from tlcache.errors import OptionError
+from tlcache.errors import DataError, HeadError, ModelError, OptionError
+from tlcache.extraction import blocks
+from tlcache.extraction.extract import extract
+from tlcache.finetuning.finetune import finetune
+from tlcache.heads.table import HEADS
+from tlcache.probing.fit import fit_heads
+from tlcache.runs.record import Run
 
 ROWS = [
     PredictedRow("a,b.png", ["red", "blue"], [0.75, 0.2500004]),
@@ -96,3 +118,342 @@ def test_rows_are_written_without_a_library() -> None:
     code = "import sys, tlcache.deploying.rows; print(*{name.partition('.')[0] for name in sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "torch", "h5py", "onnx", "sklearn", "platformdirs", "msgspec"} & set(found)
+
+
+@pytest.fixture
+def ridge(photos: Path, tiny_model: Path) -> Run:
+    """A head on the tiny network's embeddings of the photos, which are cached."""
+    return fit_heads([extract(photos, tiny_model).path], heads=["ridge"])[0]
+
+
+def answers_of(run: Run) -> dict[str, str]:
+    """The test images of a run and what its record says that they were taken for."""
+    top = run.predictions().top()
+    return {path: run.classes[label] for path, label in zip(top.paths, top.predicted.tolist(), strict=True)}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_answers_are_those_of_the_record(photos: Path, tiny_model: Path, head: str, tmp_path: Path) -> None:
+    (run,) = fit_heads([extract(photos, tiny_model).path], heads=[head])
+    known = run.predictions().in_order()
+    paths = [photos / os.fsdecode(path) for path in known.row.tolist()]
+    for features in (None, tmp_path / "none"):  # cached, and embedded anew
+        found = predict(run.path, paths, top=3, features=features)
+        assert found.labels == list(answers_of(run).values())
+        expected = np.take_along_axis(known.probabilities, found.ranked, axis=1)
+        assert found.confidences == pytest.approx(expected, abs=1e-5)
+        assert (np.diff(found.confidences, axis=1) <= 0).all()
+        assert (found.embedded, found.reused) == ((0, 6) if features is None else (6, 0))
+        assert np.mean([path.parent.name == label for path, label in zip(paths, found.labels, strict=True)]) == (
+            run.test.accuracy
+        )
+
+
+def test_a_fine_tuned_network_answers_as_its_record_says(photos: Path, tinynet: None) -> None:
+    del tinynet
+    run = finetune(photos, "tinynet", "random", epochs=2, batch_size=8, precision="fp32", layout="contiguous")
+    known = run.predictions().in_order()
+    for given in (run, run.head_path):
+        found = predict(given, [photos / os.fsdecode(path) for path in known.row.tolist()], top=3)
+        expected = np.take_along_axis(known.probabilities, found.ranked, axis=1)
+        assert found.confidences == pytest.approx(expected, abs=1e-5)
+        assert found.labels == list(answers_of(run).values())
+        assert found.embedded == 6  # by another network than what is cached
+
+
+def test_blocks_of_any_size_give_the_same_in_order(
+    ridge: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [*sorted(photos.rglob("*.png")), photos / "red" / "0.png", *sorted(photos.glob("blue/*"))]
+    write_image(photos / "red" / "new.png", 7, 2)
+    paths[3:3] = [photos / "red" / "new.png"] * 2
+    whole = predict(ridge, paths)
+    monkeypatch.setattr(blocks, "_FIRST", 2)
+    monkeypatch.setattr(blocks, "_MOST", 5)
+    monkeypatch.setattr("tlcache.extraction.local._LOOKED_AT", 1)
+    for features in (None, tmp_path / "none"):
+        parts = predict(ridge, paths, features=features)
+        assert parts.labels == whole.labels
+        assert parts.confidences == pytest.approx(whole.confidences, abs=1e-6)
+        assert parts.paths == tuple(map(str, paths))
+
+
+def test_nothing_is_kept_and_nothing_is_left(ridge: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = photos.parent / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    write_image(photos / "red" / "new.png", 7, 2)
+    before = {path: path.stat().st_mtime_ns for path in features_folder().rglob("*")}
+    for _ in range(2):
+        found = predict(ridge, photos)
+        assert (len(found), found.embedded, found.reused) == (25, 1, 24)
+    assert {path: path.stat().st_mtime_ns for path in features_folder().rglob("*")} == before
+    assert not list(temporary.iterdir())
+
+
+def spoiled(folder: Path) -> Path:
+    good = write_image(folder / "1.png", 901, 0).read_bytes()
+    (folder / "0 cut.png").write_bytes(good[: len(good) // 2])
+    (folder / "2 none").write_bytes(b"")
+    (folder / "3 page.jpg").write_bytes(b"<html>404</html>")
+    (folder / "4 gone.png").symlink_to(folder / "nowhere")
+    write_image(folder / "5.png", 902, 2)
+    (folder / "notes.txt").write_text("passed over")
+    return folder
+
+
+def test_unusable_images_are_rows_with_a_reason_in_their_place(ridge: Run, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path / "odd")
+    found = predict(ridge, [folder, folder / "missing.png"])
+    names = ["0 cut.png", "1.png", "2 none", "3 page.jpg", "4 gone.png", "5.png", "missing.png"]
+    assert [Path(path).name for path in found.paths] == names
+    assert [bool(label) for label in found.labels] == [False, True, False, False, False, True, False]
+    assert sorted(found.errors) == [0, 2, 3, 4, 6]
+    assert "truncated" in found.errors[0] or "damaged" in found.errors[0]
+    assert found.errors[2] == "empty file"
+    assert "not an image" in found.errors[3]
+    assert "which is not there" in found.errors[4]
+    assert found.errors[6] == "No such file or directory"
+    assert np.isnan(found.confidences[[0, 2, 3, 4, 6]]).all()
+    assert (found.embedded, found.reused) == (2, 0)
+
+
+def test_an_image_whose_embedding_is_not_finite_is_a_row_with_a_reason(
+    ridge: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(network: OnnxRuntimeNetwork, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.where(images.max(axis=(1, 2, 3))[:, None] == 0, np.float32("inf"), run(network, images))
+
+    run = OnnxRuntimeNetwork._run
+    monkeypatch.setattr(OnnxRuntimeNetwork, "_run", rows)
+    Image.new("RGB", (20, 20)).save(photos / "black.png")
+    found = predict(ridge, [photos / "black.png", write_image(photos / "a.png", 905, 1)])
+    assert found.errors == {0: "the network gives numbers that are not finite"}
+    assert found.labels[1]
+
+
+def test_paths_come_from_standard_input(ridge: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = photos / os.fsdecode(b"line\nbreak \xe9.png")
+    shutil.copy(photos / "red" / "0.png", odd)
+    for data, names in (
+        (b"photos/red/0.png\r\n\nphotos/blue/1.png\nphotos/gone", ["red/0.png", "blue/1.png", "gone"]),
+        (b"photos/red/0.png\0" + os.fsencode(odd) + b"\0", ["red/0.png", odd.name]),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        found = predict(ridge, "-")
+        assert [os.path.relpath(path, "photos") for path in map(os.path.relpath, found.paths)] == names
+        assert [bool(label) for label in found.labels] == [name != "gone" for name in names]
+
+
+def listed(*given: str | Path, classes: str = "blue green red") -> list[tuple[str, str]]:
+    found = list_images(given, classes.split())
+    return list(zip(found.paths, found.labels, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("given", "images"),
+    [
+        (["photos/red/1.png", "photos/red/0.png"], [("photos/red/1.png", ""), ("photos/red/0.png", "")]),
+        (["photos/*/0.png"], [(f"photos/{name}/0.png", "") for name in ("blue", "green", "red")]),
+        (["photos/**/1.png"], [(f"photos/{name}/1.png", "") for name in ("blue", "green", "red")]),
+        (["photos"], [(f"photos/{name}/{n}.png", name) for name in ("blue", "green", "red") for n in (0, 1)]),
+        (["photos/red"], [("photos/red/0.png", "red"), ("photos/red/1.png", "red")]),
+        (["photos/*"], [(f"photos/{name}/{n}.png", name) for name in ("blue", "green", "red") for n in (0, 1)]),
+        (["photos/**"], [(f"photos/{name}/{n}.png", name) for name in ("blue", "green", "red") for n in (0, 1)]),
+        (["paths.csv"], [("photos/red/1.png", "")]),
+        (["labels.csv"], [("photos/red/1.png", "red"), ("photos/red/0.png", "")]),
+        (["doubt.csv"], [("photos/red/1.png", ""), ("photos/gone.png", "")]),
+        (["list.txt"], [("photos/red/1.png", ""), ("photos/blue/0.png", "")]),
+        (["list.jsonl"], [("photos/red/1.png", "red")]),
+        (["deep/below.csv"], [("deep/../photos/red/1.png", "")]),
+    ],
+)
+def test_images_are_named_as_people_name_them(given: list[str], images: list[tuple[str, str]]) -> None:
+    write_photos(Path("photos"), 2)
+    Path("deep").mkdir()
+    for name, text in (
+        ("paths.csv", "path\nphotos/red/1.png\n"),
+        ("labels.csv", "file;species\nphotos/red/1.png;red\nphotos/red/0.png;\n"),
+        ("doubt.csv", "path,class,category\nphotos/red/1.png,a,b\nphotos/gone.png,a,b\n"),
+        ("list.txt", "photos/red/1.png\nphotos/blue/0.png\n"),
+        ("list.jsonl", '{"path": "photos/red/1.png", "label": "red"}\n'),
+        ("deep/below.csv", "path\n../photos/red/1.png\n"),
+    ):
+        Path(name).write_text(text)
+    assert listed(*given) == images
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "No images are given"),
+        (["nothing"], "Nothing is at 'nothing'"),
+        (["photos/*.bmp"], "Nothing matches"),
+        (["empty"], "No images in 'empty'. It holds 1 .npy files, which are arrays"),
+        (["gone.csv"], "Nothing is at"),
+        (["lost.csv"], "no listed image is where the list says"),
+        (["hollow.csv"], "lists no image"),
+    ],
+)
+def test_what_names_no_image_is_an_error(given: list[str], message: str) -> None:
+    write_photos(Path("photos"), 1)
+    Path("empty").mkdir()
+    Path("empty/a.npy").write_bytes(b"")
+    Path("lost.csv").write_text("path\nnowhere/1.png\n")
+    Path("hollow.csv").write_text("path\n")
+    with pytest.raises((OptionError, DataError), match=message):
+        listed(*given)
+
+
+def test_folders_label_images_only_where_their_names_are_classes_of_the_model(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_photos(tmp_path / "set" / split, 1)
+    by_split = listed(tmp_path / "set")
+    assert [label for _, label in by_split] == ["blue", "green", "red"] * 2
+    assert {label for _, label in listed(tmp_path / "set" / "test", classes="cat dog")} == {""}
+    assert [label for _, label in listed(tmp_path / "set" / "test", classes="cat red")] == ["blue", "green", "red"]
+    (tmp_path / "set" / "metadata.csv").write_text("file_name,label\ntest/red/0.png,green\n")
+    assert dict(listed(tmp_path / "set"))[str(tmp_path / "set" / "test" / "red" / "0.png")] == "green"
+
+
+def test_accuracy_is_told_of_labelled_images_and_unknown_names_are_counted(ridge: Run, photos: Path) -> None:
+    (photos / "red").rename(photos / "crimson")
+    found = predict(ridge, photos)
+    assert found.checked is not None
+    right = sum(Path(path).parent.name == label for path, label in zip(found.paths, found.labels, strict=True))
+    assert (found.checked.n, found.checked.accuracy) == (16, right / 16)
+    assert found.checked.unknown == {"crimson": 8}
+    assert found.checked.low < found.checked.accuracy <= found.checked.high
+    assert predict(ridge, photos / "crimson").checked is None
+
+
+def test_another_network_than_the_run_was_fitted_on_is_refused(ridge: Run, photos: Path, tiny_model: Path) -> None:
+    onnx.save(tiny_network(seed=1), tiny_model)
+    with pytest.raises(ModelError, match=rf"key is {ridge.key[:12]}: tiny with weights .* now has"):
+        predict(ridge, photos)
+    tiny_model.unlink()
+    with pytest.raises(ModelError, match="Cannot read the model"):
+        predict(ridge, photos)
+
+
+def test_what_fails_on_the_way_leaves_the_file_as_it_was(
+    ridge: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        if not done:
+            raise HeadError("no answer")
+        return done.pop()  # type: ignore[return-value]
+
+    out, done = tmp_path / "out.csv", [np.full((2, 3), 1 / 3, np.float32)]
+    out.write_text("before")
+    monkeypatch.setattr(blocks, "_FIRST", 2)
+    monkeypatch.setattr("tlcache.heads.fitted.FittedHead.predict_proba", fail)
+    with pytest.raises(HeadError):
+        predict(ridge, photos, out=out)
+    assert not done
+    assert out.read_text() == "before"
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_the_best_run_is_the_most_accurate_and_of_equals_the_cheapest() -> None:
+    wrong, right = np.zeros(40, bool), np.ones(40, bool)
+    make_run("knn", wrong, extract_s=1.0)
+    make_run("ridge", right, extract_s=60.0)
+    cheap = make_run("logreg", right, extract_s=30.0)
+    best, why = best_run("photos")
+    assert best.run.path == cheap.path
+    assert "of 2 that are the most accurate of 3 recorded, the cheapest to use" in why
+    assert "1.000" in why
+    make_run("ridge", right, dataset="flowers")
+    with pytest.raises(OptionError, match=r"runs of flowers, photos\. Say which .* with --data"):
+        best_run()
+    assert best_run("flowers")[1].endswith("the only one recorded.")
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)])
+
+
+def test_a_few_images_are_a_table_and_many_are_counted(ridge: Run, photos: Path) -> None:
+    few = invoke(ridge.path, "photos/red/0.png", "photos/blue/1.png", "--top", "2")
+    assert few.exit_code == 0, few.output
+    table = few.stdout.splitlines()
+    assert table[0].split() == ["Path", "Label", "Confidence", "Label", "2"]
+    assert [line.split()[1] for line in table[1:3]] == predict(ridge, ["photos/red/0.png", "photos/blue/1.png"]).labels
+    many = invoke(ridge.path, photos, "--json", "found.json")
+    assert "24 images by" in many.stdout
+    assert "0 embedded, 24 from the cache" in many.stdout
+    assert "Accuracy (95 %)" in many.stdout
+    figures = json.loads(Path("found.json").read_text())
+    assert figures["counts"] == predict(ridge, photos).counts
+    assert len(figures["predictions"]) == figures["images"] == figures["checked"]["n"] == 24
+
+
+def test_rows_go_to_a_file_or_to_standard_output(ridge: Run, photos: Path) -> None:
+    assert invoke(ridge.path, photos, "--out", "found.csv", "--quiet").exit_code == 0
+    streamed = invoke(ridge.path, photos, "--out", "-")
+    assert streamed.stdout == Path("found.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(streamed.stdout)))
+    assert [row["label"] for row in rows] == predict(ridge, photos).labels
+    both = invoke(ridge.path, photos, "--out", "-", "--json", "-")
+    assert both.exit_code == 2
+    assert "cannot both be standard output" in both.output
+
+
+def test_the_best_run_is_chosen_and_said(ridge: Run, photos: Path) -> None:
+    found = invoke("--best", "--data", "photos", photos / "red")
+    assert found.exit_code == 0, found.output
+    assert f"{ridge.path.stem}, ridge on tiny:" in " ".join(found.stderr.split())
+    assert f"8 images by {ridge.path.stem}" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "No run is given"),
+        (["RUN"], "No images are given"),
+        (["--best"], "No images are given"),
+        (["RUN", "photos", "--data", "photos"], "is of --best"),
+        (["photos", "photos"], "no head or network of a run|is a folder|Unknown run"),
+    ],
+)
+def test_what_is_missing_is_said(ridge: Run, arguments: list[str], message: str) -> None:
+    found = invoke(*(str(ridge.path) if each == "RUN" else each for each in arguments))
+    assert found.exit_code in (1, 2)
+    assert re.search(message, " ".join(found.stderr.split()))
+    assert "Traceback" not in found.output
+
+
+def test_the_status_says_when_no_image_could_be_used(ridge: Run, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path / "odd")
+    some = invoke(ridge.path, folder)
+    assert some.exit_code == 0
+    assert "4 of 6 images cannot be used" in some.stderr
+    assert invoke(ridge.path, folder / "3 page.jpg").exit_code == 1
+
+
+@pytest.mark.slow
+@pytest.mark.worker
+@pytest.mark.usefixtures("sabotaged")
+def test_images_that_kill_their_decoder_are_rows_with_a_reason(ridge: Run, photos: Path) -> None:
+    doom(photos / "green" / "crash.png", "crash")
+    write_image(photos / "green" / "fresh.png", 8, 1)
+    found = predict(ridge, photos)
+    assert {Path(found.paths[number]).name: why for number, why in found.errors.items()} == {
+        "crash.png": "its decoder dies of SIGSEGV"
+    }
+    assert len(found) == 26
+    assert found.counts
+    assert list(found.paths) == sorted(found.paths)
+
+
+@pytest.mark.slow
+@pytest.mark.worker
+def test_whoever_reads_the_rows_may_stop(ridge: Run, photos: Path) -> None:
+    command = [sys.executable, "-m", "tlcache", "predict", str(ridge.path), str(photos), "--out", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "error" not in process.stderr.read()
+    assert process.returncode == 141

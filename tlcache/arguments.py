@@ -18,6 +18,8 @@ __all__ = [
     "SPEED",
     "TRAINING",
     "BackboneWeights",
+    "BatchSize",
+    "BestOf",
     "Budget",
     "ClassWeight",
     "ComparedBy",
@@ -99,6 +101,12 @@ OnlyDatasets = Annotated[
         "-d",
         default="all",
         hints=_datasets,
+    ),
+]
+BestOf = Annotated[
+    str | Path | None,
+    Option(
+        "With --best: of this dataset", _DATA, DATA, "--data", "-d", default="the only one with runs", hints=_datasets
     ),
 ]
 Paths = Annotated[
@@ -264,6 +272,9 @@ Coverage = Annotated[
 ]
 PerClass = Annotated[bool, Option("With --coverage: hold it in every class, not only over all", SWITCH, CHOOSING)]
 
+BatchSize = Annotated[
+    int | None, Option("Images per call of the network", whole(1), SPEED, default="by device and size")
+]
 Device = Annotated[str, Option("auto, cpu or cuda", choice(("auto", "cpu", "cuda")), SPEED)]
 
 OnnxFile = Annotated[str | Path, Option("The .onnx file to write", PATH, OUTPUT, "--out", "-o")]

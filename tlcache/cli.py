@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ from tlcache.arguments import (
     TunedModel,
     Weights,
 )
+from tlcache.deploying.predict import predict as _predict
 from tlcache.errors import CacheError, OptionError, TlcacheError
 from tlcache.extraction.extract import extract as _extract
 from tlcache.finetuning.finetune import finetune as _finetune
@@ -62,6 +64,7 @@ _STUDY = {
     name: each for name, each in parameters(_study).items() if name in _OF_RECIPE or name not in parameters(Recipe)
 }
 _PATTERN = text("PATTERN")
+_GIVEN = Kind("paths", "PATH", "paths", str, lambda value: bool(listing(value)), gather=list)
 _SETTING = Kind("NAME=VALUE like lr=1e-3", "NAME=X", "dict", str, bool, gather=read_settings)
 
 
@@ -76,6 +79,9 @@ class _Commands(typer.core.TyperGroup):
             _stop(f"error: {error}", 2 if isinstance(error, OptionError) else 1)
         except _StoppedError as stopped:
             _stop(str(stopped), 130)
+        except BrokenPipeError:  # whoever read has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest of it goes
+            sys.exit(141)
         except OSError as error:  # a file that cannot be read or written: the message names it
             _stop(f"error: {error.strerror or error}: {error.filename or 'no file named'}", 1)
 
@@ -334,6 +340,48 @@ def _say_where(output: Output, done: Iterable[Run]) -> None:
             continue
         what = "network, for --weights and tlcache export" if own[0].strategy == "finetune" else "head"
         output.say(f"Recorded as {own[0].path}; beside it the {what}: {own[0].head_path.name}")
+
+
+@command(app, parameters(_predict))
+def predict(
+    output: Output,
+    given: Annotated[
+        Sequence[str] | None,
+        Option(
+            "A run, unless --best is given; then files, folders, tables, patterns, or -", _GIVEN, DATA, "RUN IMAGES"
+        ),
+    ] = None,
+    best: Annotated[bool, Option("Take the best run of --data, which compare has first", SWITCH, DATA)] = False,
+    **options: Any,
+) -> None:
+    """Classify images with a recorded run, at the pace of extract; what is cached of them is used.
+
+    RUN is a record (.json), what lies beside it (.safetensors), or the name of both. Images that cannot be used are
+    told, with the reason; where folders or tables label images, the accuracy is told as well.
+
+    Example: tlcache predict --best --data photos new/ --out predictions.csv
+    """
+    from tlcache.deploying.predict import predict as run
+    from tlcache.report.predictions import predictions_lines, predictions_table, unusable_line
+
+    given = list(given or ())
+    if not (best or given):
+        raise OptionError("No run is given. Name one before the images, or let --best choose it.")
+    streams = str(options.get("out", "")) == "-"
+    if streams and str(output.json) == "-":
+        raise OptionError("--out - and --json - cannot both be standard output. Give one of them a file.")
+    with _stoppable("nothing is written"):
+        found = run(None if best else given[0], given if best else given[1:], **options)
+    output.write(found.as_json(rows="out" not in options))
+    tell = say if streams else output.say
+    if not (streams or "out" in options):
+        output.show(predictions_table(found))
+    for line in predictions_lines(found):
+        tell(line)
+    if found.errors:
+        warn(unusable_line(found))
+    if len(found.errors) == len(found):
+        raise typer.Exit(1)
 
 
 @command(app)

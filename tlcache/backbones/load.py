@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 from tlcache.backbones.model import Model, Onnx
 from tlcache.backbones.sources import find
+from tlcache.images import Preprocess
 
-__all__ = ["load_model"]
+__all__ = ["load_again", "load_model"]
 
 
 def load_model(
@@ -50,6 +51,19 @@ def load_model(
     usual = {"channels": "rgb", "range": 1}
     stated = {name: value for name, value in changes.items() if value not in (None, usual.get(name))}
     return _at(precision, backbone.source.load(backbone, weights, pool, output, stated))
+
+
+def load_again(arguments: Mapping[str, Any]) -> Model:
+    """Return the network of an extraction, by the arguments of it that feature files and run records keep.
+
+    What is not a network's is passed over. Errors are those of `load_model`.
+    """
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()
+    }
+    prepared = {each.name: given.get(each.name) or None for each in fields(Preprocess)}
+    same = {name: given.get(name) for name in ("weights", "pool", "output")}
+    return load_model(given["model"], precision=given.get("precision") or "fp32", **same, **prepared)
 
 
 def _at(precision: str, model: Model) -> Model:

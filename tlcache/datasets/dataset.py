@@ -18,7 +18,7 @@ from tlcache.datasets.labels import composed, notes_on
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import MANIFEST
 from tlcache.datasets.metadata import METADATA
-from tlcache.datasets.source import Form, Images, Listing, Source
+from tlcache.datasets.source import Form, ImageList, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS
 from tlcache.datasets.table import SUFFIXES
 from tlcache.datasets.tree import OTHER_DATA
@@ -42,19 +42,19 @@ def list_datasets() -> list[Form]:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(ImageList):
     """Labelled images.
 
     Parameters
     ----------
     name
         Used for file names and tables.
-    data
-        What finds it again from any folder.
     images
         Where the bytes of the images are read.
     paths
         (N,) what the images are called there, with `/`, sorted by split and path.
+    data
+        What finds it again from any folder.
     labels
         (N,) int64, indices into `classes`.
     classes
@@ -71,10 +71,7 @@ class Dataset:
         What its user should look into, a sentence each.
     """
 
-    name: str
     data: str
-    images: Images
-    paths: tuple[str, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     splits: tuple[str, ...]
@@ -82,24 +79,6 @@ class Dataset:
     shares: Mapping[str, float]
     passed_over: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def source(self) -> str:
-        """What its feature files say of where the images are: see `reopen`."""
-        return self.images.source
-
-    def read(self, row: int) -> bytes:
-        """Return the bytes of an image.
-
-        Raises
-        ------
-        ImageReadError
-            It is not there, or cannot be read.
-        """
-        return self.images.read(self.paths[row])
 
 
 def source_of(data: str) -> Source | None:
@@ -205,9 +184,9 @@ def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:
     numbers = np.array([index[label] for label in labels], np.int64)
     return Dataset(
         slug(name or found.name),
-        found.data,
         found.images,
         paths,
+        found.data,
         numbers,
         classes,
         splits,

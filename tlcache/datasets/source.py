@@ -12,7 +12,7 @@ from tlcache.datasets.layout import Layout
 from tlcache.datasets.splits import Row
 from tlcache.errors import ImageReadError
 
-__all__ = ["Form", "Images", "Listing", "Source"]
+__all__ = ["Form", "ImageList", "Images", "Listing", "Source"]
 
 
 @dataclass(frozen=True)
@@ -133,3 +133,40 @@ class Images:
     def name(self, path: str) -> str:
         """Return what to call an image in a message."""
         return os.path.join(self.source, path)  # noqa: PTH118  a Path costs 10 times as much
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images in an order, of which nothing else need be known.
+
+    Parameters
+    ----------
+    name
+        What they are called together.
+    images
+        Where their bytes are read.
+    paths
+        (N,) what they are called there, with `/`.
+    """
+
+    name: str
+    images: Images
+    paths: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def source(self) -> str:
+        """What their feature files say of where they are: see `tlcache.datasets.dataset.reopen`."""
+        return self.images.source
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of an image.
+
+        Raises
+        ------
+        ImageReadError
+            It is not there, or cannot be read.
+        """
+        return self.images.read(self.paths[row])

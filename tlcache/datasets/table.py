@@ -36,7 +36,7 @@ class Table(NamedTuple):
     rows
         The line that each row ends on, and its cells, as many as there are columns.
     has_header
-        False: it is a list of images and labels, and the columns are called path and label.
+        False: it is a list of images, perhaps with labels, and the columns are called path and label.
     """
 
     path: Path
@@ -78,6 +78,10 @@ def read_table(path: Path, most: int | None = None) -> Table:
     if len(header) == 2 and any(images := [is_image_name(cell) for cell in header]):
         columns = ["path", "label"] if images[0] else ["label", "path"]
         return Table(path, columns, [(line, _fitting(path, line, cells, 2)) for line, cells in found], has_header=False)
+    if len(header) == 1 and is_image_name(header[0]):
+        return Table(
+            path, ["path"], [(line, _fitting(path, line, cells, 1)) for line, cells in found], has_header=False
+        )
     if any(map(is_image_name, header)):
         raise DataError(f"{path}:{found[0][0]}: no header, but {', '.join(header)}. Add a line like path,label.")
     rows = [(line, cells) for line, cells in found[1:] if not re.match(r"#(\s|$)", cells[0])]

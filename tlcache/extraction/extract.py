@@ -9,6 +9,7 @@ from tlcache.arguments import (
     DATA,
     NETWORK,
     SPEED,
+    BatchSize,
     Crop,
     CropBorders,
     Device,
@@ -87,9 +88,7 @@ def extract(
     features: Features = None,
     name: Name = None,
     split_seed: SplitSeed = 0,
-    batch_size: Annotated[
-        int | None, Option("Images per call of the network", whole(1), SPEED, default="by device and size")
-    ] = None,
+    batch_size: BatchSize = None,
     max_bad: Annotated[float, Option("Largest share of unusable images to go on with", number(0, 1), DATA)] = 0.05,
     max_pixels: MaxPixels = None,
     wait: Annotated[bool, Option("Wait when another process extracts the same", SWITCH, SPEED)] = True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,16 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.backbones.model import Model
+from tlcache.backbones.model import Model, Onnx
+from tlcache.backbones.network import Network
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected
-from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.overview import Overview
+from tlcache.datasets.source import ImageList
 from tlcache.errors import DataError
 from tlcache.extraction.inflight import InFlight
 from tlcache.records import as_json, from_json
 
-__all__ = ["Extraction", "EmbedResult", "Job", "check_rejected"]
+__all__ = ["Extraction", "EmbedResult", "Job", "Opened", "check_rejected"]
+
+
+@dataclass
+class Opened:
+    """The network of a process, for all its threads, and its ONNX file before it is opened; None: not needed yet."""
+
+    onnx: Onnx | None = None
+    network: Network | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True)
@@ -46,9 +57,11 @@ class Job:
         Where to note what is being decoded, so that a decoder that dies or hangs is found; None: nowhere.
     may_fork
         Whether nothing in this process forbids child processes that share its memory: threads, or a GPU in use.
+    opened
+        Where the network is once it is opened; jobs that share it follow each other and open it once.
     """
 
-    dataset: Dataset
+    dataset: ImageList
     model: Model
     known: Collection[str]
     known_bad: Mapping[str, Rejected]
@@ -60,6 +73,7 @@ class Job:
     outdated: Collection[str] = frozenset()
     in_flight: InFlight | None = None
     may_fork: bool = False
+    opened: Opened = field(default_factory=Opened)
 
 
 @dataclass

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import NoReturn
 
@@ -27,8 +27,10 @@ __all__ = ["run_workers"]
 _LOOKED_AT = 16  # images, to see whether most of them are known
 
 
-def run_workers(job: Job) -> EmbedResult:
+def run_workers(job: Job, advance: Advance | None = None) -> EmbedResult:
     """Embed every image whose hash is not known, each distinct content once, into parts.
+
+    `advance` is told of images that are done with; without it a bar is shown.
 
     Raises
     ------
@@ -42,22 +44,24 @@ def run_workers(job: Job) -> EmbedResult:
     total, threads = len(job.dataset), available_cpus()
     if job.in_flight:
         job.in_flight.source = job.dataset.source
-    fork = job.may_fork and threads > 1 and _mostly_new(job)
+    survives = ENGINES[job.engine].survives_fork
+    fork = job.may_fork and threads > 1 and (survives or not job.opened.network) and _mostly_new(job)
     run = Pass(job, threads, fork)
     works: list[Callable[[], EmbedResult]] = [Worker(run, slot).work for slot in range(threads)]
     try:
         if fork:
             with loading():
                 run.torch.start()
-                if ENGINES[job.engine].survives_fork:
+                if survives:
                     run.network()
                 else:
                     run.export()
             works = [forked(partial(_in_child, work, slot)) for slot, work in enumerate(works)]
-        with image_bar(f"{job.dataset.name}: {job.model.name}", total) as advance, ThreadPoolExecutor(threads) as pool:
+        bar = nullcontext(advance) if advance else image_bar(f"{job.dataset.name}: {job.model.name}", total)
+        with bar as tell, ThreadPoolExecutor(threads) as pool:
             try:
                 workers = [pool.submit(work) for work in works]
-                _join(workers, run, advance)
+                _join(workers, run, tell)
             except _DecoderHangsError as hanging:
                 run.board.stop()
                 _leave(workers, hanging.count, DECODER_HANGS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count as numbers
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,10 @@ class Sender(logging.Handler):
         finally:
             self._send("end", number)
 
+    def part(self, fields: Any) -> None:
+        """Send a part of what the parent waits for."""
+        self._send("part", fields)
+
     def answer(self, fields: Any) -> None:
         """Send what the parent waits for."""
         self._send("answer", fields)
@@ -64,13 +68,15 @@ class Receiver:
 
     Parameters
     ----------
+    tell
+        Called with every part of an answer, when it comes.
     answer
         What the worker answered; None where it has not.
     """
 
-    def __init__(self, pipe: int) -> None:
+    def __init__(self, pipe: int, tell: Callable[[Any], None] = lambda _: None) -> None:
         self.answer: Any = None
-        self._pipe, self._rest = pipe, b""
+        self._pipe, self._rest, self._tell = pipe, b"", tell
         self._bars: dict[int, tuple[Update, ExitStack]] = {}
 
     def __enter__(self) -> Receiver:
@@ -99,5 +105,7 @@ class Receiver:
                 self._bars[number][0](count, label)
             case ["end", number] if number in self._bars:
                 self._bars.pop(number)[1].close()
+            case ["part", fields]:
+                self._tell(fields)
             case ["answer", fields]:
                 self.answer = fields

@@ -1,4 +1,4 @@
-"""Extraction in a process of its own, so that a decoder or a library that dies takes one image with it and no more.
+"""Work on images in a process of its own, so that a decoder or a library that dies takes one image with it and no more.
 
 The parent sends one line of JSON and keeps the pipe open: when it is closed, however the parent ended, the worker
 ends too. The worker notes in shared memory which images it is decoding. When it dies of a signal, or reports that
@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,8 +34,18 @@ from tlcache.machine import loading
 __all__ = ["run_apart"]
 
 
-def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Run `tlcache.extraction.steps.extract_here` in a worker and return its result as JSON fields.
+def run_apart(
+    arguments: Mapping[str, Any], work: str = "extract", tell: Callable[[Mapping[str, Any]], None] = lambda _: None
+) -> dict[str, Any]:
+    """Run one of `_WORK` in a worker and return its result as JSON fields.
+
+    Parameters
+    ----------
+    arguments, work
+        What to call it with, and its name.
+    tell
+        Called with the parts of the result that come before its end, if there are any. Their `stop` is the `done` of
+        a worker that goes on after one that died.
 
     Raises
     ------
@@ -43,22 +54,29 @@ def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     rejected: dict[str, tuple[str, str]] = {}
     most = arguments.get("max_pixels") or MAX_PIXELS
-    arguments = {**arguments, "sources": pack_sources()}
+    request = {**arguments, "work": work, "sources": pack_sources(), "rejected": rejected}
+
+    def told(part: Mapping[str, Any]) -> None:
+        request["done"] = part["stop"]
+        tell(part)
+
     with tempfile.TemporaryFile() as shared:
         in_flight = InFlight(shared.fileno())
         while True:
-            status, answer = _attempt({**arguments, "rejected": rejected}, shared.fileno())
+            status, answer = _attempt(request, shared.fileno(), told)
             if answer is not None:
                 return _unpack(answer)
             suspects = in_flight.take()
             decoder_failed = status == DECODER_HANGS or (status < 0 and status != -signal.SIGKILL)
             guilty = _find_guilty(suspects, reopen(in_flight.source), most) if decoder_failed else {}
             if guilty.keys() <= rejected.keys():
-                raise _death(status)
+                raise _death(status, "Finished images are kept" if work == "extract" else "Nothing is kept")
             rejected |= guilty
 
 
-def _attempt(request: Mapping[str, Any], in_flight: int) -> tuple[int, dict[str, Any] | None]:
+def _attempt(
+    request: Mapping[str, Any], in_flight: int, tell: Callable[[Any], None]
+) -> tuple[int, dict[str, Any] | None]:
     """Run one worker to its end, showing what it has to say; return its exit status and its answer."""
     command = [sys.executable, "-P", "-m", "tlcache.extraction.sandbox", str(in_flight)]
     worker = subprocess.Popen(
@@ -72,7 +90,7 @@ def _attempt(request: Mapping[str, Any], in_flight: int) -> tuple[int, dict[str,
     )
     assert worker.stdin is not None
     assert worker.stdout is not None
-    with worker, Receiver(worker.stdout.fileno()) as received:
+    with worker, Receiver(worker.stdout.fileno(), tell) as received:
         try:
             with suppress(BrokenPipeError):  # it died at once; its status says why
                 worker.stdin.write(json.dumps(request).encode() + b"\n")
@@ -132,29 +150,42 @@ def _decode_alone(data: bytes, at_least: int, max_pixels: int) -> tuple[str, str
     return None
 
 
-def _death(status: int) -> errors.CacheError:
+def _death(status: int, kept: str) -> errors.CacheError:
+    """Return the error for a worker that ended without an answer; `kept` says what there is of its work."""
     if status == -signal.SIGKILL:
         return errors.CacheError(
-            "The extracting process was killed, perhaps because memory ran out. Finished images are kept: "
+            f"The extracting process was killed, perhaps because memory ran out. {kept}: "
             "run the same command again, with a smaller --batch-size if it was memory."
         )
     if status == DECODER_HANGS:
         return errors.CacheError(
-            f"Decoding an image took more than {decode_limit_s():g} s, but not when it was tried alone. Finished "
-            "images are kept: run the same command again; TLCACHE_DECODE_LIMIT_S sets the limit."
+            f"Decoding an image took more than {decode_limit_s():g} s, but not when it was tried alone. {kept}: "
+            "run the same command again; TLCACHE_DECODE_LIMIT_S sets the limit."
         )
     if status > 0:  # an error in Python, which would only come again
-        return errors.CacheError(
-            f"The extracting process ended with status {status}; see above. Finished images are kept."
-        )
+        return errors.CacheError(f"The extracting process ended with status {status}; see above. {kept}.")
     return errors.CacheError(
-        f"The extracting process died of {signal.Signals(-status).name}. Finished images are kept: "
-        "run the same command again to continue."
+        f"The extracting process died of {signal.Signals(-status).name}. {kept}: run the same command again."
     )
 
 
+def _extract(_: Sender) -> Callable[..., dict[str, Any]]:
+    from tlcache.extraction.steps import extract_here
+
+    return lambda **request: extract_here(**request).as_json()
+
+
+def _embed(sender: Sender) -> Callable[..., dict[str, Any]]:
+    from tlcache.extraction.blocks import embed_here
+
+    return partial(embed_here, tell=sender.part)
+
+
+_WORK = {"extract": _extract, "embed": _embed}  # what a worker can do, loaded when it is asked for
+
+
 def main() -> None:
-    """Be the worker: read the request, extract, answer on what was standard output."""
+    """Be the worker: read the request, do the work, answer on what was standard output."""
     sender = Sender(os.dup(1))
     sender.install()
     os.dup2(2, 1)  # whatever a library prints must not mix with the answer
@@ -165,8 +196,8 @@ def main() -> None:
         unpack_sources(request.pop("sources"))
         threading.Thread(target=_end_with_parent, daemon=True).start()
         with loading():
-            from tlcache.extraction.steps import extract_here
-        outcome = {"done": extract_here(**request, in_flight=InFlight(int(sys.argv[1]))).as_json()}
+            work = _WORK[request.pop("work")](sender)
+        outcome = {"done": work(**request, in_flight=InFlight(int(sys.argv[1])))}
     except errors.TlcacheError as error:
         outcome = {"error": type(error).__name__, "message": str(error)}
     except OSError as error:

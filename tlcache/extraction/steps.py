@@ -15,7 +15,7 @@ from typing import Any
 from filelock import Timeout
 
 from tlcache.backbones.engines import default_batch, find_device
-from tlcache.backbones.load import load_model
+from tlcache.backbones.load import load_again
 from tlcache.backbones.model import Model
 from tlcache.cache.feature_file import STAGES, FeatureFile
 from tlcache.cache.index import Index
@@ -71,7 +71,7 @@ def extract_here(
     say(f"{dataset.name}: {overview}")
     found = find_device(device, request["engine"], request["precision"])
     check_splits(dataset.labels, dataset.splits, dataset.classes, dataset.groups)
-    network = _load_network(request)
+    network = load_again(request)
     batch_size = batch_size or default_batch(request["engine"], found, network.preprocess.crop)
     root = Path(features)
     target = root / dataset.name / f"{network.file_stem}.h5"
@@ -149,26 +149,6 @@ def _told_of(target: Path) -> list[str]:
 def lock_of(workspace: Path) -> Lock:
     """Return the lock of a folder of parts."""
     return Lock(workspace.with_suffix(".lock"))
-
-
-def _load_network(request: Mapping[str, Any]) -> Model:
-    window, mean, std = (tuple(given) if (given := request.get(name)) else None for name in ("window", "mean", "std"))
-    return load_model(
-        request["model"],
-        request["weights"],
-        pool=request["pool"],
-        output=request["output"],
-        precision=request["precision"],
-        crop_borders=request["crop_borders"] or None,
-        window=window,
-        max_pixels=request.get("max_pixels"),
-        resize=request["resize"],
-        crop=request["crop"],
-        mean=mean,
-        std=std,
-        channels=request.get("channels"),
-        range=request.get("range"),
-    )
 
 
 def _anywhere(request: Mapping[str, Any], network: Model, dataset: Dataset, max_bad: float) -> dict[str, Any]:

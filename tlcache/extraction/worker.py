@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.backbones.engines import open_network
-from tlcache.backbones.model import Onnx
 from tlcache.backbones.network import Network, NotFiniteError
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected, Shard, write_shard
@@ -257,21 +256,18 @@ class Pass:
         self._callers = 1 if fork else threads
         self.torch = OneTorchThread()
         self._began = time.perf_counter()
-        self._onnx: Onnx | None = None
-        self._network: Network | None = None
-        self._network_lock = threading.Lock()
 
     def export(self) -> None:
         """Make the ONNX file of the network, for processes that open it each for itself."""
-        self._onnx = self.job.model.onnx()
+        self.job.opened.onnx = self.job.opened.onnx or self.job.model.onnx()
 
     def network(self) -> Network:
         """Return the network of this process, opened by the first thread that needs one."""
-        with self._network_lock:
-            job = self.job
-            if self._network is None:
-                onnx, self._onnx = self._onnx or job.model.onnx(), None
-                self._network = open_network(
+        job = self.job
+        with job.opened.lock:
+            if job.opened.network is None:
+                onnx, job.opened.onnx = job.opened.onnx or job.model.onnx(), None
+                job.opened.network = open_network(
                     onnx,
                     job.device,
                     engine=job.engine,
@@ -280,13 +276,13 @@ class Pass:
                     callers=self._callers,
                 )
                 missing = max(0, len(job.dataset) - len(job.known))  # as parts, then all rows as a file
-                check_room(job.workspace, 4 * self._network.dim * (missing + len(job.dataset)))
-        return self._network
+                check_room(job.workspace, 4 * job.opened.network.dim * (missing + len(job.dataset)))
+            return job.opened.network
 
     @property
     def provider(self) -> str:
         """What runs the network; empty while nothing does."""
-        return self._network.provider if self._network else ""
+        return self.job.opened.network.provider if self.job.opened.network else ""
 
     @property
     def shard_seconds(self) -> float:

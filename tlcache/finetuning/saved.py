@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -22,12 +25,13 @@ from tlcache.backbones.weights import HEAD_PREFIX, load_state
 from tlcache.errors import ModelError, OptionError
 from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
+from tlcache.heads.base import softmax
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json, native
 from tlcache.options import described
 from tlcache.runs.finetuned import FinetunedRun
 
-__all__ = ["FORMAT", "export", "export_tuned", "save_weights"]
+__all__ = ["FORMAT", "export", "export_tuned", "load_tuned_head", "save_weights"]
 
 FORMAT = "tlcache-finetuned"
 _ABOUT = ("backbone", "head", "classes", "preprocess", "temperature", "key")
@@ -83,6 +87,33 @@ def export_tuned(path: Path) -> bytes:
     """
     from exporters.export import export_classifier
 
+    head, fields = _read(path)
+    backbone, preprocess = find(fields["backbone"]), Preprocess.from_json(fields["preprocess"])
+    weights = Weights(f"file:{path.name}", path, hash_file(path))
+    network = _Tuned(backbone, weights, preprocess, _head(head, fields), float(fields["temperature"]))
+    return export_classifier(network.eval(), backbone, weights, preprocess, fields["classes"])
+
+
+def load_tuned_head(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Return what makes calibrated probabilities (n, C) of embeddings (n, dim) of a network that `finetune` saved.
+
+    Raises
+    ------
+    ModelError
+        Not such a file.
+    """
+    tensors, fields = _read(path)
+    head, temperature = _head(tensors, fields).eval(), float(fields["temperature"])
+
+    def probabilities(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return softmax(head(torch.from_numpy(rows)).numpy() / temperature)
+
+    return probabilities
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of the head, and what the file says of itself."""
     try:
         with safe_open(path, "torch") as file:
             metadata = file.metadata() or {}
@@ -92,11 +123,13 @@ def export_tuned(path: Path) -> bytes:
     if metadata.get("format") != FORMAT:
         what = metadata.get("format", "no file of tlcache")
         raise ModelError(f"'{path}' is not a network that tlcache finetune saved, but {what}. See: tlcache models")
-    fields = native(json.loads(metadata["fields"]))
-    backbone, preprocess = find(fields["backbone"]), Preprocess.from_json(fields["preprocess"])
-    weights = Weights(f"file:{path.name}", path, hash_file(path))
-    network = _Tuned(backbone, weights, preprocess, head, fields)
-    return export_classifier(network.eval(), backbone, weights, preprocess, fields["classes"])
+    return head, native(json.loads(metadata["fields"]))
+
+
+def _head(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> nn.Module:
+    head = fresh_head(fields["head"], find(fields["backbone"]).dim, len(fields["classes"]))
+    head.load_state_dict({name.removeprefix(HEAD_PREFIX): each for name, each in tensors.items()})
+    return head
 
 
 class _Tuned(nn.Module):
@@ -107,15 +140,13 @@ class _Tuned(nn.Module):
         backbone: Backbone,
         weights: Weights,
         preprocess: Preprocess,
-        head: Mapping[str, Tensor],
-        fields: Mapping[str, Any],
+        head: nn.Module,
+        temperature: float,
     ) -> None:
         super().__init__()
         network = pretrained(backbone, load_state(weights), weights.label, preprocess)
         self.embedding = embedding(backbone, network, backbone.pool(), preprocess)
-        self.head = fresh_head(fields["head"], backbone.dim, len(fields["classes"]))
-        self.head.load_state_dict({name.removeprefix(HEAD_PREFIX): each for name, each in head.items()})
-        self.temperature = float(fields["temperature"])
+        self.head, self.temperature = head, temperature
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = cast(Tensor, self.embedding(image))

@@ -1,0 +1,131 @@
+"""New images -> what a run says of them: at extraction's pace, in order, whatever lies among them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from tlcache.arguments import OUTPUT, BatchSize, BestOf, Device, Features, Runs
+from tlcache.errors import OptionError
+from tlcache.kinds import PATH, whole
+from tlcache.options import Option, described
+from tlcache.progress import say
+
+if TYPE_CHECKING:
+    from tlcache.deploying.predicted import Predicted
+    from tlcache.deploying.rows import Columns, Write
+    from tlcache.extraction.embed import Block
+
+__all__ = ["predict"]
+
+
+class Recorded(Protocol):
+    """A run, as `tlcache.list_runs` and `tlcache.fit_heads` return them."""
+
+    @property
+    def path(self) -> Path:
+        """Its record."""
+
+
+@described()
+def predict(
+    run: Recorded | str | Path | None,
+    images: str | PathLike[str] | Iterable[str | PathLike[str]],
+    *,
+    data: BestOf = None,
+    top: Annotated[int, Option("So many of the likeliest classes of each image", whole(1), OUTPUT)] = 1,
+    out: Annotated[
+        str | Path | None,
+        Option(
+            "Write every prediction to this .csv, .jsonl or .parquet; - is standard output, as CSV",
+            PATH,
+            OUTPUT,
+            "--out",
+            "-o",
+            more="A file is there whole or not at all; standard output, a pipe or a device has rows as they come",
+        ),
+    ] = None,
+    features: Features = None,
+    runs: Runs = None,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+) -> Predicted:
+    """Classify images with a recorded run.
+
+    They are embedded as those that the run was fitted on, in a process of its own, and whatever is cached of them is
+    used; nothing is added to the cache. An image that cannot be used costs itself alone.
+
+    Parameters
+    ----------
+    run
+        As `list_runs` returns it, or its record (`.json`), the `.safetensors` beside it, or the name of both.
+        None: the best of `data`, as `tlcache.compare` has it, of those as accurate the cheapest.
+    images
+        Files, folders, tables of paths (`.csv`, `.txt`, ...), patterns such as `photos/**/*.jpg`, or `-` for paths on
+        standard input, mixed as you like. Folders of classes and tables may label images.
+
+    Raises
+    ------
+    OptionError, DataError
+        There is no such run, or nothing at a place where images are said to be.
+    HeadError, ModelError, WeightsError, DeviceError
+        The run's files are damaged, or its network cannot be had or run.
+
+    Examples
+    --------
+    >>> run = fit_heads([feature_file], heads=["ridge"], runs=folder)[0]
+    >>> found = predict(run, photos / "red" / "0.png", features=feature_file.parents[1])
+    >>> found.labels, found.confidences.shape, found.embedded
+    (['red'], (1, 1), 0)
+    """
+    from tlcache.deploying.answers import find_answers
+    from tlcache.deploying.inputs import list_images
+    from tlcache.deploying.predicted import Predicted, check
+    from tlcache.extraction.embed import embed
+
+    answers = find_answers(_chosen(run, data, runs), runs)
+    listed = list_images(images, answers.classes)
+    found = Predicted.of(answers.name, answers.classes, listed.paths, top)
+    with _writer(out, found.columns) as write:
+
+        def take(block: Block) -> None:
+            found.fill(block.good, answers.probabilities, block.rows)
+            found.errors.update(block.bad)
+            write(list(found.rows(block.start, block.stop)))
+
+        done = embed(
+            listed.paths,
+            answers.request,
+            answers.key,
+            take,
+            features=features,
+            device=device,
+            batch_size=batch_size,
+        )
+    found.checked = check(listed.labels, found.ranked, found.classes)
+    found.embedded, found.reused, found.seconds = done.embedded, done.reused, done.seconds
+    return found
+
+
+def _chosen(run: Recorded | str | Path | None, data: str | Path | None, runs: str | Path | None) -> str | Path:
+    from tlcache.deploying.best import best_run
+
+    if run is None:
+        best, why = best_run(data, runs)
+        say(f"{best.run.path.stem}, {why}")
+        return best.run.path
+    if data is not None:
+        raise OptionError(f"--data {data} is of --best, which chooses a run; '{run}' is one. Give one of them.")
+    return run if isinstance(run, str | Path) else run.path
+
+
+def _writer(out: str | Path | None, columns: Columns) -> AbstractContextManager[Write]:
+    from tlcache.deploying.rows import open_writer
+
+    if out is None:
+        return nullcontext(lambda _: None)
+    return open_writer(sys.stdout.buffer if str(out) == "-" else Path(out), columns)

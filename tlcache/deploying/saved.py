@@ -1,0 +1,132 @@
+"""What a run left to be used: its record, its head, and the network that it takes embeddings of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tlcache.backbones.load import load_again, load_model
+from tlcache.backbones.model import Model
+from tlcache.backbones.sources import lookup
+from tlcache.errors import CacheError, HeadError, ModelError, OptionError
+from tlcache.heads.fitted import FittedHead, load_head
+from tlcache.images import Preprocess
+from tlcache.keys import native
+from tlcache.runs.folder import read_runs, runs_folder
+from tlcache.runs.naming import named_runs
+from tlcache.runs.record import RUNS, Run
+
+__all__ = ["Saved", "find_saved"]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The files of a run.
+
+    Parameters
+    ----------
+    path
+        The `.safetensors`.
+    run
+        The record beside it; None where there is none.
+    """
+
+    path: Path
+    run: Run | None
+
+    @cached_property
+    def tuned(self) -> dict[str, Any] | None:
+        """What a fine-tuned network says of itself; None of a head that was fitted on frozen features."""
+        from tlcache.finetuning.saved import FORMAT
+
+        stated = _metadata(self.path)
+        return dict(native(json.loads(stated["fields"]))) if stated.get("format") == FORMAT else None
+
+    @cached_property
+    def head(self) -> FittedHead:
+        """The head that was fitted on frozen features."""
+        return load_head(self.path)
+
+    def model(self, precision: str | None = None) -> Model:
+        """Return the network that embeds images for the head, or the fine-tuned one.
+
+        Parameters
+        ----------
+        precision
+            Another one than the embeddings were computed in.
+
+        Raises
+        ------
+        ModelError
+            The network or its weights are gone, or are others by now.
+        """
+        if self.tuned:
+            preprocess = asdict(Preprocess.from_json(self.tuned["preprocess"]))
+            return load_model(self.tuned["backbone"], str(self.path), **preprocess)
+        made = dict(self.run.extract_arguments) if self.run else {"model": self.head.backbone}
+        found = load_again(made)
+        if found.key != self.head.key:
+            raise ModelError(self._another(found))
+        return load_again({**made, "precision": precision}) if precision else found
+
+    def _another(self, found: Model) -> str:
+        wanted = f"The {self.head.name} head takes embeddings of {self.head.backbone}, key {self.head.key[:12]};"
+        if self.run is None:
+            record = self.path.with_suffix(".json").name
+            return f"{wanted} its record, {record}, which says how they were made, is not beside it. Put it there."
+        return (
+            f"{wanted} {found.name} with weights {found.weights} now has key {found.key[:12]}. Put the weights or file "
+            "back that it was, or extract and fit again."
+        )
+
+
+def find_saved(run: str | Path, runs: str | Path | None = None) -> Saved:
+    """Return the files of a run.
+
+    Parameters
+    ----------
+    run
+        Its record, its `.safetensors`, or the name of both, which is looked for in `runs`.
+
+    Raises
+    ------
+    OptionError, CacheError
+        There is no such run, or its files are not whole.
+    """
+    path = Path(run).expanduser()
+    if path.is_file():
+        record = path.with_suffix(".json")
+        return _whole(RUNS.read(record)) if record.is_file() else Saved(path, None)
+    if lookup(str(run)):
+        raise OptionError(f"'{run}' is a network, not a run. For a network alone: --model {run}")
+    folder = runs_folder(runs)
+    known = read_runs(folder)
+    if not known:
+        raise OptionError(f"There is no run at '{run}', and none is recorded in '{folder}'. See: tlcache runs")
+    found = named_runs(known, [path.stem if path.suffix in (".json", ".safetensors") else str(run)])
+    if len(found) > 1:
+        raise OptionError(f"'{run}' names {len(found)} runs: {', '.join(each.path.stem for each in found)}. Give one.")
+    return _whole(found[0])
+
+
+def _whole(run: Run) -> Saved:
+    if not run.head_path.is_file():
+        raise CacheError(f"'{run.head_path}', what the run fitted, is missing. Remove its record and run it again.")
+    return Saved(run.head_path, run)
+
+
+def _metadata(path: Path) -> Mapping[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise HeadError(
+            f"'{path}' is no head or network of a run: {error}. Give a record (.json), what lies beside it "
+            "(.safetensors), or the name of both."
+        ) from None

@@ -1,0 +1,151 @@
+"""Images of any kind to their embeddings, a block at a time: what is cached is taken, the rest is embedded.
+
+A block goes to the process that asked for it as a file of its rows, and is forgotten here, so that memory does not grow
+with the number of images. Blocks grow: the first answer comes soon, and later ones waste no time between them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlcache.backbones.engines import default_batch, find_device
+from tlcache.backbones.load import load_again
+from tlcache.backbones.model import Model
+from tlcache.cache.index import Index
+from tlcache.cache.publish import read_rows
+from tlcache.cache.shards import Rejected, find_shards
+from tlcache.datasets.folder import open_folder
+from tlcache.datasets.source import ImageList
+from tlcache.errors import ModelError
+from tlcache.extraction.forks import can_fork
+from tlcache.extraction.inflight import InFlight
+from tlcache.extraction.job import EmbedResult, Job
+from tlcache.extraction.local import run_workers
+from tlcache.progress import image_bar
+
+__all__ = ["embed_here"]
+
+_FIRST, _MOST = 256, 16_384  # images in a block
+_VANISHED = Rejected("unreadable", "its embedding vanished from the cache; has something removed its files?")
+
+
+def embed_here(
+    *,
+    listed: str,
+    key: str | None,
+    features: str,
+    device: str,
+    batch_size: int | None,
+    workspace: str,
+    tell: Callable[[Mapping[str, Any]], None],
+    done: int = 0,
+    rejected: Mapping[str, Sequence[str]] | None = None,
+    in_flight: InFlight | None = None,
+    **request: Any,
+) -> dict[str, Any]:
+    """Do what `tlcache.extraction.embed.embed` says, in this process.
+
+    Parameters
+    ----------
+    listed
+        A file of absolute paths, each ended by a zero byte.
+    key
+        The model key that the network has to have; None: any.
+    workspace
+        Folder for parts and for the files of blocks.
+    tell
+        Called with each block: `start` and `stop` of its images, `rows` (a `.npy` file of those that can be used, in
+        their order), `bad` (number in the block, code and message of the others), `embedded`, and `provider`.
+    done
+        So many images were told of already.
+    rejected, in_flight
+        As for `tlcache.extraction.steps.extract_here`.
+    features, device, batch_size, **request
+        As for `tlcache.extraction.extract.extract`.
+    """
+    paths = [os.fsdecode(path) for path in Path(listed).read_bytes().split(b"\0")[:-1]]
+    images = ImageList("images", open_folder(Path("/")), paths)
+    found = find_device(device, request["engine"], request["precision"])
+    network = load_again(request)
+    _check_key(network, key)
+    cached = Index(network.key)
+    cached.bad |= {sha256: Rejected(*reason) for sha256, reason in (rejected or {}).items()}
+    cached.add_others(Path(features), network.file_stem)
+    cached.add_shards(_put_aside(Path(workspace)))
+    job = Job(
+        dataset=images,
+        model=network,
+        known=cached.rows,
+        known_bad=cached.bad,
+        outdated=cached.outdated,
+        workspace=Path(workspace),
+        device=device,
+        engine=request["engine"],
+        batch_size=batch_size or default_batch(request["engine"], found, network.preprocess.crop),
+        max_bad=1.0,
+        in_flight=in_flight,
+        may_fork=in_flight is not None and can_fork() and found == "cpu",
+    )
+    with image_bar(network.name, len(images)) as advance:
+        advance(done)
+        for block in _blocks(done, len(images)):
+            part = replace(job, dataset=replace(images, paths=paths[block.start : block.stop]))
+            tell(_told(block, part, run_workers(part, advance), cached))
+    return {}
+
+
+def _put_aside(workspace: Path) -> Path:
+    """Return where the parts are put that an earlier process of this work left, to be used by all blocks."""
+    kept = workspace / "kept"
+    kept.mkdir(exist_ok=True)
+    for part in find_shards(workspace):
+        part.replace(kept / part.name)
+    return kept
+
+
+def _check_key(network: Model, key: str | None) -> None:
+    if key not in (None, network.key):
+        raise ModelError(
+            f"The network is another one than the run's, whose key is {str(key)[:12]}: {network.name} with weights "
+            f"{network.weights} now has {network.key[:12]}. Bring the weights or the file back that it was, or extract "
+            "and fit again."
+        )
+
+
+def _blocks(start: int, total: int) -> Iterator[range]:
+    size = _FIRST
+    while start < total:
+        yield range(start, min(start + size, total))
+        start, size = start + size, min(2 * size, _MOST)
+
+
+def _told(block: range, job: Job, result: EmbedResult, cached: Index) -> dict[str, Any]:
+    """Write the rows of a block, remove its parts, and return what is to be told of it."""
+    fresh = Index(cached.key)
+    fresh.add_shards(job.workspace)
+    sources = [*cached.sources, *fresh.sources]
+    places, bad = list[tuple[int, int]](), list[tuple[int, str, str]]()
+    for number, sha256 in enumerate(result.sha256):
+        if sha256 in result.bad or not sha256:
+            why = result.bad[sha256] if sha256 else result.unreadable[number]
+            bad.append((number, why.code, why.message))
+        elif sha256 in fresh.rows:
+            source, row = fresh.rows[sha256]
+            places.append((len(cached.sources) + source, row))
+        elif sha256 in cached.rows:
+            places.append(cached.rows[sha256])
+        else:
+            bad.append((number, _VANISHED.code, _VANISHED.message))
+    rows = job.workspace / f"{block.start}.npy"
+    np.save(rows, read_rows(sources, places))
+    for part in find_shards(job.workspace):
+        part.unlink()
+    provider = fresh.provider or cached.provider
+    about = {"start": block.start, "stop": block.stop, "rows": str(rows), "bad": bad}
+    return {**about, "embedded": result.embedded, "provider": provider}

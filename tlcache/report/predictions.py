@@ -1,0 +1,60 @@
+"""What was said of images, as people read it: a line for each of a few, and how many of each class of many."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+
+from tlcache.deploying.predicted import Predicted
+from tlcache.keys import printable, some
+from tlcache.report.tables import interval, plain_table
+from tlcache.text import counted
+
+__all__ = ["predictions_lines", "predictions_table", "unusable_line"]
+
+_FEW = 20
+
+
+def predictions_table(found: Predicted) -> RenderableType:
+    """Return a line for each image if there are a few, else how many are taken for each class."""
+    if len(found) > _FEW:
+        return _counts(found)
+    places = range(2, found.columns.top + 1)
+    reason = ["Error"] if found.errors else []
+    table = plain_table("Path", "Label", "Confidence", *(f"Label {at}" for at in places), *reason, numbers=slice(2, 3))
+    for row in found.rows():
+        likely = [(printable(name), f"{each:.3f}") for name, each in zip(row.labels, row.confidences, strict=True)]
+        first, *others = likely or [("", "")] * found.columns.top
+        cells = [printable(row.path), *first, *map(" ".join, others)]
+        table.add_row(*cells, *([row.error] if reason else []))
+    return table
+
+
+def _counts(found: Predicted) -> RenderableType:
+    table, counts = plain_table("Class", "Images", numbers=slice(1, 2)), list(found.counts.items())
+    for name, count in counts[:_FEW]:
+        table.add_row(printable(name), f"{count:,}")
+    if rest := counts[_FEW:]:
+        table.add_row(f"{len(rest):,} more", f"{sum(count for _, count in rest):,}")
+    return table
+
+
+def predictions_lines(found: Predicted) -> list[str]:
+    """Return how many images there were, how long it took, and how often it is right."""
+    origin = f"{found.embedded:,} embedded, {found.reused:,} from the cache"
+    took = f"{found.seconds:.1f} s, {len(found) / found.seconds:,.0f} images/s"
+    lines = [f"{counted(len(found), 'image')} by {found.model}: {origin}; {took}"]
+    if checked := found.checked:
+        if checked.n:
+            figures = interval(checked.accuracy, checked.low, checked.high)
+            lines.append(f"Accuracy (95 %): {figures} on {counted(checked.n, 'labelled image')}")
+        if checked.unknown:
+            names = some(list(checked.unknown))
+            count = counted(sum(checked.unknown.values()), "image")
+            lines.append(f"Left out of that: {count} with labels that are no class of the model: {names}")
+    return lines
+
+
+def unusable_line(found: Predicted) -> str:
+    """Return which images cannot be used."""
+    names = some([found.paths[number] for number in found.errors])
+    return f"{len(found.errors):,} of {counted(len(found), 'image')} cannot be used: {names}."
