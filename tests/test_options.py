@@ -48,9 +48,9 @@ def test_equal_settings_have_the_identities_of_the_first_version() -> None:
     assert swept["class_weights"] is True
     assert swept["sweep"] == {"class_weights": [False, True], "lr": [0.1, 0.2]}
     assert hash_json(swept).startswith("c310929f7e506778")
-    assert hash_json(asdict(SearchProtocol())).startswith("01ef5b9f2aa28ff1")
+    assert hash_json(SearchProtocol().arguments()).startswith("01ef5b9f2aa28ff1")
     other = SearchProtocol("full", 5, "macro_f1", True, "balanced", 3, 7, 90.0)
-    assert hash_json(asdict(other)).startswith("c5954453e80aa540")
+    assert hash_json(other.arguments()).startswith("c5954453e80aa540")
 
 
 def test_what_is_recorded_is_read_by_the_names_of_today() -> None:
