@@ -7,7 +7,8 @@ seconds. The command line and this module offer the same:
 - embeddings: `extract` images to a feature file, `open_features` to read one, `ImageEmbedder` for scikit-learn;
 - models: `fit_heads` on embeddings, `load_head` to use one, `fit_curves` to see how many labelled images they need,
   `finetune` to train the network itself, `export` to write a network as an ONNX file;
-- runs: `list_runs` and `remove_runs`, and `predict` what one of them says of new images;
+- runs: `list_runs` and `remove_runs`, `predict` what one of them says of new images, and `unknown`, which
+  measures how well it tells what it does not know;
 - answers: `compare` what is recorded, `verdict` of that in sentences, `audit` whether the split is honest and
   `leakage_gaps` what it costs when it is not, `write_report` as a page;
 - all of it: `study` for the whole experiment and `compare_study` for its answer, `run_demo` for a first look;

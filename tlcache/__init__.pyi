@@ -6,6 +6,7 @@ from tlcache.cache.feature_file import open_features as open_features
 from tlcache.datasets.dataset import list_datasets as list_datasets
 from tlcache.demo import run_demo as run_demo
 from tlcache.deploying.predict import predict as predict
+from tlcache.deploying.unknown import unknown as unknown
 from tlcache.evaluation.compare import compare as compare
 from tlcache.evaluation.verdict import verdict as verdict
 from tlcache.extraction.embedder import ImageEmbedder as ImageEmbedder

@@ -10,6 +10,7 @@ from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, chosen_from, numb
 from tlcache.options import Option
 
 __all__ = [
+    "Against",
     "CHOOSING",
     "DATA",
     "NETWORK",
@@ -39,6 +40,7 @@ __all__ = [
     "Models",
     "Name",
     "OneDataset",
+    "OneRun",
     "OnlyDatasets",
     "OnnxFile",
     "Page",
@@ -82,6 +84,7 @@ def _datasets() -> Iterable[str]:
 
 _DATA = Kind("a name or a path", "DATA", "str or Path", str, PATH.allows)
 _MODEL = Kind("a name or a path", "NAME", "str or Path", str, PATH.allows)
+_RUN = Kind("a name or a path", "RUN", "str or Path", str, PATH.allows)
 _ANY_DATA = "A name of what is cached, a folder, a manifest, or a built-in name"
 _LIST, _FORMS, _OWN = "See: tlcache models", "See: tlcache datasets", "the backbone's own"
 _WEIGHTS = "imagenet, imagenet_v2, embedded, random, or a FILE with a state dict"
@@ -155,6 +158,20 @@ TunedModel = Annotated[
     Option(
         "Backbone, or the .safetensors of a fine-tuning", _MODEL, NETWORK, "--model", "-m", more=_LIST, hints=_models
     ),
+]
+OneRun = Annotated[
+    str | Path,
+    Option(
+        "A run: its record (.json), what is beside it (.safetensors), or their name",
+        _RUN,
+        DATA,
+        "RUN",
+        more="See: tlcache runs",
+    ),
+]
+Against = Annotated[
+    str | Path | Sequence[str | Path] | None,
+    Option("Datasets that it does not know, embedded by the same network", several(_DATA), DATA, hints=_datasets),
 ]
 Weights = Annotated[str | None, Option(_WEIGHTS, text("FILE"), NETWORK, "--weights", "-w", default="the first it has")]
 BackboneWeights = Annotated[

@@ -19,6 +19,7 @@ from tlcache.arguments import (
     DATA,
     OUTPUT,
     TRAINING,
+    Against,
     BackboneWeights,
     ComparedBy,
     Datasets,
@@ -27,6 +28,7 @@ from tlcache.arguments import (
     GroupRegex,
     MaybeShots,
     Models,
+    OneRun,
     OnlyDatasets,
     OnnxFile,
     Page,
@@ -34,6 +36,7 @@ from tlcache.arguments import (
     Pool,
     Repair,
     Runs,
+    Seed,
     TunedModel,
     Weights,
 )
@@ -296,6 +299,30 @@ def fit_heads(
     if plot:
         save_figure(few_shot_curves(curves), plot)
     _end(problems)
+
+
+@command(app)
+def unknown(
+    output: Output,
+    run: OneRun,
+    against: Against = None,
+    features: Features = None,
+    runs: Runs = None,
+    seed: Seed = 0,
+) -> None:
+    """Measure how well a head tells what it does not know: each class left out in turn, and other datasets.
+
+    Beside the distance of the embedding, which `unusual` and --reject go by, stands the usual way: a low probability.
+
+    Example: tlcache unknown mobilenetv2-svm-1c9be2c3dd5e --against holidays
+    """
+    say("leaving out classes ...")
+    from tlcache.deploying.unknown import unknown as measure
+    from tlcache.report.uncertainty import unknown_table
+
+    found = measure(run, against=against, features=features, runs=runs, seed=seed)
+    output.write(found.as_json())
+    output.show(unknown_table(found))
 
 
 @command(app, parameters(_finetune))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from statistics import fmean
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tlcache.keys import some
+from tlcache.deploying.unknown import UnknownCheck, UnknownImages
+from tlcache.keys import printable, some
 from tlcache.report.fitting import FittedTable
 from tlcache.runs.naming import backbone_label, head_label
 from tlcache.runs.record import Run
 from tlcache.runs.uncertainty import Abstention, UncertaintyFigures
 
-__all__ = ["uncertainty_table"]
+__all__ = ["uncertainty_table", "unknown_table"]
 
 _NOTE = (
     "Coverage: test images whose set holds their class (95 % interval). Classes: in a set, on average. "
@@ -54,3 +57,30 @@ def _too_few(found: UncertaintyFigures) -> Iterator[str]:
     few = [each.name for each in found.classes if not each.own]
     if few:
         yield f"Too few images for a threshold of their own, so that of all classes is taken: {some(few)}."
+
+
+_UNKNOWN_NOTE = (
+    "Told from test images of what the head knows: AUROC (0.5 is guessing), and found where 5 % of these are called "
+    "unknown, too; by one minus the largest probability, and by the distance to the training images. "
+    "Unusual: p-value below 0.05, of unknown and of test images."
+)
+
+
+def unknown_table(found: UnknownCheck) -> RenderableType:
+    """Return one row for each class that was left out and each dataset, and the mean over the classes."""
+    figures = ("Images", "Probability", "found", "Distance", "found", "Unusual", "of test")
+    table = FittedTable(("Unknown to the head",), figures)
+    classes = [each for each in found.images if each.kind == "class"]
+    rows = [(f"class {printable(each.name)}", [each]) for each in classes]
+    rows += [(f"{len(classes)} classes, mean", classes)] if len(classes) > 1 else []
+    rows += [(f"dataset {printable(each.name)}", [each]) for each in found.images if each not in classes]
+    for name, images in rows:
+        table.add_row(name, f"{sum(each.n for each in images):,}", *_told(images))
+    return Group(table, Text(_UNKNOWN_NOTE, style="dim"))
+
+
+def _told(images: Sequence[UnknownImages]) -> Iterator[str]:
+    """Return the cells of some rows, the mean of each column."""
+    for score in (attrgetter("confidence"), attrgetter("distance")):
+        yield from (f"{fmean(getattr(score(each), name) for each in images):.3f}" for name in ("auroc", "found"))
+    yield from (f"{fmean(getattr(each, name) for each in images):.3f}" for name in ("unusual", "false_alarms"))
