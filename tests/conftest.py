@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from fakes import SABOTAGE, TinySource, slow_network, tiny_network, write_photos
+from fakes import SABOTAGE, TinySource, slow_network, tiny_bundle, tiny_network, write_photos
 
 from tlcache.progress import hide_progress
 
@@ -67,6 +67,14 @@ def tiny_model(tmp_path: Path) -> Path:
     """The tiny network as a file that looks like one of our exports."""
     path = tmp_path / "tiny.onnx"
     onnx.save(tiny_network(), path)
+    return path
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """The tiny network with a head that names the brightest channel, as `tlcache export` makes it of a run."""
+    path = tmp_path / "bundle.onnx"
+    onnx.save(tiny_bundle(), path)
     return path
 
 

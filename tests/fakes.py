@@ -125,6 +125,36 @@ def tiny_network(seed: int = 0) -> onnx.ModelProto:
     return model
 
 
+def tiny_bundle(classes: Sequence[str] = ("blue", "green", "red")) -> onnx.ModelProto:
+    """The tiny network with a head, as an export of a run: the brighter a channel, the likelier its class.
+
+    The probabilities are the softmax of a tenth of the channels' means.
+    """
+    model = tiny_network()
+    (embedding,) = model.graph.output
+    nodes = [
+        helper.make_node("Constant", [], ["tenth"], value=numpy_helper.from_array(np.float32(0.1))),
+        helper.make_node("Constant", [], ["names"], value=helper.make_tensor("c", TensorProto.STRING, [3], classes)),
+        helper.make_node("GlobalAveragePool", ["x"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"], axis=1),
+        helper.make_node("Mul", ["flat", "tenth"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["probabilities"], ["best"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["names", "best"], ["label"]),
+    ]
+    model.graph.node.extend(nodes)
+    answers = [
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3]),
+        helper.make_tensor_value_info("label", TensorProto.STRING, ["batch"]),
+    ]
+    model.graph.ClearField("output")
+    model.graph.output.extend([*answers, embedding])
+    helper.set_model_props(
+        model, {**{entry.key: entry.value for entry in model.metadata_props}, "classes": json.dumps(classes)}
+    )
+    return model
+
+
 def infinite_network() -> onnx.ModelProto:
     """The tiny network with one number that is too large for float32, so that no embedding is finite."""
     model = tiny_network()

@@ -33,9 +33,14 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda test: test.name)
-def test_example(example: doctest.DocTest, photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_example(example: doctest.DocTest, photos: Path, tiny_model: Path, bundle: Path, tmp_path: Path) -> None:
     example.globs |= {name: getattr(tlcache, name) for name in tlcache.__all__ if name != "__version__"}
-    example.globs |= {"photos": photos, "tiny_model": str(tiny_model), "folder": tmp_path / "examples"}
+    example.globs |= {
+        "photos": photos,
+        "tiny_model": str(tiny_model),
+        "bundle": bundle,
+        "folder": tmp_path / "examples",
+    }
     example.globs["feature_file"] = extract(photos, str(tiny_model), features=tmp_path / "made").path
     failed, _ = doctest.DocTestRunner().run(example)
     assert failed == 0

@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tlcache.errors import OptionError, UnknownNameError
-from tlcache.images import BadImageError, Preprocess, cut_borders, decode, prepare
+from tlcache.images import BadImageError, Preprocess, by_pillow, by_torch, cut_borders, decode, fit, prepare
 
 RANDOM = np.random.default_rng(0)
 WAVES = np.stack(
@@ -62,7 +63,8 @@ def test_squashed_pixels_are_all_of_the_image(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "inside"), [((96, 192), (32, 64)), ((192, 96), (64, 32)), ((64, 64), (64, 64)), ((1, 200), (1, 64))]
+    ("size", "inside"),
+    [((96, 192), (32, 64)), ((192, 96), (64, 32)), ((64, 64), (64, 64)), ((1, 200), (1, 64)), ((65, 64), (64, 63))],
 )
 def test_borders_surround_the_whole_image(size: tuple[int, int], inside: tuple[int, int]) -> None:
     image = Image.fromarray(np.ascontiguousarray(np.resize(WAVES, (*size, 3))))
@@ -73,6 +75,33 @@ def test_borders_surround_the_whole_image(size: tuple[int, int], inside: tuple[i
     small = np.array(image.resize(inside[::-1], Image.Resampling.BILINEAR))
     expected[top : top + inside[0], left : left + inside[1]] = small
     assert np.abs(found.astype(int) - expected.transpose(2, 0, 1)).max() <= 1
+
+
+AWKWARD = [
+    *((1, 1), (1, 50), (50, 1), (2, 3), (7, 90), (90, 7), (64, 64), (63, 65), (65, 64), (64, 200), (200, 64)),
+    *((97, 201), (120, 163), (163, 120), (127, 129), (20, 20), (300, 401), (401, 300), (16, 999), (255, 257)),
+]
+PREPROCESSED = [
+    *(Preprocess(64, 48), Preprocess(60, 60), Preprocess(48, 40, shape=(40, 60))),
+    *(Preprocess(64, 48, crop_mode="squash"), Preprocess(64, 64, crop_mode="border")),
+]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("preprocess", PREPROCESSED)
+def test_pillow_resizes_as_torch_does(preprocess: Preprocess, interpolation: str) -> None:
+    preprocess, differences = replace(preprocess, interpolation=interpolation), []
+    for size in AWKWARD:
+        pixels = RANDOM.integers(0, 256, (*size, 3), dtype=np.uint8)
+        found = np.empty((2, 3, *preprocess.size), np.uint8)
+        found[:] = np.array([0, 255])[:, None, None, None]  # all of which is overwritten
+        for kernel, out in zip((by_torch, by_pillow), found, strict=True):
+            fit(pixels, preprocess, out, kernel)
+        differences.append(np.abs(found[0].astype(int) - found[1]).ravel())
+    apart = np.concatenate(differences)
+    assert apart.max() <= 2
+    assert (apart > 0).mean() < 0.04
+    assert (apart > 1).mean() < 1e-3
 
 
 @pytest.mark.parametrize("crop", [40, 63, 64])

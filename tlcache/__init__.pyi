@@ -2,6 +2,7 @@
 from tlcache.auditing.leakage import leakage_gaps as leakage_gaps
 from tlcache.auditing.run import audit as audit
 from tlcache.backbones.sources import list_models as list_models
+from tlcache.bundle.model import load_model as load_model
 from tlcache.cache.feature_file import open_features as open_features
 from tlcache.datasets.dataset import list_datasets as list_datasets
 from tlcache.demo import run_demo as run_demo

@@ -20,7 +20,7 @@ def cache_folder() -> Path:
     """Return the folder for exported networks and other things that can be made again (`TLCACHE_CACHE` overrides)."""
     if given := os.environ.get("TLCACHE_CACHE"):
         return Path(given)
-    import platformdirs
+    import platformdirs  # which deployed models do without
 
     return Path(platformdirs.user_cache_dir("tlcache"))
 

@@ -33,6 +33,7 @@ __all__ = [
     "default_batch",
     "find_device",
     "open_network",
+    "open_session",
 ]
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -133,7 +134,7 @@ class OnnxRuntimeNetwork(Network):
 
     def __init__(self, model: Onnx, use: Use) -> None:
         self._model = model  # whose weights the session may use where they are
-        self._session, self.precision = _open(model, use.device), use.precision
+        self._session, self.precision = open_session(model, use.device), use.precision
         self.provider = self._session.get_providers()[0]
         if self.provider != _PROVIDERS[use.device]:
             raise DeviceError(
@@ -316,7 +317,14 @@ def _why_no_gpu() -> str:
     return f"this ONNX Runtime is built without CUDA (providers: {', '.join(providers)})"
 
 
-def _open(model: Onnx, device: str) -> onnxruntime.InferenceSession:
+def open_session(model: Onnx, device: str = "cpu") -> onnxruntime.InferenceSession:
+    """Return a model in ONNX Runtime: on a GPU (`cuda`), or on the CPU, where a call uses one core.
+
+    Raises
+    ------
+    ModelError
+        ONNX Runtime does not accept it.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors come back as exceptions; a provider that fell back is checked for
     providers: list[Any] = [_PROVIDERS["cpu"]]

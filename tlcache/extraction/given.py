@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tlcache.backbones.network import Encoded
 from tlcache.datasets.folder import open_folder
 from tlcache.errors import DataError, first_line
-from tlcache.images import BadImageError, changed, rgb_of
+from tlcache.images import BadImageError, changed, checked, rgb_of
 
 __all__ = ["GivenImage", "check_several"]
 
@@ -86,7 +85,7 @@ class GivenImage:
 def _png(name: str, image: Any, window: tuple[float, float] | None, notes: set[str]) -> bytes:
     buffer = io.BytesIO()
     try:
-        picture = _picture(image, window, notes) if isinstance(image, Image.Image) else Image.fromarray(_pixels(image))
+        picture = _picture(image, window, notes) if isinstance(image, Image.Image) else Image.fromarray(checked(image))
         picture.save(buffer, "PNG", compress_level=1)
     except (BadImageError, TypeError, ValueError, OSError) as error:
         raise DataError(f"{name.capitalize()} is no image: {first_line(error)}.") from None
@@ -102,13 +101,3 @@ def _picture(image: Image.Image, window: tuple[float, float] | None, notes: set[
     picture = Image.fromarray(np.ascontiguousarray(rgb_of(image, window, notes)[:, :, :3]))
     picture.getexif()[_ORIENTATION] = turned
     return ImageOps.exif_transpose(picture)
-
-
-def _pixels(image: Any) -> NDArray[np.uint8]:
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
-        raise ValueError(
-            "expected a path, bytes, a PIL image or uint8 (H, W), (H, W, 3), (H, W, 4); "
-            f"found {pixels.dtype} {pixels.shape}"
-        )
-    return pixels

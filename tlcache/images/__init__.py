@@ -24,8 +24,10 @@ rare kinds of files are concerned, `REVISION` counts instead: see `changed`.
 from tlcache.images.changed import changed
 from tlcache.images.decoding import decode, rgb_of
 from tlcache.images.formats import FORMATS, BadImageError, Stored
+from tlcache.images.kernels import Kernel, by_pillow, by_torch
+from tlcache.images.memory import checked, upright
 from tlcache.images.preprocessing import MAX_PIXELS, REVISION, RULES_VERSION, Preprocess
-from tlcache.images.resizing import OneTorchThread, cut_borders, prepare
+from tlcache.images.resizing import OneTorchThread, cut_borders, fit, prepare
 
 __all__ = [
     "FORMATS",
@@ -33,12 +35,18 @@ __all__ = [
     "REVISION",
     "RULES_VERSION",
     "BadImageError",
+    "Kernel",
     "OneTorchThread",
     "Preprocess",
     "Stored",
+    "by_pillow",
+    "by_torch",
     "changed",
+    "checked",
     "cut_borders",
     "decode",
+    "fit",
     "prepare",
     "rgb_of",
+    "upright",
 ]

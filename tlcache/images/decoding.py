@@ -148,8 +148,9 @@ def _failure(kind: str, data: bytes, error: Exception) -> BadImageError:
     if kind == "JPEG" and (unusual := unusual_jpeg(data)):
         return BadImageError("unsupported", f"{unusual}, is not supported; convert it to PNG")
     why = first_line(error)
-    if kind == "TIFF" and "imagecodecs" in why:
-        return BadImageError("unsupported", f"this TIFF needs another package ({why}): pip install imagecodecs")
+    missing = "imagecodecs" if "imagecodecs" in why else getattr(error, "name", "")  # of a module
+    if kind == "TIFF" and missing:
+        return BadImageError("unsupported", f"this TIFF needs another package ({why}): pip install {missing}")
     if isinstance(error, SyntaxError):  # Pillow's word for a header
         return refusal(kind, data, why)
     code = "truncated" if "truncated" in why else "damaged"

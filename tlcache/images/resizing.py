@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from tlcache.images.decoding import decode_padded
 from tlcache.images.formats import Stored
+from tlcache.images.kernels import Kernel, Placed, by_torch
 from tlcache.images.notes import ONE_COLOUR
 from tlcache.images.preprocessing import Preprocess
 
-__all__ = ["OneTorchThread", "cut_borders", "prepare"]
+__all__ = ["OneTorchThread", "cut_borders", "fit", "prepare"]
 
 _BORDER_LEVEL = 16
 _BORDER_SHARE = 0.01
@@ -21,7 +22,11 @@ _LONGEST = 4
 
 
 def prepare(
-    data: bytes, preprocess: Preprocess, out: NDArray[np.uint8] | None = None, notes: set[str] | None = None
+    data: bytes,
+    preprocess: Preprocess,
+    out: NDArray[np.uint8] | None = None,
+    notes: set[str] | None = None,
+    kernel: Kernel = by_torch,
 ) -> tuple[NDArray[np.uint8], Stored]:
     """Decode, cut dark borders if asked, resize and crop one image.
 
@@ -31,6 +36,8 @@ def prepare(
         Where to put the pixels, an array like them; None: into a new one.
     notes
         Where to add what a user should know of the image; its words are those of `tlcache.images.notes`.
+    kernel
+        What resizes. Only pixels by torch are those of embeddings that are cached.
 
     Returns
     -------
@@ -46,13 +53,24 @@ def prepare(
     """
     notes = set() if notes is None else notes
     pixels, stored = decode_padded(data, preprocess.at_least, preprocess.window, preprocess.max_pixels, notes)
-    if preprocess.crop_borders:
-        pixels = cut_borders(pixels)
     out = np.empty((3, *preprocess.size), np.uint8) if out is None else out
-    _resize_crop(_cut_long(pixels, preprocess), preprocess, out)
+    fit(pixels, preprocess, out, kernel)
     if _is_flat(out):
         notes.add(ONE_COLOUR)
     return out, stored
+
+
+def fit(pixels: NDArray[np.uint8], preprocess: Preprocess, out: NDArray[np.uint8], kernel: Kernel = by_torch) -> None:
+    """Do to uint8 (H, W, 3 or 4) `pixels` what `prepare` does to those of a file; a fourth channel means nothing."""
+    if preprocess.crop_borders:
+        pixels = cut_borders(pixels)
+    pixels = _cut_long(pixels, preprocess)
+    size = _resized(pixels.shape[0], pixels.shape[1], preprocess)
+    (top, bottom, above), (left, right, before) = map(_centre, size, preprocess.size)
+    inside = out[:, above : above + bottom - top, before : before + right - left]
+    if inside.shape != out.shape:
+        out[:] = np.array(preprocess.fill, np.uint8)[:, None, None]
+    kernel(pixels, Placed(size, (top, left), (bottom, right), preprocess.interpolation), inside)
 
 
 def _is_flat(pixels: NDArray[np.uint8]) -> bool:
@@ -81,33 +99,6 @@ def _cut_long(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.u
     return pixels[top : top + longest, left : left + longest]
 
 
-def _resize_crop(pixels: NDArray[np.uint8], preprocess: Preprocess, out: NDArray[np.uint8]) -> None:
-    """Resize and centre-crop into `out` as torchvision's presets do, with PyTorch's antialiased uint8 kernel.
-
-    The kernel is about four times as fast as Pillow's and differs from it by at most one level. What lies right of and
-    below the crop, and does not reach into it, is not resized.
-    """
-    import torch
-    from torch.nn.functional import interpolate
-
-    size = _resized(pixels.shape[0], pixels.shape[1], preprocess)
-    (top, bottom, above), (left, right, before) = map(_centre, size, preprocess.size)
-    pixels = np.require(pixels, requirements="W")  # slices of NumPy's keep Python's lock, those of torch do not
-    if size == pixels.shape[:2]:
-        planes = pixels.transpose(2, 0, 1)
-    else:
-        # Lengths are multiplied by these and rounded down.
-        by_rows, by_columns = ((wanted + 1e-9) / length for wanted, length in zip(size, pixels.shape, strict=False))
-        part = pixels[: _reach(bottom, by_rows), : _reach(right, by_columns)]
-        batch = torch.from_numpy(part.reshape(1, *part.shape).transpose(0, 3, 1, 2))  # torch takes it as channels_last
-        resized = interpolate(batch, scale_factor=(by_rows, by_columns), mode=preprocess.interpolation, antialias=True)
-        planes = resized.numpy()[0]
-    if above or before:
-        out[:] = np.array(preprocess.fill, np.uint8)[:, None, None]
-    inside = out[:, above : above + bottom - top, before : before + right - left]
-    torch.from_numpy(inside).copy_(torch.from_numpy(planes[:3, top:bottom, left:right]))
-
-
 def _resized(height: int, width: int, preprocess: Preprocess) -> tuple[int, int]:
     """Return height and width of an image before the centre is cut out."""
     rows, columns = preprocess.covered
@@ -126,11 +117,6 @@ def _centre(length: int, wanted: int) -> tuple[int, int, int]:
         return 0, length, (wanted - length) // 2
     start = round((length - wanted) / 2)
     return start, start + wanted, 0
-
-
-def _reach(length: int, factor: float) -> int:
-    """Return how many pixels the first `length` of an image resized by `factor` are made of, two more at most."""
-    return ceil(length / factor + 2 * max(1, 1 / factor))
 
 
 class OneTorchThread:

@@ -1,0 +1,95 @@
+"""The command line of a deployed model: `python -m tlcache.bundle`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tlcache.bundle.model import Bundle
+from tlcache.bundle.packing import pack, packed
+from tlcache.datasets.layout import Layout
+from tlcache.datasets.tree import scan
+from tlcache.deploying.rows import Columns, open_writer
+from tlcache.errors import DataError, OptionError, TlcacheError
+from tlcache.text import counted
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its status."""
+    own = packed()
+    asked = _parser(own is None).parse_args(arguments)
+    try:
+        model = own or Path(asked.model).read_bytes()
+        bundle = Bundle(model, sys.argv[0] if own else asked.model, asked.max_pixels)
+        if asked.pack:
+            pack(model, asked.pack)
+        elif not asked.images:
+            raise OptionError("No images are given. Give files or folders, or - for paths on standard input.")
+        else:
+            _predict(bundle, asked)
+    except TlcacheError as error:
+        return _end(f"error: {error}", 2 if isinstance(error, OptionError) else 1)
+    except BrokenPipeError:  # who reads has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        return _end(f"error: {error.strerror or error}: {error.filename or 'no file named'}", 1)
+    except KeyboardInterrupt:
+        return _end("stopped", 130)
+    return 0
+
+
+def _predict(bundle: Bundle, asked: argparse.Namespace) -> None:
+    paths, bad = _paths(asked.images), 0
+    columns = Columns(asked.top)
+    with open_writer(asked.out or sys.stdout.buffer, columns) as write:
+        for rows in bundle.rows(paths, top=asked.top):
+            write(rows)
+            bad += sum(bool(row.error) for row in rows)
+    if bad:
+        _end(f"{counted(bad, 'image')} of {len(paths):,} cannot be used; the column error says why.", 0)
+
+
+def _paths(given: Sequence[str]) -> list[str]:
+    """Return the files that are meant: those named, what lies in folders, and those named on standard input."""
+    found: list[str] = []
+    for each in given:
+        if each == "-":
+            found += [os.fsdecode(line.rstrip(b"\n")) for line in sys.stdin.buffer if line.strip()]
+        elif Path(each).is_dir():
+            found += [os.path.join(each, path) for path in scan(Path(each), Layout()).paths()]  # noqa: PTH118  as given
+        else:
+            found.append(each)
+    if not found:
+        raise DataError(f"There are no images in {', '.join(map(repr, given))}.")
+    return found
+
+
+def _parser(with_model: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=None if not with_model else "python -m tlcache.bundle",
+        description="Say what images show, as CSV: path, label, confidence, error.",
+    )
+    if with_model:
+        parser.add_argument("model", metavar="MODEL", help="the .onnx file that tlcache export made of a run")
+    parser.add_argument("images", metavar="IMAGES", nargs="*", help="files and folders; -: paths on standard input")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="a .csv, .jsonl or .parquet file, whole or not at all")
+    parser.add_argument("--top", metavar="N", type=_count, default=1, help="name the N likeliest classes")
+    parser.add_argument("--max-pixels", metavar="N", type=_count, help="largest image to read (default: 89,478,485)")
+    parser.add_argument("--pack", metavar="FILE.pyz", type=Path, help="write model and program as one file; no images")
+    return parser
+
+
+def _count(word: str) -> int:
+    if not (word.isdigit() and int(word)):
+        raise argparse.ArgumentTypeError(f"takes a whole number from 1 on; found {word!r}")
+    return int(word)
+
+
+def _end(message: str, status: int) -> int:
+    sys.stderr.write(f"{message}\n")
+    return status

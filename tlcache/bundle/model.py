@@ -1,0 +1,180 @@
+"""A network with its head, in one ONNX file, that says what images show."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tlcache.backbones.engines import default_batch, open_session
+from tlcache.datasets.folder import open_folder
+from tlcache.deploying.rows import PredictedRow
+from tlcache.errors import ImageReadError, ModelError, OptionError, one_line
+from tlcache.images import BadImageError, Preprocess, by_pillow, fit, prepare, upright
+from tlcache.keys import native
+from tlcache.machine import in_threads
+
+__all__ = ["Bundle", "load_model"]
+
+_FILES = open_folder()
+
+
+def load_model(path: str | Path, *, max_pixels: int | None = None) -> Bundle:
+    """Open a model that `tlcache export` made of a run; it runs on the CPU.
+
+    Parameters
+    ----------
+    path
+        The .onnx file.
+    max_pixels
+        Largest image to read; default: 89,478,485.
+
+    Raises
+    ------
+    ModelError
+        It is no such model, or ONNX Runtime does not accept it.
+
+    Examples
+    --------
+    >>> model = load_model(bundle)
+    >>> row, bad = model.predict([photos / "red" / "0.png", photos / "none.png"])
+    >>> row.labels, row.confidences[0] > 0.9, bad.error
+    (['red'], True, 'No such file or directory')
+    """
+    return Bundle(Path(path).read_bytes(), str(path), max_pixels)
+
+
+class Bundle:
+    """A network with its head, which says what images show. Any number of threads may ask it.
+
+    Parameters
+    ----------
+    model
+        The bytes of its file.
+    name
+        What to call it in messages.
+    max_pixels
+        As for `load_model`.
+
+    Attributes
+    ----------
+    classes
+        Names, in the order of `probabilities`.
+    metadata
+        What the file says of its making: `dataset`, `backbone`, `head`, `accuracy`, `licence` and more.
+    preprocess
+        What happens to an image before the network.
+    """
+
+    def __init__(self, model: bytes, name: str, max_pixels: int | None = None) -> None:
+        self._session = open_session(model)
+        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        outputs = [each.name for each in self._session.get_outputs()]
+        if "classes" not in self.metadata or "probabilities" not in outputs:
+            raise ModelError(
+                f"'{name}' gives {', '.join(outputs)} and names no classes. Expected the model of a run; make it with: "
+                "tlcache export RUN --out model.onnx"
+            )
+        try:
+            self.classes: list[str] = native(json.loads(self.metadata["classes"]))
+            preprocess = Preprocess.from_json(json.loads(self.metadata["preprocess"]))
+        except (KeyError, TypeError, ValueError, OptionError) as error:
+            raise ModelError(
+                f"'{name}' does not say how images are prepared ({one_line(error)}). If a newer tlcache made it "
+                f"({self.metadata.get('tlcache', 'unknown')}), use that."
+            ) from None
+        self.preprocess = replace(preprocess, max_pixels=max_pixels) if max_pixels else preprocess
+
+    def predict(self, images: Iterable[Any], *, top: int = 1) -> list[PredictedRow]:
+        """Say what images show.
+
+        Parameters
+        ----------
+        images
+            Paths, the bytes of image files, PIL images, or uint8 arrays (H, W), (H, W, 3) or (H, W, 4), mixed as you
+            like, or one of these.
+        top
+            How many classes to name of each.
+
+        Returns
+        -------
+        list of PredictedRow
+            One for each image, in their order; where an image cannot be used, `error` says why.
+
+        Raises
+        ------
+        ModelError
+            The network failed, perhaps because memory ran out.
+        """
+        alone = isinstance(images, str | bytes | os.PathLike | Image.Image)
+        alone = alone or (isinstance(images, np.ndarray) and images.ndim in (2, 3))
+        return [row for rows in self.rows([images] if alone else list(images), top=top) for row in rows]
+
+    def rows(self, images: Sequence[Any], *, top: int = 1) -> Iterator[list[PredictedRow]]:
+        """Yield what `predict` returns, a batch at a time; meanwhile the next ones are decoded."""
+        size = default_batch("onnxruntime", "cpu", self.preprocess.crop)
+
+        def one(start: int) -> list[PredictedRow]:
+            batch = images[start : start + size]
+            pixels = np.empty((len(batch), 3, *self.preprocess.size), np.uint8)
+            errors = [self._fill(image, out) for image, out in zip(batch, pixels, strict=True)]
+            names = [_name(image, number) for number, image in enumerate(batch, start)]
+            return self._answers(names, errors, pixels, top)
+
+        yield from in_threads(one, range(0, len(images), size))
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return calibrated probabilities, float32 (n, C), of prepared images, uint8 (n, 3, H, W).
+
+        Raises
+        ------
+        ModelError
+            As `predict`.
+        """
+        try:
+            found: NDArray[np.float32] = self._session.run(["probabilities"], {"image": pixels})[0]
+        except Exception as error:  # ONNX Runtime's own have no base but this
+            raise ModelError(f"The network failed on a batch of {len(pixels)} ({one_line(error)}).") from None
+        return found
+
+    def _fill(self, image: Any, out: NDArray[np.uint8]) -> str:
+        """Prepare one image; return why it cannot be used, or nothing."""
+        try:
+            data = _FILES.read(os.fspath(image)) if isinstance(image, str | os.PathLike) else image
+            if isinstance(data, bytes):
+                prepare(data, self.preprocess, out, kernel=by_pillow)
+            else:
+                fit(upright(data, self.preprocess.window), self.preprocess, out, by_pillow)
+        except ImageReadError as error:
+            return error.reason
+        except BadImageError as error:
+            return str(error)
+        return ""
+
+    def _answers(
+        self, names: Sequence[str], errors: list[str], pixels: NDArray[np.uint8], top: int
+    ) -> list[PredictedRow]:
+        usable = np.flatnonzero([not error for error in errors])
+        rows = [PredictedRow(name, error=error) for name, error in zip(names, errors, strict=True)]
+        if not len(usable):
+            return rows
+        probabilities = self.probabilities(pixels[usable])
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+        for at, order, own in zip(usable, best, probabilities, strict=True):
+            if np.isfinite(own).all():
+                labels = [self.classes[number] for number in order]
+                rows[at] = replace(rows[at], labels=labels, confidences=own[order].tolist())
+            else:
+                rows[at] = replace(rows[at], error="the network gives numbers that are not finite")
+        return rows
+
+
+def _name(image: Any, number: int) -> str:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
