@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from PIL import Image
 
 from tlcache.backbones.engines import ENGINES, open_network
@@ -68,10 +69,12 @@ def network(
 LAST = [helper.make_node("Transpose", ["input"], ["x"], perm=[0, 3, 1, 2])]
 
 
-def rows(model: onnx.ModelProto, images: NDArray[np.uint8] = IMAGES, **options: Any) -> NDArray[np.float32]:
+def rows(
+    model: onnx.ModelProto, images: NDArray[np.uint8] = IMAGES, engine: str = "onnxruntime", **options: Any
+) -> NDArray[np.float32]:
     """Save the model, and return the embeddings of images as an extraction makes them."""
     onnx.save(model, "model.onnx")
-    return open_network(load_model("model.onnx", **{**PREPARED, **options}).onnx(), "cpu").embed(images)
+    return open_network(load_model("model.onnx", **{**PREPARED, **options}).onnx(), "cpu", engine=engine).embed(images)
 
 
 def by_hand(
@@ -124,6 +127,39 @@ def test_graphs_of_every_age_with_subgraphs_or_without(model: onnx.ModelProto, o
     before = model.SerializeToString()
     assert close(rows(model), by_hand(model, output))
     assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [1, 2, 3, 4, 0], [0, 2, 1, 4, 3]])
+def test_nodes_in_any_order(order: list[int], engine: str) -> None:
+    model = network()
+    nodes = list(model.graph.node)
+    expected = by_hand(model)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[number] for number in order)
+    assert close(rows(model, engine=engine), expected)
+
+
+def test_nodes_that_wait_for_each_other_are_refused() -> None:
+    model = network()
+    model.graph.node[0].input[0] = "emb"
+    with pytest.raises(ModelError, match="some of its nodes wait for each other"):
+        rows(model)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.DOUBLE])
+def test_images_of_other_floating_types(kind: int, engine: str) -> None:
+    model = network(before=[helper.make_node("Cast", ["input"], ["x"], to=FLOAT)])
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    images = NORMAL.astype(helper.tensor_dtype_to_np_dtype(kind))
+    assert np.allclose(rows(model, engine=engine), by_hand(model, images=images), atol=2e-3)
+
+
+def test_a_file_that_a_converter_made_half_precision_of() -> None:
+    """Its casts stand behind what takes them."""
+    half = convert_float_to_float16(network(), keep_io_types=True)
+    assert np.allclose(rows(half), by_hand(network()), atol=1e-2)
 
 
 @pytest.mark.parametrize("shape", [("n", 16, 16, 3), ("n", "a", "b", "c"), (1, "a", "b", 3)])

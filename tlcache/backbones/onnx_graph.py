@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from tlcache.backbones.onnx_image import ImageInput, feed, image_inputs
-from tlcache.backbones.onnx_nodes import Nodes, every_node
+from tlcache.backbones.onnx_nodes import Nodes, every_node, in_order
 from tlcache.backbones.onnx_output import choose, cut, pooled
 from tlcache.errors import ModelError, one_line
 from tlcache.images import Preprocess
@@ -20,13 +20,13 @@ _LEAST_IR = 4  # before, initializers had to be inputs, too
 
 
 def sound(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy in which initializers are no inputs, which they are in files of before 2019."""
+    """Return a copy with its nodes in order, and without initializers among its inputs, as in files of before 2019."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
-    del copy.graph.input[:]
-    copy.graph.input.extend(inputs)
+    _replace(copy.graph.input, inputs)
+    _replace(copy.graph.node, in_order(model.graph.node))
     copy.ir_version = max(copy.ir_version, _LEAST_IR)
     return copy
 

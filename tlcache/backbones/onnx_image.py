@@ -9,13 +9,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from tlcache.backbones.onnx_nodes import Nodes, describe, kind_of, shape_of
+from tlcache.backbones.onnx_nodes import FLOATS, Nodes, describe, kind_of, shape_of
 from tlcache.errors import ModelError
 from tlcache.images import Preprocess
 
 __all__ = ["ImageInput", "feed", "image_inputs"]
 
-_KINDS = (TensorProto.UINT8, TensorProto.FLOAT, TensorProto.FLOAT16)
+_KINDS = (TensorProto.UINT8, *FLOATS)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow makes grey of RGB
 
 
@@ -113,8 +113,8 @@ def feed(nodes: Nodes, image: str, into: ImageInput, preprocess: Preprocess) -> 
         mean, scale = unit * _planes(preprocess.mean, into), 1 / (unit * _planes(preprocess.std, into))
         name = nodes.add("Sub", name, nodes.constant(mean))
         name = nodes.add("Mul", name, nodes.constant(scale))
-        if into.kind == TensorProto.FLOAT16:
-            name = nodes.add("Cast", name, to=TensorProto.FLOAT16)
+        if into.kind != TensorProto.FLOAT:
+            name = nodes.add("Cast", name, to=into.kind)
     elif into.channels == 1:
         name = nodes.add(
             "Cast", nodes.add("Add", name, nodes.constant(np.array([0.5], np.float32))), to=TensorProto.UINT8

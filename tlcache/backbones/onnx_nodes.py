@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["FLOATS", "Nodes", "describe", "every_node", "kind_of", "shape_of"]
+from tlcache.errors import ModelError
+
+__all__ = ["FLOATS", "Nodes", "describe", "every_node", "in_order", "kind_of", "shape_of", "taken_names"]
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
@@ -56,6 +59,36 @@ def every_node(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             for graph in (attribute.g, *attribute.graphs):
                 yield from every_node(graph.node)
+
+
+def taken_names(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that a node takes, also from outside of its subgraphs."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from taken_names(inner)
+
+
+def in_order(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return nodes as they can run one after the other: some converters put new ones at the end.
+
+    Raises
+    ------
+    ModelError
+        Nodes wait for each other.
+    """
+    makers = {name: number for number, node in enumerate(nodes) for name in node.output if name}
+    needs = {
+        number: [makers[name] for name in taken_names(node) if name in makers] for number, node in enumerate(nodes)
+    }
+    if all(maker < number for number, some in needs.items() for maker in some):
+        return list(nodes)
+    try:
+        return [nodes[number] for number in TopologicalSorter(needs).static_order()]
+    except CycleError:
+        raise ModelError("The model is not valid: some of its nodes wait for each other.") from None
 
 
 def kind_of(value: onnx.ValueInfoProto) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import onnx
 
-from tlcache.backbones.onnx_nodes import FLOATS, Nodes, describe, kind_of, shape_of
+from tlcache.backbones.onnx_nodes import FLOATS, Nodes, describe, kind_of, shape_of, taken_names
 from tlcache.backbones.pools import POOLS
 from tlcache.errors import ModelError, OptionError, UnknownNameError
 
@@ -59,7 +59,7 @@ def cut(graph: onnx.GraphProto, output: str) -> tuple[list[onnx.NodeProto], set[
     for node in reversed(graph.node):
         if taken & set(node.output):
             nodes.append(node)
-            taken |= set(_taken(node))
+            taken |= set(taken_names(node))
     return nodes[::-1], taken
 
 
@@ -107,13 +107,3 @@ def _listed(graph: onnx.GraphProto, inside: Mapping[str, onnx.ValueInfoProto]) -
     floats = [value for name, value in inside.items() if name not in outputs and kind_of(value) in FLOATS]
     last = f" The last tensors inside, for --output: {describe(floats[-_LISTED:])}." if floats else ""
     return f"Its outputs: {describe(graph.output)}.{last}"
-
-
-def _taken(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that a node takes, also from outside of its subgraphs."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            yield from (value.name for value in graph.output)
-            for inner in graph.node:
-                yield from _taken(inner)
