@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from exporters.classify import answered, serialized
 from tlcache.backbones.backbone import Backbone, Weights
 from tlcache.backbones.model import EXPORT_VERSION
+from tlcache.backbones.onnx_nodes import Nodes
 from tlcache.backbones.torch_network import embedding, pretrained
 from tlcache.backbones.weights import load_state
 from tlcache.errors import ModelError, first_line
@@ -56,18 +58,19 @@ def export_classifier(
     Parameters
     ----------
     network
-        uint8 images -> logits (n, C) and embeddings (n, dim).
+        uint8 images -> calibrated logits (n, C) and embeddings (n, dim).
     classes
-        Names of the classes, in the order of the logits; they go into the metadata.
+        Names of the classes, in the order of the logits.
 
     Returns
     -------
     bytes
-        A single-file model. Input `image`: uint8 (batch, 3, crop, crop); outputs `logits` and `embedding`, float32.
+        A single-file model. Input `image`: uint8 (batch, 3, crop, crop); outputs as of `exporters.classify.classified`.
     """
     metadata = _metadata(backbone, weights, preprocess, backbone.pool())
-    metadata["classes"] = canonical_json(list(classes))
-    return _to_onnx(network, ("logits", "embedding"), preprocess.crop, metadata)
+    data = _to_onnx(network, ("logits", "embedding"), preprocess.crop, metadata)
+    model = onnx.load_model_from_string(data)
+    return serialized(answered(model, Nodes("tlcache.answer", OPSET), "logits", classes))
 
 
 def _to_onnx(network: nn.Module, outputs: tuple[str, ...], size: int, metadata: dict[str, str]) -> bytes:

@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from fakes import write_image, write_photos
@@ -31,13 +29,12 @@ from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.losses import LOSSES
 from tlcache.finetuning.presets import PRESETS
 from tlcache.finetuning.recipe import Recipe
-from tlcache.finetuning.saved import export, export_tuned
+from tlcache.finetuning.saved import export_tuned
 from tlcache.finetuning.schedules import SCHEDULES
 from tlcache.finetuning.training import TrainingError
 from tlcache.finetuning.trial import Task, Trial
 from tlcache.heads.optimizers import OPTIMIZERS
 from tlcache.heads.table import tuned_heads
-from tlcache.images import Preprocess, prepare
 from tlcache.options import parameters
 from tlcache.probing.fit import fit_heads
 from tlcache.probing.protocol import SearchProtocol
@@ -220,31 +217,16 @@ def test_tuned_weights_are_weights_for_extract(photos: Path) -> None:
     assert np.allclose(scaled / scaled.sum(1, keepdims=True), expected, atol=1e-4)
 
 
-def test_a_tuned_network_exports_with_logits_and_embeddings(photos: Path, tmp_path: Path) -> None:
-    run, out = tune(photos, head="dense"), tmp_path / "tuned.onnx"
-    result = CliRunner().invoke(app, ["export", "-m", str(run.head_path), "-o", str(out)])
-    assert result.exit_code == 0, result.output
-    preprocess = Preprocess.from_json(run.preprocess)
-    names = [row.decode() for row in run.predictions().row]
-    images = np.stack([prepare((photos / name).read_bytes(), preprocess)[0] for name in names])
-    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
-    logits, embeddings = session.run(["logits", "embedding"], {"image": images})
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert np.allclose(probabilities, run.predictions().probabilities, atol=1e-4)
-    assert embeddings.shape == (6, 16)
-    metadata = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
-    assert json.loads(metadata["classes"]) == ["blue", "green", "red"]
+def test_a_network_file_that_is_none_of_a_fine_tuning_is_refused(photos: Path, tmp_path: Path) -> None:
+    run = tune(photos, head="dense")
     with pytest.raises(ModelError, match="is not a network that tlcache finetune saved, but tlcache-head"):
-        export(fit_heads(heads=["ridge"])[0].head_path, out)
+        export_tuned(fit_heads(heads=["ridge"])[0].head_path)
     renamed = run.head_path.rename(tmp_path / "tuned")  # what it is, it says itself
-    again = onnxruntime.InferenceSession(export(renamed, tmp_path / "renamed.onnx"), providers=["CPUExecutionProvider"])
-    assert np.array_equal(again.run(["logits"], {"image": images})[0], logits)
+    assert export_tuned(renamed)
     other = tmp_path / "other.safetensors"
     other.write_bytes(renamed.read_bytes()[:1000])
     with pytest.raises(ModelError, match="Cannot read the network '.*other.safetensors'"):
-        export(other, out)
-    with pytest.raises(OptionError, match="has its own weights and pooling"):
-        export(renamed, out, pool="max")
+        export_tuned(other)
 
 
 def test_a_loss_that_is_no_number_stops_it_and_the_last_good_state_stays(photos: Path) -> None:

@@ -17,13 +17,13 @@ from tlcache.auditing.run import audit
 from tlcache.backbones.engines import DEVICES, ENGINES, PRECISIONS
 from tlcache.cache.resplit import KINDS
 from tlcache.cli import app
+from tlcache.deploying.export import export
 from tlcache.errors import OptionError, UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.losses import LOSSES
 from tlcache.finetuning.recipe import Recipe, arguments_of, settings_of
-from tlcache.finetuning.saved import export
 from tlcache.finetuning.schedules import SCHEDULES
 from tlcache.flags import Output
 from tlcache.inventory import list_cache, verify

@@ -6,6 +6,7 @@ from tlcache.bundle.model import load_model as load_model
 from tlcache.cache.feature_file import open_features as open_features
 from tlcache.datasets.dataset import list_datasets as list_datasets
 from tlcache.demo import run_demo as run_demo
+from tlcache.deploying.export import export as export
 from tlcache.deploying.predict import predict as predict
 from tlcache.deploying.unknown import unknown as unknown
 from tlcache.evaluation.compare import compare as compare
@@ -13,7 +14,6 @@ from tlcache.evaluation.verdict import verdict as verdict
 from tlcache.extraction.embedder import ImageEmbedder as ImageEmbedder
 from tlcache.extraction.extract import extract as extract
 from tlcache.finetuning.finetune import finetune as finetune
-from tlcache.finetuning.saved import export as export
 from tlcache.heads.fitted import load_head as load_head
 from tlcache.heads.table import list_heads as list_heads
 from tlcache.inventory import empty_stores as empty_stores

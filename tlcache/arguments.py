@@ -34,7 +34,9 @@ __all__ = [
     "GroupBy",
     "GroupRegex",
     "Heads",
+    "LoneModel",
     "MaxPixels",
+    "MaybeRun",
     "MaybeShots",
     "Model",
     "Models",
@@ -55,7 +57,6 @@ __all__ = [
     "Shots",
     "Split",
     "SplitSeed",
-    "TunedModel",
     "Weights",
     "Window",
 ]
@@ -153,22 +154,19 @@ ComparedBy = Annotated[
         hints=_models,
     ),
 ]
-TunedModel = Annotated[
-    str | Path,
-    Option(
-        "Backbone, or the .safetensors of a fine-tuning", _MODEL, NETWORK, "--model", "-m", more=_LIST, hints=_models
-    ),
+LoneModel = Annotated[
+    str | Path | None,
+    Option("A network alone, without a head: a backbone", _MODEL, NETWORK, "--model", "-m", more=_LIST, hints=_models),
 ]
-OneRun = Annotated[
-    str | Path,
-    Option(
-        "A run: its record (.json), what is beside it (.safetensors), or their name",
-        _RUN,
-        DATA,
-        "RUN",
-        more="See: tlcache runs",
-    ),
-]
+_ONE_RUN = Option(
+    "A run: its record (.json), what is beside it (.safetensors), or their name",
+    _RUN,
+    DATA,
+    "RUN",
+    more="See: tlcache runs",
+)
+OneRun = Annotated[str | Path, _ONE_RUN]
+MaybeRun = Annotated[str | Path | None, _ONE_RUN]
 Against = Annotated[
     str | Path | Sequence[str | Path] | None,
     Option("Datasets that it does not know, embedded by the same network", several(_DATA), DATA, hints=_datasets),

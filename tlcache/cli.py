@@ -30,16 +30,13 @@ from tlcache.arguments import (
     Models,
     OneRun,
     OnlyDatasets,
-    OnnxFile,
     Page,
     Paths,
-    Pool,
     Repair,
     Runs,
     Seed,
-    TunedModel,
-    Weights,
 )
+from tlcache.deploying.export import export as _export
 from tlcache.deploying.predict import predict as _predict
 from tlcache.errors import CacheError, OptionError, TlcacheError
 from tlcache.extraction.extract import extract as _extract
@@ -651,19 +648,21 @@ def prune(
             output.say("Nothing was removed.")
 
 
-@command(app)
-def export(output: Output, model: TunedModel, out: OnnxFile, weights: Weights = None, pool: Pool = None) -> None:
-    """Write a network as an ONNX file: uint8 images in, embeddings out, parity with torch checked.
+@command(app, parameters(_export))
+def export(output: Output, /, **options: Any) -> None:
+    """Write a run as one ONNX file that classifies images, or with --model a network alone that embeds them.
 
-    A fine-tuned network gives logits as well, whose softmax are calibrated probabilities.
+    The file takes uint8 images; a run's gives calibrated probabilities, the label and the embedding. What it answers is
+    compared with what the run answers before it is written.
 
-    Example: tlcache export --model squeezenet1_1 --weights squeezenet1_1.pth --out squeezenet1_1.onnx
+    Example: tlcache export runs/photos/mobilenetv2-logreg-2543acb3fa32.json --out photos.onnx
     """
-    from tlcache.finetuning.saved import export as run
+    from tlcache.deploying.export import export as run
 
-    written = run(model, out, weights, pool=pool)
-    output.write({"file": str(written), "bytes": written.stat().st_size})
-    output.say(f"{out}: {written.stat().st_size:,} bytes")
+    written = run(**options)
+    output.write(written.as_json())
+    for line in written.lines():
+        output.say(line)
 
 
 @command(app)

@@ -133,6 +133,11 @@ class Backbone:
             raise UnknownNameError(closest(f"pooling for {self.name}", asked, self.pools))
         return asked
 
+    def licence(self, weights: str) -> str:
+        """Return the licence of published weights, and what they were trained on; "unknown" of others."""
+        found = self.checkpoints.get(weights)
+        return f"{found.licence}, trained on {found.task}" if found else "unknown"
+
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
         weights = {name: {"top1": each.top1, "task": each.task} for name, each in self.checkpoints.items()}

@@ -14,6 +14,7 @@ from tlcache.backbones.backbone import Backbone, TorchNetwork, Weights
 from tlcache.backbones.model import Model, model_identity
 from tlcache.errors import ModelError, OptionError
 from tlcache.images import Preprocess
+from tlcache.keys import native
 from tlcache.progress import say
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class OnnxFile:
     ) -> Model:
         """Take the file as it is when it was exported here; otherwise put preprocessing and pooling into the graph."""
         del weights
-        from tlcache.backbones.onnx_graph import adapt, depends_on_batch
+        from tlcache.backbones.onnx_graph import adapt, alone, depends_on_batch
         from tlcache.backbones.onnx_image import image_inputs
         from tlcache.backbones.onnx_weights import packed, read_weights
 
@@ -79,8 +80,16 @@ class OnnxFile:
         made = partial(Model, backbone.name, f"onnx:{path.name}", arguments=arguments)
         if metadata.get("exporter", "").startswith("tlcache"):
             preprocess = _exported(path, metadata, pool, output, changes)
-            identity = model_identity(origin, "embedding", metadata["pool"], preprocess)
-            return made(preprocess, identity, lambda: packed(network, apart) if hashes else data)
+            if len(network.graph.output) > 1:  # with a head
+                network, data = alone(network, "embedding"), b""
+
+            def whole() -> Onnx:
+                return data if data and not hashes else packed(network, apart)
+
+            if known := _known(network, metadata):
+                identity = {**known, "preprocess": preprocess.as_json()}
+                return replace(made(preprocess, identity, whole), name=metadata["backbone"])
+            return made(preprocess, model_identity(origin, "embedding", metadata["pool"], preprocess), whole)
         ways = image_inputs(network.graph)
         preprocess = _stated(path, ways[0], changes)
         adapted, embedding = adapt(network, preprocess, output, pool, ways[0])
@@ -143,6 +152,16 @@ def _first_that_runs(name: str, fed: Callable[[ImageInput], Onnx], ways: Sequenc
             return model
     assert refused is not None
     raise refused
+
+
+def _known(network: onnx.ModelProto, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the identity that a file with a head states of its network; nothing if that was changed since."""
+    from tlcache.backbones.onnx_graph import fingerprint
+
+    if metadata.get("network") != fingerprint(network):
+        return {}
+    stated: dict[str, Any] = native(json.loads(metadata["identity"]))
+    return stated
 
 
 def _exported(

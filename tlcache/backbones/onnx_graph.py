@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import onnx
@@ -14,7 +15,7 @@ from tlcache.backbones.onnx_output import choose, cut, pooled
 from tlcache.errors import ModelError, one_line
 from tlcache.images import Preprocess
 
-__all__ = ["adapt", "depends_on_batch", "sound"]
+__all__ = ["adapt", "alone", "depends_on_batch", "fingerprint", "freed", "sound"]
 
 _LEAST_IR = 4  # before, initializers had to be inputs, too
 
@@ -86,6 +87,48 @@ def adapt(
     _replace(graph.output, [helper.make_tensor_value_info(embedding, TensorProto.FLOAT, ["batch", None])])
     _replace(graph.value_info, [])
     return adapted, chosen.name
+
+
+def alone(model: onnx.ModelProto, output: str) -> onnx.ModelProto:
+    """Return a copy of a model with one of its outputs alone, and what that needs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    body, taken = cut(graph, output)
+    _replace(graph.node, body)
+    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in taken])
+    _replace(graph.output, [value for value in graph.output if value.name == output])
+    return copy
+
+
+def fingerprint(model: onnx.ModelProto) -> str:
+    """Return a hash of what a model computes with: its nodes and weights."""
+    digest = hashlib.sha256()
+    for part in (*model.graph.node, *model.graph.initializer):
+        digest.update(part.SerializeToString(deterministic=True))
+    return digest.hexdigest()
+
+
+def freed(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """Give tensors inside a model that have some names others; it is changed, and returned."""
+    outer = {value.name for value in (*model.graph.input, *model.graph.output)}
+    others = {name: f"network/{name}" for name in names if name not in outer}
+    for graph in _graphs(model.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            value.name = others.get(value.name, value.name)
+        for node in graph.node:
+            for taken in (node.input, node.output):
+                _replace(taken, [others.get(name, name) for name in taken])
+    return model
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and all that are inside it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from _graphs(inner)
 
 
 def depends_on_batch(model: onnx.ModelProto) -> bool:

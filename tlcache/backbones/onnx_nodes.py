@@ -36,13 +36,18 @@ class Nodes:
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output; return the name of that."""
-        name = f"{self._prefix}.{len(self.made)}"
-        self.made.append(helper.make_node(operator, inputs, [name], **attributes))
-        return name
+        return self.several(1, operator, *inputs, **attributes)[0]
 
-    def constant(self, values: NDArray[Any]) -> str:
+    def several(self, outputs: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
+        """Add a node with some outputs; return their names."""
+        name = f"{self._prefix}.{len(self.made)}"
+        names = [name, *(f"{name}.{number}" for number in range(1, outputs))]
+        self.made.append(helper.make_node(operator, inputs, names, **attributes))
+        return names
+
+    def constant(self, values: NDArray[Any] | np.generic) -> str:
         """Add a tensor of numbers; return its name."""
-        return self.add("Constant", value=numpy_helper.from_array(values))
+        return self.add("Constant", value=numpy_helper.from_array(np.asarray(values)))
 
     def after_the_first(self, name: str) -> str:
         """Add what leaves out the first along axis 1, as the operator set has it."""

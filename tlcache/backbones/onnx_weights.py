@@ -19,9 +19,10 @@ from tlcache.backbones.model import Onnx, Parted
 from tlcache.backbones.onnx_nodes import every_node
 from tlcache.errors import ModelError
 
-__all__ = ["MOST_BYTES", "as_inputs", "packed", "read_weights"]
+__all__ = ["MOST_BYTES", "as_inputs", "joined", "packed", "read_weights"]
 
 MOST_BYTES = 2**28  # of a model as one message; of a larger one, large weights stay beside the graph
+_MESSAGE = 2**31 - 1  # bytes that one can have
 _LARGE = 2**16  # bytes of a tensor: what has to be in the graph, such as scales and zero points, is smaller
 _KINDS = {getattr(TensorProto, kind) for kind in ("FLOAT", "FLOAT16", "DOUBLE", "INT8", "UINT8")}
 Values: TypeAlias = NDArray[np.generic]
@@ -87,6 +88,28 @@ def packed(model: onnx.ModelProto, apart: Mapping[str, Values]) -> Onnx:
     weights = {tensor.name: apart[tensor.name] for tensor in model.graph.initializer if tensor.name in apart}
     graph: bytes = model.SerializeToString()
     return Parted(graph, weights) if weights else graph
+
+
+def joined(model: Onnx) -> bytes:
+    """Return a model as one message, all weights in it.
+
+    Raises
+    ------
+    ModelError
+        It would have over 2 GB.
+    """
+    if isinstance(model, bytes):
+        return model
+    size = len(model.graph) + sum(values.nbytes for values in model.weights.values())
+    if size > _MESSAGE:
+        raise ModelError(f"The network has {size / 1e9:.1f} GB, and one ONNX file can have 2. Take a smaller network.")
+    network = onnx.load_model_from_string(model.graph)
+    for tensor in network.graph.initializer:
+        if tensor.name in model.weights:
+            tensor.raw_data, tensor.data_location = model.weights[tensor.name].tobytes(), TensorProto.DEFAULT
+            del tensor.external_data[:]
+    data: bytes = network.SerializeToString()
+    return data
 
 
 def as_inputs(model: Parted) -> bytes:

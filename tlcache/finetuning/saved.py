@@ -1,4 +1,4 @@
-"""A network as a file: safetensors of a fine-tuned one to load again, ONNX of any to use anywhere."""
+"""A fine-tuned network as a file: safetensors to load again, ONNX to use anywhere."""
 
 from __future__ import annotations
 
@@ -14,24 +14,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tlcache import arguments
-from tlcache.arguments import OnnxFile, Pool, TunedModel
 from tlcache.backbones.backbone import Backbone, Weights
-from tlcache.backbones.load import load_model
-from tlcache.backbones.model import Parted
-from tlcache.backbones.sources import find, lookup
+from tlcache.backbones.sources import find
 from tlcache.backbones.torch_network import embedding, pretrained
 from tlcache.backbones.weights import HEAD_PREFIX, load_state
-from tlcache.errors import ModelError, OptionError
+from tlcache.errors import ModelError
 from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
 from tlcache.heads.base import softmax
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json, native
-from tlcache.options import described
 from tlcache.runs.finetuned import FinetunedRun
 
-__all__ = ["FORMAT", "export", "export_tuned", "load_tuned_head", "save_weights"]
+__all__ = ["FORMAT", "export_tuned", "load_tuned_head", "save_weights"]
 
 FORMAT = "tlcache-finetuned"
 _ABOUT = ("backbone", "head", "classes", "preprocess", "temperature", "key")
@@ -45,40 +40,8 @@ def save_weights(model: nn.Module, head: nn.Module, run: FinetunedRun) -> None:
     write_whole(run.head_path, save(tensors, {"format": FORMAT, "fields": canonical_json(about)}))
 
 
-@described()
-def export(model: TunedModel, out: OnnxFile, weights: arguments.Weights = None, *, pool: Pool = None) -> Path:
-    """Write a network as an ONNX file: uint8 images (n, 3, H, W) in, embeddings (n, D) out, parity with torch checked.
-
-    The `.safetensors` of a fine-tuning (`run.head_path`) has weights and pooling of its own, and calibrated logits
-    (n, C) as the first output of its file.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    OptionError, ModelError, WeightsError
-        No such network, weights or pooling, or ONNX Runtime and torch differ by more than 1e-4 of the largest value.
-
-    Examples
-    --------
-    >>> extract(photos, export("resnet20_cifar", folder / "network.onnx")).rows
-    24
-    """
-    saved = Path(model).is_file() and not lookup(str(model))  # what it is, it says itself
-    if saved and (weights or pool):
-        raise OptionError(f"'{model}' has its own weights and pooling. Leave out --weights and --pool.")
-    data = export_tuned(Path(model)) if saved else load_model(str(model), weights, pool=pool).onnx()
-    if isinstance(data, Parted):
-        raise ModelError(f"'{model}' is an ONNX file already, with weights in other files. Copy them all.")
-    write_whole(Path(out), data)
-    return Path(out)
-
-
 def export_tuned(path: Path) -> bytes:
-    """Return a network that `finetune` saved as ONNX: uint8 images in, calibrated logits and embeddings out.
+    """Return a network that `finetune` saved as ONNX: uint8 images in, answers and embeddings out.
 
     Raises
     ------

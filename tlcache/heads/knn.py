@@ -12,10 +12,10 @@ from tlcache.heads.base import Head, Validation
 from tlcache.heads.cosines import closest, unit_rows
 from tlcache.heads.rows import Array, Features, View, blocks
 
-__all__ = ["Knn"]
+__all__ = ["SMOOTHING", "Knn"]
 
 _ASKED = 512  # rows at a time
-_SMOOTHING = 1e-3
+SMOOTHING = 1e-3
 
 
 class Knn(Head):
@@ -70,5 +70,5 @@ class Knn(Head):
         places = np.arange(n)[:, None] * classes + self.targets_[nearest]
         tally = np.bincount(places.ravel(), votes.ravel(), n * classes).reshape(n, classes)
         share = tally / tally.sum(axis=1, keepdims=True)
-        logs: Array = np.log((share + _SMOOTHING) / (1 + classes * _SMOOTHING)).astype(np.float32)
+        logs: Array = np.log((share + SMOOTHING) / (1 + classes * SMOOTHING)).astype(np.float32)
         return logs

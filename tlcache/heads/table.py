@@ -40,6 +40,11 @@ class HeadRow:
     starts_from
         The head whose fitted layers are what fine-tuning begins with, by its name; None: fine-tuning has no such head.
         The class of this row then has `build`, the class of that one `layers`, as `tlcache.heads.base.LinearHead` has.
+    exporter
+        `module:function` that adds the head's logits to an ONNX graph, as those of `exporters.classify` do; None: what
+        has `layers` is exported by these, and nothing else is.
+    tolerance
+        How far an exported head's probabilities may be from its own: what rounding can make of them.
     """
 
     name: str
@@ -50,6 +55,8 @@ class HeadRow:
     about: str
     relative_cost: float
     starts_from: str | None = None
+    exporter: str | None = None
+    tolerance: float = 1e-5
 
     def space(self, search: str = "quick") -> Mapping[str, tuple[Any, ...]]:
         """Return the search space called `quick` or `full`."""
@@ -99,6 +106,7 @@ _ROWS = (
         scaled=True,
         about="k nearest neighbours by cosine, weighted",
         relative_cost=0.3,
+        exporter="exporters.classify:neighbours",
     ),
     HeadRow(
         "svm",
@@ -108,6 +116,8 @@ _ROWS = (
         scaled=True,
         about="support vector machine, Gaussian kernel (Nystroem)",
         relative_cost=12.0,
+        exporter="exporters.classify:kernel",
+        tolerance=1e-3,  # a small temperature magnifies what rounding does to the kernel
     ),
     HeadRow(
         "lightgbm",
@@ -117,6 +127,7 @@ _ROWS = (
         scaled=True,
         about="boosted trees on principal components",
         relative_cost=30.0,
+        exporter="exporters.trees:boosted",
     ),
     HeadRow(
         "linear",

@@ -149,7 +149,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     backbone: str
     key: str
     weights: str
-    pool: str
+    pool: str | None
     precision: str
     preprocess: Mapping[str, Any]
     extract: ExtractSeconds

@@ -1,0 +1,264 @@
+"""A fitted head as nodes of an ONNX graph, behind the network whose embeddings it takes: images in, answers out."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from tlcache.backbones.onnx_graph import freed
+from tlcache.backbones.onnx_nodes import Nodes
+from tlcache.errors import ModelError
+from tlcache.heads.base import Head
+from tlcache.heads.fitted import FittedHead
+from tlcache.heads.rows import Array, Scaler
+from tlcache.heads.table import find_head
+from tlcache.heads.uncertainty import Distances
+from tlcache.keys import portable
+
+__all__ = ["OUTPUTS", "answered", "classified", "head_alone", "kernel", "layers", "neighbours", "serialized", "stated"]
+
+OUTPUTS = ("probabilities", "label", "embedding", "distance")
+_OURS = ("image", *OUTPUTS)
+_MOST_ROWS = 100_000  # of nearest neighbours, which a file holds at 4 bytes a feature
+_MOST_BYTES = 2**31 - 1  # that a single ONNX file can have
+
+_DOMAINS = {"ai.onnx.ml": 3}
+
+Builder = Callable[[Nodes, str, Head], str]
+
+
+def classified(network: bytes, head: FittedHead) -> onnx.ModelProto:
+    """Put a head behind the network whose embeddings it was fitted on.
+
+    Parameters
+    ----------
+    network
+        A single-file model: uint8 images (n, 3, H, W) in, float32 embeddings (n, dim) out.
+    head
+        Its logits are added by what its row of `tlcache.heads.table.HEADS` names as `exporter`.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Input `image`; outputs `probabilities`, float32 (n, C), calibrated, 0 for classes that were never seen; `label`,
+        (n,) the name of the likeliest class; `embedding`, float32 (n, dim); and `distance`, float32 (n,), where the
+        head can tell by it what is unusual.
+
+    Raises
+    ------
+    ModelError
+        The head cannot be exported.
+    """
+    model = freed(onnx.load_model_from_string(network), _OURS)
+    image, embedding = model.graph.input[0], model.graph.output[0]
+    nodes = Nodes("tlcache.answer", _opset(model))
+    if image.name != "image":
+        model.graph.node.insert(0, helper.make_node("Identity", ["image"], [image.name]))
+        image.name = "image"
+    if embedding.name != "embedding":
+        nodes.made.append(helper.make_node("Identity", [embedding.name], ["embedding"]))
+        embedding.name = "embedding"
+    return _with_head(model, nodes, head)
+
+
+def head_alone(head: FittedHead) -> bytes:
+    """Return a head as a model of its own: float32 `embedding` (n, dim) in, `probabilities` and `label` out."""
+    value = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", len(head.scaler.middle)])
+    model = helper.make_model(
+        helper.make_graph([], "head", [value], []), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+    )
+    return serialized(_with_head(model, Nodes("tlcache.answer", 18), head))
+
+
+def _with_head(model: onnx.ModelProto, nodes: Nodes, head: FittedHead) -> onnx.ModelProto:
+    logits = _builder(head)(nodes, _standardised(nodes, "embedding", head.scaler), head.head)
+    calibrated = nodes.add("Div", logits, nodes.constant(np.float32(head.temperature)))
+    if head.uncertainty is not None and head.uncertainty.far is not None:
+        distance = _distance(nodes, "embedding", head.uncertainty.far)
+        nodes.made.append(helper.make_node("Identity", [distance], ["distance"]))
+        model.graph.output.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]))
+    return answered(model, nodes, calibrated, head.classes, head.head.classes_)
+
+
+def answered(
+    model: onnx.ModelProto, nodes: Nodes, logits: str, classes: Sequence[str], seen: NDArray[np.int64] | None = None
+) -> onnx.ModelProto:
+    """Add nodes and what makes answers of calibrated logits to a model that may give embeddings, and its outputs.
+
+    Parameters
+    ----------
+    model
+        Is changed, and returned.
+    nodes
+        To add, in which `logits` (n, k) are made.
+    classes
+        Names of all classes.
+    seen
+        int64 (k,): of which classes the logits are; default: of all.
+    """
+    probabilities = nodes.add("Softmax", logits, axis=1)
+    if seen is not None and len(seen) < len(classes):
+        probabilities = _placed(nodes, probabilities, seen, len(classes))
+    best = nodes.add("ArgMax", probabilities, axis=1, keepdims=0)
+    names = [portable(name).encode(errors="backslashreplace") for name in classes]
+    table = nodes.add("Constant", value=helper.make_tensor("classes", TensorProto.STRING, [len(names)], names))
+    label = nodes.add("Gather", table, best, axis=0)
+    nodes.made += [
+        helper.make_node("Identity", [made], [name])
+        for made, name in ((probabilities, "probabilities"), (label, "label"))
+    ]
+    for domain in {node.domain for node in nodes.made} - {entry.domain for entry in model.opset_import} - {""}:
+        model.opset_import.append(helper.make_opsetid(domain, _DOMAINS[domain]))
+    model.graph.node.extend(nodes.made)
+    others = [value for value in model.graph.output if value.name in OUTPUTS]
+    del model.graph.output[:]
+    model.graph.output.extend(
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(classes)]),
+            helper.make_tensor_value_info("label", TensorProto.STRING, ["batch"]),
+            *others,
+        ]
+    )
+    return model
+
+
+def stated(model: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """Put these into a model's metadata, beside what it states already."""
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    del model.metadata_props[:]
+    helper.set_model_props(model, {**known, **metadata})
+    return model
+
+
+def serialized(model: onnx.ModelProto) -> bytes:
+    """Return the bytes of a model's file.
+
+    Raises
+    ------
+    ModelError
+        They would be over 2 GB.
+    """
+    try:
+        data: bytes = model.SerializeToString()
+    except Exception:  # protobuf's own kinds, which differ between its versions
+        data = b""
+    if not 0 < len(data) <= _MOST_BYTES:
+        raise ModelError(
+            "The network and its head are over 2 GB, which one ONNX file cannot hold. Export a smaller head, such as "
+            "logreg, or use the run with: tlcache predict"
+        )
+    return data
+
+
+def layers(nodes: Nodes, rows: str, head: Head) -> str:
+    """Add the logits of a head that is linear layers with ReLU between them."""
+    for number, (weights, biases) in enumerate(cast(Any, head).layers()):
+        taken = nodes.add("Relu", rows) if number else rows
+        rows = nodes.add("Gemm", taken, nodes.constant(weights), nodes.constant(biases))
+    return rows
+
+
+def kernel(nodes: Nodes, rows: str, head: Any) -> str:
+    """Add the logits of a support vector machine: a Gaussian of the distance to each of its points, and a layer."""
+    points: Array = head.points_
+    squares = np.einsum("ij,ij->i", points, points)[None]
+    products = nodes.add("Gemm", rows, nodes.constant(-2 * points.T), nodes.constant(squares))
+    distances = nodes.add("Relu", nodes.add("Add", products, _squares(nodes, rows, points.shape[1])))
+    values = nodes.add("Exp", nodes.add("Mul", distances, nodes.constant(-head.width_)))
+    return nodes.add("Gemm", values, nodes.constant(head.coef_), nodes.constant(head.intercept_))
+
+
+def neighbours(nodes: Nodes, rows: str, head: Any) -> str:
+    """Add the logits of nearest neighbours, whose training rows become part of the file."""
+    from tlcache.heads.knn import SMOOTHING
+
+    known: Array = head.rows_
+    if len(known) > _MOST_ROWS:
+        raise ModelError(
+            f"The knn head has {len(known):,} training rows, and all of them would be in the file; at most "
+            f"{_MOST_ROWS:,} are accepted. Export another head, such as logreg, or use it with: tlcache predict"
+        )
+    similar, nearest = _nearest(nodes, rows, known, head.k)
+    best = nodes.add("Gather", similar, nodes.constant(np.array([0], np.int64)), axis=1)
+    nearer = nodes.add("Div", nodes.add("Sub", similar, best), nodes.constant(np.float32(head.temperature)))
+    weights = nodes.add("Gather", nodes.constant(head.weights_), nearest)
+    votes = nodes.add("Mul", nodes.add("Exp", nearer), weights)
+    count = len(head.classes_)
+    targets = nodes.add("Gather", nodes.constant(head.targets_.astype(np.int64)), nearest)
+    depth, off_on = nodes.constant(np.array([count], np.int64)), nodes.constant(np.array([0, 1], np.float32))
+    each = nodes.add("OneHot", targets, depth, off_on)
+    beside = nodes.add("Reshape", votes, nodes.constant(np.array([0, 1, -1], np.int64)))
+    tally = nodes.add("Reshape", nodes.add("MatMul", beside, each), nodes.constant(np.array([0, -1], np.int64)))
+    share = nodes.add("Div", tally, nodes.add("MatMul", tally, nodes.constant(np.ones((count, 1), np.float32))))
+    smooth = nodes.add("Add", share, nodes.constant(np.float32(SMOOTHING)))
+    return nodes.add("Log", nodes.add("Div", smooth, nodes.constant(np.float32(1 + count * SMOOTHING))))
+
+
+def _builder(head: FittedHead) -> Builder:
+    row = find_head(head.name)
+    if row.exporter:
+        module, _, name = row.exporter.partition(":")
+        found: Builder = getattr(importlib.import_module(module), name)
+        return found
+    if hasattr(head.head, "layers"):
+        return layers
+    raise ModelError(
+        f"The head '{head.name}' cannot be exported: its row of tlcache.heads.table.HEADS names no exporter. Give it "
+        "one, exporter='module:function', which adds its logits to a graph (docs/deploy.md)."
+    )
+
+
+def _standardised(nodes: Nodes, embeddings: str, scaler: Scaler) -> str:
+    """Add the standardised rows, as heads take them.
+
+    They are not folded into what follows: of a feature whose mean is far larger than its deviation, float32 would then
+    lose the digits that tell images apart.
+    """
+    factors = 1 / scaler.scale.astype(np.float64)  # 0 where the feature is constant, and its scale infinite
+    centred = nodes.add("Sub", embeddings, nodes.constant(scaler.middle))
+    return nodes.add("Mul", centred, nodes.constant(factors.astype(np.float32)))
+
+
+def _distance(nodes: Nodes, embeddings: str, far: Distances) -> str:
+    """Add 1 - cosine of embeddings to their k-th nearest of training, (n,)."""
+    k = min(far.k, len(far.rows))
+    similar, _ = _nearest(nodes, embeddings, far.rows, k)
+    last = nodes.add("Gather", similar, nodes.constant(np.array(k - 1, np.int64)), axis=1)
+    return nodes.add("Sub", nodes.constant(np.float32(1)), last)
+
+
+def _nearest(nodes: Nodes, rows: str, known: Array, k: int) -> list[str]:
+    """Add the cosines of the k most similar of some rows of length 1, in falling order, and their numbers."""
+    if nodes.opset < 10:
+        raise ModelError(
+            f"The network is in ONNX operators of version {nodes.opset}, and nearest neighbours need 10 or "
+            "later. Save the network in a newer version, or export a head without them."
+        )
+    lengths = nodes.add("Sqrt", _squares(nodes, rows, known.shape[1]))
+    unit = nodes.add("Div", rows, nodes.add("Max", lengths, nodes.constant(np.float32(1e-12))))
+    cosines = nodes.add("MatMul", unit, nodes.constant(known.T))
+    return nodes.several(2, "TopK", cosines, nodes.constant(np.array([min(k, len(known))], np.int64)), axis=1)
+
+
+def _squares(nodes: Nodes, rows: str, width: int) -> str:
+    """Add the squared length of each row, (n, 1), as every operator set has it."""
+    return nodes.add("MatMul", nodes.add("Mul", rows, rows), nodes.constant(np.ones((width, 1), np.float32)))
+
+
+def _placed(nodes: Nodes, probabilities: str, seen: NDArray[np.int64], classes: int) -> str:
+    """Add the probabilities of all classes, (n, C), those that were never seen with 0."""
+    first = nodes.add("Gather", probabilities, nodes.constant(np.array([0], np.int64)), axis=1)
+    nothing = nodes.add("Mul", first, nodes.constant(np.float32(0)))
+    where = np.full(classes, len(seen), np.int64)
+    where[seen] = np.arange(len(seen))
+    return nodes.add("Gather", nodes.add("Concat", probabilities, nothing, axis=1), nodes.constant(where), axis=1)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)

@@ -1,0 +1,180 @@
+"""A run as one ONNX file: images in; calibrated probabilities, the name of the class and the embedding out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from exporters.classify import classified, serialized, stated
+from tlcache.backbones.model import EXPORT_VERSION, Model
+from tlcache.backbones.onnx_graph import alone, fingerprint
+from tlcache.backbones.onnx_weights import joined
+from tlcache.backbones.sources import find
+from tlcache.cache.feature_file import FeatureFile
+from tlcache.datasets.dataset import reopen
+from tlcache.deploying.parity import Parity, answers, check_head, check_images, made_images, made_rows
+from tlcache.deploying.saved import Saved
+from tlcache.errors import CacheError, ImageReadError
+from tlcache.heads.fitted import FittedHead
+from tlcache.heads.rows import Array
+from tlcache.images import BadImageError, Preprocess, prepare
+from tlcache.keys import canonical_json
+from tlcache.runs.frozen import FrozenRun
+from tlcache.runs.record import Run
+from tlcache.version import __version__
+
+__all__ = ["Bundle", "Recorded", "make_bundle"]
+
+_ROWS, _IMAGES = 4_096, 16  # that are compared
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """How answers for `n` test images compare with the recorded ones: of `same` class, probabilities off by `worst`."""
+
+    n: int
+    same: int
+    worst: float
+
+    def __str__(self) -> str:
+        return (
+            f"Of {self.n} test images it answers {self.same} as recorded, with probabilities within {self.worst:.0e}."
+        )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An ONNX file.
+
+    Parameters
+    ----------
+    data
+        Its bytes.
+    checks
+        How far its probabilities are from the head's own, on embeddings and on images; none of a fine-tuned network,
+        which has been compared with torch.
+    recorded
+        How its answers compare with the record; None where there is none, or test images are not at hand.
+    """
+
+    data: bytes
+    checks: tuple[Parity, ...]
+    recorded: Recorded | None
+
+
+def make_bundle(saved: Saved) -> Bundle:
+    """Make an ONNX file of a run, in float32 whatever its embeddings were computed in, and compare it with the run.
+
+    Raises
+    ------
+    ModelError
+        The head cannot be exported, the network is another by now, or the file would answer otherwise.
+    """
+    model, checks = saved.model("fp32"), tuple[Parity, ...]()
+    numbers, images = _test_images(saved.run, model.preprocess)
+    if saved.tuned:
+        from tlcache.finetuning.saved import export_tuned
+
+        data = _finished(onnx.load_model_from_string(export_tuned(saved.path)), saved, model)
+    else:
+        network = joined(model.onnx())
+        data = _finished(classified(network, saved.head), saved, model)
+        checks = _on_embeddings(saved), _on_images(saved.head, data, network, images, model.preprocess.size)
+    return Bundle(data, checks, _recorded(saved.run, data, numbers, images))
+
+
+def _on_embeddings(saved: Saved) -> Parity:
+    rows = _cached_rows(saved)
+    if rows is None:
+        return check_head(saved.head, made_rows(saved.head), "made-up embeddings, as the cached ones are not here")
+    return check_head(saved.head, rows, "cached embeddings of test images")
+
+
+def _on_images(
+    head: FittedHead, data: bytes, network: bytes, images: NDArray[np.uint8], size: tuple[int, int]
+) -> Parity:
+    if not len(images):
+        return check_images(data, network, head, made_images(size), "made-up images, as the test images are not here")
+    return check_images(data, network, head, images, "test images")
+
+
+def _finished(made: onnx.ModelProto, saved: Saved, model: Model) -> bytes:
+    """Return the bytes of a file that says what it is."""
+    known = {entry.key: entry.value for entry in made.metadata_props}
+    ours = known.get("exporter", "").startswith("tlcache")
+    about = {
+        "exporter": known["exporter"] if ours else f"tlcache export {EXPORT_VERSION}, onnx {onnx.__version__}",
+        "backbone": model.name,
+        "weights": model.weights,
+        "preprocess": canonical_json(model.preprocess.as_json()),
+        "pool": str(model.identity["pool"] or "none"),
+        "key": model.key,
+        "identity": canonical_json(model.identity),
+        "network": fingerprint(alone(made, "embedding")),
+        "tlcache": __version__,
+        **_of_head(saved),
+        **_of_run(saved.run),
+    }
+    return serialized(stated(made, about))
+
+
+def _of_head(saved: Saved) -> dict[str, str]:
+    names = ("head", "classes", "temperature")
+    own = saved.tuned or dict(zip(names, (saved.head.name, saved.head.classes, saved.head.temperature), strict=True))
+    stated = {"classes": canonical_json(list(own["classes"]))}
+    stated |= {"head": str(own["head"]), "temperature": repr(float(own["temperature"]))}
+    if not saved.tuned and saved.head.uncertainty:
+        stated["uncertainty"] = canonical_json(saved.head.uncertainty.tables())
+    return stated
+
+
+def _of_run(run: Run | None) -> dict[str, str]:
+    if run is None:
+        return {"licence": "unknown"}
+    test = run.test
+    reached = {"accuracy": test.accuracy, "low": test.accuracy_low, "high": test.accuracy_high, "n": test.n}
+    return {
+        "run": run.path.stem,
+        "dataset": run.dataset,
+        "accuracy": canonical_json({**reached, "split": run.test_split}),
+        "licence": find(str(run.extract_arguments["model"])).licence(run.weights),
+    }
+
+
+def _cached_rows(saved: Saved) -> Array | None:
+    """Return embeddings of test images, where the feature file of the run is still there."""
+    if not isinstance(saved.run, FrozenRun):
+        return None
+    try:
+        with FeatureFile(saved.run.features) as file:
+            if file.attrs["key"] == saved.head.key:
+                return file.split("test").features[:_ROWS]
+    except CacheError:
+        pass
+    return None
+
+
+def _test_images(run: Run | None, preprocess: Preprocess) -> tuple[list[int], NDArray[np.uint8]]:
+    """Return some test images as the network takes them, and their numbers among the predictions; none if not here."""
+    numbers, images = list[int](), list[NDArray[np.uint8]]()
+    if run is not None:
+        source, paths = reopen(run.source), run.predictions().row.tolist()
+        for number in np.unique(np.linspace(0, len(paths) - 1, _IMAGES).astype(int)).tolist():
+            try:
+                images.append(prepare(source.read(os.fsdecode(paths[number])), preprocess)[0])
+            except (ImageReadError, BadImageError):
+                continue
+            numbers.append(number)
+    return numbers, np.array(images, np.uint8)
+
+
+def _recorded(run: Run | None, data: bytes, numbers: list[int], images: NDArray[np.uint8]) -> Recorded | None:
+    if run is None or not numbers:
+        return None
+    known, found = run.predictions().probabilities[numbers], answers(data, images)
+    same = int((known.argmax(axis=1) == found.argmax(axis=1)).sum())
+    return Recorded(len(numbers), same, float(np.abs(known - found).max()))

@@ -1,0 +1,118 @@
+"""A run, or a network alone, as an ONNX file to use anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlcache.arguments import LoneModel, MaybeRun, OnnxFile, Pool, Runs, Weights
+from tlcache.errors import OptionError
+from tlcache.files import write_whole
+from tlcache.options import described
+from tlcache.progress import say, warn
+
+if TYPE_CHECKING:
+    from tlcache.deploying.bundle import Recorded
+    from tlcache.deploying.parity import Parity
+    from tlcache.deploying.saved import Saved
+
+__all__ = ["Exported", "export"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX file that was written.
+
+    Parameters
+    ----------
+    path, size
+        The file, and its bytes.
+    checks
+        What its probabilities were compared with: the head's own, on embeddings and then on images. Empty of a network
+        alone and of a fine-tuned one, which are compared with torch.
+    recorded
+        How its answers for some test images compare with those of the record, where both are at hand.
+    """
+
+    path: Path
+    size: int
+    checks: tuple[Parity, ...] = ()
+    recorded: Recorded | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` promises."""
+        compared = {"checks": [asdict(each) for each in self.checks]}
+        recorded = asdict(self.recorded) if self.recorded else None
+        return {"file": str(self.path), "bytes": self.size, **compared, "recorded": recorded}
+
+    def lines(self) -> list[str]:
+        """Return the same for people."""
+        lines = [f"{self.path}: {self.size:,} bytes", *map(str, self.checks)]
+        return [*lines, str(self.recorded)] if self.recorded else lines
+
+
+@described()
+def export(
+    run: MaybeRun = None,
+    *,
+    out: OnnxFile,
+    model: LoneModel = None,
+    weights: Weights = None,
+    pool: Pool = None,
+    runs: Runs = None,
+) -> Exported:
+    """Write a run as an ONNX file that classifies images, or a network alone as one that embeds them.
+
+    The file takes uint8 RGB images `image` (n, 3, H, W), prepared as its metadata says. Of a run it gives calibrated
+    `probabilities` (n, C), the `label` (n,) and the `embedding` (n, D); of a network (`model`) the `embedding`. It is
+    compared with what went into it before it is written.
+
+    Raises
+    ------
+    OptionError, ModelError, WeightsError, HeadError, CacheError
+        No such run, network, weights or pooling, a head that cannot be exported, or a file that would answer otherwise:
+        probabilities differ by more than 1e-5 (svm: 1e-3), or embeddings by more than 1e-4 of the largest value.
+
+    Examples
+    --------
+    >>> ridge = fit_heads([feature_file], heads=["ridge"], runs=folder)[0]
+    >>> export(ridge.path, out=folder / "ridge.onnx").checks[0].worst < 1e-5
+    True
+    >>> extract(photos, export(model="resnet20_cifar", out=folder / "network.onnx").path).rows
+    24
+    """
+    from tlcache.backbones.load import load_model
+    from tlcache.backbones.onnx_weights import joined
+    from tlcache.backbones.sources import lookup
+    from tlcache.deploying.saved import find_saved
+
+    if run is not None and model is not None:
+        raise OptionError(f"Given are a run, '{run}', and --model {model}. Give one of them.")
+    if run is not None:
+        if weights or pool:
+            raise OptionError("A run has its own weights and pooling. Leave out --weights and --pool.")
+        return _of_run(find_saved(run, runs), Path(out))
+    if model is None:
+        raise OptionError("Give a run (see: tlcache runs), or with --model a network alone (see: tlcache models).")
+    if Path(model).is_file() and not lookup(str(model)):
+        raise OptionError(f"'{model}' is not a network of tlcache models. If a run left it: tlcache export {model}")
+    return _written(Path(out), joined(load_model(str(model), weights, pool=pool).onnx()))
+
+
+def _of_run(saved: Saved, out: Path) -> Exported:
+    from tlcache.deploying.bundle import make_bundle
+
+    made = make_bundle(saved)
+    engine = saved.run.extract_arguments.get("engine", "onnxruntime") if saved.run else ""
+    if saved.run and not saved.tuned and (saved.run.precision != "fp32" or engine != "onnxruntime"):
+        say(f"The run's embeddings were computed by {engine} in {saved.run.precision}; the file computes in fp32.")
+    if made.recorded and made.recorded.same < made.recorded.n:
+        apart = made.recorded.n - made.recorded.same
+        warn(f"Of {made.recorded.n} test images the file answers {apart} otherwise than the record.")
+    return _written(out, made.data, made.checks, made.recorded)
+
+
+def _written(out: Path, data: bytes, *compared: Any) -> Exported:
+    write_whole(out, data)
+    return Exported(out, len(data), *compared)
