@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def test_what_given_splits_cannot_do_is_told(with_splits: Path, options: dict[st
     [
         ("split_folders", ["a=train,b=test", "c = val"], {"a": "train", "b": "test", "c": "val"}),
         ("split_folders", ["odd=name=test"], {"odd=name": "test"}),
+        ("split_folders", ["s, t=train,u = test,", "v,w=val"], {"s, t": "train", "u": "test", "v,w": "val"}),
         ("ignore", ["masks,*.gif", "b"], ["masks", "*.gif", "b"]),
         ("val", ["0.1"], 0.1),
         ("test", ["val"], "val"),
@@ -92,6 +94,8 @@ def test_options_are_read(name: str, words: list[str], value: object) -> None:
     [
         ("split_folders", ["train"], "--split-folders takes FOLDER=SPLIT like training_set=train,test_set=test"),
         ("split_folders", ["a=dev"], "a split being one of train, val, test; found 'a=dev'"),
+        ("split_folders", ["a=train,b"], "a split being one of train, val, test; found 'a=train,b'"),
+        ("split_folders", ["=train"], "a split being one of train, val, test; found '=train'"),
         ("val", ["20"], "--val takes a number above 0 to below 1, or test; found '20'"),
         ("test", ["test"], "--test takes a number above 0 to below 1, or val; found 'test'"),
         ("test", ["0"], "found '0'"),
@@ -190,6 +194,16 @@ def below(*folders: str) -> dict[str, int]:
         pytest.param(below("flowers-train", "flowers-test"), ["train", "test"], id="common_word"),
         pytest.param(below("archive/photos"), ["train"], id="one_folder_holds_all"),
         pytest.param(below("archive/data/train", "archive/data/test"), ["train", "test"], id="splits_one_down"),
+        pytest.param(below("archive") | {"": ["cover.png"]}, ["train"], id="cover_beside_the_folder"),
+        pytest.param(below("a/b") | {"": ["0.png"], "a": ["1.png"]}, ["train"], id="covers_on_two_levels"),
+        pytest.param(
+            below("archive/train", "archive/test") | {"": ["list.png", "map.jpg"]},
+            ["train", "test"],
+            id="cover_and_splits",
+        ),
+        pytest.param(
+            below("train/images", "test/images") | {"train": ["all.png"]}, ["train", "test"], id="cover_in_a_split"
+        ),
         pytest.param(
             below("train", "val") | {"train/ant/old": 0, "docs": ["a.txt"]}, ["train", "val"], id="docs_beside"
         ),
@@ -234,6 +248,10 @@ def test_splits_and_classes_are_told_by_their_names_and_places(
         pytest.param(
             {"with_mask": 2, "mask": ["1_mask.png"]}, {"train": ["mask", "with_mask"]}, id="masks_are_the_task"
         ),
+        pytest.param(
+            {"mask": 2, "no_mask": 2, "hood": 2}, {"train": ["hood", "mask", "no_mask"]}, id="masks_and_others"
+        ),
+        pytest.param({"gas mask": 2, "hat": 2}, {"train": ["gas mask", "hat"]}, id="a_kind_of_mask"),
     ],
 )
 def test_what_holds_images_and_is_called_as_splits_are_is_a_class(
@@ -306,6 +324,64 @@ def test_what_holds_images_and_is_called_as_splits_are_is_a_class(
             id="a_mask_for_each",
         ),
         pytest.param(
+            {f"{name}/{split}": ["a.png", "a_mask.png"] for name in TWO for split in ("train", "test")},
+            r"in '.*/ant/test' are masks of them, by their names: \*_mask\.\*\. ",
+            id="a_mask_for_each_in_splits_in_classes",
+        ),
+        pytest.param(
+            TWO | {"masks": 4},
+            r"In '.*/set' are folders of masks .*: masks\. Leave them out with --ignore masks\. .* --class-level 1\.",
+            id="masks_beside_classes",
+        ),
+        pytest.param(
+            {"ant": ["a1.jpg", "a2.jpg"], "bee": ["b1.jpg"], "Ground Truth": ["a1_gt.png", "a2_gt.png", "b1_gt.png"]},
+            ": Ground Truth. Leave them out with --ignore 'Ground Truth'",
+            id="truth_beside_classes",
+        ),
+        pytest.param(TWO | {"ant_mask": 3, "bee_mask": 4}, "--ignore ant_mask,bee_mask", id="masks_of_each_class"),
+        pytest.param(
+            below("train", "test") | {"train/segmentation": 3},
+            r"In '.*/train' are .*: segmentation\. .* --class-level 2\.",
+            id="segmentation_in_a_split",
+        ),
+        pytest.param(below("images", "masks"), "--ignore masks", id="masks_above_classes"),
+        pytest.param(
+            below("JPEGImages") | {"SegmentationClass/ant": ["x.png"], "SegmentationClass/bee": ["y.png"]},
+            "--ignore SegmentationClass",
+            id="masks_of_other_names_above_classes",
+        ),
+        pytest.param(
+            below("images/train", "images/test", "labels/train", "labels/test"),
+            "--ignore labels",
+            id="masks_and_splits",
+        ),
+        pytest.param(
+            below("train", "test") | {"train_masks": 7, "test_masks": 7},
+            "--ignore test_masks,train_masks",
+            id="masks_beside_splits",
+        ),
+        pytest.param(
+            {"train": 3, "test": 3}, "If test, train are classes, say --class-level 1", id="images_in_train_and_test"
+        ),
+        pytest.param(
+            {f"{split}/{year}/{name}": 2 for split in ("train", "test") for year in (2023, 2024) for name in TWO},
+            "If they are, say --class-level 3. If 2023 and 2024 are classes, say --class-level 2",
+            id="levels_in_splits",
+        ),
+        pytest.param(
+            below("s, t", "u"),
+            "'s, t', u in .*: --split-folders 's, t=train,u=test'. If 's, t' and u are",
+            id="names_with_commas",
+        ),
+        pytest.param(
+            below("train") | {"x, y": 4},
+            r"no split: 'x, y'\. Leave them out with --ignore 'x\? y',",
+            id="odd_with_comma",
+        ),
+        pytest.param(
+            {"": 8} | {f"old/{name}": 2 for name in TWO}, "has one class, 'old'", id="images_outnumber_a_folder"
+        ),
+        pytest.param(
             {"ant": ["1.npy", "2.npy"], "bee": ["1.npy"]}, "It holds 3 .npy files, which are arrays. Write", id="arrays"
         ),
         pytest.param(
@@ -331,6 +407,42 @@ def test_what_has_no_meaning_or_several_is_told_with_the_way_out(
             below("A", "B"), {"class_level": 2}, {"train": {name: 2 * count for name, count in TWO.items()}}, id="below"
         ),
         pytest.param(below("A", "B"), {"class_level": 1}, {"train": {"A": 7, "B": 7}}, id="above"),
+        pytest.param(
+            below("train", "test"), {"class_level": 1}, {"train": {"test": 7, "train": 7}}, id="classes_train_and_test"
+        ),
+        pytest.param({"train": 3, "val": 2}, {"class_level": 1}, {"train": {"train": 3, "val": 2}}, id="flat_train"),
+        pytest.param(
+            below("train", "bus"), {"class_level": 1}, {"train": {"bus": 7, "train": 7}}, id="train_and_another"
+        ),
+        pytest.param(below("train", "test"), {"class_level": 2}, {"train": TWO, "test": TWO}, id="below_splits"),
+        pytest.param(
+            {
+                f"{split}/{year}/{name}": count
+                for split in ("train", "val")
+                for year in "12"
+                for name, count in TWO.items()
+            },
+            {"class_level": 3},
+            {split: {name: 2 * count for name, count in TWO.items()} for split in ("train", "val")},
+            id="two_below_splits",
+        ),
+        pytest.param(
+            {f"{name}/{split}": count for name, count in TWO.items() for split in ("train", "test")},
+            {"class_level": 1},
+            {"train": TWO, "test": TWO},
+            id="above_splits",
+        ),
+        pytest.param(
+            below("s, t", "u"),
+            {"split_folders": {"s, t": "train", "u": "test"}},
+            {"train": TWO, "test": TWO},
+            id="commas",
+        ),
+        pytest.param(TWO | {"x, y": 4}, {"ignore": "x? y"}, {"train": TWO}, id="without_a_comma"),
+        pytest.param(TWO | {"x[1]": 4}, {"ignore": "x[1]"}, {"train": TWO}, id="brackets"),
+        pytest.param(TWO | {"masks": 4}, {"ignore": "masks"}, {"train": TWO}, id="masks_beside"),
+        pytest.param(TWO | {"masks": 4}, {"class_level": 1}, {"train": TWO | {"masks": 4}}, id="a_class_called_masks"),
+        pytest.param(below("images", "masks"), {"ignore": "masks"}, {"train": TWO}, id="masks_above"),
         pytest.param(
             below("A/A", "B/B"), {"split_folders": {"A": "train", "B": "val"}}, {"train": TWO, "val": TWO}, id="aa"
         ),
@@ -358,6 +470,49 @@ def test_the_way_out_leads_out(
     found = load_dataset(plant(tmp_path / "set", files), layout=Layout(**options))
     assert counts(found) == expected
     assert not found.warnings
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "words"),
+    [
+        pytest.param(
+            below("A", "B"), {"class_level": 3}, "3: '.*/set' .* like 'A/ant', are at level 2; give that", id="too_low"
+        ),
+        pytest.param(TWO, {"class_level": 2}, "level 2: '.*/set' .* like 'ant', are at level 1", id="classes"),
+        pytest.param(
+            below("train", "test"), {"class_level": 4}, "4: '.*/test' .* like 'ant', are at level 2", id="splits"
+        ),
+        pytest.param(
+            below("A", "B"),
+            {"class_level": 1, "split_folders": {"A": "train", "B": "val"}},
+            "--class-level 1 says that .* and --split-folders A=train,B=val that they are splits. .* --class-level 2",
+            id="classes_and_splits",
+        ),
+    ],
+)
+def test_a_level_that_cannot_be_is_told_with_those_that_can(
+    tmp_path: Path, files: dict[str, Any], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        load_dataset(plant(tmp_path / "set", files), layout=Layout(**options))
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        pytest.param({"masks": ["x.png"]}, "called as masks of other images are: masks. .* --ignore masks", id="masks"),
+        pytest.param({"Overlay": ["x.png"]}, "are: Overlay. .* --ignore Overlay", id="overlay"),
+        pytest.param({"nan": 3, "null": 1}, "not known, by their names: 'nan', 'null'. .* --ignore nan,null", id="nan"),
+        pytest.param({"N/A": 3}, "Class N is all in 'N/A', .* not known. .* --ignore N", id="slash"),
+        pytest.param({"n/a": 3, "?": 2}, "by their names: '[?]'. .* --ignore '.[?].'", id="question_mark"),
+    ],
+)
+def test_names_of_classes_that_may_mean_something_else_are_told(
+    tmp_path: Path, files: dict[str, Any], words: str
+) -> None:
+    found = load_dataset(plant(tmp_path / "set", TWO | files))
+    assert any(re.search(words, line) for line in found.warnings), found.warnings
+    assert len(found.classes) == 2 + len(files)
 
 
 def test_folders_that_are_named_are_there(tmp_path: Path) -> None:

@@ -1,49 +1,27 @@
-"""Which folders are splits and which are classes; where that cannot be told, an error that says how to tell it."""
+"""Which folders are splits and which are classes."""
 
 from __future__ import annotations
 
-import re
-import shlex
-import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tlcache.datasets.layout import Layout
-from tlcache.datasets.masks import masks_among
+from tlcache.datasets.checks import (
+    check_folders,
+    check_given,
+    check_images,
+    check_labelled,
+    check_level,
+    flat_words,
+    level_words,
+    unlabelled_words,
+)
+from tlcache.datasets.layout import Layout, ignoring, splitting
 from tlcache.datasets.splits import SPLITS
-from tlcache.datasets.tree import Tree
+from tlcache.datasets.tree import Place
 from tlcache.errors import DataError
-from tlcache.keys import some
-from tlcache.text import counted
+from tlcache.keys import quoted, some
 
-__all__ = ["ClassFolder", "Place", "class_folders"]
-
-_TABLE = "a table of paths and labels (see: tlcache datasets)"
-
-
-class Place(NamedTuple):
-    """A folder of the dataset: the dataset's own, its path below that, and what lies in it."""
-
-    root: str
-    path: str
-    tree: Tree
-
-    def __str__(self) -> str:
-        return f"{self.root}/{self.path}".rstrip("/")
-
-    @property
-    def name(self) -> str:
-        """The last part of its path."""
-        return self.path.rpartition("/")[2]
-
-    def folders(self) -> list[Place]:
-        """Return the folders in it."""
-        return [Place(self.root, f"{self.path}/{name}".lstrip("/"), tree) for name, tree in self.tree.folders.items()]
-
-    def inside(self) -> list[Place]:
-        """Return the folders in it that hold images."""
-        return [folder for folder in self.folders() if folder.tree.has_images()]
+__all__ = ["ClassFolder", "class_folders"]
 
 
 class ClassFolder(NamedTuple):
@@ -66,32 +44,40 @@ def class_folders(top: Place, layout: Layout) -> tuple[list[ClassFolder], set[st
         What is there has no meaning here, or several.
     """
     top = _unwrapped(top, layout)
-    named = _named(top.folders(), layout)
-    inner = [] if layout.class_level else _splits_in_classes(top, layout)
-    if not inner and layout.split_folders and not layout.split_folders.keys() & {each.name for each in top.folders()}:
-        raise DataError(
-            f"--split-folders: '{top}' has no folder {some(list(layout.split_folders))}. It has "
-            f"{some(sorted(top.tree.folders))}."
-        )
-    parts = [] if inner else _splits(top, named, layout)
-    found = inner or [
+    if not layout.class_level:
+        check_folders(top, [each for each in top.inside() if each.name not in (layout.split_folders or {})], 1)
+    if inner := _splits_in_classes(top, layout):
+        return inner, set()
+    check_given(top, layout)
+    named = {} if layout.class_level == 1 else _named(top.folders(), layout)
+    parts = _splits(top, named, layout)
+    found = [
         ClassFolder(each, each.name, split)
         for split, part in parts or [("train", top)]
-        for each in _classes(part, layout)
+        for each in _classes(part, layout, 2 if parts else 1)
     ]
+    labels = {split: {each.label for each in found if each.split == split} for split, _ in parts}
     for split, part in parts:
-        _check_labelled(part, split, found)
+        check_labelled(part, split, labels[split], labels["train"])
     return found, {place.path for place in top.folders() if place.name in named} if parts else set()
 
 
 def _unwrapped(place: Place, layout: Layout | None = None) -> Place:
-    """Return the first folder that holds images, several folders, or, where there is a layout, a split."""
-    while not place.tree.images and len(inside := place.inside()) == 1:
+    """Return the first folder that holds several, or images of a class, or, where there is a layout, a split.
+
+    Images beside a single folder, if fewer than those below it, are of no class: a cover, a list of all as a picture.
+    """
+    while len(inside := place.inside()) == 1 and _is_above(place):
         (only,) = inside
-        if only.tree.images or (layout and _named([only], layout)):
+        if not only.inside() or (_named([only], layout) if layout else only.tree.images):
             break
         place = only
     return place
+
+
+def _is_above(place: Place) -> bool:
+    own = len(place.tree.images)
+    return not own or 2 * own < sum(1 for _ in place.tree.paths())
 
 
 def _named(places: Sequence[Place], layout: Layout) -> dict[str, str]:
@@ -104,8 +90,10 @@ def _splits_in_classes(top: Place, layout: Layout) -> list[ClassFolder]:
     parts = {part.name: part for each in classes for part in each.inside()}
     named = _named(list(parts.values()), layout)
     flat = any(each.tree.images for each in classes) or any(part.inside() for part in parts.values())
-    if flat or len(parts) < 2 or "train" not in named.values() or named.keys() != parts.keys():
+    if flat or not {"train"} < {*named.values()} or named.keys() != parts.keys() or (layout.class_level or 1) > 1:
         return []
+    if not layout.class_level:
+        check_images([part for each in classes for part in each.inside()], 1)
     return [ClassFolder(part, each.name, named[part.name]) for each in classes for part in each.inside()]
 
 
@@ -123,16 +111,20 @@ def _splits(top: Place, named: Mapping[str, str], layout: Layout) -> list[tuple[
     if odd:
         raise DataError(
             f"'{top}' has a train folder and others beside it that are no split: {some(odd)}. Leave them out with "
-            f"--ignore {odd[0]}, or say what they are: --split-folders {odd[0]}=test. If all of them are classes, put "
-            "them into one folder that is called train."
+            f"{ignoring(odd)}, or say what they are: {splitting({odd[0]: 'test'})}. If all of them are classes, say "
+            "--class-level 1."
         )
     for split, place in splits:
         if not place.inside():
-            raise DataError(_unlabelled_words(place, split) if deep else _flat_words(splits[-1][1]))
+            raise DataError(
+                unlabelled_words(place, split)
+                if deep
+                else f"{flat_words(splits[-1][1])} If {some(sorted(named))} are classes, say --class-level 1."
+            )
     if "train" not in given:
         raise DataError(
-            f"'{top}' has {' and '.join(place.name for _, place in splits)}, and no train to learn from. Bring its "
-            f"train folder, or say what is to train: --split-folders {splits[-1][1].name}=train."
+            f"'{top}' has {' and '.join(quoted(place.name) for _, place in splits)}, and no train to learn from. Bring "
+            f"its train folder, or say what is to train: {splitting({splits[-1][1].name: 'train'})}."
         )
     if not layout.split_folders:
         _check_one_each(top, splits)
@@ -144,80 +136,21 @@ def _check_one_each(top: Place, splits: Sequence[tuple[str, Place]]) -> None:
         names = [place.name for own, place in splits if own == split]
         if len(names) > 1:
             raise DataError(
-                f"'{top}' has {' and '.join(names)}, which are all {split} by their names. Say which is which, as in "
-                f"--split-folders {','.join(f'{name}={split}' for name in names)}, or leave one out with --ignore."
+                f"'{top}' has {' and '.join(map(quoted, names))}, which are all {split} by their names. Say which is "
+                f"which, as in {splitting(dict.fromkeys(names, split))}, or leave one out with {ignoring(names[:1])}."
             )
 
 
-def _classes(place: Place, layout: Layout) -> list[Place]:
-    """Return the folders of classes in a split, or in the dataset."""
+def _classes(place: Place, layout: Layout, first: int) -> list[Place]:
+    """Return the folders of classes in a split, or in the dataset; folders in it are at the level `first`."""
     place = _unwrapped(place)
     found = place.inside()
-    for _ in range((layout.class_level or 1) - 1):
+    for _ in range(first, layout.class_level or first):
         found = [below for each in found for below in each.inside()]
-    if not found and place.tree.images:
-        raise DataError(_flat_words(place))
+    if not found and place.tree.has_images():
+        raise DataError(level_words(place, layout.class_level, first) if layout.class_level else flat_words(place))
     if not layout.class_level:
-        _check_masks(found)
-        _check_level(place, found)
+        check_folders(place, found, first)
+        check_images(found, first)
+        check_level(place, found, first)
     return found
-
-
-def _check_level(place: Place, found: Sequence[Place]) -> None:
-    """Raise where what seem to be classes may be something above them."""
-    if len(found) < 2 or any(each.tree.images for each in found):
-        return
-    shared = set.intersection(*({below.name for below in each.inside()} for each in found))
-    if len(shared) < 2:
-        return
-    first, second = found[0].name, found[1].name
-    raise DataError(
-        f"{some([each.name for each in found])} in '{place}' hold the same folders, {some(sorted(shared))}: these may "
-        f"be the classes. If they are, say --class-level 2, or which split each folder above them is: --split-folders "
-        f"{first}=train,{second}=test. If {first} and {second} are classes, say --class-level 1."
-    )
-
-
-def _check_masks(found: Sequence[Place]) -> None:
-    for each in found:
-        if what := masks_among(each.tree):
-            raise DataError(
-                f"Among the images in '{each}' are masks of them, by their names: {what}. Leave these out with "
-                f"--ignore {shlex.quote(what)}. If they are images of the class, say --class-level 1."
-            )
-
-
-def _check_labelled(part: Place, split: str, found: Sequence[ClassFolder]) -> None:
-    """Raise where a split has none of the classes that can be learnt."""
-    own, learnt = ({_plain(each.label) for each in found if each.split == name} for name in (split, "train"))
-    if not own & learnt:
-        raise DataError(
-            f"The folders in '{part}' ({some(sorted(own))}) are none of the classes in train ({some(sorted(learnt))}). "
-            f"{_way_out(part, split)}"
-        )
-
-
-def _plain(label: str) -> str:
-    return unicodedata.normalize("NFC", label)
-
-
-def _unlabelled_words(place: Place, split: str) -> str:
-    images = counted(len(place.tree.images), "image")
-    return f"'{place}' is a split by its name, and its {images} lie in no folders of classes. {_way_out(place, split)}"
-
-
-def _way_out(place: Place, split: str) -> str:
-    return (
-        f"Give {_TABLE}, with the labels of {split}; or leave it out with --ignore {place.name}, and {split} is drawn "
-        "from train."
-    )
-
-
-def _flat_words(place: Place) -> str:
-    """Return the words for images without folders of classes; their names may say the classes."""
-    begins = (re.match(r"[^\W\d_]+", name) for name in place.tree.images)
-    counts = Counter(found[0].lower() for found in begins if found)
-    labels = sorted(name for name, count in counts.items() if count > 1)
-    hint = f"Their names may say the classes ({some(labels)}). " if 1 < len(labels) <= sum(counts.values()) / 4 else ""
-    images = counted(len(place.tree.images), "image")
-    return f"'{place}' holds {images} and no folders of classes. {hint}Give {_TABLE}, or a folder for every class."

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tlcache.datasets.classes import ClassFolder, Place, class_folders
+from tlcache.datasets.checks import notes_on_folders
+from tlcache.datasets.classes import ClassFolder, class_folders
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.leftover import Leftover
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import Row
-from tlcache.datasets.tree import describe_data, scan
+from tlcache.datasets.tree import Place, describe_data, scan
 from tlcache.errors import DataError
 
 __all__ = ["FOLDER", "open_folder"]
@@ -49,7 +50,8 @@ class Folder(Source):
             )
         left = Leftover(top, classes, splits)
         images = open_folder(root)
-        return Listing(root.name, str(given.absolute()), images, rows, left.passed_over, left.warnings())
+        notes = [] if layout.class_level else notes_on_folders({each.label: each.place.tree for each in classes})
+        return Listing(root.name, str(given.absolute()), images, rows, left.passed_over, (*left.warnings(), *notes))
 
     def reopen(self, source: str) -> Images | None:
         """Return the images below an absolute path."""

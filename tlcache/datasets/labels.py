@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import re
-import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
+from tlcache.datasets.layout import ignoring
 from tlcache.datasets.splits import Row
 from tlcache.errors import DataError
 from tlcache.keys import few, some
@@ -107,12 +106,11 @@ def notes_on(classes: Collection[str]) -> tuple[str, ...]:
 
 
 def _perhaps_none(classes: Iterable[str]) -> list[str]:
-    found = sorted(filter(may_be_missing, classes))
-    left_out = shlex.quote(",".join(map(glob.escape, found)))
+    found = sorted(name for name in classes if may_be_missing(name) or is_missing(name))
     return (
         [
-            f"Classes that may mean that the label is not known, by their names: {some(list(map(repr, found)))}. "
-            f"If so, leave their images out with --ignore {left_out}."
+            f"Classes that may mean that the label is not known, by their names: {few(list(map(repr, found)))}. "
+            f"If so, leave their images out with {ignoring(found)}."
         ]
         if found
         else []

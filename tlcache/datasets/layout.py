@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,10 +17,10 @@ from unicodedata import normalize
 from tlcache.arguments import DATA
 from tlcache.datasets.splits import FRACTION, SPLITS, Row, split_names
 from tlcache.errors import DataError, OptionError
-from tlcache.kinds import PATH, Kind, listed, listing, number, several, text, whole
+from tlcache.kinds import PATH, Kind, listing, number, several, text, whole
 from tlcache.options import Option, check_fields, described
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "ignoring", "splitting"]
 
 _share = number(above=0, below=1).allows
 
@@ -42,10 +45,12 @@ def _uses(texts: Sequence[str]) -> dict[str, str]:
     >>> _uses(["seg_train=train, seg_test=test"])
     {'seg_train': 'train', 'seg_test': 'test'}
     """
-    words = (word.rpartition("=") for word in listed(texts))
-    found = {name.strip(): split.strip() for name, _, split in words}
-    if not _is_use(found):
-        raise ValueError(texts)
+    found: dict[str, str] = {}
+    for words in texts:
+        *pairs, rest = re.split(rf"=\s*({'|'.join(SPLITS)})\s*(?:,|$)", words)  # names may have commas
+        found |= zip(map(str.strip, pairs[::2]), pairs[1::2], strict=True)
+        if rest.strip() or not _is_use(found):
+            raise ValueError(texts)
     return found
 
 
@@ -87,7 +92,7 @@ class Layout:
             "How many folders down the classes are",
             whole(1, 9),
             DATA,
-            more="Below --data or a split; a folder that alone holds everything is not counted",
+            more="Below --data, splits counted, too; a folder that alone holds everything is not counted",
         ),
     ] = None
     val: Annotated[
@@ -149,7 +154,9 @@ class Layout:
     def ignored_by(self, name: str) -> str:
         """Return the pattern of `--ignore` that what has this name is passed over by; nothing if by none."""
         composed = partial(normalize, "NFC")  # accents are typed in one form, and a Mac's folders have another
-        return next((each for each in listing(self.ignore) if fnmatchcase(composed(name), composed(each))), "")
+        patterns = ((each, composed(each)) for each in listing(self.ignore))
+        name = composed(name)
+        return next((each for each, own in patterns if own == name or fnmatchcase(name, own)), "")
 
     def patterns(self, named: Iterable[Iterable[str]]) -> list[str]:
         """Return for each image, by all that names it, the pattern of `--ignore` that passes it over, or nothing."""
@@ -194,3 +201,21 @@ class Layout:
                     f"--{name} {getattr(self, name):g} draws a split {name}, but '{source}' has one. It has {found}. "
                     f"Leave --{name} out to use it, or leave that split out with --ignore."
                 )
+
+
+def ignoring(names: Iterable[str]) -> str:
+    """Return the option that passes over what has these names.
+
+    >>> ignoring(["masks", "ant, red"])
+    "--ignore 'masks,ant? red'"
+    """
+    return f"--ignore {shlex.quote(','.join(glob.escape(each).replace(',', '?') for each in names))}"
+
+
+def splitting(uses: Mapping[str, str]) -> str:
+    """Return the option that says which folder is which split.
+
+    >>> splitting({"A": "train", "B": "test"})
+    '--split-folders A=train,B=test'
+    """
+    return f"--split-folders {shlex.quote(','.join(f'{name}={split}' for name, split in uses.items()))}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from tlcache.datasets.classes import ClassFolder, Place
-from tlcache.datasets.tree import describe_data
+from tlcache.datasets.classes import ClassFolder
+from tlcache.datasets.tree import Place, describe_data
 from tlcache.keys import some
 
 __all__ = ["Leftover"]

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tlcache.datasets.layout import Layout
 from tlcache.errors import DataError
 
-__all__ = ["OTHER_DATA", "Tree", "describe_data", "scan"]
+__all__ = ["OTHER_DATA", "Place", "Tree", "describe_data", "scan"]
 
 OTHER_DATA = {  # what people give for images: ending -> what it is, and what to do with it
     **dict.fromkeys((".npy", ".npz", ".mat"), ("arrays", "Write each image as a PNG, 16 bits deep if need be.")),
@@ -88,6 +89,30 @@ class Tree:
         found = self.everything()
         ours = {".h5", ".json", ".npz", ".safetensors", ".csv", ".lock", "hidden file", "hidden folder"}
         return bool(found.keys() & {".h5", ".safetensors"}) and found.keys() <= ours and not self.has_images()
+
+
+class Place(NamedTuple):
+    """A folder of the dataset: the dataset's own, its path below that, and what lies in it."""
+
+    root: str
+    path: str
+    tree: Tree
+
+    def __str__(self) -> str:
+        return f"{self.root}/{self.path}".rstrip("/")
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition("/")[2]
+
+    def folders(self) -> list[Place]:
+        """Return the folders in it."""
+        return [Place(self.root, f"{self.path}/{name}".lstrip("/"), tree) for name, tree in self.tree.folders.items()]
+
+    def inside(self) -> list[Place]:
+        """Return the folders in it that hold images."""
+        return [folder for folder in self.folders() if folder.tree.has_images()]
 
 
 def scan(root: Path, layout: Layout) -> Tree:
