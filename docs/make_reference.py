@@ -35,8 +35,9 @@ docs/make_reference.py`.
 - **What is recorded is not done again**: `fit-heads`, `finetune` and `study` read it. `--force` does it again.
 - **Names** that nothing has are answered with the nearest that there is.
 - **The status** is 0; 1 where the work failed or found what it was to look for (`verify`, `audit --strict`); 2
-  where what was typed is wrong: a value, a name, options that do not go together; 130 after Ctrl-C. What lists
-  things (`ls`, `runs`) ends with 0 where there are none.
+  where what was typed is wrong: a value, a name, options that do not go together; 130 after Ctrl-C; 141,
+  without a word, where whatever reads the output has closed it (`| head`). What lists things (`ls`, `runs`)
+  ends with 0 where there are none.
 - **`--json FILE`** writes the figures; with `--json -` they are on standard output and everything else is on
   standard error. **`--quiet`**, `-q`, tells nothing but results, warnings and errors; **`--verbose`**, `-v`,
   explains the columns of tables.

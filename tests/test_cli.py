@@ -34,6 +34,24 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["audit", "--help"], id="help"),
+        pytest.param(["heads"], id="table"),
+        pytest.param(["ls", "--json", "-"], id="figures"),
+        pytest.param(["models", "nonsense", "--quiet"], id="error"),
+    ],
+)
+def test_who_reads_may_stop_at_any_time(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as pipe:
+        command = [sys.executable, "-m", "tlcache", *arguments]
+        ended = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
 @pytest.mark.parametrize("command", [each.callback for each in app.registered_commands])
 def test_every_option_comes_through_to_its_command(command: Any) -> None:
     signature = inspect.signature(command.__wrapped__)

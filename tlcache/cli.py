@@ -79,9 +79,8 @@ class _Commands(typer.core.TyperGroup):
             _stop(f"error: {error}", 2 if isinstance(error, OptionError) else 1)
         except _StoppedError as stopped:
             _stop(str(stopped), 130)
-        except BrokenPipeError:  # whoever read has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest of it goes
-            sys.exit(141)
+        except BrokenPipeError:  # see `main`
+            raise
         except OSError as error:  # a file that cannot be read or written: the message names it
             _stop(f"error: {error.strerror or error}: {error.filename or 'no file named'}", 1)
 
@@ -96,11 +95,17 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; 141: whoever read had enough, as a shell says of any program that ends so."""
     signal.signal(signal.SIGTERM, _interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error has it: no letter ends a command
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        if not isinstance(ended.__context__, BrokenPipeError):  # of which typer and rich make an exit with status 1
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where what is still in buffers goes
+        sys.exit(141)
 
 
 class _StoppedError(Exception):

@@ -71,6 +71,7 @@ class Output:
         text = json.dumps(figures, indent=1) + "\n"
         if self._is_piped:
             sys.stdout.write(text)
+            sys.stdout.flush()
         elif self.json and self.json.exists() and not self.json.is_file():
             self.json.write_text(text)  # a pipe or a device is written to, not replaced
         elif self.json:
