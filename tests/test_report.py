@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from tlcache.auditing.run import audit
 from tlcache.cli import app
+from tlcache.deploying.best import best_run
 from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import pareto
@@ -29,7 +30,7 @@ from tlcache.probing.fit import fit_curves, fit_heads
 from tlcache.report.figures import confusion_figure
 from tlcache.report.inline import inline_svg
 from tlcache.report.page import write_report
-from tlcache.report.reproduce import commands
+from tlcache.report.reproduce import commands, uses
 from tlcache.runs.folder import read_runs, runs_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -161,6 +162,19 @@ def test_every_run_can_be_made_again_from_its_commands(recorded: Path, tmp_path:
         if run.path in before:
             assert np.allclose(run.predictions().probabilities, before[run.path], atol=1e-5)
             assert json.loads(run.path.read_text())["test"]
+
+
+def test_the_best_run_is_used_by_the_commands_of_the_page(recorded: Path, tmp_path: Path) -> None:
+    page, markdown, _ = (path.read_text() for path in write_report(tmp_path / "r.html"))
+    best = best_run("photos")[0]
+    accuracy = f"{best.name}: accuracy {best.accuracy:.3f} ({best.low:.3f}-{best.high:.3f}) on 6 test images"
+    assert f"{accuracy}; {best.images_per_s:,.0f} images" in " ".join(Page(page).text.split())
+    predict, export, bundle = uses(best.run)
+    assert (page.count(predict), page.count(export), page.count(bundle)) == (1, 1, 1)
+    assert "\n".join((predict, export, bundle)) in markdown
+    invoke(*shlex.split(predict.replace("photos/", f"{recorded}/"))[1:])
+    with Path("predictions.csv").open() as lines:
+        assert len(list(csv.DictReader(lines))) == 24
 
 
 def test_the_front_has_the_runs_that_nothing_beats() -> None:

@@ -11,7 +11,7 @@ from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.keys import some
 from tlcache.progress import warn
 
-__all__ = ["best_run"]
+__all__ = ["best_of", "best_run"]
 
 
 def best_run(
@@ -47,9 +47,18 @@ def best_run(
     names = sorted({each.dataset for each in found})
     if len(names) > 1:
         raise OptionError(f"There are runs of {some(names)}. Say which the best one is to be of, with --data.")
-    equal = [entry for entry in found[0].entries if entry.accuracy == found[0].entries[0].accuracy]
-    chosen = min(equal, key=lambda entry: (-entry.images_per_s, entry.train_s))
-    return chosen, _why(chosen, found[0], len(equal))
+    chosen = best_of(found[0])
+    return chosen, _why(chosen, found[0], len(_equal(found[0])))
+
+
+def best_of(found: Comparison) -> Entry:
+    """Return the most accurate run, and of several that are that the cheapest to use, as `best_run` says."""
+    return min(_equal(found), key=lambda entry: (-entry.images_per_s, entry.train_s))
+
+
+def _equal(found: Comparison) -> list[Entry]:
+    """Return the runs that are as accurate as the first one."""
+    return [entry for entry in found.entries if entry.accuracy == found.entries[0].accuracy]
 
 
 def _why(chosen: Entry, found: Comparison, equal: int) -> str:

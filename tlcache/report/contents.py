@@ -16,6 +16,7 @@ from tlcache.auditing.leakage import LeakageGap
 from tlcache.auditing.verdict import alarm, told
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
+from tlcache.deploying.best import best_of
 from tlcache.errors import ImageReadError
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.evaluation.metrics import confusion, recalls
@@ -148,6 +149,7 @@ class Chapter:
     leaks: Leaks | None
     gaps: Sequence[LeakageGap]
     weights: Sequence[tuple[str, str]]
+    use: Entry
     reproduce: Sequence[tuple[Entry, list[str]]]
     hardware: Mapping[str, Any]
 
@@ -178,6 +180,7 @@ def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit],
         leaks=_leaks(audit_of(audits, found.digest), gaps),
         gaps=[each for each in gaps if each.dataset == found.dataset],
         weights=sorted({(entry.backbone, entry.run.weights) for entry in found.entries}),
+        use=best_of(found),
         reproduce=[(entry, commands(entry.run)) for entry in found.entries],
         hardware=as_json(run.hardware),
     )

@@ -14,6 +14,7 @@ from tlcache.arguments import OnlyDatasets, Page, Runs
 from tlcache.auditing.findings import Audit
 from tlcache.auditing.leakage import LeakageGap, leakage_gaps
 from tlcache.auditing.records import read_audits
+from tlcache.deploying.best import best_of
 from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
@@ -26,7 +27,7 @@ from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
 from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures, leak_line, title
 from tlcache.report.contents import Chapter, chapter
-from tlcache.report.reproduce import commands
+from tlcache.report.reproduce import commands, uses
 from tlcache.report.tables import BEST, baseline_line, groups_lines, interval
 from tlcache.runs.folder import runs_folder
 from tlcache.version import __version__
@@ -113,6 +114,7 @@ def _html(chapters: Sequence[Chapter]) -> str:
         chapters=chapters,
         figures=figures,
         interval=interval,
+        uses=uses,
         costs=costs,
         columns=(*FIGURES, *COSTS),
         legend=LEGEND,
@@ -136,7 +138,9 @@ def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit], gaps: 
             lines.append("|".join(["", *(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells), ""]))
         notes = (baseline_line(found.baseline), *(line.plain for line in groups_lines(found.groups)))
         lines += ["", " ".join(notes), "", f"\\{BEST} {LEGEND}", ""]
-        lines += ["```sh", *dict.fromkeys(line for entry in found.entries for line in commands(entry.run)), "```", ""]
+        use, again = best_of(found), dict.fromkeys(line for entry in found.entries for line in commands(entry.run))
+        for what, block in ((f"To use {use.name}:", uses(use.run)), ("To make all again:", again)):
+            lines += [what, "", "```sh", *block, "```", ""]
     return "\n".join(lines)
 
 

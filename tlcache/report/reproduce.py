@@ -1,4 +1,4 @@
-"""Which commands make a run again."""
+"""Which commands make a run again, and which use it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tlcache.datasets.layout import Layout
 from tlcache.extraction.extract import extract
 from tlcache.files import relative
 from tlcache.finetuning.recipe import Recipe, settings_of
+from tlcache.keys import slug
 from tlcache.kinds import listing
 from tlcache.options import parameters
 from tlcache.probing.protocol import SearchProtocol
@@ -22,7 +23,7 @@ from tlcache.runs.base import GroupedBy
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run
 
-__all__ = ["commands"]
+__all__ = ["commands", "uses"]
 
 _ELSEWHERE = {"features", "space"}  # where results lie is the reader's own choice; a head's space follows from --search
 _PLACED = ("data", "model", "weights")
@@ -65,6 +66,19 @@ def commands(run: Run) -> list[str]:
     asked = _given(settings_of(arguments), defaults)
     options = {**_given(shared, _defaults(extract)), **_given(split, _SPLIT), **asked}
     return [*(before if split else ()), _line("finetune", options)]
+
+
+def uses(run: Run) -> list[str]:
+    """Return the command lines that classify images with a run: as it is recorded, and as a file to deploy.
+
+    `photos/` stands for the images; paths are relative to the working folder.
+    """
+    place, model = _quoted(_from_here(str(run.path))), f"{slug(run.dataset)}.onnx"
+    return [
+        f"tlcache predict {place} photos/ --out predictions.csv",
+        f"tlcache export {place} --out {_quoted(model)}",
+        f"python -m tlcache.bundle {_quoted(model)} photos/ --out predictions.csv",
+    ]
 
 
 def _from_here(place: str) -> str:
