@@ -221,3 +221,11 @@ def test_bad_images_are_counted(bundle: Path, capsys: pytest.CaptureFixture[str]
     assert main([str(bundle), "nowhere.png", "--out", "out.csv"]) == 0
     assert capsys.readouterr().err == "1 image of 1 cannot be used; the column error says why.\n"
     assert Path("out.csv").read_text() == "path,label,confidence,error\nnowhere.png,,,No such file or directory\n"
+
+
+def test_a_network_that_takes_one_image_is_given_one_at_a_time(tmp_path: Path) -> None:
+    model = tiny_bundle()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "single.onnx")
+    rows = tlcache.load_model(tmp_path / "single.onnx").predict([PICTURE, b"", PICTURE[..., ::-1]])
+    assert [row.labels for row in rows] == [["red"], (), ["blue"]]

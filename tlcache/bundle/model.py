@@ -90,6 +90,9 @@ class Bundle:
                 f"'{name}' does not say how images are prepared ({one_line(error)}). If a newer tlcache made it "
                 f"({self.metadata.get('tlcache', 'unknown')}), use that."
             ) from None
+        images = self._session.get_inputs()[0].shape[0]  # a number, or the name of any number
+        usual = default_batch("onnxruntime", "cpu", preprocess.crop)
+        self._batch = images if isinstance(images, int) else usual
         self.preprocess = replace(preprocess, max_pixels=max_pixels) if max_pixels else preprocess
 
     def predict(self, images: Iterable[Any], *, top: int = 1) -> list[PredictedRow]:
@@ -119,7 +122,7 @@ class Bundle:
 
     def rows(self, images: Sequence[Any], *, top: int = 1) -> Iterator[list[PredictedRow]]:
         """Yield what `predict` returns, a batch at a time; meanwhile the next ones are decoded."""
-        size = default_batch("onnxruntime", "cpu", self.preprocess.crop)
+        size = self._batch
 
         def one(start: int) -> list[PredictedRow]:
             batch = images[start : start + size]
