@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from fakes import tiny_network
+from fakes import tiny_network, write_photos
 from numpy.typing import NDArray
 from test_extending import CENTROIDS
 from typer.testing import CliRunner
@@ -23,7 +23,7 @@ from tlcache.cache.feature_file import open_features
 from tlcache.cli import app
 from tlcache.deploying.export import export
 from tlcache.deploying.parity import check_head
-from tlcache.errors import HeadError, ModelError, OptionError, UnknownNameError
+from tlcache.errors import CacheError, HeadError, ModelError, OptionError, UnknownNameError
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
 from tlcache.heads.base import Head
@@ -393,6 +393,82 @@ def test_a_fine_tuned_network_answers_as_its_record(photos: Path, tmp_path: Path
     run.path.unlink()
     alone = export(run.head_path, out=tmp_path / "alone.onnx")
     assert np.array_equal(outputs(alone.path, image=test_images(photos, run))["probabilities"], found["probabilities"])
+
+
+def broken(network: bytes, *_: object) -> bytes:
+    """Return a network that gives all images one embedding, as one that was quantised badly may."""
+    model = onnx.load_model_from_string(network)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(0 * onnx.numpy_helper.to_array(tensor), tensor.name))
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(("precision", "apart"), [("half", 1e-3), ("int8", 0.03)])
+def test_a_smaller_file_says_what_it_costs_on_validation(
+    precision: str, apart: float, ridge: Run, photos: Path, tmp_path: Path
+) -> None:
+    written = export(ridge.path, out=tmp_path / "run.onnx", **{precision: True})
+    found, whole = (
+        outputs(path, image=test_images(photos, ridge))
+        for path in (written.path, export(ridge.path, out=tmp_path / "whole.onnx").path)
+    )
+    assert list(found) == list(whole)
+    gone = np.abs(found["embedding"] - whole["embedding"]).max() / np.abs(whole["embedding"]).max()
+    assert 0 < gone < apart
+    with open_features(ridge.features) as file:
+        train, val = file.split("train"), file.split("val")
+    scaler, head = Scaler.of(train.features), load_head(ridge.head_path).head
+    alone = type(head)(**head.get_params()).fit(scaler.over(train.features), train.labels)
+    assert written.cost is not None
+    assert (written.cost.n, written.cost.before) == (6, (alone.predict(scaler(val.features)) == val.labels).mean())
+    assert written.cost.low <= written.cost.after - written.cost.before <= written.cost.high
+    stated = metadata(written.path)
+    assert stated["precision"] == written.cost.precision == {"half": "fp16", "int8": "int8"}[precision]
+    assert json.loads(stated["cost"])["before"] == written.cost.before
+    assert load_model(str(written.path)).key != ridge.key  # its embeddings are others
+    assert extract(photos, str(written.path), name="again").embedded == 24
+
+
+def test_a_smaller_file_that_loses_more_than_it_may_is_not_written(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(write_photos(tmp_path / "photos", 24), str(tiny_model))
+    (run,) = fit_heads(heads=["ridge"])
+    monkeypatch.setattr("tlcache.deploying.smaller.to_precision", broken)
+    with pytest.raises(ModelError, match=r"In int8 the accuracy on 15 .* in fp32 1.000: -66.7 points .*--max-loss 1"):
+        export(run.path, out=tmp_path / "run.onnx", int8=True)
+    assert not (tmp_path / "run.onnx").exists()
+    cost = export(run.path, out=tmp_path / "run.onnx", int8=True, max_loss=70).cost
+    assert cost is not None
+    assert (cost.before, cost.after) == (1, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("precision", ["half", "int8"])
+def test_a_fine_tuned_network_is_made_smaller(precision: str, photos: Path, tmp_path: Path, tinynet: None) -> None:
+    del tinynet
+    run = finetune(photos, "tinynet", "random", epochs=1, precision="fp32", layout="contiguous")
+    written = export(run.path, out=tmp_path / "run.onnx", **{precision: True})
+    found, whole = outputs(written.path, image=test_images(photos, run)), run.predictions().probabilities
+    assert np.abs(found["probabilities"] - whole).max() < (0.01 if precision == "half" else 0.2)
+    assert written.cost is not None
+    assert written.cost.before == run.history[run.chosen.epochs.backbone].val_accuracy
+
+
+def test_what_a_smaller_file_costs_needs_images_embeddings_and_a_record(
+    ridge: Run, photos: Path, tmp_path: Path
+) -> None:
+    moved = photos.rename(tmp_path / "elsewhere")
+    with pytest.raises(CacheError, match=r"measured on the images of the run, and one cannot be had. Cannot read"):
+        export(ridge.path, out="x.onnx", int8=True)
+    moved.rename(photos)
+    Path(ridge.features).rename(tmp_path / "features.h5")
+    with pytest.raises(CacheError, match=r"feature file of the run. Cannot open"):
+        export(ridge.path, out="x.onnx", int8=True)
+    with pytest.raises(OptionError, match="two precisions"):
+        export(ridge.path, out="x.onnx", int8=True, half=True)
+    with pytest.raises(OptionError, match="Give a run instead of --model"):
+        export(model="resnet20_cifar", out="x.onnx", int8=True)
+    assert not Path("x.onnx").exists()
 
 
 def test_a_run_that_knows_what_is_unusual_gives_the_distance(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def alone(model: onnx.ModelProto, output: str) -> onnx.ModelProto:
     _replace(graph.node, body)
     _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in taken])
     _replace(graph.output, [value for value in graph.output if value.name == output])
+    _replace(graph.value_info, [value for value in graph.value_info if value.name in taken])
     return copy
 
 

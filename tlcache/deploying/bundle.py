@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -26,6 +27,9 @@ from tlcache.keys import canonical_json
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run
 from tlcache.version import __version__
+
+if TYPE_CHECKING:
+    from tlcache.deploying.smaller import Cost
 
 __all__ = ["Bundle", "Recorded", "make_bundle"]
 
@@ -59,15 +63,18 @@ class Bundle:
         which has been compared with torch.
     recorded
         How its answers compare with the record; None where there is none, or test images are not at hand.
+    cost
+        What another precision costs.
     """
 
     data: bytes
     checks: tuple[Parity, ...]
     recorded: Recorded | None
+    cost: Cost | None = None
 
 
-def make_bundle(saved: Saved) -> Bundle:
-    """Make an ONNX file of a run, in float32 whatever its embeddings were computed in, and compare it with the run.
+def make_bundle(saved: Saved, precision: str = "fp32", max_loss: float = 1.0) -> Bundle:
+    """Make an ONNX file of a run, whatever precision its embeddings were computed in, and compare it with the run.
 
     Raises
     ------
@@ -84,7 +91,13 @@ def make_bundle(saved: Saved) -> Bundle:
         network = joined(model.onnx())
         data = _finished(classified(network, saved.head), saved, model)
         checks = _on_embeddings(saved), _on_images(saved.head, data, network, images, model.preprocess.size)
-    return Bundle(data, checks, _recorded(saved.run, data, numbers, images))
+    cost = None
+    if precision != "fp32":
+        from tlcache.deploying.smaller import make_smaller
+
+        data, cost = make_smaller(saved, data, precision, model.preprocess, max_loss)
+        checks = ()
+    return Bundle(data, checks, _recorded(saved.run, data, numbers, images), cost)
 
 
 def _on_embeddings(saved: Saved) -> Parity:

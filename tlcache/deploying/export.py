@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tlcache.arguments import LoneModel, MaybeRun, OnnxFile, Pool, Runs, Weights
+from tlcache.arguments import OUTPUT, LoneModel, MaybeRun, OnnxFile, Pool, Runs, Weights
 from tlcache.errors import OptionError
 from tlcache.files import write_whole
-from tlcache.options import described
+from tlcache.kinds import SWITCH, number
+from tlcache.options import Option, described
 from tlcache.progress import say, warn
 
 if TYPE_CHECKING:
     from tlcache.deploying.bundle import Recorded
     from tlcache.deploying.parity import Parity
     from tlcache.deploying.saved import Saved
+    from tlcache.deploying.smaller import Cost
 
 __all__ = ["Exported", "export"]
 
@@ -33,23 +35,26 @@ class Exported:
         alone and of a fine-tuned one, which are compared with torch.
     recorded
         How its answers for some test images compare with those of the record, where both are at hand.
+    cost
+        What `half` or `int8` cost on validation images.
     """
 
     path: Path
     size: int
     checks: tuple[Parity, ...] = ()
     recorded: Recorded | None = None
+    cost: Cost | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
         compared = {"checks": [asdict(each) for each in self.checks]}
-        recorded = asdict(self.recorded) if self.recorded else None
-        return {"file": str(self.path), "bytes": self.size, **compared, "recorded": recorded}
+        recorded, cost = (each and asdict(each) for each in (self.recorded, self.cost))
+        return {"file": str(self.path), "bytes": self.size, **compared, "recorded": recorded, "cost": cost}
 
     def lines(self) -> list[str]:
         """Return the same for people."""
-        lines = [f"{self.path}: {self.size:,} bytes", *map(str, self.checks)]
-        return [*lines, str(self.recorded)] if self.recorded else lines
+        compared = filter(None, (*self.checks, self.cost, self.recorded))
+        return [f"{self.path}: {self.size:,} bytes", *map(str, compared)]
 
 
 @described()
@@ -60,6 +65,17 @@ def export(
     model: LoneModel = None,
     weights: Weights = None,
     pool: Pool = None,
+    half: Annotated[bool, Option("Compute in float16, once its accuracy is measured", SWITCH, OUTPUT)] = False,
+    int8: Annotated[bool, Option("Compute in 8-bit integers, once its accuracy is measured", SWITCH, OUTPUT)] = False,
+    max_loss: Annotated[
+        float,
+        Option(
+            "Most points of validation accuracy that --half or --int8 may lose",
+            number(0, 100),
+            OUTPUT,
+            more="It is refused where the 95 % interval of the paired difference lies beyond that",
+        ),
+    ] = 1.0,
     runs: Runs = None,
 ) -> Exported:
     """Write a run as an ONNX file that classifies images, or a network alone as one that embeds them.
@@ -92,7 +108,11 @@ def export(
     if run is not None:
         if weights or pool:
             raise OptionError("A run has its own weights and pooling. Leave out --weights and --pool.")
-        return _of_run(find_saved(run, runs), Path(out))
+        if half and int8:
+            raise OptionError("--half and --int8 are two precisions. Give one of them.")
+        return _of_run(find_saved(run, runs), Path(out), "fp16" if half else "int8" if int8 else "fp32", max_loss)
+    if half or int8:
+        raise OptionError("What --half and --int8 cost is measured with a head. Give a run instead of --model.")
     if model is None:
         raise OptionError("Give a run (see: tlcache runs), or with --model a network alone (see: tlcache models).")
     if Path(model).is_file() and not lookup(str(model)):
@@ -100,17 +120,17 @@ def export(
     return _written(Path(out), joined(load_model(str(model), weights, pool=pool).onnx()))
 
 
-def _of_run(saved: Saved, out: Path) -> Exported:
+def _of_run(saved: Saved, out: Path, precision: str, max_loss: float) -> Exported:
     from tlcache.deploying.bundle import make_bundle
 
-    made = make_bundle(saved)
+    made = make_bundle(saved, precision, max_loss)
     engine = saved.run.extract_arguments.get("engine", "onnxruntime") if saved.run else ""
     if saved.run and not saved.tuned and (saved.run.precision != "fp32" or engine != "onnxruntime"):
         say(f"The run's embeddings were computed by {engine} in {saved.run.precision}; the file computes in fp32.")
-    if made.recorded and made.recorded.same < made.recorded.n:
+    if not made.cost and made.recorded and made.recorded.same < made.recorded.n:
         apart = made.recorded.n - made.recorded.same
         warn(f"Of {made.recorded.n} test images the file answers {apart} otherwise than the record.")
-    return _written(out, made.data, made.checks, made.recorded)
+    return _written(out, made.data, made.checks, made.recorded, made.cost)
 
 
 def _written(out: Path, data: bytes, *compared: Any) -> Exported:

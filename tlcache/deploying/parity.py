@@ -16,7 +16,7 @@ from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Array, blocks
 from tlcache.heads.table import find_head
 
-__all__ = ["Parity", "answers", "check_head", "check_images", "made_images", "made_rows"]
+__all__ = ["Parity", "answers", "check_head", "check_images", "made_images", "made_rows", "session_of"]
 
 _BLOCK = 128  # rows at a time: nearest neighbours take a number for each neighbour and class
 _ROUNDING = 5e-7  # of an embedding's numbers, relative
@@ -56,7 +56,7 @@ def check_head(head: FittedHead, rows: Array, what: str) -> Parity:
     ModelError
         They differ by more than rounding: by more than the `tolerance` of the head's row.
     """
-    session = _session(head_alone(head))
+    session = session_of(head_alone(head))
     parts = [session.run(["probabilities"], {"embedding": rows[some]})[0] for some in blocks(len(rows), _BLOCK)]
     return _compared(head, rows, np.concatenate(parts), what)
 
@@ -74,7 +74,7 @@ def check_images(bundle: bytes, network: bytes, head: FittedHead, images: NDArra
 
 def answers(bundle: bytes, images: NDArray[np.uint8]) -> Array:
     """Return the probabilities that a bundle gives for images, float32 (n, C)."""
-    session = _session(bundle)
+    session = session_of(bundle)
     alone = isinstance(session.get_inputs()[0].shape[0], int)
     batches = blocks(len(images), 1) if alone else _one_and_more(len(images))
     return np.concatenate([session.run(["probabilities"], {"image": images[some]})[0] for some in batches])
@@ -120,7 +120,8 @@ def _one_and_more(n: int) -> Iterator[slice]:
     yield from (slice(start, stop) for start, stop in ((0, 1), (1, n)) if stop > start)
 
 
-def _session(model: bytes) -> onnxruntime.InferenceSession:
+def session_of(model: bytes) -> onnxruntime.InferenceSession:
+    """Return a model ready to run on one core; ModelError where ONNX Runtime does not accept it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     try:
