@@ -28,7 +28,9 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("TLCACHE_FEATURES", str(tmp_path / "features"))
     monkeypatch.setenv("TLCACHE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("TLCACHE_WEIGHTS_URL", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("TLCACHE_DATA", raising=False)
     monkeypatch.chdir(tmp_path)

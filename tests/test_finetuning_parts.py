@@ -127,7 +127,9 @@ def test_the_head_that_training_begins_with_is_sure_of_what_it_knows(
 def test_the_cut_is_the_last_stage_that_is_frozen_as_a_whole() -> None:
     row = find("resnet18")
     whole = untrained(row, seed=0)
-    cuts = {each: cut_before(row, trained_layers(row, whole, each)) for each in ("all", "stage:2", "last:3", "last:11")}
+    cuts = {
+        each: cut_before(whole, trained_layers(row, whole, each)) for each in ("all", "stage:2", "last:3", "last:11")
+    }
     assert cuts == {"all": None, "stage:2": "layer1", "last:3": "layer3", "last:11": "layer2"}
 
 

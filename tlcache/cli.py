@@ -184,16 +184,20 @@ def _root(version: Annotated[bool, typer.Option("--version", "-V", help="Print t
 
 @command(app)
 def models(
-    output: Output, pattern: Annotated[str | None, Option("Shell pattern of names", _PATTERN, DATA, "PATTERN")] = None
+    output: Output,
+    pattern: Annotated[str | None, Option("Shell pattern of names", _PATTERN, DATA, "PATTERN")] = None,
+    timm: Annotated[
+        str | None, Option("Shell pattern of names of timm, which are listed instead", _PATTERN, DATA)
+    ] = None,
 ) -> None:
-    """List the backbones: embedding size, parameters, input, accuracy, weights at hand.
+    """List the backbones: embedding size, parameters, input, accuracy, licence, weights at hand.
 
     Example: tlcache models "resnet*"
     """
     from tlcache.backbones.sources import list_models
     from tlcache.report.tables import models_table
 
-    found = list_models(pattern)
+    found = list_models(pattern if timm is None else f"timm/{timm}")
     output.write({"models": [row.as_json() for row in found]})
     output.show(models_table(found))
 

@@ -28,7 +28,8 @@ class Checkpoint:
     file
         File name.
     top1
-        Accuracy in per cent on images of `task` that were not trained on: as torchvision states it, or our model card.
+        Accuracy in per cent on images of `task` that were not trained on: as torchvision states it, or our model card;
+        None where nobody does.
     preprocess
         The preprocessing the weights were evaluated with.
     task
@@ -39,7 +40,7 @@ class Checkpoint:
 
     name: str
     file: str
-    top1: float
+    top1: float | None
     preprocess: Preprocess = Preprocess()
     task: str = "ImageNet"
     licence: str = "BSD-3-Clause"
@@ -81,6 +82,8 @@ class Backbone:
         Poolings that make sense, the default first.
     neck
         Module of the classifier that still belongs to the embedding (a normalisation), if any.
+    usual
+        How images are prepared where no weights are published.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Backbone:
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
     pools: tuple[str, ...] = ("avg", "max", "flatten")
     neck: str | None = None
+    usual: Preprocess = Preprocess()
 
     @property
     def default_weights(self) -> str | None:
@@ -117,7 +121,7 @@ class Backbone:
     def preprocess(self, weights: str | None = None) -> Preprocess:
         """Return how images are prepared for published weights; for others as for those that are the default."""
         found = self.checkpoints.get(weights or "") or next(iter(self.checkpoints.values()), None)
-        return found.preprocess if found else Preprocess()
+        return found.preprocess if found else self.usual
 
     def pool(self, asked: str | None = None) -> str:
         """Return the pooling that is asked for, or the default.
@@ -140,7 +144,10 @@ class Backbone:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
-        weights = {name: {"top1": each.top1, "task": each.task} for name, each in self.checkpoints.items()}
+        weights = {
+            name: {"top1": each.top1, "task": each.task, "licence": each.licence}
+            for name, each in self.checkpoints.items()
+        }
         counts = {"dim": self.dim, "parameters": self.parameters}
         return {"name": self.name, "source": self.source.name, **counts, "weights": weights, "at_hand": self.at_hand}
 
@@ -217,6 +224,10 @@ class TorchNetwork(Protocol):
     """
 
     module: nn.Module
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Where its stages end, except the last; empty, if it cannot be cut there."""
 
     def part(self, start: str | None = None, end: str | None = None) -> nn.Module:
         """Return the trunk from one stage's end to another's, a tensor in and a tensor out.

@@ -28,13 +28,13 @@ def load_model(
     Parameters
     ----------
     model
-        A name of `tlcache models` or the path of an `.onnx` file.
+        A name of `tlcache models`, `timm/NAME`, `hf-hub:ORG/NAME`, or the path of an `.onnx` file.
     weights
-        `imagenet`, `imagenet_v2`, `embedded`, `random` or the path of a state dict; default: the backbone's first
-        published weights. Not used with an ONNX file.
+        `imagenet`, `imagenet_v2`, `embedded`, `random`, a tag of timm's or the path of a state dict; default: the
+        backbone's first published weights. Not used with an ONNX file.
     pool
         `avg`, `max`, `flatten` (`cls` for transformers, `tokens` for tokens of an ONNX file, `quarters` for
-        resnet20_cifar); default: the backbone's own.
+        resnet20_cifar, `model` and `cls+avg` for networks of timm); default: the backbone's own.
     output
         Only with an ONNX file: the tensor that is the embedding.
     precision

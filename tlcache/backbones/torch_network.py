@@ -175,6 +175,11 @@ class TracedNetwork:
         self._backbone = backbone
         self.module = module
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Where its stages end, except the last, as the row says."""
+        return self._backbone.stages
+
     def part(self, start: str | None = None, end: str | None = None) -> nn.Module:
         """Return the trunk from one node's output to another's, a tensor in and a tensor out."""
         nodes = {start: "start"} if start else {}
@@ -237,4 +242,5 @@ def _keep_part(graph: fx.Graph) -> None:
             activation = graph.placeholder("activation")
         start.replace_all_uses_with(activation)
         for node in reversed(list(takewhile(lambda node: node is not activation, graph.nodes))):
-            graph.erase_node(node)  # checks of the image's shape included, which no output depends on
+            if not node.users or node.op == "placeholder":  # an error, if the image is still needed
+                graph.erase_node(node)  # checks of the image's shape included, which no output depends on

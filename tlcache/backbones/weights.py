@@ -47,7 +47,12 @@ def resolve(backbone: Backbone, weights: str | None = None) -> Weights:
     UnknownNameError
         Neither a file nor a known name.
     """
-    weights = weights or backbone.default_weights or ""
+    weights = weights or backbone.default_weights
+    if weights is None:
+        raise WeightsError(
+            f"Of {backbone.name} no weights are published that could be downloaded. Pass --weights FILE (a state "
+            "dict), or --weights random (untrained: a control)."
+        )
     if weights == "random":
         path = _random_state(backbone)
         return Weights("random", path, hash_file(path))

@@ -35,18 +35,24 @@ def trained_layers(
         raise OptionError(f"{backbone.name} has {most} {what}; asked: --unfreeze {unfreeze}.")
     first = int(number) if kind == "stage" else 0
     trained = layers[-int(number) :] if kind == "last" else [layer for layer in layers if layer.stage >= first]
-    if cached_prefix and cut_before(backbone, trained) is None:
-        raise OptionError(
-            f"--unfreeze {unfreeze} reaches into the first stage of {backbone.name}: there is no frozen part that "
-            "could be cached. Unfreeze less, or leave cached-prefix out."
-        )
+    if cached_prefix and cut_before(network, trained) is None:
+        raise OptionError(f"{_why_uncut(backbone, network, unfreeze)} Unfreeze less, or leave cached-prefix out.")
     return trained
 
 
-def cut_before(backbone: Backbone, layers: Sequence[Layer]) -> str | None:
-    """Return the last stage's end before all of `layers`; None when they begin in the first stage."""
+def _why_uncut(backbone: Backbone, network: TorchNetwork, unfreeze: str) -> str:
+    if not network.stages:
+        return f"{backbone.name} cannot be cut in two: more than a single tensor passes between its stages."
+    return (
+        f"--unfreeze {unfreeze} reaches into the first stage of {backbone.name}: there is no frozen part that could be "
+        "cached."
+    )
+
+
+def cut_before(network: TorchNetwork, layers: Sequence[Layer]) -> str | None:
+    """Return the last stage's end before all of `layers`; None if they begin in the first, or it cannot be cut."""
     first = min(layer.stage for layer in layers)
-    return backbone.stages[first - 2] if first > 1 else None
+    return network.stages[first - 2] if network.stages and first > 1 else None
 
 
 class Classifier(nn.Module):
@@ -80,7 +86,7 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.head, self._freeze_statistics, self._head_only = head, freeze_statistics, not layers
-        self.cut = cut_before(backbone, layers) if layers else None
+        self.cut = cut_before(network, layers) if layers else None
         self.stem = network.part(end=self.cut) if self.cut else None
         self.body = Embedding(network.part(start=self.cut), network.pooling(backbone.pool()), preprocess)
         trained = {name for layer in layers for name in layer.parameters}

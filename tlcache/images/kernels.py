@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Kernel", "Placed", "by_pillow", "by_torch"]
+__all__ = ["Kernel", "Placed", "by_pillow", "by_torch", "by_whole"]
 
 
 class Placed(NamedTuple):
@@ -58,6 +58,17 @@ def by_pillow(pixels: NDArray[np.uint8], placed: Placed, out: NDArray[np.uint8])
     ):  # torch's order, as overshoots are cut in between; Pillow itself would choose
         image = _along(image, axis, factors[axis], placed, filter)
     out[:] = np.asarray(image).transpose(2, 0, 1)
+
+
+def by_whole(pixels: NDArray[np.uint8], placed: Placed, out: NDArray[np.uint8]) -> None:
+    """Resize as timm does, by Pillow and all at once, which does rows or columns first as suits the shape.
+
+    Where both shrink alike, as in all but stretched images and those within borders, that makes no difference.
+    """
+    (top, left), (bottom, right) = placed.start, placed.end
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, :3]))
+    resized = image.resize(placed.size[::-1], Image.Resampling[placed.interpolation.upper()])
+    out[:] = np.asarray(resized)[top:bottom, left:right].transpose(2, 0, 1)
 
 
 def _along(image: Image.Image, axis: int, factor: float, placed: Placed, filter: Image.Resampling) -> Image.Image:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tlcache.images.decoding import decode_padded
 from tlcache.images.formats import Stored
-from tlcache.images.kernels import Kernel, Placed, by_torch
+from tlcache.images.kernels import Kernel, Placed, by_torch, by_whole
 from tlcache.images.notes import ONE_COLOUR
 from tlcache.images.preprocessing import Preprocess
 
@@ -70,6 +70,8 @@ def fit(pixels: NDArray[np.uint8], preprocess: Preprocess, out: NDArray[np.uint8
     inside = out[:, above : above + bottom - top, before : before + right - left]
     if inside.shape != out.shape:
         out[:] = np.array(preprocess.fill, np.uint8)[:, None, None]
+    if preprocess.crop_mode is not None:
+        kernel = by_whole
     kernel(pixels, Placed(size, (top, left), (bottom, right), preprocess.interpolation), inside)
 
 

@@ -55,13 +55,16 @@ _WEIGHTS = 60  # characters
 BEST = "* the most accurate, or not shown to be worse (McNemar, Holm, 5 %)."
 
 
+_SPARE = ("Top-1", "Weights here", "Input")  # columns of backbones
+
+
 def models_table(models: Sequence[Backbone]) -> RenderableType:
     """Return the backbones with what a user needs to choose one."""
-    table = plain_table("Backbone", "Dim", "Parameters", "Input", "Top-1", "Weights here", numbers=slice(1, 5))
+    table = FittedTable(("Backbone", "Weights here", "Licence"), ("Dim", "Parameters", "Input", "Top-1"), _SPARE)
     for row in models:
-        here = ", ".join(row.at_hand) or "-"
-        parameters = f"{row.parameters / 1e6:.1f} M"
-        table.add_row(row.name, f"{row.dim}", parameters, f"{row.preprocess().crop}", _top1(row), here)
+        here, licences = ", ".join(row.at_hand) or "-", {each.licence for each in row.checkpoints.values()}
+        figures = f"{row.dim}", f"{row.parameters / 1e6:.1f} M", f"{row.preprocess().crop}", _top1(row)
+        table.add_row(row.name, here, ", ".join(sorted(licences)) or "-", *figures)
     note = (
         "Top-1: on ImageNet where nothing else is said; two figures: --weights imagenet / imagenet_v2. "
         f"--model also takes {forms()}."
@@ -70,8 +73,8 @@ def models_table(models: Sequence[Backbone]) -> RenderableType:
 
 
 def _top1(row: Backbone) -> str:
-    best = " / ".join(f"{checkpoint.top1:.1f}" for checkpoint in row.checkpoints.values())
-    tasks = {checkpoint.task for checkpoint in row.checkpoints.values()} - {"ImageNet"}
+    best = " / ".join(f"{each.top1:.1f}" for each in row.checkpoints.values() if each.top1 is not None)
+    tasks = {each.task for each in row.checkpoints.values()} - {"ImageNet"}
     return f"{': '.join([*tasks, best])} %" if best else "-"
 
 
