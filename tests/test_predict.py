@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
+import tlcache
 from tlcache.backbones.engines import OnnxRuntimeNetwork
 from tlcache.cache.find import features_folder
 from tlcache.cli import app
 from tlcache.deploying.best import best_run
 from tlcache.deploying.inputs import list_images
+from tlcache.deploying.judging import Judge
 from tlcache.deploying.predict import predict
 from tlcache.deploying.rows import Columns, PredictedRow, open_writer
 from tlcache.errors import DataError, HeadError, ModelError, OptionError
@@ -35,6 +37,7 @@ from tlcache.extraction import blocks
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
 from tlcache.heads.table import HEADS
+from tlcache.heads.uncertainty import Answers, Distances, Ranks, Uncertainty
 from tlcache.probing.fit import fit_heads
 from tlcache.runs.record import Run
 
@@ -457,3 +460,93 @@ def test_whoever_reads_the_rows_may_stop(ridge: Run, photos: Path) -> None:
         process.stdout.close()
         assert "error" not in process.stderr.read()
     assert process.returncode == 141
+
+
+@pytest.fixture
+def sure(photos: Path, tiny_model: Path) -> Run:
+    """A head that keeps how sure it is of new images."""
+    return fit_heads([extract(photos, tiny_model).path], heads=["ridge"], coverage=0.7)[0]
+
+
+@pytest.mark.parametrize("exported", [False, True], ids=["run", "file"])
+def test_sets_and_p_values_are_those_that_the_head_promises(
+    sure: Run, photos: Path, tmp_path: Path, exported: bool
+) -> None:
+    model = tlcache.export(sure.path, out=tmp_path / "model.onnx").path if exported else sure.path
+    found = predict(model, photos, sets=True, top=3)
+    head = tlcache.load_head(sure.head_path)
+    with tlcache.open_features(sure.features) as file:
+        everything = file.split("train", "val", "test")
+    rows = dict(zip(everything.paths, everything.features, strict=True))
+    embeddings = np.stack([rows[os.path.relpath(path, photos)] for path in found.paths])
+    assert head.uncertainty is not None
+    flags = head.uncertainty.sets(head.predict_proba(embeddings))
+    assert found.sets is not None
+    assert [sorted(each) for each in found.sets.values()] == [np.flatnonzero(each).tolist() for each in flags]
+    assert found.p_values == pytest.approx(head.uncertainty.unusual(head.uncertainty.distances(embeddings)), abs=0.05)
+    held = np.mean([row.set is not None and Path(row.path).parent.name in row.set for row in found.rows()])
+    assert found.checked is not None
+    assert found.checked.covered == held
+    assert (found.embedded, found.reused) == (0, 24)
+
+
+def far(embedding: float) -> Uncertainty:
+    """A promise made by hand: three classes, distances of embeddings of one number from that of one training image."""
+    ranks = Ranks(np.linspace(0.1, 1, 10, dtype=np.float32), 10)
+    answers = Answers(np.array([0.6, 0.9], np.float32), np.array([0.8, 0.95], np.float32))
+    rows = np.array([[embedding]], np.float32)
+    return Uncertainty(0.9, ranks, (), answers, Distances(rows, 1, ranks))
+
+
+def test_images_are_withheld_by_confidence_and_by_distance() -> None:
+    probabilities = np.array([[0.95, 0.05, 0], [0.3, 0.7, 0], [0.95, 0.05, 0], [0.4, 0.35, 0.25]], np.float32)
+    distances = np.array([0, 0, 2, 2], np.float32)
+    judged = Judge(far(1), sets=True, right=0.9, reject=0.2).judge(probabilities, distances)
+    assert judged.withheld == ["", "unsure", "unknown", "unknown"]
+    assert judged.unusual == pytest.approx([1, 1, 1 / 11, 1 / 11])
+    assert judged.sets == [[0], [1, 0], [0], [0, 1, 2]]
+    assert Judge(far(1), right=0.99).answers_nothing
+    assert Judge(far(1), right=0.99).judge(probabilities).withheld == ["unsure"] * 4
+
+
+def test_what_is_withheld_is_said_and_counts_in_no_accuracy(
+    sure: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlcache.heads.uncertainty.Answers.threshold", lambda *_: 0.9)
+    plain = predict(sure, photos)
+    found = predict(sure, photos, right=0.9)
+    unsure = plain.confidences[:, 0] < 0.9
+    assert 0 < unsure.sum() < 24
+    assert [label == "unsure" for label in found.labels] == unsure.tolist()
+    assert found.checked is not None
+    assert found.checked.n == 24 - unsure.sum()
+    text = invoke(sure.path, photos, "--right", "0.9").stdout
+    assert f"Not answered: {unsure.sum()} unsure" in text
+    assert f"on {24 - unsure.sum()} labelled images" in text
+
+
+@pytest.mark.parametrize("option", ["sets", "right", "reject"])
+def test_a_run_that_does_not_know_how_sure_it_is_says_how_to_fit_one(ridge: Run, photos: Path, option: str) -> None:
+    with pytest.raises(OptionError, match=rf"--{option} needs .* tlcache fit-heads --coverage 0.9"):
+        predict(ridge, photos, **{option: True if option == "sets" else 0.5})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["frozen", "tuned"])
+def test_a_file_of_a_run_answers_as_the_run_does(
+    photos: Path, tiny_model: Path, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    if kind == "tuned":
+        request.getfixturevalue("tinynet")
+        run: Run = finetune(photos, "tinynet", "random", epochs=1, batch_size=8, precision="fp32", layout="contiguous")
+    else:
+        (run,) = fit_heads([extract(photos, tiny_model).path], heads=["dense"])
+    model = tlcache.export(run.path, out=tmp_path / "model.onnx").path
+    known, found = predict(run, photos, top=3), predict(model, photos, top=3)
+    assert found.confidences == pytest.approx(known.confidences, abs=1e-5)
+    assert found.labels == known.labels
+    assert found.reused == (24 if kind == "frozen" else 0)
+
+
+def test_a_network_without_classes_is_no_run(photos: Path, tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match="gives embedding and is no file of a run"):
+        predict(tiny_model, photos)

@@ -389,8 +389,8 @@ def predict(
 ) -> None:
     """Classify images with a recorded run, at the pace of extract; what is cached of them is used.
 
-    RUN is a record (.json), what lies beside it (.safetensors), or the name of both. Images that cannot be used are
-    told, with the reason; where folders or tables label images, the accuracy is told as well.
+    RUN is a record (.json), what lies beside it (.safetensors), the name of both, or an .onnx file of tlcache export.
+    Images that cannot be used are told, with the reason; where folders or tables label images, so is the accuracy.
 
     Example: tlcache predict --best --data photos new/ --out predictions.csv
     """

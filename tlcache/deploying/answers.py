@@ -1,10 +1,11 @@
-"""From a run or a head to what embeds images for it, and what it says of embeddings."""
+"""From a run, a head or an exported file to what embeds images for it, and what it says of embeddings."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.deploying.saved import Saved, find_saved
+from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
+from tlcache.keys import native
 
 __all__ = ["Answers", "find_answers"]
 
-Probabilities = NDArray[np.float32]
+Rows = NDArray[np.float32]
+Answer = Callable[[Rows], tuple[Rows, Rows | None]]  # (n, dim) -> calibrated probabilities (n, C), distances (n,)
 _USUAL = {"engine": "onnxruntime", "precision": "fp32"}
 
 
@@ -33,18 +37,21 @@ class Answers:
     request, key
         What embeds images for it, as `tlcache.extraction.embed.embed` takes it.
     load
-        Returns what makes probabilities, float32 (n, C), of embeddings, float32 (n, dim).
+        Returns `answer`.
+    uncertainty
+        Returns what the model keeps of how sure it is; None: nothing.
     """
 
     name: str
     classes: tuple[str, ...]
     request: Mapping[str, Any]
     key: str | None
-    load: Callable[[], Callable[[NDArray[np.float32]], Probabilities]]
+    load: Callable[[], Answer]
+    uncertainty: Callable[[], Uncertainty | None] = lambda: None
 
     @cached_property
-    def probabilities(self) -> Callable[[NDArray[np.float32]], Probabilities]:
-        """Embeddings, float32 (n, dim) -> calibrated probabilities, float32 (n, C); loaded when first asked for."""
+    def answer(self) -> Answer:
+        """Embeddings -> probabilities and distances; loaded when first asked for, beside the images' work."""
         return self.load()
 
 
@@ -54,15 +61,17 @@ def find_answers(run: str | Path, runs: str | Path | None = None) -> Answers:
     Parameters
     ----------
     run
-        Its record, its `.safetensors`, or the name of both.
+        Its record, its `.safetensors`, the name of both, or an `.onnx` file that was exported from it.
     runs
         The folder where a name is looked for.
 
     Raises
     ------
-    OptionError, CacheError, HeadError
+    OptionError, CacheError, HeadError, ModelError
         There is no such run, or it is damaged.
     """
+    if Path(run).suffix.lower() == ".onnx":
+        return _of_file(Path(run).expanduser())
     saved = find_saved(run, runs)
     return _of_tuned(saved) if saved.tuned else _of_head(saved)
 
@@ -71,15 +80,25 @@ def _of_head(saved: Saved) -> Answers:
     run = saved.run
     classes = run.classes if run else saved.head.classes
     key = run.key if run else saved.head.key
+
+    def load() -> Answer:
+        head, promised = saved.head, saved.head.uncertainty
+        known = promised if promised and promised.far else None
+        return lambda rows: (head.predict_proba(rows), known.distances(rows) if known else None)
+
+    def uncertainty() -> Uncertainty | None:
+        return None if run and run.uncertainty is None else saved.head.uncertainty
+
     request = _USUAL | (dict(run.extract_arguments) if run else {"model": saved.head.backbone})
-    return Answers(saved.path.stem, classes, request, key, lambda: saved.head.predict_proba)
+    return Answers(saved.path.stem, classes, request, key, load, uncertainty)
 
 
 def _of_tuned(saved: Saved) -> Answers:
-    def load() -> Callable[[NDArray[np.float32]], Probabilities]:
+    def load() -> Answer:
         from tlcache.finetuning.saved import load_tuned_head
 
-        return load_tuned_head(saved.path)
+        probabilities = load_tuned_head(saved.path)
+        return lambda rows: (probabilities(rows), None)
 
     assert saved.tuned
     prepared = asdict(Preprocess.from_json(saved.tuned["preprocess"]))
@@ -87,3 +106,14 @@ def _of_tuned(saved: Saved) -> Answers:
     request = {"model": saved.tuned["backbone"], "weights": str(saved.path.absolute()), **prepared}
     classes = tuple(saved.tuned["classes"])
     return Answers(saved.path.stem, classes, {**_USUAL, **request, "max_pixels": limit}, None, load)
+
+
+def _of_file(path: Path) -> Answers:
+    from tlcache.deploying.tail import load_tail, stated_in
+
+    stated = stated_in(path)
+    kept = stated.get("uncertainty")
+    uncertainty = Uncertainty.of_tables(json.loads(kept)) if kept else None
+    request = {**_USUAL, "model": str(path.absolute())}
+    classes = tuple(native(json.loads(stated["classes"])))
+    return Answers(path.name, classes, request, None, partial(load_tail, path), lambda: uncertainty)

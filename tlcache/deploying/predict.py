@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from tlcache.arguments import OUTPUT, BatchSize, BestOf, Device, Features, Runs
 from tlcache.errors import OptionError
-from tlcache.kinds import PATH, whole
+from tlcache.kinds import PATH, SWITCH, number, whole
 from tlcache.options import Option, described
-from tlcache.progress import say
+from tlcache.progress import say, warn
 
 if TYPE_CHECKING:
     from tlcache.deploying.predicted import Predicted
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tlcache.extraction.embed import Block
 
 __all__ = ["predict"]
+
+_ADVICE = "Fit the head again with: tlcache fit-heads --coverage 0.9 (docs/uncertainty.md)"
 
 
 class Recorded(Protocol):
@@ -38,6 +40,21 @@ def predict(
     *,
     data: BestOf = None,
     top: Annotated[int, Option("So many of the likeliest classes of each image", whole(1), OUTPUT)] = 1,
+    sets: Annotated[
+        bool, Option("The classes that may be right, as often as fit-heads --coverage promised", SWITCH, OUTPUT)
+    ] = False,
+    right: Annotated[
+        float | None,
+        Option("Answer unsure, save where this share of the answers is right", number(above=0, below=1), OUTPUT),
+    ] = None,
+    reject: Annotated[
+        float | None,
+        Option(
+            "Answer unknown where an image is unlike those of training, as this share of usual ones is",
+            number(above=0, below=1),
+            OUTPUT,
+        ),
+    ] = None,
     out: Annotated[
         str | Path | None,
         Option(
@@ -62,8 +79,9 @@ def predict(
     Parameters
     ----------
     run
-        As `list_runs` returns it, or its record (`.json`), the `.safetensors` beside it, or the name of both.
-        None: the best of `data`, as `tlcache.compare` has it, of those as accurate the cheapest.
+        As `list_runs` returns it, or its record (`.json`), the `.safetensors` beside it, the name of both, or the
+        `.onnx` that was exported of it. None: the best of `data`, as `tlcache.compare` has it, of those as accurate the
+        cheapest.
     images
         Files, folders, tables of paths (`.csv`, `.txt`, ...), patterns such as `photos/**/*.jpg`, or `-` for paths on
         standard input, mixed as you like. Folders of classes and tables may label images.
@@ -84,16 +102,23 @@ def predict(
     """
     from tlcache.deploying.answers import find_answers
     from tlcache.deploying.inputs import list_images
+    from tlcache.deploying.judging import Judge
     from tlcache.deploying.predicted import Predicted, check
     from tlcache.extraction.embed import embed
+    from tlcache.heads.rows import blocks as row_blocks
 
     answers = find_answers(_chosen(run, data, runs), runs)
     listed = list_images(images, answers.classes)
-    found = Predicted.of(answers.name, answers.classes, listed.paths, top)
+    judge = Judge(answers.uncertainty(), sets=sets, right=right, reject=reject, advice=_ADVICE)
+    if judge.answers_nothing:
+        warn(f"No confidence is enough for {right:g} right answers: all images are unsure.")
+    found = Predicted.of(answers.name, answers.classes, listed.paths, top, judge)
     with _writer(out, found.columns) as write:
 
         def take(block: Block) -> None:
-            found.fill(block.good, answers.probabilities, block.rows)
+            for some in row_blocks(len(block.rows)):  # probabilities of all classes are never there for all images
+                probabilities, distances = answers.answer(block.rows[some])
+                found.fill(block.good[some], probabilities, judge.judge(probabilities, distances))
             found.errors.update(block.bad)
             write(list(found.rows(block.start, block.stop)))
 
@@ -106,7 +131,7 @@ def predict(
             device=device,
             batch_size=batch_size,
         )
-    found.checked = check(listed.labels, found.ranked, found.classes)
+    found.checked = check(found, listed.labels)
     found.embedded, found.reused, found.seconds = done.embedded, done.reused, done.seconds
     return found
 

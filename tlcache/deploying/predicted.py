@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.deploying.judging import Judge, Judged
 from tlcache.deploying.rows import Columns, PredictedRow
 from tlcache.evaluation.significance import accuracy_interval
-from tlcache.heads.rows import blocks
 from tlcache.records import as_json
 
 __all__ = ["Checked", "Predicted", "check"]
@@ -27,10 +27,12 @@ class Checked:
     Parameters
     ----------
     n, accuracy, low, high
-        So many images, the share that is right, and its 95 % interval (Wilson); an image that cannot be used is not
-        among them.
+        So many images, the share that is right, and its 95 % interval (Wilson). Images that cannot be used or were not
+        answered are not among them.
     unknown
         Labels that are no class of the model, and how many images have each.
+    covered, covered_low, covered_high
+        The share of images whose set holds their label, those not answered among them; None without sets.
     """
 
     n: int
@@ -38,6 +40,9 @@ class Checked:
     low: float
     high: float
     unknown: Mapping[str, int]
+    covered: float | None = None
+    covered_low: float | None = None
+    covered_high: float | None = None
 
 
 @dataclass
@@ -58,6 +63,12 @@ class Predicted:
         float32 (N, top): their calibrated probabilities; nan of an image that cannot be used.
     errors
         Number of an image -> why it cannot be used.
+    withheld
+        Number of an image -> `unsure` or `unknown`, where it is not answered.
+    sets
+        Number of an image -> indices of the classes that may be right; None where that was not asked for.
+    p_values
+        float64 (N,): how usual each is, nan of an image that cannot be used; None where the model does not know.
     checked
         How often this is right; None where no image has a label.
     embedded, reused
@@ -71,33 +82,42 @@ class Predicted:
     paths: Sequence[str]
     ranked: NDArray[np.int64]
     confidences: NDArray[np.float32]
-    errors: dict[int, str]
+    errors: dict[int, str] = field(default_factory=dict)
+    withheld: dict[int, str] = field(default_factory=dict)
+    sets: dict[int, Sequence[int]] | None = None
+    p_values: NDArray[np.float64] | None = None
     checked: Checked | None = None
     embedded: int = 0
     reused: int = 0
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, model: str, classes: tuple[str, ...], paths: Sequence[str], top: int) -> Predicted:
+    def of(cls, model: str, classes: tuple[str, ...], paths: Sequence[str], top: int, judge: Judge) -> Predicted:
         """Return what is to be filled: nothing is said of any image yet."""
         shape = len(paths), min(top, len(classes))
-        return cls(model, classes, paths, np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32), {})
+        found = cls(model, classes, paths, np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32))
+        found.sets = {} if judge.sets else None
+        found.p_values = np.full(len(paths), np.nan) if judge.knows_distances else None
+        return found
 
-    def fill(self, numbers: Sequence[int], answer: Callable[[Rows], Rows], rows: Rows) -> None:
-        """Say of some images what `answer` makes of their embeddings, float32 (n, dim): probabilities (n, C)."""
-        for some in blocks(len(rows)):  # so that probabilities of all classes are never there for all images
-            probabilities = answer(rows[some])
-            best = _ranked(probabilities, self.ranked.shape[1])
-            self.ranked[numbers[some]] = best
-            self.confidences[numbers[some]] = np.take_along_axis(probabilities, best, axis=1)
+    def fill(self, numbers: Sequence[int], probabilities: Rows, judged: Judged) -> None:
+        """Say of some images what their probabilities (n, C) are, and what was judged of them."""
+        best = _ranked(probabilities, self.ranked.shape[1])
+        self.ranked[numbers], self.confidences[numbers] = best, np.take_along_axis(probabilities, best, axis=1)
+        self.withheld |= {number: word for number, word in zip(numbers, judged.withheld, strict=True) if word}
+        if self.sets is not None and judged.sets is not None:
+            self.sets |= zip(numbers, judged.sets, strict=True)
+        if self.p_values is not None and judged.unusual is not None:
+            self.p_values[numbers] = judged.unusual
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def labels(self) -> list[str]:
-        """The likeliest class of each image (N,); empty of one that cannot be used."""
-        return ["" if best < 0 else self.classes[best] for best in self.ranked[:, 0].tolist()]
+        """What is said of each image (N,): its likeliest class, or `withheld`; empty of one that cannot be used."""
+        best = self.ranked[:, 0].tolist()
+        return ["" if at < 0 else self.withheld.get(number, self.classes[at]) for number, at in enumerate(best)]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -107,14 +127,23 @@ class Predicted:
     @property
     def columns(self) -> Columns:
         """The columns of `rows`."""
-        return Columns(self.ranked.shape[1])
+        return Columns(self.ranked.shape[1], self.sets is not None, self.p_values is not None)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[PredictedRow]:
         """Yield what is said of the images, or of some that follow each other."""
         for number in range(start, len(self) if stop is None else stop):
-            labels = [self.classes[label] for label in self.ranked[number].tolist() if label >= 0]
-            confidences = self.confidences[number, : len(labels)].tolist()
-            yield PredictedRow(self.paths[number], labels, confidences, error=self.errors.get(number, ""))
+            if number in self.errors:
+                yield PredictedRow(self.paths[number], error=self.errors[number])
+                continue
+            labels = [self.classes[label] for label in self.ranked[number].tolist()]
+            labels[0] = self.withheld.get(number, labels[0])
+            yield PredictedRow(
+                self.paths[number],
+                labels,
+                self.confidences[number].tolist(),
+                set=None if self.sets is None else [self.classes[label] for label in self.sets[number]],
+                unusual=None if self.p_values is None else float(self.p_values[number]),
+            )
 
     def as_json(self, rows: bool = True) -> dict[str, Any]:
         """Return what `--json` promises; the predictions themselves only with `rows`."""
@@ -122,6 +151,7 @@ class Predicted:
             "model": self.model,
             "images": len(self),
             "bad": len(self.errors),
+            "withheld": len(self.withheld),
             "embedded": self.embedded,
             "reused": self.reused,
             "seconds": self.seconds,
@@ -140,35 +170,22 @@ def _ranked(probabilities: Rows, top: int) -> NDArray[np.int64]:
     return np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
 
 
-def check(labels: Sequence[str], ranked: NDArray[np.int64], classes: Sequence[str]) -> Checked | None:
-    """Compare predictions with labels.
-
-    Parameters
-    ----------
-    labels
-        (N,) of the images; empty where there is none.
-    ranked
-        int64 (N, top), as in `Predicted`.
-    classes
-        Of the model.
-
-    Returns
-    -------
-    Checked or None
-        None where no image has a label.
-
-    Examples
-    --------
-    >>> found = check(["cat", "cow", "cat", ""], np.array([[0], [0], [1], [1]]), ["cat", "dog"])
-    >>> found.n, found.accuracy, found.unknown
-    (2, 0.5, {'cow': 1})
-    """
+def check(found: Predicted, labels: Sequence[str]) -> Checked | None:
+    """Compare what was said with labels (N,), empty where an image has none; None where no image has one."""
     if not any(labels):
         return None
-    number = {name: at for at, name in enumerate(classes)}
+    number = {name: at for at, name in enumerate(found.classes)}
     known = np.array([number.get(label, -1) for label in labels], np.int64)
-    tested = (known >= 0) & (ranked[:, 0] >= 0)
-    n, right = int(tested.sum()), int((known == ranked[:, 0])[tested].sum())
-    low, high = accuracy_interval(right, n) if n else (0.0, 1.0)
-    unknown = Counter(label for label in labels if label and label not in number)
-    return Checked(n, right / n if n else float("nan"), low, high, dict(unknown.most_common()))
+    tested = np.flatnonzero((known >= 0) & (found.ranked[:, 0] >= 0))
+    answered = [row for row in tested.tolist() if row not in found.withheld]
+    accuracy = _share(int((known == found.ranked[:, 0])[answered].sum()), len(answered))
+    unknown = dict(Counter(label for label in labels if label and label not in number).most_common())
+    if (sets := found.sets) is None:
+        return Checked(len(answered), *accuracy, unknown)
+    held = sum(known[row] in sets[row] for row in tested.tolist())
+    return Checked(len(answered), *accuracy, unknown, *_share(held, len(tested)))
+
+
+def _share(part: int, n: int) -> tuple[float, float, float]:
+    """Return a share and its 95 % interval; of nothing, all shares are possible."""
+    return (part / n, *accuracy_interval(part, n)) if n else (float("nan"), 0.0, 1.0)

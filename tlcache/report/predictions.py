@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import RenderableType
 
 from tlcache.deploying.predicted import Predicted
@@ -18,14 +20,17 @@ def predictions_table(found: Predicted) -> RenderableType:
     """Return a line for each image if there are a few, else how many are taken for each class."""
     if len(found) > _FEW:
         return _counts(found)
-    places = range(2, found.columns.top + 1)
-    reason = ["Error"] if found.errors else []
-    table = plain_table("Path", "Label", "Confidence", *(f"Label {at}" for at in places), *reason, numbers=slice(2, 3))
+    columns = found.columns
+    shown = {"Set": columns.sets, "Unusual": columns.unusual, "Error": bool(found.errors)}
+    further = [*(f"Label {place}" for place in range(2, columns.top + 1)), *(name for name in shown if shown[name])]
+    table = plain_table("Path", "Label", "Confidence", *further, numbers=slice(2, 3))
     for row in found.rows():
         likely = [(printable(name), f"{each:.3f}") for name, each in zip(row.labels, row.confidences, strict=True)]
-        first, *others = likely or [("", "")] * found.columns.top
-        cells = [printable(row.path), *first, *map(" ".join, others)]
-        table.add_row(*cells, *([row.error] if reason else []))
+        first, *others = likely or [("", "")] * columns.top
+        unusual = "" if row.unusual is None else f"{row.unusual:.3f}"
+        more = {"Set": printable("; ".join(row.set or ())), "Unusual": unusual, "Error": row.error}
+        cells = (more[name] for name in shown if shown[name])
+        table.add_row(printable(row.path), *first, *map(" ".join, others), *cells)
     return table
 
 
@@ -43,10 +48,16 @@ def predictions_lines(found: Predicted) -> list[str]:
     origin = f"{found.embedded:,} embedded, {found.reused:,} from the cache"
     took = f"{found.seconds:.1f} s, {len(found) / found.seconds:,.0f} images/s"
     lines = [f"{counted(len(found), 'image')} by {found.model}: {origin}; {took}"]
+    if found.withheld:
+        counts = Counter(found.withheld.values()).most_common()
+        lines.append(f"Not answered: {', '.join(f'{count:,} {word}' for word, count in counts)}")
     if checked := found.checked:
         if checked.n:
             figures = interval(checked.accuracy, checked.low, checked.high)
             lines.append(f"Accuracy (95 %): {figures} on {counted(checked.n, 'labelled image')}")
+        if checked.covered is not None:
+            figures = interval(checked.covered, checked.covered_low or 0.0, checked.covered_high or 1.0)
+            lines.append(f"Sets hold the label (95 %): {figures}")
         if checked.unknown:
             names = some(list(checked.unknown))
             count = counted(sum(checked.unknown.values()), "image")
