@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,14 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from fakes import write_photos
+from fakes import make_run, write_photos
 from typer.testing import CliRunner
 
 from tlcache.backbones.sources import find, list_models
 from tlcache.backbones.torchvision import checkpoint_path
 from tlcache.cli import app
 from tlcache.datasets.dataset import list_datasets
-from tlcache.demo import RECIPE
+from tlcache.demo import RECIPE, next_step
+from tlcache.evaluation.compare import compare
 from tlcache.heads.table import HEADS
 from tlcache.runs.record import RUNS
 
@@ -219,6 +221,22 @@ def test_demo_takes_the_embedded_weights_and_says_how_to_get_the_real_ones(monke
     found = dict(re.findall(r"resnet20_cifar +(ridge|logreg|linear|fine-tuned)[a-z0-9 ()]* (0\.\d{3}) \(0\.", text))
     assert set(found) == {"ridge", "logreg", "linear", "fine-tuned"}
     assert min(map(float, found.values())) > 0.9
+    *_, told, line = text.splitlines()
+    assert told == "Next, ask the best run what an image shows:"
+    *program, predict, run, image = shlex.split(line)
+    assert (program in (["tlcache"], [os.path.relpath(sys.executable), "-m", "tlcache"]), predict) == (True, "predict")
+    assert f" {Path(image).parent.name} " in invoke(predict, run, image)  # the folder is named as the digit is
+
+
+@pytest.mark.parametrize(("which", "program"), [("/bin/tlcache", "tlcache"), (None, "-m tlcache")])
+def test_what_to_do_next_works_in_an_environment_that_is_not_activated(
+    monkeypatch: pytest.MonkeyPatch, which: str | None, program: str
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: which)
+    make_run(head="ridge", right=np.arange(40) > 3)
+    line = next_step(compare()[0]).splitlines()[1]
+    assert line.removeprefix(f"{os.path.relpath(sys.executable)} ").startswith(f"{program} predict runs/photos/")
+    assert line.endswith("/nowhere/test/00000.jpg")
 
 
 def test_demo_takes_the_backbones_whose_imagenet_weights_are_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -682,8 +682,9 @@ def demo(output: Output, features: Features = None, runs: Runs = None) -> None:
 
     Example: tlcache demo
     """
-    from tlcache.demo import run_demo
+    from tlcache.demo import next_step, run_demo
 
     with _stoppable("run the same command to continue"):
         found = run_demo(features, runs, output.show)
     output.write({"datasets": [one.as_json() for one in found]})
+    output.say(next_step(found[0]))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +15,19 @@ from rich.console import RenderableType
 from rich.panel import Panel
 
 from tlcache.backbones.sources import find
+from tlcache.datasets.dataset import reopen
+from tlcache.deploying.best import best_of
 from tlcache.evaluation.compare import compare_runs
 from tlcache.evaluation.comparison import Comparison
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
 from tlcache.probing.fit import fit_heads
 from tlcache.report.compared import comparison_tables
+from tlcache.report.reproduce import predicting
 from tlcache.report.tables import extractions_table
 from tlcache.runs.record import Run
 
-__all__ = ["EMBEDDED", "MODELS", "RECIPE", "run_demo"]
+__all__ = ["EMBEDDED", "MODELS", "RECIPE", "next_step", "run_demo"]
 
 MODELS = ("mobilenetv3_small", "mobilenetv3_large")
 EMBEDDED = "resnet20_cifar"
@@ -70,6 +77,15 @@ def _fine_tuned(model: str, features: str | Path | None, runs: str | Path | None
     if model != EMBEDDED:
         recipe |= {"unfreeze": f"stage:{len(find(model).stages) + 1}", "cached_prefix": True}
     return finetune("digits", model, features=features, runs=runs, **recipe)
+
+
+def next_step(found: Comparison) -> str:
+    """Return a command that works as it stands: the best run is asked for its first test image."""
+    run, image = (best := best_of(found)).run, best.top.paths[0]
+    line = predicting(run, reopen(run.source).name(image))
+    if not shutil.which("tlcache"):  # as in an environment that is not activated
+        line = line.replace("tlcache", f"{shlex.quote(os.path.relpath(sys.executable))} -m tlcache", 1)
+    return f"Next, ask the best run what an image shows:\n{line}"
 
 
 def _imagenet() -> RenderableType:

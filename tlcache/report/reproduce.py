@@ -23,7 +23,7 @@ from tlcache.runs.base import GroupedBy
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run
 
-__all__ = ["commands", "uses"]
+__all__ = ["commands", "predicting", "uses"]
 
 _ELSEWHERE = {"features", "space"}  # where results lie is the reader's own choice; a head's space follows from --search
 _PLACED = ("data", "model", "weights")
@@ -75,10 +75,15 @@ def uses(run: Run) -> list[str]:
     """
     place, model = _quoted(_from_here(str(run.path))), f"{slug(run.dataset)}.onnx"
     return [
-        f"tlcache predict {place} photos/ --out predictions.csv",
+        f"{predicting(run, 'photos/')} --out predictions.csv",
         f"tlcache export {place} --out {_quoted(model)}",
         f"python -m tlcache.bundle {_quoted(model)} photos/ --out predictions.csv",
     ]
+
+
+def predicting(run: Run, images: str) -> str:
+    """Return the command line that prints what a run says of images."""
+    return f"tlcache predict {_quoted(_from_here(str(run.path)))} {_quoted(_from_here(images))}"
 
 
 def _from_here(place: str) -> str:
