@@ -154,7 +154,7 @@ def test_a_head_a_backbone_and_a_dataset_from_outside_do_the_whole_job(
     assert (made.dataset, made.rows, made.embedded) == ("photos", 24, 24)
     (frozen,) = fit_heads(data=archive, heads=["centroids"])
     tuned = finetune(archive, "tinynet", "random", head="centroids", **QUICK)
-    assert (frozen.source, tuned.source) == (f"zip:{archive}",) * 2
+    assert (frozen.source, tuned.source) == (f"cbz:{archive}",) * 2
     options = {"models": ["tinynet"], "weights": "random", "heads": ["centroids"], "head": "centroids", **QUICK}
     planned = study([archive], plan=True, **options)
     assert [step.kind for step in planned] == ["extract", "fit-heads", "finetune", "report"]

@@ -593,7 +593,7 @@ def test_a_name_to_ignore_that_nothing_has_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("a.zip", "archives. Unpack"), ("a.npz", "arrays. Write"), ("a.dcm", "DICOM")]
+    ("name", "words"), [("a.tgz", "archives. Unpack"), ("a.npz", "arrays. Write"), ("a.dcm", "DICOM")]
 )
 def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / name).touch()

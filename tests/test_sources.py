@@ -122,7 +122,7 @@ def test_a_source_from_outside_goes_through_everything(tmp_path: Path) -> None:
     done = extract(path.name, "tinynet", "random")
     assert (done.dataset, done.rows, done.embedded) == ("photos", plain.rows, 0)  # known by their content
     with open_features(done.path) as file:
-        assert file.attrs["source"] == f"zip:{path}"
+        assert file.attrs["source"] == f"cbz:{path}"
         assert f'"data":"{path}"' in file.attrs["arguments"]
         names, features = file.paths(), file.split("train", "val", "test").features
     images = load_dataset(path)
@@ -141,14 +141,14 @@ def test_a_source_from_outside_goes_through_everything(tmp_path: Path) -> None:
     assert all(base64.b64decode(picture)[:2] == b"\xff\xd8" for picture in pictures)
     planned = study([path], plan=True, models=["tinynet"], weights="random", heads=["ridge"])
     assert [step.state for step in planned[:2]] == ["recorded", "recorded"]
-    assert "photos.zip" in CliRunner().invoke(app, ["datasets"]).stdout
+    assert "photos.cbz" in CliRunner().invoke(app, ["datasets"]).stdout
 
 
 @pytest.mark.usefixtures("zipped")
 def test_a_dataset_of_another_source_keeps_its_name_while_it_is_there(photos: Path, tiny_model: Path) -> None:
     path = write_zip(photos)
     extract(path, str(tiny_model))
-    with pytest.raises(DataError, match=r"holds features of the dataset in 'zip:.*photos\.zip'; asked: '.*/photos'"):
+    with pytest.raises(DataError, match=r"holds features of the dataset in 'cbz:.*photos\.cbz'; asked: '.*/photos'"):
         extract(photos, str(tiny_model))
     path.unlink()
     assert extract(photos, str(tiny_model)).embedded == 0
@@ -187,7 +187,7 @@ def test_a_source_that_the_worker_cannot_import_is_named(
     here = type("Here", (Zipped,), {})
     monkeypatch.setattr(dataset, "SOURCES", (*dataset.SOURCES[:-1], here()))
     with pytest.raises(DataError, match=words):
-        extract(photos.with_suffix(".zip"), str(tiny_model))
+        extract(photos.with_suffix(".cbz"), str(tiny_model))
 
 
 OPENS = {"open", "read_bytes", "read_text", "fdopen", "fromfile", "hash_file", "imread", "read_image", "open_memmap"}

@@ -11,10 +11,10 @@ from tlcache.datasets.splits import Row
 
 
 class Zipped(Source):
-    forms = (Form("zip archive", "--data photos.zip", "cat/1.jpg, dog/7.png: a folder for every class"),)
+    forms = (Form("comic book", "--data photos.cbz", "cat/1.jpg, dog/7.png: a folder for every class"),)
 
     def takes(self, data: str) -> bool:
-        return data.endswith(".zip") and Path(data).is_file()
+        return data.endswith(".cbz") and Path(data).is_file()
 
     def find(self, data: str, layout: Layout) -> Listing:
         del layout  # it has no splits
@@ -25,14 +25,14 @@ class Zipped(Source):
         return Listing(path.stem, str(path), _opened(path), rows)
 
     def reopen(self, source: str) -> Images | None:
-        return _opened(Path(source.removeprefix("zip:"))) if source.startswith("zip:") else None
+        return _opened(Path(source.removeprefix("cbz:"))) if source.startswith("cbz:") else None
 
 
 ZIPPED = Zipped()
 
 
 def _opened(path: Path) -> Images:
-    return Images(f"zip:{path}", partial(_read, path), path.is_file)
+    return Images(f"cbz:{path}", partial(_read, path), path.is_file)
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -45,7 +45,7 @@ def _read(path: Path, name: str) -> bytes:
 
 def write_zip(folder: Path) -> Path:
     """Write the images of a folder to an archive beside it."""
-    path = folder.with_suffix(".zip")
+    path = folder.with_suffix(".cbz")
     with ZipFile(path, "w") as archive:
         for file in sorted(folder.rglob("*.png")):
             archive.write(file, file.relative_to(folder))

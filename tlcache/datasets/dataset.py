@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.datasets.archive import ARCHIVE
 from tlcache.datasets.builtin import BUILT_IN
 from tlcache.datasets.folder import FOLDER
 from tlcache.datasets.labels import composed, notes_on
@@ -27,7 +28,13 @@ from tlcache.keys import slug, some
 
 __all__ = ["SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "reopen", "source_of"]
 
-SOURCES: tuple[Source, ...] = (BUILT_IN, METADATA, FOLDER, MANIFEST)  # the first that takes `--data` finds its images
+SOURCES: tuple[Source, ...] = (
+    BUILT_IN,
+    METADATA,
+    FOLDER,
+    ARCHIVE,
+    MANIFEST,
+)  # the first that takes `--data` finds its images
 
 
 def list_datasets() -> list[Form]:
@@ -127,7 +134,7 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
     if not given:
         raise OptionError("--data is empty. Give a folder, a manifest or a built-in name; the current folder is '.'")
     if source := source_of(given):
-        layout.check_has_table(given, source not in (BUILT_IN, FOLDER))
+        layout.check_has_table(given, source not in (BUILT_IN, FOLDER, ARCHIVE))
         try:
             return _dataset(name, source.find(given, layout), layout)
         except DataError as error:

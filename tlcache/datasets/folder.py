@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tlcache.datasets.splits import Row
 from tlcache.datasets.tree import Place, describe_data, scan
 from tlcache.errors import DataError
 
-__all__ = ["FOLDER", "open_folder"]
+__all__ = ["FOLDER", "open_folder", "rows_below"]
 
 
 class Folder(Source):
@@ -40,18 +40,8 @@ class Folder(Source):
         """Return the files of every class, whatever lies between."""
         given = Path(data).expanduser()
         root = given.resolve()
-        top = Place(str(root), "", scan(root, layout))
-        classes, splits = class_folders(top, layout)
-        rows = [row for each in classes for row in _rows(each)]
-        if not rows:
-            raise DataError(
-                f"No class folders with images in '{root}'. Expected one for every class, as in {root.name}/cat/1.jpg. "
-                f"{describe_data(top.tree.everything())}".strip()
-            )
-        left = Leftover(top, classes, splits)
-        images = open_folder(root)
-        notes = [] if layout.class_level else notes_on_folders({each.label: each.place.tree for each in classes})
-        return Listing(root.name, str(given.absolute()), images, rows, left.passed_over, (*left.warnings(), *notes))
+        found = rows_below(Place(str(root), "", scan(root, layout)), layout)
+        return Listing(root.name, str(given.absolute()), open_folder(root), *found)
 
     def reopen(self, source: str) -> Images | None:
         """Return the images below an absolute path."""
@@ -59,6 +49,26 @@ class Folder(Source):
 
 
 FOLDER = Folder()
+
+
+def rows_below(top: Place, layout: Layout) -> tuple[list[Row], Mapping[str, int], tuple[str, ...]]:
+    """Return the images of the classes below a folder; what is passed over, and warnings, as a `Listing` has them.
+
+    Raises
+    ------
+    DataError
+        There are none, or what is there has no meaning, or several.
+    """
+    classes, splits = class_folders(top, layout)
+    rows = [row for each in classes for row in _rows(each)]
+    if not rows:
+        raise DataError(
+            f"No class folders with images in '{top}'. Expected one for every class, as in {Path(top.root).name}/cat/"
+            f"1.jpg. {describe_data(top.tree.everything())}".strip()
+        )
+    left = Leftover(top, classes, splits)
+    notes = [] if layout.class_level else notes_on_folders({each.label: each.place.tree for each in classes})
+    return rows, left.passed_over, (*left.warnings(), *notes)
 
 
 def _rows(found: ClassFolder) -> Iterator[Row]:

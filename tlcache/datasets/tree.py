@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +12,16 @@ from typing import NamedTuple
 from tlcache.datasets.layout import Layout
 from tlcache.errors import DataError
 
-__all__ = ["OTHER_DATA", "Place", "Tree", "describe_data", "scan"]
+__all__ = ["OTHER_DATA", "Place", "Tree", "describe_data", "scan", "tree_of"]
 
 OTHER_DATA = {  # what people give for images: ending -> what it is, and what to do with it
     **dict.fromkeys((".npy", ".npz", ".mat"), ("arrays", "Write each image as a PNG, 16 bits deep if need be.")),
     **dict.fromkeys((".dcm", ".dicom", ".ima"), ("DICOM files", "Convert each to a PNG or TIFF, 16 bits deep.")),
     **dict.fromkeys((".nii", ".mha", ".mhd", ".nrrd"), ("volumes", "Write each slice as a PNG or TIFF.")),
+    **dict.fromkeys((".zip", ".tar"), ("archives", "Give one by itself, as in --data photos.zip, or unpack them.")),
     **dict.fromkeys(
-        (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"), ("archives", "Unpack them and give the folder.")
+        (".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"),
+        ("archives", "Unpack them and give the folder; .zip, and .tar without compression, are read as they are."),
     ),
     **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), ("videos", "Write their frames as images.")),
     **dict.fromkeys(
@@ -132,7 +134,7 @@ def scan(root: Path, layout: Layout) -> Tree:
         for entry in _entries(path):
             if not entry.is_dir():
                 _add_file(tree, entry, layout)
-            elif kind := _why_not(entry, layout):
+            elif kind := _why_not(entry.name, layout):
                 tree.passed_over[kind] += 1
             elif (place := _place(entry.stat())) in known and entry.is_symlink() and _is_above(place, chain):
                 tree.passed_over["circular link"] += 1
@@ -142,6 +144,33 @@ def scan(root: Path, layout: Layout) -> Tree:
                     left.append((entry.path, known[place], (place, chain)))
                 tree.folders[entry.name] = known[place]
     return top
+
+
+def tree_of(paths: Collection[str], layout: Layout) -> Tree:
+    """Return what lies in a container whose members have these paths, folders ending with `/`, as `scan` does."""
+    trees: dict[str, Tree | None] = {"": Tree()}  # folder -> what lies in it, None where it is passed over
+
+    def folder(path: str) -> Tree | None:
+        if path not in trees:
+            above, _, name = path.rpartition("/")
+            trees[path] = parent = folder(above)
+            if parent is not None and (kind := _why_not(name, layout)):
+                parent.passed_over[kind] += 1
+                trees[path] = None
+            elif parent is not None:
+                parent.folders[name] = trees[path] = Tree()
+        return trees[path]
+
+    for path in sorted(paths):
+        above, _, name = path.rpartition("/")
+        tree = folder(above)
+        if tree is None or not name:
+            continue
+        if kind := _no_image(name, layout, lambda other: f"{above}/{other}".lstrip("/") in paths):  # noqa: B023
+            tree.passed_over[kind] += 1
+        else:
+            tree.images.append(name)
+    return folder("") or Tree()
 
 
 _Place = tuple[int, int]
@@ -168,37 +197,40 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
         raise DataError(f"Cannot read the folder '{path}': {error.strerror}. Mend that or move it away.") from None
 
 
-def _why_not(entry: os.DirEntry[str], layout: Layout) -> str:
+def _why_not(name: str, layout: Layout) -> str:
     """Return what a folder is called among what is passed over; nothing where images may lie in it."""
-    if entry.name.startswith("."):
+    if name.startswith("."):
         return "hidden folder"
-    name = layout.ignored_by(entry.name) or (entry.name if entry.name.lower() in _NO_DATA else "")
+    name = layout.ignored_by(name) or (name if name.lower() in _NO_DATA else "")
     return f"{name} folder" if name else ""
 
 
-def _add_file(tree: Tree, entry: os.DirEntry[str], layout: Layout) -> None:
-    name = entry.name.lower()
-    ending = os.path.splitext(name)[1]  # noqa: PTH122  fast
+def _no_image(name: str, layout: Layout, exists: Callable[[str], bool]) -> str:
+    """Return what a file is called among what is passed over, by its name; nothing where it may be an image.
+
+    `exists` says whether a file of a name lies beside it.
+    """
+    ending = os.path.splitext(name.lower())[1]  # noqa: PTH122  fast
     if name.startswith("."):
-        tree.passed_over["hidden file"] += 1
-    elif ":" in name and _is_stream(entry):
-        tree.passed_over["attribute stream"] += 1
-    elif layout.ignore and (pattern := layout.ignored_by(entry.name)):
-        tree.passed_over[f"{pattern} file"] += 1
-    elif ending in _NO_IMAGES:
-        tree.passed_over[ending] += 1
-    elif entry.is_file() or (entry.is_symlink() and (ending or Path(entry.path).readlink().suffix)):
+        return "hidden file"
+    if ":" in name and (name.lower().endswith(":zone.identifier") or exists(name.rpartition(":")[0])):
+        return "attribute stream"  # of the file of the name before the colon, as copies from NTFS have them
+    if layout.ignore and (pattern := layout.ignored_by(name)):
+        return f"{pattern} file"
+    return ending if ending in _NO_IMAGES else ""
+
+
+def _add_file(tree: Tree, entry: os.DirEntry[str], layout: Layout) -> None:
+    folder = entry.path[: -len(entry.name)]
+    if kind := _no_image(entry.name, layout, lambda name: os.path.exists(folder + name)):  # noqa: PTH110
+        tree.passed_over[kind] += 1
+    elif entry.is_file() or (entry.is_symlink() and (Path(entry.name).suffix or Path(entry.path).readlink().suffix)):
         tree.images.append(entry.name)  # a link to an image that is gone is told when it is read
     elif entry.is_symlink():
         tree.passed_over["dangling link"] += 1
         tree.dangling.append(entry.name)
     else:
         tree.passed_over["pipe"] += 1
-
-
-def _is_stream(entry: os.DirEntry[str]) -> bool:
-    """Return whether it holds attributes of the file of the same name before the colon, as copies from NTFS do."""
-    return entry.name.lower().endswith(":zone.identifier") or os.path.exists(entry.path.rpartition(":")[0])  # noqa: PTH110
 
 
 def describe_data(endings: Counter[str]) -> str:

@@ -1,0 +1,276 @@
+"""Images in archives: the same dataset as in a folder, read from one file by many at once."""
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import write_photos
+
+from tlcache.cache.feature_file import open_features
+from tlcache.datasets.dataset import load_dataset, reopen
+from tlcache.datasets.layout import Layout
+from tlcache.errors import DataError, ImageReadError, OptionError
+from tlcache.extraction.embedder import ImageEmbedder
+from tlcache.extraction.extract import extract
+from tlcache.finetuning.finetune import finetune
+from tlcache.probing.fit import fit_heads
+
+Pack = Callable[[Path], Path]
+
+
+def _below(folder: Path) -> list[tuple[Path, str]]:
+    return [(path, path.relative_to(folder).as_posix()) for path in sorted(folder.rglob("*"))]
+
+
+def stored(folder: Path, method: int = zipfile.ZIP_STORED) -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for file, name in _below(folder):
+            archive.write(file, name)
+    return path
+
+
+def deflated(folder: Path) -> Path:
+    return stored(folder, zipfile.ZIP_DEFLATED)
+
+
+def tarred(folder: Path, form: int = tarfile.PAX_FORMAT, prefix: str = "") -> Path:
+    path = folder.with_suffix(".tar")
+    with tarfile.open(path, "w", format=form) as archive:
+        for file, name in _below(folder):
+            archive.add(file, prefix + name, recursive=False)
+    return path
+
+
+def gnu(folder: Path) -> Path:
+    return tarred(folder, tarfile.GNU_FORMAT, "./")
+
+
+PACKS = pytest.mark.parametrize("pack", [stored, deflated, tarred, gnu])
+
+
+@pytest.fixture
+def splits(tmp_path: Path) -> Path:
+    """A folder of splits, with what is passed over, an empty class, and names that archives write in many ways."""
+    root = tmp_path / "set"
+    for split in ("train", "test"):
+        write_photos(root / split, 3)
+    long = root / "train" / "red" / f"{'långt ' * 20}.png"
+    long.write_bytes(b"no image, but it may be one")
+    for name in ("train/.hidden/1.png", "train/red/.DS_Store", "notes.txt", "train/red/0.png:Zone.Identifier"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("x")
+    (root / "train" / "masks").mkdir()
+    (root / "train" / "masks" / "7.png").touch()
+    (root / "val" / "red").mkdir(parents=True)
+    return root
+
+
+@PACKS
+def test_an_archive_is_understood_as_the_folder_that_was_packed(splits: Path, pack: Pack) -> None:
+    layout = Layout(ignore=["masks"])
+    folder = load_dataset(splits, layout=layout)
+    found = load_dataset(pack(splits), layout=layout)
+    assert len(found) == 19
+    assert (found.name, found.paths, found.classes) == ("set", folder.paths, ("blue", "green", "red"))
+    assert (found.splits, found.labels.tolist()) == (folder.splits, folder.labels.tolist())
+    assert found.passed_over == folder.passed_over
+    assert found.warnings == folder.warnings
+    assert [found.read(row) for row in range(len(found))] == [folder.read(row) for row in range(len(folder))]
+
+
+@PACKS
+def test_an_archive_embeds_as_its_folder_and_is_opened_again(photos: Path, tinynet: None, pack: Pack) -> None:
+    del tinynet
+    archive = pack(photos)
+    first = extract(archive, "tinynet", "random")
+    assert (first.dataset, first.rows, first.embedded) == ("photos", 24, 24)
+    with open_features(first.path) as file:
+        source, paths, features = file.attrs["source"], file.paths(), file.split("train", "val", "test").features
+        hashes = file.hashes().astype(str)
+    assert source == f"{archive.suffix[1:]}:{archive}"
+    images = reopen(source)
+    assert images.exists()
+    for path, sha256 in zip(paths, hashes, strict=True):
+        assert images.read(path, sha256) == (photos / path).read_bytes()
+    again = extract(photos, "tinynet", "random", name="plain")
+    assert (again.rows, again.embedded, again.reused) == (24, 0, 24)
+    with open_features(again.path) as file:
+        assert file.paths() == paths
+        assert np.array_equal(file.split("train", "val", "test").features, features)
+    data = load_dataset(archive)
+    expected = dict(zip(paths, features, strict=True))
+    embedded = ImageEmbedder("tinynet", "random", cache=False).transform(map(data.read, range(len(data))))
+    assert np.array_equal(embedded, [expected[path] for path in data.paths])
+
+
+def test_heads_and_networks_are_trained_on_an_archive(photos: Path, tinynet: None) -> None:
+    del tinynet
+    archive = deflated(photos)
+    extract(archive, "tinynet", "random")
+    (frozen,) = fit_heads(data=str(archive), heads=["ridge"])
+    tuned = finetune(archive, "tinynet", "random", epochs=1, precision="fp32", layout="contiguous")
+    assert (frozen.source, tuned.source) == (f"zip:{archive}",) * 2
+
+
+@PACKS
+def test_names_stay_when_an_archive_is_renamed(photos: Path, pack: Pack) -> None:
+    archive = pack(photos)
+    paths = load_dataset(archive).paths
+    moved = archive.rename(archive.with_name(f"other{archive.suffix.upper()}"))
+    assert load_dataset(moved).paths == paths
+    assert load_dataset(moved).name == "other"
+
+
+@PACKS
+def test_threads_and_forks_read_an_archive_at_once(photos: Path, pack: Pack) -> None:
+    data = load_dataset(pack(photos))
+    expected = [hashlib.sha256((photos / path).read_bytes()).hexdigest() for path in data.paths]
+
+    def hashed(row: int) -> str:
+        return hashlib.sha256(data.read(row % len(data))).hexdigest()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(hashed, range(240))) == expected * 10
+    child = get_context("fork").Process(target=lambda: os._exit(int([hashed(row) for row in range(24)] != expected)))
+    child.start()
+    assert [hashed(row) for row in range(24)] == expected
+    child.join()
+    assert child.exitcode == 0
+
+
+@PACKS
+def test_an_archive_that_is_written_anew_is_listed_anew(photos: Path, pack: Pack) -> None:
+    archive = pack(photos)
+    before = load_dataset(archive)
+    shutil.rmtree(photos / "blue")
+    write_photos(photos, 4)
+    pack(photos)
+    after = load_dataset(archive)
+    assert after.paths != before.paths
+    assert after.read(0) == (photos / after.paths[0]).read_bytes()
+    with pytest.raises(ImageReadError, match=r"Cannot read '.*/blue/7\.png': no such image in the (zip|tar) file"):
+        before.images.read("blue/7.png")
+    archive.unlink()
+    assert not before.images.exists()
+    with pytest.raises(ImageReadError, match="No such file"):
+        before.images.read("red/0.png")
+
+
+@PACKS
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.7])
+def test_an_archive_that_is_cut_is_named(photos: Path, pack: Pack, kept: float) -> None:
+    archive = pack(photos)
+    os.truncate(archive, int(archive.stat().st_size * kept))
+    with pytest.raises(DataError, match=rf"'{archive}' is no whole (zip|tar) archive.* Copy it again"):
+        load_dataset(archive)
+
+
+def test_a_tar_that_is_cut_between_members_or_joined_or_damaged_loses_nothing_silently(photos: Path) -> None:
+    archive = tarred(photos)
+    whole = archive.read_bytes()
+    with tarfile.open(archive) as file:
+        third = file.getmembers()[3].offset
+    for damaged in (whole[:third], whole * 2, whole[:third] + b"\x01" * 512 + whole[third + 512 :]):
+        archive.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"no whole tar archive: after [\d,]+ bytes .* cut off or damaged, or seve"):
+            load_dataset(archive)
+
+
+@pytest.mark.parametrize("pack", [stored, deflated])
+def test_bytes_that_are_damaged_in_a_zip_are_no_image(photos: Path, pack: Pack) -> None:
+    archive = pack(photos)
+    data = load_dataset(archive)
+    with zipfile.ZipFile(archive) as file:
+        place = file.getinfo("red/3.png").header_offset + 150
+    whole = bytearray(archive.read_bytes())
+    whole[place] ^= 0xFF
+    archive.write_bytes(whole)
+    with pytest.raises(ImageReadError, match=r"Cannot read 'zip:.*/red/3\.png': its bytes in the zip file are .*damag"):
+        data.images.read("red/3.png")
+    assert data.images.read("red/2.png") == (photos / "red" / "2.png").read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("ending", [".tar.{}", ".tar"])
+def test_a_compressed_tar_says_what_to_do(tmp_path: Path, mode: str, ending: str) -> None:
+    path = tmp_path / f"photos{ending.format(mode[2:])}"
+    with tarfile.open(path, mode) as archive:
+        archive.addfile(tarfile.TarInfo("cat/1.jpg"))
+    with pytest.raises(DataError, match=r"Unpack (it|them) and give the folder"):
+        load_dataset(path)
+
+
+def test_links_in_a_tar_are_what_they_lead_to(photos: Path) -> None:
+    (photos / "red" / "hard.png").hardlink_to(photos / "red" / "0.png")
+    (photos / "red" / "soft.png").symlink_to(Path("..", "blue", "0.png"))
+    (photos / "red" / "gone.png").symlink_to("nowhere.png")
+    data = load_dataset(tarred(photos))
+    assert len(data) == 26
+    assert data.images.read("red/soft.png") == (photos / "blue" / "0.png").read_bytes()
+    assert data.images.read("red/hard.png") == (photos / "red" / "0.png").read_bytes()
+    assert data.passed_over == {"link": 1}
+
+
+def test_the_last_member_of_a_name_counts_and_names_are_plain(photos: Path) -> None:
+    archive = tarred(photos)
+    with tarfile.open(archive, "a") as file:
+        for name in ("red/0.png", "//red/./new.png"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            file.addfile(info, io.BytesIO(b"last"))
+    data = load_dataset(archive)
+    assert len(data) == 25
+    assert [data.images.read(f"red/{name}.png") for name in ("0", "new")] == [b"last", b"last"]
+
+
+def test_names_that_zips_of_macs_and_of_windows_have(tmp_path: Path) -> None:
+    path, raw = tmp_path / "photos.zip", "kråka/1.png".encode()
+    placeholder = "k" * len(raw)  # in place of UTF-8 that no flag declares, which zipfile does not write
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, system in ((placeholder, 3), ("säl\\1.png", 0), ("__MACOSX/._1.png", 3)):
+            info = zipfile.ZipInfo("x")
+            info.filename, info.create_system = name, system
+            archive.writestr(info, b"1")
+    path.write_bytes(path.read_bytes().replace(placeholder.encode(), raw))
+    data = load_dataset(path)
+    assert data.passed_over == {"__MACOSX folder": 1}
+    assert data.paths == ("kråka/1.png", "säl/1.png")
+    assert data.read(0) == b"1"
+
+
+def test_what_a_zip_cannot_give_is_told_before_the_work(photos: Path) -> None:
+    archive = stored(photos, zipfile.ZIP_LZMA)
+    with pytest.raises(DataError, match=r"'blue/0\.png' in '.*photos\.zip' is compressed by method 14; stored and"):
+        load_dataset(archive)
+    stored(photos)
+    whole = archive.read_bytes()
+    at = whole.index(b"PK\x01\x02", whole.index(b"PK\x01\x02") + 4) + 8
+    archive.write_bytes(whole[:at] + b"\x01" + whole[at + 1 :])
+    with pytest.raises(DataError, match="is encrypted; stored and deflated images are read. Unpack the archive"):
+        load_dataset(archive)
+
+
+def test_options_of_tables_are_refused(photos: Path) -> None:
+    with pytest.raises(OptionError, match="--label-column is for manifests, and '.*photos.tar' is none"):
+        load_dataset(tarred(photos), layout=Layout(label_column="label"))
+
+
+def test_an_archive_without_class_folders_is_told(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "flat.zip", "w") as file:
+        file.writestr("1.png", b"1")
+    with pytest.raises(DataError, match=r"flat\.zip' holds 1 image and no folders of classes"):
+        load_dataset(tmp_path / "flat.zip")
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    with pytest.raises(DataError, match=r"No class folders with images in '.*empty\.zip'"):
+        load_dataset(tmp_path / "empty.zip")
