@@ -1,10 +1,12 @@
 """Runs as ONNX files: what they answer is what the run answers, and what they say of themselves is true."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import onnx
 import onnxruntime
@@ -19,6 +21,8 @@ from exporters.classify import classified, head_alone
 from exporters.trees import rounded_down
 from tlcache.backbones.load import load_model
 from tlcache.backbones.onnx_nodes import Nodes
+from tlcache.backbones.onnx_weights import joined, packed, read_weights
+from tlcache.backbones.sources import find
 from tlcache.cache.feature_file import open_features
 from tlcache.cli import app
 from tlcache.deploying.export import export
@@ -117,11 +121,14 @@ def test_a_file_says_what_it_is(ridge: Run, tmp_path: Path) -> None:
     assert stated["tlcache"]
 
 
-def test_the_licence_is_that_of_the_weights_as_far_as_it_is_known(photos: Path, tmp_path: Path) -> None:
-    extract(photos, "resnet20_cifar")
-    (run,) = fit_heads(heads=["ridge"])
-    stated = metadata(export(run.path, out=tmp_path / "run.onnx").path)
-    assert stated["licence"] == "Apache-2.0, trained on CIFAR-10"
+def test_the_licence_is_that_of_the_weights_as_far_as_it_is_known(
+    ridge: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find("resnet20_cifar").licence("embedded") == "Apache-2.0, trained on CIFAR-10"
+    assert find("resnet50").licence("file:mine.pth") == find("resnet50").licence("random") == "unknown"
+    monkeypatch.setattr("tlcache.backbones.backbone.Backbone.licence", lambda _, weights: f"that of {weights}")
+    stated = metadata(export(ridge.path, out=tmp_path / "run.onnx").path)
+    assert stated["licence"] == f"that of {ridge.weights}"
 
 
 def test_embeddings_of_a_file_with_a_head_are_those_that_are_cached(ridge: Run, photos: Path, tmp_path: Path) -> None:
@@ -192,6 +199,32 @@ def test_networks_of_any_operator_set_take_a_head(opset: int, name: str) -> None
     assert np.abs(found["probabilities"] - expected).max() < HEADS[name].tolerance
 
 
+@pytest.mark.parametrize("by", ["its own average", "a batch of 4"])
+def test_a_network_that_takes_so_many_images_at_a_time_still_does(by: str, photos: Path, tmp_path: Path) -> None:
+    """Embeddings that depend on their batch are found when the network is tried; a batch may be fixed as well."""
+    model = tiny_network()
+    if by == "a batch of 4":
+        for value in (model.graph.input[0], model.graph.output[0]):
+            value.type.tensor_type.shape.dim[0].dim_value = 4
+    else:
+        last = model.graph.node.pop()
+        model.graph.node.append(onnx.helper.make_node("ReduceMax", ["pooled"], ["most"], keepdims=1))
+        model.graph.node.append(onnx.helper.make_node("Div", ["pooled", "most"], ["shares"]))
+        last.input[0] = "shares"
+        model.graph.node.append(last)
+    onnx.save(model, tmp_path / "net.onnx")
+    extract(photos, str(tmp_path / "net.onnx"))
+    (run,) = fit_heads(heads=["ridge"])
+    written = export(run.path, out=tmp_path / "run.onnx", half=True)
+    assert written.cost is not None
+    written = export(run.path, out=tmp_path / "run.onnx")
+    size = 4 if by == "a batch of 4" else 1
+    found = outputs(written.path, image=test_images(photos, run)[:size])["probabilities"]
+    assert np.abs(found - run.predictions().probabilities[:size]).max() < 1e-5
+    assert written.recorded is not None
+    assert written.recorded.same == 6
+
+
 def test_neighbours_need_operators_that_old_networks_lack(photos: Path) -> None:
     del photos
     rows, labels = rows_of(dim=8)
@@ -216,23 +249,30 @@ def test_thresholds_of_trees_decide_as_in_double_precision() -> None:
     assert (np.nextafter(below, np.float32(np.inf)) > exact).all()
 
 
+def splits_of(node: dict[str, Any]) -> Iterator[tuple[int, float]]:
+    """Yield feature and threshold of every split of a tree."""
+    if "split_feature" in node:
+        yield node["split_feature"], node["threshold"]
+        yield from splits_of(node["left_child"])
+        yield from splits_of(node["right_child"])
+
+
 def test_rows_that_lie_on_a_threshold_go_the_way_of_the_trees() -> None:
     """Every threshold of every component is met, from both sides."""
     rows, labels = rows_of(200, 3)
-    head = fitted("lightgbm", rows, labels, 3)
+    head = fitted("lightgbm", rows, labels, 3, rounds=20)
     head = replace(head, scaler=Scaler.of(rows, scaled=False))
     head.head.vectors_ = np.eye(3, dtype=np.float32)  # the components are the features
     head.head.middle_ = np.zeros(3, np.float32)
-    import lightgbm
-
-    model = lightgbm.Booster(model_str=head.head.text_.tobytes().decode()).trees_to_dataframe()
-    met = model[model.split_feature.notna() & (model.threshold.abs() > 1e-30)]  # LightGBM takes less for 0
+    trees = lightgbm.Booster(model_str=head.head.text_.tobytes().decode()).dump_model()["tree_info"]
+    met = {each for tree in trees for each in splits_of(tree["tree_structure"]) if abs(each[1]) > 1e-30}  # less is 0
+    features, thresholds = (np.array(each) for each in zip(*sorted(met), strict=True))
+    assert len(met) > 30
     on = np.zeros((len(met), 3), np.float32)
-    on[np.arange(len(met)), met.split_feature.str.removeprefix("Column_").astype(int)] = rounded_down(met.threshold)
+    on[np.arange(len(met)), features] = rounded_down(thresholds)
     for some in (on, np.nextafter(on, np.float32(np.inf)), np.nextafter(on, np.float32(-np.inf))):
-        assert (
-            np.abs(outputs(head_alone(head), embedding=some)["probabilities"] - head.predict_proba(some)).max() < 1e-5
-        )
+        found = outputs(head_alone(head), embedding=some)["probabilities"]
+        assert np.abs(found - head.predict_proba(some)).max() < 1e-5
 
 
 def _shifted(nodes: Nodes, rows: str, head: Head) -> str:
@@ -308,24 +348,24 @@ def test_without_the_cache_and_the_images_made_ones_are_compared(ridge: Run, pho
     written = export(ridge.path, out=tmp_path / "run.onnx")
     assert [each.what.partition(",")[0] for each in written.checks] == ["made-up embeddings", "made-up images"]
     assert written.recorded is None
+    ridge.predictions_path.unlink()
+    assert export(ridge.path, out=tmp_path / "run.onnx").recorded is None
 
 
-def test_a_head_alone_is_enough_where_its_network_is_known(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
-    extract(photos, "resnet20_cifar")
-    extract(photos, str(tiny_model))
-    own, theirs = (
-        next(run for run in fit_heads(heads=["ridge"]) if run.backbone == name) for name in ("resnet20_cifar", "tiny")
-    )
-    alone = own.head_path.rename(tmp_path / "head.safetensors")
-    assert "run" not in metadata(export(alone, out=tmp_path / "run.onnx").path)
-    theirs.path.unlink()
+def test_a_head_alone_is_enough_where_its_network_is_known(
+    ridge: Run, photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = ridge.head_path.rename(tmp_path / "head.safetensors")
     with pytest.raises(UnknownNameError, match="Unknown backbone 'tiny'"):
-        export(theirs.head_path, out=tmp_path / "run.onnx")
-    resized = extract(photos, "resnet20_cifar", resize=40, name="larger")
-    (run,) = fit_heads([resized.path], heads=["ridge"])
-    run.path.unlink()
-    with pytest.raises(ModelError, match=r"its record, resnet20_cifar-ridge-\w+\.json, .* is not beside it"):
-        export(run.head_path, out=tmp_path / "run.onnx")
+        export(alone, out=tmp_path / "run.onnx")
+    monkeypatch.setattr("tlcache.backbones.load.find", lambda name: find(str(tiny_model) if name == "tiny" else name))
+    path = export(alone, out=tmp_path / "run.onnx").path
+    found = outputs(path, image=test_images(photos, ridge))["probabilities"]
+    assert np.abs(found - ridge.predictions().probabilities).max() < 1e-5
+    assert "run" not in metadata(path)
+    replace(load_head(alone), key="0" * 64).save(alone)
+    with pytest.raises(ModelError, match=r"its record, head.json, which says how they were made, is not beside it"):
+        export(alone, out=tmp_path / "run.onnx")
 
 
 def test_a_network_that_has_changed_since_is_refused(ridge: Run, tiny_model: Path, tmp_path: Path) -> None:
@@ -469,6 +509,33 @@ def test_what_a_smaller_file_costs_needs_images_embeddings_and_a_record(
     with pytest.raises(OptionError, match="Give a run instead of --model"):
         export(model="resnet20_cifar", out="x.onnx", int8=True)
     assert not Path("x.onnx").exists()
+
+
+def test_embeddings_of_another_engine_are_told_and_answered_in_float32(
+    photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    extract(photos, str(tiny_model), engine="openvino")
+    (run,) = fit_heads(heads=["ridge"])
+    result = CliRunner().invoke(app, ["export", str(run.path), "-o", str(tmp_path / "run.onnx")])
+    assert "computed by openvino in fp32; the file computes in fp32" in " ".join(result.stderr.split())
+    assert "Of 6 test images it answers 6 as recorded" in result.stdout
+
+
+def test_weights_beside_a_graph_are_put_back_for_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlcache.backbones.onnx_weights.MOST_BYTES", 0)
+    monkeypatch.setattr("tlcache.backbones.onnx_weights._LARGE", 0)
+    onnx.save(tiny_network(), tmp_path / "large.onnx")
+    model = onnx.load(tmp_path / "large.onnx")
+    _, apart = read_weights(tmp_path / "large.onnx", model)
+    found = packed(model, apart)
+    assert not isinstance(found, bytes)
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8)
+    expected = outputs(tiny_network().SerializeToString(), image=image)["embedding"]
+    assert np.array_equal(outputs(joined(found), image=image)["embedding"], expected)
+    monkeypatch.setattr("tlcache.backbones.onnx_weights._MESSAGE", 100)
+    with pytest.raises(ModelError, match="one ONNX file can have 2"):
+        joined(found)
 
 
 def test_a_run_that_knows_what_is_unusual_gives_the_distance(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

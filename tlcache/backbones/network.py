@@ -62,6 +62,11 @@ class Network(ABC):
     precision: str
     _batch: int | None = None  # the only number of images that `_run` takes; None: any
 
+    @property
+    def batch(self) -> int | None:
+        """The only number of images that it takes at once, others being filled up; None: any."""
+        return self._batch
+
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the embeddings of a batch of images.
 

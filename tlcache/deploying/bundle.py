@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ import onnx
 from numpy.typing import NDArray
 
 from exporters.classify import classified, serialized, stated
+from tlcache.backbones.engines import open_network
 from tlcache.backbones.model import EXPORT_VERSION, Model
+from tlcache.backbones.network import Network
 from tlcache.backbones.onnx_graph import alone, fingerprint
 from tlcache.backbones.onnx_weights import joined
 from tlcache.backbones.sources import find
@@ -88,8 +91,11 @@ def make_bundle(saved: Saved, precision: str = "fp32", max_loss: float = 1.0) ->
 
         data = _finished(onnx.load_model_from_string(export_tuned(saved.path)), saved, model)
     else:
-        network = joined(model.onnx())
-        data = _finished(classified(network, saved.head), saved, model)
+        whole = joined(model.onnx())
+        network, made = open_network(whole, "cpu"), classified(whole, saved.head)
+        if network.batch:  # as some networks give others for several at once
+            made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = network.batch
+        data = _finished(made, saved, model)
         checks = _on_embeddings(saved), _on_images(saved.head, data, network, images, model.preprocess.size)
     cost = None
     if precision != "fp32":
@@ -108,7 +114,7 @@ def _on_embeddings(saved: Saved) -> Parity:
 
 
 def _on_images(
-    head: FittedHead, data: bytes, network: bytes, images: NDArray[np.uint8], size: tuple[int, int]
+    head: FittedHead, data: bytes, network: Network, images: NDArray[np.uint8], size: tuple[int, int]
 ) -> Parity:
     if not len(images):
         return check_images(data, network, head, made_images(size), "made-up images, as the test images are not here")
@@ -162,21 +168,20 @@ def _cached_rows(saved: Saved) -> Array | None:
     """Return embeddings of test images, where the feature file of the run is still there."""
     if not isinstance(saved.run, FrozenRun):
         return None
-    try:
-        with FeatureFile(saved.run.features) as file:
-            if file.attrs["key"] == saved.head.key:
-                return file.split("test").features[:_ROWS]
-    except CacheError:
-        pass
+    with suppress(CacheError), FeatureFile(saved.run.features) as file:
+        if file.attrs["key"] == saved.head.key:
+            return file.split("test").features[:_ROWS]
     return None
 
 
 def _test_images(run: Run | None, preprocess: Preprocess) -> tuple[list[int], NDArray[np.uint8]]:
     """Return some test images as the network takes them, and their numbers among the predictions; none if not here."""
-    numbers, images = list[int](), list[NDArray[np.uint8]]()
+    numbers, images, paths = list[int](), list[NDArray[np.uint8]](), list[bytes]()
     if run is not None:
-        source, paths = reopen(run.source), run.predictions().row.tolist()
-        for number in np.unique(np.linspace(0, len(paths) - 1, _IMAGES).astype(int)).tolist():
+        with suppress(CacheError):  # the predictions may have been left elsewhere
+            paths = run.predictions().row.tolist()
+        source, asked = reopen(run.source), np.linspace(0, len(paths) - 1, _IMAGES).astype(int)
+        for number in np.unique(asked).tolist() if paths else ():
             try:
                 images.append(prepare(source.read(os.fsdecode(paths[number])), preprocess)[0])
             except (ImageReadError, BadImageError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from exporters.classify import head_alone
-from tlcache.backbones.engines import open_network
+from tlcache.backbones.network import Network
 from tlcache.errors import ModelError, first_line
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Array, blocks
 from tlcache.heads.table import find_head
 
-__all__ = ["Parity", "answers", "check_head", "check_images", "made_images", "made_rows", "session_of"]
+__all__ = ["Parity", "answers", "check_head", "check_images", "made_images", "made_rows", "run", "session_of"]
 
 _BLOCK = 128  # rows at a time: nearest neighbours take a number for each neighbour and class
 _ROUNDING = 5e-7  # of an embedding's numbers, relative
@@ -61,7 +61,7 @@ def check_head(head: FittedHead, rows: Array, what: str) -> Parity:
     return _compared(head, rows, np.concatenate(parts), what)
 
 
-def check_images(bundle: bytes, network: bytes, head: FittedHead, images: NDArray[np.uint8], what: str) -> Parity:
+def check_images(bundle: bytes, network: Network, head: FittedHead, images: NDArray[np.uint8], what: str) -> Parity:
     """Compare a bundle with the network and head it was made of, on images (n, 3, H, W), one and then several at once.
 
     Raises
@@ -69,15 +69,26 @@ def check_images(bundle: bytes, network: bytes, head: FittedHead, images: NDArra
     ModelError
         As of `check_head`.
     """
-    return _compared(head, open_network(network, "cpu").embed(images), answers(bundle, images), what)
+    return _compared(head, network.embed(images), answers(bundle, images), what)
 
 
 def answers(bundle: bytes, images: NDArray[np.uint8]) -> Array:
-    """Return the probabilities that a bundle gives for images, float32 (n, C)."""
-    session = session_of(bundle)
-    alone = isinstance(session.get_inputs()[0].shape[0], int)
-    batches = blocks(len(images), 1) if alone else _one_and_more(len(images))
-    return np.concatenate([session.run(["probabilities"], {"image": images[some]})[0] for some in batches])
+    """Return the probabilities that a bundle gives for images, one alone and then the others: float32 (n, C)."""
+    session, names = session_of(bundle), ["probabilities"]
+    return np.concatenate([run(session, images[some], names)[0] for some in (slice(1), slice(1, None))])
+
+
+def run(
+    session: onnxruntime.InferenceSession, images: NDArray[np.uint8], outputs: Sequence[str]
+) -> list[NDArray[np.float32]]:
+    """Return some outputs of a bundle for images, as many at a time as it takes."""
+    fixed = session.get_inputs()[0].shape[0]
+    size, parts = fixed if isinstance(fixed, int) else max(1, len(images)), []
+    for some in blocks(len(images), size):
+        batch = np.zeros((size, *images.shape[1:]), np.uint8)
+        batch[: len(images[some])] = images[some]
+        parts.append([each[: len(images[some])] for each in session.run(list(outputs), {"image": batch})])
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def made_rows(head: FittedHead, n: int = 256) -> Array:
@@ -114,10 +125,6 @@ def _at_a_jump(head: FittedHead, rows: Array, expected: Array, tolerance: float)
         rounded = rows * (1 + random.uniform(-_ROUNDING, _ROUNDING, rows.shape)).astype(np.float32)
         moved |= np.abs(head.predict_proba(rounded) - expected).max(axis=1) > tolerance
     return moved
-
-
-def _one_and_more(n: int) -> Iterator[slice]:
-    yield from (slice(start, stop) for start, stop in ((0, 1), (1, n)) if stop > start)
 
 
 def session_of(model: bytes) -> onnxruntime.InferenceSession:

@@ -17,7 +17,7 @@ from tlcache.backbones.onnx_graph import alone
 from tlcache.cache.feature_file import Split
 from tlcache.cache.find import features_folder
 from tlcache.datasets.dataset import reopen
-from tlcache.deploying.parity import session_of
+from tlcache.deploying.parity import run, session_of
 from tlcache.deploying.saved import Saved
 from tlcache.errors import CacheError, ImageReadError, ModelError, OptionError
 from tlcache.evaluation.significance import Difference, compare_paired, unit_numbers
@@ -119,7 +119,7 @@ def _cost(
         images = source.images(val.paths, np.arange(len(val))[some])
         for number, session in enumerate(sessions):
             began = time.thread_time()
-            probabilities, embeddings = session.run(["probabilities", "embedding"], {"image": images})
+            probabilities, embeddings = run(session, images, ["probabilities", "embedding"])
             spent[number] += time.thread_time() - began
             found = probabilities if judge is None else judge.predict_proba(embeddings)
             right[number][some] = found.argmax(axis=1) == val.labels[some]
@@ -140,13 +140,13 @@ def _of_train(head: FittedHead, train: Split) -> FittedHead:
 
 def _splits(saved: Saved) -> tuple[Split, Split]:
     """Return the train and validation rows of a run, from its feature file."""
-    run = saved.run
-    assert run is not None
-    place = features_folder() / run.dataset / f"{slug(run.backbone)}-{run.key[:12]}.h5"
-    path = Path(run.features) if isinstance(run, FrozenRun) else place
-    seed = int(run.arguments["seed"]) if run.split_seed is None else run.split_seed
+    record = saved.run
+    assert record is not None
+    place = features_folder() / record.dataset / f"{slug(record.backbone)}-{record.key[:12]}.h5"
+    path = Path(record.features) if isinstance(record, FrozenRun) else place
+    seed = int(record.arguments["seed"]) if record.split_seed is None else record.split_seed
     try:
-        with opened(path, run.split, saved.path.parents[1], seed) as file:
+        with opened(path, record.split, saved.path.parents[1], seed) as file:
             train, val = file.split("train"), file.split("val")
     except CacheError as error:
         raise CacheError(f"What was trained and validated on says the feature file of the run. {error}") from None
