@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from PIL import Image
 import tlcache
 from tlcache.bundle.command import main
 from tlcache.errors import ModelError
+from tlcache.runs.frozen import FrozenRun
 
 HEAVY = {
     *("torch", "h5py", "sklearn", "scipy", "lightgbm", "onnx", "msgspec", "typer", "rich", "filelock", "platformdirs"),
@@ -99,7 +101,7 @@ def test_sixteen_bits_are_read_by_the_rules(bundle: Path) -> None:
     deep[0, 0] = 0x0FFF  # of 12 bits
     levels = np.repeat((np.rint(deep * (255 / 4095)).astype(np.uint8))[:, :, None], 3, 2)
     model = tlcache.load_model(bundle)
-    assert model.probabilities(levels.transpose(2, 0, 1)[None]).max() < 0.4
+    assert model.outputs(levels.transpose(2, 0, 1)[None])["probabilities"].max() < 0.4
     assert model.predict([encoded(deep)])[0].confidences == model.predict([levels])[0].confidences
 
 
@@ -177,8 +179,8 @@ def test_a_network_alone_is_refused(tiny_model: Path, capsys: pytest.CaptureFixt
     ("change", "says"),
     [
         ({"preprocess": '{"crop": 16, "resize": 16, "mirror": true}'}, "mirror.*If a newer tlcache made it"),
-        ({"preprocess": "{"}, "does not say how images are prepared"),
-        ({"classes": "[1"}, "does not say how images are prepared"),
+        ({"preprocess": "{"}, "does not say what a model of tlcache says"),
+        ({"classes": "[1"}, "does not say what a model of tlcache says"),
     ],
 )
 def test_metadata_of_another_kind_is_refused(tmp_path: Path, change: dict[str, str], says: str) -> None:
@@ -229,3 +231,43 @@ def test_a_network_that_takes_one_image_is_given_one_at_a_time(tmp_path: Path) -
     onnx.save(model, tmp_path / "single.onnx")
     rows = tlcache.load_model(tmp_path / "single.onnx").predict([PICTURE, b"", PICTURE[..., ::-1]])
     assert [row.labels for row in rows] == [["red"], (), ["blue"]]
+
+
+@pytest.fixture
+def exported(photos: Path, tiny_model: Path, tmp_path: Path) -> tuple[FrozenRun, Path]:
+    """A run that knows how sure it is, and the file that was exported of it."""
+    (run,) = tlcache.fit_heads([tlcache.extract(photos, tiny_model).path], heads=["ridge"], coverage=0.7)
+    return run, tlcache.export(run.path, out=tmp_path / "ridge.onnx").path
+
+
+@pytest.mark.parametrize("asked", [{}, {"sets": True, "top": 2}, {"right": 0.99}, {"reject": 0.3, "sets": True}])
+def test_an_exported_run_says_what_predict_says(
+    exported: tuple[FrozenRun, Path], tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    run, path = exported
+    # not resized, so that pixels are the same
+    images = [str(write_image(tmp_path / f"{number}.png", number, number, SIDE)) for number in range(20)]
+    expected, found = tlcache.predict(run, images, **asked), tlcache.load_model(path).predict(images, **asked)
+    for one, other in zip(expected.rows(), found, strict=True):
+        assert (other.path, other.labels, other.set) == (one.path, one.labels, one.set)
+        assert other.confidences == pytest.approx(one.confidences, abs=1e-5)
+        assert other.unusual == pytest.approx(one.unusual, abs=0.06)  # a rank
+    if "right" in asked or "reject" in asked:
+        assert {row.labels[0] for row in found} & {"unsure", "unknown"}
+
+
+def test_the_command_line_gives_sets_and_refuses_what_a_model_does_not_know(
+    exported: tuple[FrozenRun, Path], bundle: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(exported[1]), str(photos / "red"), "--sets", "--top", "9", "--out", "out.csv"]) == 0
+    rows = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
+    assert list(rows[0])[-3:] == ["set", "unusual", "error"]
+    assert "label_3" in rows[0]
+    assert "label_4" not in rows[0]
+    assert main([str(exported[1]), str(photos), "--right", "0.9999", "--out", "out.csv"]) == 0
+    assert "No confidence is enough for 0.9999 right answers" in capsys.readouterr().err
+    assert main([str(bundle), str(photos), "--reject", "0.05"]) == 2
+    assert "tlcache fit-heads --coverage 0.9" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(bundle), "--right", "98"])
+    assert "takes a number above 0 to below 1; found '98'" in capsys.readouterr().err

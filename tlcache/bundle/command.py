@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -44,10 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _predict(bundle: Bundle, asked: argparse.Namespace) -> None:
+    judge = bundle.judge(sets=asked.sets, right=asked.right, reject=asked.reject)
     paths, bad = _paths(asked.images), 0
-    columns = Columns(asked.top)
+    columns = Columns(min(asked.top, len(bundle.classes)), asked.sets, judge.knows_distances)
+    if judge.answers_nothing:
+        _end(f"No confidence is enough for {asked.right:g} right answers: all images are unsure.", 0)
     with open_writer(asked.out or sys.stdout.buffer, columns) as write:
-        for rows in bundle.rows(paths, top=asked.top):
+        for rows in bundle.rows(paths, judge, asked.top):
             write(rows)
             bad += sum(bool(row.error) for row in rows)
     if bad:
@@ -72,13 +76,16 @@ def _paths(given: Sequence[str]) -> list[str]:
 def _parser(with_model: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=None if not with_model else "python -m tlcache.bundle",
-        description="Say what images show, as CSV: path, label, confidence, error.",
+        description="Say what images show, as CSV: path, label, confidence, error and more.",
     )
     if with_model:
         parser.add_argument("model", metavar="MODEL", help="the .onnx file that tlcache export made of a run")
     parser.add_argument("images", metavar="IMAGES", nargs="*", help="files and folders; -: paths on standard input")
     parser.add_argument("--out", metavar="FILE", type=Path, help="a .csv, .jsonl or .parquet file, whole or not at all")
     parser.add_argument("--top", metavar="N", type=_count, default=1, help="name the N likeliest classes")
+    parser.add_argument("--sets", action="store_true", help="the classes that may be right, as often as promised")
+    parser.add_argument("--right", metavar="X", type=_share, help="unsure, save where this share of answers is right")
+    parser.add_argument("--reject", metavar="X", type=_share, help="unknown, where unusual as this share of images is")
     parser.add_argument("--max-pixels", metavar="N", type=_count, help="largest image to read (default: 89,478,485)")
     parser.add_argument("--pack", metavar="FILE.pyz", type=Path, help="write model and program as one file; no images")
     return parser
@@ -88,6 +95,13 @@ def _count(word: str) -> int:
     if not (word.isdigit() and int(word)):
         raise argparse.ArgumentTypeError(f"takes a whole number from 1 on; found {word!r}")
     return int(word)
+
+
+def _share(word: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(word) < 1:
+            return float(word)
+    raise argparse.ArgumentTypeError(f"takes a number above 0 to below 1; found {word!r}")
 
 
 def _end(message: str, status: int) -> int:

@@ -15,8 +15,10 @@ from PIL import Image
 
 from tlcache.backbones.engines import default_batch, open_session
 from tlcache.datasets.folder import open_folder
+from tlcache.deploying.judging import Judge
 from tlcache.deploying.rows import PredictedRow
 from tlcache.errors import ImageReadError, ModelError, OptionError, one_line
+from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import BadImageError, Preprocess, by_pillow, fit, prepare, upright
 from tlcache.keys import native
 from tlcache.machine import in_threads
@@ -24,6 +26,7 @@ from tlcache.machine import in_threads
 __all__ = ["Bundle", "load_model"]
 
 _FILES = open_folder()
+_ADVICE = "Fit its head again with: tlcache fit-heads --coverage 0.9, and export that."
 
 
 def load_model(path: str | Path, *, max_pixels: int | None = None) -> Bundle:
@@ -71,6 +74,8 @@ class Bundle:
         What the file says of its making: `dataset`, `backbone`, `head`, `accuracy`, `licence` and more.
     preprocess
         What happens to an image before the network.
+    uncertainty
+        What sets, `right` and `reject` go by; None where the head was fitted without `--coverage`.
     """
 
     def __init__(self, model: bytes, name: str, max_pixels: int | None = None) -> None:
@@ -85,9 +90,11 @@ class Bundle:
         try:
             self.classes: list[str] = native(json.loads(self.metadata["classes"]))
             preprocess = Preprocess.from_json(json.loads(self.metadata["preprocess"]))
+            kept = json.loads(self.metadata.get("uncertainty", "null"))
+            self.uncertainty = Uncertainty.of_tables(kept) if kept else None
         except (KeyError, TypeError, ValueError, OptionError) as error:
             raise ModelError(
-                f"'{name}' does not say how images are prepared ({one_line(error)}). If a newer tlcache made it "
+                f"'{name}' does not say what a model of tlcache says ({one_line(error)}). If a newer tlcache made it "
                 f"({self.metadata.get('tlcache', 'unknown')}), use that."
             ) from None
         images = self._session.get_inputs()[0].shape[0]  # a number, or the name of any number
@@ -95,7 +102,15 @@ class Bundle:
         self._batch = images if isinstance(images, int) else usual
         self.preprocess = replace(preprocess, max_pixels=max_pixels) if max_pixels else preprocess
 
-    def predict(self, images: Iterable[Any], *, top: int = 1) -> list[PredictedRow]:
+    def predict(
+        self,
+        images: Iterable[Any],
+        *,
+        top: int = 1,
+        sets: bool = False,
+        right: float | None = None,
+        reject: float | None = None,
+    ) -> list[PredictedRow]:
         """Say what images show.
 
         Parameters
@@ -105,6 +120,8 @@ class Bundle:
             like, or one of these.
         top
             How many classes to name of each.
+        sets, right, reject
+            As of `tlcache.predict`; they need a head that was fitted with `--coverage`.
 
         Returns
         -------
@@ -115,12 +132,19 @@ class Bundle:
         ------
         ModelError
             The network failed, perhaps because memory ran out.
+        OptionError
+            The model does not know what `sets`, `right` or `reject` need.
         """
+        judge = self.judge(sets=sets, right=right, reject=reject)
         alone = isinstance(images, str | bytes | os.PathLike | Image.Image)
         alone = alone or (isinstance(images, np.ndarray) and images.ndim in (2, 3))
-        return [row for rows in self.rows([images] if alone else list(images), top=top) for row in rows]
+        return [row for rows in self.rows([images] if alone else list(images), judge, top) for row in rows]
 
-    def rows(self, images: Sequence[Any], *, top: int = 1) -> Iterator[list[PredictedRow]]:
+    def judge(self, **asked: Any) -> Judge:
+        """Return what judges answers as is asked for by `sets`, `right` and `reject`."""
+        return Judge(self.uncertainty, **asked, advice=_ADVICE)
+
+    def rows(self, images: Sequence[Any], judge: Judge, top: int = 1) -> Iterator[list[PredictedRow]]:
         """Yield what `predict` returns, a batch at a time; meanwhile the next ones are decoded."""
         size = self._batch
 
@@ -129,23 +153,24 @@ class Bundle:
             pixels = np.empty((len(batch), 3, *self.preprocess.size), np.uint8)
             errors = [self._fill(image, out) for image, out in zip(batch, pixels, strict=True)]
             names = [_name(image, number) for number, image in enumerate(batch, start)]
-            return self._answers(names, errors, pixels, top)
+            rows = [PredictedRow(name, error=error) for name, error in zip(names, errors, strict=True)]
+            return self._answers(rows, pixels, judge, top)
 
         yield from in_threads(one, range(0, len(images), size))
 
-    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return calibrated probabilities, float32 (n, C), of prepared images, uint8 (n, 3, H, W).
+    def outputs(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Return what the file gives for prepared images, uint8 (n, 3, H, W): `probabilities` (n, C) and more.
 
         Raises
         ------
         ModelError
             As `predict`.
         """
+        names = [each.name for each in self._session.get_outputs()]
         try:
-            found: NDArray[np.float32] = self._session.run(["probabilities"], {"image": pixels})[0]
+            return dict(zip(names, self._session.run(names, {"image": pixels}), strict=True))
         except Exception as error:  # ONNX Runtime's own have no base but this
             raise ModelError(f"The network failed on a batch of {len(pixels)} ({one_line(error)}).") from None
-        return found
 
     def _fill(self, image: Any, out: NDArray[np.uint8]) -> str:
         """Prepare one image; return why it cannot be used, or nothing."""
@@ -162,21 +187,32 @@ class Bundle:
         return ""
 
     def _answers(
-        self, names: Sequence[str], errors: list[str], pixels: NDArray[np.uint8], top: int
+        self, rows: list[PredictedRow], pixels: NDArray[np.uint8], judge: Judge, top: int
     ) -> list[PredictedRow]:
-        usable = np.flatnonzero([not error for error in errors])
-        rows = [PredictedRow(name, error=error) for name, error in zip(names, errors, strict=True)]
+        """Return rows with what is said of those images that can be used."""
+        usable = np.flatnonzero([not row.error for row in rows])
         if not len(usable):
             return rows
-        probabilities = self.probabilities(pixels[usable])
+        found = self.outputs(pixels[usable])
+        probabilities, judged = found["probabilities"], judge.judge(found["probabilities"], found.get("distance"))
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-        for at, order, own in zip(usable, best, probabilities, strict=True):
-            if np.isfinite(own).all():
-                labels = [self.classes[number] for number in order]
-                rows[at] = replace(rows[at], labels=labels, confidences=own[order].tolist())
-            else:
+        for number, at in enumerate(usable):
+            own, order = probabilities[number], best[number]
+            if not np.isfinite(own).all():
                 rows[at] = replace(rows[at], error="the network gives numbers that are not finite")
+                continue
+            labels = self._named(order)
+            rows[at] = replace(
+                rows[at],
+                labels=[judged.withheld[number] or labels[0], *labels[1:]],
+                confidences=own[order].tolist(),
+                set=None if judged.sets is None else self._named(judged.sets[number]),
+                unusual=None if judged.unusual is None else judged.unusual[number],
+            )
         return rows
+
+    def _named(self, numbers: Iterable[int]) -> list[str]:
+        return [self.classes[number] for number in numbers]
 
 
 def _name(image: Any, number: int) -> str:
