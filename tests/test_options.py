@@ -54,7 +54,8 @@ def test_equal_settings_have_the_identities_of_the_first_version() -> None:
 
 
 def test_what_is_recorded_is_read_by_the_names_of_today() -> None:
-    recipe, sweep = Recipe(class_weight="balanced", lr=0.01), {"class_weight": [None, "balanced"], "lr": [0.1]}
+    recipe = Recipe(class_weight="balanced", lr=0.01, coverage=0.9, per_class=True)
+    sweep = {"class_weight": [None, "balanced"], "lr": [0.1]}
     assert settings_of(arguments_of(recipe, sweep, 90.0)) == {**asdict(recipe), "sweep": sweep, "budget_s": 90.0}
 
 

@@ -11,14 +11,19 @@ import numpy as np
 import pytest
 
 from tlcache.cache.feature_file import Split, open_features
+from tlcache.deploying.answers import find_answers
+from tlcache.deploying.saved import find_saved
 from tlcache.errors import OptionError
 from tlcache.extraction.extract import extract
+from tlcache.finetuning.finetune import finetune
+from tlcache.finetuning.recipe import Recipe
 from tlcache.heads.fitted import load_head
 from tlcache.heads.table import find_head
 from tlcache.heads.uncertainty import Answers, Distances, Ranks, Uncertainty
 from tlcache.probing.fit import fit_curves, fit_heads
 from tlcache.probing.heldout import distances_of, out_of_fold
 from tlcache.probing.search import Candidate
+from tlcache.report.reproduce import commands
 
 Array = np.ndarray
 
@@ -269,3 +274,29 @@ def test_what_cannot_be_promised_is_refused(made: Path, options: dict[str, float
 def test_curves_keep_no_heads_and_promise_nothing(made: Path) -> None:
     with pytest.raises(OptionError, match="--coverage is of the heads that are kept"):
         fit_curves([made], [1], ["ridge"], coverage=0.9)
+
+
+@pytest.mark.usefixtures("tinynet")
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_fine_tuned_network_promises_by_its_validation_images(photos: Path, refit: bool) -> None:
+    settings = {"precision": "fp32", "layout": "contiguous", "epochs": 1, "batch_size": 8}
+    run = finetune(photos, "tinynet", "random", **settings, coverage=0.7, refit=refit)
+    said, promised = run.uncertainty, find_saved(run.path).uncertainty
+    assert said is not None
+    assert promised is not None
+    assert said.method == "validation images" + ", before the refit" * refit
+    assert (said.coverage, said.per_class, said.images, said.test_unusual) == (0.7, False, 6, None)
+    assert promised.scores.n == 6
+    assert promised.far is None
+    stored = run.predictions()
+    held = promised.sets(stored.probabilities)[np.arange(6), stored.label]
+    assert said.test_coverage == held.mean()
+    assert find_answers(run.path).uncertainty() is not None  # for `predict --sets`
+    assert run.arguments["coverage"] == 0.7
+    assert "--coverage 0.7" in commands(run)[-1]
+
+
+def test_recipes_without_it_are_what_they_were() -> None:
+    assert not {"coverage", "per_class"} & set(Recipe().as_json())
+    with pytest.raises(OptionError, match="--per-class is of the sets"):
+        Recipe(per_class=True)

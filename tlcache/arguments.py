@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
+from tlcache.errors import OptionError
 from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, chosen_from, number, numbers, several, text, whole
 from tlcache.options import Option
 
@@ -59,6 +60,7 @@ __all__ = [
     "SplitSeed",
     "Weights",
     "Window",
+    "check_coverage",
 ]
 
 PANELS = DATA, NETWORK, CHOOSING, TRAINING, SPEED, OUTPUT = (  # of --help, in this order
@@ -286,6 +288,13 @@ Coverage = Annotated[
     ),
 ]
 PerClass = Annotated[bool, Option("With --coverage: hold it in every class, not only over all", SWITCH, CHOOSING)]
+
+
+def check_coverage(coverage: float | None, per_class: bool) -> None:
+    """Raise OptionError where there is nothing that is to hold in every class."""
+    if per_class and coverage is None:
+        raise OptionError("--per-class is of the sets of --coverage; give both.")
+
 
 BatchSize = Annotated[
     int | None, Option("Images per call of the network", whole(1), SPEED, default="by device and size")

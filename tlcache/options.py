@@ -27,6 +27,7 @@ from tlcache.kinds import Kind, listed, listing
 __all__ = [
     "Option",
     "Parameter",
+    "asked",
     "check_fields",
     "check_names",
     "dealt",
@@ -192,6 +193,16 @@ def check_fields(settings: Any) -> None:
     known: Any = type(settings)
     for name, parameter in parameters(known).items():
         parameter.check(getattr(settings, name))
+
+
+def asked(settings: Any, *later: str) -> dict[str, Any]:
+    """Return a dataclass of settings as records hold it: fields that came `later` only where they are not the default.
+
+    What was recorded before there were these fields is found again by that.
+    """
+    known: Any = type(settings)
+    pairs = ((name, getattr(settings, name), each.default) for name, each in parameters(known).items())
+    return {name: value for name, value, default in pairs if name not in later or value != default}
 
 
 def made(settings: Any, given: Mapping[str, Any]) -> Any:

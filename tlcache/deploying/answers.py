@@ -105,7 +105,9 @@ def _of_tuned(saved: Saved) -> Answers:
     limit = saved.run.extract_arguments.get("max_pixels") if saved.run else None
     request = {"model": saved.tuned["backbone"], "weights": str(saved.path.absolute()), **prepared}
     classes = tuple(saved.tuned["classes"])
-    return Answers(saved.path.stem, classes, {**_USUAL, **request, "max_pixels": limit}, None, load)
+    return Answers(
+        saved.path.stem, classes, {**_USUAL, **request, "max_pixels": limit}, None, load, lambda: saved.uncertainty
+    )
 
 
 def _of_file(path: Path) -> Answers:

@@ -146,8 +146,8 @@ def _of_head(saved: Saved) -> dict[str, str]:
     own = saved.tuned or dict(zip(names, (saved.head.name, saved.head.classes, saved.head.temperature), strict=True))
     stated = {"classes": canonical_json(list(own["classes"]))}
     stated |= {"head": str(own["head"]), "temperature": repr(float(own["temperature"]))}
-    if not saved.tuned and saved.head.uncertainty:
-        stated["uncertainty"] = canonical_json(saved.head.uncertainty.tables())
+    if promised := saved.uncertainty:
+        stated["uncertainty"] = canonical_json(promised.tables())
     return stated
 
 

@@ -14,6 +14,7 @@ from tlcache.backbones.model import Model
 from tlcache.backbones.sources import lookup
 from tlcache.errors import CacheError, HeadError, ModelError, OptionError
 from tlcache.heads.fitted import FittedHead, load_head
+from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import native
 from tlcache.runs.folder import read_runs, runs_folder
@@ -50,6 +51,14 @@ class Saved:
     def head(self) -> FittedHead:
         """The head that was fitted on frozen features."""
         return load_head(self.path)
+
+    @property
+    def uncertainty(self) -> Uncertainty | None:
+        """What it promises of new images; None where `--coverage` was not asked for."""
+        if not self.tuned:
+            return self.head.uncertainty
+        tables = self.tuned.get("uncertainty")
+        return Uncertainty.of_tables(tables) if tables else None
 
     def model(self, precision: str | None = None) -> Model:
         """Return the network that embeds images for the head, or the fine-tuned one.

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Annotated, Any
 
-from tlcache.arguments import CHOOSING, NETWORK, SPEED, TRAINING, ClassWeight, Seed
+from tlcache.arguments import CHOOSING, NETWORK, SPEED, TRAINING, ClassWeight, Coverage, PerClass, Seed, check_coverage
 from tlcache.errors import OptionError
 from tlcache.heads.optimizers import find_optimizer
 from tlcache.kinds import SWITCH, Kind, choice, chosen_from, number, pattern, whole
-from tlcache.options import Option, check_fields, check_names, described, made, parameters
+from tlcache.options import Option, asked, check_fields, check_names, described, made, parameters
 
 __all__ = ["SWEEP", "Recipe", "arguments_of", "read_settings", "read_sweep", "settings_of", "variants"]
 
@@ -131,9 +131,12 @@ class Recipe:
         ),
     ] = "auto"
     seed: Seed = 0
+    coverage: Coverage = None
+    per_class: PerClass = False
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_coverage(self.coverage, self.per_class)
         if self.cached_prefix and self.unfreeze == "all":
             raise OptionError("cached-prefix needs frozen layers to cache: unfreeze last:N or stage:K.")
         if self.views > 1 and not self.cached_prefix:
@@ -146,7 +149,8 @@ class Recipe:
 
     def as_json(self) -> dict[str, Any]:
         """Return all settings as records hold them, the learning rate in force included."""
-        return dict(_recorded(*each) for each in {**asdict(self), "lr": self.learning_rate}.items())
+        given = {**asked(self, "coverage", "per_class"), "lr": self.learning_rate}
+        return dict(_recorded(*each) for each in given.items())
 
 
 def arguments_of(

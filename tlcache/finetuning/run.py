@@ -14,10 +14,12 @@ import torch
 from filelock import Timeout
 from msgspec.structs import asdict
 
+from tlcache.cache.feature_file import Split
 from tlcache.errors import CacheError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.evaluation.metrics import evaluate
-from tlcache.evaluation.significance import unit_numbers
+from tlcache.evaluation.significance import Units, unit_numbers
+from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.ranks import joined, rank
 from tlcache.finetuning.recipe import Recipe
@@ -27,11 +29,14 @@ from tlcache.finetuning.sweep import TrainedVariant, Variant, best_epochs, check
 from tlcache.finetuning.training import State
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.base import softmax
+from tlcache.heads.rows import Array, Labels
+from tlcache.heads.uncertainty import Uncertainty
 from tlcache.locks import Lock
 from tlcache.machine import hardware, now, versions
 from tlcache.runs.base import Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.finetuned import FinetunedRun, Layers, RefitEpoch, TunedChoice, TunedEpoch
 from tlcache.runs.folder import checkpoints_path, lock_path, write_run
+from tlcache.runs.uncertainty import UncertaintyFigures
 
 __all__ = ["Left", "left_of", "train_and_test"]
 
@@ -103,7 +108,9 @@ def _train_and_test(
     assert trial is not None
     assert state is not None
     way = ComputeFormat("fp32", state.layout)  # what is reported is computed as it will be used
-    temperature = fit_temperature(trial.logits("val", way), task.labels("val"))
+    validation = trial.logits("val", way)
+    temperature = fit_temperature(validation, task.labels("val"))
+    promised = _promised(best.recipe, softmax(validation / temperature), task.labels("val"))
     seconds, refit = sum(each.seconds for each in candidates), list[dict[str, Any]]()
     if best.recipe.refit:
         trial = Trial(task, best.recipe, refit=asdict(best_epochs(state)))
@@ -111,6 +118,7 @@ def _train_and_test(
         seconds += trial.setup_s + seconds_of(refit)
     probabilities = softmax(trial.logits("test", way) / temperature)
     test = task.splits["test"]
+    units = unit_numbers(test.groups)
     epoch_s, images_per_s = _speeds(state)
     run = FinetunedRun(
         **fields_of_features(task.attrs, task.classes),
@@ -129,17 +137,40 @@ def _train_and_test(
         train_s=seconds,
         epoch_s=epoch_s,
         images_per_s=images_per_s,
-        test=evaluate(test.labels, probabilities, unit_numbers(test.groups)),
+        test=evaluate(test.labels, probabilities, units),
+        uncertainty=_held(promised, best.recipe, task.classes, test, probabilities, units),
         versions=versions(),
         hardware=Hardware(**hardware(), device=task.device, threads=torch.get_num_threads()),
         created=now(),
         record=str(path),
     )
     if rank() == 0:
-        save_weights(trial.model, trial.head, run)
+        save_weights(trial.model, trial.head, run, promised)
         write_run(run, test, probabilities)
         shutil.rmtree(folder, ignore_errors=True)
     return run
+
+
+def _promised(recipe: Recipe, probabilities: Array, labels: Labels) -> Uncertainty | None:
+    """Return what the network promises by what it says of the validation images, where that was asked for."""
+    if recipe.coverage is None:
+        return None
+    return Uncertainty.of(probabilities, labels, recipe.coverage, recipe.per_class)
+
+
+def _held(
+    promised: Uncertainty | None,
+    recipe: Recipe,
+    classes: Sequence[str],
+    test: Split,
+    probabilities: Array,
+    units: Units | None,
+) -> UncertaintyFigures | None:
+    """Return what comes of a promise on the test images, where there is one."""
+    if promised is None:
+        return None
+    method = "validation images" + (", before the refit" if recipe.refit else "")
+    return uncertainty_figures(promised, method, classes, test.labels, probabilities, None, units, 0.0)
 
 
 def _speeds(state: State) -> tuple[float, float]:

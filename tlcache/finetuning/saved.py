@@ -22,6 +22,7 @@ from tlcache.errors import ModelError
 from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
 from tlcache.heads.base import softmax
+from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json, native
 from tlcache.runs.finetuned import FinetunedRun
@@ -32,11 +33,15 @@ FORMAT = "tlcache-finetuned"
 _ABOUT = ("backbone", "head", "classes", "preprocess", "temperature", "key")
 
 
-def save_weights(model: nn.Module, head: nn.Module, run: FinetunedRun) -> None:
-    """Write the network of a run: the backbone under its source's names, for `--weights`, and the head beside it."""
+def save_weights(model: nn.Module, head: nn.Module, run: FinetunedRun, promised: Uncertainty | None = None) -> None:
+    """Write the network of a run: the backbone under its source's names, for `--weights`, and the head beside it.
+
+    What it promises is in the metadata, with the head's classes and temperature.
+    """
     state = model.state_dict() | {HEAD_PREFIX + name: each for name, each in head.state_dict().items()}
     tensors = {name: each.detach().cpu().contiguous() for name, each in state.items()}
     about = {name: getattr(run, name) for name in _ABOUT}
+    about |= {"uncertainty": promised.tables()} if promised else {}
     write_whole(run.head_path, save(tensors, {"format": FORMAT, "fields": canonical_json(about)}))
 
 

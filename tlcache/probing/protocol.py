@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from tlcache.arguments import CHOOSING, Budget, ClassWeight, Coverage, PerClass, Seed
-from tlcache.errors import OptionError
+from tlcache.arguments import CHOOSING, Budget, ClassWeight, Coverage, PerClass, Seed, check_coverage
 from tlcache.heads.table import HeadRow
 from tlcache.kinds import SWITCH, Kind, choice, chosen_from, whole
-from tlcache.options import Option, check_fields, described
+from tlcache.options import Option, asked, check_fields, described
 
 __all__ = ["SearchProtocol"]
 
@@ -52,13 +51,11 @@ class SearchProtocol:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.per_class and self.coverage is None:
-            raise OptionError("--per-class is of the sets of --coverage; give both.")
+        check_coverage(self.coverage, self.per_class)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the fields as a record has them: without what it did not ask for, so that older ones are found."""
-        unasked = {"coverage": None, "per_class": False}
-        return {name: value for name, value in asdict(self).items() if name not in unasked or value != unasked[name]}
+        """Return the settings as records hold them."""
+        return asked(self, "coverage", "per_class")
 
     def settings(self, row: HeadRow) -> list[dict[str, Any]]:
         """Return complete parameters for every candidate of a head."""
