@@ -416,6 +416,15 @@ def test_the_command_tells_what_was_compared(ridge: Run) -> None:
     assert [each["n"] for each in figures["checks"]] == [6, 6]
 
 
+@pytest.mark.parametrize("what", ["head", "record", "network"])
+def test_a_file_of_the_run_is_not_written_over(what: str, ridge: Run, tiny_model: Path) -> None:
+    out = {"head": ridge.head_path, "record": ridge.path, "network": tiny_model}[what]
+    before = out.read_bytes()
+    with pytest.raises(OptionError, match="is a file of the run itself, which needs it. Give another --out"):
+        export(ridge.path, out=out)
+    assert out.read_bytes() == before
+
+
 def test_a_fine_tuned_network_answers_as_its_record(photos: Path, tmp_path: Path, tinynet: None) -> None:
     del tinynet
     run = finetune(photos, "tinynet", "random", epochs=1, precision="fp32", layout="contiguous", head="dense")

@@ -123,6 +123,7 @@ def export(
 def _of_run(saved: Saved, out: Path, precision: str, max_loss: float) -> Exported:
     from tlcache.deploying.bundle import make_bundle
 
+    _check_apart(out, saved)
     made = make_bundle(saved, precision, max_loss)
     engine = saved.run.extract_arguments.get("engine", "onnxruntime") if saved.run else ""
     if saved.run and not saved.tuned and (saved.run.precision != "fp32" or engine != "onnxruntime"):
@@ -131,6 +132,14 @@ def _of_run(saved: Saved, out: Path, precision: str, max_loss: float) -> Exporte
         apart = made.recorded.n - made.recorded.same
         warn(f"Of {made.recorded.n} test images the file answers {apart} otherwise than the record.")
     return _written(out, made.data, made.checks, made.recorded, made.cost)
+
+
+def _check_apart(out: Path, saved: Saved) -> None:
+    """Raise OptionError where the file would take the place of one that the run needs."""
+    made = saved.run.extract_arguments if saved.run else {}
+    for each in (saved.path, saved.path.with_suffix(".json"), made.get("model"), made.get("weights")):
+        if each and out.exists() and Path(each).exists() and out.samefile(each):
+            raise OptionError(f"'{out}' is a file of the run itself, which needs it. Give another --out.")
 
 
 def _written(out: Path, data: bytes, *compared: Any) -> Exported:
