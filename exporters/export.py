@@ -14,6 +14,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from exporters.classify import answered, serialized
 from tlcache.backbones.backbone import Backbone, Weights
@@ -76,7 +77,7 @@ def export_classifier(
 def _to_onnx(network: nn.Module, outputs: tuple[str, ...], size: int, metadata: dict[str, str]) -> bytes:
     example = torch.zeros(2, 3, size, size, dtype=torch.uint8)  # a batch of 1 becomes a constant
     try:
-        with _quiet():
+        with _quiet(), sdpa_kernel(SDPBackend.MATH):  # fused ones give strides that the exporter trips over
             program = torch.onnx.export(
                 network,
                 (example,),

@@ -366,3 +366,9 @@ def test_a_transformer_does_the_whole_job(photos: Path) -> None:
     assert tuned.layers.trained == ("blocks.8", "attn_pool")
     assert len(fit_heads(heads=["ridge"])) == 1
     assert len(export_tuned(tuned.head_path)) > 100_000
+
+
+@pytest.mark.slow
+def test_attention_with_a_bias_is_exported() -> None:
+    model = load_model("timm/test_vit_relpos", "random")
+    assert len(model.onnx()) > 100_000  # parity is checked
