@@ -28,7 +28,8 @@ def load_model(
     Parameters
     ----------
     model
-        A name of `tlcache models`, `timm/NAME`, `hf-hub:ORG/NAME`, or the path of an `.onnx` file.
+        A name of `tlcache models`, `timm/NAME`, `hf-hub:ORG/NAME`, `package.module:function`, or the path of
+        an `.onnx` file.
     weights
         `imagenet`, `imagenet_v2`, `embedded`, `random`, a tag of timm's or the path of a state dict; default: the
         backbone's first published weights. Not used with an ONNX file.

@@ -8,12 +8,19 @@ from tlcache.backbones.backbone import Backbone, Source
 from tlcache.backbones.embedded.source import EMBEDDED
 from tlcache.backbones.onnx_file import ONNX_FILE
 from tlcache.backbones.timm_source import TIMM
+from tlcache.backbones.torch_module import TORCH_MODULE
 from tlcache.backbones.torchvision import TORCHVISION
 from tlcache.errors import ModelError, UnknownNameError, closest
 
 __all__ = ["SOURCES", "find", "find_trainable", "forms", "list_models", "lookup"]
 
-SOURCES: tuple[Source, ...] = (TORCHVISION, EMBEDDED, TIMM, ONNX_FILE)  # the first that finds a name has it
+SOURCES: tuple[Source, ...] = (
+    TORCHVISION,
+    EMBEDDED,
+    TIMM,
+    ONNX_FILE,
+    TORCH_MODULE,
+)  # the first that finds a name has it
 
 
 def list_models(pattern: str | None = None) -> list[Backbone]:
