@@ -2,11 +2,12 @@
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -274,3 +275,150 @@ def test_an_archive_without_class_folders_is_told(tmp_path: Path) -> None:
         pass
     with pytest.raises(DataError, match=r"No class folders with images in '.*empty\.zip'"):
         load_dataset(tmp_path / "empty.zip")
+
+
+def shard(path: Path, members: dict[str, bytes | str]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            data = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def keyed(folder: Path, names: Sequence[str] = ("000", "001"), first: int = 0) -> Path:
+    """Two shards of three images each, with labels in `.cls`; keys go on in the second, or begin anew."""
+    for number, name in enumerate(names):
+        members: dict[str, bytes | str] = {}
+        for key in range(3):
+            place = f"{key + 3 * number * first:04d}"
+            members |= {f"{place}.png": f"image {number} {key}".encode(), f"{place}.cls": "cat\n" if key else "dog"}
+        shard(folder / f"{name}.tar", members)
+    return folder
+
+
+@pytest.mark.parametrize("given", ["set/{000..001}.tar", "set/*.tar", "set", "set/00[01].tar", "s?t/{0..1}*.tar"])
+def test_shards_are_one_dataset_by_any_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    keyed(tmp_path / "set", first=1)
+    if given.startswith("s?t"):
+        for number in range(2):
+            (tmp_path / "set" / f"00{number}.tar").rename(tmp_path / "set" / f"{number}.tar")
+    data = load_dataset(given)
+    assert data.paths == tuple(f"{key:04d}.png" for key in range(6))
+    assert (data.classes, data.labels.tolist()) == (("cat", "dog"), [1, 0, 0, 1, 0, 0])
+    assert [data.read(row) for row in (2, 3)] == [b"image 0 2", b"image 1 0"]
+    again = reopen(data.source)
+    assert again.exists()
+    assert again.read("0005.png") == b"image 1 2"
+    assert os.path.isabs(data.data)  # noqa: PTH117
+    assert load_dataset(data.data).paths == data.paths
+
+
+def test_shards_embed_train_and_are_found_by_their_pattern(photos: Path, tinynet: None) -> None:
+    del tinynet
+    plain = extract(photos, "tinynet", "random")
+    members = {f"{file.parent.name}-{file.name}": file.read_bytes() for file in sorted(photos.rglob("*.png"))}
+    labels = {f"{Path(name).stem}.cls": name.partition("-")[0] for name in members}
+    for number in range(2):
+        names = sorted(members)[number::2]
+        own = {each: content for each, content in (members | labels).items() if f"{Path(each).stem}.png" in names}
+        shard(photos.parent / "set" / f"flowers-{number:03d}.tar", own)
+    given = "set/flowers-{000..001}.tar"
+    done = extract(given, "tinynet", "random")
+    assert (plain.embedded, done.dataset, done.rows, done.embedded) == (24, "flowers", 24, 0)
+    with open_features(plain.path) as one, open_features(done.path) as other:
+        assert sorted(one.hashes().tolist()) == sorted(other.hashes().tolist())
+    (frozen,) = fit_heads(data=given, heads=["ridge"])
+    tuned = finetune(given, "tinynet", "random", epochs=1, precision="fp32", layout="contiguous")
+    assert frozen.source == tuned.source == f"tar:{photos.parent}/{given}"
+
+
+def test_keys_that_begin_anew_in_every_shard_have_its_name(tmp_path: Path) -> None:
+    data = load_dataset(keyed(tmp_path / "set"))
+    assert data.paths[:4] == ("000/0000.png", "000/0001.png", "000/0002.png", "001/0000.png")
+    assert data.read(3) == b"image 1 0"
+
+
+@pytest.mark.parametrize(
+    "names", [("train-000", "val-000", "test-000"), ("a-train-0", "a-valid-0", "a-test-0")], ids=["plain", "named"]
+)
+def test_shards_that_are_called_as_splits_are_these(tmp_path: Path, names: Sequence[str]) -> None:
+    data = load_dataset(keyed(tmp_path / "set", names, first=1))
+    assert data.splits == ("train",) * 3 + ("val",) * 3 + ("test",) * 3
+    assert [data.read(row)[:7] for row in (0, 3, 6)] == [b"image 0", b"image 1", b"image 2"]
+
+
+def test_labels_splits_and_groups_of_json_are_columns(tmp_path: Path) -> None:
+    members: dict[str, bytes | str] = {}
+    for number in range(6):
+        about = {"species": "ab"[number % 2], "colour": "rg"[number // 3], "split": "test" if number > 3 else "train"}
+        members |= {f"{number}.jpg": b"%d" % number, f"{number}.json": json.dumps(about | {"patient": f"p{number}"})}
+    path = shard(tmp_path / "set.tar", members)
+    data = load_dataset(path)
+    assert data.classes == ("a", "b")
+    assert data.splits == ("train",) * 4 + ("test",) * 2
+    assert data.groups[:2] == ("p0", "p1")
+    coloured = load_dataset(path, layout=Layout(label_column="colour"))
+    assert coloured.labels.tolist() == [1, 1, 1, 0, 0, 0]
+    assert load_dataset(path, layout=Layout(ignore=["5.*"])).paths[-1] == "4.jpg"
+
+
+def test_captions_are_labels_where_nothing_else_is_known(tmp_path: Path) -> None:
+    path = shard(tmp_path / "set.tar", {f"{n}.{e}": "ab"[n % 2] for n in range(4) for e in ("png", "txt")})
+    assert load_dataset(path).labels.tolist() == [0, 1, 0, 1]
+
+
+def test_files_beside_images_that_have_no_label_leave_folders_the_classes(tmp_path: Path) -> None:
+    names = [f"{label}/{number}" for label in ("cat", "dog") for number in range(3)]
+    path = shard(tmp_path / "set.tar", {f"{n}.{e}": '{"width": 3}' for n in names for e in ("png", "json")})
+    data = load_dataset(path)
+    assert (data.classes, len(data)) == (("cat", "dog"), 6)
+    assert data.passed_over == {".json": 6}
+
+
+def test_folders_of_classes_may_lie_in_several_shards(photos: Path) -> None:
+    for number, label in enumerate(("blue", "green", "red")):
+        members = {f"{label}/{file.name}": file.read_bytes() for file in sorted((photos / label).iterdir())}
+        shard(photos.parent / "set" / f"{number}.tar", members)
+    data, folder = load_dataset(photos.parent / "set"), load_dataset(photos)
+    assert (data.paths, data.classes) == (folder.paths, folder.classes)
+    assert [data.read(row) for row in range(24)] == [folder.read(row) for row in range(24)]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("set/{000..003}.tar", r"2 of 4 are not there: .*002\.tar, .*003\.tar"),
+        ("set/x*.tar", "1 of 1 are not there"),
+        ("set/{000..001}.zip", "2 of 2 are not there"),
+    ],
+)
+def test_shards_that_are_missing_are_named(tmp_path: Path, given: str, words: str) -> None:
+    keyed(tmp_path / "set")
+    with pytest.raises(DataError, match=words):
+        load_dataset(tmp_path / given)
+
+
+def test_a_key_with_two_images_says_how_one_is_left_out(tmp_path: Path) -> None:
+    members = {f"{n}.{e}": "ab"[n % 2] for n in range(4) for e in ("cls", "jpg", "seg.png")}
+    path = shard(tmp_path / "set.tar", members)
+    with pytest.raises(DataError, match=r"has 2 images of the key '0': 0\.jpg, 0\.seg\.png\..* --ignore '\*\.seg\.p"):
+        load_dataset(path)
+    assert load_dataset(path, layout=Layout(ignore=["*.seg.png"])).paths == ("0.jpg", "1.jpg", "2.jpg", "3.jpg")
+
+
+def test_a_shard_that_changes_is_listed_anew_and_one_that_is_gone_is_told(tmp_path: Path) -> None:
+    keyed(tmp_path / "set", first=1)
+    before = load_dataset(tmp_path / "set")
+    shard(tmp_path / "set" / "001.tar", {"9.png": b"new", "9.cls": "dog"})
+    after = load_dataset(tmp_path / "set")
+    assert after.paths == ("0000.png", "0001.png", "0002.png", "9.png")
+    assert after.read(3) == b"new"
+    with pytest.raises(ImageReadError, match="no such image in the tar files"):
+        before.images.read("0005.png")
+    (tmp_path / "set" / "001.tar").unlink()
+    with pytest.raises(ImageReadError, match="No such file"):
+        after.read(3)

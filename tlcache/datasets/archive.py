@@ -1,16 +1,26 @@
-"""A zip or tar archive as a dataset: what would lie in a folder lies in one file, and nothing is unpacked."""
+"""A zip or tar archive, or tar shards, as a dataset: what would lie in folders lies in files; nothing is unpacked."""
 
 from __future__ import annotations
 
+import glob
+import os
+import re
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from tlcache.datasets.container import contents_of, open_container
+from tlcache.datasets.columns import find_columns
 from tlcache.datasets.folder import rows_below
+from tlcache.datasets.keyed import PATH, table_of_keys
 from tlcache.datasets.layout import Layout
+from tlcache.datasets.manifest import rows_of
+from tlcache.datasets.shards import called, is_pattern, merged, open_shards, shards_of
 from tlcache.datasets.source import Form, Images, Listing, Source
+from tlcache.datasets.table import Table
 from tlcache.datasets.tars import TAR
 from tlcache.datasets.tree import Place, tree_of
 from tlcache.datasets.zips import ZIP
+from tlcache.errors import DataError
 
 __all__ = ["ARCHIVE"]
 
@@ -18,32 +28,81 @@ _KINDS = {kind.name: kind for kind in (ZIP, TAR)}
 
 
 class Archive(Source):
-    """A source: an archive of folders of classes, or of folders of splits above them."""
+    """A source: archives of folders of classes, of folders of splits above them, or of images with labels beside."""
 
-    forms = (Form("archive", "--data photos.zip", "a .zip, or a .tar without compression, of such folders"),)
+    forms = (
+        Form("archive", "--data photos.zip", "a .zip, or a .tar without compression, of such folders"),
+        Form(
+            "shards", "--data 'shards/{000..099}.tar'", "1.jpg and 1.cls or 1.json, as WebDataset has them; or folders"
+        ),
+    )
 
     def takes(self, data: str) -> bool:
-        """Return whether there is such a file, by its ending."""
-        return _ending(data) in _KINDS and Path(data).expanduser().is_file()
+        """Return whether there is such a file, by its ending, a pattern of such, or a folder of tar archives alone."""
+        given = _given(data)
+        return _ending(given) in _KINDS and (is_pattern(given) or Path(given).is_file())
 
     def find(self, data: str, layout: Layout) -> Listing:
-        """Return the members of every class, understood as the files of folders are."""
-        given, kind = Path(data).expanduser(), _KINDS[_ending(data)]
-        path = given.resolve()
-        contents = contents_of(kind, path)
-        tree = tree_of(contents.rows, layout)
-        tree.passed_over += contents.passed_over
-        found = rows_below(Place(str(path), "", tree), layout)
-        return Listing(given.stem, str(given.absolute()), open_container(kind, path), *found)
+        """Return the members that have a label beside them; where none is, those of every class, as of folders."""
+        given = _given(data)
+        kind = _KINDS[_ending(given)]
+        places, passed_over = merged(kind, given)
+        images, name = open_shards(kind, given), self.name(given)
+        splits = _splits(shards_of(given), layout)
+        by_name = {each: splits[path] for each, (path, _) in places.items() if path in splits}
+        where = Path(given)
+        table = table_of_keys(where, places, layout, images.read, by_name)
+        if table and _has_labels(table, layout):
+            layout.check_has_table(data, has_table=True)
+            listed = rows_of(table, replace(layout, path_column=PATH))
+            return Listing(name, given, images, listed.rows, passed_over + listed.passed_over, listed.notes)
+        layout.check_has_table(data, has_table=False)
+        tree = tree_of(places, layout)
+        tree.passed_over += passed_over
+        rows, left, warnings = rows_below(Place(given, "", tree), layout)
+        rows = [row._replace(split=by_name.get(row.path, row.split)) for row in rows]
+        return Listing(name, given, images, rows, left, warnings)
+
+    def name(self, data: str) -> str:
+        """Return what a dataset is called: as its archive, as the pattern begins, or as the folder of the shards."""
+        given = _given(data)
+        stem = re.sub(r"[\W\d_]*[{*?\[].*", "", Path(given).stem) if is_pattern(given) else Path(given).stem
+        return stem or Path(given).parent.name
 
     def reopen(self, source: str) -> Images | None:
-        """Return the images of an archive: `zip:/data/photos.zip`."""
-        name, _, path = source.partition(":")
-        return open_container(_KINDS[name], Path(path)) if name in _KINDS else None
+        """Return the images of archives: `zip:/data/photos.zip`, `tar:/data/{000..099}.tar`."""
+        name, _, given = source.partition(":")
+        return open_shards(_KINDS[name], given) if name in _KINDS else None
 
 
 ARCHIVE = Archive()
 
 
+def _has_labels(table: Table, layout: Layout) -> bool:
+    """Return whether a table has a column of labels; without one the folders may be the classes."""
+    with suppress(DataError):
+        find_columns(table, replace(layout, path_column=PATH).columns, lambda _: False)
+        return True
+    return layout.label_column is not None
+
+
 def _ending(data: str) -> str:
     return Path(data).suffix.lower().removeprefix(".")
+
+
+def _given(data: str) -> str:
+    """Return the absolute path of an archive, or pattern of several; for a folder of tar archives that of these."""
+    path = Path(data).expanduser()
+    with suppress(OSError), os.scandir(path) as entries:
+        seen = [each for each in entries if not each.name.startswith(".")]
+        if any(_ending(each.name) == "tar" for each in seen) and not any(each.is_dir() for each in seen):
+            path = Path(glob.escape(str(path))) / "*.tar"
+    return os.path.abspath(path)  # noqa: PTH100  links stay: what they lead to may have no ending
+
+
+def _splits(paths: list[Path], layout: Layout) -> dict[Path, str]:
+    """Return the split of each container, where all are called as splits are: train-000.tar, val-000.tar."""
+    names = called(paths)
+    known = layout.named_splits(names.values())
+    whole = len(paths) > 1 and known.keys() >= set(names.values())
+    return {path: known[name] for path, name in names.items()} if whole else {}

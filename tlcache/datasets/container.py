@@ -8,17 +8,16 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.datasets.source import Images
 from tlcache.errors import DataError
 
-__all__ = ["Container", "Contents", "Member", "contents_of", "gathered", "open_container"]
+__all__ = ["Container", "Contents", "Member", "contents_of", "gathered", "read_member"]
 
 
 class Member(NamedTuple):
@@ -103,13 +102,11 @@ class Container:
     read: Callable[[BinaryIO, int, int, int], bytes]
 
 
-def open_container(kind: Container, path: Path) -> Images:
-    """Return the images in a container, by the names of its members."""
-    return Images(f"{kind.name}:{path}", partial(_read, kind, str(path)), path.is_file)
+def read_member(kind: Container, path: str, name: str) -> bytes:
+    """Return the bytes of a member; raises OSError.
 
-
-def _read(kind: Container, path: str, name: str) -> bytes:
-    """Return the bytes of a member. The file is opened anew: threads and forked processes share no place in it."""
+    The file is opened anew: threads and forked processes share no place in it.
+    """
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123  a Path costs more
         status = os.fstat(file.fileno())
         contents = _listed(kind, path, _state(status))
@@ -131,7 +128,7 @@ def _state(status: os.stat_result) -> _State:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def _listed(kind: Container, path: str, state: _State) -> Contents:
     del state  # contents are those of the file in this state
     try:

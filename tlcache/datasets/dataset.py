@@ -28,13 +28,7 @@ from tlcache.keys import slug, some
 
 __all__ = ["SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "reopen", "source_of"]
 
-SOURCES: tuple[Source, ...] = (
-    BUILT_IN,
-    METADATA,
-    FOLDER,
-    ARCHIVE,
-    MANIFEST,
-)  # the first that takes `--data` finds its images
+SOURCES: tuple[Source, ...] = (BUILT_IN, METADATA, ARCHIVE, FOLDER, MANIFEST)  # the first that takes `--data` is it
 
 
 def list_datasets() -> list[Form]:
@@ -134,7 +128,8 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
     if not given:
         raise OptionError("--data is empty. Give a folder, a manifest or a built-in name; the current folder is '.'")
     if source := source_of(given):
-        layout.check_has_table(given, source not in (BUILT_IN, FOLDER, ARCHIVE))
+        if source is not ARCHIVE:  # which finds out
+            layout.check_has_table(given, source not in (BUILT_IN, FOLDER))
         try:
             return _dataset(name, source.find(given, layout), layout)
         except DataError as error:
@@ -167,7 +162,9 @@ def _table_in(data: str) -> Path | None:
 
 def names_of(data: str) -> tuple[str, ...]:
     """Return what a dataset may be called in files and tables when no name was given, the likeliest first."""
-    return data, slug(Path(data).resolve().name), slug(Path(data).stem)
+    path = Path(data)
+    archives = [slug(ARCHIVE.name(data))] if ARCHIVE.takes(data) else []
+    return data, *archives, slug(path.resolve().name), slug(path.stem)
 
 
 def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from tlcache.errors import DataError
 from tlcache.keys import printable, some
 from tlcache.text import counted
 
-__all__ = ["MANIFEST", "Listed", "read_rows"]
+__all__ = ["MANIFEST", "Listed", "read_rows", "rows_of"]
 
 
 class Manifest(Source):
@@ -50,6 +50,9 @@ class Manifest(Source):
 
 
 MANIFEST = Manifest()
+
+
+Find = Callable[[list[str], list[str]], tuple[list[str], tuple[str, ...]]]  # paths as written, and where -> as found
 
 
 class Listed(NamedTuple):
@@ -108,9 +111,27 @@ def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> L
     DataError
         With the line of a fault.
     """
-    table, on_classes = join_classes(read_table(path), layout.columns)
+
+    def find(written: list[str], wheres: list[str]) -> tuple[list[str], tuple[str, ...]]:
+        return locate(written, wheres, root, path.parent, layout)
+
+    return rows_of(read_table(path), layout, split, find)
+
+
+def rows_of(
+    table: Table, layout: Layout, split: str = "train", find: Find = lambda written, _: (written, ())
+) -> Listed:
+    """Return what a table lists; `find` returns the paths of images as they are written, and notes on them.
+
+    Raises
+    ------
+    DataError
+        With the line of a fault.
+    """
+    table, on_classes = join_classes(table, layout.columns)
     columns = _columns(table, layout)
-    lines, on_lines = _lines(table, columns, root, layout)
+    lines, on_lines = _lines(table, columns, find)
+    path = table.path
     patterns = layout.patterns(line.names for line in lines)
     kept = [line for line, pattern in zip(lines, patterns, strict=True) if not pattern]
     if not kept:
@@ -125,7 +146,7 @@ def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> L
     return Listed(rows, [line.path for line in lines], passed_over, notes)
 
 
-def _lines(table: Table, columns: Columns, root: Path, layout: Layout) -> tuple[list[_Line], tuple[str, ...]]:
+def _lines(table: Table, columns: Columns, find: Find) -> tuple[list[_Line], tuple[str, ...]]:
     """Return the rows that have a label, and what to tell of those that have none, of their paths and labels."""
     listed = [(line, cells) for line, cells in table.rows if not is_missing(cells[columns.label])]
     if not listed:
@@ -134,7 +155,7 @@ def _lines(table: Table, columns: Columns, root: Path, layout: Layout) -> tuple[
         )
     wheres = [f"{table.path}:{line}" for line, _ in listed]
     written = [cells[columns.path] for _, cells in listed]
-    paths, on_paths = locate(written, wheres, root, table.path.parent, layout)
+    paths, on_paths = find(written, wheres)
     labels, on_labels = whole_numbers([cells[columns.label] for _, cells in listed], "class")
     splits, groups = ([_cell(cells, at) for _, cells in listed] for at in (columns.split, columns.group))
     lines = list(map(_Line, wheres, written, paths, labels, splits, groups))
