@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from tlcache.backbones.onnx_file import ONNX_FILE
 from tlcache.backbones.sources import find
+from tlcache.backbones.state_dicts import read_tensors
 from tlcache.backbones.torch_network import embedding, pretrained
 from tlcache.backbones.weights import load_state, resolve
 from tlcache.cache.feature_file import open_features
@@ -271,7 +272,23 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
         lambda state: state | {"features.1.0.weight": state["features.1.0.weight"] * np.nan},
         "hold NaN or infinity, in features.1.0.weight",
     ),
+    "sparse": (
+        lambda state: state | {"features.0.0.weight": state["features.0.0.weight"].to_sparse()},
+        "hold sparse or complex tensors: features.0.0.weight. Save them dense",
+    ),
+    "complex": (
+        lambda state: state | {"features.0.0.weight": state["features.0.0.weight"].to(torch.complex64)},
+        "hold sparse or complex tensors: features.0.0.weight. Save them dense",
+    ),
 }
+
+
+def test_tensors_with_gradients_are_those_without(network: TinyNetwork, tmp_path: Path) -> None:
+    state = network.state_dict()
+    torch.save(state, tmp_path / "plain.pth")
+    torch.save({name: each.float().requires_grad_() for name, each in state.items()}, tmp_path / "grad.pth")
+    assert not any(each.requires_grad for each in read_tensors(tmp_path / "grad.pth").values())
+    np.testing.assert_array_equal(embedded(tmp_path / "grad.pth"), embedded(tmp_path / "plain.pth"))
 
 
 @pytest.mark.parametrize(("form", "message"), WRONG.values(), ids=WRONG)

@@ -7,6 +7,7 @@ import pytest
 from fakes import write_image, write_photos
 
 from tlcache.datasets.dataset import load_dataset
+from tlcache.datasets.overview import Overview
 from tlcache.errors import DataError, OptionError
 
 
@@ -85,6 +86,15 @@ def test_names_of_every_kind_are_kept_apart(photos: Path) -> None:
         Path(os.fsdecode(os.fsencode(photos / "red") + b"/" + name)).write_bytes(content)
     found = load_dataset(photos)
     assert {os.fsencode(path).removeprefix(b"red/") for path in found.paths} >= set(names)
+    assert sum(Overview.expected(found).splits.values()) == len(found)  # some of which are drawn by their names
+
+
+def test_a_link_that_leads_to_itself_is_dangling(photos: Path) -> None:
+    before = load_dataset(photos)
+    (photos / "red" / "self").symlink_to("self")
+    found = load_dataset(photos)
+    assert found.paths == before.paths
+    assert found.passed_over == {**before.passed_over, "dangling link": 1}
 
 
 def test_digits_are_made_once() -> None:

@@ -95,7 +95,7 @@ def _is_safetensors(path: Path) -> bool:
 def _tensors(content: Any, before: str = "") -> Iterator[tuple[str, Tensor]]:
     for name, value in content.items() if isinstance(content, Mapping) else ():
         if isinstance(value, Tensor):
-            yield f"{before}{name}", value
+            yield f"{before}{name}", value.detach()
         elif isinstance(value, np.ndarray) and value.dtype.char in _NUMBERS:
             yield f"{before}{name}", torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
         yield from _tensors(value, f"{before}{name}.")

@@ -69,12 +69,17 @@ def pretrained(backbone: Backbone, state: Mapping[str, Tensor], label: str, prep
     Raises
     ------
     WeightsError
-        The names or shapes are not those of the network, or numbers are not finite.
+        The names or shapes are not those of the network, or numbers are sparse, complex or not finite.
     """
     try:
         network = backbone.source.build(backbone, preprocess, state)
     except RuntimeError:
         network = _matched(backbone, state, label, preprocess)
+    given = network.module.state_dict()
+    if odd := [name for name, each in given.items() if each.is_complex() or each.layout != torch.strided]:
+        raise WeightsError(
+            f"The weights '{label}' hold sparse or complex tensors: {some(odd)}. Save them dense and real."
+        )
     network.module.float().eval()
     if bad := [name for name, each in network.module.named_parameters() if not each.isfinite().all()]:
         raise WeightsError(f"The weights '{label}' hold NaN or infinity, in {some(bad)}. They are of no use.")

@@ -150,7 +150,7 @@ def missing_splits(splits: Iterable[str]) -> list[str]:
 
 
 def _rank(seed: int, content: str) -> str:
-    return hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed}:{content}".encode("utf-8", "surrogateescape")).hexdigest()  # may be a path
 
 
 def joined_rows(rows: Sequence[int], groups: Sequence[str], sha256: Sequence[str]) -> list[list[int]]:

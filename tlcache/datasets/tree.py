@@ -132,7 +132,7 @@ def scan(root: Path, layout: Layout) -> Tree:
     while left:
         path, tree, chain = left.pop()
         for entry in _entries(path):
-            if not entry.is_dir():
+            if not _is(entry.is_dir):
                 _add_file(tree, entry, layout)
             elif kind := _why_not(entry.name, layout):
                 tree.passed_over[kind] += 1
@@ -220,11 +220,19 @@ def _no_image(name: str, layout: Layout, exists: Callable[[str], bool]) -> str:
     return ending if ending in _NO_IMAGES else ""
 
 
+def _is(kind: Callable[[], bool]) -> bool:
+    """Return whether an entry is of a kind; a link that leads to itself is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
+
+
 def _add_file(tree: Tree, entry: os.DirEntry[str], layout: Layout) -> None:
     folder = entry.path[: -len(entry.name)]
     if kind := _no_image(entry.name, layout, lambda name: os.path.exists(folder + name)):  # noqa: PTH110
         tree.passed_over[kind] += 1
-    elif entry.is_file() or (entry.is_symlink() and (Path(entry.name).suffix or Path(entry.path).readlink().suffix)):
+    elif _is(entry.is_file) or (entry.is_symlink() and (Path(entry.name).suffix or Path(entry.path).readlink().suffix)):
         tree.images.append(entry.name)  # a link to an image that is gone is told when it is read
     elif entry.is_symlink():
         tree.passed_over["dangling link"] += 1
