@@ -290,7 +290,7 @@ def test_what_holds_images_and_is_called_as_splits_are_is_a_class(
         ),
         pytest.param(
             below("siteA", "siteB"),
-            "siteA, siteB in .* hold the same folders, ant, bee: .*-level 2.*siteA=train,siteB=test.*--class-level 1",
+            "siteA, siteB in .* hold the same folders, ant, bee: .*-level 2.*siteA=SPLIT,siteB=SPLIT.*--class-level 1",
             id="too_high",
         ),
         pytest.param(
@@ -369,8 +369,13 @@ def test_what_holds_images_and_is_called_as_splits_are_is_a_class(
             id="levels_in_splits",
         ),
         pytest.param(
+            below("siteA/train", "siteA/test", "siteB/train", "siteB/test"),
+            r"called as splits are: test, train\. Splits are known at the top alone\. Give a table",
+            id="splits_below_sites",
+        ),
+        pytest.param(
             below("s, t", "u"),
-            "'s, t', u in .*: --split-folders 's, t=train,u=test'. If 's, t' and u are",
+            "'s, t', u in .*: --split-folders 's, t=SPLIT,u=SPLIT', .* train, val, test. If 's, t' and u are",
             id="names_with_commas",
         ),
         pytest.param(

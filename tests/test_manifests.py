@@ -299,8 +299,14 @@ def test_a_single_image_that_is_missing_is_for_its_reader_to_find() -> None:
         ("path,label\nimg/0.png,ant\nnan,bee\n", ":3: the row has no path"),
         ("path,is_train,is_test\nimg/0.png,0,1\nimg/1.png,1,0\n", "no column is the label by its name; there"),
         (b"path,label\nimg/0.png,\0\n", "null bytes"),
-        ("path,label,split\nimg/0.png,ant,0\nimg/1.png,bee,1\n", ":2: unknown split '0'.* has 0, 1: .*folders 0=train"),
-        ("path,label,split\nimg/0.png,ant,a b\n", "--split-folders 'a b=train', or leave rows out with --ignore 'a b'"),
+        (
+            "path,label,split\nimg/0.png,ant,0\nimg/1.png,bee,1\n",
+            "unknown split '0'.* has 0, 1: .*folders 0=SPLIT,1=SPLIT",
+        ),
+        (
+            "path,label,split\nimg/0.png,ant,a b\n",
+            "--split-folders 'a b=SPLIT', a SPLIT being one of train, val, test, or leave rows out with --ignore 'a b'",
+        ),
         ("\n ,\n", "has no header. Its first line names the columns"),
     ],
 )
@@ -667,7 +673,7 @@ def test_folders_of_metadata_of_which_some_are_splits_are_refused() -> None:
             touch(f"set/{folder}/{number}.png")
         Path(f"set/{folder}/metadata.csv").write_text(METADATA)
     with pytest.raises(
-        DataError, match=r"and others: more\. Say which split each is, as in --split-folders more=train"
+        DataError, match=r"and others: more\. Say which split each is with --split-folders more=SPLIT, a SPLIT being"
     ):
         load_dataset("set")
     assert set(load_dataset("set", layout=Layout(split_folders={"more": "test"})).splits) == {"train", "test"}

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from tlcache.datasets.labels import may_be_missing
-from tlcache.datasets.layout import Layout, ignoring, splitting
+from tlcache.datasets.layout import Layout, ignoring, splitting, splitting_of
 from tlcache.datasets.masks import called_masks, mask_folders, masks_among
+from tlcache.datasets.splits import split_names
 from tlcache.datasets.tree import Place, Tree
 from tlcache.errors import DataError
 from tlcache.keys import quoted, some
@@ -51,8 +52,13 @@ def check_level(place: Place, found: Sequence[Place], level: int) -> None:
     if len(shared) < 2:
         return
     first, second, *_ = names = [each.name for each in found]
-    uses = splitting({first: "train", second: "test"})
-    splits = "" if level > 1 else f", or which split each folder above them is: {uses}"
+    if len(called := split_names(shared)) > 1:
+        raise DataError(
+            f"{some(names)} in '{place}' each hold folders that are called as splits are: {some(sorted(called))}. "
+            f"Splits are known at the top alone. Give {_TABLE}, with the split of each image, or say "
+            "--class-level N to have the folders N levels down as classes and the splits drawn anew."
+        )
+    splits = "" if level > 1 else f", or which split each folder above them is: {splitting_of(names)}"
     raise DataError(
         f"{some(names)} in '{place}' hold the same folders, {some(sorted(shared))}: these may be the classes. If they "
         f"are, say --class-level {level + 1}{splits}. If {quoted(first)} and {quoted(second)} are classes, say "

@@ -15,7 +15,7 @@ from tlcache.datasets.checks import (
     level_words,
     unlabelled_words,
 )
-from tlcache.datasets.layout import Layout, ignoring, splitting
+from tlcache.datasets.layout import Layout, ignoring, splitting, splitting_of
 from tlcache.datasets.splits import SPLITS
 from tlcache.datasets.tree import Place
 from tlcache.errors import DataError
@@ -111,7 +111,7 @@ def _splits(top: Place, named: Mapping[str, str], layout: Layout) -> list[tuple[
     if odd:
         raise DataError(
             f"'{top}' has a train folder and others beside it that are no split: {some(odd)}. Leave them out with "
-            f"{ignoring(odd)}, or say what they are: {splitting({odd[0]: 'test'})}. If all of them are classes, say "
+            f"{ignoring(odd)}, or say what they are: {splitting_of(odd)}. If all of them are classes, say "
             "--class-level 1."
         )
     for split, place in splits:

@@ -20,7 +20,7 @@ from tlcache.errors import DataError, OptionError
 from tlcache.kinds import PATH, Kind, listing, number, several, text, whole
 from tlcache.options import Option, check_fields, described
 
-__all__ = ["Layout", "ignoring", "splitting"]
+__all__ = ["Layout", "ignoring", "splitting", "splitting_of"]
 
 _share = number(above=0, below=1).allows
 
@@ -219,3 +219,12 @@ def splitting(uses: Mapping[str, str]) -> str:
     '--split-folders A=train,B=test'
     """
     return f"--split-folders {shlex.quote(','.join(f'{name}={split}' for name, split in uses.items()))}"
+
+
+def splitting_of(names: Iterable[str]) -> str:
+    """Return that option with the splits left to fill in, as only who made the folders knows which they are.
+
+    >>> splitting_of(["tr", "te"])
+    '--split-folders tr=SPLIT,te=SPLIT, a SPLIT being one of train, val, test'
+    """
+    return f"{splitting(dict.fromkeys(names, 'SPLIT'))}, a SPLIT being one of {', '.join(SPLITS)}"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tlcache.datasets.columns import Columns, find_columns, join_classes
 from tlcache.datasets.folder import open_folder
 from tlcache.datasets.labels import check_numbers, is_missing, may_be_missing, whole_numbers
-from tlcache.datasets.layout import Layout, ignoring, splitting
+from tlcache.datasets.layout import Layout, ignoring, splitting_of
 from tlcache.datasets.lookup import locate
 from tlcache.datasets.source import Form, Listing, Source
 from tlcache.datasets.splits import SPLITS, Row
@@ -212,10 +212,10 @@ def _splits(lines: Sequence[_Line], layout: Layout, default: str) -> tuple[list[
     known = {"": default, **layout.named_splits(there)}
     if odd := there.keys() - known.keys():
         line = next(line for line in lines if line.split in odd)
-        use, no_use = splitting({line.split: "train"}), ignoring([line.split])
+        use, no_use = splitting_of(sorted(odd)[:3]), ignoring([line.split])
         raise DataError(
             f"{line.where}: unknown split '{line.split}'. Known: {', '.join(SPLITS)}. The column has {found}: say "
-            f"which is which, as in {use}, or leave rows out with {no_use}."
+            f"which is which with {use}, or leave rows out with {no_use}."
         )
     blank = names.count("")
     note = f"{blank:,} of {counted(len(names), 'row')} have no split and are taken as {default}."

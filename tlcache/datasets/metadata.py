@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tlcache.datasets.columns import find_columns, join_classes
 from tlcache.datasets.folder import FOLDER, open_folder
-from tlcache.datasets.layout import Layout
+from tlcache.datasets.layout import Layout, ignoring, splitting_of
 from tlcache.datasets.manifest import Listed, read_rows
 from tlcache.datasets.source import Form, Listing, Source
 from tlcache.datasets.splits import Row, split_names
@@ -122,8 +122,8 @@ def _splits(folders: Sequence[str], root: Path, layout: Layout) -> dict[str, str
     splits = layout.named_splits(folders)
     if splits and (odd := [folder for folder in folders if folder not in splits]):
         raise DataError(
-            f"'{root}' has folders of splits with metadata, and others: {some(odd)}. Say which split each is, as in "
-            f"--split-folders {odd[0]}=train, or leave it out with --ignore {odd[0]}."
+            f"'{root}' has folders of splits with metadata, and others: {some(odd)}. Say which split each is "
+            f"with {splitting_of(odd)}, or leave them out with {ignoring(odd)}."
         )
     return splits
 
