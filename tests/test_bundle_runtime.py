@@ -220,7 +220,10 @@ def test_a_model_that_is_not_there_and_one_that_is_none(capsys: pytest.CaptureFi
 
 
 def test_bad_images_are_counted(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(bundle), "nowhere.png", "--out", "out.csv"]) == 0
+    Path("good.png").write_bytes(encoded(PICTURE))
+    assert main([str(bundle), "nowhere.png", "good.png", "--out", "out.csv"]) == 0
+    assert "1 image of 2 cannot be used" in capsys.readouterr().err
+    assert main([str(bundle), "nowhere.png", "--out", "out.csv"]) == 1
     assert capsys.readouterr().err == "1 image of 1 cannot be used; the column error says why.\n"
     assert Path("out.csv").read_text() == "path,label,confidence,error\nnowhere.png,,,No such file or directory\n"
 

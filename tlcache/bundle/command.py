@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif not asked.images:
             raise OptionError("No images are given. Give files or folders, or - for paths on standard input.")
         else:
-            _predict(bundle, asked)
+            return _predict(bundle, asked)
     except TlcacheError as error:
         return _end(f"error: {error}", 2 if isinstance(error, OptionError) else 1)
     except BrokenPipeError:  # who reads has had enough
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _predict(bundle: Bundle, asked: argparse.Namespace) -> None:
+def _predict(bundle: Bundle, asked: argparse.Namespace) -> int:
+    """Write what images show; return 1 where none of them can be used."""
     judge = bundle.judge(sets=asked.sets, right=asked.right, reject=asked.reject)
     paths, bad = _paths(asked.images), 0
     columns = Columns(min(asked.top, len(bundle.classes)), asked.sets, judge.knows_distances)
@@ -56,6 +57,7 @@ def _predict(bundle: Bundle, asked: argparse.Namespace) -> None:
             bad += sum(bool(row.error) for row in rows)
     if bad:
         _end(f"{counted(bad, 'image')} of {len(paths):,} cannot be used; the column error says why.", 0)
+    return int(bad == len(paths))
 
 
 def _paths(given: Sequence[str]) -> list[str]:
