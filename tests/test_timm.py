@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tlcache.backbones.backbone import Backbone
 from tlcache.backbones.load import load_model
-from tlcache.backbones.sources import find, list_models
+from tlcache.backbones.sources import find, list_models, lookup
 from tlcache.backbones.torch_network import embedding, pretrained, untrained
 from tlcache.backbones.weights import is_here, load_state, resolve
 from tlcache.cache.feature_file import FeatureFile
@@ -106,6 +106,7 @@ def test_without_timm_the_way_to_install_it_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ModelError, match=r"pip install 'tlcache\[timm\]'"):
         find("timm/resnet50")
+    assert lookup("timm/resnet50") is None  # as of a run that was recorded elsewhere
     assert find("resnet50").name == "resnet50"
 
 
@@ -185,6 +186,7 @@ def test_a_network_that_is_not_at_hand_says_which_file_describes_it() -> None:
         WeightsError, match=r"(?s)config.json of lab/none.*models--lab--none.snapshots.main.config.json"
     ):
         find("hf-hub:lab/none")
+    assert lookup("hf-hub:lab/none") is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tlcache.backbones.onnx_file import ONNX_FILE
 from tlcache.backbones.timm_source import TIMM
 from tlcache.backbones.torch_module import TORCH_MODULE
 from tlcache.backbones.torchvision import TORCHVISION
-from tlcache.errors import ModelError, UnknownNameError, closest
+from tlcache.errors import ModelError, UnknownNameError, WeightsError, closest
 
 __all__ = ["SOURCES", "find", "find_trainable", "forms", "list_models", "lookup"]
 
@@ -42,8 +42,8 @@ def forms() -> str:
 
 
 def lookup(model: str) -> Backbone | None:
-    """Return what `--model` names, or None where no source knows it."""
-    with suppress(UnknownNameError):
+    """Return what `--model` names, or None where no source knows it, or its source cannot look at it here."""
+    with suppress(UnknownNameError, ModelError, WeightsError):
         return find(model)
     return None
 
