@@ -1,5 +1,6 @@
 """Sets, abstention and p-values against what they are by definition, and on problems whose truth is known."""
 
+import io
 import itertools
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
+from rich.console import Console
 
 from tlcache.cache.feature_file import Split, open_features
 from tlcache.deploying.answers import find_answers
@@ -24,6 +27,7 @@ from tlcache.probing.fit import fit_curves, fit_heads
 from tlcache.probing.heldout import distances_of, out_of_fold
 from tlcache.probing.search import Candidate
 from tlcache.report.reproduce import commands
+from tlcache.report.uncertainty import uncertainty_table
 
 Array = np.ndarray
 
@@ -300,3 +304,16 @@ def test_recipes_without_it_are_what_they_were() -> None:
     assert not {"coverage", "per_class"} & set(Recipe().as_json())
     with pytest.raises(OptionError, match="--per-class is of the sets"):
         Recipe(per_class=True)
+
+
+@pytest.mark.parametrize(("high", "told"), [(0.899, True), (0.9, False)])
+def test_the_table_says_when_test_does_not_bear_out_what_was_promised(made: Path, high: float, told: bool) -> None:
+    (run,) = fit_heads([made], ["ridge"], coverage=0.9, per_class=True)
+    assert run.uncertainty is not None
+    found = replace(run, uncertainty=replace(run.uncertainty, test_coverage_high=high))
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(uncertainty_table([found]))
+    text = " ".join(console.export_text().split())
+    assert ("The sets of ridge hold less of test than was asked for" in text) == told
+    assert "that of all classes is taken: blue, green, red." in text  # 6 images each, where 9 are needed
+    assert f"0.9 each {run.uncertainty.test_coverage:.3f} (" in text

@@ -45,7 +45,7 @@ def uncertainty_table(runs: Sequence[Run]) -> RenderableType:
             *(_answered(each) for each in found.abstention),
             unusual,
         )
-    notes = dict.fromkeys(line for _, found in promised for line in _too_few(found))
+    notes = dict.fromkeys(line for run, found in promised for line in _limits(head_label(run, runs), found))
     return Group(table, *(Text(note, style="dim") for note in (_NOTE, *notes)))
 
 
@@ -53,10 +53,16 @@ def _answered(found: Abstention) -> str:
     return f"{found.test_answered:.2f}: " + ("-" if found.test_right is None else f"{found.test_right:.3f}")
 
 
-def _too_few(found: UncertaintyFigures) -> Iterator[str]:
+def _limits(head: str, found: UncertaintyFigures) -> Iterator[str]:
+    """Yield what the figures of a run do not hold, or cannot."""
     few = [each.name for each in found.classes if not each.own]
     if few:
         yield f"Too few images for a threshold of their own, so that of all classes is taken: {some(few)}."
+    if found.test_coverage_high < found.coverage:
+        yield (
+            f"The sets of {head} hold less of test than was asked for: its images are unlike those that the promise is "
+            "from, and new ones may be, too."
+        )
 
 
 _UNKNOWN_NOTE = (
