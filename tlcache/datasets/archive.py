@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +11,7 @@ from tlcache.datasets.folder import rows_below
 from tlcache.datasets.keyed import PATH, table_of_keys
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import rows_of
-from tlcache.datasets.shards import called, is_pattern, merged, open_shards, shards_of
+from tlcache.datasets.shards import is_pattern, merged, name_of, open_shards, pattern_of, shards_of, splits_of
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.table import Table
 from tlcache.datasets.tars import TAR
@@ -39,16 +36,16 @@ class Archive(Source):
 
     def takes(self, data: str) -> bool:
         """Return whether there is such a file, by its ending, a pattern of such, or a folder of tar archives alone."""
-        given = _given(data)
+        given = pattern_of(data, ".tar")
         return _ending(given) in _KINDS and (is_pattern(given) or Path(given).is_file())
 
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the members that have a label beside them; where none is, those of every class, as of folders."""
-        given = _given(data)
+        given = pattern_of(data, ".tar")
         kind = _KINDS[_ending(given)]
         places, passed_over = merged(kind, given)
         images, name = open_shards(kind, given), self.name(given)
-        splits = _splits(shards_of(given), layout)
+        splits = splits_of(shards_of(given), layout)
         by_name = {each: splits[path] for each, (path, _) in places.items() if path in splits}
         where = Path(given)
         table = table_of_keys(where, places, layout, images.read, by_name)
@@ -65,9 +62,7 @@ class Archive(Source):
 
     def name(self, data: str) -> str:
         """Return what a dataset is called: as its archive, as the pattern begins, or as the folder of the shards."""
-        given = _given(data)
-        stem = re.sub(r"[\W\d_]*[{*?\[].*", "", Path(given).stem) if is_pattern(given) else Path(given).stem
-        return stem or Path(given).parent.name
+        return name_of(pattern_of(data, ".tar"))
 
     def reopen(self, source: str) -> Images | None:
         """Return the images of archives: `zip:/data/photos.zip`, `tar:/data/{000..099}.tar`."""
@@ -88,21 +83,3 @@ def _has_labels(table: Table, layout: Layout) -> bool:
 
 def _ending(data: str) -> str:
     return Path(data).suffix.lower().removeprefix(".")
-
-
-def _given(data: str) -> str:
-    """Return the absolute path of an archive, or pattern of several; for a folder of tar archives that of these."""
-    path = Path(data).expanduser()
-    with suppress(OSError), os.scandir(path) as entries:
-        seen = [each for each in entries if not each.name.startswith(".")]
-        if any(_ending(each.name) == "tar" for each in seen) and not any(each.is_dir() for each in seen):
-            path = Path(glob.escape(str(path))) / "*.tar"
-    return os.path.abspath(path)  # noqa: PTH100  links stay: what they lead to may have no ending
-
-
-def _splits(paths: list[Path], layout: Layout) -> dict[Path, str]:
-    """Return the split of each container, where all are called as splits are: train-000.tar, val-000.tar."""
-    names = called(paths)
-    known = layout.named_splits(names.values())
-    whole = len(paths) > 1 and known.keys() >= set(names.values())
-    return {path: known[name] for path, name in names.items()} if whole else {}

@@ -19,6 +19,7 @@ from tlcache.datasets.labels import composed, notes_on
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import MANIFEST
 from tlcache.datasets.metadata import METADATA
+from tlcache.datasets.parquet import PARQUET
 from tlcache.datasets.source import Form, ImageList, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS
 from tlcache.datasets.table import SUFFIXES
@@ -28,7 +29,14 @@ from tlcache.keys import slug, some
 
 __all__ = ["SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "reopen", "source_of"]
 
-SOURCES: tuple[Source, ...] = (BUILT_IN, METADATA, ARCHIVE, FOLDER, MANIFEST)  # the first that takes `--data` is it
+SOURCES: tuple[Source, ...] = (
+    BUILT_IN,
+    METADATA,
+    ARCHIVE,
+    PARQUET,
+    FOLDER,
+    MANIFEST,
+)  # the first that takes `--data` is it
 
 
 def list_datasets() -> list[Form]:
@@ -163,8 +171,8 @@ def _table_in(data: str) -> Path | None:
 def names_of(data: str) -> tuple[str, ...]:
     """Return what a dataset may be called in files and tables when no name was given, the likeliest first."""
     path = Path(data)
-    archives = [slug(ARCHIVE.name(data))] if ARCHIVE.takes(data) else []
-    return data, *archives, slug(path.resolve().name), slug(path.stem)
+    own = [slug(source.name(data)) for source in (ARCHIVE, PARQUET) if source.takes(data)]
+    return data, *own, slug(path.resolve().name), slug(path.stem)
 
 
 def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:

@@ -8,16 +8,18 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from tlcache.datasets.container import Container, contents_of, read_member
+from tlcache.datasets.layout import Layout
 from tlcache.datasets.source import Images
 from tlcache.errors import DataError
 from tlcache.keys import some
 
-__all__ = ["called", "is_pattern", "merged", "open_shards", "shards_of"]
+__all__ = ["called", "is_pattern", "merged", "name_of", "open_shards", "pattern_of", "shards_of", "splits_of"]
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -25,6 +27,16 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 def is_pattern(given: str) -> bool:
     """Return whether it may mean several files: `*`, `?`, `[0-9]` or `{000..099}`; a file of that name is itself."""
     return (glob.has_magic(given) or bool(_RANGE.search(given))) and not Path(given).is_file()
+
+
+def pattern_of(data: str, ending: str) -> str:
+    """Return the absolute path or pattern that `--data` means; of a folder of such files alone, that of these."""
+    path = Path(data).expanduser()
+    with suppress(OSError), os.scandir(path) as entries:
+        seen = [each for each in entries if not each.name.startswith(".")]
+        if any(each.name.lower().endswith(ending) for each in seen) and not any(each.is_dir() for each in seen):
+            path = Path(glob.escape(str(path))) / f"*{ending}"
+    return os.path.abspath(path)  # noqa: PTH100  links stay: what they lead to may have no ending
 
 
 def shards_of(given: str) -> list[Path]:
@@ -91,6 +103,20 @@ def merged(kind: Container, given: str) -> tuple[_Places, Counter[str]]:
     places = {begins[path] + name: (path, name) for path, contents in listed.items() for name in contents.rows}
     _KEPT[kind.name, given] = places
     return places, sum((contents.passed_over for contents in listed.values()), Counter[str]())
+
+
+def name_of(given: str) -> str:
+    """Return what a dataset is called: as its file, as the pattern begins, or as the folder of the files."""
+    stem = re.sub(r"[\W\d_]*[{*?\[].*", "", Path(given).stem) if is_pattern(given) else Path(given).stem
+    return stem or Path(given).parent.name
+
+
+def splits_of(paths: list[Path], layout: Layout) -> dict[Path, str]:
+    """Return the split of each file, where all are called as splits are: train-000.tar, val-000.tar."""
+    names = called(paths)
+    known = layout.named_splits(names.values())
+    whole = len(paths) > 1 and known.keys() >= set(names.values())
+    return {path: known[name] for path, name in names.items()} if whole else {}
 
 
 def open_shards(kind: Container, given: str) -> Images:

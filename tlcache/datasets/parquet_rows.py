@@ -1,0 +1,175 @@
+"""Images in a column of parquet files: what each row is called, and its bytes, read by groups of rows."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from tlcache.datasets.layout import Layout
+from tlcache.datasets.shards import shards_of, splits_of
+from tlcache.datasets.source import Images
+from tlcache.errors import DataError, OptionError
+from tlcache.keys import some
+
+__all__ = ["features_of", "names_of_rows", "open_file", "open_rows"]
+
+_PYARROW = "Parquet files need pyarrow, which is not installed. Install it with: pip install 'tlcache[parquet]'"
+
+
+def open_rows(given: str) -> Images:
+    """Return the images of the rows of a file, or of all files that a pattern means."""
+    return Images(f"parquet:{given}", partial(_read, given), partial(_exists, given))
+
+
+def _exists(given: str) -> bool:
+    try:
+        return all(path.is_file() for path in shards_of(given))
+    except DataError:
+        return False
+
+
+def _parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise OptionError(_PYARROW) from None
+    return pyarrow.parquet
+
+
+def open_file(path: Path) -> Any:
+    """Return an open file; raises DataError."""
+    parquet = _parquet()
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # what pyarrow raises is one of these
+        raise DataError(
+            f"'{path}' is no whole parquet file ({error}): it is cut off or damaged. Copy it again."
+        ) from None
+
+
+def features_of(file: Any) -> dict[str, Any]:
+    """Return what Hugging Face says of the columns: name -> {"_type": ..., ...}; nothing where it says nothing."""
+    said = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+    found: dict[str, Any] = json.loads(said).get("info", {}).get("features", {})
+    return found
+
+
+def _image_column(path: Path, file: Any) -> str:
+    """Return the column of images: as the metadata says, or the one that has bytes."""
+    schema, features = file.schema_arrow, features_of(file)
+    said = [name for name, kind in features.items() if isinstance(kind, dict) and kind.get("_type") == "Image"]
+    found = said or [field.name for field in schema if _has_bytes(field.type)]
+    if len(found) != 1:
+        what = (
+            f"several columns of images: {some(found)}" if found else f"no column of images, but {some(schema.names)}"
+        )
+        raise DataError(f"'{path}' has {what}. One is needed, of bytes or of a struct of bytes and path.")
+    return found[0]
+
+
+def _has_bytes(kind: Any) -> bool:
+    fields = {field.name: str(field.type) for field in kind} if str(kind).startswith("struct") else {}
+    return str(kind) in ("binary", "large_binary") or fields.get("bytes") in ("binary", "large_binary")
+
+
+def names_of_rows(paths: Sequence[Path], splits: Mapping[Path, str]) -> dict[Path, list[str]]:
+    """Return the names of the rows of each file: split, number in it, and the path that the row says."""
+    counts = Counter[str]()
+    found: dict[Path, list[str]] = {}
+    for path in paths:
+        split = splits.get(path, "")
+        said = _paths(path)
+        start = counts[split]
+        counts[split] += len(said)
+        found[path] = ["/".join(filter(None, (split, f"{start + n:07d}", each))) for n, each in enumerate(said)]
+    return found
+
+
+def _paths(path: Path) -> list[str]:
+    file = open_file(path)
+    column = _image_column(path, file)
+    if "path" not in {field.name for field in _fields(file.schema_arrow.field(column).type)}:
+        return [""] * file.metadata.num_rows
+    told = file.read([f"{column}.path"])[column].combine_chunks().field("path").to_pylist()
+    return [Path(each).name if each else "" for each in told]
+
+
+def _fields(kind: Any) -> Iterator[Any]:
+    return iter(kind) if str(kind).startswith("struct") else iter(())
+
+
+_State = tuple[int, int]
+
+
+@lru_cache(maxsize=8)
+def _places(given: str) -> dict[str, tuple[Path, _State, int]]:
+    """Return name -> file, as it was then, and row of it."""
+    paths = shards_of(given)
+    found = names_of_rows(paths, splits_of(paths, Layout()))
+    states = {path: _state(path.stat()) for path in paths}
+    return {name: (path, states[path], row) for path, names in found.items() for row, name in enumerate(names)}
+
+
+def _read(given: str, name: str) -> bytes:
+    """Return the bytes of a row; raises OSError."""
+    try:
+        path, listed, row = _places(given)[name]
+        if (state := _state(path.stat())) != listed:
+            _places.cache_clear()
+            path, state, row = _places(given)[name]
+        data: bytes | None = _column(str(path), state).read(row)
+    except (DataError, OptionError) as error:
+        raise OSError(str(error)) from None
+    except KeyError:
+        raise FileNotFoundError(errno.ENOENT, "no such image in the parquet files") from None
+    if data is None:
+        raise OSError("the row has no bytes in the parquet file")
+    return data
+
+
+def _state(status: os.stat_result) -> _State:
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=4096)
+def _column(path: str, state: _State) -> _Column:
+    del state
+    return _Column(Path(path))
+
+
+class _Column:
+    """The images of a file, read by groups of rows, of which the last few are kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        file = open_file(path)
+        self._name = _image_column(path, file)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        self._ends = list(accumulate(sizes))
+
+    def read(self, row: int) -> bytes | None:
+        """Return the bytes of a row; None where it has none."""
+        group = bisect_right(self._ends, row)
+        values = _group(str(self._path), _state(self._path.stat()), self._name, group)
+        scalar = values[row - (self._ends[group - 1] if group else 0)]
+        found: bytes | None = scalar.as_py()
+        return found
+
+
+@lru_cache(maxsize=8)
+def _group(path: str, state: _State, name: str, group: int) -> Any:
+    """Return the column of images of a group of rows; the file is opened anew, as forked processes may read it, too."""
+    del state
+    try:
+        values = open_file(Path(path)).read_row_group(group, [name], use_threads=False)[name].combine_chunks()
+    except (OSError, ValueError) as error:
+        raise OSError(f"its rows in the parquet file are damaged ({error})") from None
+    return values.field("bytes") if str(values.type).startswith("struct") else values
