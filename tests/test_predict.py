@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
@@ -32,7 +32,7 @@ from tlcache.deploying.inputs import list_images
 from tlcache.deploying.judging import Judge
 from tlcache.deploying.predict import predict
 from tlcache.deploying.rows import Columns, PredictedRow, open_writer
-from tlcache.errors import DataError, HeadError, ModelError, OptionError
+from tlcache.errors import DataError, HeadError, ModelError, OptionError, UnknownNameError
 from tlcache.extraction import blocks
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
@@ -356,6 +356,37 @@ def test_what_fails_on_the_way_leaves_the_file_as_it_was(
     assert not done
     assert out.read_text() == "before"
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_what_is_stopped_says_how_far_it_was(
+    ridge: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: Any) -> Any:
+        if len(done) == 2:
+            raise KeyboardInterrupt("stopped at 1 of 4 images")
+        done.append(len(arguments[0].dataset))
+        return run(*arguments)
+
+    run, done = blocks.run_workers, list[int]()
+    monkeypatch.setattr(blocks, "_FIRST", 2)
+    monkeypatch.setattr(blocks, "run_workers", stop)
+    found = invoke(ridge.path, photos, "--out", tmp_path / "out.csv")
+    assert found.exit_code == 130
+    assert "stopped after 6 of 24 images; nothing of it is kept" in " ".join(found.stderr.split())
+    assert done == [2, 4]
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_record_without_arguments_is_tried_by_its_backbone(ridge: Run, photos: Path, tiny_model: Path) -> None:
+    fields = json.loads(ridge.path.read_text())
+    del fields["extract_arguments"]
+    ridge.path.write_text(json.dumps(fields))
+    with pytest.raises(UnknownNameError, match="Unknown backbone 'tiny'"):
+        predict(ridge.path, photos)
+    ridge.path.unlink()
+    with pytest.raises(UnknownNameError, match="Unknown backbone 'tiny'"):
+        predict(ridge.head_path, photos)
+    assert tiny_model.exists()
 
 
 def test_the_best_run_is_the_most_accurate_and_of_equals_the_cheapest() -> None:

@@ -403,7 +403,7 @@ def predict(
     streams = str(options.get("out", "")) == "-"
     if streams and str(output.json) == "-":
         raise OptionError("--out - and --json - cannot both be standard output. Give one of them a file.")
-    with _stoppable("nothing is written"):
+    with _stoppable("nothing of it is kept"):
         found = run(None if best else given[0], given if best else given[1:], **options)
     output.write(found.as_json(rows="out" not in options))
     tell = say if streams else output.say

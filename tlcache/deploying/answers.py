@@ -89,7 +89,8 @@ def _of_head(saved: Saved) -> Answers:
     def uncertainty() -> Uncertainty | None:
         return None if run and run.uncertainty is None else saved.head.uncertainty
 
-    request = _USUAL | (dict(run.extract_arguments) if run else {"model": saved.head.backbone})
+    made = dict(run.extract_arguments) if run else {}
+    request = _USUAL | (made or {"model": run.backbone if run else saved.head.backbone})  # older records do not say
     return Answers(saved.path.stem, classes, request, key, load, uncertainty)
 
 

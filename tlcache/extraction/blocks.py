@@ -96,7 +96,11 @@ def embed_here(
         advance(done)
         for block in _blocks(done, len(images)):
             part = replace(job, dataset=replace(images, paths=paths[block.start : block.stop]))
-            tell(_told(block, part, run_workers(part, advance), cached))
+            try:
+                result = run_workers(part, advance)
+            except KeyboardInterrupt:  # which counts in the block
+                raise KeyboardInterrupt(f"stopped after {block.start:,} of {len(images):,} images") from None
+            tell(_told(block, part, result, cached))
     return {}
 
 
