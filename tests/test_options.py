@@ -251,7 +251,8 @@ def test_options_of_one_name_mean_one_thing() -> None:
         for name, parameter in command.callback.__options__.items():  # type: ignore[union-attr]
             assert isinstance(parameter, Parameter)
             found.setdefault(parameter.flag, set()).add(parameter.kind.takes)
-            assert name.removesuffix("_s").replace("_", "-").rstrip("s") in parameter.flag.lower().rstrip("s")
+            spelt = parameter.flag.lower().replace(" ", "-")
+            assert name.removesuffix("_s").replace("_", "-").rstrip("s") in spelt.rstrip("s")
     allowed = {"--batch-size": 2, "--precision": 1, "--plot": 1}
     for flag, kinds in found.items():
         assert len(kinds) <= allowed.get(flag, 1), (flag, kinds)

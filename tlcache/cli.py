@@ -378,7 +378,7 @@ def _say_where(output: Output, done: Iterable[Run]) -> None:
 @command(app, parameters(_predict))
 def predict(
     output: Output,
-    given: Annotated[
+    run_images: Annotated[
         Sequence[str] | None,
         Option(
             "A run, unless --best is given; then files, folders, tables, patterns, or -", _GIVEN, DATA, "RUN IMAGES"
@@ -397,7 +397,7 @@ def predict(
     from tlcache.deploying.predict import predict as run
     from tlcache.report.predictions import predictions_lines, predictions_table, unusable_line
 
-    given = list(given or ())
+    given = list(run_images or ())
     if not (best or given):
         raise OptionError("No run is given. Name one before the images, or let --best choose it.")
     streams = str(options.get("out", "")) == "-"
