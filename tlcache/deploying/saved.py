@@ -7,19 +7,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlcache.backbones.load import load_again, load_model
 from tlcache.backbones.model import Model
 from tlcache.backbones.sources import lookup
 from tlcache.errors import CacheError, HeadError, ModelError, OptionError
-from tlcache.heads.fitted import FittedHead, load_head
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import native
+from tlcache.runs.finetuned import FORMAT
 from tlcache.runs.folder import read_runs, runs_folder
 from tlcache.runs.naming import named_runs
 from tlcache.runs.record import RUNS, Run
+
+if TYPE_CHECKING:
+    from tlcache.heads.fitted import FittedHead
 
 __all__ = ["Saved", "find_saved"]
 
@@ -42,14 +45,14 @@ class Saved:
     @cached_property
     def tuned(self) -> dict[str, Any] | None:
         """What a fine-tuned network says of itself; None of a head that was fitted on frozen features."""
-        from tlcache.finetuning.saved import FORMAT
-
         stated = _metadata(self.path)
         return dict(native(json.loads(stated["fields"]))) if stated.get("format") == FORMAT else None
 
     @cached_property
     def head(self) -> FittedHead:
         """The head that was fitted on frozen features."""
+        from tlcache.heads.fitted import load_head
+
         return load_head(self.path)
 
     @property

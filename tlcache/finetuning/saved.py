@@ -25,11 +25,10 @@ from tlcache.heads.base import softmax
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json, native
-from tlcache.runs.finetuned import FinetunedRun
+from tlcache.runs.finetuned import FORMAT, FinetunedRun
 
 __all__ = ["FORMAT", "export_tuned", "load_tuned_head", "save_weights"]
 
-FORMAT = "tlcache-finetuned"
 _ABOUT = ("backbone", "head", "classes", "preprocess", "temperature", "key")
 
 

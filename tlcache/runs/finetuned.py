@@ -9,7 +9,18 @@ from msgspec import Struct
 
 from tlcache.runs.base import RunRecord, beside
 
-__all__ = ["FinetunedRun", "Layers", "PhaseEpochs", "RefitEpoch", "TunedCandidate", "TunedChoice", "TunedEpoch"]
+__all__ = [
+    "FORMAT",
+    "FinetunedRun",
+    "Layers",
+    "PhaseEpochs",
+    "RefitEpoch",
+    "TunedCandidate",
+    "TunedChoice",
+    "TunedEpoch",
+]
+
+FORMAT = "tlcache-finetuned"  # of the file with the network
 
 
 class PhaseEpochs(Struct, frozen=True, kw_only=True):
