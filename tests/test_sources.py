@@ -194,6 +194,11 @@ OPENS = {"open", "read_bytes", "read_text", "fdopen", "fromfile", "hash_file", "
 NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has images by function
     "__init__.py": "the list of public names",
     "backbones": "weights and networks",
+    "bundle/command.py:main": "deployed models",
+    "bundle/model.py:load_model": "the same",
+    "cli.py:main": "the null device",
+    "deploying/rows.py": "predictions that are written",
+    "extraction/blocks.py:embed_here": "the list of a process of its own",
     "cache": "feature files, their parts, groups",
     "records.py": "records",
     "runs": "records",
