@@ -538,6 +538,10 @@ def test_images_are_withheld_by_confidence_and_by_distance() -> None:
     assert judged.sets == [[0], [1, 0], [0], [0, 1, 2]]
     assert Judge(far(1), right=0.99).answers_nothing
     assert Judge(far(1), right=0.99).judge(probabilities).withheld == ["unsure"] * 4
+    named = ["ant", "unknown", "unsure"]  # and so classes of their own
+    assert Judge(far(1)).ambiguous(named) == []
+    assert Judge(far(1), right=0.9).ambiguous(named) == ["unsure"]
+    assert Judge(far(1), right=0.9, reject=0.1).ambiguous(named) == ["unknown", "unsure"]
 
 
 def test_what_is_withheld_is_said_and_counts_in_no_accuracy(

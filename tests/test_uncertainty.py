@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import subprocess
 import sys
 from fractions import Fraction
@@ -153,13 +154,15 @@ def test_arrays_and_tables_come_back(per_class: bool, with_far: bool) -> None:
     embeddings = np.random.default_rng(0).normal(size=(3000, 5)).astype(np.float32)
     far = Distances.of(embeddings, np.arange(3000), np.arange(50), 2) if with_far else None
     promised = Uncertainty.of(probabilities, labels, 0.9, per_class, far)
-    back, thin = Uncertainty.of_tables(promised.arrays()), Uncertainty.of_tables(promised.tables())
+    back, thin = Uncertainty.of_tables(promised.arrays()), Uncertainty.of_tables(promised.tables(1000))
     new, _ = made_problem(500, 1)
     assert np.array_equal(back.sets(new), promised.sets(new))
+    whole = Uncertainty.of_tables(json.loads(json.dumps(promised.tables())))  # as the file of a model has them
+    assert np.array_equal(whole.sets(new), promised.sets(new))
     assert (thin.sets(new) >= promised.sets(new)).all()
     assert thin.sets(new).mean() == pytest.approx(promised.sets(new).mean(), abs=0.01)
     assert back.threshold(0.8) == promised.threshold(0.8) <= thin.threshold(0.8)
-    assert max(len(each) for each in promised.tables().values()) <= 1000 * (2 + 4 * per_class)
+    assert max(len(each) for each in promised.tables(1000).values()) <= 1000 * (2 + 4 * per_class)
     if with_far:
         p_values = promised.unusual(promised.distances(embeddings[:9]))
         assert np.array_equal(back.unusual(back.distances(embeddings[:9])), p_values)

@@ -76,6 +76,14 @@ def test_each_class_is_left_out_in_turn(made: Path, run: FrozenRun) -> None:
         assert each.confidence == Detection.of(doubts[~left], doubts[left])
 
 
+def test_the_features_may_lie_in_another_folder(made: Path, run: FrozenRun, tmp_path: Path) -> None:
+    known = unknown(run.path)
+    made.parent.parent.rename(tmp_path / "moved")
+    assert unknown(run.path, features=tmp_path / "moved") == known
+    with pytest.raises(CacheError, match="features"):
+        unknown(run.path)
+
+
 def test_another_dataset_is_judged_by_the_head_as_it_is(
     made: Path, run: FrozenRun, tmp_path: Path, tiny_model: Path
 ) -> None:

@@ -80,6 +80,8 @@ class Judge:
                 )
         if reject is not None and not self.knows_distances:
             raise OptionError("--reject needs distances of embeddings, which this model does not know. Leave it out.")
+        self._words = {UNSURE} if right is not None else set()
+        self._words |= {UNKNOWN} if reject is not None else set()
         self._least = -np.inf if right is None or uncertainty is None else uncertainty.threshold(right)
 
     @property
@@ -91,6 +93,10 @@ class Judge:
     def answers_nothing(self) -> bool:
         """Whether no confidence is enough for the share of right answers that is asked for."""
         return bool(np.isnan(self._least))
+
+    def ambiguous(self, classes: Sequence[str]) -> list[str]:
+        """Return the classes that are called as images are which it does not answer."""
+        return sorted(self._words & {*classes})
 
     def judge(self, probabilities: Rows, distances: Rows | None = None) -> Judged:
         """Return what is said of images, from calibrated probabilities (n, C) and, where known, `distances` (n,)."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from tlcache.arguments import OUTPUT, BatchSize, BestOf, Device, Features, Runs
 from tlcache.errors import OptionError
+from tlcache.keys import some
 from tlcache.kinds import PATH, SWITCH, number, whole
 from tlcache.options import Option, described
 from tlcache.progress import say, warn
@@ -110,6 +111,8 @@ def predict(
     answers = find_answers(_chosen(run, data, runs), runs)
     listed = list_images(images, answers.classes)
     judge = Judge(answers.uncertainty(), sets=sets, right=right, reject=reject, advice=_ADVICE)
+    if same := judge.ambiguous(answers.classes):
+        warn(f"A class is called {some(same)}, as images are that are not answered: labels do not tell these apart.")
     if judge.answers_nothing:
         warn(f"No confidence is enough for {right:g} right answers: all images are unsure.")
     found = Predicted.of(answers.name, answers.classes, listed.paths, top, judge)

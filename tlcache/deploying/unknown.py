@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tlcache.arguments import Against, Features, OneRun, Runs, Seed
 from tlcache.cache.feature_file import FeatureFile, Split
-from tlcache.cache.find import find_features
+from tlcache.cache.find import features_folder, find_features
 from tlcache.datasets.splits import SPLITS
 from tlcache.deploying.saved import find_saved
 from tlcache.errors import CacheError, DataError, OptionError
@@ -127,9 +127,12 @@ def unknown(
     """
     found = _frozen(run, runs)
     head, others = load_head(found.head_path), _others(found, against, features)
-    with opened(Path(found.features), found.split, runs_folder(runs), _split_seed(found)) as file:
+    path = Path(found.features)
+    if features is not None:
+        path = features_folder(features) / found.dataset / path.name
+    with opened(path, found.split, runs_folder(runs), _split_seed(found)) as file:
         if (file.attrs["key"], file.attrs["dataset_digest"]) != (found.key, found.dataset_digest):
-            raise CacheError(f"'{found.features}' holds others than the features of {found.path.stem}. Fit again.")
+            raise CacheError(f"'{path}' holds others than the features of {found.path.stem}. Fit again.")
         data = Data.of(file)
     labels = _left_out(data, seed)
     if not labels and not others:

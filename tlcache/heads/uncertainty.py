@@ -22,7 +22,7 @@ __all__ = ["Answers", "Distances", "Ranks", "Uncertainty"]
 
 Flags = NDArray[np.bool_]
 
-_KEPT = 1000  # numbers of a table that was thinned
+_KEPT = 10_000  # numbers of a table that was thinned; of fewer images nothing is lost
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +232,7 @@ class Uncertainty:
     def tables(self, most: int = _KEPT) -> dict[str, list[Any]]:
         """Return what the file of a model that gives distances itself holds: `most` numbers of each table.
 
-        The sets are as large or larger by that, and fewer images are called unusual; nothing else is lost.
+        Of more, sets are as large or larger by that, and fewer images are called unusual; nothing else is lost.
         """
         far = self.far and Distances(self.far.rows[:0], self.far.k, self.far.ranks.thinned(most))
         by_class = tuple(each.thinned(most) for each in self.by_class)
