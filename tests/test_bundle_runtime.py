@@ -16,7 +16,7 @@ from PIL import Image
 
 import tlcache
 from tlcache.bundle.command import main
-from tlcache.errors import ModelError
+from tlcache.errors import ModelError, OptionError
 from tlcache.runs.frozen import FrozenRun
 
 HEAVY = {
@@ -76,7 +76,10 @@ def test_probabilities_are_those_of_the_graph_however_an_image_is_given(bundle: 
         assert row.labels == ["red", "green", "blue"]
         np.testing.assert_allclose(row.confidences, expected(PICTURE)[::-1], atol=1e-6)
     assert [row.path for row in rows] == [str(path), str(path), *(f"image {number}" for number in range(2, 6))]
-    for alone in (path, PICTURE):
+    assert [row.labels for row in model.predict([io.BytesIO(path.read_bytes()), bytearray(path.read_bytes())])] == [
+        ["red"]
+    ] * 2
+    for alone in (path, PICTURE, io.BytesIO(path.read_bytes()), memoryview(path.read_bytes())):
         assert [row.labels for row in model.predict(alone)] == [["red"]]
     names = np.array([str(path)] * 2)
     for several in (np.stack([PICTURE, PICTURE]), names, iter((path, PICTURE)), dict.fromkeys((path, str(path)))):
@@ -119,6 +122,11 @@ def test_sixteen_bits_are_read_by_the_rules(bundle: Path) -> None:
         (None, "expected a path, bytes, a PIL image or uint8"),
         (Path("nowhere.png"), "No such file or directory"),
         (Path(), "not a regular file"),
+        ("a\0.png", "embedded null byte"),
+        (np.zeros((0, 5, 3), np.uint8), "has no pixels: 0 rows of 5"),
+        (Image.new("L", (0, 0)), "has no pixels: 0 rows of 0"),
+        (io.BytesIO(b"a\nshopping list"), "not an image"),
+        (io.StringIO("text"), "expected a path, bytes"),
     ],
 )
 def test_a_bad_image_is_a_row_with_its_reason(bundle: Path, data: object, error: str) -> None:
@@ -198,6 +206,9 @@ def test_metadata_of_another_kind_is_refused(tmp_path: Path, change: dict[str, s
         ([], 2, "No images are given"),
         (["empty"], 1, "There are no images in 'empty'"),
         (["a.png", "--out", "a.xls"], 2, "Known: .csv"),
+        (["a.png", "folder/"], 1, "There is nothing at 'folder/'"),
+        (["misspelt"], 1, "There is nothing at 'misspelt'"),
+        (["a.png", "--pack", "a.pyz"], 2, "--pack takes no images"),
     ],
 )
 def test_errors_are_one_line(
@@ -216,7 +227,11 @@ def test_a_model_that_is_not_there_and_one_that_is_none(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "error: No such file or directory: nowhere.onnx\n"
     Path("text.onnx").write_text("text")
     assert main(["text.onnx", "a.png"]) == 1
-    assert "ONNX Runtime does not accept the model" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert (
+        "'text.onnx' is no model that can be used here. Expected the model of a run; make it with: tlcache exp" in said
+    )
+    assert "ONNX Runtime does not accept the model" in said
 
 
 def test_bad_images_are_counted(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,3 +289,47 @@ def test_the_command_line_gives_sets_and_refuses_what_a_model_does_not_know(
     with pytest.raises(SystemExit):
         main([str(bundle), "--right", "98"])
     assert "takes a number above 0 to below 1; found '98'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "asked", [{"top": 0}, {"top": -1}, {"top": 1.5}, {"top": True}, {"right": 98}, {"reject": float("nan")}]
+)
+def test_values_that_an_option_may_not_have_are_refused(bundle: Path, asked: dict[str, Any]) -> None:
+    (option,) = asked
+    with pytest.raises(OptionError, match=f"^{option} takes a .*number .*; asked: {next(iter(asked.values()))}"):
+        tlcache.load_model(bundle).predict([PICTURE], **asked)
+
+
+@pytest.mark.parametrize("image", [np.zeros((0, 5, 3), np.uint8), None, 5, io.StringIO("a.png\nb.png")])
+def test_what_was_meant_as_one_image_is_one_row(bundle: Path, image: object) -> None:
+    (row,) = tlcache.load_model(bundle).predict(image)  # type: ignore[arg-type]
+    assert row.error
+
+
+def test_options_may_stand_between_the_model_and_images(
+    bundle: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for name in ("a.png", "-b.png"):
+        Path(name).write_bytes(encoded(PICTURE))
+    assert main([str(bundle), "--top", "2", "a.png", "--out", "-", "--", "-b.png"]) == 0
+    header, *rows = capfdbinary.readouterr().out.splitlines()
+    assert header == b"path,label,confidence,label_2,confidence_2,error"
+    assert [row.split(b",")[:2] for row in rows] == [[b"a.png", b"red"], [b"-b.png", b"red"]]
+
+
+@pytest.mark.parametrize(
+    ("data", "paths"),
+    [
+        (b"a.png\0b\n.png\0", ["a.png", "b\n.png"]),
+        (b"a.png\0b.png\n", ["a.png", "b.png\n"]),
+        (b"a.png\r\n\r\nb c.png\r\n", ["a.png", "b c.png"]),
+        (b"a.png\nb\r.png", ["a.png", "b\r.png"]),
+    ],
+)
+def test_paths_on_standard_input(bundle: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, paths: list[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert main([str(bundle), "-", "--out", "out.csv"]) == 1
+    with Path("out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream, strict=True))
+    assert [row["path"] for row in rows] == paths
+    assert {row["error"] for row in rows} == {"No such file or directory"}

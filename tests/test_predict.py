@@ -117,6 +117,15 @@ def test_names_that_are_no_text_stay_the_bytes_they_are(tmp_path: Path) -> None:
     assert b"caf\xe9.png,,,empty file" in (tmp_path / "rows.csv").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["a\rb.png", "a\r\nb.png", "a\nb.png", 'a"b, c.png', "\r"])
+def test_names_with_ends_of_lines_and_quotes_are_read_as_they_were_written(tmp_path: Path, name: str) -> None:
+    with open_writer(tmp_path / "rows.csv", Columns()) as write:
+        write([PredictedRow(name, error="empty file"), PredictedRow("last.png")])
+    with (tmp_path / "rows.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream, strict=True))
+    assert [row["path"] for row in rows] == [name, "last.png"]
+
+
 def test_rows_are_written_without_a_library() -> None:
     code = "import sys, tlcache.deploying.rows; print(*{name.partition('.')[0] for name in sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -1,8 +1,24 @@
-"""Counts, times and lists as people read them."""
+"""Counts, times and lists as people read them; rows as CSV."""
 
 from __future__ import annotations
 
-__all__ = ["counted", "duration"]
+import csv
+from collections.abc import Iterable
+from types import SimpleNamespace
+
+__all__ = ["as_csv", "counted", "duration"]
+
+
+def as_csv(rows: Iterable[Iterable[object]]) -> str:
+    r"""Return rows as CSV, a line feed after each; cells with one, or with a carriage return, are quoted.
+
+    >>> as_csv([("path", "label"), ("a\r.png", "red")])
+    'path,label\n"a\r.png",red\n'
+    """
+    lines: list[str] = []
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")  # it quotes what has any of these
+    writer.writerows(rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 
 
 def counted(count: int, noun: str) -> str:

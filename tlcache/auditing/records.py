@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +15,7 @@ from tlcache.keys import slug
 from tlcache.machine import provenance
 from tlcache.progress import warn
 from tlcache.records import Form, renamed
+from tlcache.text import as_csv
 
 __all__ = ["LISTED", "read_audits", "record_path", "write_audit"]
 
@@ -57,11 +56,8 @@ def read_audits(runs: Path, on_warning: Callable[[str], None] = warn) -> list[Au
 
 
 def _csv(audit: Audit) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("finding", "path", "other", "value", "split", "other_split", "label", "other_label"))
-    writer.writerows(_lines(audit))
-    return buffer.getvalue()
+    names = ("finding", "path", "other", "value", "split", "other_split", "label", "other_label")
+    return as_csv([names, *_lines(audit)])
 
 
 def _lines(audit: Audit) -> Iterator[tuple[str, ...]]:

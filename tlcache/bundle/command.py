@@ -12,8 +12,10 @@ from pathlib import Path
 from tlcache.bundle.model import Bundle
 from tlcache.bundle.packing import pack, packed
 from tlcache.datasets.layout import Layout
+from tlcache.datasets.table import is_image_name
 from tlcache.datasets.tree import scan
 from tlcache.deploying.rows import Columns, open_writer
+from tlcache.deploying.stdin import standard_input
 from tlcache.errors import DataError, OptionError, TlcacheError
 from tlcache.text import counted
 
@@ -23,10 +25,12 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its status."""
     own = packed()
-    asked = _parser(own is None).parse_args(arguments)
+    asked = _parser(own is None).parse_intermixed_args(arguments)  # options may stand between images
     try:
         model = own or Path(asked.model).read_bytes()
         bundle = Bundle(model, sys.argv[0] if own else asked.model, asked.max_pixels)
+        if asked.pack and asked.images:
+            raise OptionError("--pack takes no images: it writes the model and its program. Leave one of them out.")
         if asked.pack:
             pack(model, asked.pack)
         elif not asked.images:
@@ -51,7 +55,7 @@ def _predict(bundle: Bundle, asked: argparse.Namespace) -> int:
     columns = Columns(min(asked.top, len(bundle.classes)), asked.sets, judge.knows_distances)
     if judge.answers_nothing:
         _end(f"No confidence is enough for {asked.right:g} right answers: all images are unsure.", 0)
-    with open_writer(asked.out or sys.stdout.buffer, columns) as write:
+    with open_writer(asked.out or Path("-"), columns) as write:
         for rows in bundle.rows(paths, judge, asked.top):
             write(rows)
             bad += sum(bool(row.error) for row in rows)
@@ -65,11 +69,13 @@ def _paths(given: Sequence[str]) -> list[str]:
     found: list[str] = []
     for each in given:
         if each == "-":
-            found += [os.fsdecode(line.rstrip(b"\n")) for line in sys.stdin.buffer if line.strip()]
+            found += standard_input()
         elif Path(each).is_dir():
             found += [os.path.join(each, path) for path in scan(Path(each), Layout()).paths()]  # noqa: PTH118  as given
-        else:
+        elif os.path.lexists(each) or is_image_name(each):  # noqa: PTH110  as given
             found.append(each)
+        else:
+            raise DataError(f"There is nothing at '{each}'. Give images, folders, or - for paths on standard input.")
     if not found:
         raise DataError(f"There are no images in {', '.join(map(repr, given))}.")
     return found
@@ -83,7 +89,7 @@ def _parser(with_model: bool) -> argparse.ArgumentParser:
     if with_model:
         parser.add_argument("model", metavar="MODEL", help="the .onnx file that tlcache export made of a run")
     parser.add_argument("images", metavar="IMAGES", nargs="*", help="files and folders; -: paths on standard input")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="a .csv, .jsonl or .parquet file, whole or not at all")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="a .csv, .jsonl or .parquet; -: standard output")
     parser.add_argument("--top", metavar="N", type=_count, default=1, help="name the N likeliest classes")
     parser.add_argument("--sets", action="store_true", help="the classes that may be right, as often as promised")
     parser.add_argument("--right", metavar="X", type=_share, help="unsure, save where this share of answers is right")

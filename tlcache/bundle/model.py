@@ -21,11 +21,15 @@ from tlcache.errors import ImageReadError, ModelError, OptionError, one_line
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import BadImageError, Preprocess, by_pillow, fit, prepare, upright
 from tlcache.keys import native
+from tlcache.kinds import number, whole
 from tlcache.machine import in_threads
 
 __all__ = ["Bundle", "load_model"]
 
 _FILES = open_folder()
+_EXPECTED = "Expected the model of a run; make it with: tlcache export RUN --out model.onnx"
+_SHARE = number(above=0, below=1)
+_TAKES = {"top": whole(1), "right": _SHARE, "reject": _SHARE}
 _ADVICE = "Fit its head again with: tlcache fit-heads --coverage 0.9, and export that."
 
 
@@ -79,14 +83,14 @@ class Bundle:
     """
 
     def __init__(self, model: bytes, name: str, max_pixels: int | None = None) -> None:
-        self._session = open_session(model)
+        try:
+            self._session = open_session(model)
+        except ModelError as error:
+            raise ModelError(f"'{name}' is no model that can be used here. {_EXPECTED} ({error})") from None
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         outputs = [each.name for each in self._session.get_outputs()]
         if "classes" not in self.metadata or "probabilities" not in outputs:
-            raise ModelError(
-                f"'{name}' gives {', '.join(outputs)} and names no classes. Expected the model of a run; make it with: "
-                "tlcache export RUN --out model.onnx"
-            )
+            raise ModelError(f"'{name}' gives {', '.join(outputs)} and names no classes. {_EXPECTED}")
         try:
             self.classes: list[str] = native(json.loads(self.metadata["classes"]))
             preprocess = Preprocess.from_json(json.loads(self.metadata["preprocess"]))
@@ -116,8 +120,8 @@ class Bundle:
         Parameters
         ----------
         images
-            Paths, the bytes of image files, PIL images, or uint8 arrays (H, W), (H, W, 3) or (H, W, 4), mixed as you
-            like, or one of these.
+            Paths, the bytes of image files, what is open for reading them, PIL images, or uint8 arrays (H, W),
+            (H, W, 3) or (H, W, 4), mixed as you like, or one of these.
         top
             How many classes to name of each.
         sets, right, reject
@@ -133,12 +137,14 @@ class Bundle:
         ModelError
             The network failed, perhaps because memory ran out.
         OptionError
-            The model does not know what `sets`, `right` or `reject` need.
+            A value that an option may not have, or the model does not know what `sets`, `right` or `reject` need.
         """
+        for option, value in (("top", top), ("right", right), ("reject", reject)):
+            if value is not None and not _TAKES[option].allows(value):
+                raise OptionError(f"{option} takes {_TAKES[option].takes}; asked: {value!r}.")
         judge = self.judge(sets=sets, right=right, reject=reject)
-        alone = isinstance(images, str | bytes | os.PathLike | Image.Image)
-        alone = alone or (isinstance(images, np.ndarray) and images.ndim in (2, 3))
-        return [row for rows in self.rows([images] if alone else list(images), judge, top) for row in rows]
+        given = [images] if _is_one(images) else list(images)
+        return [row for rows in self.rows(given, judge, top) for row in rows]
 
     def judge(self, **asked: Any) -> Judge:
         """Return what judges answers as is asked for by `sets`, `right` and `reject`."""
@@ -175,9 +181,9 @@ class Bundle:
     def _fill(self, image: Any, out: NDArray[np.uint8]) -> str:
         """Prepare one image; return why it cannot be used, or nothing."""
         try:
-            data = _FILES.read(os.fspath(image)) if isinstance(image, str | os.PathLike) else image
-            if isinstance(data, bytes):
-                prepare(data, self.preprocess, out, kernel=by_pillow)
+            data = _content(image)
+            if isinstance(data, bytes | bytearray | memoryview):
+                prepare(bytes(data), self.preprocess, out, kernel=by_pillow)
             else:
                 fit(upright(data, self.preprocess.window), self.preprocess, out, by_pillow)
         except ImageReadError as error:
@@ -196,23 +202,43 @@ class Bundle:
         found = self.outputs(pixels[usable])
         probabilities, judged = found["probabilities"], judge.judge(found["probabilities"], found.get("distance"))
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-        for number, at in enumerate(usable):
-            own, order = probabilities[number], best[number]
+        for which, at in enumerate(usable):
+            own, order = probabilities[which], best[which]
             if not np.isfinite(own).all():
                 rows[at] = replace(rows[at], error="the network gives numbers that are not finite")
                 continue
             labels = self._named(order)
             rows[at] = replace(
                 rows[at],
-                labels=[judged.withheld[number] or labels[0], *labels[1:]],
+                labels=[judged.withheld[which] or labels[0], *labels[1:]],
                 confidences=own[order].tolist(),
-                set=None if judged.sets is None else self._named(judged.sets[number]),
-                unusual=None if judged.unusual is None else judged.unusual[number],
+                set=None if judged.sets is None else self._named(judged.sets[which]),
+                unusual=None if judged.unusual is None else judged.unusual[which],
             )
         return rows
 
     def _named(self, numbers: Iterable[int]) -> list[str]:
         return [self.classes[number] for number in numbers]
+
+
+def _is_one(images: Any) -> bool:
+    """Return whether this is one image, or what was meant as one, although it may be iterated."""
+    if isinstance(images, np.ndarray):
+        return images.ndim in (0, 2, 3)
+    one = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
+    return one or hasattr(images, "read") or not isinstance(images, Iterable)
+
+
+def _content(image: Any) -> Any:
+    """Return the bytes of a file that is named or open; other images as they are."""
+    if isinstance(image, str | os.PathLike):
+        return _FILES.read(os.fspath(image))
+    if not hasattr(image, "read"):
+        return image
+    try:
+        return image.read()
+    except (OSError, ValueError) as error:  # closed, or open as text
+        raise BadImageError("unreadable", one_line(error)) from None
 
 
 def _name(image: Any, number: int) -> str:

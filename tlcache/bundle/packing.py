@@ -18,7 +18,8 @@ _PACKAGE, _MODEL = "tlcache", "model.onnx"
 def pack(model: bytes, out: Path) -> None:
     """Write a file with a model that is started like `tlcache.bundle`; ONNX Runtime, NumPy and Pillow do for it.
 
-    It has the modules of tlcache that this process has imported: who calls this has opened the model.
+    It has the modules of tlcache that this process has imported: who calls this has opened the model. Its name may end
+    as it likes: Python looks at what is in it.
     """
     modules = {name: each for name, each in sys.modules.items() if name.split(".")[0] == _PACKAGE}
     buffer = io.BytesIO(b"#!/usr/bin/env python3\n")

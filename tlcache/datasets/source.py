@@ -116,8 +116,8 @@ class Images:
         """
         try:
             data = self._read(path)
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+            reason = getattr(error, "strerror", None) or str(error)
             raise ImageReadError(
                 f"Cannot read '{self.name(path)}': {reason}. Bring it back, or embed again without it.", reason
             ) from None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from tlcache.datasets.paths import read_paths
 from tlcache.datasets.splits import Row
 from tlcache.datasets.table import SUFFIXES, is_image_name
 from tlcache.datasets.tree import describe_data, scan
+from tlcache.deploying.stdin import standard_input
 from tlcache.errors import DataError, OptionError
 from tlcache.kinds import listing
 from tlcache.progress import say
@@ -74,7 +74,7 @@ _Image = tuple[str, str]
 
 def _images(given: str, classes: frozenset[str]) -> Iterable[_Image]:
     if given == "-":
-        return [(path, "") for path in _standard_input()]
+        return [(path, "") for path in standard_input()]
     place = os.path.expanduser(given)  # noqa: PTH111  texts, as there may be many
     there, pattern = os.path.lexists(place), glob.has_magic(place)  # noqa: PTH110
     if there or (is_image_name(place) and not pattern):
@@ -87,12 +87,6 @@ def _images(given: str, classes: frozenset[str]) -> Iterable[_Image]:
     outermost = [match for match in matches if not match.startswith(inside)]  # ** goes on in folders
     folders = {folder.removesuffix("/") for folder in inside}
     return [each for match in outermost for each in (_of_folder(match, classes) if match in folders else [(match, "")])]
-
-
-def _standard_input() -> Iterator[str]:
-    data = sys.stdin.buffer.read()
-    paths = data.split(b"\0" if b"\0" in data else b"\n")
-    return (os.fsdecode(path.rstrip(b"\r\n")) for path in paths if path.strip())
 
 
 def _of_place(place: str, classes: frozenset[str]) -> list[_Image]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
@@ -156,4 +155,4 @@ def _writer(out: str | Path | None, columns: Columns) -> AbstractContextManager[
 
     if out is None:
         return nullcontext(lambda _: None)
-    return open_writer(sys.stdout.buffer if str(out) == "-" else Path(out), columns)
+    return open_writer(Path(out), columns)

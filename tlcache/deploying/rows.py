@@ -5,10 +5,9 @@ Whoever predicts writes these, so it imports nothing beyond Python's own library
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO
 from tlcache.errors import OptionError
 from tlcache.files import naming, whole
 from tlcache.keys import portable
+from tlcache.text import as_csv
 
 __all__ = ["Columns", "PredictedRow", "Write", "open_writer"]
 
@@ -97,7 +97,7 @@ def open_writer(out: Path | BinaryIO, columns: Columns) -> AbstractContextManage
     ----------
     out
         A `.csv`, `.jsonl` or `.parquet` file, which is there once all rows are written, or not at all. A stream, or the
-        path of a pipe or a device, has CSV, as it comes.
+        path of a pipe or a device, or `-`, which is standard output, has CSV, as it comes.
     columns
         Which columns to write.
 
@@ -106,6 +106,8 @@ def open_writer(out: Path | BinaryIO, columns: Columns) -> AbstractContextManage
     OptionError
         A file of another kind, or Parquet without pyarrow.
     """
+    if isinstance(out, Path) and str(out) == "-":
+        out = sys.stdout.buffer
     if not isinstance(out, Path):
         return _streamed(out, columns)
     if out.exists() and not out.is_file():
@@ -200,9 +202,7 @@ def _cell(value: Any) -> str:
 
 def _csv(rows: Iterable[Iterable[str]]) -> bytes:
     """Return rows as CSV; names of files are the bytes that they are on disk."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return os.fsencode(buffer.getvalue())
+    return os.fsencode(as_csv(rows))
 
 
 _FORMATS: Mapping[str, Callable[[Path, Columns], AbstractContextManager[Write]]] = {

@@ -32,6 +32,8 @@ def upright(image: Any, window: Window = None) -> NDArray[np.uint8]:
     """
     try:
         picture = image if isinstance(image, Image.Image) else Image.fromarray(checked(image))
+        if 0 in picture.size:
+            raise ValueError(f"has no pixels: {picture.height} rows of {picture.width}")
         picture.load()  # some are turned by that
         return rgb_of(ImageOps.exif_transpose(picture), window)
     except (TypeError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from tlcache.cache.feature_file import Split
 from tlcache.errors import CacheError, first_line
 from tlcache.files import write_whole
+from tlcache.text import as_csv
 
 __all__ = ["Predictions", "TopPredictions", "read_predictions", "write_predictions"]
 
@@ -88,13 +88,12 @@ def write_predictions(path: Path, classes: Sequence[str], test: Split, probabili
 
 
 def _csv(found: TopPredictions, classes: Sequence[str]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("path", "label", "predicted", "confidence"))
     columns = (found.paths, found.label.tolist(), found.predicted.tolist(), found.confidence.tolist())
-    for path, label, predicted, confidence in zip(*columns, strict=True):
-        writer.writerow((path, classes[label], classes[predicted], f"{confidence:.4f}"))
-    return buffer.getvalue()
+    rows = (
+        (path, classes[label], classes[predicted], f"{confidence:.4f}")
+        for path, label, predicted, confidence in zip(*columns, strict=True)
+    )
+    return as_csv([("path", "label", "predicted", "confidence"), *rows])
 
 
 def read_predictions(path: Path) -> Predictions:
