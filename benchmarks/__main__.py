@@ -71,9 +71,9 @@ def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> di
         "images": describe(encoded),
     }
     console.print(tables.heading(figures), highlight=False)
-    contenders = 5 * len(bench.variants) + 2 + has_timm()
+    contenders = len(names) * (5 * len(bench.variants) + 2) + sum(map(has_timm, names))
     trials = len(candidates(bench.threads, quick))
-    with step_bar("extraction", len(names) * (trials + rounds * contenders)) as advance:
+    with step_bar("extraction", len(names) * trials + rounds * contenders) as advance:
         figures["extraction"] = [measure_backbone(bench, name, advance) for name in names]
     console.print(tables.extraction(figures["extraction"]))
     others = [] if quick else [row.name for row in list_models()]

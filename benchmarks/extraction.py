@@ -236,7 +236,7 @@ def _best_peers(bench: Bench, name: str, advance: Callable[[int], None]) -> list
         tried[peer] = peers.measure(peer, name, bench.folder, bench.seconds / 4, bench.device)
         advance(1)
     best = {peer.variant: peer for peer in sorted(tried, key=lambda peer: tried[peer])}
-    if peers.has_timm():
+    if peers.has_timm(name):
         best["timm"] = replace(best["fp32"], variant="timm")
     return list(best.values())
 

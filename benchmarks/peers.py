@@ -46,9 +46,13 @@ def candidates(cpus: int, few: bool) -> list[Peer]:
     return [Peer(variant, *setting) for variant in ("fp32", "bf16") for setting in sorted(settings)]
 
 
-def has_timm() -> bool:
-    """Return whether timm is installed."""
-    return importlib.util.find_spec("timm") is not None
+def has_timm(model: str) -> bool:
+    """Return whether timm is installed and has this network."""
+    if importlib.util.find_spec("timm") is None:
+        return False
+    import timm
+
+    return bool(timm.is_model(_TIMM.get(model, model)))
 
 
 def measure(peer: Peer, model: str, photos: Path, seconds: float, device: str) -> float:
