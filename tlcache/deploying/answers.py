@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.backbones.onnx_file import ONNX_FILE
 from tlcache.deploying.saved import Saved, find_saved
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
@@ -70,7 +71,7 @@ def find_answers(run: str | Path, runs: str | Path | None = None) -> Answers:
     OptionError, CacheError, HeadError, ModelError
         There is no such run, or it is damaged.
     """
-    if Path(run).suffix.lower() == ".onnx":
+    if ONNX_FILE.find(str(run)):
         return _of_file(Path(run).expanduser())
     saved = find_saved(run, runs)
     return _of_tuned(saved) if saved.tuned else _of_head(saved)

@@ -17,7 +17,7 @@ from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import native
 from tlcache.runs.finetuned import FORMAT
-from tlcache.runs.folder import read_runs, runs_folder
+from tlcache.runs.folder import ENDINGS, read_runs, runs_folder
 from tlcache.runs.naming import named_runs
 from tlcache.runs.record import RUNS, Run
 
@@ -119,7 +119,7 @@ def find_saved(run: str | Path, runs: str | Path | None = None) -> Saved:
     known = read_runs(folder)
     if not known:
         raise OptionError(f"There is no run at '{run}', and none is recorded in '{folder}'. See: tlcache runs")
-    found = named_runs(known, [path.stem if path.suffix in (".json", ".safetensors") else str(run)])
+    found = named_runs(known, [path.stem if path.suffix in ENDINGS else str(run)])
     if len(found) > 1:
         raise OptionError(f"'{run}' names {len(found)} runs: {', '.join(each.path.stem for each in found)}. Give one.")
     return _whole(found[0])

@@ -28,6 +28,7 @@ from tlcache.runs.predictions import write_predictions
 from tlcache.runs.record import RUNS, Run
 
 __all__ = [
+    "ENDINGS",
     "list_runs",
     "lock_path",
     "path_of",
@@ -37,6 +38,8 @@ __all__ = [
     "runs_folder",
     "write_run",
 ]
+
+ENDINGS = (".json", ".npz", ".csv", ".safetensors")  # of a run; the record first: one that is there is whole
 
 
 def runs_folder(runs: str | Path | None = None) -> Path:
@@ -161,8 +164,7 @@ def _remove(path: Path) -> list[Path]:
             held.acquire(0)
     except Timeout:
         raise CacheError(f"A process works on '{path}'. Wait for it, or stop it, and remove the run then.") from None
-    endings = (".json", ".npz", ".csv", ".safetensors")  # the record first: one that is there is whole
-    files = [each for each in (*(path.with_suffix(ending) for ending in endings), lock) if each.exists()]
+    files = [each for each in (*(path.with_suffix(ending) for ending in ENDINGS), lock) if each.exists()]
     folders = [each for each in (checkpoints_path(path),) if each.exists()]
     for file in files:
         file.unlink()
