@@ -61,6 +61,8 @@ class Own(nn.Module):
 class PositionedNetwork:
     """The network in its two stages."""
 
+    stages = ("stage1",)
+
     def __init__(self, backbone: Backbone, module: Positioned) -> None:
         self.module, self._last = module, backbone.layer
 

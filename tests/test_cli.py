@@ -91,7 +91,7 @@ def test_tables_name_everything() -> None:
     assert all(row.name in models for row in list_models())
     assert "74.0 / 75.3 %" in models
     (embedded,) = [line for line in models.splitlines() if line.startswith("resnet20_cifar")]
-    assert re.search(r"128 .* 0\.3 M .* 32 .* CIFAR-10: \d\d\.\d % .*embedded", embedded)
+    assert re.search(r"embedded .* Apache-2\.0 .* 128 .* 0\.3 M .* 32 .* CIFAR-10: \d\d\.\d %", embedded)
     assert all(name in heads for name in HEADS)
     assert all(form.example in datasets for form in list_datasets())
 

@@ -90,7 +90,7 @@ _MODEL = Kind("a name or a path", "NAME", "str or Path", str, PATH.allows)
 _RUN = Kind("a name or a path", "RUN", "str or Path", str, PATH.allows)
 _ANY_DATA = "A name of what is cached, a folder, a manifest, or a built-in name"
 _LIST, _FORMS, _OWN = "See: tlcache models", "See: tlcache datasets", "the backbone's own"
-_WEIGHTS = "imagenet, imagenet_v2, embedded, random, a tag of timm, or a FILE with a state dict"
+_WEIGHTS = "imagenet, imagenet_v2, embedded, random, a tag of timm, or a FILE of weights"
 
 OneDataset = Annotated[str | Path, Option(_ANY_DATA, _DATA, DATA, "--data", "-d", more=_FORMS, hints=_datasets)]
 Datasets = Annotated[
@@ -187,7 +187,13 @@ BackboneWeights = Annotated[
 ]
 Pool = Annotated[
     str | None,
-    Option("avg, max, flatten; cls, tokens; quarters; of timm's: model, cls+avg", text("NAME"), NETWORK, default=_OWN),
+    Option(
+        "avg, max, flatten; cls, tokens; quarters",
+        text("NAME"),
+        NETWORK,
+        default=_OWN,
+        more="Networks of timm also have model and cls+avg",
+    ),
 ]
 CropBorders = Annotated[bool, Option("Cut dark borders of scans away first", SWITCH, NETWORK)]
 Window = Annotated[

@@ -38,7 +38,8 @@ def list_models(pattern: str | None = None) -> list[Backbone]:
 
 def forms() -> str:
     """Return how backbones without listed names are asked for, for people: "an ONNX file"."""
-    return " or ".join(source.form for source in SOURCES if source.form)
+    *most, last = [source.form for source in SOURCES if source.form]
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def lookup(model: str) -> Backbone | None:
