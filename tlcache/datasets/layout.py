@@ -77,7 +77,7 @@ class Layout:
     split_folders: Annotated[
         Mapping[str, str] | None,
         Option(
-            "Which folder is which split, like seg_train=train; of manifests, which name",
+            "Which folder is which split, like seg_train=train; in manifests, names",
             _USES,
             DATA,
         ),
