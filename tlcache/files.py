@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tlcache.errors import CacheError
 
-__all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "naming", "relative", "reserve", "sync_folder",
-           "whole", "write_whole"]  # fmt: skip
+__all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "hub_folder", "naming", "relative", "reserve",
+           "sync_folder", "whole", "write_whole"]  # fmt: skip
 
 
 def cache_folder() -> Path:
@@ -23,6 +23,12 @@ def cache_folder() -> Path:
     import platformdirs  # which deployed models do without
 
     return Path(platformdirs.user_cache_dir("tlcache"))
+
+
+def hub_folder() -> Path:
+    """Return the cache of the Hugging Face Hub as its own library finds it, by what the environment says now."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")).expanduser()
 
 
 def check_folder(folder: Path, option: str) -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tlcache.errors import WeightsError, first_line
+from tlcache.files import hub_folder
 from tlcache.progress import say
 
 __all__ = ["cached", "fetched"]
@@ -18,7 +18,7 @@ def cached(repository: str, file: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     name, _, revision = repository.partition("@")
-    found = try_to_load_from_cache(name, file, cache_dir=_folder(), revision=revision or None)
+    found = try_to_load_from_cache(name, file, cache_dir=hub_folder(), revision=revision or None)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -50,7 +50,7 @@ def fetched(repository: str, file: str, purpose: str) -> Path:
         get_hf_file_metadata(hf_hub_url(name, file, revision=revision or None), timeout=TIMEOUT_S)  # tried once
         say(f"downloading {file} of {name} (once) ...")
         disable_progress_bars()
-        return Path(hf_hub_download(name, file, revision=revision or None, cache_dir=_folder()))
+        return Path(hf_hub_download(name, file, revision=revision or None, cache_dir=hub_folder()))
     except Exception as error:  # of the network, of the hub, of the disk: all end the same
         raise WeightsError(
             f"Could not download {file} of {name} from the Hugging Face Hub: {first_line(error).rstrip('.')}.\n"
@@ -58,14 +58,8 @@ def fetched(repository: str, file: str, purpose: str) -> Path:
         ) from None
 
 
-def _folder() -> Path:
-    """Return the hub's cache as its own library finds it, by what the environment says now."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")).expanduser()
-
-
 def _by_hand(name: str, revision: str, file: str) -> Path:
     """Return where a file may be put so that it is found, by timm as well."""
-    folder = _folder() / f"models--{name.replace('/', '--')}"
+    folder = hub_folder() / f"models--{name.replace('/', '--')}"
     known = folder / "refs" / revision
     return folder / "snapshots" / (known.read_text() if known.is_file() else revision) / file

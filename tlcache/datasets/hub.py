@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import glob
-import os
 from pathlib import Path
 
 from tlcache.errors import DataError
+from tlcache.files import hub_folder
 
 __all__ = ["files_of", "is_of_hub"]
 
@@ -25,7 +25,7 @@ def files_of(data: str) -> str:
         It is not in the cache, or has no parquet files there.
     """
     name, _, split = data.removeprefix("hf:").partition(":")
-    folder = _cache() / f"datasets--{name.replace('/', '--')}"
+    folder = hub_folder() / f"datasets--{name.replace('/', '--')}"
     for inner in ("data", "", "*", "*/*"):
         pattern = str(Path(glob.escape(str(_snapshot(folder)))) / inner / f"{glob.escape(split)}*.parquet")
         if glob.glob(pattern):  # noqa: PTH207  folders are patterns, too
@@ -35,11 +35,6 @@ def files_of(data: str) -> str:
         f"'{data}': there are no parquet files{of_split} in '{folder}'. Nothing is downloaded here; do that once: "
         f"hf download --repo-type dataset {name}"
     )
-
-
-def _cache() -> Path:
-    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
 
 
 def _snapshot(folder: Path) -> Path:
