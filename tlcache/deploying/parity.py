@@ -10,13 +10,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from exporters.classify import head_alone
+from tlcache.backbones.engines import open_session
 from tlcache.backbones.network import Network
-from tlcache.errors import ModelError, first_line
+from tlcache.errors import ModelError
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Array, blocks
 from tlcache.heads.table import find_head
 
-__all__ = ["Parity", "answers", "check_head", "check_images", "made_images", "made_rows", "run", "session_of"]
+__all__ = ["Parity", "answers", "check_head", "check_images", "made_images", "made_rows", "run"]
 
 _BLOCK = 128  # rows at a time: nearest neighbours take a number for each neighbour and class
 _ROUNDING = 5e-7  # of an embedding's numbers, relative
@@ -56,7 +57,7 @@ def check_head(head: FittedHead, rows: Array, what: str) -> Parity:
     ModelError
         They differ by more than rounding: by more than the `tolerance` of the head's row.
     """
-    session = session_of(head_alone(head))
+    session = open_session(head_alone(head))
     parts = [session.run(["probabilities"], {"embedding": rows[some]})[0] for some in blocks(len(rows), _BLOCK)]
     return _compared(head, rows, np.concatenate(parts), what)
 
@@ -74,7 +75,7 @@ def check_images(bundle: bytes, network: Network, head: FittedHead, images: NDAr
 
 def answers(bundle: bytes, images: NDArray[np.uint8]) -> Array:
     """Return the probabilities that a bundle gives for images, one alone and then the others: float32 (n, C)."""
-    session, names = session_of(bundle), ["probabilities"]
+    session, names = open_session(bundle), ["probabilities"]
     return np.concatenate([run(session, images[some], names)[0] for some in (slice(1), slice(1, None))])
 
 
@@ -125,13 +126,3 @@ def _at_a_jump(head: FittedHead, rows: Array, expected: Array, tolerance: float)
         rounded = rows * (1 + random.uniform(-_ROUNDING, _ROUNDING, rows.shape)).astype(np.float32)
         moved |= np.abs(head.predict_proba(rounded) - expected).max(axis=1) > tolerance
     return moved
-
-
-def session_of(model: bytes) -> onnxruntime.InferenceSession:
-    """Return a model ready to run on one core; ModelError where ONNX Runtime does not accept it."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own have no base but this
-        raise ModelError(f"ONNX Runtime does not accept the exported model: {first_line(error)}") from None

@@ -13,17 +13,16 @@ from numpy.typing import NDArray
 
 from exporters.classify import serialized, stated
 from exporters.smaller import swapped, to_precision
+from tlcache.backbones.engines import open_session
 from tlcache.backbones.onnx_graph import alone
 from tlcache.cache.feature_file import Split
 from tlcache.cache.find import features_folder
 from tlcache.datasets.dataset import reopen
-from tlcache.deploying.parity import run, session_of
+from tlcache.deploying.parity import run
 from tlcache.deploying.saved import Saved
 from tlcache.errors import CacheError, ImageReadError, ModelError, OptionError
 from tlcache.evaluation.significance import Difference, compare_paired, unit_numbers
-from tlcache.heads.fitted import FittedHead
-from tlcache.heads.rows import Scaler, blocks
-from tlcache.heads.table import find_head
+from tlcache.heads.rows import blocks
 from tlcache.images import BadImageError, Preprocess, prepare
 from tlcache.keys import canonical_json, slug
 from tlcache.probing.run import opened
@@ -113,7 +112,9 @@ def make_smaller(
 def _cost(
     saved: Saved, precision: str, bundles: tuple[bytes, bytes], train: Split, val: Split, source: _Source
 ) -> Cost:
-    sessions, judge = [session_of(each) for each in bundles], None if saved.tuned else _of_train(saved.head, train)
+    sessions, judge = [open_session(each) for each in bundles], None
+    if not saved.tuned:  # the run's own head has seen validation
+        judge = saved.head.refitted(train.features, train.labels)
     right, spent = [np.empty(len(val), bool) for _ in bundles], [0.0, 0.0]
     for some in blocks(len(val), _BATCH):
         images = source.images(val.paths, np.arange(len(val))[some])
@@ -130,23 +131,14 @@ def _cost(
     return Cost(precision, len(val), **accuracies, **interval, faster=spent[0] / spent[1])
 
 
-def _of_train(head: FittedHead, train: Split) -> FittedHead:
-    """Return the head as it is when it has not seen validation."""
-    row = find_head(head.name)
-    scaler = Scaler.of(train.features, row.scaled)
-    fitted = row.type()(**head.head.get_params()).fit(scaler.over(train.features), train.labels)
-    return FittedHead(head.name, fitted, scaler, head.temperature, head.classes, head.backbone, head.key)
-
-
 def _splits(saved: Saved) -> tuple[Split, Split]:
     """Return the train and validation rows of a run, from its feature file."""
     record = saved.run
     assert record is not None
     place = features_folder() / record.dataset / f"{slug(record.backbone)}-{record.key[:12]}.h5"
     path = Path(record.features) if isinstance(record, FrozenRun) else place
-    seed = int(record.arguments["seed"]) if record.split_seed is None else record.split_seed
     try:
-        with opened(path, record.split, saved.path.parents[1], seed) as file:
+        with opened(path, record.split, saved.path.parents[1], record.drawn_by) as file:
             train, val = file.split("train"), file.split("val")
     except CacheError as error:
         raise CacheError(f"What was trained and validated on says the feature file of the run. {error}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tlcache.deploying.saved import find_saved
 from tlcache.errors import CacheError, DataError, OptionError
 from tlcache.evaluation.uncertainty import FALSE_ALARMS
 from tlcache.heads.fitted import FittedHead, load_head
-from tlcache.heads.rows import Array, Scaler
+from tlcache.heads.rows import Array
 from tlcache.heads.table import find_head
 from tlcache.kinds import listing
 from tlcache.options import described
@@ -130,7 +130,7 @@ def unknown(
     path = Path(found.features)
     if features is not None:
         path = features_folder(features) / found.dataset / path.name
-    with opened(path, found.split, runs_folder(runs), _split_seed(found)) as file:
+    with opened(path, found.split, runs_folder(runs), found.drawn_by) as file:
         if (file.attrs["key"], file.attrs["dataset_digest"]) != (found.key, found.dataset_digest):
             raise CacheError(f"'{path}' holds others than the features of {found.path.stem}. Fit again.")
         data = Data.of(file)
@@ -156,11 +156,6 @@ def _frozen(run: str | Path, runs: str | Path | None) -> FrozenRun:
             f"'{run}' is a fine-tuned network, which would be trained again for each class. Give a run of fit-heads."
         )
     return found
-
-
-def _split_seed(run: FrozenRun) -> int:
-    """Return what a group split was drawn by; records older than its name have it as the seed of fitting."""
-    return int(run.arguments["seed"] if run.split_seed is None else run.split_seed)
 
 
 def _others(run: FrozenRun, against: Against, features: str | Path | None) -> list[tuple[str, Array]]:
@@ -195,11 +190,9 @@ def _left_out(data: Data, seed: int) -> Sequence[int]:
 def _without(head: FittedHead, data: Data, label: int) -> UnknownImages:
     """Return how well images of a class are told by a head that was fitted without it."""
     rows = data.fitting.of(np.flatnonzero(data.fitting.labels != label))
-    row = find_head(head.name)
-    scaler = Scaler.of(rows.features, row.scaled)
-    with fitting(row):
-        fitted = row.type()(**head.head.get_params()).fit(scaler.over(rows.features), rows.labels)
-    without, test = replace(head, head=fitted, scaler=scaler), data.test
+    with fitting(find_head(head.name)):
+        without = head.refitted(rows.features, rows.labels)
+    test = data.test
     strange = test.features[test.labels == label]
     return _judged(without, rows, test.of(np.flatnonzero(test.labels != label)), head.classes[label], "class", strange)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,16 @@ class FittedHead:
         """Return the names of the most probable classes, (n,)."""
         names: NDArray[np.str_] = np.array(self.classes)[self.predict_proba(features).argmax(axis=1)]
         return names
+
+    def refitted(self, features: Array, labels: NDArray[np.int64]) -> FittedHead:
+        """Return the same setting fitted on other rows: (n, dim) embeddings and their indices into `classes` (n,).
+
+        The temperature stays as it is.
+        """
+        row = find_head(self.name)
+        scaler = Scaler.of(features, row.scaled)
+        head = row.type()(**self.head.get_params()).fit(scaler.over(features), labels)
+        return replace(self, head=head, scaler=scaler)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: arrays and JSON, no code."""

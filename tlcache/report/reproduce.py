@@ -56,7 +56,7 @@ def commands(run: Run) -> list[str]:
     split = {}
     if run.split != GIVEN:
         before.append(_line("audit", {"data": run.dataset, **_grouped(run.grouping)}))
-        split = {"split": run.split, "split_seed": _split_seed(run, made["split_seed"])}
+        split = {"split": run.split, "split_seed": run.drawn_by}
     if isinstance(run, FrozenRun):
         defaults = {field.name: field.default for field in fields(SearchProtocol)}
         options = {"heads": run.head, **_given(split, _SPLIT), **_given(arguments, defaults)}
@@ -89,12 +89,6 @@ def predicting(run: Run, images: str) -> str:
 def _from_here(place: str) -> str:
     """Return a path as it is typed here, and a name as it is."""
     return relative(place, Path.cwd()) if Path(place).is_absolute() else place
-
-
-def _split_seed(run: Run, given: int) -> int:
-    """Return the seed of a group split; records older than its name have it where the strategy took it from."""
-    old = run.arguments["seed"] if isinstance(run, FrozenRun) else given
-    return int(old if run.split_seed is None else run.split_seed)
 
 
 def _grouped(grouping: GroupedBy | None) -> dict[str, str]:

@@ -196,6 +196,12 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
         return "drawn" if self.split == GIVEN and "test" in (self.drawn or ()) else self.split
 
     @property
+    def drawn_by(self) -> int:
+        """The seed of a group split; records older than its name have it where the strategy took it from."""
+        old = self.arguments["seed"] if self.strategy == "frozen" else self.extract_arguments.get("seed", 0)
+        return int(old if self.split_seed is None else self.split_seed)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The options that were in force: those that were asked for, and of a sweep what it chose."""
         return dict(self.arguments)
