@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from tlcache.bundle.model import Bundle
+from tlcache.bundle.model import TAKES, Bundle
 from tlcache.bundle.packing import pack, packed
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.table import is_image_name
@@ -17,6 +17,7 @@ from tlcache.datasets.tree import scan
 from tlcache.deploying.rows import Columns, open_writer
 from tlcache.deploying.stdin import standard_input
 from tlcache.errors import DataError, OptionError, TlcacheError
+from tlcache.kinds import Kind, whole
 from tlcache.text import counted
 
 __all__ = ["main"]
@@ -90,26 +91,31 @@ def _parser(with_model: bool) -> argparse.ArgumentParser:
         parser.add_argument("model", metavar="MODEL", help="the .onnx file that tlcache export made of a run")
     parser.add_argument("images", metavar="IMAGES", nargs="*", help="files and folders; -: paths on standard input")
     parser.add_argument("--out", metavar="FILE", type=Path, help="a .csv, .jsonl or .parquet; -: standard output")
-    parser.add_argument("--top", metavar="N", type=_count, default=1, help="name the N likeliest classes")
+    parser.add_argument("--top", metavar="N", type=_of(TAKES["top"]), default=1, help="name the N likeliest classes")
     parser.add_argument("--sets", action="store_true", help="the classes that may be right, as often as promised")
-    parser.add_argument("--right", metavar="X", type=_share, help="unsure, save where this share of answers is right")
-    parser.add_argument("--reject", metavar="X", type=_share, help="unknown, where unusual as this share of images is")
-    parser.add_argument("--max-pixels", metavar="N", type=_count, help="largest image to read (default: 89,478,485)")
+    parser.add_argument(
+        "--right", metavar="X", type=_of(TAKES["right"]), help="unsure, save where this share of answers is right"
+    )
+    parser.add_argument(
+        "--reject", metavar="X", type=_of(TAKES["reject"]), help="unknown, where unusual as this share of images is"
+    )
+    parser.add_argument(
+        "--max-pixels", metavar="N", type=_of(whole(1)), help="largest image to read (default: 89,478,485)"
+    )
     parser.add_argument("--pack", metavar="FILE.pyz", type=Path, help="write model and program as one file; no images")
     return parser
 
 
-def _count(word: str) -> int:
-    if not (word.isdigit() and int(word)):
-        raise argparse.ArgumentTypeError(f"takes a whole number from 1 on; found {word!r}")
-    return int(word)
+def _of(kind: Kind) -> Callable[[str], Any]:
+    """Return what reads an option's text as `argparse` has it."""
 
+    def read(word: str) -> Any:
+        try:
+            return kind.value(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"takes {kind.takes}; found {word!r}") from None
 
-def _share(word: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(word) < 1:
-            return float(word)
-    raise argparse.ArgumentTypeError(f"takes a number above 0 to below 1; found {word!r}")
+    return read
 
 
 def _end(message: str, status: int) -> int:

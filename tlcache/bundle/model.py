@@ -15,7 +15,7 @@ from PIL import Image
 
 from tlcache.backbones.engines import default_batch, open_session
 from tlcache.datasets.folder import open_folder
-from tlcache.deploying.judging import Judge
+from tlcache.deploying.judging import Judge, ranked
 from tlcache.deploying.rows import PredictedRow
 from tlcache.errors import ImageReadError, ModelError, OptionError, one_line
 from tlcache.heads.uncertainty import Uncertainty
@@ -24,12 +24,12 @@ from tlcache.keys import native
 from tlcache.kinds import number, whole
 from tlcache.machine import in_threads
 
-__all__ = ["Bundle", "load_model"]
+__all__ = ["TAKES", "Bundle", "load_model"]
 
 _FILES = open_folder()
 _EXPECTED = "Expected the model of a run; make it with: tlcache export RUN --out model.onnx"
 _SHARE = number(above=0, below=1)
-_TAKES = {"top": whole(1), "right": _SHARE, "reject": _SHARE}
+TAKES = {"top": whole(1), "right": _SHARE, "reject": _SHARE}
 _ADVICE = "Fit its head again with: tlcache fit-heads --coverage 0.9, and export that."
 
 
@@ -140,8 +140,8 @@ class Bundle:
             A value that an option may not have, or the model does not know what `sets`, `right` or `reject` need.
         """
         for option, value in (("top", top), ("right", right), ("reject", reject)):
-            if value is not None and not _TAKES[option].allows(value):
-                raise OptionError(f"{option} takes {_TAKES[option].takes}; asked: {value!r}.")
+            if value is not None and not TAKES[option].allows(value):
+                raise OptionError(f"{option} takes {TAKES[option].takes}; asked: {value!r}.")
         judge = self.judge(sets=sets, right=right, reject=reject)
         given = [images] if _is_one(images) else list(images)
         return [row for rows in self.rows(given, judge, top) for row in rows]
@@ -201,7 +201,7 @@ class Bundle:
             return rows
         found = self.outputs(pixels[usable])
         probabilities, judged = found["probabilities"], judge.judge(found["probabilities"], found.get("distance"))
-        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+        best = ranked(probabilities, top)
         for which, at in enumerate(usable):
             own, order = probabilities[which], best[which]
             if not np.isfinite(own).all():

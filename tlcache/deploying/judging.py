@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tlcache.errors import OptionError
 from tlcache.heads.uncertainty import Uncertainty
 
-__all__ = ["UNKNOWN", "UNSURE", "Judge", "Judged"]
+__all__ = ["UNKNOWN", "UNSURE", "Judge", "Judged", "ranked"]
 
 UNSURE, UNKNOWN = "unsure", "unknown"  # labels of images that are not answered
 
@@ -108,11 +108,19 @@ class Judge:
             if self.reject is not None:
                 words[unusual < self.reject] = UNKNOWN
         if self.uncertainty is not None and self.sets:
-            sets = list(map(_ranked, self.uncertainty.sets(probabilities), probabilities))
+            sets = list(map(_inside, self.uncertainty.sets(probabilities), probabilities))
         return Judged(words.tolist(), sets, None if unusual is None else unusual.tolist())
 
 
-def _ranked(flags: NDArray[np.bool_], probabilities: Rows) -> list[int]:
+def ranked(probabilities: Rows, top: int) -> NDArray[np.int64]:
+    """Return the likeliest classes of each row (n, top); of equal ones the first, as everywhere."""
+    if top == 1:
+        best: NDArray[np.int64] = probabilities.argmax(axis=1)[:, None]
+        return best
+    return np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+
+
+def _inside(flags: NDArray[np.bool_], probabilities: Rows) -> list[int]:
     """Return the classes of a set, the likeliest first."""
     inside = np.flatnonzero(flags)
     order: list[int] = inside[np.argsort(-probabilities[inside], kind="stable")].tolist()

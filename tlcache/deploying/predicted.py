@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.deploying.judging import Judge, Judged
+from tlcache.deploying.judging import Judge, Judged, ranked
 from tlcache.deploying.rows import Columns, PredictedRow
 from tlcache.evaluation.significance import accuracy_interval
 from tlcache.records import as_json
@@ -102,7 +102,7 @@ class Predicted:
 
     def fill(self, numbers: Sequence[int], probabilities: Rows, judged: Judged) -> None:
         """Say of some images what their probabilities (n, C) are, and what was judged of them."""
-        best = _ranked(probabilities, self.ranked.shape[1])
+        best = ranked(probabilities, self.ranked.shape[1])
         self.ranked[numbers], self.confidences[numbers] = best, np.take_along_axis(probabilities, best, axis=1)
         self.withheld |= {number: word for number, word in zip(numbers, judged.withheld, strict=True) if word}
         if self.sets is not None and judged.sets is not None:
@@ -160,14 +160,6 @@ class Predicted:
             "checked": as_json(self.checked),
         }
         return figures | ({"predictions": [self.columns.values(row) for row in self.rows()]} if rows else {})
-
-
-def _ranked(probabilities: Rows, top: int) -> NDArray[np.int64]:
-    """Return the likeliest classes of each row (n, top); of equal ones the first, as everywhere."""
-    if top == 1:
-        best: NDArray[np.int64] = probabilities.argmax(axis=1)[:, None]
-        return best
-    return np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
 
 
 def check(found: Predicted, labels: Sequence[str]) -> Checked | None:

@@ -111,7 +111,7 @@ def open_writer(out: Path | BinaryIO, columns: Columns) -> AbstractContextManage
     if not isinstance(out, Path):
         return _streamed(out, columns)
     if out.exists() and not out.is_file():
-        return _into_pipe(out, columns)
+        return _csv_file(out, columns)
     if out.suffix.lower() not in _FORMATS:
         raise OptionError(
             f"--out '{out}' is of no kind known here. Known: {', '.join(_FORMATS)}; - is standard output."
@@ -124,12 +124,6 @@ def open_writer(out: Path | BinaryIO, columns: Columns) -> AbstractContextManage
 @contextmanager
 def _into_file(out: Path, columns: Columns) -> Iterator[Write]:
     with whole(out) as unfinished, naming(out), _FORMATS[out.suffix.lower()](unfinished, columns) as write:
-        yield write
-
-
-@contextmanager
-def _into_pipe(out: Path, columns: Columns) -> Iterator[Write]:
-    with out.open("wb") as stream, _streamed(stream, columns) as write:
         yield write
 
 
