@@ -1,6 +1,7 @@
 """What the README and the schema page tell people to type works, and says what is there."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import typer
 from fakes import TinyNetwork
 
 from tlcache.backbones.sources import list_models
@@ -17,6 +19,7 @@ from tlcache.heads.table import HEADS
 from tlcache.progress import hide_progress
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "features" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -44,8 +47,8 @@ def test_the_schema_page_names_every_dataset_and_attribute(photos: Path, tiny_mo
             assert f"`{name}`" in page
 
 
-def test_the_python_of_the_readme_runs(photos: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    steps, pipeline = python_blocks(ROOT / "README.md")
+def test_the_python_of_its_page_runs(photos: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps, pipeline = python_blocks(ROOT / "docs" / "python.md")
     assert steps.count("photos/") == steps.count("mobilenetv3_large") == 1
     names: dict[str, object] = {}
     exec(steps.replace("photos/", str(photos)).replace("mobilenetv3_large", str(tiny_model)), names)
@@ -73,11 +76,56 @@ def test_the_python_of_the_page_on_checkpoints_runs(photos: Path, capsys: pytest
     assert said.count("The weights") == 1
 
 
-def test_the_readme_names_every_head_and_the_number_of_backbones() -> None:
-    page = (ROOT / "README.md").read_text()
+def test_the_pages_name_every_head_and_the_number_of_backbones() -> None:
+    page = (ROOT / "docs" / "heads.md").read_text()
     assert all(f"| `{name}` |" in page for name in HEADS)
     assert len(list_models()) == 13
-    assert "thirteen backbones" in page
+    assert "Thirteen are built in" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)):
+        name, _, anchor = target.partition("#")
+        if not name.startswith(("http:", "https:")):
+            found = (page.parent / name if name else page).resolve()
+            assert found.exists(), target
+            assert not anchor or anchor in anchors(found), target
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what the headings of a page are called in links, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_index_links_to_every_page() -> None:
+    linked = re.findall(r"\]\(([\w-]+\.md)", (ROOT / "docs" / "index.md").read_text())
+    assert {*linked, "index.md"} == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def typed(page: Path) -> list[str]:
+    """Return the commands of a page, without what a comment, a pipe or a redirection adds."""
+    blocks = re.findall(r"^```(?:sh|text)?\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    indented = re.findall(r"^    (tlcache .*)$", page.read_text(), re.MULTILINE)
+    lines = "\n".join([*blocks, *indented]).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?tlcache [a-z]", line)]
+
+
+COMMANDS = sorted({line.partition(" #")[0].rstrip() for page in PAGES for line in typed(page)})
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_pages_is_understood(line: str) -> None:
+    words = [word for word in shlex.split(line) if word != "..."]
+    until = next((at for at, word in enumerate(words) if word in ("|", ">", "<", "&&", "2>")), len(words))
+    name, *rest = words[1:until]
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    command.make_context(name, rest)
 
 
 def test_the_architecture_page_names_every_room_and_module_from_the_ground_up() -> None:
