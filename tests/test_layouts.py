@@ -304,11 +304,6 @@ def test_what_holds_images_and_is_called_as_splits_are_is_a_class(
             id="flat_splits",
         ),
         pytest.param(
-            {"": [f"{name}_{number}.jpg" for name in TWO for number in range(4)]},
-            r"'.*/set' holds 8 images and no folders of classes\. Their names may say the classes \(ant, bee\)",
-            id="labels_in_names",
-        ),
-        pytest.param(
             {f"{name}/{kind}": 3 for name in TWO for kind in ("images", "masks")},
             "Among the images in '.*/ant' are masks of them, by their names: masks. .* --ignore masks.* --class-level",
             id="masks_beside",

@@ -126,7 +126,7 @@ Split = Annotated[
     str,
     Option("given, or group: drawn anew, no group of tlcache audit torn apart", choice(("given", "group")), DATA),
 ]
-SplitSeed = Annotated[int, Option("Of splits that are drawn; give every command the same", whole(), DATA)]
+SplitSeed = Annotated[int, Option("Of splits that are drawn", whole(), DATA, more="Give every command the same")]
 
 Model = Annotated[
     str | Path,

@@ -251,6 +251,7 @@ def _entry_of_file(path: Path) -> CacheEntry:
             identity = json.loads(file.attrs["key_json"])
             old = _outdated(identity)
             rows, state = len(file), "outdated" if old else "complete"
+            detail = old or ("" if file.classes else "no labels: for tlcache suggest, audit and predict")
             images = rows + len(file.quarantine)
             return CacheEntry(
                 path,
@@ -260,7 +261,7 @@ def _entry_of_file(path: Path) -> CacheEntry:
                 size_bytes=size,
                 identity=identity,
                 state=state,
-                detail=old,
+                detail=detail,
                 **text,
             )
     except CacheError as error:

@@ -101,6 +101,7 @@ def calibrated(file: FeatureFile, make: Callable[[], Projected], runs: Path) -> 
     if kept := read_calibration(path):
         return kept
     own = make()
-    found = calibrate(file, own.space, own.embeddings, nearest_impostors(own.embeddings, own.rows.labels))
+    labels = own.rows.labels if file.classes else np.arange(len(own.rows))  # without any, all others are impostors
+    found = calibrate(file, own.space, own.embeddings, nearest_impostors(own.embeddings, labels))
     write_calibration(path, found)
     return found

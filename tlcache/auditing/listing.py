@@ -73,8 +73,8 @@ class Listing:
         return SPLITS[self._splits[row]]
 
     def label(self, row: int) -> str:
-        """Return the name of a row's class."""
-        return self._classes[int(self._rows.labels[row])]
+        """Return the name of a row's class; nothing where there are none."""
+        return self._classes[int(self._rows.labels[row])] if self._classes else ""
 
     def label_issues(self, issues: Sequence[FlaggedRow]) -> tuple[LabelIssue, ...]:
         """Return probable label errors."""

@@ -96,7 +96,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         projected = project(file)
         calibration = calibrated(file, lambda: projected, folder)
         near, alike, note = _compared(file, projected, calibration, splits)
-        looks = looks_of(file)
+        looks, overview = looks_of(file), file.overview()
     rows = projected.rows
     by, names = choose_groups(group_by, group_regex, rows.paths, rows.groups, alike)
     grouped = Split(rows.features, rows.labels, rows.paths, tuple(names))
@@ -112,7 +112,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         **{name: attrs[name] for name in ("dataset", "dataset_digest", "source", "backbone", "weights", "key")},
         why=chosen.why,
         images=len(rows),
-        classes=dict(zip(file.classes, np.bincount(rows.labels, minlength=len(file.classes)).tolist(), strict=True)),
+        classes=overview.classes,
         splits={name: attrs[f"{name}_rows"] for name in SPLITS},
         small=_small(rows.labels[splits == _TEST], file.classes),
         exact=listed.exact(hashes),
@@ -212,7 +212,7 @@ def _torn(names: Sequence[str], splits: NDArray[np.uint8]) -> tuple[str, ...]:
 def _judge(
     rows: Split, splits: NDArray[np.uint8]
 ) -> tuple[LabelIssues | None, float | None, NeighbourGap | None, NDArray[np.bool_] | None]:
-    """Fit linear heads on folds that tear no group apart; nothing where there are too few groups for that.
+    """Fit linear heads on folds that tear no group apart; nothing where groups are too few or no labels there.
 
     Returns
     -------
@@ -221,6 +221,8 @@ def _judge(
         head, fitted on train and val, has right: bool (n,).
     """
     classes = int(rows.labels.max()) + 1
+    if not classes:
+        return None, None, None, None
     try:
         probabilities, best = out_of_fold(rows, classes)
     except (DataError, HeadError):

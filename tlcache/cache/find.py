@@ -14,8 +14,9 @@ from tlcache.errors import CacheError, DataError
 from tlcache.keys import native
 from tlcache.kinds import listing
 from tlcache.options import made
+from tlcache.progress import say
 
-__all__ = ["features_folder", "find_dataset", "find_features", "kept_folder"]
+__all__ = ["features_folder", "find_dataset", "find_features", "find_labelled", "kept_folder"]
 
 
 def features_folder(features: str | Path | None = None) -> Path:
@@ -47,6 +48,26 @@ def find_features(
     if not found:
         raise CacheError(f"No feature files under '{', '.join(map(str, places))}'. Make some with: tlcache extract")
     return found if data is None else _of_datasets(found, data)
+
+
+def find_labelled(
+    paths: str | Path | Iterable[str | Path] | None = None,
+    features: str | Path | None = None,
+    data: str | Path | Sequence[str | Path] | None = None,
+) -> list[Path]:
+    """Return what `find_features` does; of those that nobody has named, only feature files with labels, if any has."""
+    found = find_features(paths, features, data)
+    return found if paths or data is not None else list(filter(_may_have_labels, found)) or found
+
+
+def _may_have_labels(path: Path) -> bool:
+    from tlcache.cache.feature_file import FeatureFile
+
+    with suppress(CacheError), FeatureFile(path) as file:
+        if not file.classes:
+            say(f"{file.attrs['dataset']}: left out, as it has no labels")
+            return False
+    return True
 
 
 def _of_datasets(found: Iterable[Path], data: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.groups import groups_path, read_groups
+from tlcache.datasets.dataset import NEEDS_LABELS
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS, draw_splits
 from tlcache.errors import CacheError, DataError, UnknownNameError, closest
@@ -111,8 +112,10 @@ def apply_split(file: FeatureFile, split: str, runs: Path, seed: int = 0) -> Fea
     Raises
     ------
     UnknownNameError, CacheError, DataError
-        No such split; no groups recorded, or not of these images; groups too large to split.
+        No labels; no such split; no groups recorded, or not of these images; groups too large to split.
     """
+    if not file.classes:
+        raise DataError(f"'{file.path}' has no labels. {NEEDS_LABELS}")
     if split not in KINDS:
         raise UnknownNameError(closest("split", split, KINDS))
     if split == GIVEN:

@@ -49,7 +49,7 @@ class Archive(Source):
         by_name = {each: splits[path] for each, (path, _) in places.items() if path in splits}
         where = Path(given)
         table = table_of_keys(where, places, layout, images.read, by_name)
-        if table and _has_labels(table, layout):
+        if table and not layout.unlabelled and _has_labels(table, layout):
             layout.check_has_table(data, has_table=True)
             listed = rows_of(table, replace(layout, path_column=PATH))
             return Listing(name, given, images, listed.rows, passed_over + listed.passed_over, listed.notes)

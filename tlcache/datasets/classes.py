@@ -36,14 +36,19 @@ def class_folders(top: Place, layout: Layout) -> tuple[list[ClassFolder], set[st
     """Return the folders of the classes below a folder, and the paths of those of splits.
 
     A folder that alone holds everything is gone through. Folders that are called as splits are, all of them, are splits
-    if there are folders of classes in them; splits may lie in the classes, too.
+    if there are folders of classes in them; splits may lie in the classes, too. Without labels, or where no folder of
+    classes is there, all images are of one that is called nothing.
 
     Raises
     ------
     DataError
         What is there has no meaning here, or several.
     """
+    if layout.unlabelled:
+        return [ClassFolder(top, "", "train")], set()
     top = _unwrapped(top, layout)
+    if top.tree.images and not top.inside() and not (layout.class_level or layout.split_folders):
+        return [ClassFolder(top, "", "train")], set()
     if not layout.class_level:
         check_folders(top, [each for each in top.inside() if each.name not in (layout.split_folders or {})], 1)
     if inner := _splits_in_classes(top, layout):
@@ -119,7 +124,8 @@ def _splits(top: Place, named: Mapping[str, str], layout: Layout) -> list[tuple[
             raise DataError(
                 unlabelled_words(place, split)
                 if deep
-                else f"{flat_words(splits[-1][1])} If {some(sorted(named))} are classes, say --class-level 1."
+                else f"{flat_words(splits[-1][1])} If {some(sorted(named))} are classes, say --class-level 1. "
+                "To embed them without labels: tlcache extract --unlabelled."
             )
     if "train" not in given:
         raise DataError(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tlcache.datasets.table import Table
 from tlcache.errors import DataError
 
-__all__ = ["Columns", "find_columns", "join_classes"]
+__all__ = ["NO_LABEL", "NO_SPLIT", "Columns", "find_columns", "join_classes", "without_labels"]
 
 _NAMES = {  # of every role, without blanks and underscores: the sure ones first
     role: [set(names.split()) for names in tiers]
@@ -32,6 +32,7 @@ _NAMES = {  # of every role, without blanks and underscores: the sure ones first
 }
 
 
+NO_LABEL, NO_SPLIT = "label of none", "split of none"
 _ONE, _ZERO = {"1", "1.0"}, {"0", "0.0"}
 _HEADLESS = "The table has no header; its first column is taken as the {}, its second as the {}."
 
@@ -44,6 +45,12 @@ class Columns(NamedTuple):
     split: int | None
     group: int | None
     notes: tuple[str, ...] = ()
+
+
+def without_labels(table: Table) -> Table:
+    """Return a table with a label and a split that say nothing, in columns that are called as no other is."""
+    rows = [(line, [*cells, "-", ""]) for line, cells in table.rows]
+    return table._replace(columns=[*table.columns, NO_LABEL, NO_SPLIT], rows=rows)
 
 
 def find_columns(table: Table, asked: Mapping[str, str], are_splits: Callable[[int], bool]) -> Columns:

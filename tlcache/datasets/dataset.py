@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,13 +21,13 @@ from tlcache.datasets.manifest import MANIFEST
 from tlcache.datasets.metadata import METADATA
 from tlcache.datasets.parquet import PARQUET
 from tlcache.datasets.source import Form, ImageList, Images, Listing, Source
-from tlcache.datasets.splits import SPLITS
+from tlcache.datasets.splits import SPLITS, Row
 from tlcache.datasets.table import SUFFIXES
 from tlcache.datasets.tree import OTHER_DATA
 from tlcache.errors import DataError, OptionError
 from tlcache.keys import slug, some
 
-__all__ = ["SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "reopen", "source_of"]
+__all__ = ["NEEDS_LABELS", "SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "reopen", "source_of"]
 
 SOURCES: tuple[Source, ...] = (
     BUILT_IN,
@@ -37,6 +37,11 @@ SOURCES: tuple[Source, ...] = (
     FOLDER,
     MANIFEST,
 )  # the first that takes `--data` is it
+
+NEEDS_LABELS = (
+    "Training needs labels. Give some of the images theirs (tlcache suggest says which first), and make a dataset of "
+    "them: a folder for every class, or a table of paths and labels."
+)
 
 
 def list_datasets() -> list[Form]:
@@ -67,7 +72,7 @@ class Dataset(ImageList):
     labels
         (N,) int64, indices into `classes`.
     classes
-        Names of the classes, sorted.
+        Names of the classes, sorted; none where the images have no labels, all of which are -1 then.
     splits
         (N,) `train`, `val` or `test` as given; all `train` when nothing is given.
     groups
@@ -78,6 +83,8 @@ class Dataset(ImageList):
         What is there and is no image of the dataset, by kind (".txt", "dangling link"), and how often.
     warnings
         What its user should look into, a sentence each.
+    unlabelled
+        Why the images have no labels, in a sentence; empty where they have.
     """
 
     data: str
@@ -88,6 +95,12 @@ class Dataset(ImageList):
     shares: Mapping[str, float]
     passed_over: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    unlabelled: str = ""
+
+    def check_labelled(self) -> None:
+        """Raise DataError where the images have no labels."""
+        if self.unlabelled:
+            raise DataError(f"{self.unlabelled} {NEEDS_LABELS}")
 
 
 def source_of(data: str) -> Source | None:
@@ -139,7 +152,10 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
         if source is not ARCHIVE:  # which finds out
             layout.check_has_table(given, source not in (BUILT_IN, FOLDER))
         try:
-            return _dataset(name, source.find(given, layout), layout)
+            found = _dataset(name, source.find(given, layout), layout)
+            if found.unlabelled and not layout.unlabelled and source is not METADATA and _table_in(given):
+                raise DataError(found.unlabelled)
+            return found
         except DataError as error:
             if source is METADATA or not (table := _table_in(given)):
                 raise
@@ -181,19 +197,16 @@ def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:
     passed_over = Counter(found.passed_over) + Counter(f"{pattern} file" for pattern in patterns if pattern)
     idle = layout.unmatched(passed_over)
     nothing = (f"Nothing in '{found.data}' is called as --ignore says: {some(idle)}.",) if idle else ()
+    if layout.unlabelled:
+        kept = [row._replace(label="", split="train") for row in kept]
     given, doubled = composed(layout.applied(kept, found.images.source))
     rows = sorted(given, key=lambda row: (SPLITS.index(row.split), row.path))
-    classes = tuple(sorted({row.label for row in rows}))
-    if len(classes) < 2:
-        has = f"one class, '{classes[0]}'" if classes else "no images"
-        raise DataError(f"'{found.images.source}' has {has}; telling classes apart needs 2 classes or more.")
-    if rows[0].split != "train":
-        raise DataError(
-            f"'{found.data}' has no images to train on. Say which are: --split-folders {rows[0].split}=train."
-        )
+    classes = _classes(rows, found)
+    asked = f"The images of '{found.data}' were taken without labels."
+    why = "" if classes else asked if layout.unlabelled else found.warnings[0]
     index = {label: number for number, label in enumerate(classes)}
     paths, labels, splits, groups = zip(*rows, strict=True)
-    numbers = np.array([index[label] for label in labels], np.int64)
+    numbers = np.array([index.get(label, -1) for label in labels], np.int64)
     return Dataset(
         slug(name or found.name),
         found.images,
@@ -203,7 +216,26 @@ def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:
         classes,
         splits,
         groups,
-        layout.shares,
+        layout.shares if classes else dict.fromkeys(SPLITS[1:], 0.0),
         passed_over,
         (*found.warnings, *nothing, *doubled, *notes_on(classes)),
+        why,
     )
+
+
+def _classes(rows: Sequence[Row], found: Listing) -> tuple[str, ...]:
+    """Return the names of the classes; none where no row has a label. Raises DataError for one alone."""
+    classes = tuple(sorted({row.label for row in rows}))
+    if classes == ("",):
+        return ()
+    if len(classes) < 2:
+        has = f"one class, '{classes[0]}'" if classes else "no images"
+        raise DataError(
+            f"'{found.images.source}' has {has}; telling classes apart needs 2 classes or more. To embed images "
+            "without labels: tlcache extract --unlabelled."
+        )
+    if rows[0].split != "train":
+        raise DataError(
+            f"'{found.data}' has no images to train on. Say which are: --split-folders {rows[0].split}=train."
+        )
+    return classes

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from tlcache.datasets.checks import notes_on_folders
+from tlcache.datasets.checks import flat_words, notes_on_folders
 from tlcache.datasets.classes import ClassFolder, class_folders
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.leftover import Leftover
@@ -54,6 +54,8 @@ FOLDER = Folder()
 def rows_below(top: Place, layout: Layout) -> tuple[list[Row], Mapping[str, int], tuple[str, ...]]:
     """Return the images of the classes below a folder; what is passed over, and warnings, as a `Listing` has them.
 
+    Where there are no folders of classes, the labels are empty, and the first warning says why.
+
     Raises
     ------
     DataError
@@ -67,13 +69,19 @@ def rows_below(top: Place, layout: Layout) -> tuple[list[Row], Mapping[str, int]
             f"1.jpg. {describe_data(top.tree.everything())}".strip()
         )
     left = Leftover(top, classes, splits)
+    if not (layout.unlabelled or classes[0].label):
+        return (
+            rows,
+            left.passed_over,
+            (f"{flat_words(classes[0].place)} Until then they have no labels.", *left.warnings()),
+        )
     notes = [] if layout.class_level else notes_on_folders({each.label: each.place.tree for each in classes})
     return rows, left.passed_over, (*left.warnings(), *notes)
 
 
 def _rows(found: ClassFolder) -> Iterator[Row]:
     for path, tree in found.place.tree.walk(found.place.path):
-        yield from (Row(f"{path}/{name}", found.label, found.split) for name in tree.images)
+        yield from (Row(f"{path}/{name}".lstrip("/"), found.label, found.split) for name in tree.images)
 
 
 def open_folder(root: Path | None = None) -> Images:

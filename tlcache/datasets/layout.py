@@ -17,7 +17,7 @@ from unicodedata import normalize
 from tlcache.arguments import DATA
 from tlcache.datasets.splits import FRACTION, SPLITS, Row, split_names
 from tlcache.errors import DataError, OptionError
-from tlcache.kinds import PATH, Kind, listing, number, several, text, whole
+from tlcache.kinds import PATH, SWITCH, Kind, listing, number, several, text, whole
 from tlcache.options import Option, check_fields, described
 
 __all__ = ["Layout", "ignoring", "splitting", "splitting_of"]
@@ -108,9 +108,22 @@ class Layout:
     label_column: Annotated[str | None, _column("labels")] = None
     split_column: Annotated[str | None, _column("splits")] = None
     group_column: Annotated[str | None, _column("groups")] = None
+    unlabelled: Annotated[
+        bool,
+        Option(
+            "Take images alone, without labels",
+            SWITCH,
+            DATA,
+            more="A folder that has no class folders is taken so. Whatever learns from labels refuses such images",
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         check_fields(self)
+        idle = ("split_folders", "class_level", "val", "test", "label_column", "split_column")
+        if self.unlabelled and (given := [name for name in idle if getattr(self, name) is not None]):
+            flag = given[0].replace("_", "-")
+            raise OptionError(f"--unlabelled leaves labels and splits out, and --{flag} is about these. Give one.")
         if sum(self.shares.values()) >= 1:
             raise OptionError(f"--val {self.val} and --test {self.test} leave nothing to train on.")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tlcache.datasets.columns import Columns, find_columns, join_classes
+from tlcache.datasets.columns import NO_LABEL, NO_SPLIT, Columns, find_columns, join_classes, without_labels
 from tlcache.datasets.folder import open_folder
 from tlcache.datasets.labels import check_numbers, is_missing, may_be_missing, whole_numbers
 from tlcache.datasets.layout import Layout, ignoring, splitting_of
@@ -128,6 +129,9 @@ def rows_of(
     DataError
         With the line of a fault.
     """
+    if layout.unlabelled:
+        layout = replace(layout, unlabelled=False, label_column=NO_LABEL, split_column=NO_SPLIT)
+        table = without_labels(table)
     table, on_classes = join_classes(table, layout.columns)
     columns = _columns(table, layout)
     lines, on_lines = _lines(table, columns, find)

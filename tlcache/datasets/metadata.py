@@ -46,6 +46,8 @@ class Metadata(Source):
 
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of the tables; where none has labels, what the folder has without them."""
+        if layout.unlabelled:
+            return FOLDER.find(data, layout)
         whole = Path(data).expanduser()
         top, found = _found(whole)
         tables = [path for path in found if not any(map(layout.ignored_by, path.relative_to(top).parts))]

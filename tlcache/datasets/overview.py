@@ -32,7 +32,7 @@ class Overview:
     drawn
         Those of them that were drawn from train; None where that is not known.
     classes
-        Name -> images.
+        Name -> images; empty where there are no labels.
     passed_over
         Kind -> how many, as in `tlcache.datasets.dataset.Dataset`; None where that is not known.
     """
@@ -64,7 +64,7 @@ class Overview:
         cls, dataset: Dataset, given: Sequence[str], sizes: Mapping[str, int], labels: NDArray[np.int64]
     ) -> Overview:
         """Return that of images (n,) of a dataset: their splits as given, how many each then has, and their labels."""
-        drawn = tuple(reversed(missing_splits(given)))
+        drawn = tuple(name for name in reversed(missing_splits(given)) if dataset.shares[name])
         splits = {name: sizes.get(name, 0) for name in SPLITS}
         return cls(splits, drawn, _by_class(labels, dataset.classes), dict(dataset.passed_over))
 
@@ -77,7 +77,8 @@ class Overview:
 
     def __str__(self) -> str:
         splits = ", ".join(f"{name} {count:,}{self._how(name)}" for name, count in self.splits.items() if count)
-        parts = [f"{counted(sum(self.splits.values()), 'image')}: {splits}", _classes(self.classes)]
+        images = counted(sum(self.splits.values()), "image")
+        parts = [f"{images}: {splits}" if self.classes else images, _classes(self.classes)]
         return "; ".join([*parts, _passed_over(self.passed_over)] if self.passed_over else parts)
 
     def _how(self, split: str) -> str:
@@ -90,10 +91,13 @@ def drawn_splits(attrs: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _by_class(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:
-    return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
+    counts = np.bincount(labels, minlength=len(classes)).tolist() if classes else []
+    return dict(zip(classes, counts, strict=True))
 
 
 def _classes(classes: Mapping[str, int]) -> str:
+    if not classes:
+        return "no labels"
     number, counts = f"{len(classes):,} classes", sorted(classes.values())
     if len(classes) <= _FEW:
         return f"{number} ({', '.join(f'{quoted(name)} {count:,}' for name, count in classes.items())})"

@@ -96,7 +96,7 @@ def _cell(value: Any, classes: Sequence[str] | None) -> str:
 
 def _label(table: Table, named: Sequence[str], layout: Layout) -> str | None:
     """Return the column of labels: as asked, or the one of numbered classes; None where names are to tell it."""
-    if layout.label_column or not named:
+    if layout.label_column or layout.unlabelled or not named:
         return layout.label_column
     try:
         find_columns(table, replace(layout, path_column=_PATH).columns, lambda _: False)

@@ -92,6 +92,7 @@ def extract(
     max_bad: Annotated[float, Option("Largest share of unusable images to go on with", number(0, 1), DATA)] = 0.05,
     max_pixels: MaxPixels = None,
     wait: Annotated[bool, Option("Wait when another process extracts the same", SWITCH, SPEED)] = True,
+    labelled: bool = False,
     **layout: Any,
 ) -> Extraction:
     """Run a backbone once over a dataset and keep the embeddings in a feature file.
@@ -99,6 +100,11 @@ def extract(
     Images whose embeddings are there already, under whatever name or folder, are not embedded again. A run that is
     stopped or killed continues where it was. The work is done in a process of its own, which an image that kills or
     hangs its decoder may take down: that image is listed as unusable and the run goes on.
+
+    Parameters
+    ----------
+    labelled
+        Raise DataError where the images have no labels, before any is embedded.
 
     Raises
     ------
@@ -140,6 +146,7 @@ def extract(
         "max_bad": max_bad,
         "max_pixels": max_pixels,
         "wait": wait,
+        "labelled": labelled,
         **understood.arguments,
     }
     return Extraction.from_json(run_apart(arguments))

@@ -155,7 +155,14 @@ def _warnings(
             f"{len(quarantine)} of {len(dataset)} images cannot be used ({what}): "
             f"{some([row[0] for row in quarantine])}."
         )
-    names = np.array(dataset.classes)
+    return [*lines, *_on_classes(dataset.classes, labels, splits), *_on_leaks(paths, labels, splits, groups, sha256)]
+
+
+def _on_classes(classes: Sequence[str], labels: NDArray[np.int64], splits: Sequence[str]) -> list[str]:
+    """Return sentences on classes that are not in all splits."""
+    if not classes:
+        return []
+    names, lines = np.array(classes), list[str]()
     found: dict[str, set[int]] = {split: set() for split in SPLITS}
     for label, split in zip(labels.tolist(), splits, strict=True):
         found[split].add(label)
@@ -170,6 +177,18 @@ def _warnings(
     ):
         if lost:
             lines.append(f"Classes {what}: {some(list(names[sorted(lost)]))}.")
+    return lines
+
+
+def _on_leaks(
+    paths: Sequence[str],
+    labels: NDArray[np.int64],
+    splits: Sequence[str],
+    groups: Sequence[str],
+    sha256: Sequence[str],
+) -> list[str]:
+    """Return sentences on groups and equal images in several splits or under several labels."""
+    lines = []
     places = Counter(group for group, _ in set(zip(groups, splits, strict=True)) if group)
     if torn := sorted(group for group, count in places.items() if count > 1):
         lines.append(f"Groups that lie in several of the given splits leak; {len(torn)} of them: {some(torn)}.")

@@ -52,6 +52,7 @@ def extract_here(
     wait: bool,
     rejected: Mapping[str, Sequence[str]] | None = None,
     in_flight: InFlight | None = None,
+    labelled: bool = False,
     **request: Any,
 ) -> Extraction:
     """Do what `tlcache.extraction.extract.extract` says, in this process.
@@ -62,7 +63,7 @@ def extract_here(
         Content hash -> code and message of images that are not to be decoded.
     in_flight
         Where to note which images are being decoded; None where this process is not the extraction's own.
-    features, device, batch_size, max_bad, wait, **request
+    features, device, batch_size, max_bad, wait, labelled, **request
         As for `tlcache.extraction.extract.extract`, all of them given.
     """
     started = time.perf_counter()
@@ -70,7 +71,10 @@ def extract_here(
     overview = Overview.expected(dataset)
     say(f"{dataset.name}: {overview}")
     found = find_device(device, request["engine"], request["precision"])
-    check_splits(dataset.labels, dataset.splits, dataset.classes, dataset.groups)
+    if labelled:
+        dataset.check_labelled()
+    if dataset.classes:
+        check_splits(dataset.labels, dataset.splits, dataset.classes, dataset.groups)
     network = load_again(request)
     batch_size = batch_size or default_batch(request["engine"], found, network.preprocess.crop)
     root = Path(features)

@@ -109,6 +109,7 @@ def finetune(
         features=features,
         name=name,
         split_seed=split_seed,
+        labelled=True,
         **layout.arguments,
     )
     for line in () if found.up_to_date else found.warnings:

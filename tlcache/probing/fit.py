@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlcache.arguments import Features, Force, Heads, OnlyDatasets, Paths, Runs, Samples, Shots, Split, SplitSeed
-from tlcache.cache.find import find_features
+from tlcache.cache.find import find_labelled
 from tlcache.errors import HeadError, OptionError
 from tlcache.files import check_folder
 from tlcache.heads.table import find_heads
@@ -67,7 +67,7 @@ def fit_heads(
     (6, 'frozen')
     """
     how, rows = made(SearchProtocol, protocol), find_heads(heads)
-    found = find_features(paths, features, data)
+    found = find_labelled(paths, features, data)
     from tlcache.probing.run import fit_file, opened, say_once
     from tlcache.runs.folder import runs_folder
 
@@ -133,7 +133,7 @@ def fit_curves(
         raise OptionError("--coverage is of the heads that are kept, and --shots keeps none; leave one of them out.")
     how = replace(how, repeats=samples)  # as records have always called it
     wanted = sorted(set(shots), key=lambda count: (count is None, count))
-    found = find_features(paths, features, data)
+    found = find_labelled(paths, features, data)
     from tlcache.probing.run import opened, say_once
     from tlcache.probing.shots import fit_file
     from tlcache.runs.folder import runs_folder

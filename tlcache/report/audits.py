@@ -40,7 +40,7 @@ def audits_tables(audits: Sequence[Audit]) -> RenderableType:
     for found in audits:
         drawn = dict.fromkeys(found.drawn or (), " (drawn)")
         sizes = ", ".join(f"{count:,} {name}{drawn.get(name, '')}" for name, count in found.splits.items() if count)
-        title = f"{found.dataset}: {counted(found.images, 'image')} ({sizes}), {len(found.classes)} classes"
+        title = f"{found.dataset}: {counted(found.images, 'image')} ({sizes}), {len(found.classes) or 'no'} classes"
         table = plain_table("Finding", "Count", "", numbers=slice(1, 2))
         for name, count, note in audit_counts(found):
             table.add_row(name, count, Text(note, overflow="fold"))
@@ -181,17 +181,18 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
         across = sum(pair.across for pair in found.alike)
         note = f"{across:,} across splits; cosine above {found.calibration.alike:.3f}, other pixels: they share a group"
         yield "Pairs alike", f"{len(found.alike):,}", note
-    yield "Under two labels", f"{len(found.conflicts()):,}", "duplicates and near-duplicates with different labels"
-    yield "Label issues", f"{len(found.label_issues):,}" if found.labels_judged else "-", _label_issues(found)
+    if found.classes:
+        yield "Under two labels", f"{len(found.conflicts()):,}", "duplicates and near-duplicates with different labels"
+        yield "Label issues", f"{len(found.label_issues):,}" if found.labels_judged else "-", _label_issues(found)
     yield "Outliers", f"{len(found.outliers):,}", "images unlike all others"
     yield "Odd images", "-" if found.odd is None else f"{len(found.odd):,}", _odd(found)
     torn = f"; {_torn(found.torn, found.leak)}" if found.torn else ""
     note = f"of what belongs together, by {found.group_by}; the largest has {counted(found.largest, 'image')}{torn}"
     yield "Groups", f"{found.groups:,}", note
-    sizes = sorted(found.classes.values())
-    few = f"; fewer than 10 test images: {some(found.small)}" if found.small else ""
-    each = counted(sizes[-1], "image")
-    yield "Classes", f"{len(sizes):,}", (each if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {each}") + few
+    if sizes := sorted(found.classes.values()):
+        few = f"; fewer than 10 test images: {some(found.small)}" if found.small else ""
+        each = counted(sizes[-1], "image")
+        yield "Classes", f"{len(sizes):,}", (each if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {each}") + few
     if gap := found.neighbour_gap:
         sign = ", which is less, as where images leak" if gap.suspicious else ""
         note = f"test accuracy by the label of the most similar image; by a linear head {gap.linear:.3f}{sign}"

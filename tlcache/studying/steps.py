@@ -126,6 +126,7 @@ def _distinct(data: Iterable[str], features: Path, layout: Layout) -> dict[str, 
     found: dict[str, tuple[str, Dataset]] = {}
     for given in data:
         dataset = load_dataset(*find_dataset(given, None, layout.arguments, features))
+        dataset.check_labelled()
         place = os.path.realpath(dataset.data) if os.path.isabs(dataset.data) else dataset.data  # noqa: PTH117
         found.setdefault(place, (given, dataset))
     return dict(found.values())
