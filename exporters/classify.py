@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +14,6 @@ from onnx import TensorProto, helper
 from tlcache.backbones.onnx_graph import freed
 from tlcache.backbones.onnx_nodes import Nodes
 from tlcache.errors import ModelError
-from tlcache.heads.base import Head
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Array, Scaler
 from tlcache.heads.table import find_head
@@ -30,7 +29,7 @@ _MOST_BYTES = 2**31 - 1  # that a single ONNX file can have
 
 _DOMAINS = {"ai.onnx.ml": 3}
 
-Builder = Callable[[Nodes, str, Head], str]
+Builder = Callable[[Nodes, str, Any], str]
 
 
 def classified(network: bytes, head: FittedHead) -> onnx.ModelProto:
@@ -156,9 +155,9 @@ def serialized(model: onnx.ModelProto) -> bytes:
     return data
 
 
-def layers(nodes: Nodes, rows: str, head: Head) -> str:
+def layers(nodes: Nodes, rows: str, head: Any) -> str:
     """Add the logits of a head that is linear layers with ReLU between them."""
-    for number, (weights, biases) in enumerate(cast(Any, head).layers()):
+    for number, (weights, biases) in enumerate(head.layers()):
         taken = nodes.add("Relu", rows) if number else rows
         rows = nodes.add("Gemm", taken, nodes.constant(weights), nodes.constant(biases))
     return rows
@@ -176,7 +175,7 @@ def kernel(nodes: Nodes, rows: str, head: Any) -> str:
 
 def neighbours(nodes: Nodes, rows: str, head: Any) -> str:
     """Add the logits of nearest neighbours, whose training rows become part of the file."""
-    from tlcache.heads.knn import SMOOTHING
+    from tlcache.heads.logits import SMOOTHING
 
     known: Array = head.rows_
     if len(known) > _MOST_ROWS:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,15 @@ from sklearn.utils.estimator_checks import check_estimator
 from tlcache.errors import HeadError, UnknownNameError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.evaluation.metrics import log_loss
-from tlcache.heads import cosines, knn, rows
-from tlcache.heads.base import Head, softmax
+from tlcache.heads import cosines, logits, rows
+from tlcache.heads.base import Head
 from tlcache.heads.dense import Dense
-from tlcache.heads.fitted import FittedHead, load_head
+from tlcache.heads.fitted import FittedHead, load_head, load_to_ask
 from tlcache.heads.knn import Knn
 from tlcache.heads.lbfgs import minimise
 from tlcache.heads.lightgbm import LightGbm
 from tlcache.heads.linear import Linear
+from tlcache.heads.logits import softmax
 from tlcache.heads.logreg import LogReg
 from tlcache.heads.optimizers import OPTIMIZERS, Optimizer
 from tlcache.heads.ridge import Ridge
@@ -180,7 +182,7 @@ def test_knn_looks_at_all_rows_however_many_are_looked_at_together(monkeypatch: 
     X, y = blobs(100, 12, 3, spread=3)
     head = Knn(k=20).fit(X, y)
     whole = head.logits(X)
-    monkeypatch.setattr(knn, "_ASKED", 7)
+    monkeypatch.setattr(logits, "_ASKED", 7)
     monkeypatch.setattr(cosines, "_ASKED", 3)
     monkeypatch.setattr(cosines, "_KNOWN", 11)  # fewer than k
     assert np.allclose(head.logits(X), whole, atol=1e-5)
@@ -392,12 +394,14 @@ def fitted(row: HeadRow) -> tuple[FittedHead, np.ndarray]:
     return FittedHead(row.name, head, scaler, 1.5, tuple("abcde"), "tiny", "k" * 64), X
 
 
+@pytest.mark.parametrize("load", [load_head, load_to_ask])
 @pytest.mark.parametrize("row", HEADS.values(), ids=HEADS)
-def test_a_saved_head_comes_back_bit_for_bit(row: HeadRow, tmp_path: Path) -> None:
+def test_a_saved_head_comes_back_bit_for_bit(row: HeadRow, load: Callable[[Path], FittedHead], tmp_path: Path) -> None:
     head, X = fitted(row)
     path = tmp_path / "head.safetensors"
     head.save(path)
-    again = load_head(path)
+    load(path).save(path)
+    again = load(path)
     assert np.array_equal(again.predict_proba(X), head.predict_proba(X))
     assert (again.name, again.classes, again.backbone, again.key) == (row.name, head.classes, "tiny", "k" * 64)
     assert again.predict_proba(X).shape == (60, 5)

@@ -21,7 +21,7 @@ from tlcache.extraction.extract import extract
 from tlcache.inventory import find_leftovers, verify
 from tlcache.keys import canonical_json, hash_json, native, portable, slug
 from tlcache.probing.fit import fit_heads
-from tlcache.report.tables import plain_table
+from tlcache.report.plain import plain_table
 
 WORK = """
 import json, sys, tlcache

@@ -33,7 +33,7 @@ from tlcache.options import Option, Parameter, check_fields, described, made, pa
 from tlcache.probing.fit import fit_curves, fit_heads
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.report.page import write_report
-from tlcache.report.tables import plain_table
+from tlcache.report.plain import plain_table
 from tlcache.runs.folder import list_runs
 from tlcache.studying.study import study
 

@@ -36,6 +36,7 @@ from tlcache.errors import DataError, HeadError, ModelError, OptionError, Unknow
 from tlcache.extraction import blocks
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
+from tlcache.heads.fitted import load_head
 from tlcache.heads.table import HEADS
 from tlcache.heads.uncertainty import Answers, Distances, Ranks, Uncertainty
 from tlcache.probing.fit import fit_heads
@@ -130,6 +131,21 @@ def test_rows_are_written_without_a_library() -> None:
     code = "import sys, tlcache.deploying.rows; print(*{name.partition('.')[0] for name in sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "torch", "h5py", "onnx", "sklearn", "platformdirs", "msgspec"} & set(found)
+
+
+def test_an_answer_is_had_and_shown_without_what_fits_heads(ridge: Run) -> None:
+    """Its second of loading is one that decoding has to wait for."""
+    width = len(load_head(ridge.head_path).scaler.middle)
+    code = (
+        "import sys, numpy, tlcache.report.predictions, tlcache.deploying.predicted\n"
+        "from tlcache.deploying.answers import find_answers\n"
+        "answers = find_answers(sys.argv[1])\n"
+        f"print(answers.answer(numpy.zeros((2, {width}), 'f4'))[0].shape)\n"
+        "print(*{'sklearn', 'scipy', 'torch', 'lightgbm'} & set(sys.modules))"
+    )
+    words = [sys.executable, "-c", code, str(ridge.path)]
+    found = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert found.splitlines() == ["(2, 3)", ""]
 
 
 @pytest.fixture
@@ -514,7 +530,7 @@ def test_sets_and_p_values_are_those_that_the_head_promises(
 ) -> None:
     model = tlcache.export(sure.path, out=tmp_path / "model.onnx").path if exported else sure.path
     found = predict(model, photos, sets=True, top=3)
-    head = tlcache.load_head(sure.head_path)
+    head = load_head(sure.head_path)
     with tlcache.open_features(sure.features) as file:
         everything = file.split("train", "val", "test")
     rows = dict(zip(everything.paths, everything.features, strict=True))

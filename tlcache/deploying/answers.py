@@ -79,19 +79,19 @@ def find_answers(run: str | Path, runs: str | Path | None = None) -> Answers:
 
 def _of_head(saved: Saved) -> Answers:
     run = saved.run
-    classes = run.classes if run else saved.head.classes
-    key = run.key if run else saved.head.key
+    classes = run.classes if run else saved.asked.classes
+    key = run.key if run else saved.asked.key
 
     def load() -> Answer:
-        head, promised = saved.head, saved.head.uncertainty
+        head, promised = saved.asked, saved.asked.uncertainty
         known = promised if promised and promised.far else None
         return lambda rows: (head.predict_proba(rows), known.distances(rows) if known else None)
 
     def uncertainty() -> Uncertainty | None:
-        return None if run and run.uncertainty is None else saved.head.uncertainty
+        return None if run and run.uncertainty is None else saved.asked.uncertainty
 
     made = dict(run.extract_arguments) if run else {}
-    request = _USUAL | (made or {"model": run.backbone if run else saved.head.backbone})  # older records do not say
+    request = _USUAL | (made or {"model": run.backbone if run else saved.asked.backbone})  # older records do not say
     return Answers(saved.path.stem, classes, request, key, load, uncertainty)
 
 

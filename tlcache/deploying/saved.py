@@ -55,11 +55,18 @@ class Saved:
 
         return load_head(self.path)
 
+    @cached_property
+    def asked(self) -> FittedHead:
+        """The same head, which only answers."""
+        from tlcache.heads.fitted import load_to_ask
+
+        return load_to_ask(self.path)
+
     @property
     def uncertainty(self) -> Uncertainty | None:
         """What it promises of new images; None where `--coverage` was not asked for."""
         if not self.tuned:
-            return self.head.uncertainty
+            return self.asked.uncertainty
         tables = self.tuned.get("uncertainty")
         return Uncertainty.of_tables(tables) if tables else None
 
@@ -79,14 +86,14 @@ class Saved:
         if self.tuned:
             preprocess = asdict(Preprocess.from_json(self.tuned["preprocess"]))
             return load_model(self.tuned["backbone"], str(self.path), **preprocess)
-        made = dict(self.run.extract_arguments) if self.run else {"model": self.head.backbone}
+        made = dict(self.run.extract_arguments) if self.run else {"model": self.asked.backbone}
         found = load_again(made)
-        if found.key != self.head.key:
+        if found.key != self.asked.key:
             raise ModelError(self._another(found))
         return load_again({**made, "precision": precision}) if precision else found
 
     def _another(self, found: Model) -> str:
-        wanted = f"The {self.head.name} head takes embeddings of {self.head.backbone}, key {self.head.key[:12]};"
+        wanted = f"The {self.asked.name} head takes embeddings of {self.asked.backbone}, key {self.asked.key[:12]};"
         if self.run is None:
             record = self.path.with_suffix(".json").name
             return f"{wanted} its record, {record}, which says how they were made, is not beside it. Put it there."

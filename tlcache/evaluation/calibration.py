@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
 __all__ = ["Reliability", "calibration_error", "fit_temperature", "reliability"]
 
@@ -22,6 +20,9 @@ def fit_temperature(logits: Array, labels: Labels) -> float:
     Logits of classes that a head has never seen are -inf; rows of these classes are left out, and with no other rows
     the temperature is 1.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
     known = np.isfinite(logits[np.arange(len(labels)), labels])
     if not known.any():
         return 1.0

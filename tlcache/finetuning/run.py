@@ -28,7 +28,7 @@ from tlcache.finetuning.speed import ComputeFormat
 from tlcache.finetuning.sweep import TrainedVariant, Variant, best_epochs, checkpoints_of, run_sweep
 from tlcache.finetuning.training import State
 from tlcache.finetuning.trial import Task, Trial, seconds_of
-from tlcache.heads.base import softmax
+from tlcache.heads.logits import softmax
 from tlcache.heads.rows import Array, Labels
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.locks import Lock

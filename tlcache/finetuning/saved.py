@@ -21,7 +21,7 @@ from tlcache.backbones.weights import HEAD_PREFIX, load_state
 from tlcache.errors import ModelError
 from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
-from tlcache.heads.base import softmax
+from tlcache.heads.logits import softmax
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json, native

@@ -13,9 +13,10 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from tlcache.heads.logits import linear, softmax
 from tlcache.heads.rows import Array, Features, View, blocks
 
-__all__ = ["Head", "LinearHead", "Validation", "softmax"]
+__all__ = ["Head", "LinearHead", "Validation"]
 
 Validation = tuple[Features, NDArray[np.int64]] | None
 
@@ -181,8 +182,7 @@ class LinearHead(Head):
         return nn.Sequential(nn.Linear(width, len(self.classes_)))
 
     def _logits(self, X: Array) -> Array:
-        logits: Array = X @ self.coef_ + self.intercept_
-        return logits
+        return linear(self, X)
 
 
 def _check_weight(weight: Any) -> None:
@@ -206,10 +206,3 @@ def _known(X_val: ArrayLike | View | None, y_val: ArrayLike | None, classes: NDA
         return None
     rows = X_val if isinstance(X_val, View) else View(np.asarray(X_val, np.float32))
     return rows.of(np.flatnonzero(known)), np.searchsorted(classes, labels[known])
-
-
-def softmax(logits: NDArray[np.floating]) -> Array:
-    """Return the softmax over the last axis as float32, computed in float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    probabilities: Array = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return probabilities

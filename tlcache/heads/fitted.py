@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcache.errors import HeadError, first_line
 from tlcache.files import whole
-from tlcache.heads.base import Head, softmax
+from tlcache.heads.logits import Fitted, softmax
 from tlcache.heads.rows import Array, Scaler
-from tlcache.heads.table import find_head
+from tlcache.heads.table import HeadRow, find_head
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.keys import canonical_json, native
 
-__all__ = ["FittedHead", "load_head"]
+__all__ = ["FittedHead", "load_head", "load_to_ask"]
 
 FORMAT = "tlcache-head"
 FORMAT_VERSION = 2
@@ -36,7 +36,7 @@ class FittedHead:
     name
         Row of `tlcache.heads.table.HEADS`.
     head
-        The classifier; its labels are indices into `classes`.
+        The classifier, a `tlcache.heads.base.Head` or what answers as it does; its labels are indices into `classes`.
     scaler
         Applied to embeddings first.
     temperature
@@ -50,7 +50,7 @@ class FittedHead:
     """
 
     name: str
-    head: Head
+    head: Fitted
     scaler: Scaler
     temperature: float
     classes: tuple[str, ...]
@@ -166,6 +166,17 @@ def load_head(path: str | Path) -> FittedHead:
     ...     head.predict(features.split("test").features).shape
     (6,)
     """
+    return _load(path, lambda row, *saved: row.type().restore(*saved))
+
+
+def load_to_ask(path: str | Path) -> FittedHead:
+    """Load a head as `load_head` does, without what fits it (scikit-learn, a second): its `head` only answers."""
+    return _load(path, HeadRow.restore)
+
+
+def _load(
+    path: str | Path, restore: Callable[[HeadRow, dict[str, Any], dict[str, NDArray[Any]], int], Fitted]
+) -> FittedHead:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -187,7 +198,7 @@ def load_head(path: str | Path) -> FittedHead:
     scaler = Scaler(arrays["scaler.middle"], arrays["scaler.scale"])
     return FittedHead(
         fields["name"],
-        find_head(fields["name"]).type().restore(fields["params"], state, len(scaler.middle)),
+        restore(find_head(fields["name"]), fields["params"], state, len(scaler.middle)),
         scaler,
         fields["temperature"],
         tuple(fields["classes"]),

@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlcache.heads.base import Head, Validation
-from tlcache.heads.cosines import closest, unit_rows
+from tlcache.heads.cosines import unit_rows
+from tlcache.heads.logits import neighbours, votes
 from tlcache.heads.rows import Array, Features, View, blocks
 
-__all__ = ["SMOOTHING", "Knn"]
-
-_ASKED = 512  # rows at a time
-SMOOTHING = 1e-3
+__all__ = ["Knn"]
 
 
 class Knn(Head):
@@ -52,23 +50,7 @@ class Knn(Head):
     @classmethod
     def logits_each(cls, heads: Sequence[Self], X: ArrayLike | View) -> list[Array]:
         """Return the logits of heads that were fitted together, whose neighbours are looked for once."""
-        rows, most = X if isinstance(X, View) else np.asarray(X, np.float32), max(heads, key=lambda head: head.k)
-        logits = [np.empty((len(rows), len(most.classes_)), np.float32) for _ in heads]
-        for block in blocks(len(rows), _ASKED):
-            similar, nearest = closest(unit_rows(rows[block]), most.rows_, most.k)
-            for head, found in zip(heads, logits, strict=True):
-                found[block] = head._votes(similar[:, : head.k], nearest[:, : head.k])
-        return logits
+        return votes(heads, X if isinstance(X, View) else np.asarray(X, np.float32))
 
     def _logits(self, X: Array) -> Array:
-        return self.logits_each([self], X)[0]
-
-    def _votes(self, similar: Array, nearest: NDArray[np.int64]) -> Array:
-        """Return the logarithm of each class's share of the votes, (n, C)."""
-        n, classes = len(similar), len(self.classes_)
-        votes = np.exp((similar - similar[:, :1]) / self.temperature) * self.weights_[nearest]
-        places = np.arange(n)[:, None] * classes + self.targets_[nearest]
-        tally = np.bincount(places.ravel(), votes.ravel(), n * classes).reshape(n, classes)
-        share = tally / tally.sum(axis=1, keepdims=True)
-        logs: Array = np.log((share + SMOOTHING) / (1 + classes * SMOOTHING)).astype(np.float32)
-        return logs
+        return neighbours(self, X)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.heads.base import Head, Validation
+from tlcache.heads.logits import layered, split_layers
 from tlcache.heads.optimizers import find_optimizer
-from tlcache.heads.rows import Array, Features, blocks
+from tlcache.heads.rows import Array, Features
 
 __all__ = ["Network"]
 
@@ -75,20 +76,8 @@ class Network(Head):
         self.shapes_ = np.array([weights.shape for weights, _ in layers], np.int64)
 
     def layers(self) -> Iterator[tuple[Array, Array]]:
-        """Yield weights (in, out) and biases (out,) of each fitted layer, from the features on."""
-        start = 0
-        for rows, columns in self.shapes_:
-            stop = start + rows * columns
-            yield self.layers_[start:stop].reshape(rows, columns), self.layers_[stop : stop + columns]
-            start = stop + columns
+        """Return weights (in, out) and biases (out,) of each fitted layer, from the features on."""
+        return split_layers(self)
 
     def _logits(self, X: Array) -> Array:
-        # products in float32 differ in the last bit with a row's place among the others
-        layers = [(weights.astype(np.float64), biases) for weights, biases in self.layers()]
-        logits = np.empty((len(X), len(self.classes_)), np.float32)
-        for rows in blocks(len(X)):
-            wide = X[rows].astype(np.float64)
-            for number, (weights, biases) in enumerate(layers):
-                wide = (np.maximum(wide, 0) if number else wide) @ weights + biases
-            logits[rows] = wide
-        return logits
+        return layered(self, X)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.heads.base import Head, Validation
+from tlcache.heads.logits import gaussian, kernel, squared_distances
 from tlcache.heads.rows import Array, Features
 from tlcache.heads.solver import Basis, solve_path, squared_hinge
 
@@ -79,10 +80,10 @@ class Svm(Head):
         chosen = np.sort(random.permutation(len(X))[: self.landmarks])
         self.points_ = X[chosen]
         some = random.permutation(len(self.points_))[:500]
-        distances = _squared_distances(self.points_[some], self.points_[some])
+        distances = squared_distances(self.points_[some], self.points_[some])
         self.width_ = np.float32(self.gamma / max(float(np.median(distances)), 1e-12))
         points = self.points_.astype(np.float64)  # in float32 the kernel is not definite
-        kernel = self._values(points, points)
+        kernel = gaussian(points, points, self.width_)
         middle = kernel.mean(axis=0).astype(np.float32)
         power, vectors = np.linalg.eigh(kernel)
         first = int(np.searchsorted(power, _SMALLEST, side="right"))
@@ -90,24 +91,7 @@ class Svm(Head):
         return Basis(middle, vectors, power[first:])
 
     def _kernel(self, X: Array) -> Array:
-        return self._values(X, self.points_)
-
-    def _values(self, A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
-        kernel = _squared_distances(A, B)
-        kernel *= -self.width_
-        np.exp(kernel, out=kernel)
-        return kernel
+        return gaussian(X, self.points_, self.width_)
 
     def _logits(self, X: Array) -> Array:
-        logits: Array = self._kernel(X) @ self.coef_ + self.intercept_
-        return logits
-
-
-def _squared_distances(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
-    """Return the squared distances of rows (n, dim) and (m, dim), (n, m)."""
-    distances: NDArray[Any] = A @ B.T
-    distances *= -2
-    distances += np.einsum("ij,ij->i", A, A)[:, None]
-    distances += np.einsum("ij,ij->i", B, B)
-    np.maximum(distances, 0, out=distances)
-    return distances
+        return kernel(self, X)

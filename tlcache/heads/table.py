@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from tlcache.errors import UnknownNameError, closest
+from tlcache.heads.logits import Fitted, Restored
 from tlcache.heads.optimizers import OPTIMIZERS
 from tlcache.kinds import listing
 
@@ -45,6 +48,9 @@ class HeadRow:
         has `layers` is exported by these, and nothing else is.
     tolerance
         How far an exported head's probabilities may be from its own: what rounding can make of them.
+    logits
+        `module:function` that makes logits of the fitted arrays and rows, as those of `tlcache.heads.logits` do, for
+        whoever only asks; None: the class is loaded for that.
     """
 
     name: str
@@ -57,6 +63,7 @@ class HeadRow:
     starts_from: str | None = None
     exporter: str | None = None
     tolerance: float = 1e-5
+    logits: str | None = None
 
     def space(self, search: str = "quick") -> Mapping[str, tuple[Any, ...]]:
         """Return the search space called `quick` or `full`."""
@@ -73,9 +80,19 @@ class HeadRow:
 
     def type(self) -> type[Head]:
         """Import and return the class."""
-        module, _, name = self.builder.partition(":")
-        found: type[Head] = getattr(importlib.import_module(module), name)
+        found: type[Head] = _imported(self.builder)
         return found
+
+    def restore(self, params: Mapping[str, Any], state: Mapping[str, NDArray[Any]], width: int) -> Fitted:
+        """Return a fitted head that answers as the one of these parameters and arrays does, without its class."""
+        if self.logits is None:
+            return self.type().restore(params, state, width)
+        return Restored(_imported(self.logits), params, state)
+
+
+def _imported(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 # Relative costs are about those seen on flowers102_small with two MobileNets.
@@ -88,6 +105,7 @@ _ROWS = (
         scaled=True,
         about="multinomial logistic regression, L2",
         relative_cost=12.0,
+        logits="tlcache.heads.logits:linear",
     ),
     HeadRow(
         "ridge",
@@ -97,6 +115,7 @@ _ROWS = (
         scaled=True,
         about="ridge regression in closed form",
         relative_cost=1.0,
+        logits="tlcache.heads.logits:linear",
     ),
     HeadRow(
         "knn",
@@ -107,6 +126,7 @@ _ROWS = (
         about="k nearest neighbours by cosine, weighted",
         relative_cost=0.3,
         exporter="exporters.classify:neighbours",
+        logits="tlcache.heads.logits:neighbours",
     ),
     HeadRow(
         "svm",
@@ -118,6 +138,7 @@ _ROWS = (
         relative_cost=12.0,
         exporter="exporters.classify:kernel",
         tolerance=1e-3,  # a small temperature magnifies what rounding does to the kernel
+        logits="tlcache.heads.logits:kernel",
     ),
     HeadRow(
         "lightgbm",
@@ -128,6 +149,7 @@ _ROWS = (
         about="boosted trees on principal components",
         relative_cost=30.0,
         exporter="exporters.trees:boosted",
+        logits="tlcache.heads.logits:trees",
     ),
     HeadRow(
         "linear",
@@ -138,6 +160,7 @@ _ROWS = (
         about="softmax layer, stochastic gradient descent",
         relative_cost=5.0,
         starts_from="logreg",  # whose optimum is the same, and known without gradient steps
+        logits="tlcache.heads.logits:layered",
     ),
     HeadRow(
         "dense",
@@ -148,6 +171,7 @@ _ROWS = (
         about="512 - dropout 0.6 - 512 - dropout 0.6 - softmax",
         relative_cost=12.0,
         starts_from="dense",
+        logits="tlcache.heads.logits:layered",
     ),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tlcache.cache.feature_file import Split
-from tlcache.heads.base import softmax
+from tlcache.heads.logits import softmax
 from tlcache.heads.rows import Array, Scaler, View
 from tlcache.heads.table import HeadRow
 from tlcache.heads.uncertainty import Distances, Uncertainty

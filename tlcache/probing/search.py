@@ -15,7 +15,7 @@ from tlcache.cache.feature_file import Split
 from tlcache.errors import HeadError, TlcacheError, first_line
 from tlcache.evaluation.calibration import calibration_error, fit_temperature
 from tlcache.evaluation.metrics import METRICS
-from tlcache.heads.base import softmax
+from tlcache.heads.logits import softmax
 from tlcache.heads.rows import Array, Features, Labels, Scaler, View
 from tlcache.heads.table import HeadRow
 

@@ -19,7 +19,7 @@ from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
 from tlcache.errors import DataError
 from tlcache.keys import printable, some
-from tlcache.report.tables import interval, plain_table
+from tlcache.report.plain import interval, plain_table
 from tlcache.text import counted
 
 __all__ = ["QUOTE", "audit_counts", "audits_tables", "plot_pairs", "sample_pairs", "telling", "leakage_table"]

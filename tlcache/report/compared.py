@@ -14,7 +14,8 @@ from tlcache.auditing.verdict import alarm
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.evaluation.verdict import verdict
 from tlcache.report.fitting import FittedTable
-from tlcache.report.tables import BEST, baseline_line, groups_lines, heading, interval
+from tlcache.report.plain import interval
+from tlcache.report.tables import BEST, baseline_line, groups_lines, heading
 
 __all__ = ["COSTS", "FIGURES", "LEGEND", "comparison_tables", "costs", "figures", "leak_line", "title"]
 

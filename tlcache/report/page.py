@@ -27,8 +27,9 @@ from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
 from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures, leak_line, title
 from tlcache.report.contents import Chapter, chapter
+from tlcache.report.plain import interval
 from tlcache.report.reproduce import commands, uses
-from tlcache.report.tables import BEST, baseline_line, groups_lines, interval
+from tlcache.report.tables import BEST, baseline_line, groups_lines
 from tlcache.runs.folder import runs_folder
 from tlcache.version import __version__
 

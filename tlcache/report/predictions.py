@@ -8,7 +8,7 @@ from rich.console import RenderableType
 
 from tlcache.deploying.predicted import Predicted
 from tlcache.keys import printable, some
-from tlcache.report.tables import interval, plain_table
+from tlcache.report.plain import interval, plain_table
 from tlcache.text import counted
 
 __all__ = ["predictions_lines", "predictions_table", "unusable_line"]

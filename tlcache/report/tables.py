@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich import filesize
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from tlcache.backbones.backbone import Backbone
@@ -22,6 +21,7 @@ from tlcache.heads.table import HeadRow
 from tlcache.inventory import CacheEntry, Check, Leftover
 from tlcache.keys import hash_json, printable, some
 from tlcache.report.fitting import FittedTable
+from tlcache.report.plain import interval, plain_table
 from tlcache.runs.naming import set_apart
 from tlcache.runs.record import Run
 from tlcache.text import counted
@@ -42,10 +42,8 @@ __all__ = [
     "groups_lines",
     "heading",
     "heads_table",
-    "interval",
     "leftovers_table",
     "models_table",
-    "plain_table",
     "provider_words",
     "recorded_table",
     "runs_tables",
@@ -239,11 +237,6 @@ def _spread(point: Point) -> str:
     return f"{point.mean:.3f}" + (f" +-{point.std:.3f}" if len(point.accuracy) > 1 else "")
 
 
-def interval(middle: float, low: float, high: float) -> str:
-    """Return a share with its interval."""
-    return f"{middle:.3f} ({low:.3f}-{high:.3f})"
-
-
 def groups_lines(groups: int | None) -> list[Text]:
     """Return a line that says what intervals count, where the test images have groups."""
     if groups is None:
@@ -281,13 +274,3 @@ def _name(entry: CacheEntry) -> tuple[str, ...]:
 
 def _embedded(entry: CacheEntry) -> dict[str, Any]:
     return {**entry.identity, "key": hash_json(entry.identity), "weights": entry.weights}
-
-
-def plain_table(*columns: str, numbers: slice = slice(0), apart: int = 2) -> Table:
-    """Return an empty table without lines; columns in `numbers` are aligned to the right and never broken."""
-    right = set(range(len(columns))[numbers])
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, apart, 0, 0))
-    for number, name in enumerate(columns):
-        figures = number in right
-        table.add_column(name, justify="right" if figures else "left", no_wrap=figures, overflow="fold")
-    return table

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tlcache.report.tables import plain_table
+from tlcache.report.plain import plain_table
 from tlcache.studying.steps import DONE, FAILED, LEFT_OUT, RECORDED, TO_DO, Step
 from tlcache.text import duration
 
