@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow torture check format bench clean
+.PHONY: help setup demo test test-slow torture check format docs bench clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -22,6 +22,9 @@ demo: $(READY)  ## The whole job on scikit-learn's digits: extract, fit all head
 	$(BIN)/tlcache demo
 
 # Teams of OpenMP threads that spin while they wait would take the cores from the other tests.
+docs: $(READY)  ## Build the manual as a site, build/site/index.html; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 test test-slow: export OMP_WAIT_POLICY = passive
 
 test: $(READY)  ## Run the tests, but for those that take long
@@ -42,6 +45,9 @@ check: $(READY)  ## Lint, formatting, types, and the direction of imports
 format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)  ## Build the manual, build/site/index.html, which needs no network; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: $(READY)  ## Timing tables; QUICK=1: in two minutes, IMAGES=DIR: on your own JPEGs
 	$(BIN)/python -m benchmarks $(if $(IMAGES),--images $(IMAGES))
