@@ -502,7 +502,7 @@ def test_columns_are_those_that_are_named() -> None:
         ),
         ({"split_folders": {"1": "train"}, "label_column": "dx"}, "no image has the split 1. The splits are: none"),
         ({"split_column": "part", "split_folders": {"1": "val", "2": "test"}}, "no images to train on. .* val=train"),
-        ({"images": "nowhere"}, "--images nowhere: there is no such folder"),
+        ({"images": "nowhere"}, "--images nowhere: there is no such folder or archive"),
     ],
 )
 def test_what_is_named_and_not_there_is_told(options: dict[str, Any], words: str) -> None:

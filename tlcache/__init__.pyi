@@ -1,4 +1,5 @@
 # The public names and their homes: read by type checkers, and by `__init__.py` for what is imported when it is used.
+from tlcache.auditing.clean import write_clean as write_clean
 from tlcache.auditing.leakage import leakage_gaps as leakage_gaps
 from tlcache.auditing.run import audit as audit
 from tlcache.backbones.sources import list_models as list_models

@@ -30,6 +30,7 @@ __all__ = [
     "CropBorders",
     "Datasets",
     "Device",
+    "Drop",
     "Features",
     "Force",
     "GroupBy",
@@ -46,10 +47,12 @@ __all__ = [
     "OneRun",
     "OnlyDatasets",
     "OnnxFile",
+    "Overwrite",
     "Page",
     "Paths",
     "PerClass",
     "Pool",
+    "Regroup",
     "Repair",
     "Resize",
     "Runs",
@@ -238,6 +241,25 @@ GroupRegex = Annotated[
     str | None,
     Option("Group by what the first bracket finds in a path, as in '/(p[0-9]+)_'", text("REGEX"), CHOOSING),
 ]
+Drop = Annotated[
+    str | Sequence[str],
+    Option(
+        "With --write: what to leave out",
+        several(chosen_from("tlcache.auditing.dropping:DROPS")),
+        CHOOSING,
+        more="Of a leak the image that is not in test; of duplicates all but one",
+    ),
+]
+Regroup = Annotated[
+    bool,
+    Option(
+        "With --write: draw the splits anew, no group torn apart",
+        SWITCH,
+        CHOOSING,
+        more="As fit-heads --split group does",
+    ),
+]
+Overwrite = Annotated[bool, Option("With --write: replace what is there", SWITCH, OUTPUT)]
 
 
 def _shots(word: str) -> int | None:

@@ -23,6 +23,7 @@ from tlcache.arguments import (
     BackboneWeights,
     ComparedBy,
     Datasets,
+    Drop,
     Features,
     GroupBy,
     GroupRegex,
@@ -30,8 +31,10 @@ from tlcache.arguments import (
     Models,
     OneRun,
     OnlyDatasets,
+    Overwrite,
     Page,
     Paths,
+    Regroup,
     Repair,
     Runs,
     Seed,
@@ -454,28 +457,49 @@ def audit(
     plot: Annotated[
         Path | None, Option("Draw the most telling pairs of one dataset (.png, .svg, .pdf)", PATH, OUTPUT)
     ] = None,
+    write: Annotated[
+        Path | None, Option("Write one dataset as a .csv manifest, without what --drop names", PATH, OUTPUT)
+    ] = None,
+    drop: Drop = (),
+    regroup: Regroup = False,
+    overwrite: Overwrite = False,
     features: Features = None,
     runs: Runs = None,
 ) -> None:
     """Find duplicates, leaks between splits and label issues in cached embeddings, and group what belongs together.
 
-    Example: tlcache audit --data photos --strict
+    Example: tlcache audit --data photos --write clean.csv --drop leaks
     """
     say("comparing images ...")
+    from tlcache.auditing.clean import check_clean, write_clean
     from tlcache.auditing.run import audit as run
-    from tlcache.report.audits import audits_tables, plot_pairs, telling
+    from tlcache.report.audits import audits_tables, clean_lines, plot_pairs, telling
     from tlcache.report.plots import check_format
 
     if plot:
         check_format(plot)
+    check_clean(write, drop, regroup=regroup, overwrite=overwrite)
     with _stoppable("nothing of this audit is kept"):
         found = run(
             paths, data=data, model=model, group_by=group_by, group_regex=group_regex, features=features, runs=runs
         )
-    if plot and len(found) > 1:
-        raise OptionError("--plot draws the pairs of one dataset; choose it with --data.")
-    output.write({"datasets": [one.as_json() for one in found]})
+    if (plot or write) and len(found) > 1:
+        what = "--plot draws the pairs" if plot else "--write writes the manifest"
+        raise OptionError(f"{what} of one dataset; choose it with --data.")
+    cleaned = write and write_clean(
+        found[0],
+        write,
+        drop=drop,
+        regroup=regroup,
+        overwrite=overwrite,
+        paths=paths,
+        features=features,
+        runs=runs,
+    )
+    output.write({"datasets": [one.as_json() for one in found], **({"written": cleaned.as_json()} if cleaned else {})})
     output.show(audits_tables(found))
+    for line in clean_lines(cleaned) if cleaned else ():
+        output.say(line)
     if plot and telling(found[0]):
         plot_pairs(found[0], plot)
     elif plot:

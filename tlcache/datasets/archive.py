@@ -44,7 +44,7 @@ class Archive(Source):
         given = pattern_of(data, ".tar")
         kind = _KINDS[_ending(given)]
         places, passed_over = merged(kind, given)
-        images, name = open_shards(kind, given), self.name(given)
+        images, name = self.images(given), self.name(given)
         splits = splits_of(shards_of(given), layout)
         by_name = {each: splits[path] for each, (path, _) in places.items() if path in splits}
         where = Path(given)
@@ -59,6 +59,11 @@ class Archive(Source):
         rows, left, warnings = rows_below(Place(given, "", tree), layout)
         rows = [row._replace(split=by_name.get(row.path, row.split)) for row in rows]
         return Listing(name, given, images, rows, left, warnings)
+
+    def images(self, data: str) -> Images:
+        """Return the images in it, whatever their labels."""
+        given = pattern_of(data, ".tar")
+        return open_shards(_KINDS[_ending(given)], given)
 
     def name(self, data: str) -> str:
         """Return what a dataset is called: as its archive, as the pattern begins, or as the folder of the shards."""

@@ -152,7 +152,7 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
         if source is not ARCHIVE:  # which finds out
             layout.check_has_table(given, source not in (BUILT_IN, FOLDER))
         try:
-            found = _dataset(name, source.find(given, layout), layout)
+            found = _dataset(name, _listing(source, given, layout), layout)
             if found.unlabelled and not layout.unlabelled and source is not METADATA and _table_in(given):
                 raise DataError(found.unlabelled)
             return found
@@ -169,6 +169,17 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
         f"No folder or manifest at '{data}', and no built-in dataset of that name ({', '.join(BUILT_IN.names)}). "
         "See: tlcache datasets"
     )
+
+
+def _listing(source: Source, given: str, layout: Layout) -> Listing:
+    images = _archived(str(layout.images or "")) if source is MANIFEST else None
+    return MANIFEST.among(given, layout, images) if images else source.find(given, layout)
+
+
+def _archived(place: str) -> Images | None:
+    """Return the images of an archive, which a user names by its path and a feature file by its `source`."""
+    found = (each.images(place) if each.takes(place) else each.reopen(place) for each in (ARCHIVE, PARQUET))
+    return next(filter(None, found), None) if place else None
 
 
 def _file_words(data: str) -> str:

@@ -103,7 +103,9 @@ class Layout:
         float | str | None,
         Option("Share of train to draw as test, or val: use that", _TEST, DATA, default="0.2"),
     ] = None
-    images: Annotated[str | Path | None, Option("Folder of a manifest's images", PATH, DATA, default="its own")] = None
+    images: Annotated[
+        str | Path | None, Option("Folder or archive of a manifest's images", PATH, DATA, default="its own")
+    ] = None
     path_column: Annotated[str | None, _column("paths")] = None
     label_column: Annotated[str | None, _column("labels")] = None
     split_column: Annotated[str | None, _column("splits")] = None

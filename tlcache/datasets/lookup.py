@@ -17,7 +17,7 @@ from tlcache.datasets.table import is_image_name
 from tlcache.datasets.tree import scan
 from tlcache.errors import DataError
 
-__all__ = ["locate"]
+__all__ = ["folder_of", "locate"]
 
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
@@ -66,6 +66,18 @@ def locate(
     return paths, (
         f"Of the list's paths, {len(other):,} are read like this: '{given[other[0]]}' is '{paths[other[0]]}'.",
     )
+
+
+def folder_of(given: Sequence[str], listed_in: Path) -> Path:
+    """Return the folder that listed images are below: the list's own, or for absolute paths that which they share.
+
+    Absolute paths are taken as such if all are, all are of images by their names, and the first one is there.
+    """
+    absolute = given and all(path.startswith("/") and is_image_name(path) for path in given)
+    if not absolute or not Path(given[0]).is_file():
+        return listed_in
+    shared = Path(os.path.commonpath(map(os.path.dirname, given)))
+    return listed_in if shared.is_relative_to(listed_in.resolve()) else shared
 
 
 class _Folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +13,8 @@ from tlcache.datasets.columns import NO_LABEL, NO_SPLIT, Columns, find_columns, 
 from tlcache.datasets.folder import open_folder
 from tlcache.datasets.labels import check_numbers, is_missing, may_be_missing, whole_numbers
 from tlcache.datasets.layout import Layout, ignoring, splitting_of
-from tlcache.datasets.lookup import locate
-from tlcache.datasets.source import Form, Listing, Source
+from tlcache.datasets.lookup import folder_of, locate
+from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS, Row
 from tlcache.datasets.table import SUFFIXES, Table, read_table
 from tlcache.errors import DataError
@@ -42,12 +43,19 @@ class Manifest(Source):
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of the table."""
         path = Path(data).expanduser()
-        root = Path(layout.images or path.parent).expanduser()
+        table = read_table(path)
+        root = Path(layout.images).expanduser() if layout.images else folder_of(_paths(table, layout), path.parent)
         if not root.is_dir():
-            raise DataError(f"--images {layout.images}: there is no such folder.")
-        found = read_rows(path, root, layout)
+            raise DataError(f"--images {layout.images}: there is no such folder or archive.")
+        found = rows_of(table, layout, find=partial(locate, root=root, listed_in=path.parent, layout=layout))
         images, data = open_folder(root.resolve()), str(path.absolute())
         return Listing(path.stem, data, images, found.rows, found.passed_over, found.notes)
+
+    def among(self, data: str, layout: Layout, images: Images) -> Listing:
+        """Return the rows of a table whose paths are those of images elsewhere: of the members of an archive."""
+        path = Path(data).expanduser()
+        found = rows_of(read_table(path), layout)
+        return Listing(path.stem, str(path.absolute()), images, found.rows, found.passed_over, found.notes)
 
 
 MANIFEST = Manifest()
@@ -112,11 +120,7 @@ def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> L
     DataError
         With the line of a fault.
     """
-
-    def find(written: list[str], wheres: list[str]) -> tuple[list[str], tuple[str, ...]]:
-        return locate(written, wheres, root, path.parent, layout)
-
-    return rows_of(read_table(path), layout, split, find)
+    return rows_of(read_table(path), layout, split, partial(locate, root=root, listed_in=path.parent, layout=layout))
 
 
 def rows_of(
@@ -129,9 +133,7 @@ def rows_of(
     DataError
         With the line of a fault.
     """
-    if layout.unlabelled:
-        layout = replace(layout, unlabelled=False, label_column=NO_LABEL, split_column=NO_SPLIT)
-        table = without_labels(table)
+    table, layout = _labelled(table, layout)
     table, on_classes = join_classes(table, layout.columns)
     columns = _columns(table, layout)
     lines, on_lines = _lines(table, columns, find)
@@ -173,6 +175,19 @@ def _columns(table: Table, layout: Layout) -> Columns:
         return all(name in known or is_missing(name) for name in names)
 
     return find_columns(table, layout.columns, are_splits)
+
+
+def _labelled(table: Table, layout: Layout) -> tuple[Table, Layout]:
+    """Return a table whose labels are to be left out as one in which all have the same."""
+    if not layout.unlabelled:
+        return table, layout
+    return without_labels(table), replace(layout, unlabelled=False, label_column=NO_LABEL, split_column=NO_SPLIT)
+
+
+def _paths(table: Table, layout: Layout) -> list[str]:
+    table, layout = _labelled(table, layout)
+    at = _columns(join_classes(table, layout.columns)[0], layout).path
+    return [cells[at] for _, cells in table.rows]
 
 
 def _cell(cells: Sequence[str], at: int | None) -> str:

@@ -46,7 +46,11 @@ class Parquet(Source):
         paths = shards_of(given)
         table, named = _table(paths, splits_of(paths, layout))
         listed = rows_of(table, replace(layout, path_column=_PATH, label_column=_label(table, named, layout)))
-        return Listing(self.name(data), given, open_rows(given), listed.rows, listed.passed_over, listed.notes)
+        return Listing(self.name(data), given, self.images(data), listed.rows, listed.passed_over, listed.notes)
+
+    def images(self, data: str) -> Images:
+        """Return the images in it, whatever their labels."""
+        return open_rows(_given(data))
 
     def name(self, data: str) -> str:
         """Return what a dataset is called."""

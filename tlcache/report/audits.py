@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from tlcache.auditing.clean import Cleaned
 from tlcache.auditing.findings import Audit, DuplicatePair
 from tlcache.auditing.leak import Leak
 from tlcache.auditing.leakage import LeakageGap
@@ -20,9 +21,19 @@ from tlcache.datasets.source import Images
 from tlcache.errors import DataError
 from tlcache.keys import printable, some
 from tlcache.report.plain import interval, plain_table
+from tlcache.report.reproduce import extraction
 from tlcache.text import counted
 
-__all__ = ["QUOTE", "audit_counts", "audits_tables", "plot_pairs", "sample_pairs", "telling", "leakage_table"]
+__all__ = [
+    "QUOTE",
+    "audit_counts",
+    "audits_tables",
+    "clean_lines",
+    "plot_pairs",
+    "sample_pairs",
+    "telling",
+    "leakage_table",
+]
 
 QUOTE = (
     "Quote the accuracy under the group split: nothing there was trained on an image of a test image's group, and new "
@@ -59,6 +70,17 @@ def audits_tables(audits: Sequence[Audit]) -> RenderableType:
             Text(),
         ]
     return Group(*parts[:-1])
+
+
+def clean_lines(cleaned: Cleaned) -> Iterator[str]:
+    """Yield what was written of a dataset without what was found in it, what was not, and the next command."""
+    sizes = ", ".join(f"{name} {count:,}" for name, count in cleaned.splits.items())
+    yield f"{cleaned.path}: {counted(sum(cleaned.splits.values()), 'image')} ({sizes})"
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in cleaned.dropped.items())
+    yield f"{cleaned.dropped_path}: {sum(cleaned.dropped.values()):,} left out{f' ({kinds})' if kinds else ''}"
+    if cleaned.stay:
+        yield f"Label issues in test stay ({cleaned.stay:,}): without what heads get wrong accuracy would be too high."
+    yield f"Next, with nothing to embed: {extraction(cleaned.arguments)}"
 
 
 def _shown(found: Audit) -> Iterator[RenderableType]:

@@ -23,7 +23,7 @@ from tlcache.runs.base import GroupedBy
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run
 
-__all__ = ["commands", "predicting", "uses"]
+__all__ = ["commands", "extraction", "predicting", "uses"]
 
 _ELSEWHERE = {"features", "space"}  # where results lie is the reader's own choice; a head's space follows from --search
 _PLACED = ("data", "model", "weights")
@@ -49,10 +49,8 @@ def commands(run: Run) -> list[str]:
     The settings that are the defaults are left out; folders of features and runs are those of the reader. Paths are
     relative to the working folder.
     """
-    made, arguments = dict(run.extract_arguments), run.arguments
-    made |= {name: _from_here(made[name]) for name in (*_PLACED, "images") if made.get(name)}
-    made["split_seed"] = made.pop("seed", 0)
-    before = [_line("extract", _given(made, _defaults(extract)))]
+    made, arguments = _typed(run.extract_arguments), run.arguments
+    before = [extraction(run.extract_arguments)]
     split = {}
     if run.split != GIVEN:
         before.append(_line("audit", {"data": run.dataset, **_grouped(run.grouping)}))
@@ -66,6 +64,19 @@ def commands(run: Run) -> list[str]:
     asked = _given(settings_of(arguments), defaults)
     options = {**_given(shared, _defaults(extract)), **_given(split, _SPLIT), **asked}
     return [*(before if split else ()), _line("finetune", options)]
+
+
+def extraction(arguments: Mapping[str, Any]) -> str:
+    """Return the command line of an extraction with these arguments, as a feature file has them."""
+    return _line("extract", _given(_typed(arguments), _defaults(extract)))
+
+
+def _typed(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an extraction as they are typed here."""
+    made = dict(arguments)
+    made |= {name: _from_here(made[name]) for name in (*_PLACED, "images") if made.get(name)}
+    made["split_seed"] = made.pop("seed", 0)
+    return made
 
 
 def uses(run: Run) -> list[str]:
