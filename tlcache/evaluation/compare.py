@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -13,7 +13,7 @@ from tlcache.backbones.sources import lookup
 from tlcache.errors import CacheError
 from tlcache.evaluation.baseline import Baseline
 from tlcache.evaluation.comparison import Comparison, Entry, Pair
-from tlcache.evaluation.metrics import balanced_accuracy, confusion
+from tlcache.evaluation.metrics import figures
 from tlcache.evaluation.significance import (
     LEVEL,
     Units,
@@ -86,14 +86,15 @@ class _Tested:
 
     run: Run
     top: TopPredictions
-    balanced_accuracy: float
+    figures: Mapping[str, float]
     interval: tuple[float, float]
 
     @classmethod
     def of(cls, run: Run, found: Predictions, units: Units | None) -> _Tested:
-        top = found.top()
-        counts = confusion(top.label, top.predicted, found.probabilities.shape[1])
-        return cls(run, top, balanced_accuracy(counts), clustered_interval(top.right, units))
+        top, known = found.top(), run.test.others
+        if "balanced_accuracy" not in known:  # in records of earlier versions
+            known = {**known, **figures(found.label, found.probabilities, units)}
+        return cls(run, top, known, clustered_interval(top.right, units))
 
 
 def _compare(dataset: str, digest: str, runs: Sequence[Run], on_warning: Callable[[str], None]) -> Comparison | None:
@@ -151,7 +152,7 @@ def _entry(tested: _Tested, runs: Sequence[Run], best: bool) -> Entry:
         macro_f1=run.test.macro_f1,
         log_loss=run.test.log_loss,
         ece=run.test.ece,
-        balanced_accuracy=tested.balanced_accuracy,
+        figures=tested.figures,
         extract_s=extract_s,
         train_s=train_s,
         first_s=extract_s + train_s,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,10 @@ class Entry:
         What it is called here; together they name one run.
     accuracy, low, high
         On the test split, with the 95 % interval; by group where there are groups.
-    macro_f1, balanced_accuracy, log_loss, ece
+    macro_f1, log_loss, ece
         On the test split.
+    figures
+        All others of `tlcache.evaluation.metrics.evaluate`, by their names.
     extract_s, train_s
         Seconds that embedding all images took, and choosing settings and fitting, or fine-tuning.
     first_s
@@ -50,9 +52,9 @@ class Entry:
     low: float
     high: float
     macro_f1: float
-    balanced_accuracy: float
     log_loss: float
     ece: float
+    figures: Mapping[str, float]
     extract_s: float
     train_s: float
     first_s: float
@@ -77,10 +79,11 @@ class Entry:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
-        figures = {name: value for name, value in vars(self).items() if name not in ("run", "top")}
+        figures = {name: value for name, value in vars(self).items() if name not in ("run", "top", "figures")}
         wanted = ("strategy", "weights", "key", "record", "created")
         return {
             **figures,
+            **self.figures,
             "one_more_s": self.train_s,
             "tuned": self.tuned,
             **{name: getattr(self.run, name) for name in wanted},

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.evaluation.agreement import Agreement
 from tlcache.evaluation.calibration import calibration_error
+from tlcache.evaluation.estimates import Estimate, mean_estimate
+from tlcache.evaluation.ranking import rank_classes
 from tlcache.evaluation.significance import Units, clustered_interval
 from tlcache.runs.base import Figures
 
@@ -17,19 +20,23 @@ __all__ = [
     "METRICS",
     "Metric",
     "Probabilities",
-    "balanced_accuracy",
+    "brier",
     "confusion",
+    "estimates",
     "evaluate",
+    "figures",
     "log_loss",
     "log_losses",
     "macro_f1",
     "recalls",
+    "top5",
 ]
 
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float32]
 
-_DRAWS = 200  # bootstrap samples for a standard error
+_LEAST = 1e-7  # probability of the true class, in a log-loss
+_MOST = float(-np.log(_LEAST))
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class Metric:
         Of labels (n,), which are columns of probabilities (n, C): the figure, and its standard error.
     seen_only
         Leave out the images of classes that the head was not fitted on: their probability is 0, whatever the head is.
+    always
+        Compute it of every setting that is tried, even where another one is chosen by.
     """
 
     name: str
@@ -53,58 +62,67 @@ class Metric:
     value: Callable[[Labels, Probabilities], float]
     error: Callable[[Labels, Probabilities], float]
     seen_only: bool = False
+    always: bool = True
 
 
 def evaluate(labels: Labels, probabilities: Probabilities, units: Units | None = None) -> Figures:
     """Return the figures of a run: labels (n,) are columns of probabilities (n, C).
 
-    They are `n`, the rows of `METRICS`, the 95 % interval of the accuracy, and `ece`. The interval counts groups where
-    `units` (n,) numbers each image's, as `significance.unit_numbers` does.
+    They are `n`, the rows of `METRICS` and the weighted AUROC, the 95 % interval of each that has one, and `ece`. What
+    these images have no say in is left out. Intervals count groups where `units` (n,) numbers each image's, as
+    `significance.unit_numbers` does.
     """
-    low, high = clustered_interval(_right(labels, probabilities), units)
-    return Figures.of(
-        {
-            "n": len(labels),
-            **{row.name: row.value(labels, probabilities) for row in METRICS.values()},
-            "accuracy_low": low,
-            "accuracy_high": high,
-            "ece": calibration_error(labels, probabilities),
-        }
-    )
+    known = figures(labels, probabilities, units)
+    low, high = clustered_interval(probabilities.argmax(axis=1) == labels, units)  # to the last digit Wilson's
+    added = {row.name: row.value(labels, probabilities) for row in METRICS.values() if row.name not in _NAMES}
+    exact = {"accuracy_low": low, "accuracy_high": high, "ece": calibration_error(labels, probabilities)}
+    return Figures.of({"n": len(labels), **known, **exact, **added})
 
 
-def _right(labels: Labels, probabilities: Probabilities) -> NDArray[np.bool_]:
-    right: NDArray[np.bool_] = probabilities.argmax(axis=1) == labels
-    return right
+def figures(labels: Labels, probabilities: Probabilities, units: Units | None = None) -> dict[str, float]:
+    """Return every figure of `estimates` by its name, and with `_low` and `_high` its 95 % interval."""
+    found = dict[str, float]()
+    for name, each in estimates(labels, probabilities).items():
+        low, high = each.interval(units)
+        found |= {name: each.value, f"{name}_low": low, f"{name}_high": high}
+    return found
 
 
-def _accuracy(labels: Labels, probabilities: Probabilities) -> float:
-    return float(_right(labels, probabilities).mean())
+def estimates(labels: Labels, probabilities: Probabilities) -> dict[str, Estimate]:
+    """Return the figures that have an interval; without those that these images have no say in."""
+    agreed = Agreement(labels, probabilities.argmax(axis=1))
+    found: dict[str, Estimate | None] = {name: compute(agreed) for name, compute in _AGREED.items()}
+    if ranked := rank_classes(labels, probabilities):
+        found |= {name: getattr(ranked, name) for name in _RANKED}
+    found |= {"top5": top5(labels, probabilities), "brier": brier(labels, probabilities)}
+    found["log_loss"] = mean_estimate(log_losses(labels, probabilities), (0.0, _MOST))
+    return {name: each for name, each in found.items() if each}
 
 
-def _accuracy_error(labels: Labels, probabilities: Probabilities) -> float:
-    return float(_right(labels, probabilities).std() / sqrt(len(labels)))
+def top5(labels: Labels, probabilities: Probabilities) -> Estimate | None:
+    """Return the share of images whose class is among the five likeliest; None for five classes or fewer.
+
+    Of equal probabilities that of the first class counts as the larger one, as in every answer.
+    """
+    if probabilities.shape[1] <= 5:
+        return None
+    own = probabilities[np.arange(len(labels)), labels][:, None]
+    equal = (probabilities == own) & (np.arange(probabilities.shape[1]) < labels[:, None])
+    return mean_estimate((((probabilities > own) | equal).sum(axis=1) < 5).astype(np.float64))
 
 
-def _macro_f1(labels: Labels, probabilities: Probabilities) -> float:
-    return macro_f1(labels, probabilities.argmax(axis=1))
-
-
-def _macro_f1_error(labels: Labels, probabilities: Probabilities) -> float:
-    """Return the standard error by the bootstrap over images (Efron, 1979)."""
-    random, predicted = np.random.default_rng(0), probabilities.argmax(axis=1)
-    drawn = (random.integers(0, len(labels), len(labels)) for _ in range(_DRAWS))
-    return float(np.std([macro_f1(labels[rows], predicted[rows]) for rows in drawn]))
+def brier(labels: Labels, probabilities: Probabilities) -> Estimate:
+    """Return the Brier score (1950): the squared error of the probabilities, from 0 to 2; of two classes half of it."""
+    wide = probabilities.astype(np.float64)
+    own = wide[np.arange(len(labels)), labels]
+    errors = np.einsum("ij,ij->i", wide, wide) - own**2 + (1 - own) ** 2
+    scale = 0.5 if probabilities.shape[1] == 2 else 1.0
+    return mean_estimate(scale * errors, (0.0, 2 * scale))
 
 
 def confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
     """Return counts (C, C): row = true class, column = predicted class."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-
-
-def balanced_accuracy(counts: NDArray[np.int64]) -> float:
-    """Return the mean recall over the classes that occur as label, from a confusion matrix."""
-    return float(np.nanmean(recalls(counts)))
 
 
 def recalls(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -116,9 +134,7 @@ def recalls(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def macro_f1(labels: Labels, predicted: Labels) -> float:
     """Return the mean F1 over the classes that occur as label (n,) or prediction (n,)."""
-    total = np.bincount(np.concatenate([labels, predicted]))
-    hit, occurs = np.bincount(labels[labels == predicted], minlength=len(total)), total > 0
-    return float(np.mean(2 * hit[occurs] / total[occurs]))
+    return Agreement(labels, predicted).macro_f1().value
 
 
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:
@@ -133,13 +149,62 @@ def _log_loss_error(labels: Labels, probabilities: Probabilities) -> float:
 def log_losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     """Return -log(probability of the true class) (n,), natural logarithm, probabilities clipped at 1e-7."""
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return np.abs(np.log(np.clip(chosen, 1e-7, 1)))
+    return np.abs(np.log(np.clip(chosen, _LEAST, 1)))
+
+
+_AGREED: Mapping[str, Callable[[Agreement], Estimate]] = {
+    "accuracy": Agreement.accuracy,
+    "macro_f1": Agreement.macro_f1,
+    "balanced_accuracy": Agreement.balanced_accuracy,
+    "mcc": Agreement.mcc,
+    "kappa": Agreement.kappa,
+}
+_RANKED = ("auroc", "auroc_weighted", "average_precision")
+_NAMES = {*_AGREED, *_RANKED, "top5", "brier", "log_loss"}
+
+
+def _agreed(name: str, always: bool = False) -> Metric:
+    def estimate(labels: Labels, probabilities: Probabilities) -> Estimate:
+        return _AGREED[name](Agreement(labels, probabilities.argmax(axis=1)))
+
+    return _row(name, estimate, always=always)
+
+
+def _ranked(name: str) -> Metric:
+    def estimate(labels: Labels, probabilities: Probabilities) -> Estimate | None:
+        return getattr(rank_classes(labels, probabilities), name, None)
+
+    return _row(name, estimate)
+
+
+def _row(
+    name: str,
+    estimate: Callable[[Labels, Probabilities], Estimate | None],
+    larger_is_better: bool = True,
+    always: bool = False,
+) -> Metric:
+    """Return a metric; where images have no say in it, all settings are equal, and log-loss decides."""
+
+    def value(labels: Labels, probabilities: Probabilities) -> float:
+        return found.value if (found := estimate(labels, probabilities)) else 0.0
+
+    def error(labels: Labels, probabilities: Probabilities) -> float:
+        return found.error() if (found := estimate(labels, probabilities)) else 0.0
+
+    return Metric(name, larger_is_better, value, error, always=always)
 
 
 _ROWS = (
-    Metric("accuracy", True, _accuracy, _accuracy_error),
-    Metric("macro_f1", True, _macro_f1, _macro_f1_error),
+    _agreed("accuracy", always=True),
+    _agreed("macro_f1", always=True),
     Metric("log_loss", False, log_loss, _log_loss_error, seen_only=True),
+    _ranked("auroc"),
+    _ranked("average_precision"),
+    _agreed("balanced_accuracy"),
+    _agreed("mcc"),
+    _agreed("kappa"),
+    _row("top5", top5),
+    _row("brier", brier, larger_is_better=False),
 )
 
 METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}

@@ -22,7 +22,10 @@ __all__ = [
     "clustered_interval",
     "compare_paired",
     "correct_for_many",
+    "effective_groups",
+    "share_interval",
     "unit_numbers",
+    "variance_of",
 ]
 
 Units = NDArray[np.int64]
@@ -80,11 +83,7 @@ def accuracy_interval(right: float, n: float, confidence: float = 0.95) -> tuple
 
 
 def clustered_interval(right: NDArray[np.bool_], units: Units | None = None) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy: Wilson's, for the effective sample size.
-
-    Images of one group tend to be right or wrong together, so that n of them tell less than n. The effective
-    sample size is the number of independent images whose accuracy would vary as much (Korn and Graubard, 1998); where
-    nothing varies, it is the number of groups.
+    """Return the 95 % interval of an accuracy: Wilson's, for the effective sample size; see `share_interval`.
 
     Parameters
     ----------
@@ -93,17 +92,55 @@ def clustered_interval(right: NDArray[np.bool_], units: Units | None = None) -> 
     units
         (n,) number of each image's group; None: images are independent.
     """
-    n, share = len(right), float(right.mean())
     if units is None:
-        return accuracy_interval(int(right.sum()), n)
-    sizes = np.bincount(units)
-    groups = len(sizes)
-    residuals = np.bincount(units, right) - sizes * share
-    variance = groups / max(1, groups - 1) * float(residuals @ residuals) / n**2
-    effective = min(float(n), share * (1 - share) / variance) if variance > 0 else float(groups)
-    if groups > 1:
+        return accuracy_interval(int(right.sum()), len(right))
+    share = float(right.mean())
+    return share_interval(share, right.astype(np.float64) - share, units, len(right))
+
+
+def share_interval(share: float, pulls: NDArray[np.float64], units: Units | None, worth: float) -> tuple[float, float]:
+    """Return the 95 % interval of a figure between 0 and 1: Wilson's, for the effective sample size.
+
+    Images of one group tend to be right or wrong together, so that n of them tell less than n. The effective
+    sample size is the number of independent images whose share would vary as much (Korn and Graubard, 1998); where
+    nothing varies, it is `worth`, or the number of groups. Groups count as many as there would be of one size (Kish,
+    1965): with half of the images in one group, hardly four, however many there are.
+
+    Parameters
+    ----------
+    share
+        The figure.
+    pulls
+        (n,) how far it follows each image, 0 on average; of an accuracy, whether that is right, less the accuracy.
+    units
+        As for `clustered_interval`.
+    worth
+        Independent images that it is worth where nothing varies.
+    """
+    variance = max(variance_of(pulls), variance_of(pulls, units))  # groups by chance unlike are no more images
+    groups = len(pulls) if units is None else effective_groups(np.bincount(units))
+    spread = share * (1 - share)
+    effective = spread / variance if min(spread, variance) > 0 else min(worth, groups)
+    if units is not None and groups > 1:
         effective *= (NormalDist().inv_cdf(0.975) / _t_quantile(groups - 1)) ** 2
     return accuracy_interval(share * effective, effective)
+
+
+def variance_of(pulls: NDArray[np.float64], units: Units | None = None) -> float:
+    """Return the variance of a figure that follows each image so far (n,), by group where there are groups."""
+    if units is None:
+        return float(pulls @ pulls) / len(pulls) ** 2
+    sums = np.bincount(units, pulls)
+    return len(sums) / max(1, len(sums) - 1) * float(sums @ sums) / len(pulls) ** 2
+
+
+def effective_groups(sizes: NDArray[np.int64]) -> float:
+    """Return how many groups of one size tell as much as groups of these (G,) (Kish, 1965).
+
+    >>> effective_groups(np.array([5, 5, 5, 5])), round(effective_groups(np.array([100, *[1] * 100])), 1)
+    (4.0, 4.0)
+    """
+    return float(sizes.sum()) ** 2 / float(np.square(sizes, dtype=np.float64).sum())
 
 
 def compare_paired(first: NDArray[np.bool_], second: NDArray[np.bool_], units: Units | None = None) -> Difference:
@@ -144,7 +181,7 @@ def _difference_interval(sums: NDArray[np.float64], sizes: NDArray[np.int64]) ->
     n, units = sizes.sum(), len(sums)
     middle = sums.sum() / n
     residuals = sums - sizes * middle
-    half = _t_quantile(units - 1) * np.sqrt(units / (units - 1) * (residuals @ residuals)) / n
+    half = _t_quantile(effective_groups(sizes) - 1) * np.sqrt(units / (units - 1) * (residuals @ residuals)) / n
     return max(-1.0, float(middle - half)), min(1.0, float(middle + half))
 
 
@@ -155,7 +192,7 @@ def _sign_test(won: int, lost: int) -> float:
     return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
 
 
-def _t_quantile(freedom: int) -> float:
+def _t_quantile(freedom: float) -> float:
     """Return the 97.5 % quantile of Student's t."""
     from scipy.special import stdtrit
 

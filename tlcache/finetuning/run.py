@@ -18,6 +18,7 @@ from tlcache.cache.feature_file import Split
 from tlcache.errors import CacheError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.evaluation.metrics import evaluate
+from tlcache.evaluation.perclass import class_figures
 from tlcache.evaluation.significance import Units, unit_numbers
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.finetuning.checkpoints import Checkpoints
@@ -138,6 +139,7 @@ def _train_and_test(
         epoch_s=epoch_s,
         images_per_s=images_per_s,
         test=evaluate(test.labels, probabilities, units),
+        per_class=class_figures(task.classes, test.labels, probabilities, units),
         uncertainty=_held(promised, best.recipe, task.classes, test, probabilities, units),
         versions=versions(),
         hardware=Hardware(**hardware(), device=task.device, threads=torch.get_num_threads()),

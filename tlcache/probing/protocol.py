@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from tlcache.arguments import CHOOSING, Budget, ClassWeight, Coverage, PerClass, Seed, check_coverage
@@ -15,7 +15,11 @@ __all__ = ["SearchProtocol"]
 _FOLDS = Kind(
     "0, or a whole number from 2 on", "N", "int", int, lambda value: type(value) is int and (value == 0 or value > 1)
 )
-_METRIC = chosen_from("tlcache.evaluation.metrics:METRICS")
+_METRIC = replace(
+    chosen_from("tlcache.evaluation.metrics:METRICS"),
+    read=lambda word: {"ap": "average_precision"}.get(word, word),
+)
+_METRIC_MORE = "See docs/statistics.md; ap: average_precision"
 _FOLDS_MORE = "Folds are stratified; groups and byte-identical images stay together"
 
 
@@ -36,7 +40,7 @@ class SearchProtocol:
             more=_FOLDS_MORE,
         ),
     ] = 0
-    metric: Annotated[str, Option("Choose by accuracy, macro_f1 or log_loss", _METRIC, CHOOSING)] = "accuracy"
+    metric: Annotated[str, Option("Choose by this figure", _METRIC, CHOOSING, more=_METRIC_MORE)] = "accuracy"
     one_se: Annotated[
         bool, Option("Choose the simplest setting within one standard error of the best", SWITCH, CHOOSING)
     ] = False

@@ -17,6 +17,7 @@ from tlcache.cache.resplit import FeatureSet, apply_split
 from tlcache.errors import CacheError, DamagedError, DataError, HeadError
 from tlcache.evaluation.calibration import calibration_error
 from tlcache.evaluation.metrics import evaluate
+from tlcache.evaluation.perclass import class_figures
 from tlcache.evaluation.significance import Units, unit_numbers
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.heads.fitted import FittedHead
@@ -204,7 +205,7 @@ def _fit_one(
     budget_s: float | None,
 ) -> FrozenRun:
     started, settings = time.perf_counter(), protocol.settings(row)
-    candidates = search(row, settings, folds, data.classes, budget_s)
+    candidates = search(row, settings, folds, data.classes, budget_s, protocol.metric)
     best = choose(candidates, protocol.metric, protocol.one_se)
     searched = time.perf_counter()
     fitted = refit(row, file, data.fitting, best, protocol)
@@ -236,6 +237,7 @@ def _fit_one(
             test_ece_after=tests[0].ece,
         ),
         test=tests[0],
+        per_class=class_figures(file.classes, data.test.labels, each[0], units),
         uncertainty=_held(promised, data, file.classes, each[0], units, promised_s),
         repeats=_repeats([head.head for head in fitted], tests),
         fit_s=ended - started,

@@ -14,7 +14,7 @@ import numpy as np
 from tlcache.cache.feature_file import Split
 from tlcache.errors import HeadError, TlcacheError, first_line
 from tlcache.evaluation.calibration import calibration_error, fit_temperature
-from tlcache.evaluation.metrics import METRICS
+from tlcache.evaluation.metrics import METRICS, Metric
 from tlcache.heads.logits import softmax
 from tlcache.heads.rows import Array, Features, Labels, Scaler, View
 from tlcache.heads.table import HeadRow
@@ -48,7 +48,8 @@ class Candidate:
     params
         All parameters to fit again with; what early stopping found is the median over the folds.
     scores
-        Every one of `tlcache.evaluation.metrics.METRICS`, the temperature applied.
+        Those of `tlcache.evaluation.metrics.METRICS` that are always told, and the one that is chosen by, the
+        temperature applied.
     errors
         Their standard errors.
     temperature
@@ -77,7 +78,12 @@ class Candidate:
 
 
 def search(
-    row: HeadRow, settings: Sequence[Mapping[str, Any]], folds: Sequence[Fold], classes: int, budget_s: float | None
+    row: HeadRow,
+    settings: Sequence[Mapping[str, Any]],
+    folds: Sequence[Fold],
+    classes: int,
+    budget_s: float | None,
+    metric: str = "accuracy",
 ) -> list[Candidate]:
     """Fit every setting on every fold and judge it on the rows held out, all folds pooled.
 
@@ -93,6 +99,8 @@ def search(
         When given, settings are fitted one by one, those nearest to the head's defaults first, and no more are begun
         once another one like the slowest, and the last fit of all, would not be done within so many seconds. One is
         always fitted; boosting stops in time.
+    metric
+        What is to be chosen by.
 
     Raises
     ------
@@ -100,8 +108,9 @@ def search(
         The head cannot be fitted on these rows.
     """
     ready = [_scaled(row, fold) for fold in folds]
+    told = [each for each in METRICS.values() if each.always or each.name == metric]
     if budget_s is None:
-        return _fit(row, settings, ready, classes)
+        return _fit(row, settings, ready, classes, told)
     found: dict[int, Candidate] = {}
     started = time.perf_counter()
     limit = {"seconds": budget_s / 3 / len(folds)} if "seconds" in row.defaults() else {}
@@ -109,7 +118,7 @@ def search(
         slowest = max((each.fit_s for each in found.values()), default=0.0)
         if found and time.perf_counter() - started + 2 * slowest > budget_s:
             break
-        (found[number],) = _fit(row, [{**settings[number], **limit}], ready, classes)
+        (found[number],) = _fit(row, [{**settings[number], **limit}], ready, classes, told)
     return [found[number] for number in sorted(found)]
 
 
@@ -161,7 +170,13 @@ def fitting(row: HeadRow) -> Iterator[None]:
         raise HeadError(f"The {row.name} head could not be fitted: {what}{first_line(error)}") from error
 
 
-def _fit(row: HeadRow, settings: Sequence[Mapping[str, Any]], folds: Sequence[Fold], classes: int) -> list[Candidate]:
+def _fit(
+    row: HeadRow,
+    settings: Sequence[Mapping[str, Any]],
+    folds: Sequence[Fold],
+    classes: int,
+    told: Sequence[Metric],
+) -> list[Candidate]:
     started = time.perf_counter()
     with fitting(row):
         tried = [list(_on_fold(row, settings, fold, classes)) for fold in folds]
@@ -169,7 +184,7 @@ def _fit(row: HeadRow, settings: Sequence[Mapping[str, Any]], folds: Sequence[Fo
     labels, found = np.concatenate([fold.y_val for fold in folds]), []
     for of_setting in zip(*tried, strict=True):
         params, histories, logits = zip(*of_setting, strict=True)
-        found.append(_judge(_params(params), np.concatenate(logits), labels, seconds, histories[0]))
+        found.append(_judge(_params(params), np.concatenate(logits), labels, seconds, histories[0], told))
     return found
 
 
@@ -197,11 +212,12 @@ def _judge(
     labels: Labels,
     fit_s: float,
     history: Sequence[Mapping[str, float]],
+    told: Sequence[Metric],
 ) -> Candidate:
     known = np.isfinite(logits[np.arange(len(labels)), labels])
     temperature = fit_temperature(logits, labels)
     before, after = softmax(logits), softmax(logits / temperature)
-    judged = [(metric, known if metric.seen_only else slice(None)) for metric in METRICS.values()]
+    judged = [(metric, known if metric.seen_only else slice(None)) for metric in told]
     return Candidate(
         params,
         {metric.name: metric.value(labels[rows], after[rows]) for metric, rows in judged},

@@ -13,7 +13,6 @@ import numpy as np
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet, split_fields
 from tlcache.errors import CacheError, HeadError
-from tlcache.evaluation.metrics import evaluate
 from tlcache.heads.table import HeadRow
 from tlcache.keys import hash_json, slug
 from tlcache.machine import provenance
@@ -124,7 +123,8 @@ def _point(file: FeatureSet, data: Data, row: HeadRow, protocol: SearchProtocol,
         sample = pool if shots is None else pool.of(draw_shots(pool, shots, seed))
         once = replace(protocol, seed=seed, repeats=1)
         (head,) = refit(row, file, sample, _chosen(row, sample, once, data.classes), once)
-        accuracy.append(evaluate(data.test.labels, head.predict_proba(data.test.features)).accuracy)
+        predicted = head.predict_proba(data.test.features).argmax(axis=1)
+        accuracy.append(float((predicted == data.test.labels).mean()))
         images.append(len(sample) / len(np.unique(sample.labels)))
     return Point(shots, float(np.mean(images)), tuple(accuracy))
 
@@ -134,7 +134,8 @@ def _chosen(row: HeadRow, sample: Split, protocol: SearchProtocol, classes: int)
     settings, folds = protocol.settings(row), _folds(sample, protocol.seed)
     if not folds:
         return Candidate.untried({**row.defaults(), **protocol.common(row)})
-    return choose(search(row, settings, folds, classes, protocol.budget_s), protocol.metric, protocol.one_se)
+    tried = search(row, settings, folds, classes, protocol.budget_s, protocol.metric)
+    return choose(tried, protocol.metric, protocol.one_se)
 
 
 def _folds(sample: Split, seed: int) -> list[Fold]:

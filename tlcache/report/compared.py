@@ -68,7 +68,7 @@ def leak_line(found: Comparison, audits: Sequence[Audit], gaps: Sequence[Leakage
 
 def figures(entry: Entry) -> tuple[str, ...]:
     """Return what a run reaches, in the order of `FIGURES`."""
-    rest = (entry.macro_f1, entry.balanced_accuracy, entry.log_loss, entry.ece)
+    rest = (entry.macro_f1, entry.figures["balanced_accuracy"], entry.log_loss, entry.ece)
     return interval(entry.accuracy, entry.low, entry.high), *(f"{value:.3f}" for value in rest)
 
 

@@ -14,6 +14,7 @@ from tlcache.cache.resplit import GIVEN, split_fields
 from tlcache.datasets.overview import drawn_splits
 from tlcache.keys import hash_json, native
 from tlcache.records import as_json
+from tlcache.runs.classes import ClassFigures
 from tlcache.runs.predictions import Predictions, read_predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
 
@@ -69,7 +70,8 @@ class Identity(Struct, frozen=True, kw_only=True):
 class Figures(Struct, frozen=True, kw_only=True):
     """What a run reaches on the test images.
 
-    The interval is the 95 % one, by group where there are groups; `others` are metrics that were added.
+    The interval is the 95 % one, by group where there are groups; `others` are all other figures of
+    `tlcache.evaluation.metrics.evaluate`, which records of earlier versions do not have.
     """
 
     n: int
@@ -158,6 +160,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     head: str
     arguments: Mapping[str, Any]
     test: Figures
+    per_class: tuple[ClassFigures, ...] = ()
     uncertainty: UncertaintyFigures | None = None
 
     versions: Mapping[str, str]

@@ -1,0 +1,186 @@
+"""Figures beyond accuracy: equal to scikit-learn's, with intervals that hold the truth, by group or not."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn import metrics as reference
+
+from tlcache.evaluation import metrics
+from tlcache.evaluation.perclass import class_figures
+from tlcache.evaluation.ranking import Ranked, rank_classes
+from tlcache.evaluation.significance import clustered_interval, compare_paired
+
+Labels = NDArray[np.int64]
+Scores = NDArray[np.float32]
+EXACT = 1e-12
+
+
+def case(n: int, classes: int, seed: int = 0, decimals: int = 7, signal: float = 1.5) -> tuple[Labels, Scores]:
+    """Return labels of uneven classes, and probabilities that know something of them, with ties for few decimals."""
+    random = np.random.default_rng(seed)
+    labels = np.append(np.arange(classes), (classes * random.random(n - classes) ** 2).astype(int))
+    logits = random.standard_normal((n, classes)) + signal * np.eye(classes)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return labels, probabilities.round(decimals).astype(np.float32)
+
+
+CASES = [(40, 2, 2), (300, 2, 7), (60, 3, 1), (200, 4, 7), (500, 12, 2), (900, 30, 7)]
+
+
+@pytest.mark.parametrize(("n", "classes", "decimals"), CASES)
+def test_figures_equal_those_of_scikit_learn(n: int, classes: int, decimals: int) -> None:
+    labels, probabilities = case(n, classes, decimals=decimals)
+    predicted, ones = probabilities.argmax(axis=1), np.eye(classes)[labels]
+    scores, truth = (probabilities[:, 1], labels) if classes == 2 else (probabilities, ones)
+    squares = ((probabilities.astype(float) - ones) ** 2).sum(axis=1).mean()
+    expected = {
+        "accuracy": reference.accuracy_score(labels, predicted),
+        "balanced_accuracy": reference.balanced_accuracy_score(labels, predicted),
+        "macro_f1": reference.f1_score(labels, predicted, average="macro"),
+        "mcc": reference.matthews_corrcoef(labels, predicted),
+        "kappa": reference.cohen_kappa_score(labels, predicted),
+        "auroc": reference.roc_auc_score(truth, scores, average="macro"),
+        "auroc_weighted": reference.roc_auc_score(truth, scores, average="weighted"),
+        "average_precision": reference.average_precision_score(ones, probabilities, average="macro"),
+        "brier": squares / 2 if classes == 2 else squares,
+    }
+    if classes > 5 and decimals > 2:  # it ranks equal ones the other way round
+        expected["top5"] = reference.top_k_accuracy_score(labels, probabilities, k=5)
+    found = metrics.evaluate(labels, probabilities).as_json()
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=EXACT)
+    assert ("top5" in found) == (classes > 5)
+
+
+@pytest.mark.parametrize(("n", "classes", "decimals"), CASES)
+def test_figures_of_classes_equal_those_of_scikit_learn(n: int, classes: int, decimals: int) -> None:
+    labels, probabilities = case(n, classes, decimals=decimals)
+    found = class_figures([f"c{number}" for number in range(classes)], labels, probabilities)
+    parts = reference.precision_recall_fscore_support(labels, probabilities.argmax(axis=1), labels=range(classes))
+    for number, each in enumerate(found):
+        assert (each.name, each.n) == (f"c{number}", parts[3][number])
+        for name, expected in zip(("precision", "recall", "f1"), parts[:3], strict=True):
+            if share := getattr(each, name):
+                assert share.value == pytest.approx(expected[number], abs=EXACT)
+                assert share.low <= share.value <= share.high
+        assert each.auroc
+        assert each.average_precision
+        ranked = labels == number, probabilities[:, number]
+        assert each.auroc.value == pytest.approx(reference.roc_auc_score(*ranked), abs=EXACT)
+        assert each.average_precision.value == pytest.approx(reference.average_precision_score(*ranked), abs=EXACT)
+
+
+def test_the_recall_of_a_class_has_wilsons_interval_of_its_images() -> None:
+    labels, probabilities = case(120, 3)
+    right = probabilities.argmax(axis=1) == labels
+    found = class_figures("abc", labels, probabilities)[1].recall
+    assert found
+    assert (found.low, found.high) == pytest.approx(clustered_interval(right[labels == 1]), abs=1e-9)
+
+
+@pytest.mark.parametrize("decimals", [1, 7])
+def test_the_variance_of_an_auroc_is_delongs(decimals: int) -> None:
+    labels, probabilities = case(70, 2, seed=3, decimals=decimals)
+    scores = probabilities[:, 1]
+    above = np.sign(scores[labels == 1][:, None] - scores[labels == 0]) / 2 + 0.5
+    variance = sum(above.mean(axis=axis).var(ddof=1) / above.shape[1 - axis] for axis in (0, 1))
+    found = Ranked.of(labels == 1, scores).auroc()
+    assert found.value == pytest.approx(above.mean(), abs=EXACT)
+    assert found.error() == pytest.approx(variance**0.5, rel=1e-9)
+
+
+def numbers_only(labels: Labels, probabilities: Scores) -> dict[str, float]:
+    return {name: each.value for name, each in metrics.estimates(labels, probabilities).items()}
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+def test_pulls_are_what_a_little_more_weight_on_an_image_changes(classes: int) -> None:
+    """Every image 500 times, and one of them once more."""
+    labels, probabilities = case(60, classes, seed=5, decimals=2)
+    many, image = np.repeat(np.arange(60), 500), 11
+    before = metrics.estimates(labels[many], probabilities[many])
+    more = np.append(many, image)
+    after = numbers_only(labels[more], probabilities[more])
+    for name, each in before.items():
+        expected = (after[name] - each.value) * len(more)
+        assert each.pulls[500 * image] == pytest.approx(expected, rel=0.01, abs=0.01), name
+
+
+def test_images_that_have_no_say_leave_a_figure_out() -> None:
+    labels, probabilities = np.zeros(8, np.int64), np.full((8, 3), 1 / 3, np.float32)
+    found = metrics.evaluate(labels, probabilities).as_json()
+    assert not {"auroc", "average_precision", "top5"} & set(found)
+    assert (found["accuracy"], found["mcc"], found["kappa"]) == (1, 0, 0)
+    assert rank_classes(labels, probabilities) is None
+    seen, *others = class_figures("abc", labels, probabilities)
+    assert seen.recall
+    assert seen.auroc is None
+    assert [(each.recall, each.precision, each.f1) for each in others] == [(None, None, None)] * 2
+
+
+def test_equal_probabilities_are_ranked_as_answers_are() -> None:
+    """A head that says the same of everything is right by its first class, and of the first five."""
+    probabilities = np.full((8, 8), 1 / 8, np.float32)
+    found = metrics.evaluate(np.arange(8), probabilities).as_json()
+    assert (found["accuracy"], found["top5"]) == (1 / 8, 5 / 8)
+
+
+def test_figures_of_ten_thousand_rows_of_a_hundred_classes_take_less_than_a_second() -> None:
+    labels, probabilities = case(10_000, 100)
+    began = time.process_time()
+    metrics.evaluate(labels, probabilities)
+    assert time.process_time() - began < 1
+
+
+def test_groups_widen_every_interval() -> None:
+    labels, probabilities = case(200, 6)
+    ten = np.repeat(np.arange(200), 10)
+    alone = metrics.figures(labels[ten], probabilities[ten])
+    grouped = metrics.figures(labels[ten], probabilities[ten], ten)
+    for name in metrics.estimates(labels, probabilities):
+        widths = [each[f"{name}_high"] - each[f"{name}_low"] for each in (grouped, alone)]
+        assert widths[0] / widths[1] == pytest.approx(10**0.5, rel=0.15), name
+
+
+def test_one_group_with_half_of_the_images_is_worth_hardly_four() -> None:
+    """The interval of the images that are left is not narrow because there are many of them."""
+    random = np.random.default_rng(0)
+    units = np.concatenate([np.zeros(400, int), np.arange(1, 41).repeat(10)])
+    held, width = 0, 0.0
+    for _ in range(400):
+        together = random.standard_normal(41)[units] + random.standard_normal(800)
+        low, high = clustered_interval(together < 2**0.5 * stats.norm.ppf(0.9), units)
+        held += low <= 0.9 <= high
+        width += (high - low) / 400
+    assert held / 400 > 0.92  # that counts the groups as if they were of one size: 0.72
+    assert width < 0.35
+    right = np.random.default_rng(1).random((2, 800)) < 0.9
+    difference = compare_paired(right[0], right[1], units)
+    assert difference.high - difference.low > 0.05
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_intervals_hold_the_truth_as_often_as_they_say(grouped: bool) -> None:
+    """Of 150 images, or 100 groups of 3, of three classes."""
+    truth = numbers_only(*drawn(np.random.default_rng(0), 60_000, grouped)[:2])
+    held, random = dict.fromkeys(truth, 0.0), np.random.default_rng(1)
+    for _ in range(400):
+        labels, probabilities, units = drawn(random, 300 if grouped else 150, grouped)
+        found = metrics.figures(labels, probabilities, units)
+        for name in held:
+            held[name] += (found[f"{name}_low"] <= truth[name] <= found[f"{name}_high"]) / 400
+    assert {name: share for name, share in held.items() if not 0.925 < share < 0.985} == {}
+
+
+def drawn(random: np.random.Generator, n: int, grouped: bool) -> tuple[Labels, Scores, NDArray[np.int64] | None]:
+    """Return labels, probabilities, and the groups of three images that are alike."""
+    units = np.arange(n) // 3 if grouped else np.arange(n)
+    labels = random.choice(3, n, p=(0.5, 0.3, 0.2))[units]
+    noise = random.standard_normal((n, 3))[units] + 0.5 * random.standard_normal((n, 3))
+    logits = noise + 2 * np.eye(3)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return labels, probabilities.astype(np.float32), units if grouped else None

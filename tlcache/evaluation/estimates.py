@@ -1,0 +1,73 @@
+"""What a figure is worth: how much each image pulls on it, which gives its error and its interval, by group or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.evaluation.significance import Units, share_interval, variance_of
+
+__all__ = ["Estimate", "Mean", "mean_estimate"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure of test images, and how far it follows each of them.
+
+    Parameters
+    ----------
+    value
+        The figure.
+    pulls
+        (n,) float64: its influence function (Hampel, 1974) at each image; their mean is 0. Of an accuracy, whether the
+        image is right, less the accuracy; of an AUROC, what DeLong et al. (1988) call structural components.
+    worth
+        How many independent images it is worth where nothing varies: of a mean over classes less than n.
+    bounds
+        The least and the largest value it can have.
+    """
+
+    value: float
+    pulls: NDArray[np.float64]
+    worth: float
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def error(self, units: Units | None = None) -> float:
+        """Return the standard error; `units` (n,) number each image's group, None: images are independent."""
+        return sqrt(variance_of(self.pulls, units))
+
+    def interval(self, units: Units | None = None) -> tuple[float, float]:
+        """Return the 95 % interval: Wilson's (1927), for the effective sample size that the variance says."""
+        least, most = self.bounds
+        width = most - least
+        low, high = share_interval((self.value - least) / width, self.pulls / width, units, self.worth)
+        return least + width * low, least + width * high
+
+
+def mean_estimate(values: NDArray[np.float64], bounds: tuple[float, float] = (0.0, 1.0)) -> Estimate:
+    """Return the mean of what each image has (n,)."""
+    mean = float(values.mean())
+    return Estimate(mean, values - mean, len(values), bounds)
+
+
+class Mean:
+    """A weighted mean of figures of the same images, which are added one by one."""
+
+    def __init__(self) -> None:
+        self._weights = self._value = self._spread = 0.0
+        self._pulls: NDArray[np.float64] | float = 0.0
+
+    def add(self, figure: Estimate, weight: float = 1.0) -> None:
+        """Add a figure."""
+        self._weights += weight
+        self._value += weight * figure.value
+        self._pulls = self._pulls + weight * figure.pulls
+        self._spread += weight**2 / figure.worth
+
+    def estimate(self) -> Estimate:
+        """Return the mean of what was added."""
+        worth = self._weights**2 / self._spread
+        return Estimate(self._value / self._weights, np.asarray(self._pulls / self._weights), worth)
