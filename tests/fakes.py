@@ -31,7 +31,7 @@ from tlcache.images import Preprocess
 from tlcache.runs.base import ExtractSeconds, Hardware, Identity, SplitSizes
 from tlcache.runs.finetuned import FinetunedRun, Layers, PhaseEpochs, TunedChoice, TunedEpoch
 from tlcache.runs.folder import path_of, runs_folder, write_run
-from tlcache.runs.frozen import FrozenRun, Repeats, TemperatureScaling
+from tlcache.runs.frozen import FrozenRun, HeadCandidate, Repeats, TemperatureScaling
 from tlcache.runs.record import Run
 
 SIDE = 16
@@ -270,11 +270,14 @@ def make_run(
     labels: NDArray[Any] | None = None,
     classes: Sequence[str] = ("cat", "dog"),
     val: Sequence[float] = (0.7, 0.8),
+    held_out: float | None = None,
+    probabilities: NDArray[np.float32] | None = None,
     swept: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> Run:
     """Record a run of two classes whose test predictions are right where `right` (n,) says so.
 
+    `held_out` is what a head reached on validation, where its record says so; `probabilities` replace 0.8 and 0.2.
     `val` are the accuracies of a fine-tuning on validation: of its start, and after every epoch;
     `swept` is what a sweep chose.
     """
@@ -282,7 +285,8 @@ def make_run(
     rows = np.arange(n) if order is None else order
     true = (rows % 2 if labels is None else labels[rows]).astype(np.int64)
     predicted = np.where(right[rows], true, 1 - true)
-    probabilities = np.where(np.arange(2) == predicted[:, None], 0.8, 0.2).astype(np.float32)
+    if probabilities is None:
+        probabilities = np.where(np.arange(2) == predicted[:, None], 0.8, 0.2).astype(np.float32)
     paths = tuple(f"test/{row:05}.jpg" for row in rows)
     test = Split(np.zeros((n, 1), np.float32), true, paths, tuple(groups[row] if groups else "" for row in rows))
     asked = {"refit": False, "batch_norm": "train", "lr": 3e-4, "optimizer": "adamw"}
@@ -313,18 +317,19 @@ def make_run(
         "created": "2026-01-01T00:00:00+00:00",
         "record": str(path_of(runs_folder(), identity)),
     }
-    run = _tuned(fields, train_s, val, swept or {}) if strategy == "finetune" else _frozen(fields, fit_s)
+    run = _tuned(fields, train_s, val, swept or {}) if strategy == "finetune" else _frozen(fields, fit_s, held_out)
     write_run(run, test, probabilities)
     return run
 
 
-def _frozen(fields: dict[str, Any], fit_s: float) -> FrozenRun:
+def _frozen(fields: dict[str, Any], fit_s: float, held_out: float | None) -> FrozenRun:
+    scores = {} if held_out is None else {"val_accuracy": held_out, "val_log_loss": 1 - held_out}
     ece = {f"{split}_ece_{when}": 0.0 for split in ("val", "test") for when in ("before", "after")}
     return FrozenRun(
         **fields,
         chosen={},
         chosen_by="validation split",
-        candidates=(),
+        candidates=(HeadCandidate(setting={}, scores=scores, fit_s=1.0),) if scores else (),
         skipped=0,
         history=(),
         calibration=TemperatureScaling(temperature=1.0, **ece),

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from fakes import make_run
 from numpy.typing import NDArray
+from scipy import stats
 from test_cli import invoke
 
-from tlcache.errors import CacheError, UnknownNameError
+from tlcache.errors import CacheError, OptionError, UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
+from tlcache.evaluation.estimates import compare_figures
+from tlcache.evaluation.ranking import Ranked
+from tlcache.evaluation.significance import compare_paired, smallest_shown
 from tlcache.evaluation.verdict import verdict
 from tlcache.extraction.extract import extract
 from tlcache.probing.fit import fit_heads
@@ -159,13 +163,185 @@ def test_a_long_training_is_told_in_plain_numbers_and_a_tiny_p_as_a_bound() -> N
     assert "for 1,234 x its time" in verdict(only())
 
 
+def test_the_run_that_is_shown_was_picked_without_the_test_images() -> None:
+    for head, wrong, held_out in (("svm", 20, 0.91), ("ridge", 25, 0.93), ("knn", 28, 0.93), ("linear", 90, 0.90)):
+        make_run(head=head, right=right_but(wrong), held_out=held_out)
+    found = only()
+    assert [entry.head for entry in found.entries] == ["svm", "ridge", "knn", "linear"]
+    assert found.without_test
+    assert [entry.head for entry in found.picked[2:]] == ["svm", "linear"]
+    assert [entry.val_score for entry in found.picked] == [0.93, 0.93, 0.91, 0.90]
+    assert {entry.head: entry.best for entry in found.entries} == {
+        "svm": True, "ridge": True, "knn": True, "linear": False,
+    }  # fmt: skip
+    text = verdict(found)
+    assert text.startswith(
+        "Picked on validation, without the test images: ridge on tinynet, 0.938 (0.909-0.957) on them"
+    )
+    assert "2 of the other 3 are not shown to be worse." in text
+    assert found.as_json()["picked"] == str(found.entries[1].run.path)
+    assert found.as_json()["picked_on"] == "validation"
+
+
+def test_p_is_corrected_for_the_pairs_of_a_run_that_was_picked_without_the_test_images() -> None:
+    """Of all 15 pairs 0.0039 would not be enough for one of 5."""
+    for number in range(6):
+        make_run(head=f"head{number}", right=right_but(20 + 9 * (number == 5)), held_out=0.9 - number / 100)
+    assert [entry.best for entry in only().entries] == [True] * 5 + [False]
+    assert only().pairs[-1].p_corrected > 0.05
+
+
+def test_a_run_that_is_better_on_test_than_the_picked_one_is_not_worse() -> None:
+    make_run(head="svm", right=right_but(20), held_out=0.90)
+    make_run(head="ridge", right=right_but(80), held_out=0.91)
+    svm, ridge = only().entries
+    assert (only().picked[0].head, svm.best, ridge.best) == ("ridge", True, True)
+
+
+def test_one_record_without_validation_has_all_picked_on_test() -> None:
+    make_run(head="svm", right=right_but(20))
+    make_run(head="ridge", right=right_but(25), held_out=0.99)
+    assert (only().picked[0].head, only().without_test) == ("svm", False)
+    assert "picked on the test images, where the luckiest of several looks better than it is" in verdict(only())
+
+
+def test_backbones_are_compared_by_the_heads_picked_for_them() -> None:
+    for backbone, wrong in (("one", 20), ("two", 24), ("three", 70)):
+        for head, more in (("svm", 0), ("ridge", 5), ("knn", -4)):
+            make_run(
+                head=head,
+                backbone=backbone,
+                right=right_but(wrong + more),
+                held_out=0.9 - (wrong + more) / 1000 - (head == "knn") / 2,
+            )
+    found = only()
+    assert len(found.pairs) == 36
+    assert [entry.name for entry in found.backbones] == ["svm on one", "svm on two", "svm on three"]
+    assert [pair.many for pair in found.between_backbones] == [3, 3, 3]
+    assert len(found.as_json()["backbones"]) == 3
+    assert "Of 3 frozen backbones, by the head picked for each, one is first; three is shown to be worse." in verdict(
+        found
+    )
+    output = invoke("compare")
+    assert "Backbones by the heads picked for them" in output
+    assert "All 36 pairs" not in output
+    assert "All 36 pairs of runs" in invoke("compare", "--pairs")
+
+
+def test_what_fine_tuning_adds_to_each_backbone_is_said() -> None:
+    for backbone, frozen, tuned in (("one", 20, 30), ("two", 60, 24)):
+        make_run(head="svm", backbone=backbone, right=right_but(frozen), held_out=0.9 - frozen / 1000)
+        make_run(
+            head="linear",
+            backbone=backbone,
+            right=right_but(tuned),
+            strategy="finetune",
+            refit=True,
+            val=(0.5, 0.9 - tuned / 1000),
+        )
+    text = verdict(only())
+    assert "Fine-tuning two is not shown to differ from the best frozen head (svm on one): -1.0 points" in text
+    assert "Fine-tuning two gains 9.0 points" in text
+    assert "over its own svm head" in text
+    assert "Fine-tuning one loses 2.5 points" in text
+    assert [pair.many for pair in only().tunings] == [2, 2]
+
+
+def test_a_quicker_run_that_is_points_behind_is_not_recommended() -> None:
+    make_run(head="svm", right=right_but(2)[:60], held_out=0.95, fit_s=30.0, extract_s=1.0)
+    make_run(head="knn", right=right_but(6)[:60], held_out=0.88, fit_s=0.1, extract_s=1.0)
+    assert all(entry.best for entry in only().entries)
+    assert "the quickest" not in verdict(only())
+    make_run(head="ridge", right=right_but(2, start=3)[:60], held_out=0.945, fit_s=1.0, extract_s=1.0)
+    assert "within a point of it, the quickest is ridge on tinynet: 2 s from nothing" in verdict(only())
+
+
+def test_the_smallest_difference_that_can_be_shown_is_said() -> None:
+    """Of 50 images the one of two that wins six and loses none is shown to be better, 12 points."""
+    for head, wrong in (("svm", 2), ("ridge", 3)):
+        make_run(head=head, right=right_but(wrong)[:50], held_out=0.9)
+    assert only().smallest_shown == pytest.approx(6 / 50)
+    assert "With these 50 test images, differences under about 12.0 points cannot be shown." in verdict(only())
+
+
+def test_a_difference_as_large_as_is_said_is_shown_and_a_smaller_one_is_not() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.standard_normal(N)
+    first, second = (hard + rng.standard_normal(N) < 1.8 for _ in range(2))
+    smallest = smallest_shown([compare_paired(first, second)], N)
+    for share, shown in ((1.35, True), (0.65, False)):
+        better = first.copy()
+        better[np.flatnonzero(~first)[: round(share * smallest * N)]] = True
+        assert (compare_paired(better, first | second & first).p < 0.05) == shown or share < 1
+
+
+@pytest.mark.parametrize(
+    ("by", "first"), [("auroc", "ridge"), ("accuracy", "svm"), ("brier", "ridge"), ("ap", "ridge")]
+)
+def test_runs_are_compared_by_any_figure(by: str, first: str, tmp_path: Path) -> None:
+    """One head is right more often, the other ranks better."""
+    truth = np.arange(N) % 2
+    sure = np.where(truth == 1, 0.45, 0.05) + 0.0004 * np.arange(N) % 0.04
+    ranked = np.stack([1 - sure, sure], axis=1).astype(np.float32)
+    right = ranked.argmax(axis=1) == truth
+    make_run(head="ridge", right=right, probabilities=ranked)
+    make_run(head="svm", right=right_but(60))
+    invoke("compare", "--by", by, "--json", tmp_path / "c.json")
+    (found,) = json.loads((tmp_path / "c.json").read_text())["datasets"]
+    assert [run["head"] for run in found["runs"]][0] == first
+    assert found["by"] == {"ap": "average_precision"}.get(by, by)
+    area = {run["head"]: run["auroc"] for run in found["runs"]}
+    assert area == {"ridge": 1.0, "svm": pytest.approx(0.85)}
+
+
+def test_two_aurocs_are_compared_as_delong_has_it() -> None:
+    """By the covariance of their components, written out."""
+    rng = np.random.default_rng(0)
+    truth = rng.random(120) < 0.4
+    scores = truth + 1.5 * rng.standard_normal(120), truth + 1.5 * rng.standard_normal(120)
+    above = [np.sign(each[truth][:, None] - each[~truth]) / 2 + 0.5 for each in scores]
+    covariance = sum(np.cov([each.mean(axis=axis) for each in above]) / above[0].shape[1 - axis] for axis in (0, 1))
+    error = (covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) ** 0.5
+    first, second = (Ranked.of(truth, each).auroc() for each in scores)
+    found = compare_figures(first, second, (truth, truth))
+    assert found.difference == pytest.approx(above[0].mean() - above[1].mean())
+    assert found.error == pytest.approx(error, rel=0.02)
+    assert found.p == pytest.approx(2 * stats.norm.sf(abs(found.difference) / error), rel=0.02)
+
+
+def test_a_figure_that_the_test_images_do_not_have_is_refused() -> None:
+    make_run(head="svm", right=right_but(20))
+    with pytest.raises(OptionError, match="--by top5 needs test images of several classes, top5 of more than five"):
+        compare(by="top5")
+
+
+def test_one_group_with_most_images_is_pointed_out() -> None:
+    groups = ["large"] * 200 + [f"patient{n // 20}" for n in range(200)]
+    make_run(head="svm", right=right_but(40), groups=groups)
+    output = " ".join(invoke("compare").split())
+    assert "count the 11 groups of the test images" in output
+    assert "One of them has 50% of the images: together they tell no more than 3.6 groups of one size" in output
+
+
+def test_records_of_earlier_versions_have_all_figures_in_a_comparison() -> None:
+    run = make_run(head="svm", right=right_but(60))
+    record = json.loads(run.path.read_text())
+    kept = ("n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "ece")
+    old = {**record, "test": {name: record["test"][name] for name in kept}}
+    run.path.write_text(json.dumps(old))
+    (entry,) = only().entries
+    assert {name: entry.figures[name] for name in ("auroc", "mcc_low", "brier")} == pytest.approx(
+        {name: record["test"][name] for name in ("auroc", "mcc_low", "brier")}
+    )
+
+
 def test_what_always_the_same_answer_would_reach_is_said(tmp_path: Path) -> None:
     make_run(head="svm", right=right_but(190), labels=np.arange(N) % 8 < 3)
     line = "Always answering 'cat', the largest class of the test images: 0.625."
     assert line in " ".join(invoke("compare", "--json", tmp_path / "c.json").split())
     (found,) = json.loads((tmp_path / "c.json").read_text())["datasets"]
     assert (found["baseline_accuracy"], found["baseline_class"]) == (0.625, "cat")
-    assert "Nothing here is shown to be better than always answering 'cat', which gives 0.625." in found["verdict"]
+    assert "It is not shown to be better than always answering 'cat', which gives 0.625." in found["verdict"]
     make_run(head="ridge", right=right_but(20), labels=np.arange(N) % 8 < 3)
     assert "always answering" not in verdict(only())
 

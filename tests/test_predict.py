@@ -421,10 +421,14 @@ def test_the_best_run_is_the_most_accurate_and_of_equals_the_cheapest() -> None:
     cheap = make_run("logreg", right, extract_s=30.0)
     best, why = best_run("photos")
     assert best.run.path == cheap.path
-    assert "of 2 that are the most accurate of 3 recorded, the cheapest to use" in why
+    assert "of 2 that are the most accurate on the test images of 3 recorded, the cheapest to use" in why
     assert "1.000" in why
+    make_run("knn", wrong, held_out=0.9, dataset="scans")
+    make_run("ridge", right, held_out=0.8, dataset="scans")
+    assert best_run("scans")[1].startswith("knn on tinynet: 0.000")
+    assert "picked on validation, of 2 recorded" in best_run("scans")[1]
     make_run("ridge", right, dataset="flowers")
-    with pytest.raises(OptionError, match=r"runs of flowers, photos\. Say which .* with --data"):
+    with pytest.raises(OptionError, match=r"runs of flowers, photos, scans\. Say which .* with --data"):
         best_run()
     assert best_run("flowers")[1].endswith("the only one recorded.")
 

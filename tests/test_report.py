@@ -204,15 +204,24 @@ def tiles(page: Path) -> list[tuple[str, str]]:
     return re.findall(r'<dt>(.*?)</dt><dd class="value">(.*?)</dd>', page.read_text())
 
 
-@pytest.mark.parametrize(("wrong", "told"), [(30, "gains 1.0"), (34, "gains 0.0"), (40, "loses 1.5")])
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (20, "gains 3.5"),
+        (30, "no difference shown 1.0"),
+        (34, "no difference shown 0.0"),
+        (44, "loses 2.5"),
+        (37, "no difference shown -0.8"),
+    ],
+)
 def test_the_first_figures_say_gains_and_loses_and_what_to_hold_them_against(
     tmp_path: Path, wrong: int, told: str
 ) -> None:
-    change, size = told.split()
+    change, size = told.rsplit(maxsplit=1)
     make_run(head="svm", right=np.arange(400) >= 34, fit_s=10.0)
     make_run(head="linear", right=np.arange(400) >= wrong, strategy="finetune", train_s=2_000.0)
     assert tiles(write_report(tmp_path / "r.html")[0])[2:] == [
-        (f"Fine-tuning {change}", f"{size} points"),
+        (f"Fine-tuning{':' if 'shown' in change else ''} {change}", f"{size} points"),
         ("and takes", "41 x"),
         ("Always the same answer", "50.0 %"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ __all__ = [
     "Against",
     "CHOOSING",
     "DATA",
+    "FIGURE",
     "NETWORK",
     "OUTPUT",
     "PANELS",
@@ -22,6 +24,7 @@ __all__ = [
     "BackboneWeights",
     "BatchSize",
     "BestOf",
+    "By",
     "Budget",
     "ClassWeight",
     "ComparedBy",
@@ -73,6 +76,11 @@ PANELS = DATA, NETWORK, CHOOSING, TRAINING, SPEED, OUTPUT = (  # of --help, in t
     "Training",
     "Speed",
     "Output",
+)
+
+FIGURE = replace(
+    chosen_from("tlcache.evaluation.metrics:METRICS"),
+    read=lambda word: {"ap": "average_precision"}.get(word, word),
 )
 
 
@@ -303,6 +311,15 @@ Budget = Annotated[
         "--budget",
         default="none",
         more="A number alone is seconds",
+    ),
+]
+By = Annotated[
+    str,
+    Option(
+        "Figure of the test images to compare by",
+        FIGURE,
+        CHOOSING,
+        more="See docs/statistics.md; ap: average_precision",
     ),
 ]
 Coverage = Annotated[

@@ -21,6 +21,7 @@ from tlcache.arguments import (
     TRAINING,
     Against,
     BackboneWeights,
+    By,
     ComparedBy,
     Datasets,
     Drop,
@@ -421,7 +422,13 @@ def predict(
 
 
 @command(app)
-def compare(output: Output, data: OnlyDatasets = None, runs: Runs = None) -> None:
+def compare(
+    output: Output,
+    data: OnlyDatasets = None,
+    by: By = "accuracy",
+    pairs: Annotated[bool, Option("Show every two runs, too", SWITCH, OUTPUT)] = False,
+    runs: Runs = None,
+) -> None:
     """Compare all recorded runs on accuracy and on cost, and say in a sentence whether fine-tuning is worth it.
 
     Example: tlcache compare --data photos
@@ -434,11 +441,11 @@ def compare(output: Output, data: OnlyDatasets = None, runs: Runs = None) -> Non
     from tlcache.runs.folder import runs_folder
 
     problems = _Problems()
-    found = run(runs, data, problems)
+    found = run(runs, data, problems, by)
     gaps = leakage_gaps(found)
     verdicts = [{**one.as_json(), "verdict": verdict(one)} for one in found]
     output.write({"datasets": verdicts, "leakage_gaps": [each.as_json() for each in gaps]})
-    output.show(comparison_tables(found, read_audits(runs_folder(runs)), gaps, output.verbose))
+    output.show(comparison_tables(found, read_audits(runs_folder(runs)), gaps, output.verbose, pairs))
     _show_leakage(output, gaps)
     _end(problems)
 
@@ -514,7 +521,13 @@ def audit(
 
 
 @command(app)
-def report(output: Output, out: Page = "report.html", data: OnlyDatasets = None, runs: Runs = None) -> None:
+def report(
+    output: Output,
+    out: Page = "report.html",
+    data: OnlyDatasets = None,
+    by: By = "accuracy",
+    runs: Runs = None,
+) -> None:
     """Write what compare finds as one HTML page: the answer, cost, mistakes, calibration, curves, commands.
 
     Example: tlcache report --out report.html
@@ -522,7 +535,7 @@ def report(output: Output, out: Page = "report.html", data: OnlyDatasets = None,
     from tlcache.report.page import write_report
 
     problems = _Problems()
-    paths = write_report(out, runs, data, problems)
+    paths = write_report(out, runs, data, problems, by)
     output.write({"files": [str(path) for path in paths]})
     for path in paths:
         output.say(path)

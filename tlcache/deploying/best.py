@@ -17,11 +17,11 @@ __all__ = ["best_of", "best_run"]
 def best_run(
     data: str | Path | None = None, runs: str | Path | None = None, on_warning: Callable[[str], None] = warn
 ) -> tuple[Entry, str]:
-    """Return the run that `tlcache.compare` has first, and why in a sentence.
+    """Return the run that `tlcache.compare` picks, and why in a sentence.
 
-    Of several with the same accuracy on the test images it is the cheapest to use: that with the most images a second,
-    as extraction recorded them, and of these the quickest to fit. Of a dataset with several splits it is one on the
-    split that was used last.
+    It is picked on validation, not by the test images: what it reaches on these is what can be expected of it. Of
+    several that are equal in that it is the cheapest to use: that with the most images a second, as extraction recorded
+    them, and of these the quickest to fit. Of a dataset with several splits it is one on the split that was used last.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ def best_run(
     Examples
     --------
     >>> runs = fit_heads([feature_file], heads=["ridge", "knn"], runs=folder)
-    >>> best_run("photos", folder)[0].accuracy == max(run.test.accuracy for run in runs)
+    >>> best_run("photos", folder)[0].val_score == max(run.validated["accuracy"] for run in runs)
     True
     """
-    found = compare(runs, data, on_warning)
+    found = compare(runs, data, on_warning=on_warning)
     names = sorted({each.dataset for each in found})
     if len(names) > 1:
         raise OptionError(f"There are runs of {some(names)}. Say which the best one is to be of, with --data.")
@@ -52,18 +52,21 @@ def best_run(
 
 
 def best_of(found: Comparison) -> Entry:
-    """Return the most accurate run, and of several that are that the cheapest to use, as `best_run` says."""
+    """Return the run that was picked, and of several that are equal in that the cheapest, as `best_run` says."""
     return min(_equal(found), key=lambda entry: (-entry.images_per_s, entry.train_s))
 
 
 def _equal(found: Comparison) -> list[Entry]:
-    """Return the runs that are as accurate as the first one."""
-    return [entry for entry in found.entries if entry.accuracy == found.entries[0].accuracy]
+    """Return the runs that reach as much as the first one, on validation, or on test where they were picked there."""
+    if found.without_test:
+        return [entry for entry in found.entries if entry.run.validated == found.picked[0].run.validated]
+    return [entry for entry in found.entries if entry.accuracy == found.picked[0].accuracy]
 
 
 def _why(chosen: Entry, found: Comparison, equal: int) -> str:
     reached = f"{chosen.accuracy:.3f} ({chosen.low:.3f}-{chosen.high:.3f}) on {len(chosen.top.label):,} test images"
-    rank = f"the most accurate of {len(found.entries)} recorded" if len(found.entries) > 1 else "the only one recorded"
+    how = "picked on validation" if found.without_test else "the most accurate on the test images"
+    rank = f"{how}, of {len(found.entries)} recorded" if len(found.entries) > 1 else "the only one recorded"
     if equal > 1:
-        rank = f"of {equal} that are the most accurate of {len(found.entries)} recorded, the cheapest to use"
+        rank = f"of {equal} that are {how} of {len(found.entries)} recorded, the cheapest to use"
     return f"{chosen.name}: {reached} of {found.dataset}; {rank}."

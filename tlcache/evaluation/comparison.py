@@ -1,19 +1,23 @@
-"""What a comparison is: all runs on the same test images, and every two of them."""
+"""What a comparison is: all runs on the same test images, which of them was picked without these, and every two."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from tlcache.evaluation.baseline import Baseline
-from tlcache.evaluation.significance import Difference
+from tlcache.evaluation.significance import LEVEL, Difference, Units, correct_for_many, effective_groups, smallest_shown
 from tlcache.records import as_json
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.predictions import TopPredictions
 from tlcache.runs.record import Run
 
-__all__ = ["Comparison", "Entry", "Pair", "pareto"]
+__all__ = ["Comparison", "Entry", "Groups", "Pair", "pareto"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Entry:
         On the test split.
     figures
         All others of `tlcache.evaluation.metrics.evaluate`, by their names.
+    val_score
+        What runs are compared by, on images that were held out of train; None where the record does not say it.
     extract_s, train_s
         Seconds that embedding all images took, and choosing settings and fitting, or fine-tuning.
     first_s
@@ -41,7 +47,7 @@ class Entry:
     parameters
         Of the backbone; None for an ONNX file.
     best
-        Whether it is the most accurate, or not shown to be less accurate than that one.
+        Whether it is the one that was picked, or not shown to be worse than that one.
     """
 
     run: Run
@@ -55,6 +61,7 @@ class Entry:
     log_loss: float
     ece: float
     figures: Mapping[str, float]
+    val_score: float | None
     extract_s: float
     train_s: float
     first_s: float
@@ -77,6 +84,13 @@ class Entry:
         """Whether the backbone is another one than the pretrained: not when no epoch of a fine-tuning was a gain."""
         return not (self.frozen or self.run.untuned)
 
+    def figure(self, name: str) -> tuple[float, float, float]:
+        """Return a figure of the test split with its interval, by its name in `evaluate`."""
+        if name == "accuracy":
+            return self.accuracy, self.low, self.high
+        known = {**self.figures, "macro_f1": self.macro_f1, "log_loss": self.log_loss}
+        return known[name], known[f"{name}_low"], known[f"{name}_high"]
+
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
         figures = {name: value for name, value in vars(self).items() if name not in ("run", "top", "figures")}
@@ -92,17 +106,40 @@ class Entry:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs compared image by image; `p_corrected` is Holm's for all pairs of the comparison."""
+    """Two runs compared image by image; `p_corrected` is Holm's for `many` comparisons."""
 
     a: Entry
     b: Entry
     found: Difference
     p_corrected: float
+    many: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference is shown, at the level of 5 %."""
+        return self.p_corrected < LEVEL
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
         records = {"a": str(self.a.run.path), "b": str(self.b.run.path)}
         return {**records, **as_json(self.found), "p_corrected": self.p_corrected}
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of the test images: how many, as how many of one size they count, and the largest one's share."""
+
+    number: int
+    effective: float
+    largest: float
+
+    @classmethod
+    def of(cls, units: Units | None) -> Groups | None:
+        """Return them by the number of each image's group (n,); None where there are none."""
+        if units is None:
+            return None
+        sizes = np.bincount(units)
+        return cls(len(sizes), effective_groups(sizes), float(sizes.max() / sizes.sum()))
 
 
 @dataclass(frozen=True)
@@ -113,40 +150,99 @@ class Comparison:
     ----------
     dataset, digest
         The dataset's name, and the hash of its rows, labels and splits.
+    by
+        The figure that runs are compared by.
     entries
-        The most accurate first.
+        The best on the test images first.
+    picked
+        The same by what was held out of train and test alike, the best first; by the test images where a record lacks
+        that.
+    without_test
+        Whether it has not been picked by the test images: then what the first of `picked` reaches on them is what can
+        be expected of it, and not the luck of the best of many.
     pairs
-        Every two of them, the more accurate first.
+        Every two of the entries, the better first.
     groups
-        How many groups the test images are in, which intervals and tests then count; None where they have none.
+        The groups that the test images are in, which intervals and tests then count; None where they have none.
     baseline
         What always answering the largest class of the test images would reach.
     """
 
     dataset: str
     digest: str
+    by: str
     entries: tuple[Entry, ...]
+    picked: tuple[Entry, ...]
+    without_test: bool
     pairs: tuple[Pair, ...]
-    groups: int | None
+    groups: Groups | None
     baseline: Baseline
 
     def pair(self, a: Entry, b: Entry) -> Pair:
-        """Return what `a` has over `b`."""
+        """Return what `a` has over `b`, corrected for all pairs of runs."""
         found = next(pair for pair in self.pairs if {id(pair.a), id(pair.b)} == {id(a), id(b)})
-        return found if found.a is a else Pair(a, b, found.found.reversed(), found.p_corrected)
+        return found if found.a is a else replace(found, a=a, b=b, found=found.found.reversed())
 
-    def top(self, frozen: bool) -> Entry | None:
-        """Return the most accurate head on a frozen backbone, or the most accurate backbone that is fine-tuned."""
-        return next((entry for entry in self.entries if (entry.frozen if frozen else entry.tuned)), None)
+    def among(self, pairs: Iterable[tuple[Entry, Entry]]) -> list[Pair]:
+        """Return what the first of each has over the second, corrected for these alone.
+
+        That holds where the runs were picked without the test images. Where they were not, every pair of all runs is
+        corrected for.
+        """
+        found = [self.pair(*each) for each in pairs]
+        if not self.without_test:
+            return found
+        corrected = correct_for_many([each.found.p for each in found])
+        return [replace(each, p_corrected=float(p), many=len(found)) for each, p in zip(found, corrected, strict=True)]
+
+    def top(self, frozen: bool, backbone: str | None = None) -> Entry | None:
+        """Return the head on a frozen backbone, or the fine-tuned backbone, that was picked; of one backbone or all."""
+        own = (each for each in self.picked if backbone in (None, each.backbone))
+        return next((each for each in own if (each.frozen if frozen else each.tuned)), None)
+
+    @cached_property
+    def backbones(self) -> list[Entry]:
+        """The head that was picked of each frozen backbone, the best first."""
+        first: dict[str, Entry] = {}
+        for entry in self.picked:
+            if entry.frozen:
+                first.setdefault(entry.backbone, entry)
+        return list(first.values())
+
+    @cached_property
+    def between_backbones(self) -> list[Pair]:
+        """Every two of `backbones`."""
+        return self.among(combinations(self.backbones, 2))
+
+    @cached_property
+    def tunings(self) -> list[Pair]:
+        """What fine-tuning each backbone adds to the head that was picked on the same one, frozen."""
+        names = dict.fromkeys(each.backbone for each in self.picked if each.tuned)
+        both = [(self.top(False, name), self.top(True, name)) for name in names]
+        return self.among((tuned, frozen) for tuned, frozen in both if tuned and frozen)
+
+    @property
+    def smallest_shown(self) -> float | None:
+        """The smallest difference between two backbones, or else two runs, that these test images would show."""
+        own = self.between_backbones or [pair for pair in self.pairs if self.picked[0] in (pair.a, pair.b)]
+        found = [pair.found for pair in own]
+        images = self.groups.effective if self.groups else len(self.entries[0].top.label)
+        return smallest_shown(found, images) if found else None
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises, save the sentences of `tlcache.verdict`."""
         return {
             "dataset": self.dataset,
             "digest": self.digest,
-            "groups": self.groups,
+            "groups": self.groups and self.groups.number,
+            "by": self.by,
+            "picked": str(self.picked[0].run.path),
+            "picked_on": "validation" if self.without_test else "test",
+            "smallest_shown": self.smallest_shown,
             "runs": [entry.as_json() for entry in self.entries],
             "pairs": [pair.as_json() for pair in self.pairs],
+            "backbones": [pair.as_json() for pair in self.between_backbones],
+            "tunings": [pair.as_json() for pair in self.tunings],
             "baseline_accuracy": self.baseline.accuracy,
             "baseline_class": self.baseline.answer,
         }

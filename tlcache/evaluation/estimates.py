@@ -8,9 +8,9 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.evaluation.significance import Units, share_interval, variance_of
+from tlcache.evaluation.significance import Difference, Units, effective_groups, share_interval, variance_of
 
-__all__ = ["Estimate", "Mean", "mean_estimate"]
+__all__ = ["Estimate", "Mean", "compare_figures", "mean_estimate"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,28 @@ def mean_estimate(values: NDArray[np.float64], bounds: tuple[float, float] = (0.
     """Return the mean of what each image has (n,)."""
     mean = float(values.mean())
     return Estimate(mean, values - mean, len(values), bounds)
+
+
+def compare_figures(
+    first: Estimate,
+    second: Estimate,
+    right: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    units: Units | None = None,
+) -> Difference:
+    """Compare two runs by a figure of the same images.
+
+    The difference follows each image as far as the two figures do, which gives its error; of the AUROC this is the test
+    of DeLong, DeLong and Clarke-Pearson (1988). `right` (n,) and `units` are as for `compare_paired`.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    won, lost = (int((one & ~other).sum()) for one, other in (right, right[::-1]))
+    difference, error = first.value - second.value, sqrt(variance_of(first.pulls - second.pulls, units))
+    groups = len(first.pulls) if units is None else effective_groups(np.bincount(units))
+    freedom = max(groups - 1, 0.1)
+    p = float(2 * stdtr(freedom, -abs(difference) / error)) if error else float(difference == 0)
+    half = float(stdtrit(freedom, 0.975)) * error
+    return Difference(won, lost, difference, difference - half, difference + half, p)
 
 
 class Mean:

@@ -23,12 +23,14 @@ __all__ = [
     "compare_paired",
     "correct_for_many",
     "effective_groups",
+    "smallest_shown",
     "share_interval",
     "unit_numbers",
     "variance_of",
 ]
 
 Units = NDArray[np.int64]
+LEVEL = 0.05
 _ENUMERATED = 16  # groups whose signs are all tried: 65,536 ways
 
 
@@ -52,6 +54,11 @@ class Difference:
     low: float
     high: float
     p: float
+
+    @property
+    def error(self) -> float:
+        """The standard error, as the interval has it."""
+        return (self.high - self.low) / (2 * NormalDist().inv_cdf(0.975))
 
     def reversed(self) -> Difference:
         """Return how much more accurate the second is than the first."""
@@ -212,6 +219,24 @@ def _flip_signs(sums: NDArray[np.float64]) -> float:
     return float(np.mean(np.abs(totals) >= abs(sums.sum()) - 1e-9))
 
 
+def smallest_shown(found: Sequence[Difference], images: float) -> float:
+    """Return the smallest difference that would be shown between two of these runs, corrected for their number.
+
+    It follows from how many images the runs usually answer unlike, and is never less than what a test of so many images
+    can show at all: all of a few that differ won by one run.
+
+    Parameters
+    ----------
+    found
+        Every two of the runs.
+    images
+        How many independent images there are, or groups.
+    """
+    level = LEVEL / len(found)
+    usual = float(np.median([each.error for each in found])) * NormalDist().inv_cdf(1 - level / 2)
+    return min(1.0, max(usual, float(np.ceil(np.log2(2 / level))) / images))
+
+
 def correct_for_many(p: Sequence[float]) -> NDArray[np.float64]:
     """Return p values corrected for their number (Holm, 1979), in their order.
 
@@ -224,6 +249,3 @@ def correct_for_many(p: Sequence[float]) -> NDArray[np.float64]:
     corrected = np.empty_like(values)
     corrected[order] = np.minimum(1, stepped)
     return corrected
-
-
-LEVEL = 0.05

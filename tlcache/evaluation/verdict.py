@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tlcache.evaluation.significance import LEVEL
-from tlcache.keys import printable
+from tlcache.evaluation.metrics import METRICS
+from tlcache.keys import printable, some
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.text import duration
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from tlcache.evaluation.comparison import Comparison, Entry, Pair
     from tlcache.runs.record import Run
 
-__all__ = ["no_gain", "p_of", "p_text", "points", "times", "verdict"]
+__all__ = ["interval_of", "no_gain", "p_of", "p_text", "points", "size", "times", "verdict"]
 
+_POINT = 0.01 + 1e-9  # how far behind a quicker run may be
 _LEAST_P = 1e-12  # smaller ones say nothing more
 
 
@@ -28,24 +29,91 @@ def verdict(found: Comparison) -> str:
     'One run'
     """
     frozen, tuned = found.top(frozen=True), found.top(frozen=False)
-    first = _strategies(found, tuned, frozen) if frozen and tuned else _single(found)
-    return " ".join(filter(None, ["" if tuned else _start(found), first, _quickest(found), _baseline(found)]))
+    both = _strategies(found, tuned, frozen) if frozen and tuned else ""
+    parts = [both if tuned else _start(found), _tunings(found), _picked(found), _backbones(found)]
+    return " ".join(filter(None, [*parts, _smallest(found), _quickest(found), _baseline(found)]))
+
+
+def _picked(found: Comparison) -> str:
+    """Name the run that was picked, what it reaches, and which others are shown to be worse."""
+    picked, others = found.picked[0], [entry for entry in found.entries if entry is not found.picked[0]]
+    value, low, high = picked.figure(found.by)
+    what = "" if found.by == "accuracy" else f"{found.by} "
+    figures = f"{picked.name}, {what}{value:.3f} ({low:.3f}-{high:.3f})"
+    if not others:
+        return f"One run: {figures}. There is nothing to compare it with."
+    alike = sum(entry.best for entry in others)
+    shown = "are not shown" if alike else "are shown"
+    who = f"the other {len(others)}"
+    if len(others) == 1:
+        who, shown = "the other one", shown.replace("are", "is")
+    elif 0 < alike < len(others):
+        who, shown = f"{alike} of {who}", shown if alike > 1 else shown.replace("are", "is")
+    if found.without_test:
+        first = f"Picked on validation, without the test images: {figures} on them"
+    else:
+        first = f"The most accurate is {figures}" if found.by == "accuracy" else f"The best is {figures}"
+        figures = "picked on the test images, where the luckiest of several looks better than it is"
+        first += f" ({figures})"
+    return f"{first}; {who} {shown} to be worse."
 
 
 def _strategies(found: Comparison, tuned: Entry, frozen: Entry) -> str:
-    pair = found.pair(tuned, frozen)
-    gain = pair.found.difference
-    figures = f"(95 % CI {points(pair.found.low)} to {points(pair.found.high)}, {p_of(pair, found)})"
+    """Say what the fine-tuned network has over the frozen head, those that were picked."""
+    (pair,) = found.among([(tuned, frozen)])
     what, other = f"Fine-tuning {tuned.backbone}", f"the best frozen head ({frozen.name})"
     cost = f"{times(tuned.first_s / frozen.first_s)} its time"
-    if pair.p_corrected >= LEVEL:
-        sign = "+" if gain > 0 else ""
-        text = f"{what} is not shown to differ from {other}: {sign}{points(gain)} points {figures}, for {cost}."
-    elif gain > 0:
-        text = f"{what} gains {points(gain)} points {figures} over {other}, for {cost}."
-    else:
-        text = f"{what} loses {points(-gain)} points {figures} against {other}, and takes {cost}."
-    return text + _unequal(tuned.run)
+    return _gain(pair, found.by, what, other, cost) + _unequal(tuned.run)
+
+
+def _gain(pair: Pair, by: str, what: str, other: str, cost: str) -> str:
+    gain, figures = pair.found.difference, f"({interval_of(pair, by)}, {p_of(pair)})"
+    amount = f"{size(abs(gain), by)} {figures}"
+    if not pair.shown:
+        sign = "+" if gain > 0 else "-" if gain < 0 else ""
+        return f"{what} is not shown to differ from {other}: {sign}{amount}, for {cost}."
+    if gain * _sign(by) > 0:
+        return f"{what} gains {amount} over {other}, for {cost}."
+    return f"{what} loses {amount} against {other}, and takes {cost}."
+
+
+def _tunings(found: Comparison) -> str:
+    """Say what fine-tuning adds to each backbone, where that is not said already."""
+    said = (found.top(frozen=False), found.top(frozen=True))
+    texts = []
+    for pair in found.tunings:
+        if (pair.a, pair.b) != said:
+            cost = f"{times(pair.a.first_s / pair.b.first_s)} its time"
+            texts.append(_gain(pair, found.by, f"Fine-tuning {pair.a.backbone}", f"its own {pair.b.head} head", cost))
+    return " ".join(texts)
+
+
+def _backbones(found: Comparison) -> str:
+    """Say which backbones are shown to be worse than the best, each by the head that was picked for it."""
+    if len(found.backbones) < 2:
+        return ""
+    first, *others = found.backbones
+    worse = [pair.b.backbone for pair in found.between_backbones if pair.a is first and _shown(pair, found.by)]
+    who = f"{some(worse)} {'are' if len(worse) > 1 else 'is'}" if worse else "none of the others is"
+    if len(others) == 1:
+        who = "the other one is" if worse else "the other one is not"
+    rank = "by the head picked for each"
+    return f"Of {len(others) + 1} frozen backbones, {rank}, {first.backbone} is first; {who} shown to be worse."
+
+
+def _shown(pair: Pair, by: str) -> bool:
+    """Return whether the first of two is shown to be better."""
+    return pair.shown and pair.found.difference * _sign(by) > 0
+
+
+def _smallest(found: Comparison) -> str:
+    """Say how large a difference must be to be shown."""
+    smallest = found.smallest_shown
+    if smallest is None or found.by != "accuracy":
+        return ""
+    images = f"{found.groups.number:,} groups of " if found.groups else ""
+    images += f"{len(found.entries[0].top.label):,} test images"
+    return f"With these {images}, differences under about {points(smallest)} points cannot be shown."
 
 
 def _unequal(run: Run) -> str:
@@ -95,45 +163,50 @@ def _advice(run: FinetunedRun) -> str:
     return f"Try {', '.join(ways)} or {last}."
 
 
-def _single(found: Comparison) -> str:
-    best, others = found.entries[0], found.entries[1:]
-    figures = f"{best.name}, {best.accuracy:.3f} ({best.low:.3f}-{best.high:.3f})"
-    if not others:
-        return f"One run: {figures}. There is nothing to compare it with."
-    alike = sum(entry.best for entry in others)
-    shown = "are not shown" if alike else "are shown"
-    who = f"the other {len(others)}"
-    if len(others) == 1:
-        who, shown = "the other one", shown.replace("are", "is")
-    elif 0 < alike < len(others):
-        who, shown = f"{alike} of {who}", shown if alike > 1 else shown.replace("are", "is")
-    return f"The most accurate is {figures}; {who} {shown} to be worse."
-
-
 def _quickest(found: Comparison) -> str:
-    """Name the quickest of those that share the mark, unless that is the best one itself."""
-    quickest = min((entry for entry in found.entries if entry.best), key=lambda entry: entry.first_s)
-    if quickest is found.entries[0]:
+    """Name the quickest of those that share the mark and are no more than a point behind, unless it was picked."""
+    picked = found.picked[0]
+    near = [entry for entry in found.entries if entry.best and _near(entry, picked, found.by)]
+    quickest = min(near, key=lambda entry: entry.first_s)
+    if quickest is picked:
         return ""
     took = f"{duration(quickest.first_s)} from nothing"
-    return f"Of those not shown to be worse than the best, the quickest is {quickest.name}: {took}."
+    return f"Of those not shown to be worse and within a point of it, the quickest is {quickest.name}: {took}."
+
+
+def _near(entry: Entry, picked: Entry, by: str) -> bool:
+    """Return whether a run is no more than a point behind, on validation and on the test images."""
+    held_out = [(picked.val_score, entry.val_score), (picked.figure(by)[0], entry.figure(by)[0])]
+    return all(_sign(by) * (a - b) <= _POINT for a, b in held_out if a is not None and b is not None)
 
 
 def _baseline(found: Comparison) -> str:
     """Say it where the most accurate run may be no better than a constant answer."""
     answer, accuracy = found.baseline
-    if found.entries[0].low > accuracy:
+    if found.picked[0].low > accuracy:
         return ""
-    return (
-        f"Nothing here is shown to be better than always answering '{printable(answer)}', which gives {accuracy:.3f}."
-    )
+    return f"It is not shown to be better than always answering '{printable(answer)}', which gives {accuracy:.3f}."
 
 
-def p_of(pair: Pair, found: Comparison) -> str:
+def p_of(pair: Pair) -> str:
     """Return a pair's p value, and what the number of comparisons makes of it."""
-    many = len(found.pairs)
-    corrected = f", corrected for {many} comparisons {p_text(pair.p_corrected)}" if many > 1 else ""
+    corrected = f", corrected for {pair.many} comparisons {p_text(pair.p_corrected)}" if pair.many > 1 else ""
     return p_text(pair.found.p) + corrected
+
+
+def interval_of(pair: Pair, by: str = "accuracy") -> str:
+    """Return the interval of what one run has over another."""
+    shown = points if by == "accuracy" else "{:.3f}".format
+    return f"95 % CI {shown(pair.found.low)} to {shown(pair.found.high)}"
+
+
+def size(difference: float, by: str = "accuracy") -> str:
+    """Return how large a difference is, of an accuracy in points."""
+    return f"{points(difference)} points" if by == "accuracy" else f"{difference:.3f} of {by}"
+
+
+def _sign(by: str) -> int:
+    return 1 if METRICS[by].larger_is_better else -1
 
 
 def p_text(p: float) -> str:

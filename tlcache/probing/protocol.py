@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from tlcache.arguments import CHOOSING, Budget, ClassWeight, Coverage, PerClass, Seed, check_coverage
+from tlcache.arguments import CHOOSING, FIGURE, Budget, ClassWeight, Coverage, PerClass, Seed, check_coverage
 from tlcache.heads.table import HeadRow
-from tlcache.kinds import SWITCH, Kind, choice, chosen_from, whole
+from tlcache.kinds import SWITCH, Kind, choice, whole
 from tlcache.options import Option, asked, check_fields, described
 
 __all__ = ["SearchProtocol"]
 
 _FOLDS = Kind(
     "0, or a whole number from 2 on", "N", "int", int, lambda value: type(value) is int and (value == 0 or value > 1)
-)
-_METRIC = replace(
-    chosen_from("tlcache.evaluation.metrics:METRICS"),
-    read=lambda word: {"ap": "average_precision"}.get(word, word),
 )
 _METRIC_MORE = "See docs/statistics.md; ap: average_precision"
 _FOLDS_MORE = "Folds are stratified; groups and byte-identical images stay together"
@@ -40,7 +36,7 @@ class SearchProtocol:
             more=_FOLDS_MORE,
         ),
     ] = 0
-    metric: Annotated[str, Option("Choose by this figure", _METRIC, CHOOSING, more=_METRIC_MORE)] = "accuracy"
+    metric: Annotated[str, Option("Choose by this figure", FIGURE, CHOOSING, more=_METRIC_MORE)] = "accuracy"
     one_se: Annotated[
         bool, Option("Choose the simplest setting within one standard error of the best", SWITCH, CHOOSING)
     ] = False

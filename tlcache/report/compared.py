@@ -11,19 +11,34 @@ from rich.text import Text
 from tlcache.auditing.findings import Audit, audit_of
 from tlcache.auditing.leakage import LeakageGap
 from tlcache.auditing.verdict import alarm
-from tlcache.evaluation.comparison import Comparison, Entry
-from tlcache.evaluation.verdict import verdict
+from tlcache.evaluation.comparison import Comparison, Entry, Pair
+from tlcache.evaluation.verdict import points, verdict
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval
-from tlcache.report.tables import BEST, baseline_line, groups_lines, heading
+from tlcache.report.tables import baseline_line, groups_lines, heading, mark, marks
 
-__all__ = ["COSTS", "FIGURES", "LEGEND", "comparison_tables", "costs", "figures", "leak_line", "title"]
+__all__ = [
+    "COSTS",
+    "FIGURES",
+    "LEGEND",
+    "columns",
+    "comparison_tables",
+    "costs",
+    "figures",
+    "leak_line",
+    "mark",
+    "marks",
+    "title",
+]
 
-FIGURES = ("Accuracy (95 %)", "F1", "Recall", "Loss", "ECE")
+FIGURES = ("Accuracy (95 %)", "Val", "F1", "AUROC", "Loss", "ECE")
+_FEWER = ("Accuracy (95 %)", "Val", "F1", "Loss")
+_LEAST = ("AUROC", "ECE", "Loss", "F1", "Val")  # what is left out first
 SECONDS = ("Embed s", "Train s", "Total s")
 COSTS = (*SECONDS, "Img/s", "Params")
 LEGEND = (
-    "F1 and recall: means over classes. Loss: log-loss. Embed: decoding and network, for all images, without what "
+    "Val: on images held out of training, which runs are picked by. F1 and AUROC: means over classes. "
+    "Loss: log-loss. Embed: decoding and network, for all images, without what "
     "extract takes to start and to write its file; train: choosing settings and fitting, as for one more head; of a "
     "fine-tuning, also decoding and validation; total: both, from nothing. Img/s: images per second of embed."
 )
@@ -34,10 +49,11 @@ def comparison_tables(
     audits: Sequence[Audit] = (),
     gaps: Sequence[LeakageGap] = (),
     explain: bool = False,
+    all_pairs: bool = False,
 ) -> RenderableType:
     """Return the verdict and the table of each comparison: what every run reaches, what it costs, and if it leaks.
 
-    With `explain` it is said at the end what the columns mean.
+    With `explain` it is said at the end what the columns mean; with `all_pairs` every two runs are in a table.
     """
     parts: list[RenderableType] = []
     for found in comparisons:
@@ -46,8 +62,50 @@ def comparison_tables(
             notes.append(Text("Runs on other images or splits of this dataset are not compared with these."))
         line, matters = leak_line(found, audits, gaps)
         leak = [Text(line, style="bold red" if matters else "")] if line else []
-        parts += [title(found, comparisons), *leak, Text(verdict(found)), Text(), _Wide(found.entries), *notes, Text()]
-    return Group(*parts, Text(f"{BEST} {LEGEND if explain else 'What the columns mean: --verbose.'}", style="dim"))
+        parts += [title(found, comparisons), *leak, Text(verdict(found)), Text(), _Wide(found), *notes, Text()]
+        parts[-1:] = [Text(marks(found), style="dim"), Text(), *backbones_table(found)]
+        parts += pairs_table(found) if all_pairs else []
+    return Group(*parts, Text(LEGEND if explain else "What the columns mean: --verbose.", style="dim"))
+
+
+def backbones_table(found: Comparison) -> list[RenderableType]:
+    """Return a table of the frozen backbones, each by the head that was picked for it, against the first."""
+    if len(found.backbones) < 2:
+        return []
+    first = found.backbones[0]
+    table = FittedTable(("Backbone", "Head"), ("Val", _title(found.by), "Against the first", "p"), ("Val",))
+    for entry in found.backbones:
+        pair = next((each for each in found.between_backbones if (each.a, each.b) == (first, entry)), None)
+        against, p = ("", "") if pair is None else (difference(pair, found.by), f"{pair.p_corrected:.3f}")
+        cells = (entry.backbone, entry.head, _or_none(entry.val_score), interval(*entry.figure(found.by)))
+        table.add_row(*cells, against, p)
+    many = found.between_backbones[0].many
+    note = [Text(f"p is corrected for {many} pairs (Holm).", style="dim")] if many > 1 else []
+    return [Text("Backbones by the heads picked for them", style="bold"), table, *note, Text()]
+
+
+def pairs_table(found: Comparison) -> list[RenderableType]:
+    """Return a table of every two runs; p is corrected for all of them."""
+    table = FittedTable(("Run", "over"), ("Difference (95 %)", "p", "Corrected"))
+    for pair in found.pairs:
+        cells = (difference(pair, found.by), f"{pair.found.p:.3f}", f"{pair.p_corrected:.3f}")
+        table.add_row(pair.a.name, pair.b.name, *cells)
+    return [Text(f"All {len(found.pairs)} pairs of runs", style="bold"), table, Text()]
+
+
+def difference(pair: Pair, by: str) -> str:
+    """Return what one run has over another with its interval, of an accuracy in points."""
+    of = [pair.found.difference, pair.found.low, pair.found.high]
+    middle, low, high = map(points, of) if by == "accuracy" else (f"{each:.3f}" for each in of)
+    return f"{middle} ({low} to {high})"
+
+
+def _title(by: str) -> str:
+    return "Accuracy (95 %)" if by == "accuracy" else f"{by} (95 %)"
+
+
+def _or_none(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def title(found: Comparison, comparisons: Sequence[Comparison]) -> Text:
@@ -66,10 +124,16 @@ def leak_line(found: Comparison, audits: Sequence[Audit], gaps: Sequence[Leakage
     return alarm(audit, gaps) if audit else ("", False)
 
 
-def figures(entry: Entry) -> tuple[str, ...]:
-    """Return what a run reaches, in the order of `FIGURES`."""
-    rest = (entry.macro_f1, entry.figures["balanced_accuracy"], entry.log_loss, entry.ece)
-    return interval(entry.accuracy, entry.low, entry.high), *(f"{value:.3f}" for value in rest)
+def columns(by: str = "accuracy") -> tuple[str, ...]:
+    """Return the titles of `figures`."""
+    return FIGURES if by == "accuracy" else (_title(by), *FIGURES)
+
+
+def figures(entry: Entry, by: str = "accuracy") -> tuple[str, ...]:
+    """Return what a run reaches: the figure that is compared by, and those of `FIGURES`."""
+    first = () if by == "accuracy" else (interval(*entry.figure(by)),)
+    rest = (entry.val_score, entry.macro_f1, entry.figures.get("auroc"), entry.log_loss, entry.ece)
+    return *first, interval(entry.accuracy, entry.low, entry.high), *map(_or_none, rest)
 
 
 def costs(entry: Entry) -> tuple[str, ...]:
@@ -83,22 +147,24 @@ def costs(entry: Entry) -> tuple[str, ...]:
 class _Wide:
     """A table of entries: with all columns or the most telling, in two parts only where the terminal is very narrow."""
 
-    entries: Sequence[Entry]
+    found: Comparison
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for columns, apart in ((FIGURES + COSTS, 2), (FIGURES + COSTS, 1), (FIGURES + SECONDS, 1)):
-            table = self._table(columns)
+        every = columns(self.found.by)
+        fewer = tuple(name for name in every if name in _FEWER or name not in FIGURES)
+        for titles, apart in ((every + COSTS, 2), (every + COSTS, 1), (every + SECONDS, 1), (fewer + SECONDS, 1)):
+            table = self._table(titles)
             if table.fits(options.max_width, apart):
                 yield table
                 return
-        yield self._table(FIGURES, ("ECE", "Recall", "Loss", "F1"))
+        yield self._table(every, _LEAST)
         yield Text("\nThe same runs, what they cost:\n")
         yield self._table(COSTS, ("Params", "Img/s", "Embed s"))
 
-    def _table(self, columns: Sequence[str], leave_out: Sequence[str] = ()) -> FittedTable:
-        table = FittedTable(("", "Backbone", "Head"), columns, leave_out)
-        for entry in self.entries:
-            cells = dict(zip((*FIGURES, *COSTS), figures(entry) + costs(entry), strict=True))
-            names = ("*" if entry.best else "", entry.backbone, entry.head)
-            table.add_row(*names, *(cells[name] for name in columns), style="bold green" if entry.best else "")
+    def _table(self, titles: Sequence[str], leave_out: Sequence[str] = ()) -> FittedTable:
+        table, by = FittedTable(("", "Backbone", "Head"), titles, leave_out), self.found.by
+        for entry in self.found.entries:
+            cells = dict(zip((*columns(by), *COSTS), figures(entry, by) + costs(entry), strict=True))
+            names = (mark(entry, self.found), entry.backbone, entry.head)
+            table.add_row(*names, *(cells[each] for each in titles), style="bold green" if names[0] == "*" else "")
         return table

@@ -18,7 +18,7 @@ from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
 from tlcache.deploying.best import best_of
 from tlcache.errors import ImageReadError
-from tlcache.evaluation.comparison import Comparison, Entry
+from tlcache.evaluation.comparison import Comparison, Entry, Pair
 from tlcache.evaluation.metrics import confusion, recalls
 from tlcache.evaluation.mistakes import confusions, hardest_classes, surest_mistakes
 from tlcache.evaluation.verdict import p_of, points, times, verdict
@@ -157,7 +157,7 @@ class Chapter:
 def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit], gaps: Sequence[LeakageGap]) -> Chapter:
     """Read what the records of a comparison hold, and draw it; of curves, audits and gaps, take those that belong."""
     name = f"{slug(found.dataset)}-{found.digest[:8]}"
-    tops = [entry for entry in (found.top(frozen=True), found.top(frozen=False)) if entry] or [found.entries[0]]
+    tops = [entry for entry in (found.top(frozen=True), found.top(frozen=False)) if entry] or [found.picked[0]]
     counts = [confusion(entry.top.label, entry.top.predicted, len(entry.run.classes)) for entry in tops]
     run = found.entries[0].run
     figure, hints = cost_figure(found.entries)
@@ -197,13 +197,13 @@ def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
     ]
     if len(tops) == 2:
         frozen, tuned = tops
-        pair = found.pair(tuned, frozen)
+        (pair,) = found.among([(tuned, frozen)])
         gain, low, high = pair.found.difference, points(pair.found.low), points(pair.found.high)
         tiles += [
             Tile(
-                f"Fine-tuning {'gains' if gain >= 0 else 'loses'}",
-                f"{points(abs(gain))} points",
-                f"95 % interval of the difference {low} to {high}; {p_of(pair, found)}",
+                _effect(pair),
+                f"{points(abs(gain) if pair.shown else gain)} points",
+                f"95 % interval of the difference {low} to {high}; {p_of(pair)}",
             ),
             Tile("and takes", times(tuned.first_s / frozen.first_s), "the time from nothing to the result"),
         ]
@@ -214,6 +214,13 @@ def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
         *tiles,
         Tile("Always the same answer", f"{100 * accuracy:.1f} %", f"{printable(answer)}, the largest test class"),
     ]
+
+
+def _effect(pair: Pair) -> str:
+    """Return what the difference to the frozen head is, where one is shown."""
+    if not pair.shown:
+        return "Fine-tuning: no difference shown"
+    return f"Fine-tuning {'gains' if pair.found.difference > 0 else 'loses'}"
 
 
 def _kind(entry: Entry) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
-from tlcache.arguments import OnlyDatasets, Page, Runs
+from tlcache.arguments import By, OnlyDatasets, Page, Runs
 from tlcache.auditing.findings import Audit
 from tlcache.auditing.leakage import LeakageGap, leakage_gaps
 from tlcache.auditing.records import read_audits
@@ -25,11 +25,11 @@ from tlcache.options import described
 from tlcache.probing.shots import read_curves
 from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
-from tlcache.report.compared import COSTS, FIGURES, LEGEND, costs, figures, leak_line, title
+from tlcache.report.compared import COSTS, LEGEND, columns, costs, figures, leak_line, mark, marks, title
 from tlcache.report.contents import Chapter, chapter
 from tlcache.report.plain import interval
 from tlcache.report.reproduce import commands, uses
-from tlcache.report.tables import BEST, baseline_line, groups_lines
+from tlcache.report.tables import baseline_line, groups_lines
 from tlcache.runs.folder import runs_folder
 from tlcache.version import __version__
 
@@ -44,6 +44,7 @@ def write_report(
     runs: Runs = None,
     data: OnlyDatasets = None,
     on_warning: Callable[[str], None] = warn,
+    by: By = "accuracy",
 ) -> list[Path]:
     """Write what `compare` finds as a page, with `.md` and `.csv` beside it.
 
@@ -73,7 +74,7 @@ def write_report(
     ['report.html', 'report.md', 'report.csv']
     """
     page = check_page(out)
-    folder, found = runs_folder(runs), compare(runs, data, on_warning)
+    folder, found = runs_folder(runs), compare(runs, data, on_warning, by)
     curves, audits = read_curves(folder, on_warning), read_audits(folder, on_warning)
     gaps = leakage_gaps(found)
     chapters = []
@@ -115,9 +116,12 @@ def _html(chapters: Sequence[Chapter]) -> str:
         chapters=chapters,
         figures=figures,
         interval=interval,
+        mark=mark,
+        marks=marks,
+        all_costs=COSTS,
         uses=uses,
         costs=costs,
-        columns=(*FIGURES, *COSTS),
+        columns=columns,
         legend=LEGEND,
         quote=QUOTE,
         today=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -132,13 +136,14 @@ def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit], gaps: 
         line, matters = leak_line(found, audits, gaps)
         lines += [f"**{line}**" if matters else line, ""] if line else []
         lines += [verdict(found), ""]
-        lines += ["|".join(["", "", "Backbone", "Head", *FIGURES, *COSTS, ""])]
-        lines += ["|---" * 4 + "|--:" * (len(FIGURES) + len(COSTS) - 1) + "|"]
+        heads = (*columns(found.by), *COSTS)
+        lines += ["|".join(["", "", "Backbone", "Head", *heads, ""])]
+        lines += ["|---" * 4 + "|--:" * (len(heads) - 1) + "|"]
         for entry in found.entries:
-            cells = ("*" if entry.best else "", entry.backbone, entry.head, *figures(entry), *costs(entry))
+            cells = (mark(entry, found), entry.backbone, entry.head, *figures(entry, found.by), *costs(entry))
             lines.append("|".join(["", *(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells), ""]))
         notes = (baseline_line(found.baseline), *(line.plain for line in groups_lines(found.groups)))
-        lines += ["", " ".join(notes), "", f"\\{BEST} {LEGEND}", ""]
+        lines += ["", " ".join(notes), "", f"\\{marks(found)} {LEGEND}", ""]
         use, again = best_of(found), dict.fromkeys(line for entry in found.entries for line in commands(entry.run))
         for what, block in ((f"To use {use.name}:", uses(use.run)), ("To make all again:", again)):
             lines += [what, "", "```sh", *block, "```", ""]
@@ -157,7 +162,7 @@ def _csv(comparisons: Sequence[Comparison], folder: Path) -> str:
         for entry in found.entries
     ]
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]))
+    writer = csv.DictWriter(buffer, dict.fromkeys(name for row in rows for name in row))  # of few classes no top-5
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()

@@ -28,11 +28,10 @@ from tlcache.text import counted
 
 if TYPE_CHECKING:
     from tlcache.evaluation.baseline import Baseline
-    from tlcache.evaluation.comparison import Comparison
+    from tlcache.evaluation.comparison import Comparison, Entry, Groups
     from tlcache.probing.shots import Curve, Point
 
 __all__ = [
-    "BEST",
     "baseline_line",
     "cache_table",
     "checks_lines",
@@ -40,6 +39,8 @@ __all__ = [
     "datasets_table",
     "extractions_table",
     "groups_lines",
+    "mark",
+    "marks",
     "heading",
     "heads_table",
     "leftovers_table",
@@ -50,8 +51,7 @@ __all__ = [
 ]
 
 _WEIGHTS = 60  # characters
-BEST = "* the most accurate, or not shown to be worse (McNemar, Holm, 5 %)."
-
+_LARGE = 0.25  # share of the images in one group, from which on that is said
 
 _SPARE = ("Top-1", "Weights here", "Input")  # columns of backbones
 
@@ -207,9 +207,9 @@ def _runs_table(found: Comparison) -> RenderableType:
     for entry in found.entries:
         accuracy = interval(entry.accuracy, entry.low, entry.high)
         cells = (accuracy, f"{entry.macro_f1:.3f}", f"{entry.log_loss:.3f}", f"{entry.train_s:,.1f}")
-        names = ("*" if entry.best else "", entry.backbone, entry.head)
-        table.add_row(*names, *cells, style="bold green" if entry.best else "")
-    notes = (Text(baseline_line(found.baseline)), *groups_lines(found.groups), Text(BEST, style="dim"))
+        sign = mark(entry, found)
+        table.add_row(sign, entry.backbone, entry.head, *cells, style="bold green" if sign == "*" else "")
+    notes = (Text(baseline_line(found.baseline)), *groups_lines(found.groups), Text(marks(found), style="dim"))
     return Group(heading([entry.run for entry in found.entries]), table, *notes)
 
 
@@ -237,11 +237,29 @@ def _spread(point: Point) -> str:
     return f"{point.mean:.3f}" + (f" +-{point.std:.3f}" if len(point.accuracy) > 1 else "")
 
 
-def groups_lines(groups: int | None) -> list[Text]:
+def mark(entry: Entry, found: Comparison) -> str:
+    """Return the sign of a run in tables, which `marks` explains."""
+    return "*" if entry is found.picked[0] else "~" if entry.best else ""
+
+
+def marks(found: Comparison) -> str:
+    """Return what the signs in a table mean."""
+    picked = "picked on validation" if found.without_test else "the best on the test images"
+    test = "McNemar" if found.by == "accuracy" else found.by
+    return f"* {picked}, ~ not shown to be worse ({test}, Holm, 5 %)."
+
+
+def groups_lines(groups: Groups | None) -> list[Text]:
     """Return a line that says what intervals count, where the test images have groups."""
     if groups is None:
         return []
-    return [Text(f"Intervals and tests count the {counted(groups, 'group')} of the test images, not the images.")]
+    line = f"Intervals and tests count the {counted(groups.number, 'group')} of the test images, not the images."
+    if groups.number > 1 and groups.largest > _LARGE:
+        line += (
+            f" One of them has {groups.largest:.0%} of the images: together they tell no more than "
+            f"{groups.effective:.1f} groups of one size, and intervals are as wide as that."
+        )
+    return [Text(line)]
 
 
 def baseline_line(found: Baseline) -> str:

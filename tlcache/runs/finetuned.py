@@ -111,6 +111,12 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
         return not self.chosen.epochs.backbone
 
     @property
+    def validated(self) -> Mapping[str, float]:
+        """Figures on the validation images, of the epoch that was kept."""
+        best = max(self.history, key=lambda epoch: epoch.score)
+        return {"accuracy": best.val_accuracy, "log_loss": best.val_loss}
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The options that were in force: those that were asked for, and of a sweep what it chose."""
         return {**self.arguments, **self.chosen.setting}

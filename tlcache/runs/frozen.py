@@ -67,6 +67,12 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
     features: str
 
     @property
+    def validated(self) -> Mapping[str, float]:
+        """Figures of the chosen setting on images that were held out: of validation, or of all folds."""
+        own = [each.scores for each in self.candidates if each.setting == self.chosen]
+        return {name.removeprefix("val_"): value for each in own[:1] for name, value in each.items()}
+
+    @property
     def train_s(self) -> float:
         """Seconds of choosing settings and fitting."""
         return self.fit_s
