@@ -1,5 +1,6 @@
 """Images in archives: the same dataset as in a folder, read from one file by many at once."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -199,6 +200,28 @@ def test_bytes_that_are_damaged_in_a_zip_are_no_image(photos: Path, pack: Pack) 
     with pytest.raises(ImageReadError, match=r"Cannot read 'zip:.*/red/3\.png': its bytes in the zip file are .*damag"):
         data.images.read("red/3.png")
     assert data.images.read("red/2.png") == (photos / "red" / "2.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [(b"red/3.png", b"rod/3.png"), (b"red/3.png", b"red/9.png"), (b"red/3.png", b"red/3.pn/")],
+    ids=["class", "number", "folder"],
+)
+@pytest.mark.parametrize("at", ["directory", "header"])
+def test_an_image_that_has_two_names_in_a_zip_is_unusable(photos: Path, was: bytes, now: bytes, at: str) -> None:
+    """Else damage in the directory of an archive would change labels."""
+    archive = stored(photos)
+    whole = archive.read_bytes()
+    directory = whole.index(b"PK\x01\x02")
+    places = {"directory": whole.index(was, directory), "header": whole.index(was)}
+    archive.write_bytes(whole[: places[at]] + now + whole[places[at] + len(was) :])
+    data = load_dataset(archive)
+    read = dict[str, bytes]()
+    for row, path in enumerate(data.paths):
+        with contextlib.suppress(ImageReadError):
+            read[path] = data.read(row)
+    assert len(read) == 23
+    assert all(content == (photos / path).read_bytes() for path, content in read.items())
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])

@@ -17,6 +17,7 @@ __all__ = [
     "OutdatedError",
     "TlcacheError",
     "UnknownNameError",
+    "UnreachableError",
     "WeightsError",
     "closest",
     "first_line",
@@ -46,6 +47,10 @@ class ImageReadError(DataError):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class UnreachableError(ImageReadError):
+    """A store that does not give what it has: no fault of the image, so that work ends and goes on another time."""
 
 
 class WeightsError(TlcacheError):

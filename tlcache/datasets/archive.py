@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import posixpath
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from tlcache.datasets.columns import find_columns
 from tlcache.datasets.folder import rows_below
 from tlcache.datasets.keyed import PATH, table_of_keys
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import rows_of
+from tlcache.datasets.places import there
 from tlcache.datasets.shards import is_pattern, merged, name_of, open_shards, pattern_of, shards_of, splits_of
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.table import Table
@@ -37,7 +38,7 @@ class Archive(Source):
     def takes(self, data: str) -> bool:
         """Return whether there is such a file, by its ending, a pattern of such, or a folder of tar archives alone."""
         given = pattern_of(data, ".tar")
-        return _ending(given) in _KINDS and (is_pattern(given) or Path(given).is_file())
+        return _ending(given) in _KINDS and (is_pattern(given) or there(given))
 
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the members that have a label beside them; where none is, those of every class, as of folders."""
@@ -47,8 +48,7 @@ class Archive(Source):
         images, name = self.images(given), self.name(given)
         splits = splits_of(shards_of(given), layout)
         by_name = {each: splits[path] for each, (path, _) in places.items() if path in splits}
-        where = Path(given)
-        table = table_of_keys(where, places, layout, images.read, by_name)
+        table = table_of_keys(given, places, layout, images, by_name)
         if table and not layout.unlabelled and _has_labels(table, layout):
             layout.check_has_table(data, has_table=True)
             listed = rows_of(table, replace(layout, path_column=PATH))
@@ -87,4 +87,4 @@ def _has_labels(table: Table, layout: Layout) -> bool:
 
 
 def _ending(data: str) -> str:
-    return Path(data).suffix.lower().removeprefix(".")
+    return posixpath.splitext(data)[1].lower().removeprefix(".")

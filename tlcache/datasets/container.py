@@ -3,84 +3,22 @@
 from __future__ import annotations
 
 import errno
-import os
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from functools import lru_cache, partial
+from io import DEFAULT_BUFFER_SIZE, BufferedReader, RawIOBase
+from typing import BinaryIO, cast
 
-import numpy as np
-from numpy.typing import NDArray
+from tlcache.datasets.contents import Contents, Member
+from tlcache.datasets.indexes import kept
+from tlcache.datasets.places import State, open_at, state_of
+from tlcache.datasets.remote import is_url
+from tlcache.errors import DataError, UnreachableError
 
-from tlcache.errors import DataError
+__all__ = ["Container", "contents_of", "read_member"]
 
-__all__ = ["Container", "Contents", "Member", "contents_of", "gathered", "read_member"]
-
-
-class Member(NamedTuple):
-    """A file in a container; or a folder, whose name ends with `/`.
-
-    Parameters
-    ----------
-    name
-        What it is called there, with `/`.
-    offset
-        Bytes before what `Container.read` is given.
-    packed
-        Bytes that it takes in the container.
-    size
-        Bytes of the file itself.
-    crc
-        Its CRC-32, -1 where the container has none.
-    """
-
-    name: str
-    offset: int = 0
-    packed: int = 0
-    size: int = 0
-    crc: int = -1
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a container holds.
-
-    Parameters
-    ----------
-    rows
-        Name -> row of `places`; of members of one name the last, which is the one that unpacking leaves.
-    places
-        (N, 4) int64: offset, packed, size and crc of a `Member`.
-    passed_over
-        What else is in it, by kind.
-    """
-
-    rows: Mapping[str, int]
-    places: NDArray[np.int64]
-    passed_over: Counter[str]
-
-
-def gathered(members: Iterable[Member], passed_over: Counter[str]) -> Contents:
-    """Return the contents that have these members; what is counted as passed over may grow while they come."""
-    names, places = list[str](), list[tuple[int, ...]]()
-    for name, *place in members:
-        names.append(_plain(name))
-        places.append(tuple(place))
-    rows = {name: row for row, name in enumerate(names) if name}
-    return Contents(rows, np.array(places, np.int64).reshape(-1, 4), passed_over)
-
-
-def _plain(name: str) -> str:
-    """Return a name without what says nothing, `./` and `//`.
-
-    >>> _plain("./photos//cat/1.jpg"), _plain("photos/cat/"), _plain("./")
-    ('photos/cat/1.jpg', 'photos/cat/', '')
-    """
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    return "/".join(parts) + ("/" if parts and name.endswith("/") else "")
+_AT_ONCE = 4 << 20  # bytes that a request asks for where headers are read
 
 
 @dataclass(frozen=True)
@@ -92,52 +30,46 @@ class Container:
     name
         What it is called, which is also the ending of its files, and what begins the `source` of its images.
     contents
-        Path -> what it holds, read from its headers alone; raises DataError.
+        The file and what to call it -> what it holds, read from its headers alone; raises DataError.
     read
-        The file, the offset and the packed bytes of a member -> its bytes; raises OSError.
+        The file and a member of it -> the bytes of that; raises OSError.
     """
 
     name: str
-    contents: Callable[[Path], Contents]
-    read: Callable[[BinaryIO, int, int, int], bytes]
+    contents: Callable[[BinaryIO, str], Contents]
+    read: Callable[[BinaryIO, Member], bytes]
 
 
-def read_member(kind: Container, path: str, name: str) -> bytes:
-    """Return the bytes of a member; raises OSError.
-
-    The file is opened anew: threads and forked processes share no place in it.
-    """
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  a Path costs more
-        status = os.fstat(file.fileno())
-        contents = _listed(kind, path, _state(status))
+def read_member(kind: Container, place: str, name: str) -> bytes:
+    """Return the bytes of a member; raises OSError, or UnreachableError for its store."""
+    file, state = open_at(place)
+    with file:
+        contents = _listed(kind, place, state)
         row = contents.rows.get(name)
         if row is None:
             raise FileNotFoundError(errno.ENOENT, f"no such image in the {kind.name} file")
-        offset, packed, size, crc = contents.places[row].tolist()
-        data = kind.read(file, offset, packed, size) if offset + packed <= status.st_size else b""
-    if len(data) != size or crc not in (-1, zlib.crc32(data)):
+        member = Member(name, *contents.places[row].tolist())
+        data = kind.read(file, member) if member.offset + member.packed <= int(state[0]) else b""
+    if len(data) != member.size or member.crc not in (-1, zlib.crc32(data)):
         raise OSError(f"its bytes in the {kind.name} file are cut off or damaged")
     return data
 
 
-_State = tuple[int, int, int]
-
-
-def _state(status: os.stat_result) -> _State:
-    """Return what differs once a file has been changed, or another has taken its place."""
-    return status.st_size, status.st_mtime_ns, status.st_ino
-
-
 @lru_cache(maxsize=4096)
-def _listed(kind: Container, path: str, state: _State) -> Contents:
-    del state  # contents are those of the file in this state
+def _listed(kind: Container, place: str, state: State) -> Contents:
     try:
-        return kind.contents(Path(path))
+        return kept(kind.name, place, state, partial(_contents, kind, place))
     except DataError as error:
-        raise OSError(str(error)) from None
+        raise (error if isinstance(error, UnreachableError) else OSError(str(error))) from None
 
 
-def contents_of(kind: Container, path: Path) -> Contents:
+def _contents(kind: Container, place: str) -> Contents:
+    raw = cast("RawIOBase", open_at(place)[0])
+    with BufferedReader(raw, _AT_ONCE if is_url(place) else DEFAULT_BUFFER_SIZE) as file:
+        return kind.contents(file, place)
+
+
+def contents_of(kind: Container, place: str) -> Contents:
     """Return what a container holds, listed once for as long as it stays as it is.
 
     Raises
@@ -146,6 +78,6 @@ def contents_of(kind: Container, path: Path) -> Contents:
         It cannot be read, is cut off, or is of another kind.
     """
     try:
-        return _listed(kind, str(path), _state(path.stat()))
+        return _listed(kind, place, state_of(place))
     except OSError as error:
-        raise DataError(f"Cannot read '{path}': {error.strerror}." if error.strerror else str(error)) from None
+        raise DataError(f"Cannot read '{place}': {error.strerror}." if error.strerror else str(error)) from None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.datasets.archive import ARCHIVE
+from tlcache.datasets.bucket import BUCKET
 from tlcache.datasets.builtin import BUILT_IN
 from tlcache.datasets.folder import FOLDER
 from tlcache.datasets.labels import composed, notes_on
@@ -34,6 +35,7 @@ SOURCES: tuple[Source, ...] = (
     METADATA,
     ARCHIVE,
     PARQUET,
+    BUCKET,
     FOLDER,
     MANIFEST,
 )  # the first that takes `--data` is it
@@ -150,7 +152,7 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
         raise OptionError("--data is empty. Give a folder, a manifest or a built-in name; the current folder is '.'")
     if source := source_of(given):
         if source is not ARCHIVE:  # which finds out
-            layout.check_has_table(given, source not in (BUILT_IN, FOLDER))
+            layout.check_has_table(given, source not in (BUILT_IN, FOLDER, BUCKET))
         try:
             found = _dataset(name, _listing(source, given, layout), layout)
             if found.unlabelled and not layout.unlabelled and source is not METADATA and _table_in(given):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from tlcache.datasets.layout import Layout
+from tlcache.datasets.source import Images
 from tlcache.datasets.table import Table, is_image_name
 from tlcache.errors import DataError
 
@@ -19,7 +19,7 @@ _ABOUT = ("cls", "json", "txt")  # endings of what is known of an image
 
 
 def table_of_keys(
-    where: Path, names: Collection[str], layout: Layout, read: Callable[[str], bytes], splits: Mapping[str, str]
+    where: str, names: Collection[str], layout: Layout, members: Images, splits: Mapping[str, str]
 ) -> Table | None:
     """Return a table of the images and what is known of each; None where the names are no such keys.
 
@@ -31,8 +31,8 @@ def table_of_keys(
         All members; those of a key have one name up to the first dot of its last part.
     layout
         Says what is passed over.
-    read
-        Name -> bytes.
+    members
+        Reads those.
     splits
         Name -> its split, where its container is called as one.
 
@@ -47,7 +47,8 @@ def table_of_keys(
     captioned = all("/" not in key and "txt" in own for key, own in images.items())
     if not images or (2 * labelled < len(images) and not captioned):
         return None
-    found = [_fields(where, key, own, read) for key, own in images.items()]
+    members.expect(own[ending] for own in images.values() for ending in _ABOUT if ending in own)
+    found = [_fields(where, key, own, members.read) for key, own in images.items()]
     for fields in found:
         if split := splits.get(fields[PATH]):
             fields.setdefault("split", split)
@@ -67,7 +68,7 @@ def _keys(names: Collection[str], layout: Layout) -> dict[str, dict[str, str]]:
     return keys
 
 
-def _fields(where: Path, key: str, own: Mapping[str, str], read: Callable[[str], bytes]) -> dict[str, str]:
+def _fields(where: str, key: str, own: Mapping[str, str], read: Callable[[str], bytes]) -> dict[str, str]:
     images = [name for name in own.values() if is_image_name(name)]
     if len(images) > 1:
         other = images[1].rpartition("/")[2].partition(".")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from tlcache.datasets.hub import files_of, is_of_hub
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import rows_of
 from tlcache.datasets.parquet_rows import features_of, names_of_rows, open_file, open_rows
+from tlcache.datasets.places import there
 from tlcache.datasets.shards import is_pattern, name_of, pattern_of, shards_of, splits_of
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.table import Table
@@ -38,7 +40,7 @@ class Parquet(Source):
         if is_of_hub(data):
             return True
         given = pattern_of(data, ".parquet")
-        return given.lower().endswith(".parquet") and (is_pattern(given) or Path(given).is_file())
+        return given.lower().endswith(".parquet") and (is_pattern(given) or there(given))
 
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of all files; names of classes are those that the files have for their numbers."""
@@ -68,7 +70,7 @@ def _given(data: str) -> str:
     return files_of(data) if is_of_hub(data) else pattern_of(data, ".parquet")
 
 
-def _table(paths: Sequence[Path], splits: Mapping[Path, str]) -> tuple[Table, list[str]]:
+def _table(paths: Sequence[str], splits: Mapping[str, str]) -> tuple[Table, list[str]]:
     """Return what is known of all rows, and the columns of numbered classes."""
     rows, named = list[dict[str, str]](), dict[str, None]()
     for path, names in names_of_rows(paths, splits).items():
@@ -84,7 +86,7 @@ def _table(paths: Sequence[Path], splits: Mapping[Path, str]) -> tuple[Table, li
         rows += (dict(zip(own, each, strict=True)) for each in zip(*own.values(), strict=True))
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = [(line, [row.get(name, "") for name in columns]) for line, row in enumerate(rows, 1)]
-    return Table(paths[0] if len(paths) == 1 else paths[0].parent, columns, lines), list(named)
+    return Table(paths[0] if len(paths) == 1 else posixpath.dirname(paths[0]), columns, lines), list(named)
 
 
 def _is_classes(feature: Any) -> bool:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import errno
 import json
-import os
+import posixpath
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import accumulate
-from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from tlcache.datasets.layout import Layout
+from tlcache.datasets.places import State, images_in, open_at, state_of
+from tlcache.datasets.remote import is_url
 from tlcache.datasets.shards import shards_of, splits_of
 from tlcache.datasets.source import Images
-from tlcache.errors import DataError, OptionError
+from tlcache.errors import DataError, OptionError, UnreachableError
 from tlcache.keys import some
 
 __all__ = ["features_of", "names_of_rows", "open_file", "open_rows"]
@@ -26,14 +29,11 @@ _PYARROW = "Parquet files need pyarrow, which is not installed. Install it with:
 
 def open_rows(given: str) -> Images:
     """Return the images of the rows of a file, or of all files that a pattern means."""
-    return Images(f"parquet:{given}", partial(_read, given), partial(_exists, given))
 
+    def places() -> dict[str, str]:
+        return {name: path for name, (path, _, _) in _places(given).items()}
 
-def _exists(given: str) -> bool:
-    try:
-        return all(path.is_file() for path in shards_of(given))
-    except DataError:
-        return False
+    return images_in(f"parquet:{given}", partial(_read, given), partial(shards_of, given), places)
 
 
 def _parquet() -> Any:
@@ -44,11 +44,11 @@ def _parquet() -> Any:
     return pyarrow.parquet
 
 
-def open_file(path: Path) -> Any:
-    """Return an open file; raises DataError."""
-    parquet = _parquet()
+def open_file(path: str, metadata: Any = None) -> Any:
+    """Return an open file, whose metadata are read where they are not given; raises DataError."""
+    parquet, far = _parquet(), is_url(path)
     try:
-        return parquet.ParquetFile(path)
+        return parquet.ParquetFile(open_at(path)[0] if far else path, metadata=metadata, pre_buffer=far)
     except (OSError, ValueError) as error:  # what pyarrow raises is one of these
         raise DataError(
             f"'{path}' is no whole parquet file ({error}): it is cut off or damaged. Copy it again."
@@ -62,7 +62,7 @@ def features_of(file: Any) -> dict[str, Any]:
     return found
 
 
-def _image_column(path: Path, file: Any) -> str:
+def _image_column(path: str, file: Any) -> str:
     """Return the column of images: as the metadata says, or the one that has bytes."""
     schema, features = file.schema_arrow, features_of(file)
     said = [name for name, kind in features.items() if isinstance(kind, dict) and kind.get("_type") == "Image"]
@@ -80,10 +80,10 @@ def _has_bytes(kind: Any) -> bool:
     return str(kind) in ("binary", "large_binary") or fields.get("bytes") in ("binary", "large_binary")
 
 
-def names_of_rows(paths: Sequence[Path], splits: Mapping[Path, str]) -> dict[Path, list[str]]:
+def names_of_rows(paths: Sequence[str], splits: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the names of the rows of each file: split, number in it, and the path that the row says."""
     counts = Counter[str]()
-    found: dict[Path, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for path in paths:
         split = splits.get(path, "")
         said = _paths(path)
@@ -93,39 +93,40 @@ def names_of_rows(paths: Sequence[Path], splits: Mapping[Path, str]) -> dict[Pat
     return found
 
 
-def _paths(path: Path) -> list[str]:
+def _paths(path: str) -> list[str]:
+    with suppress(OSError):  # which opening it tells
+        state_of(path)
     file = open_file(path)
     column = _image_column(path, file)
     if "path" not in {field.name for field in _fields(file.schema_arrow.field(column).type)}:
         return [""] * file.metadata.num_rows
     told = file.read([f"{column}.path"])[column].combine_chunks().field("path").to_pylist()
-    return [Path(each).name if each else "" for each in told]
+    return [posixpath.basename(each) if each else "" for each in told]
 
 
 def _fields(kind: Any) -> Iterator[Any]:
     return iter(kind) if str(kind).startswith("struct") else iter(())
 
 
-_State = tuple[int, int]
-
-
 @lru_cache(maxsize=8)
-def _places(given: str) -> dict[str, tuple[Path, _State, int]]:
+def _places(given: str) -> dict[str, tuple[str, State, int]]:
     """Return name -> file, as it was then, and row of it."""
     paths = shards_of(given)
     found = names_of_rows(paths, splits_of(paths, Layout()))
-    states = {path: _state(path.stat()) for path in paths}
+    states = {path: state_of(path, asking=False) for path in paths}
     return {name: (path, states[path], row) for path, names in found.items() for row, name in enumerate(names)}
 
 
 def _read(given: str, name: str) -> bytes:
-    """Return the bytes of a row; raises OSError."""
+    """Return the bytes of a row; raises OSError, or UnreachableError for its store."""
     try:
         path, listed, row = _places(given)[name]
-        if (state := _state(path.stat())) != listed:
+        if state_of(path, asking=False) != listed:
             _places.cache_clear()
-            path, state, row = _places(given)[name]
-        data: bytes | None = _column(str(path), state).read(row)
+            path, listed, row = _places(given)[name]
+        data: bytes | None = _column(path, listed).read(row)
+    except UnreachableError:
+        raise
     except (DataError, OptionError) as error:
         raise OSError(str(error)) from None
     except KeyError:
@@ -135,41 +136,41 @@ def _read(given: str, name: str) -> bytes:
     return data
 
 
-def _state(status: os.stat_result) -> _State:
-    return status.st_size, status.st_mtime_ns
-
-
 @lru_cache(maxsize=4096)
-def _column(path: str, state: _State) -> _Column:
+def _column(path: str, state: State) -> _Column:
     del state
-    return _Column(Path(path))
+    return _Column(path)
 
 
 class _Column:
     """The images of a file, read by groups of rows, of which the last few are kept."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
         file = open_file(path)
-        self._name = _image_column(path, file)
+        self._metadata, self._name = file.metadata, _image_column(path, file)
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
         self._ends = list(accumulate(sizes))
+        self._lock = Lock()  # a group that several threads ask for is read once
 
     def read(self, row: int) -> bytes | None:
         """Return the bytes of a row; None where it has none."""
         group = bisect_right(self._ends, row)
-        values = _group(str(self._path), _state(self._path.stat()), self._name, group)
-        scalar = values[row - (self._ends[group - 1] if group else 0)]
-        found: bytes | None = scalar.as_py()
+        with self._lock:
+            values = _group(self, group)
+        found: bytes | None = values[row - (self._ends[group - 1] if group else 0)].as_py()
         return found
+
+    def group(self, group: int) -> Any:
+        """Return the images of a group of rows; the file is opened anew, as forked processes may read it, too."""
+        try:
+            file = open_file(self._path, self._metadata)
+            values = file.read_row_group(group, [self._name], use_threads=False)[self._name].combine_chunks()
+        except (OSError, ValueError) as error:
+            raise OSError(f"its rows in the parquet file are damaged ({error})") from None
+        return values.field("bytes") if str(values.type).startswith("struct") else values
 
 
 @lru_cache(maxsize=8)
-def _group(path: str, state: _State, name: str, group: int) -> Any:
-    """Return the column of images of a group of rows; the file is opened anew, as forked processes may read it, too."""
-    del state
-    try:
-        values = open_file(Path(path)).read_row_group(group, [name], use_threads=False)[name].combine_chunks()
-    except (OSError, ValueError) as error:
-        raise OSError(f"its rows in the parquet file are damaged ({error})") from None
-    return values.field("bytes") if str(values.type).startswith("struct") else values
+def _group(column: _Column, group: int) -> Any:
+    return column.group(group)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from tlcache.datasets.container import Container, contents_of, read_member
 from tlcache.datasets.layout import Layout
+from tlcache.datasets.places import images_in, stem_of, there
+from tlcache.datasets.remote import LISTED, is_url, list_objects
 from tlcache.datasets.source import Images
-from tlcache.errors import DataError
+from tlcache.errors import DataError, UnreachableError
 from tlcache.keys import some
 
 __all__ = ["called", "is_pattern", "merged", "name_of", "open_shards", "pattern_of", "shards_of", "splits_of"]
@@ -26,11 +30,13 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 def is_pattern(given: str) -> bool:
     """Return whether it may mean several files: `*`, `?`, `[0-9]` or `{000..099}`; a file of that name is itself."""
-    return (glob.has_magic(given) or bool(_RANGE.search(given))) and not Path(given).is_file()
+    return (glob.has_magic(given) or bool(_RANGE.search(given))) and (is_url(given) or not there(given))
 
 
 def pattern_of(data: str, ending: str) -> str:
     """Return the absolute path or pattern that `--data` means; of a folder of such files alone, that of these."""
+    if is_url(data):
+        return data
     path = Path(data).expanduser()
     with suppress(OSError), os.scandir(path) as entries:
         seen = [each for each in entries if not each.name.startswith(".")]
@@ -39,7 +45,7 @@ def pattern_of(data: str, ending: str) -> str:
     return os.path.abspath(path)  # noqa: PTH100  links stay: what they lead to may have no ending
 
 
-def shards_of(given: str) -> list[Path]:
+def shards_of(given: str) -> list[str]:
     """Return the files that a pattern means, sorted; a name that is no pattern is itself.
 
     Raises
@@ -48,17 +54,30 @@ def shards_of(given: str) -> list[Path]:
         There is none, or one of those of a range is not there.
     """
     if not is_pattern(given):
-        return [Path(given)]
+        return [given]
     found = [_matching(each) for each in _numbered(given)]
     if missing := [each for each, paths in zip(_numbered(given), found, strict=True) if not paths]:
         raise DataError(f"'{given}': {len(missing):,} of {len(found):,} are not there: {some(missing)}.")
-    return [Path(path) for path in sorted({*chain.from_iterable(found)})]
+    return sorted({*chain.from_iterable(found)})
 
 
 def _matching(pattern: str) -> list[str]:
+    if is_url(pattern):
+        return _matching_far(pattern)
     if glob.has_magic(pattern):
         return glob.glob(pattern)  # noqa: PTH207  the folder may be a pattern, too
-    return [pattern] if Path(pattern).is_file() else []
+    return [pattern] if there(pattern) else []
+
+
+def _matching_far(pattern: str) -> list[str]:
+    """Return the objects of a pattern; without one, whether it is there is found out when it is read."""
+    if not glob.has_magic(pattern):
+        return [pattern]
+    if not pattern.startswith(LISTED):
+        raise DataError(f"'{pattern}': such an address cannot be searched. Give a range, as in {{000..099}}.tar.")
+    above = posixpath.dirname(pattern[: min(map(pattern.find, filter(pattern.__contains__, "*?[")))])
+    names = (f"{above}/{name}" for name in list_objects(above))
+    return [name for name in names if name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)]
 
 
 def _numbered(pattern: str) -> Iterator[str]:
@@ -74,13 +93,14 @@ def _numbered(pattern: str) -> Iterator[str]:
         yield from _numbered(f"{pattern[: found.start()]}{number:0{len(found[1])}}{pattern[found.end() :]}")
 
 
-def called(paths: list[Path]) -> dict[Path, str]:
+def called(paths: list[str]) -> dict[str, str]:
     """Return what to call each of several files: its path below the folder that all are in, without the ending."""
-    top = os.path.commonpath([path.parent for path in paths])
-    return {path: path.relative_to(top).with_suffix("").as_posix() for path in paths}
+    above = [posixpath.dirname(path) for path in paths]
+    top = above[0] if len({*above}) == 1 else posixpath.commonprefix([f"{each}/" for each in above]).rpartition("/")[0]
+    return {path: posixpath.splitext(path[len(top) :].lstrip("/"))[0] for path in paths}
 
 
-_Places = Mapping[str, tuple[Path, str]]
+_Places = Mapping[str, tuple[str, str]]
 _KEPT: dict[tuple[str, str], _Places] = {}  # of patterns, as last listed: too much to find out anew for every image
 
 
@@ -107,11 +127,11 @@ def merged(kind: Container, given: str) -> tuple[_Places, Counter[str]]:
 
 def name_of(given: str) -> str:
     """Return what a dataset is called: as its file, as the pattern begins, or as the folder of the files."""
-    stem = re.sub(r"[\W\d_]*[{*?\[].*", "", Path(given).stem) if is_pattern(given) else Path(given).stem
-    return stem or Path(given).parent.name
+    stem = re.sub(r"[\W\d_]*[{*?\[].*", "", stem_of(given)) if is_pattern(given) else stem_of(given)
+    return stem or posixpath.basename(posixpath.dirname(given))
 
 
-def splits_of(paths: list[Path], layout: Layout) -> dict[Path, str]:
+def splits_of(paths: list[str], layout: Layout) -> dict[str, str]:
     """Return the split of each file, where all are called as splits are: train-000.tar, val-000.tar."""
     names = called(paths)
     known = layout.named_splits(names.values())
@@ -121,14 +141,11 @@ def splits_of(paths: list[Path], layout: Layout) -> dict[Path, str]:
 
 def open_shards(kind: Container, given: str) -> Images:
     """Return the images in a container, or in all that a pattern means."""
-    return Images(f"{kind.name}:{given}", partial(_read, kind, given), partial(_exists, given))
 
+    def places() -> dict[str, str]:
+        return {name: path for name, (path, _) in merged(kind, given)[0].items()}
 
-def _exists(given: str) -> bool:
-    try:
-        return all(path.is_file() for path in shards_of(given))
-    except DataError:
-        return False
+    return images_in(f"{kind.name}:{given}", partial(_read, kind, given), partial(shards_of, given), places)
 
 
 def _read(kind: Container, given: str, name: str) -> bytes:
@@ -136,8 +153,10 @@ def _read(kind: Container, given: str, name: str) -> bytes:
         return read_member(kind, given, name)
     try:
         path, member = (_KEPT.get((kind.name, given)) or merged(kind, given)[0])[name]
+    except UnreachableError:
+        raise
     except DataError as error:
         raise OSError(str(error)) from None
     except KeyError:
         raise FileNotFoundError(errno.ENOENT, f"no such image in the {kind.name} files") from None
-    return read_member(kind, str(path), member)
+    return read_member(kind, path, member)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -100,7 +100,14 @@ class Images:
         Path -> the bytes of the image; raises OSError. Called by many threads at once, and by forked processes.
     exists
         Whether the place is there.
+
+    Attributes
+    ----------
+    far
+        The place is across a network: threads read it, and no forked processes, which its connections do not survive.
     """
+
+    far = False
 
     def __init__(self, source: str, read: Callable[[str], bytes], exists: Callable[[], bool]) -> None:
         self.source, self.exists = source, exists
@@ -129,6 +136,16 @@ class Images:
                 reason,
             )
         return data
+
+    def expect(self, paths: Iterable[str]) -> None:
+        """Be told what will be read in about this order."""
+
+    def told(self) -> Mapping[str, str]:
+        """Return path -> sha256 of the images of which that is known without reading them."""
+        return {}
+
+    def remember(self, paths: Sequence[str], sha256: Sequence[str]) -> None:
+        """Be told what images that were read hash to, which is empty where one could not be read."""
 
     def name(self, path: str) -> str:
         """Return what to call an image in a message."""

@@ -30,7 +30,7 @@ class Table(NamedTuple):
     Parameters
     ----------
     path
-        The file.
+        The file, or what to call it.
     columns
         What they are called.
     rows
@@ -39,7 +39,7 @@ class Table(NamedTuple):
         False: it is a list of images, perhaps with labels, and the columns are called path and label.
     """
 
-    path: Path
+    path: Path | str
     columns: list[str]
     rows: list[tuple[int, list[str]]]
     has_header: bool = True

@@ -7,10 +7,10 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
-from tlcache.datasets.container import Container, Contents, Member, gathered
+from tlcache.datasets.container import Container
+from tlcache.datasets.contents import Contents, Member, gathered
 from tlcache.errors import DataError
 
 __all__ = ["TAR"]
@@ -18,24 +18,22 @@ __all__ = ["TAR"]
 _COMPRESSED = re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 
 
-def _contents(path: Path) -> Contents:
+def _contents(file: BinaryIO, path: str) -> Contents:
     passed_over = Counter[str]()
-    with path.open("rb") as file:
-        if _COMPRESSED.match(file.read(8)):
-            raise DataError(
-                f"'{path}' is compressed as a whole: no image in it can be read by itself. Unpack it and give the "
-                "folder, or take the compression off: gunzip, bunzip2, unxz or zstd -d leave a .tar that is read as "
-                "it is."
-            )
-        file.seek(0)
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                found = gathered(_members(archive, passed_over), passed_over)
-                _check_end(file, archive.offset, path)
-        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-            raise DataError(
-                f"'{path}' is no whole tar archive ({error}): it is cut off, damaged or of another kind. Copy it again."
-            ) from None
+    if _COMPRESSED.match(file.read(8)):
+        raise DataError(
+            f"'{path}' is compressed as a whole: no image in it can be read by itself. Unpack it and give the folder, "
+            "or take the compression off: gunzip, bunzip2, unxz or zstd -d leave a .tar that is read as it is."
+        )
+    file.seek(0)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            found = gathered(_members(archive, passed_over), passed_over)
+            _check_end(file, archive.offset, path)
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        raise DataError(
+            f"'{path}' is no whole tar archive ({error}): it is cut off, damaged or of another kind. Copy it again."
+        ) from None
     return found
 
 
@@ -62,7 +60,7 @@ def _target(link: tarfile.TarInfo) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(link.name), link.linkname))
 
 
-def _check_end(file: BinaryIO, end: int, path: Path) -> None:
+def _check_end(file: BinaryIO, end: int, path: str) -> None:
     """Raise DataError where an archive does not end as one does, with zeros alone: what follows would be lost."""
     file.seek(end)
     first = rest = file.read(tarfile.BLOCKSIZE)
@@ -76,10 +74,9 @@ def _check_end(file: BinaryIO, end: int, path: Path) -> None:
         )
 
 
-def _read(file: BinaryIO, offset: int, packed: int, size: int) -> bytes:
-    del size
-    file.seek(offset)
-    return file.read(packed)
+def _read(file: BinaryIO, member: Member) -> bytes:
+    file.seek(member.offset)
+    return file.read(member.packed)
 
 
 TAR = Container("tar", _contents, _read)

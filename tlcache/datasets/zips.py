@@ -8,11 +8,11 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import BinaryIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from tlcache.datasets.container import Container, Contents, Member, gathered
+from tlcache.datasets.container import Container
+from tlcache.datasets.contents import Contents, Member, gathered
 from tlcache.errors import DataError
 
 __all__ = ["ZIP"]
@@ -20,12 +20,13 @@ __all__ = ["ZIP"]
 _ENCRYPTED, _UTF_8 = 0x1, 0x800  # bits of a member's flags
 _DAMAGE = (BadZipFile, EOFError, NotImplementedError, ValueError, OverflowError, struct.error)  # that zipfile raises
 _HEADER = struct.Struct("<4s4xH16xHH")  # of a member: signature, method, lengths of its name and of what is extra
+_AROUND = 512  # bytes of a header with its name and what is extra, nearly always
 
 
-def _contents(path: Path) -> Contents:
+def _contents(file: BinaryIO, path: str) -> Contents:
     passed_over = Counter[str]()
     try:
-        with ZipFile(path) as archive:
+        with ZipFile(file) as archive:
             return gathered(_members(path, archive.infolist(), passed_over), passed_over)
     except _DAMAGE as error:
         raise DataError(
@@ -33,7 +34,7 @@ def _contents(path: Path) -> Contents:
         ) from None
 
 
-def _check(path: Path, entry: ZipInfo) -> None:
+def _check(path: str, entry: ZipInfo) -> None:
     locked = entry.flag_bits & _ENCRYPTED
     if locked or entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         how = "encrypted" if locked else f"compressed by method {entry.compress_type}"
@@ -43,13 +44,14 @@ def _check(path: Path, entry: ZipInfo) -> None:
         )
 
 
-def _members(path: Path, entries: list[ZipInfo], passed_over: Counter[str]) -> Iterator[Member]:
+def _members(path: str, entries: list[ZipInfo], passed_over: Counter[str]) -> Iterator[Member]:
     for entry in entries:
         _check(path, entry)
         if stat.S_ISLNK(entry.external_attr >> 16):
             passed_over["link"] += 1
         else:
-            yield Member(_name(entry), entry.header_offset, entry.compress_size, entry.file_size, entry.CRC)
+            mark = zlib.crc32(entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF_8 else "cp437"))
+            yield Member(_name(entry), entry.header_offset, entry.compress_size, entry.file_size, entry.CRC, mark)
 
 
 def _name(entry: ZipInfo) -> str:
@@ -61,18 +63,22 @@ def _name(entry: ZipInfo) -> str:
     return name.replace("\\", "/") if entry.create_system == 0 else name
 
 
-def _read(file: BinaryIO, offset: int, packed: int, size: int) -> bytes:
-    file.seek(offset)
-    header = file.read(_HEADER.size)
-    if len(header) < _HEADER.size or not header.startswith(b"PK\x03\x04"):
+def _read(file: BinaryIO, member: Member) -> bytes:
+    file.seek(member.offset)
+    found = file.read(_AROUND + member.packed)  # at once: of a store each is a request
+    if len(found) < _HEADER.size or not found.startswith(b"PK\x03\x04"):
         raise OSError("where it should lie in the zip file is something else; the archive is damaged")
-    _, method, name, extra = _HEADER.unpack(header)
-    file.seek(name + extra, 1)
-    data = file.read(packed)
+    _, method, name, extra = _HEADER.unpack_from(found)
+    start = _HEADER.size + name + extra
+    if zlib.crc32(found[_HEADER.size : _HEADER.size + name]) != member.mark:
+        raise OSError("it has two names in the zip file; the archive is damaged")
+    if (missing := start + member.packed - len(found)) > 0:
+        found += file.read(missing)
+    data = found[start : start + member.packed]
     if method == ZIP_STORED:
         return data
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)  # no more than it says
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)  # no more than it says
     except zlib.error as error:
         raise OSError(f"its bytes in the zip file are damaged ({error})") from None
 

@@ -45,8 +45,10 @@ def run_workers(job: Job, advance: Advance | None = None) -> EmbedResult:
     if job.in_flight:
         job.in_flight.source = job.dataset.source
     survives = ENGINES[job.engine].survives_fork
-    fork = job.may_fork and threads > 1 and (survives or not job.opened.network) and _mostly_new(job)
+    may_fork = job.may_fork and threads > 1 and (survives or not job.opened.network) and not job.dataset.images.far
+    fork = may_fork and _mostly_new(job)
     run = Pass(job, threads, fork)
+    job.dataset.images.expect(path for number, path in enumerate(job.dataset.paths) if number not in run.told)
     works: list[Callable[[], EmbedResult]] = [Worker(run, slot).work for slot in range(threads)]
     try:
         if fork:
@@ -77,6 +79,7 @@ def run_workers(job: Job, advance: Advance | None = None) -> EmbedResult:
     result = EmbedResult(run.board.hashes())
     for worker in workers:
         result.add(worker.result())
+    job.dataset.images.remember(job.dataset.paths, result.sha256)
     return result
 
 

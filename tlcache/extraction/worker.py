@@ -25,7 +25,7 @@ from tlcache.backbones.engines import open_network
 from tlcache.backbones.network import Network, NotFiniteError
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected, Shard, write_shard
-from tlcache.errors import CacheError, ImageReadError, ModelError
+from tlcache.errors import CacheError, ImageReadError, ModelError, UnreachableError
 from tlcache.extraction.board import Board
 from tlcache.extraction.forks import shared_lock
 from tlcache.extraction.job import EmbedResult, Job, check_rejected
@@ -108,8 +108,15 @@ class Worker:
         yield found
 
     def _read_one(self, number: int) -> _Encoded | None:
+        if sha256 := self.run.told.get(number):
+            self.board.hashed(number, bytes.fromhex(sha256))
+            if sha256 in self.job.known_bad:
+                self._reject_content(number, sha256, self.job.known_bad[sha256])
+            return None
         try:
             data = self._bytes_of(number)
+        except UnreachableError:
+            raise
         except ImageReadError as error:
             self.result.unreadable[number] = Rejected("unreadable", error.reason)
             self._reject(number, self.result.unreadable[number])
@@ -255,7 +262,14 @@ class Pass:
         self.board = Board(len(job.dataset), threads, shared_lock() if fork else threading.Lock())
         self._callers = 1 if fork else threads
         self.torch = OneTorchThread()
+        self.told = self._told()  # number -> hash of the images that need not be read
         self._began = time.perf_counter()
+
+    def _told(self) -> dict[int, str]:
+        job, told = self.job, self.job.dataset.images.told()
+        hashes = ((number, told.get(path, "")) for number, path in enumerate(job.dataset.paths)) if told else ()
+        done = {*job.known} - {*job.outdated} | {*job.known_bad} if told else ()
+        return {number: sha256 for number, sha256 in hashes if sha256 in done}
 
     def export(self) -> None:
         """Make the ONNX file of the network, for processes that open it each for itself."""

@@ -83,6 +83,7 @@ def _decode(
         except BadImageError as error:
             raise DataError(f"'{source.name(paths[row])}' cannot be used any more: {error}. Leave it out.") from None
 
+    source.expect(paths)
     with OneTorchThread(), image_bar("decoding", len(paths)) as advance:
         for _ in in_threads(one, range(len(paths))):
             advance(1)

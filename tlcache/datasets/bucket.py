@@ -1,0 +1,83 @@
+"""Objects in a store as a dataset: what would lie in folders has its place in the names of objects."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+
+from tlcache.datasets.far import FarImages
+from tlcache.datasets.folder import rows_below
+from tlcache.datasets.layout import Layout
+from tlcache.datasets.remote import LISTED, Stamp, get, is_url, list_objects
+from tlcache.datasets.source import Form, Images, Listing, Source
+from tlcache.datasets.tree import Place, tree_of
+from tlcache.errors import DataError
+
+__all__ = ["BUCKET"]
+
+_CONTAINERS = (".zip", ".tar", ".parquet")
+
+
+class Bucket(Source):
+    """A source: the objects below a prefix, `s3://bucket/prefix`, one for every image."""
+
+    forms = (
+        Form("bucket", "--data s3://bucket/photos", "photos/cat/1.jpg, or photos/train/cat/1.jpg; also gs://"),
+        Form("address", "--data https://host/photos.zip", "a .zip, .tar or .parquet; also s3:// and gs://"),
+    )
+
+    def takes(self, data: str) -> bool:
+        """Return whether this is the address of a store; nobody is asked for it yet."""
+        return is_url(data)
+
+    def find(self, data: str, layout: Layout) -> Listing:
+        """Return the objects below the prefix, understood as files in folders."""
+        given = data.rstrip("/")
+        if not given.startswith(LISTED):
+            raise DataError(
+                f"'{data}': what lies at such an address cannot be listed. Give a file of many images "
+                f"({', '.join(_CONTAINERS)}), or a bucket ({', '.join(LISTED)})."
+            )
+        objects = list_objects(given)
+        _check(data, objects)
+        tree = tree_of(objects, layout)
+        rows, left, warnings = rows_below(Place(given, "", tree), layout)
+        return Listing(posixpath.basename(given), given, _open(given, objects), rows, left, warnings)
+
+    def reopen(self, source: str) -> Images | None:
+        """Return the images below a prefix."""
+        return _open(source) if is_url(source) else None
+
+
+BUCKET = Bucket()
+
+
+def _check(data: str, objects: Mapping[str, Stamp]) -> None:
+    """Raise DataError where there is nothing, or nothing but containers, which are given as such."""
+    if not objects:
+        raise DataError(f"There are no objects below '{data}'. Look at the name of the bucket and of what is in it.")
+    endings = Counter(posixpath.splitext(name)[1].lower() for name in objects if "/" not in name)
+    (most, count), *_ = endings.most_common() or [("", 0)]
+    if most in _CONTAINERS and count == len(objects):
+        raise DataError(f"'{data}' holds {count:,} {most} files. Give them: --data '{data.rstrip('/')}/*{most}'.")
+
+
+def _open(given: str, objects: Mapping[str, Stamp] | None = None) -> Images:
+    def stamps() -> dict[str, str]:
+        listed = list_objects(given) if objects is None else objects
+        return {name: f"{size} {tag}" for name, (size, tag) in listed.items() if tag}
+
+    return FarImages(given, partial(_read, given), partial(_exists, given), stamps)
+
+
+def _read(given: str, name: str) -> bytes:
+    return get(f"{given}/{name}")
+
+
+def _exists(given: str) -> bool:
+    try:
+        return bool(list_objects(given))
+    except (DataError, OSError):
+        return False
