@@ -19,6 +19,7 @@ from torch import nn
 
 from tlcache.backbones.backbone import Backbone, Checkpoint, TorchNetwork, Weights
 from tlcache.backbones.exported import from_torch
+from tlcache.backbones.layers import outputs_of
 from tlcache.backbones.torch_network import TracedNetwork, filled
 from tlcache.backbones.weights import published
 from tlcache.cache import feature_file as store
@@ -227,6 +228,7 @@ class TinySource:
     form = ""
     trainable = True
     load = staticmethod(from_torch)
+    layers = staticmethod(outputs_of)
 
     def __init__(self, *changes: Mapping[str, Any]) -> None:
         checkpoints = {"imagenet": Checkpoint("NONE", "tiny-00000000.pth", 0.0, Preprocess(resize=24, crop=20))}

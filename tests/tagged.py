@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from tlcache.backbones.backbone import Backbone, Checkpoint, Layer, Weights
 from tlcache.backbones.exported import from_torch
+from tlcache.backbones.layers import outputs_of
 from tlcache.errors import UnknownNameError, WeightsError, closest
 from tlcache.files import hash_file
 from tlcache.images import Preprocess
@@ -91,6 +92,7 @@ class Tagged:
     form = "own/NAME.TAG"
     trainable = True
     load = staticmethod(from_torch)
+    layers = staticmethod(outputs_of)
 
     def names(self, pattern: str | None = None) -> Sequence[str]:
         return fnmatch.filter([f"own/net.{tag}" for tag in TAGS], pattern) if pattern else ["own/net"]

@@ -51,7 +51,7 @@ def test_the_export_is_made_once_and_made_again_when_damaged(tmp_path: Path) -> 
     assert np.array_equal(open_network(model.onnx(), "cpu").embed(images), open_network(first, "cpu").embed(images))
 
 
-@pytest.mark.parametrize("pool", ["cls", "avg", "max", "flatten"])
+@pytest.mark.parametrize("pool", ["cls", "avg", "cls+avg", "max", "gem", "flatten"])
 def test_transformers_pool_their_tokens(pool: str) -> None:
     from tlcache.backbones.pools import POOLS
 
@@ -59,10 +59,21 @@ def test_transformers_pool_their_tokens(pool: str) -> None:
     expected = {
         "cls": tokens[:, 0],
         "avg": tokens[:, 1:].mean(1),
+        "cls+avg": torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1),
         "max": tokens[:, 1:].amax(1),
+        "gem": tokens[:, 1:].pow(3).mean(1).pow(1 / 3),
         "flatten": tokens.flatten(1),
     }
-    assert torch.equal(POOLS[pool].torch(tokens), expected[pool])
+    assert torch.allclose(POOLS[pool].torch(tokens), expected[pool], rtol=1e-5, atol=0)
+
+
+def test_a_generalised_mean_is_finite_whatever_it_is_of() -> None:
+    from tlcache.backbones.pools import POOLS
+
+    maps = torch.tensor([[-1.0, 0, -2, -3], [60, 6e4, 0, -5], [0, 0, 0, 0]]).view(1, 3, 2, 2)
+    assert torch.allclose(POOLS["gem"].torch(maps), torch.tensor([[0, 6e4 * 0.25 ** (1 / 3), 0]]), rtol=1e-4)
+    half = POOLS["gem"].torch(maps.half())  # in which the cube of 60 is infinite
+    assert half.isfinite().all()
 
 
 def test_another_network_fails_the_parity_check() -> None:
@@ -106,7 +117,8 @@ def by_hand(pool: str) -> np.ndarray:
     kernel = torch.from_numpy(np.random.default_rng(3).normal(0, 1, (4, 3, 4, 4)).astype(np.float32))
     normal = (torch.from_numpy(IMAGES) / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     maps = torch.nn.functional.conv2d(normal, kernel, stride=4)
-    pooled = {"avg": maps.mean((2, 3)), "max": maps.amax((2, 3)), "flatten": maps.flatten(1)}
+    cubes = maps.clamp(min=0).pow(3).mean((2, 3)).pow(1 / 3)
+    pooled = {"avg": maps.mean((2, 3)), "max": maps.amax((2, 3)), "gem": cubes, "flatten": maps.flatten(1)}
     return pooled[pool].numpy()
 
 
@@ -114,7 +126,7 @@ PREPROCESS = Preprocess(16, 16, mean=MEAN, std=STD)
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("pool", ["avg", "max", "flatten"])
+@pytest.mark.parametrize("pool", ["avg", "max", "gem", "flatten"])
 def test_a_foreign_network_gets_uint8_images_and_pooling(layout: str, pool: str) -> None:
     original = foreign(layout)
     before = original.SerializeToString()

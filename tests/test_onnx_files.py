@@ -250,6 +250,8 @@ def tokens() -> onnx.ModelProto:
         ("cls", lambda all_of: all_of[:, 0]),
         ("avg", lambda all_of: all_of[:, 1:].mean(1)),
         ("max", lambda all_of: all_of[:, 1:].max(1)),
+        ("gem", lambda all_of: np.cbrt((all_of[:, 1:].clip(0) ** 3).mean(1))),
+        ("cls+avg", lambda all_of: np.hstack([all_of[:, 0], all_of[:, 1:].mean(1)])),
         ("tokens", lambda all_of: all_of.mean(1)),
         ("flatten", lambda all_of: all_of.reshape(len(all_of), -1)),
     ],
@@ -273,7 +275,9 @@ def test_a_shape_that_says_nothing_is_tried_and_what_it_is_is_told(
 
 
 def test_tokens_without_pooling_name_the_flat_output() -> None:
-    with pytest.raises(OptionError, match=r"takes --pool avg, max, flatten, cls or tokens; .* Or take --output emb"):
+    with pytest.raises(
+        OptionError, match=r"takes --pool avg, max, gem, flatten, cls, cls\+avg or tokens; .* Or take --output emb"
+    ):
         rows(tokens())
 
 

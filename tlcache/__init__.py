@@ -3,7 +3,7 @@
 tlcache runs each backbone once over a dataset, keeps the embeddings in an HDF5 file, and fits every head on them in
 seconds. The command line and this module offer the same:
 
-- what there is: `list_models`, `list_heads`, `list_datasets`;
+- what there is: `list_models`, `list_layers`, `list_heads`, `list_datasets`;
 - embeddings: `extract` images to a feature file, `open_features` to read one, `ImageEmbedder` for scikit-learn;
 - models: `fit_heads` on embeddings, `load_head` to use one, `fit_curves` to see how many labelled images they need,
   `finetune` to train the network itself, `export` to write a network as an ONNX file;

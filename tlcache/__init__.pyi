@@ -2,6 +2,7 @@
 from tlcache.auditing.clean import write_clean as write_clean
 from tlcache.auditing.leakage import leakage_gaps as leakage_gaps
 from tlcache.auditing.run import audit as audit
+from tlcache.backbones.sources import list_layers as list_layers
 from tlcache.backbones.sources import list_models as list_models
 from tlcache.bundle.model import load_model as load_model
 from tlcache.cache.feature_file import open_features as open_features

@@ -39,6 +39,7 @@ __all__ = [
     "GroupBy",
     "GroupRegex",
     "Heads",
+    "Layers",
     "LoneModel",
     "MaxPixels",
     "MaybeRun",
@@ -199,11 +200,22 @@ BackboneWeights = Annotated[
 Pool = Annotated[
     str | None,
     Option(
-        "avg, max, flatten; cls, tokens; quarters",
+        "avg, max, gem, flatten; cls, cls+avg",
         text("NAME"),
         NETWORK,
         default=_OWN,
-        more="Networks of timm also have model and cls+avg",
+        more="Which of them a layer has, tlcache layers says",
+    ),
+]
+Layers = Annotated[
+    str | Sequence[str] | None,
+    Option(
+        "Layers to take, as tlcache layers lists them",
+        several(text("NAME")),
+        NETWORK,
+        short="--output",
+        default="last",
+        more="Of an .onnx file any tensors",
     ),
 ]
 CropBorders = Annotated[bool, Option("Cut dark borders of scans away first", SWITCH, NETWORK)]

@@ -23,12 +23,15 @@ from tlcache.arguments import (
     BackboneWeights,
     By,
     ComparedBy,
+    Crop,
     Datasets,
     Drop,
     Features,
     GroupBy,
     GroupRegex,
+    Layers,
     MaybeShots,
+    Model,
     Models,
     OneRun,
     OnlyDatasets,
@@ -64,6 +67,7 @@ __all__ = ["app", "main"]
 Yes = Annotated[bool, Option("Do not ask", SWITCH, OUTPUT, short="-y")]
 _DIGITS = ("digits",)
 _OF_RECIPE = ("epochs", "unfreeze")
+_EXTRACT = {name: each for name, each in parameters(_extract).items() if name != "output"}  # there are several layers
 _STUDY = {
     name: each for name, each in parameters(_study).items() if name in _OF_RECIPE or name not in parameters(Recipe)
 }
@@ -207,6 +211,20 @@ def models(
 
 
 @command(app)
+def layers(output: Output, model: Model, crop: Crop = None) -> None:
+    """List the layers of a network that --layers takes: what leaves them, and how long embeddings are by pooling.
+
+    Example: tlcache layers --model resnet50
+    """
+    from tlcache.backbones.sources import list_layers
+    from tlcache.report.layers import layers_table
+
+    found = list_layers(model, crop)
+    output.write({"layers": [each.as_json() for each in found]})
+    output.show(layers_table(found))
+
+
+@command(app)
 def heads(output: Output) -> None:
     """List the heads and the settings that each chooses from.
 
@@ -236,9 +254,15 @@ def datasets(output: Output) -> None:
     output.show(datasets_table(found))
 
 
-@command(app, parameters(_extract))
+@command(app, _EXTRACT)
 def extract(
-    output: Output, /, model: Models, data: Datasets = _DIGITS, weights: BackboneWeights = None, **options: Any
+    output: Output,
+    /,
+    model: Models,
+    data: Datasets = _DIGITS,
+    weights: BackboneWeights = None,
+    layers: Layers = None,
+    **options: Any,
 ) -> None:
     """Embed every image of a dataset once and keep the embeddings in an HDF5 file.
 
@@ -257,10 +281,10 @@ def extract(
     own, done = weights_of(weights, names), []
     if data is _DIGITS:
         say("digits, which is built in, as no --data is given")
-    for place, each in product(listing(data), names):
+    for place, each, layer in product(listing(data), names, listing(layers or [None])):
         say(f"reading {place} for {each} ...")
         with _stoppable("run the same command to continue"):
-            result = run(place, each, own[each], **options)
+            result = run(place, each, own[each], output=layer, **options)
         done.append(result)
         output.say(f"{result.path}: {'up to date' if result.up_to_date else provider_words(result)}")
     output.write({"files": [one.as_json() for one in done]})

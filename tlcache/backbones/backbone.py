@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tlcache.backbones.model import Model
+from tlcache.backbones.pools import POOLS
 from tlcache.errors import UnknownNameError, closest
 from tlcache.images import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Backbone", "Checkpoint", "Layer", "Source", "TorchNetwork", "Weights"]
+    from tlcache.backbones.output import Output
+
+__all__ = ["LAST", "OF_MAPS", "Backbone", "Checkpoint", "Layer", "Source", "TorchNetwork", "Weights"]
+
+
+LAST = "last"
+OF_MAPS = ("avg", "max", "gem", "flatten")
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Backbone:
     checkpoints
         Published weights by their short name, `imagenet`, `imagenet_v2` or `embedded`; the first are the default.
     pools
-        Poolings that make sense, the default first.
+        Poolings that make sense, the default first; empty where there is nothing to pool.
     neck
         Module of the classifier that still belongs to the embedding (a normalisation), if any.
     usual
@@ -94,7 +101,7 @@ class Backbone:
     layer: str = ""
     stages: tuple[str, ...] = ()
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
-    pools: tuple[str, ...] = ("avg", "max", "flatten")
+    pools: tuple[str, ...] = OF_MAPS
     neck: str | None = None
     usual: Preprocess = Preprocess()
 
@@ -123,6 +130,32 @@ class Backbone:
         found = self.checkpoints.get(weights or "") or next(iter(self.checkpoints.values()), None)
         return found.preprocess if found else self.usual
 
+    @property
+    def outputs(self) -> dict[str, str]:
+        """What can be the embedding: `stage:1` and so on, and `last` -> where that is, as the source names places."""
+        ends = {f"stage:{number}": end for number, end in enumerate((*self.stages, self.layer), 1)}
+        return {**ends, LAST: self.layer}
+
+    def cut(self, output: str | None) -> Backbone:
+        """Return the backbone up to one of its `outputs`; None is the last.
+
+        Raises
+        ------
+        UnknownNameError
+            It has no such output.
+        """
+        output = output or LAST
+        if output not in self.outputs:
+            raise UnknownNameError(
+                f"{closest(f'layer of {self.name}', output, list(self.outputs))} "
+                f"See: tlcache layers --model {self.name}"
+            )
+        end = self.outputs[output]
+        if end == self.layer:
+            return self
+        pools = tuple(pool for pool in self.pools if pool in POOLS) or OF_MAPS
+        return replace(self, dim=0, layer=end, stages=self.stages[: self.stages.index(end)], neck=None, pools=pools)
+
     def pool(self, asked: str | None = None) -> str:
         """Return the pooling that is asked for, or the default.
 
@@ -131,6 +164,8 @@ class Backbone:
         UnknownNameError
             The backbone has no such pooling.
         """
+        if not self.pools:
+            return "flatten"  # of a row, which needs none
         if asked is None:
             return self.pools[0]
         if asked not in self.pools:
@@ -211,6 +246,12 @@ class Source(Protocol):
         """Return the float32 network that embeds images; arguments and errors are those of `load_model`.
 
         For sources that build torch networks this is `tlcache.backbones.exported.from_torch`.
+        """
+
+    def layers(self, backbone: Backbone, changes: Mapping[str, Any]) -> list[Output]:
+        """Return the layers whose output can be the embedding, as images meet them, for changed preprocessing.
+
+        For sources that build torch networks this is `tlcache.backbones.layers.outputs_of`.
         """
 
 

@@ -24,8 +24,7 @@ def from_torch(
     backbone: Backbone, weights: str | None, pool: str | None, output: str | None, changes: Mapping[str, Any]
 ) -> Model:
     """Return a backbone with weights, preprocessing and pooling: `tlcache.backbones.backbone.Source.load` of most."""
-    if output is not None:
-        raise OptionError("--output names a tensor of an .onnx file; built-in backbones are cut at a fixed layer.")
+    backbone = backbone.cut(output)
     if own := [f"--{name}" for name in ("channels", "range") if name in changes]:
         raise OptionError(f"{' and '.join(own)} are of .onnx files; {backbone.name} takes RGB values from 0 to 1.")
     pool = backbone.pool(pool)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlcache.backbones.backbone import Backbone, TorchNetwork, Weights
+from tlcache.backbones.backbone import LAST, Backbone, TorchNetwork, Weights
 from tlcache.backbones.model import Model, model_identity
 from tlcache.errors import ModelError, OptionError
 from tlcache.images import Preprocess
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tlcache.backbones.model import Onnx
     from tlcache.backbones.onnx_image import ImageInput
+    from tlcache.backbones.output import Output
 
 __all__ = ["ONNX_FILE", "read_onnx"]
 
@@ -60,11 +61,18 @@ class OnnxFile:
         del preprocess, state
         raise ModelError(f"'{backbone.builder}' is an ONNX file, which torch cannot build.")
 
+    def layers(self, backbone: Backbone, changes: Mapping[str, Any]) -> list[Output]:
+        """Return the tensors through which all that comes later passes, and the embedding."""
+        from tlcache.backbones.onnx_layers import outputs_in
+
+        return outputs_in(read_onnx(Path(backbone.builder))[1], changes.get("crop", 0))
+
     def load(
         self, backbone: Backbone, weights: str | None, pool: str | None, output: str | None, changes: Mapping[str, Any]
     ) -> Model:
         """Take the file as it is when it was exported here; otherwise put preprocessing and pooling into the graph."""
         del weights
+        output = None if output == LAST else output
         from tlcache.backbones.onnx_graph import adapt, alone, depends_on_batch
         from tlcache.backbones.onnx_image import image_inputs
         from tlcache.backbones.onnx_weights import packed, read_weights

@@ -15,7 +15,7 @@ from tlcache.backbones.onnx_output import choose, cut, pooled
 from tlcache.errors import ModelError, one_line
 from tlcache.images import Preprocess
 
-__all__ = ["adapt", "alone", "depends_on_batch", "fingerprint", "freed", "sound"]
+__all__ = ["adapt", "alone", "depends_on_batch", "fingerprint", "freed", "sound", "with_shapes"]
 
 _LEAST_IR = 4  # before, initializers had to be inputs, too
 
@@ -72,7 +72,7 @@ def adapt(
     adapted = sound(model)
     graph = adapted.graph
     way = way or image_inputs(graph)[0]
-    known = _with_shapes(adapted, way, preprocess.size)
+    known = with_shapes(adapted, way, preprocess.size)
     chosen = choose(known, output, way.name)
     body, taken = cut(graph, chosen.name)
     opset = next((entry.version for entry in adapted.opset_import if entry.domain in ("", "ai.onnx")), 1)
@@ -143,7 +143,7 @@ def _looks_at_the_batch(node: onnx.NodeProto) -> bool:
     return node.op_type.startswith("DynamicQuantize") or (node.op_type == "BatchNormalization" and training)
 
 
-def _with_shapes(model: onnx.ModelProto, way: ImageInput, size: tuple[int, int]) -> onnx.GraphProto:
+def with_shapes(model: onnx.ModelProto, way: ImageInput, size: tuple[int, int]) -> onnx.GraphProto:
     """Return the graph with the shapes of what is inside, for images of a size."""
     fed = onnx.ModelProto()
     fed.CopyFrom(model)

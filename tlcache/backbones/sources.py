@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from tlcache.arguments import Crop
+from tlcache.arguments import Model as ModelName
 from tlcache.backbones.backbone import Backbone, Source
 from tlcache.backbones.embedded.source import EMBEDDED
 from tlcache.backbones.onnx_file import ONNX_FILE
+from tlcache.backbones.output import Output
 from tlcache.backbones.timm_source import TIMM
 from tlcache.backbones.torch_module import TORCH_MODULE
 from tlcache.backbones.torchvision import TORCHVISION
 from tlcache.errors import ModelError, UnknownNameError, WeightsError, closest
+from tlcache.options import described
 
-__all__ = ["SOURCES", "find", "find_trainable", "forms", "list_models", "lookup"]
+__all__ = ["SOURCES", "find", "find_trainable", "forms", "list_layers", "list_models", "lookup"]
 
 SOURCES: tuple[Source, ...] = (
     TORCHVISION,
@@ -34,6 +38,26 @@ def list_models(pattern: str | None = None) -> list[Backbone]:
     [('resnet20_cifar', 128, ['embedded'])]
     """
     return [find(name) for source in SOURCES for name in source.names(pattern)]
+
+
+@described()
+def list_layers(model: ModelName, crop: Crop = None) -> list[Output]:
+    """Return the layers of a network whose output can be the embedding (`--layers`), as images meet them.
+
+    A function of the user's own is called for that; of other networks nothing is computed.
+
+    Raises
+    ------
+    UnknownNameError, ModelError
+        No such backbone, or no network that can be looked into.
+
+    Examples
+    --------
+    >>> [(each.name, each.kind, list(each.pools)) for each in list_layers("resnet18")][-1]
+    ('last', 'map 512x7x7', ['avg', 'max', 'gem', 'flatten'])
+    """
+    backbone = find(str(model))
+    return backbone.source.layers(backbone, {} if crop is None else {"resize": crop, "crop": crop})
 
 
 def forms() -> str:

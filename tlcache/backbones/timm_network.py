@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from typing import Any, cast
 
 import timm
@@ -14,7 +15,7 @@ import torch
 from timm.models._manipulate import group_parameters
 from torch import Tensor, nn
 
-from tlcache.backbones.backbone import Backbone, Layer
+from tlcache.backbones.backbone import OF_MAPS, Backbone, Layer
 from tlcache.backbones.pools import POOLS
 from tlcache.backbones.torch_network import TracedNetwork
 from tlcache.errors import ModelError, first_line
@@ -26,6 +27,7 @@ _Network = Any  # an nn.Module with the methods that all of timm's have
 _OWN = "model"  # the pooling that timm itself has before the classifier
 _STAGES = 5  # of networks with more, as transformers have them, quarters are stages
 _END = "end_of_trunk"
+_INTERMEDIATE = "intermediate."  # and its number among timm's intermediate features
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,14 @@ class Description:
     ----------
     config
         timm's configuration for its weights.
-    dim, parameters, pools
+    dim, parameters, stages, pools
         As in `Backbone`.
     """
 
     config: Mapping[str, Any]
     dim: int
     parameters: int
+    stages: tuple[str, ...]
     pools: tuple[str, ...]
 
 
@@ -66,7 +69,9 @@ def described(name: str) -> Description:
         raise ModelError(f"timm's {name} gives no row of numbers for an image before its classifier.")
     parameters = sum(each.numel() for each in module.parameters())
     pools = (_OWN, *_pools(module, image, features))
-    return Description(module.pretrained_cfg, embedding.shape[1], parameters, pools)
+    has_stages = hasattr(module, "forward_intermediates")
+    stages = tuple(f"{_INTERMEDIATE}{number}" for number, _ in _stage_ends(module)) if has_stages else ()
+    return Description(module.pretrained_cfg, embedding.shape[1], parameters, stages, pools)
 
 
 def built(name: str, size: int | None, state: Mapping[str, Tensor] | None) -> _Network:
@@ -149,14 +154,18 @@ def _classifiers(module: _Network) -> tuple[str, ...]:
     return (named,) if isinstance(named, str) else tuple(named)
 
 
-def _ends(module: _Network) -> list[str]:
-    """Return the modules with which the stages end, but for the last stage."""
-    named = [each["module"] for each in getattr(module, "feature_info", ())]
+def _stage_ends(module: _Network) -> list[tuple[int, str]]:
+    """Return with which of timm's intermediate features the stages end, and with which module; not the last stage."""
+    named = list(enumerate(each["module"] for each in getattr(module, "feature_info", ())))
     own = [name for name, _ in module.named_parameters()]
-    named = [each for each in named if any(name.startswith(f"{each}.") for name in own)]
+    named = [each for each in named if any(name.startswith(f"{each[1]}.") for name in own)]
     if len(named) > _STAGES:
         named = [named[len(named) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
     return named[:-1]
+
+
+def _ends(module: _Network) -> list[str]:
+    return [name for _, name in _stage_ends(module)]
 
 
 def _pools(module: _Network, image: Tensor, features: Any) -> tuple[str, ...]:
@@ -170,11 +179,14 @@ def _pools(module: _Network, image: Tensor, features: Any) -> tuple[str, ...]:
     if patches.shape[2] != last.shape[2:].numel():
         return ()
     has_class = prefix.shape[1] > 0 and getattr(module, "cls_token", None) is not None
-    return ("avg", "max", "flatten", *(("cls", "cls+avg") if has_class else ()))
+    return (*OF_MAPS, *(("cls", "cls+avg") if has_class else ()))
 
 
-def _spread(module: _Network, features: Tensor) -> tuple[Tensor, Tensor]:
+def _spread(module: _Network, features: Any) -> tuple[Tensor, Tensor]:
     """Return the tokens (n, k, C) that stand for no place, and all others (n, C, places)."""
+    if isinstance(features, tuple):
+        prefix, patches = features
+        return prefix, patches.flatten(2)
     if features.ndim == 4:
         channels_last = features.shape[1] != module.num_features
         patches = (features.permute(0, 3, 1, 2) if channels_last else features).flatten(2)
@@ -207,6 +219,8 @@ class TimmNetwork:
     def part(self, start: str | None = None, end: str | None = None) -> nn.Module:
         """Return the trunk from one stage's end to another's, or to its own end."""
         end = end or self._backbone.layer
+        if end.startswith(_INTERMEDIATE):
+            return _Intermediate(self.module, int(end.removeprefix(_INTERMEDIATE)))
         if start is None and not end:
             return _Trunk(self.module)
         return _Traced.of(self.module).part(start, end or _END)
@@ -246,6 +260,22 @@ class _Trunk(nn.Module):
         return self.module.forward_features(images)
 
 
+class _Intermediate(nn.Module):
+    """Images to what leaves a block: the tokens (n, k, C) that stand for no place, and a map (n, C, H, W)."""
+
+    def __init__(self, module: _Network, number: int) -> None:
+        super().__init__()
+        self.module: _Network = module
+        self.options: dict[str, Any] = {"indices": [number], "output_fmt": "NCHW", "intermediates_only": True}
+        if "return_prefix_tokens" in signature(module.forward_intermediates).parameters:
+            self.options["return_prefix_tokens"] = True
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        (found,) = self.module.forward_intermediates(images, **self.options)
+        patches, prefix = found if isinstance(found, (tuple, list)) else (found, found[:, :0, :0, 0])
+        return prefix, patches
+
+
 class _OwnHead(nn.Module):
     def __init__(self, module: _Network) -> None:
         super().__init__()
@@ -263,12 +293,16 @@ class _Pooling(nn.Module):
         self.module: _Network = module
         self.pools = pool.split("+")
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Any) -> Tensor:
         if self.pools == ["flatten"]:
-            return features.flatten(1)
+            return (
+                torch.cat([each.flatten(1) for each in features], 1)
+                if isinstance(features, tuple)
+                else features.flatten(1)
+            )
         prefix, patches = _spread(self.module, features)
-        whole = {"cls": prefix, "avg": patches[..., None], "max": patches[..., None]}
-        return torch.cat([POOLS[pool].torch(whole[pool]) for pool in self.pools], 1)
+        rows = [POOLS[pool].torch(prefix if pool == "cls" else patches[..., None]) for pool in self.pools]
+        return torch.cat(rows, 1)
 
 
 class _Traced(TracedNetwork):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tlcache.backbones.backbone import Backbone, Checkpoint, TorchNetwork, Weights
 from tlcache.backbones.exported import from_torch
 from tlcache.backbones.hub import cached, fetched
+from tlcache.backbones.layers import outputs_of
 from tlcache.errors import ModelError, OptionError, UnknownNameError
 from tlcache.files import hash_file
 from tlcache.images import Preprocess
@@ -36,6 +37,7 @@ class Timm:
     form = "a network of timm (tlcache models --timm 'vit*')"
     trainable = True
     load = staticmethod(from_torch)
+    layers = staticmethod(outputs_of)
 
     def names(self, pattern: str | None = None) -> Sequence[str]:
         """Return names with tags where the pattern asks for timm's; they are too many to list without one."""
@@ -156,6 +158,7 @@ def _row(name: str) -> Backbone:
         builder,
         about.dim,
         about.parameters,
+        stages=about.stages,
         checkpoints=published,
         pools=about.pools,
         usual=preprocess,

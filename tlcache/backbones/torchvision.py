@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tlcache.backbones.backbone import Backbone, Checkpoint, TorchNetwork, Weights
 from tlcache.backbones.exported import from_torch
+from tlcache.backbones.layers import outputs_of
 from tlcache.backbones.weights import published
 from tlcache.images import Preprocess
 
@@ -27,6 +28,7 @@ class Torchvision:
     form = ""
     trainable = True
     load = staticmethod(from_torch)
+    layers = staticmethod(outputs_of)
 
     def names(self, pattern: str | None = None) -> Sequence[str]:
         """Return our names of the networks."""
@@ -159,6 +161,6 @@ _ROWS = (
         "vit_b_16", TORCHVISION, "vit_b_16", 768, 86_567_656, "encoder",
         ("encoder.layers.encoder_layer_2", "encoder.layers.encoder_layer_5", "encoder.layers.encoder_layer_8"),
         _published(("vit_b_16-c867db91.pth", 81.072)),
-        pools=("cls", "avg", "max", "flatten"),
+        pools=("cls", "avg", "cls+avg", "max", "gem", "flatten"),
     ),
 )  # fmt: skip

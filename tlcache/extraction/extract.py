@@ -55,7 +55,7 @@ def extract(
     pool: Pool = None,
     output: Annotated[
         str | None,
-        Option("Tensor of an .onnx file to take", text("TENSOR"), NETWORK, default="the first fit"),
+        Option("Layer to take, as tlcache layers lists them", text("LAYER"), NETWORK, default="last"),
     ] = None,
     crop_borders: CropBorders = False,
     window: Window = None,

@@ -7,8 +7,9 @@ from fnmatch import filter as matching
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlcache.backbones.backbone import Backbone, Checkpoint, TorchNetwork, Weights
+from tlcache.backbones.backbone import OF_MAPS, Backbone, Checkpoint, TorchNetwork, Weights
 from tlcache.backbones.exported import from_torch
+from tlcache.backbones.layers import outputs_of
 from tlcache.backbones.weights import checked
 from tlcache.errors import WeightsError
 from tlcache.images import Preprocess
@@ -26,6 +27,7 @@ class Embedded:
     form = ""
     trainable = True
     load = staticmethod(from_torch)
+    layers = staticmethod(outputs_of)
 
     def names(self, pattern: str | None = None) -> Sequence[str]:
         """Return the name of the network."""
@@ -81,5 +83,5 @@ _ROW = Backbone(
             licence="Apache-2.0",
         )
     },
-    pools=("quarters", "avg", "max", "flatten"),
+    pools=("quarters", *OF_MAPS),
 )
