@@ -33,6 +33,7 @@ from tlcache.runs.base import ExtractSeconds, Hardware, Identity, SplitSizes
 from tlcache.runs.finetuned import FinetunedRun, Layers, PhaseEpochs, TunedChoice, TunedEpoch
 from tlcache.runs.folder import path_of, runs_folder, write_run
 from tlcache.runs.frozen import FrozenRun, HeadCandidate, Repeats, TemperatureScaling
+from tlcache.runs.predictions import Predictions
 from tlcache.runs.record import Run
 
 SIDE = 16
@@ -274,12 +275,14 @@ def make_run(
     val: Sequence[float] = (0.7, 0.8),
     held_out: float | None = None,
     probabilities: NDArray[np.float32] | None = None,
+    held: Predictions | None = None,
     swept: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> Run:
     """Record a run of two classes whose test predictions are right where `right` (n,) says so.
 
-    `held_out` is what a head reached on validation, where its record says so; `probabilities` replace 0.8 and 0.2.
+    `held_out` is what a head reached on validation, where its record says so; `probabilities` replace 0.8 and 0.2;
+    `held` is what it said of validation images;
     `val` are the accuracies of a fine-tuning on validation: of its start, and after every epoch;
     `swept` is what a sweep chose.
     """
@@ -320,7 +323,7 @@ def make_run(
         "record": str(path_of(runs_folder(), identity)),
     }
     run = _tuned(fields, train_s, val, swept or {}) if strategy == "finetune" else _frozen(fields, fit_s, held_out)
-    write_run(run, test, probabilities)
+    write_run(run, test, probabilities, held)
     return run
 
 

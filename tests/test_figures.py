@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import make_run
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics as reference
+from test_cli import invoke
+from typer.testing import CliRunner
 
+from tlcache.cli import app
 from tlcache.evaluation import metrics
+from tlcache.evaluation.compare import compare
+from tlcache.evaluation.operating import Wanted, operating_points, threshold_of
 from tlcache.evaluation.perclass import class_figures
 from tlcache.evaluation.ranking import Ranked, rank_classes
 from tlcache.evaluation.significance import clustered_interval, compare_paired
+from tlcache.extraction.extract import extract
+from tlcache.probing.fit import fit_heads
+from tlcache.runs.predictions import Predictions
 
 Labels = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -184,3 +194,82 @@ def drawn(random: np.random.Generator, n: int, grouped: bool) -> tuple[Labels, S
     logits = noise + 2 * np.eye(3)[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return labels, probabilities.astype(np.float32), units if grouped else None
+
+
+def ranks(n: int, seed: int) -> tuple[Labels, Scores]:
+    """Return labels, of which a third is 1, and how likely that is."""
+    random = np.random.default_rng(seed)
+    labels = (np.arange(n) % 3 == 0).astype(np.int64)
+    likely = 1 / (1 + np.exp(-1.5 * labels - random.standard_normal(n)))
+    return labels, np.stack([1 - likely, likely], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("rate", "least"), [("specificity", 0.9), ("specificity", 1.0), ("sensitivity", 0.95), ("sensitivity", 0.3)]
+)
+def test_a_threshold_holds_its_rate_where_it_is_chosen_and_no_better_one_does(rate: str, least: float) -> None:
+    labels, probabilities = ranks(200, 0)
+    positive, scores = labels == 1, probabilities[:, 1].round(2)
+    threshold = threshold_of(positive, scores, rate, least)
+
+    def held(at: float) -> float:
+        return float((scores[positive] >= at).mean() if rate == "sensitivity" else (scores[~positive] < at).mean())
+
+    assert held(threshold) >= least
+    better = scores[scores > threshold].min() if rate == "sensitivity" else scores[scores < threshold].max()
+    assert held(float(better)) < least
+
+
+def test_what_a_threshold_of_validation_reaches_on_test_is_told() -> None:
+    (val_labels, val), (labels, test) = ranks(300, 1), ranks(240, 2)
+    names = np.array([f"val/{n}.jpg".encode() for n in range(300)])
+    held = Predictions(names, val_labels, val, np.full(300, b""))
+    options = {"labels": labels, "probabilities": test, "classes": ("benign", "malign")}
+    make_run("svm", np.ones(240, bool), held=held, **options)
+    make_run("knn", np.ones(240, bool), **options)
+    (found,) = compare()
+    rates = operating_points(found, Wanted("malign", "specificity", 0.9))
+    (point,) = rates.points
+    assert [entry.head for entry in rates.without] == ["knn"]
+    assert (point.positives, point.negatives) == (100, 200)
+    assert (val[val_labels == 0, 1] < point.threshold).sum() == 180
+    above = test[:, 1] >= point.threshold
+    assert point.sensitivity
+    assert point.specificity
+    assert point.sensitivity.value == pytest.approx(above[labels == 1].mean())
+    assert point.specificity.value == pytest.approx(1 - above[labels == 0].mean())
+    assert (point.sensitivity.low, point.sensitivity.high) == pytest.approx(clustered_interval(above[labels == 1]))
+    output = invoke("compare", "--positive", "malign", "--at", "specificity=0.9")
+    assert "'malign' against the rest, specificity of 0.9 held on validation" in output
+    assert "Left out, as their records hold nothing to choose a threshold by: knn on tinynet" in " ".join(
+        output.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--positive", "dog"), "belong together"),
+        (("--at", "specificity=0.9"), "belong together"),
+        (("--positive", "dog", "--at", "specificity"), "takes specificity=X or sensitivity=X"),
+        (("--positive", "dog", "--at", "sensitivity=90"), "takes specificity=X or sensitivity=X"),
+        (("--positive", "dgo", "--at", "sensitivity=0.9"), "Unknown class 'dgo'. Did you mean 'dog'?"),
+    ],
+)
+def test_rates_that_cannot_be_held_are_refused(words: tuple[str, ...], message: str) -> None:
+    make_run("svm", np.arange(40) > 4)
+    result = CliRunner().invoke(app, ["compare", *words])
+    assert result.exit_code in (1, 2)
+    assert message in " ".join(result.output.split())
+
+
+def test_a_head_keeps_what_it_said_of_the_images_that_chose_it(photos: Path, tiny_model: Path) -> None:
+    path = extract(photos, str(tiny_model)).path
+    for folds in (0, 3):
+        (run,) = fit_heads([path], ["ridge"], folds=folds)
+        held = run.held_out()
+        assert held
+        assert len(held.label) == (run.rows.train * bool(folds) + run.rows.val)
+        right = held.probabilities.argmax(axis=1) == held.label
+        assert right.mean() == pytest.approx(run.validated["accuracy"])
+        assert len(set(held.row.tolist())) == len(held.row)

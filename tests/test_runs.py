@@ -94,7 +94,8 @@ def test_the_page_tells_how_predictions_are_read(
     assert re.search(r"\['blue/\d\.png', .*\] \['(blue|green|red)' ", capsys.readouterr().out)
     with np.load(run.predictions_path) as stored:
         kinds = {name: values.dtype.kind for name, values in stored.items()}
-    assert kinds == {"row": "S", "label": "i", "probabilities": "f", "group": "S", "classes": "U"}
+    each = {"row": "S", "label": "i", "probabilities": "f", "group": "S"}
+    assert kinds == {**each, **{f"held_{name}": kind for name, kind in each.items()}, "classes": "U"}
     with run.predictions_path.with_suffix(".csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     found = run.predictions().top()

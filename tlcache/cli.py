@@ -16,6 +16,7 @@ import typer
 import typer.core
 
 from tlcache.arguments import (
+    CHOOSING,
     DATA,
     OUTPUT,
     TRAINING,
@@ -50,7 +51,7 @@ from tlcache.extraction.extract import extract as _extract
 from tlcache.finetuning.finetune import finetune as _finetune
 from tlcache.finetuning.recipe import Recipe, read_settings
 from tlcache.flags import Output, command
-from tlcache.kinds import PATH, SWITCH, Kind, listing, several, text
+from tlcache.kinds import PATH, RATE, SWITCH, Kind, listing, several, text
 from tlcache.options import Option, parameters
 from tlcache.probing.fit import fit_curves as _fit_curves
 from tlcache.probing.fit import fit_heads as _fit_heads
@@ -450,6 +451,17 @@ def compare(
     output: Output,
     data: OnlyDatasets = None,
     by: By = "accuracy",
+    positive: Annotated[
+        str | None, Option("With --at: the class to be found, all others being the rest", text("CLASS"), CHOOSING)
+    ] = None,
+    at: Annotated[
+        tuple[str, float] | None,
+        Option(
+            "With --positive: hold specificity=0.9 or sensitivity=0.9, by a threshold from validation",
+            RATE,
+            CHOOSING,
+        ),
+    ] = None,
     pairs: Annotated[bool, Option("Show every two runs, too", SWITCH, OUTPUT)] = False,
     runs: Runs = None,
 ) -> None:
@@ -460,16 +472,23 @@ def compare(
     from tlcache.auditing.leakage import leakage_gaps
     from tlcache.auditing.records import read_audits
     from tlcache.evaluation.compare import compare as run
+    from tlcache.evaluation.operating import Wanted, operating_points
     from tlcache.evaluation.verdict import verdict
     from tlcache.report.compared import comparison_tables
+    from tlcache.report.rates import rates_table
     from tlcache.runs.folder import runs_folder
 
-    problems = _Problems()
+    problems, wanted = _Problems(), Wanted.of(positive, at)
     found = run(runs, data, problems, by)
     gaps = leakage_gaps(found)
     verdicts = [{**one.as_json(), "verdict": verdict(one)} for one in found]
+    rates = [operating_points(one, wanted) for one in found] if wanted else []
+    for one, rate in zip(verdicts, rates, strict=False):
+        one["operating_points"] = [each.as_json() for each in rate.points]
     output.write({"datasets": verdicts, "leakage_gaps": [each.as_json() for each in gaps]})
     output.show(comparison_tables(found, read_audits(runs_folder(runs)), gaps, output.verbose, pairs))
+    for rate in rates:
+        output.show(rates_table(rate))
     _show_leakage(output, gaps)
     _end(problems)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = [
     "PATH",
+    "RATE",
     "SECONDS",
     "SWITCH",
     "Kind",
@@ -141,6 +142,21 @@ def _seconds(word: str) -> float:
     return float(word[:-1]) * units[word[-1]] if word[-1:] in units else float(word)
 
 
+def _rate(word: str) -> tuple[str, float]:
+    name, _, value = word.partition("=")
+    return name.strip(), float(value)
+
+
+def _is_rate(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and len(value) == 2
+        and value[0] in ("specificity", "sensitivity")
+        and number(above=0, most=1).allows(value[1])
+    )
+
+
+RATE = Kind("specificity=X or sensitivity=X, X above 0 to 1", "RATE=X", "tuple of str and float", _rate, _is_rate)
 PATH = Kind("a path", "PATH", "str or Path", Path, lambda value: isinstance(value, str | os.PathLike))
 SWITCH = Kind("true or false", "", "bool", _switch, lambda value: type(value) is bool)
 SECONDS = Kind(

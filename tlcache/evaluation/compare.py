@@ -129,15 +129,18 @@ def _compare(
     if not tested:
         return None
     named, sign = [each.run for each in tested], 1 if METRICS[by].larger_is_better else -1
-    without_test = all(by in run.validated for run in named)
-    held_out = [sign * run.validated[by] if without_test else 0.0 for run in named]
+    scores = [_held_out(run, by) for run in named]
+    without_test = None not in scores
+    held_out = [sign * (score or 0.0) for score in scores]
     order = sorted(range(len(named)), key=lambda n: (-held_out[n], named[n].validated.get("log_loss", 0.0), n))
     order = order if without_test else list(range(len(named)))
     two = list(combinations(range(len(tested)), 2))
     differences = [tested[a].over(tested[b], units) for a, b in two]
     corrected = correct_for_many([each.p for each in differences])
     worse = _worse(order[0], two, differences, sign, None if without_test else corrected)
-    entries = tuple(_entry(each, named, by, units, number not in worse) for number, each in enumerate(tested))
+    entries = tuple(
+        _entry(each, named, units, scores[number], number not in worse) for number, each in enumerate(tested)
+    )
     pairs = tuple(
         Pair(entries[a], entries[b], difference, float(p), len(two))
         for (a, b), difference, p in zip(two, differences, corrected, strict=True)
@@ -165,6 +168,14 @@ def _tested(runs: Sequence[Run], by: str, on_warning: Callable[[str], None]) -> 
             )
         tested.append(_Tested.of(run, replace(found, row=rows), units, by))
     return sorted(tested, key=_rank), units
+
+
+def _held_out(run: Run, by: str) -> float | None:
+    """Return a figure on the images that were held out of training; None where the record does not say it."""
+    if by in run.validated:
+        return run.validated[by]
+    found = None if by == "accuracy" else run.held_out()
+    return None if found is None else METRICS[by].value(found.label, found.probabilities)
 
 
 def _worse(
@@ -197,7 +208,7 @@ def _rank(tested: _Tested) -> tuple[float, float, str]:
     return best, tested.run.test.log_loss, str(tested.run.path)
 
 
-def _entry(tested: _Tested, runs: Sequence[Run], by: str, units: Units | None, best: bool) -> Entry:
+def _entry(tested: _Tested, runs: Sequence[Run], units: Units | None, score: float | None, best: bool) -> Entry:
     run = tested.run
     extract_s, train_s = run.extract.wall_s, run.train_s
     low, high = clustered_interval(tested.top.right, units)
@@ -214,7 +225,7 @@ def _entry(tested: _Tested, runs: Sequence[Run], by: str, units: Units | None, b
         log_loss=run.test.log_loss,
         ece=run.test.ece,
         figures=tested.figures,
-        val_score=run.validated.get(by),
+        val_score=score,
         extract_s=extract_s,
         train_s=train_s,
         first_s=extract_s + train_s,

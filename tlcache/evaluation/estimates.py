@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tlcache.evaluation.significance import Difference, Units, effective_groups, share_interval, variance_of
 
-__all__ = ["Estimate", "Mean", "compare_figures", "mean_estimate"]
+__all__ = ["Estimate", "Mean", "compare_figures", "mean_estimate", "ratio"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ def mean_estimate(values: NDArray[np.float64], bounds: tuple[float, float] = (0.
     """Return the mean of what each image has (n,)."""
     mean = float(values.mean())
     return Estimate(mean, values - mean, len(values), bounds)
+
+
+def ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Estimate:
+    """Return the ratio of two sums over images (n,), the first of which is part of the second."""
+    some, all_of = part.astype(np.float64), whole.astype(np.float64)
+    value = float(some.sum() / all_of.sum())
+    return Estimate(value, (some - value * all_of) * len(some) / all_of.sum(), float((all_of > 0).sum()))
 
 
 def compare_figures(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tlcache.evaluation.estimates import Estimate
+from tlcache.evaluation.estimates import Estimate, ratio
 from tlcache.evaluation.metrics import Labels, Probabilities
 from tlcache.evaluation.ranking import rank_classes
 from tlcache.evaluation.significance import Units
@@ -41,14 +38,7 @@ def class_figures(
         of, taken = labels == number, predicted == number
         hit = of & taken
         parts = {"precision": (hit, taken), "recall": (hit, of), "f1": (2.0 * hit, 1.0 * of + taken)}
-        each = {name: share(_ratio(*pair)) if pair[1].any() else None for name, pair in parts.items()}
+        each = {name: share(ratio(*pair)) if pair[1].any() else None for name, pair in parts.items()}
         auroc, precision = (ranked.classes if ranked else {}).get(number, (None, None))
         found.append(ClassFigures(name=name, n=int(of.sum()), **each, auroc=auroc, average_precision=precision))
     return tuple(found)
-
-
-def _ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Estimate:
-    """Return the ratio of two sums over images (n,), the first of which is part of the second."""
-    some, all_of = part.astype(np.float64), whole.astype(np.float64)
-    value = float(some.sum() / all_of.sum())
-    return Estimate(value, (some - value * all_of) * len(some) / all_of.sum(), float((all_of > 0).sum()))

@@ -37,6 +37,7 @@ from tlcache.machine import hardware, now, versions
 from tlcache.runs.base import Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.finetuned import FinetunedRun, Layers, RefitEpoch, TunedChoice, TunedEpoch
 from tlcache.runs.folder import checkpoints_path, lock_path, write_run
+from tlcache.runs.predictions import Predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
 
 __all__ = ["Left", "left_of", "train_and_test"]
@@ -148,7 +149,8 @@ def _train_and_test(
     )
     if rank() == 0:
         save_weights(trial.model, trial.head, run, promised)
-        write_run(run, test, probabilities)
+        held_out = Predictions.of(task.splits["val"], softmax(validation / temperature))
+        write_run(run, test, probabilities, held_out)
         shutil.rmtree(folder, ignore_errors=True)
     return run
 

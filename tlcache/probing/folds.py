@@ -35,7 +35,7 @@ def choosing_folds(rows: Split, train_rows: int, folds: int, seed: int) -> list[
     """
     train, val = rows.part(slice(train_rows)), rows.part(slice(train_rows, None))
     if not folds and len(val) and np.isin(val.labels, train.labels).all():
-        return [Fold(train.features, train.labels, val.features, val.labels)]
+        return [Fold(train.features, train.labels, val.features, val.labels, np.arange(train_rows, len(rows)))]
     return [Fold.of(rows, *parts) for parts in split_folds(rows, fold_count(rows, folds), seed)]
 
 

@@ -21,6 +21,7 @@ from tlcache.evaluation.perclass import class_figures
 from tlcache.evaluation.significance import Units, unit_numbers
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.heads.fitted import FittedHead
+from tlcache.heads.logits import softmax
 from tlcache.heads.rows import Array, Scaler
 from tlcache.heads.table import HeadRow
 from tlcache.heads.uncertainty import Distances, Uncertainty
@@ -35,9 +36,13 @@ from tlcache.records import from_json
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.folder import path_of, recorded, write_run
 from tlcache.runs.frozen import FrozenRun, HeadCandidate, HeadEpoch, Repeats, TemperatureScaling
+from tlcache.runs.predictions import Predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
 
 __all__ = ["Data", "fit_file", "frozen_identity", "opened", "refit", "say_once"]
+
+
+_KEPT = 20_000_000  # probabilities: 80 MB before compression
 
 
 def fit_file(
@@ -250,8 +255,17 @@ def _fit_one(
         record=str(path),
     )
     replace(fitted[0], uncertainty=promised).save(run.head_path)
-    write_run(run, data.test, each[0])
+    write_run(run, data.test, each[0], _held_out(data.fitting, folds, best))
     return run
+
+
+def _held_out(rows: Split, folds: Sequence[Fold], best: Candidate) -> Predictions | None:
+    """Return what the chosen setting said of the rows that it was chosen by, where that is not too much to keep."""
+    numbers = [fold.held for fold in folds if fold.held is not None]
+    if best.logits is None or len(numbers) < len(folds) or best.logits.size > _KEPT:
+        return None
+    images = rows.of(np.concatenate(numbers))
+    return Predictions.of(images, softmax(best.logits / best.temperature))
 
 
 def _promised(row: HeadRow, data: Data, best: Candidate, protocol: SearchProtocol) -> Uncertainty | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -26,17 +26,18 @@ _Tried = tuple[Mapping[str, Any], Sequence[Mapping[str, float]], Array]  # param
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows to fit on and rows to judge by: features float32 (n, dim), labels (n,)."""
+    """Rows to fit on and rows to judge by: features float32 (n, dim), labels (n,), and the numbers of the latter."""
 
     X: Features
     y: Labels
     X_val: Features
     y_val: Labels
+    held: Labels | None = None
 
     @classmethod
     def of(cls, rows: Split, fit: Labels, held: Labels) -> Fold:
         """Return the fold that fits on some rows, by their numbers, and judges by others."""
-        return cls(View(rows.features, fit), rows.labels[fit], View(rows.features, held), rows.labels[held])
+        return cls(View(rows.features, fit), rows.labels[fit], View(rows.features, held), rows.labels[held], held)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Candidate:
         Seconds to fit and judge; settings that are fitted together share them evenly.
     history
         Of the first fold, for heads that are trained by steps.
+    logits
+        (n, classes) of the rows held out, all folds after each other; None where there are none.
     """
 
     params: Mapping[str, Any]
@@ -70,6 +73,7 @@ class Candidate:
     ece_after: float
     fit_s: float
     history: Sequence[Mapping[str, float]]
+    logits: Array | None = None
 
     @classmethod
     def untried(cls, params: Mapping[str, Any]) -> Candidate:
@@ -149,7 +153,7 @@ def choose(candidates: Sequence[Candidate], metric: str, one_se: bool) -> Candid
 
 def _scaled(row: HeadRow, fold: Fold) -> Fold:
     scaler = Scaler.of(fold.X, row.scaled)
-    return Fold(scaler.over(fold.X), fold.y, scaler.over(fold.X_val), fold.y_val)
+    return replace(fold, X=scaler.over(fold.X), X_val=scaler.over(fold.X_val))
 
 
 @contextmanager
@@ -184,7 +188,16 @@ def _fit(
     labels, found = np.concatenate([fold.y_val for fold in folds]), []
     for of_setting in zip(*tried, strict=True):
         params, histories, logits = zip(*of_setting, strict=True)
-        found.append(_judge(_params(params), np.concatenate(logits), labels, seconds, histories[0], told))
+        found.append(
+            _judge(
+                _params(params),
+                np.concatenate(logits) if len(logits) > 1 else logits[0],
+                labels,
+                seconds,
+                histories[0],
+                told,
+            )
+        )
     return found
 
 
@@ -227,4 +240,5 @@ def _judge(
         calibration_error(labels, after),
         fit_s,
         history,
+        logits,
     )

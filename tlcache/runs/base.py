@@ -15,7 +15,7 @@ from tlcache.datasets.overview import drawn_splits
 from tlcache.keys import hash_json, native
 from tlcache.records import as_json
 from tlcache.runs.classes import ClassFigures
-from tlcache.runs.predictions import Predictions, read_predictions
+from tlcache.runs.predictions import Predictions, read_held_out, read_predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
 
 __all__ = [
@@ -192,6 +192,18 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
             The file is missing or damaged.
         """
         return read_predictions(self.predictions_path)
+
+    def held_out(self) -> Predictions | None:
+        """Read what it said of images that were held out of training, on which thresholds can be chosen.
+
+        They are of validation or of all folds, before the last fit; None in records of earlier versions.
+
+        Raises
+        ------
+        CacheError
+            The file is missing or damaged.
+        """
+        return read_held_out(self.predictions_path)
 
     @property
     def test_split(self) -> str:

@@ -24,7 +24,7 @@ from tlcache.locks import Lock
 from tlcache.options import described
 from tlcache.progress import warn
 from tlcache.runs.base import Identity
-from tlcache.runs.predictions import write_predictions
+from tlcache.runs.predictions import Predictions, write_predictions
 from tlcache.runs.record import RUNS, Run
 
 __all__ = [
@@ -70,9 +70,10 @@ def lock_path(path: Path) -> Path:
     return path.with_name(f".{path.stem}.lock")
 
 
-def write_run(run: Run, test: Split, probabilities: NDArray[np.float32]) -> None:
+def write_run(run: Run, test: Split, probabilities: NDArray[np.float32], held_out: Predictions | None = None) -> None:
     """Write the predictions, then the record: a record that is there is whole."""
-    write_predictions(run.predictions_path, run.classes, test, probabilities)
+    found = Predictions.of(test, probabilities)
+    write_predictions(run.predictions_path, run.classes, found, held_out)
     RUNS.write(run.path, run.as_json())
 
 

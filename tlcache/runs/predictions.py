@@ -16,12 +16,14 @@ from tlcache.errors import CacheError, first_line
 from tlcache.files import write_whole
 from tlcache.text import as_csv
 
-__all__ = ["Predictions", "TopPredictions", "read_predictions", "write_predictions"]
+__all__ = ["Predictions", "TopPredictions", "read_held_out", "read_predictions", "write_predictions"]
+
+_HELD_OUT = "held_"  # before the names of what was said of images that were held out of training
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a run said of the test images, as its `.npz` holds it.
+    """What a run said of the test images, or of those that were held out of training, as its `.npz` holds it.
 
     Parameters
     ----------
@@ -37,6 +39,14 @@ class Predictions:
     label: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     group: NDArray[np.bytes_]
+
+    @classmethod
+    def of(cls, images: Split, probabilities: NDArray[np.float32]) -> Predictions:
+        """Return what was said of some images."""
+        row, group = (
+            np.array([os.fsencode(name) for name in names], np.bytes_) for names in (images.paths, images.groups)
+        )
+        return cls(row, images.labels, probabilities, group)
 
     def top(self) -> TopPredictions:
         """Return the likeliest class of each image."""
@@ -77,12 +87,16 @@ class TopPredictions:
         return [os.fsdecode(path) for path in self.row.tolist()]
 
 
-def write_predictions(path: Path, classes: Sequence[str], test: Split, probabilities: NDArray[np.float32]) -> None:
-    """Write what a run said of the images of `test`: `path` is the `.npz`, and the `.csv` is written beside it."""
-    row, group = (np.array([os.fsencode(name) for name in names], np.bytes_) for names in (test.paths, test.groups))
-    found = Predictions(row, test.labels, probabilities, group)
+def write_predictions(
+    path: Path, classes: Sequence[str], found: Predictions, held_out: Predictions | None = None
+) -> None:
+    """Write what a run said of the test images: `path` is the `.npz`, and the `.csv` is written beside it.
+
+    What it said of images that were held out of training is written with it, unless it has more than a run may take.
+    """
+    more = {f"{_HELD_OUT}{name}": values for name, values in vars(held_out).items()} if held_out else {}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **vars(found), classes=np.array(classes, np.str_))
+    np.savez_compressed(buffer, **vars(found), **more, classes=np.array(classes, np.str_))
     write_whole(path, buffer.getbuffer())
     write_whole(path.with_suffix(".csv"), os.fsencode(_csv(found.top(), classes)))
 
@@ -104,9 +118,29 @@ def read_predictions(path: Path) -> Predictions:
     CacheError
         The file is missing or damaged.
     """
+    found = _read(path, "")
+    assert found is not None
+    return found
+
+
+def read_held_out(path: Path) -> Predictions | None:
+    """Read what a run said of images that were held out of training; None where its file does not hold that.
+
+    Raises
+    ------
+    CacheError
+        The file is missing or damaged.
+    """
+    return _read(path, _HELD_OUT)
+
+
+def _read(path: Path, before: str) -> Predictions | None:
+    names = [field.name for field in fields(Predictions)]
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return Predictions(**{field.name: arrays[field.name] for field in fields(Predictions)})
+            if before and f"{before}{names[0]}" not in arrays:
+                return None
+            return Predictions(**{name: arrays[f"{before}{name}"] for name in names})
     except Exception as error:  # of a damaged file numpy, zipfile and zlib raise half a dozen kinds
         what = f"is damaged ({first_line(error)})" if path.exists() else "is missing"
         raise CacheError(
