@@ -36,6 +36,7 @@ from tlcache.report.page import write_report
 from tlcache.report.plain import plain_table
 from tlcache.runs.folder import list_runs
 from tlcache.studying.study import study
+from tlcache.suggesting.suggest import suggest
 
 
 def test_equal_settings_have_the_identities_of_the_first_version() -> None:
@@ -215,6 +216,7 @@ PUBLIC = (
     fit_curves,
     finetune,
     study,
+    suggest,
     audit,
     compare,
     list_runs,

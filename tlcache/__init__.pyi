@@ -33,4 +33,5 @@ from tlcache.runs.folder import list_runs as list_runs
 from tlcache.runs.folder import remove_runs as remove_runs
 from tlcache.studying.run import compare_study as compare_study
 from tlcache.studying.study import study as study
+from tlcache.suggesting.suggest import suggest as suggest
 from tlcache.version import __version__ as __version__

@@ -13,6 +13,7 @@ from tlcache.options import Option
 
 __all__ = [
     "Against",
+    "AskedRun",
     "CHOOSING",
     "DATA",
     "FIGURE",
@@ -42,6 +43,7 @@ __all__ = [
     "Layers",
     "LoneModel",
     "MaxPixels",
+    "MaybeModel",
     "MaybeRun",
     "MaybeShots",
     "Model",
@@ -168,6 +170,18 @@ ComparedBy = Annotated[
         hints=_models,
     ),
 ]
+MaybeModel = Annotated[
+    str | None,
+    Option(
+        "Backbone to compare images by",
+        _MODEL,
+        NETWORK,
+        "--model",
+        "-m",
+        default="the run's, or the first",
+        hints=_models,
+    ),
+]
 LoneModel = Annotated[
     str | Path | None,
     Option("A network alone, without a head: a backbone", _MODEL, NETWORK, "--model", "-m", more=_LIST, hints=_models),
@@ -181,6 +195,10 @@ _ONE_RUN = Option(
 )
 OneRun = Annotated[str | Path, _ONE_RUN]
 MaybeRun = Annotated[str | Path | None, _ONE_RUN]
+AskedRun = Annotated[
+    str | Path | None,
+    Option("A run of fit-heads, to ask what it is unsure of", _RUN, DATA, "--run", more="See: tlcache runs"),
+]
 Against = Annotated[
     str | Path | Sequence[str | Path] | None,
     Option("Datasets that it does not know, embedded by the same network", several(_DATA), DATA, hints=_datasets),

@@ -57,6 +57,7 @@ from tlcache.probing.fit import fit_curves as _fit_curves
 from tlcache.probing.fit import fit_heads as _fit_heads
 from tlcache.progress import say, warn
 from tlcache.studying.study import study as _study
+from tlcache.suggesting.suggest import suggest as _suggest
 from tlcache.version import __version__
 
 if TYPE_CHECKING:
@@ -444,6 +445,32 @@ def predict(
         warn(unusable_line(found))
     if len(found.errors) == len(found):
         raise typer.Exit(1)
+
+
+@command(app, parameters(_suggest))
+def suggest(
+    output: Output,
+    page: Annotated[Path | None, Option("Write the list as a page with pictures, .html", PATH, OUTPUT)] = None,
+    **options: Any,
+) -> None:
+    """Say which images to label next: what a run is unsure of, of all kinds there are, and nothing nearly twice.
+
+    Without a run, before anything is labelled, it names what is typical. The dataset has been extracted before; labels
+    that it has are not looked at.
+
+    Example: tlcache suggest --data pool --run mobilenetv2-svm-1c9be2c3dd5e --out next.csv --page next.html
+    """
+    from tlcache.report.suggestions import check_page, suggestions_table, write_page
+    from tlcache.suggesting.suggest import suggest as run
+
+    if page:
+        check_page(page)
+    say("choosing images ...")
+    found = run(**options)
+    output.write(found.as_json())
+    if page:
+        write_page(found, page)
+    output.show(suggestions_table(found))
 
 
 @command(app)

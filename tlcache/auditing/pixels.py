@@ -14,7 +14,7 @@ from tlcache.images import BadImageError, decode
 from tlcache.machine import in_threads
 from tlcache.progress import image_bar
 
-__all__ = ["agreement", "pixels_of_pairs", "thumbnail"]
+__all__ = ["Thumbnails", "agreement", "pixels_of_pairs", "thumbnail"]
 
 Array = NDArray[np.float32]
 Thumbnails = NDArray[np.uint8]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,19 +15,17 @@ from tlcache.auditing.verdict import alarm, told
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
 from tlcache.deploying.best import best_of
-from tlcache.errors import ImageReadError
 from tlcache.evaluation.comparison import Comparison, Entry, Pair
 from tlcache.evaluation.metrics import confusion, recalls
 from tlcache.evaluation.mistakes import confusions, hardest_classes, surest_mistakes
 from tlcache.evaluation.verdict import p_of, points, times, verdict
-from tlcache.images import BadImageError, decode
 from tlcache.keys import printable, quoted, slug
 from tlcache.probing.shots import Curve
 from tlcache.records import as_json
 from tlcache.report.audits import audit_counts, sample_pairs, telling
 from tlcache.report.curves import few_shot_curves, learning_curves
 from tlcache.report.figures import calibration_figure, confusion_figure, cost_figure, recall_figure
-from tlcache.report.inline import inline_svg
+from tlcache.report.inline import inline_image, inline_svg
 from tlcache.report.reproduce import commands
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.predictions import TopPredictions
@@ -38,7 +34,6 @@ from tlcache.text import duration
 
 __all__ = ["Chapter", "chapter"]
 
-THUMBNAIL = 96  # pixels of the short side
 _MISTAKES = 12
 _PAIRS = 10
 _TWINS = 8
@@ -280,24 +275,10 @@ def _mistakes(images: Images, classes: Sequence[str], top: TopPredictions) -> li
             classes[top.label[row]],
             classes[top.predicted[row]],
             float(top.confidence[row]),
-            _thumbnail(images, paths[row]),
+            inline_image(images, paths[row]),
         )
         for row in surest_mistakes(top, _MISTAKES)
     ]
-
-
-def _thumbnail(images: Images, path: str) -> str:
-    """Return a small image as a data address; empty when the image is not there any more."""
-    from PIL import Image
-
-    try:
-        pixels, _ = decode(images.read(path), THUMBNAIL)
-    except (ImageReadError, BadImageError):
-        return ""
-    image, buffer = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
-    image.thumbnail((2 * THUMBNAIL, THUMBNAIL))
-    image.save(buffer, "JPEG", quality=70)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _learning(name: str, entry: Entry, run: FinetunedRun) -> tuple[str, str]:
@@ -327,9 +308,9 @@ def _leaks(audit: Audit | None, gaps: Sequence[LeakageGap]) -> Leaks | None:
 
 def _odd(found: OddImage, images: Images) -> Odd:
     name = f"{found.split}, {printable(found.label)}: {printable(found.path)}"
-    return Odd(", ".join(found.findings), name, _thumbnail(images, found.path))
+    return Odd(", ".join(found.findings), name, inline_image(images, found.path))
 
 
 def _twins(pair: DuplicatePair, images: Images) -> Twins:
     first, second = (f"{end.split}, {printable(end.label)}: {printable(end.path)}" for end in pair.ends)
-    return Twins(first, second, pair.close, (_thumbnail(images, pair.first), _thumbnail(images, pair.second)))
+    return Twins(first, second, pair.close, (inline_image(images, pair.first), inline_image(images, pair.second)))

@@ -1,20 +1,27 @@
-"""Figures inside a page: SVG whose colours are the page's own, in dark and in light."""
+"""Figures and small pictures inside a page; figures are SVG whose colours are the page's own, in dark and in light."""
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+import numpy as np
+
+from tlcache.datasets.source import Images
+from tlcache.errors import ImageReadError
+from tlcache.images import BadImageError, decode
 from tlcache.report.plots import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["inline_svg"]
+__all__ = ["inline_image", "inline_svg"]
 
+_THUMBNAIL = 96  # pixels of the short side
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _INK = {
     "#000000": "ink",
@@ -28,6 +35,20 @@ _INK = {
 _VARIABLES = {**_INK, **{hue: f"hue{number}" for number, hue in enumerate(PALETTE)}}
 _LEAST = 0.65  # of its width: below that nobody can read it, and it is scrolled
 _FAMILY = re.compile(r"font-family: [^;\"]*;? ?")
+
+
+def inline_image(images: Images, path: str) -> str:
+    """Return a small image as a data address; empty when the image is not there any more."""
+    from PIL import Image
+
+    try:
+        pixels, _ = decode(images.read(path), _THUMBNAIL)
+    except (ImageReadError, BadImageError):
+        return ""
+    image, buffer = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
+    image.thumbnail((2 * _THUMBNAIL, _THUMBNAIL))
+    image.save(buffer, "JPEG", quality=70)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def inline_svg(figure: Figure, name: str, alt: str, hints: Mapping[str, str] | None = None) -> str:

@@ -1,0 +1,59 @@
+"""What to label next, as a table for a terminal and as a page of small pictures."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tlcache.errors import OptionError
+from tlcache.files import write_whole
+from tlcache.keys import printable
+from tlcache.report.inline import inline_image
+from tlcache.report.plain import plain_table
+from tlcache.suggesting.suggest import Suggestions
+from tlcache.text import counted
+
+__all__ = ["check_page", "suggestions_table", "write_page"]
+
+_SHOWN = 20
+
+
+def suggestions_table(found: Suggestions) -> RenderableType:
+    """Return the first of the list, and in a line what it is."""
+    table = plain_table("Rank", "Image", "Looks like", "Why", numbers=slice(0, 1))
+    for row in found.rows[:_SHOWN]:
+        table.add_row(str(row.rank), printable(row.path), printable(row.predicted), row.why)
+    more = [Text(f"and {len(found.rows) - _SHOWN:,} more: --out FILE.csv")] if len(found.rows) > _SHOWN else []
+    return Group(table, *more, Text(summary(found), style="dim"))
+
+
+def summary(found: Suggestions) -> str:
+    """Return what the list is, in a sentence or two."""
+    by = f"{found.strategy} on {found.backbone}" + (f" and the doubts of {found.run}" if found.run else "")
+    line = f"{counted(len(found.rows), 'image')} to label of {found.images:,} of {found.dataset}, by {by}."
+    lacking = found.asked - len(found.rows)
+    return f"{line} All others are nearly one of these, or labelled: {lacking:,} fewer than asked." if lacking else line
+
+
+def check_page(page: Path) -> None:
+    """Raise OptionError where this is no page."""
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(f"--page '{page}' is no .html file.")
+
+
+def write_page(found: Suggestions, page: Path) -> None:
+    """Write the list as a page that needs no other file; a picture is left out where an image is gone."""
+    from jinja2 import Environment, StrictUndefined
+
+    template = resources.files("tlcache.report").joinpath("suggestions.html.j2").read_text("utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    rows = [
+        {"rank": row.rank, "path": printable(row.path), "predicted": printable(row.predicted), "why": row.why}
+        | {"image": inline_image(found.source, row.path)}
+        for row in found.rows
+    ]
+    text = environment.from_string(template).render(dataset=found.dataset, summary=summary(found), rows=rows)
+    write_whole(page, text.encode("utf-8", "replace"))
