@@ -196,7 +196,7 @@ PNG = encode(Image.fromarray(WAVES), "PNG")
         (PNG[:60] + b"\0" * 40 + PNG[100:], "damaged", "damaged PNG"),
         (bomb(), "too-large", "pixels"),
         (PNG[:30], "damaged", "damaged header"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "unsupported", "HEIC is not supported"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "damaged", "damaged header of HEIC"),
         (b"8BPS\0\x01" + bytes(20), "unsupported", "Photoshop"),
         (b"%PDF-1.4", "unsupported", "PDF"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "unsupported", "PostScript"),

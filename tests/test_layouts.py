@@ -385,7 +385,7 @@ def test_what_holds_images_and_is_called_as_splits_are_is_a_class(
             {"ant": ["1.npy", "2.npy"], "bee": ["1.npy"]}, "It holds 3 .npy files, which are arrays. Write", id="arrays"
         ),
         pytest.param(
-            {"ant": ["1.dcm"], "bee": ["1.dcm"]}, "holds 2 .dcm files, which are DICOM files. Convert", id="dicom"
+            {"ant": ["1.nii"], "bee": ["1.nii"]}, "holds 2 .nii files, which are volumes. Write", id="volumes"
         ),
         pytest.param({"": ["photos.tar.gz"]}, "holds 1 .gz files, which are archives. Unpack", id="archive_in_folder"),
     ],
@@ -593,7 +593,7 @@ def test_a_name_to_ignore_that_nothing_has_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("a.tgz", "archives. Unpack"), ("a.npz", "arrays. Write"), ("a.dcm", "DICOM")]
+    ("name", "words"), [("a.tgz", "archives. Unpack"), ("a.npz", "arrays. Write"), ("a.nii", "volumes. Write")]
 )
 def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / name).touch()

@@ -225,16 +225,16 @@ LOSSLESS = JPEG.replace(b"\xff\xc0", b"\xff\xc3", 1)
 TWELVE_BITS = JPEG.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c", 1)
 RAW = tiff([(RGB, {254: 1, 330: 8})])
 REFUSED = {
-    "heic": (ftyp(b"heic", b"mif1", b"heic"), "unsupported", "HEIC is not supported; convert"),
-    "heix": (ftyp(b"heix", b"mif1"), "unsupported", "HEIC"),
-    "mif1": (ftyp(b"mif1", b"heic"), "unsupported", "HEIC"),
-    "hevc sequence": (ftyp(b"msf1", b"hevc"), "unsupported", "HEIC"),
+    "heic": (ftyp(b"heic", b"mif1", b"heic"), "damaged", "damaged header of HEIC"),
+    "heix": (ftyp(b"heix", b"mif1"), "damaged", "HEIC"),
+    "mif1": (ftyp(b"mif1", b"heic"), "damaged", "HEIC"),
+    "hevc sequence": (ftyp(b"msf1", b"hevc"), "damaged", "HEIC"),
     "CR3": (ftyp(b"crx ", b"crx ", b"isom"), "unsupported", "camera raw"),
     "CR2": (b"II*\0\x10\0\0\0CR\x02\0" + bytes(90), "unsupported", "camera raw"),
     "a raw file with a preview": (RAW, "unsupported", "camera raw .* only a preview"),
     "JPEG XL": (b"\xff\x0a" + bytes(60), "unsupported", "JPEG XL"),
     "JPEG XL in a box": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(60), "unsupported", "JPEG XL"),
-    "DICOM": (DICOM, "unsupported", "DICOM .* --window"),
+    "DICOM": (DICOM, "not-an-image", "DICOM without pixels"),
     "NIfTI": (struct.pack("<I", 348) + bytes(340) + b"n+1\0" + bytes(40), "unsupported", "NIfTI"),
     "Photoshop": (b"8BPS\0\x01" + bytes(20), "unsupported", "Photoshop"),
     "SVG": (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "unsupported", "SVG"),

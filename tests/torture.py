@@ -24,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ SIZES = {  # stage -> rounds in the tests, rounds in the long run
     "cut or zeroed feature file": (100, 2_000),
     "bit flip in a part": (300, 5_000),
     "mutated image": (1_500, 100_000),
+    "mutated AVIF": (100, 20_000),
+    "mutated DICOM": (300, 20_000),
+    "mutated HEIC": (100, 20_000),
     "processes on one key, with kills": (30, 200),
 }
 
@@ -453,8 +457,26 @@ def mutate(data: bytes, other: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def mutated_images(outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path) -> None:
-    seeds, seed, preprocess = seeds_of_images(), chance.random(), Preprocess(SIDE, SIDE)
+def seeds_of(ending: str) -> list[bytes]:
+    """Return files of a format that a package of its own decodes, each with what others lack."""
+    from test_formats import EVERY, GREY, READ, encode
+
+    match ending:
+        case "avif":
+            return [EVERY["avif"], encode(GREY, "AVIF"), encode(np.dstack([GREY] * 4), "AVIF")]
+        case "heic":
+            return [data for name, (data, *_) in READ.items() if name.startswith("HEIC")]
+    return [data for name, (data, *_) in READ.items() if not name.startswith("HEIC")]
+
+
+def mutated_images(
+    outcome: Outcome,
+    rounds: Iterator[int],
+    chance: random.Random,
+    folder: Path,
+    make_seeds: Callable[[], list[bytes]] = seeds_of_images,
+) -> None:
+    seeds, seed, preprocess = make_seeds(), chance.random(), Preprocess(SIDE, SIDE)
 
     def attempt(number: int, found: Outcome) -> None:
         here = random.Random(f"{seed} {number}")
@@ -512,6 +534,10 @@ STAGES: dict[str, Callable[[Outcome, Iterator[int], random.Random, Path], None]]
     "cut or zeroed feature file": cut_feature_file,
     "bit flip in a part": flip_part,
     "mutated image": mutated_images,
+    **{
+        f"mutated {kind}": partial(mutated_images, make_seeds=partial(seeds_of, kind.lower()))
+        for kind in ("AVIF", "DICOM", "HEIC")
+    },
     "processes on one key, with kills": processes_on_one_key,
 }
 

@@ -17,7 +17,7 @@ from tlcache.images import REVISION
 
 __all__ = ["Index"]
 
-_TOO_LARGE = {"too-large"}
+_MAY_CHANGE = {"too-large", "unsupported"}  # the limit, and the packages that are installed
 _DECODER_SAYS = {"damaged", "not-an-image", "too-large", "truncated", "unsupported"}
 
 
@@ -180,7 +180,8 @@ class Index:
 def _lasting(bad: Iterable[Sequence[str]], decoder: int) -> dict[str, Rejected]:
     """Return what is known of unusable images by their hash, without what has to be judged again.
 
-    That is what an earlier revision of the decoder refused, and the size, whose limit may be another one now.
+    That is what an earlier revision of the decoder refused; the size, whose limit may be another one now; and formats,
+    which another package may read now.
     """
-    again = _TOO_LARGE if decoder == REVISION else _DECODER_SAYS
+    again = _MAY_CHANGE if decoder == REVISION else _DECODER_SAYS
     return {sha256: Rejected(code, message) for sha256, code, message in bad if code not in again}

@@ -21,7 +21,9 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _SEPARATORS = "\t;|,"  # of those that a header has equally often, the first
-_IMAGE = re.compile(r"\.(avif|bmp|gif|heic|jp2|jpe?g|pgm|png|ppm|tiff?|webp)$", re.IGNORECASE)
+_IMAGE = re.compile(
+    r"\.(avif|bmp|dcm|dicom|gif|hei[cf]|hif|j2k|jfif|jp2|jpe?g?|jpx|mpo|p[bgnp]m|pfm|png|tiff?|webp)$", re.IGNORECASE
+)
 
 
 class Table(NamedTuple):

@@ -16,7 +16,6 @@ __all__ = ["OTHER_DATA", "Place", "Tree", "describe_data", "scan", "tree_of"]
 
 OTHER_DATA = {  # what people give for images: ending -> what it is, and what to do with it
     **dict.fromkeys((".npy", ".npz", ".mat"), ("arrays", "Write each image as a PNG, 16 bits deep if need be.")),
-    **dict.fromkeys((".dcm", ".dicom", ".ima"), ("DICOM files", "Convert each to a PNG or TIFF, 16 bits deep.")),
     **dict.fromkeys((".nii", ".mha", ".mhd", ".nrrd"), ("volumes", "Write each slice as a PNG or TIFF.")),
     **dict.fromkeys((".zip", ".tar"), ("archives", "Give one by itself, as in --data photos.zip, or unpack them.")),
     **dict.fromkeys(

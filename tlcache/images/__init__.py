@@ -3,8 +3,8 @@
 The rules below decide the pixels, so they carry a version, `RULES_VERSION`, that is part of every cache key. Where only
 rare kinds of files are concerned, `REVISION` counts instead: see `changed`.
 
-- Formats: AVIF, BMP, GIF, JPEG (and MPO), JPEG 2000, PNG, PPM, TIFF, WebP. Of an animation or a multi-page file, the
-  first frame; of a TIFF that begins with a reduced copy, the first page that is none.
+- Formats: AVIF, BMP, DICOM, GIF, HEIC, JPEG (and MPO), JPEG 2000, PNG, PPM, TIFF, WebP. Of an animation or a
+  multi-page file, the first frame; of a TIFF that begins with a reduced copy, the first page that is none.
 - EXIF orientation is applied; colour profiles are ignored.
 - Transparency is composed on white.
 - More than 8 bits per sample in grey: divided by the largest value of the smallest of 8, 10, 12, 14 and 16 bits that
@@ -13,6 +13,8 @@ rare kinds of files are concerned, `REVISION` counts instead: see `changed`.
   its high bytes. Floating point: values within [0, 1] are scaled by 255, those within [-1, 1] likewise, others follow
   the rule for integers. With `window`, its two values become 0 and 255 instead, in grey of more than 8 bits alone.
 - Grey that is stored with white as zero (MinIsWhite) is inverted after that.
+- Grey of DICOM is rescaled as the file says, and its first window, or its table of grey levels, becomes 0 to 255
+  (PS3.3, C.11); without any it follows the rules above, and `window` takes the place of both in more than 8 bits.
 - Dark borders (only with `crop_borders`): outer rows and columns are cut while fewer than 1 % of their pixels have a
   channel above 16 of 255.
 - Images longer than 4:1 are first cut to their central 4:1.

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin
 
 from tlcache.arrow import view
 from tlcache.errors import first_line
-from tlcache.images import tiff
+from tlcache.images import dicom, tiff
 from tlcache.images.damage import check_png, mended, unusual_jpeg
 from tlcache.images.depth import eight_bits
 from tlcache.images.formats import BadImageError, Stored, kind_of, open_as, refusal
@@ -91,6 +91,9 @@ def _load(
     """Return the image of a file with its pixels, and what its header says; anything may be raised."""
     if kind == "TIFF":
         return _load_tiff(data, window, max_pixels, notes)
+    if kind == "DICOM":
+        frame, frames = dicom.read(data, max_pixels, window, notes)
+        return frame, Stored(*frame.size, frames)
     try:
         return _loaded(open_as(kind, data), at_least, max_pixels)
     except BadImageError:

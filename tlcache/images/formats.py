@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import re
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from PIL import Image, ImageFile
 
-__all__ = ["FORMATS", "BadImageError", "Stored", "kind_of", "open_as", "refusal"]
+__all__ = ["FORMATS", "BadImageError", "Stored", "import_extra", "kind_of", "open_as", "refusal"]
 
 _PLUGINS = {  # imported when the first such file is met
     "AVIF": ("AVIF", "Avif"),
@@ -22,8 +22,10 @@ _PLUGINS = {  # imported when the first such file is met
     "TIFF": ("TIFF", "Tiff"),
     "WEBP": ("WEBP", "WebP"),
 }
-FORMATS = tuple(_PLUGINS)
+_EXTRAS = {"DICOM": "dicom", "HEIC": "heic"}  # what pip calls the packages that read the others
+FORMATS = tuple(sorted((*_PLUGINS, *_EXTRAS)))
 _KINDS = re.compile(
+    rb"(?P<DICOM>.{128}DICM)|"  # whose first 128 bytes may be those of a TIFF
     rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG)|(?P<GIF>GIF8)|(?P<WEBP>RIFF.{4}WEBP)|(?P<BMP>BM)|(?P<PPM>P[0-7Ffy]\s)"
     rb"|(?P<TIFF>II[*+]\0(?!.{4}CR)|MM\0[*+])|(?P<JPEG_2000>\0\0\0\x0cjP  |\xff\x4f\xff\x51)",
     re.DOTALL,
@@ -34,13 +36,13 @@ _RAW = f"develop it with the camera's own software or darktable, or {_CONVERT}"
 _LEAVE = "leave it out"
 _BRANDS = (  # what the boxes of an ISO media file may hold, the first that is there
     ({b"avif", b"avis"}, "AVIF", ""),
-    ({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}, "HEIC", _CONVERT),
+    ({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}, "HEIC", ""),
     ({b"crx "}, "camera raw", _RAW),
     ({b"jxl "}, "JPEG XL", _CONVERT),
 )
+_BOXED = {name for _, name, _ in _BRANDS}
 _FORMATS = (  # how it begins, what it is, what to do: images that are not read here
     (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg", "SVG", _CONVERT),
-    (rb".{128}DICM", "DICOM", f"{_CONVERT} (pydicom, dcm2niix); 16 bits may stay, see --window"),
     (rb"\x5c\x01\0\0|.{344}(n\+1|ni1)\0", "NIfTI", "save its slices as PNG or TIFF; 16 bits may stay, see --window"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL", _CONVERT),
     (rb"8BPS", "Photoshop", _CONVERT),
@@ -52,6 +54,24 @@ _FORMATS = (  # how it begins, what it is, what to do: images that are not read 
     (rb"#\?(RADIANCE|RGBE)", "Radiance HDR", _CONVERT),
     (rb"SIMPLE  =", "FITS", _CONVERT),
     (rb"\0\0\x01\0[\x01-\xff]\0", "a Windows icon", _CONVERT),
+    (rb"qoif", "QOI", _CONVERT),
+    (rb"\x0a[\0-\x05][\0\x01][\x01\x02\x04\x08].{4}", "PCX", _CONVERT),
+    (rb"DDS ", "DDS", _CONVERT),
+    (rb"\x01\xda[\0\x01][\x01\x02]", "SGI", _CONVERT),
+    (rb"\x59\xa6\x6a\x95", "Sun raster", _CONVERT),
+    (rb"/\* XPM", "XPM", _CONVERT),
+    (rb"#define \w+_width ", "XBM", _CONVERT),
+    (rb"[\x8a\x8b][MJ]NG", "MNG or JNG", _CONVERT),
+    (rb"icns", "an Apple icon", _CONVERT),
+    (rb"BPG\xfb", "BPG", _CONVERT),
+    (rb"gimp xcf", "GIMP", _CONVERT),
+    (rb"FORM.{4}(ILBM|PBM )", "ILBM", _CONVERT),
+    # TGA has no sign at its start: colour map or none, kind of image, an origin, a size, bits in a pixel
+    (
+        rb".(\0[\x02\x03\x0a\x0b]\0{5}|\x01[\x01\x09].{4}[\x0f\x10\x18\x20]).{8}[\x08\x0f\x10\x18\x20][\0-\x3f]",
+        "TGA",
+        _CONVERT,
+    ),
 )
 _OTHERS = (  # what else lies among images
     (rb"version https://git-lfs", "a Git LFS pointer", "fetch the image itself with: git lfs pull"),
@@ -119,6 +139,8 @@ def open_as(kind: str, data: bytes) -> ImageFile.ImageFile:
 
     Not by `Image.open`, which keeps to itself why a file is no such image.
     """
+    if kind == "HEIC":
+        return cast(ImageFile.ImageFile, import_extra("HEIC", "pillow_heif.as_plugin").HeifImageFile(io.BytesIO(data)))
     registered, plugin = _PLUGINS[kind]
     try:
         import_module(f"PIL.{plugin}ImagePlugin")
@@ -128,9 +150,19 @@ def open_as(kind: str, data: bytes) -> ImageFile.ImageFile:
     return factory(io.BytesIO(data), "")
 
 
+def import_extra(kind: str, module: str) -> Any:
+    """Return the module that reads a format; raises BadImageError where its package is not installed."""
+    try:
+        return import_module(module)
+    except ImportError:
+        install = f"pip install 'tlcache[{_EXTRAS[kind]}]'"
+        raise BadImageError("unsupported", f"{kind} needs another package ({install}); or {_CONVERT}") from None
+
+
 def refusal(kind: str, data: bytes, why: str) -> BadImageError:
     """Return the error for a file that begins like a format, and of which `why` the decoder refuses even the header."""
-    if found := _foreign(data):
+    found = None if kind in _BOXED else _foreign(data)  # boxes are those of videos, too
+    if found:
         return found
     return _no_image(data) if kind in _SHORT else BadImageError("damaged", f"damaged header of {kind} ({why})")
 
@@ -151,4 +183,5 @@ def _foreign(data: bytes) -> BadImageError | None:
 
 
 def _no_image(data: bytes) -> BadImageError:
-    return BadImageError("not-an-image", f"not an image (starts with {data[:12].decode('latin-1')!r})")
+    start = repr(data[:12].decode("latin-1"))
+    return BadImageError("not-an-image", f"not an image (starts with {start}); read are {', '.join(FORMATS)}")
