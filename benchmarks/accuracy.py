@@ -74,7 +74,7 @@ def _full_size(data: str | Path, model: str, weights: str | None, **options: Any
     """Extract in this process, with JPEGs decoded at full size."""
     from tlcache.extraction.steps import extract_here
 
-    def here(arguments: dict[str, Any]) -> dict[str, Any]:
+    def here(arguments: dict[str, Any], _: str) -> dict[str, Any]:
         return extract_here(**arguments).as_json()
 
     with (

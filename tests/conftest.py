@@ -40,11 +40,11 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Extract without a worker process, which saves a second each time, unless the test is marked `worker`."""
     if not request.node.get_closest_marker("worker"):
+        from tlcache.extraction import sandbox
         from tlcache.extraction.blocks import embed_here
-        from tlcache.extraction.steps import extract_here
 
         monkeypatch.setattr(
-            "tlcache.extraction.extract.run_apart", lambda arguments: extract_here(**arguments).as_json()
+            "tlcache.extraction.extract.run_apart", lambda arguments, work: sandbox._WORK[work](None)(**arguments)
         )
         monkeypatch.setattr(
             "tlcache.extraction.embed.run_apart", lambda arguments, tell: embed_here(**arguments, tell=tell)

@@ -63,7 +63,7 @@ def test_the_second_call_is_up_to_date_and_does_not_touch_the_network(
 ) -> None:
     first = extract(photos, str(tiny_model))
     before = first.path.read_bytes()
-    monkeypatch.setattr("tlcache.extraction.worker.open_network", None)
+    monkeypatch.setattr("tlcache.extraction.worker.open_networks", None)
     second = extract(photos, str(tiny_model))
     assert second.up_to_date
     assert (second.embedded, second.reused) == (0, 24)
@@ -236,7 +236,7 @@ def test_embeddings_that_are_not_finite_are_never_kept(photos: Path, tmp_path: P
 def test_a_class_too_small_for_a_split_is_named_before_the_network_runs(
     photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcache.extraction.worker.open_network", None)
+    monkeypatch.setattr("tlcache.extraction.worker.open_networks", None)
     write_image(photos / "owl" / "1.png", 1, 1)
     with pytest.raises(DataError, match="too few in: owl"):
         extract(photos, str(tiny_model))

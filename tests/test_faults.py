@@ -71,7 +71,7 @@ def test_a_damaged_part_is_computed_again(
     expected = everything(extract(photos, str(tiny_model), features=tmp_path / "whole").path)
     monkeypatch.setattr("tlcache.extraction.worker.SHARD_SECONDS", 0)
     with monkeypatch.context() as patch:
-        patch.setattr("tlcache.extraction.steps.publish", lambda _: (_ for _ in ()).throw(CacheError("stopped")))
+        patch.setattr("tlcache.extraction.target.publish", lambda _: (_ for _ in ()).throw(CacheError("stopped")))
         with pytest.raises(CacheError, match="stopped"):
             extract(photos, str(tiny_model), batch_size=6)
     parts = sorted(tmp_path.glob("features/*/.*.parts/*.safetensors"))

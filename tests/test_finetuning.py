@@ -248,7 +248,7 @@ from fakes import TinySource
 import tlcache.backbones.sources, tlcache.extraction.extract
 from tlcache.extraction.steps import extract_here
 tlcache.backbones.sources.SOURCES = (TinySource(),)
-tlcache.extraction.extract.run_apart = lambda arguments: extract_here(**arguments).as_json()
+tlcache.extraction.extract.run_apart = lambda arguments, _: extract_here(**arguments).as_json()
 from pathlib import Path
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.finetune import finetune
@@ -301,7 +301,7 @@ from fakes import TinySource
 import tlcache.backbones.sources, tlcache.extraction.extract
 from tlcache.extraction.steps import extract_here
 tlcache.backbones.sources.SOURCES = (TinySource(),)
-tlcache.extraction.extract.run_apart = lambda arguments: extract_here(**arguments).as_json()
+tlcache.extraction.extract.run_apart = lambda arguments, _: extract_here(**arguments).as_json()
 from tlcache.cli import app
 if __name__ == "__main__":
     app()

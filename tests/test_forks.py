@@ -29,7 +29,7 @@ from tlcache.extraction.board import Board
 from tlcache.extraction.extract import extract
 from tlcache.extraction.forks import DiedError, can_fork, forked, own_bytes, shared_lock
 from tlcache.extraction.inflight import InFlight
-from tlcache.extraction.job import Job
+from tlcache.extraction.job import Job, Sink
 from tlcache.extraction.local import run_workers
 from tlcache.images import Stored, prepare
 
@@ -95,13 +95,15 @@ def test_a_worker_decodes_as_many_batches_at_a_stretch_as_its_time_allows(
     monkeypatch.setattr(worker, "STRETCH_SHARE", share)
     monkeypatch.setattr(OnnxRuntimeNetwork, "_run", watched)
     data, model = load_dataset(write_photos(tmp_path / "photos", 20)), load_model(str(tiny_model))
-    job = Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 4, 0.0)
-    harvest = run_workers(job)
+    job = Job(data, (Sink(model, (), {}, tmp_path),), "cpu", "onnxruntime", 4, 0.0)
+    (harvest,) = run_workers(job)
     assert harvest.embedded == 60
     assert asked == batches
     assert max(sizes) == 4
     asked.clear()
-    assert run_workers(replace(job, known=set(harvest.sha256))).embedded == 0
+    known = Sink(model, set(harvest.sha256), {}, tmp_path)
+    (again,) = run_workers(replace(job, sinks=(known,)))
+    assert again.embedded == 0
     assert asked == {1}  # though known images take no time: those after them may be new
 
 
@@ -124,7 +126,7 @@ def test_a_worker_holds_as_many_encoded_images_as_it_may(
     monkeypatch.setattr(Dataset, "read", read)
     monkeypatch.setattr(worker, "prepare", decode)
     data, model = load_dataset(write_photos(tmp_path / "photos", 4)), load_model(str(tiny_model))
-    harvest = run_workers(Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 12, 0.0))
+    (harvest,) = run_workers(Job(data, (Sink(model, (), {}, tmp_path),), "cpu", "onnxruntime", 12, 0.0))
     assert harvest.embedded == 12
     assert (max(held), held[-1]) == (ahead, 0)
 
@@ -136,7 +138,7 @@ def test_a_batch_that_memory_cannot_hold_is_refused(
         raise MemoryError(f"{shape} of {dtype}")
 
     data, model = load_dataset(write_photos(tmp_path / "photos", 4)), load_model(str(tiny_model))
-    job = Job(data, model, (), {}, tmp_path, "cpu", "onnxruntime", 10**9, 0.0)
+    job = Job(data, (Sink(model, (), {}, tmp_path),), "cpu", "onnxruntime", 10**9, 0.0)
     monkeypatch.setattr(np, "empty", empty)
     with pytest.raises(ModelError, match="No memory for 12 images at a time. Try a smaller --batch-size"):
         run_workers(job)

@@ -51,7 +51,7 @@ def flip(path: Path, where: bytes, offset: int = 0) -> None:
 def unfinished(photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Extract up to the moment of publishing, and return the folder of parts."""
     with monkeypatch.context() as patch:
-        patch.setattr("tlcache.extraction.steps.publish", lambda _: (_ for _ in ()).throw(CacheError("stopped")))
+        patch.setattr("tlcache.extraction.target.publish", lambda _: (_ for _ in ()).throw(CacheError("stopped")))
         with pytest.raises(CacheError, match="stopped"):
             extract(photos, str(model))
     (parts,) = photos.parent.glob("features/*/.*.parts")
@@ -236,7 +236,7 @@ def test_prune_asks_and_removes_what_nobody_works_on(
     said = tlcache("prune", answer="n\n")
     assert "27 of 27 images" in said
     assert parts.exists()
-    from tlcache.extraction.steps import lock_of
+    from tlcache.extraction.target import lock_of
 
     with lock_of(parts):
         assert [leftover.path for leftover in find_leftovers()] == [half]

@@ -14,7 +14,7 @@ from filelock import Timeout
 from tlcache.cache.feature_file import open_features
 from tlcache.errors import CacheError
 from tlcache.extraction.extract import extract
-from tlcache.extraction.steps import lock_of
+from tlcache.extraction.target import lock_of
 from tlcache.locks import Lock
 
 MISSING = {"Lustre": errno.ENOSYS, "NFS without lockd": errno.ENOLCK, "some FUSE": errno.EOPNOTSUPP}

@@ -22,7 +22,7 @@ from tlcache.cli import app
 from tlcache.display import Lines, Messages, Terminal, Update
 from tlcache.extraction.extract import extract
 from tlcache.extraction.relay import Receiver, Sender
-from tlcache.extraction.steps import lock_of
+from tlcache.extraction.target import lock_of
 from tlcache.progress import byte_bar, hide_progress, image_bar, say, set_display, show_progress, step_bar, warn
 
 SCRIPT = """

@@ -16,6 +16,7 @@ from tlcache.cli import app
 COMMANDS = {command.name or command.callback.__name__.replace("_", "-"): command for command in app.registered_commands}
 NAMES = {
     "layers": ["list_layers"],
+    "extract": ["extract_layers"],
     "models": ["list_models"],
     "heads": ["list_heads"],
     "datasets": ["list_datasets"],

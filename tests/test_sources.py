@@ -205,7 +205,7 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "files.py": "what the cache is made of",
     "machine.py": "what the system says of itself",
     "inventory.py:_entry_of_parts": "the note of who extracts",
-    "extraction/steps.py:_holder": "the same",
+    "extraction/target.py:_holder": "the same",
     "extraction/forks.py:own_bytes": "what the system says of a process",
     "finetuning/checkpoints.py:latest": "checkpoints",
     "finetuning/saved.py:export_tuned": "weights",

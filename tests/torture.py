@@ -37,6 +37,7 @@ from rich.progress import track
 from rich.table import Table
 
 import tlcache.extraction.steps
+import tlcache.extraction.target
 import tlcache.extraction.worker
 from tlcache.cache.feature_file import open_features
 from tlcache.cache.shards import read_shard
@@ -210,14 +211,14 @@ def kill_while_embedding(outcome: Outcome, rounds: Iterator[int], chance: random
 
 def kill_while_publishing(outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path) -> None:
     bench = Bench.make(folder, 40, tiny_network())
-    full, features, real = folder / "full", folder / "features", tlcache.extraction.steps.publish
+    full, features, real = folder / "full", folder / "features", tlcache.extraction.target.publish
 
     def stop(_: object) -> None:
         raise CacheError("parts are all there is")
 
-    tlcache.extraction.steps.publish = stop
+    tlcache.extraction.target.publish = stop
     assert fork(lambda: bench.run(full)) == 3
-    tlcache.extraction.steps.publish = real
+    tlcache.extraction.target.publish = real
     for number in until_killed(rounds, outcome):
         shutil.copytree(full, features)
         if number % 2:  # an older file is to be replaced
@@ -229,13 +230,13 @@ def kill_while_publishing(outcome: Outcome, rounds: Iterator[int], chance: rando
             os.write(tell, b"x")
             real(plan)
 
-        tlcache.extraction.steps.publish = told
+        tlcache.extraction.target.publish = told
         child = start(lambda: bench.run(features))
         os.close(tell)
         os.read(ready, 1)
         os.close(ready)
         status = kill_after(child, chance.uniform(0, 0.06))
-        tlcache.extraction.steps.publish = real
+        tlcache.extraction.target.publish = real
         outcome.tried += status == -signal.SIGKILL
         outcome.note("ended before the kill", status == 0)
         (bench.photos / "red" / "extra.png").unlink(missing_ok=True)
@@ -498,14 +499,14 @@ def processes_on_one_key(
     outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path, processes: int = 3
 ) -> None:
     bench = Bench.make(folder, 12, tiny_network())
-    features, log, real = folder / "features", folder / "published", tlcache.extraction.steps.publish
+    features, log, real = folder / "features", folder / "published", tlcache.extraction.target.publish
 
     def logged(plan: Any) -> None:
         real(plan)
         with log.open("a") as stream:
             stream.write("x")
 
-    tlcache.extraction.steps.publish = logged
+    tlcache.extraction.target.publish = logged
     for _ in rounds:
         log.write_text("")
         children = [start(lambda: bench.run(features)) for _ in range(processes)]
@@ -522,7 +523,7 @@ def processes_on_one_key(
         bench.check_file(features, outcome)
         outcome.lost += not list(features.glob("*/*.h5"))
         shutil.rmtree(features)
-    tlcache.extraction.steps.publish = real
+    tlcache.extraction.target.publish = real
 
 
 STAGES: dict[str, Callable[[Outcome, Iterator[int], random.Random, Path], None]] = {

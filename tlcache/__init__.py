@@ -4,7 +4,8 @@ tlcache runs each backbone once over a dataset, keeps the embeddings in an HDF5 
 seconds. The command line and this module offer the same:
 
 - what there is: `list_models`, `list_layers`, `list_heads`, `list_datasets`;
-- embeddings: `extract` images to a feature file, `open_features` to read one, `ImageEmbedder` for scikit-learn;
+- embeddings: `extract` images to a feature file, `extract_layers` to one for each layer, `open_features` to read one,
+  `ImageEmbedder` for scikit-learn;
 - models: `fit_heads` on embeddings, `load_head` to use one, `fit_curves` to see how many labelled images they need,
   `finetune` to train the network itself, `export` to write a network as an ONNX file;
 - runs: `list_runs` and `remove_runs`, `predict` what one of them says of new images, and `unknown`, which

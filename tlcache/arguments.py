@@ -58,6 +58,7 @@ __all__ = [
     "Paths",
     "PerClass",
     "Pool",
+    "Pools",
     "Regroup",
     "Repair",
     "Resize",
@@ -215,15 +216,10 @@ BackboneWeights = Annotated[
         default="the first that each has",
     ),
 ]
-Pool = Annotated[
-    str | None,
-    Option(
-        "avg, max, gem, flatten; cls, cls+avg",
-        text("NAME"),
-        NETWORK,
-        default=_OWN,
-        more="Which of them a layer has, tlcache layers says",
-    ),
+_POOLS, _WHICH = "avg, max, gem, flatten; cls, cls+avg", "Which of them a layer has, tlcache layers says"
+Pool = Annotated[str | None, Option(_POOLS, text("NAME"), NETWORK, default=_OWN, more=_WHICH)]
+Pools = Annotated[
+    str | Sequence[str] | None, Option(_POOLS, several(text("NAME")), NETWORK, "--pool", default=_OWN, more=_WHICH)
 ]
 Layers = Annotated[
     str | Sequence[str] | None,

@@ -39,6 +39,7 @@ from tlcache.arguments import (
     Overwrite,
     Page,
     Paths,
+    Pools,
     Regroup,
     Repair,
     Runs,
@@ -264,6 +265,7 @@ def extract(
     data: Datasets = _DIGITS,
     weights: BackboneWeights = None,
     layers: Layers = None,
+    pool: Pools = None,
     **options: Any,
 ) -> None:
     """Embed every image of a dataset once and keep the embeddings in an HDF5 file.
@@ -274,7 +276,7 @@ def extract(
     """
     from tlcache.backbones.own_weights import weights_of
     from tlcache.backbones.sources import find
-    from tlcache.extraction.extract import extract as run
+    from tlcache.extraction.extract import extract_layers as run
     from tlcache.report.tables import extractions_table, provider_words
 
     names = [str(each) for each in listing(model)]
@@ -283,12 +285,13 @@ def extract(
     own, done = weights_of(weights, names), []
     if data is _DIGITS:
         say("digits, which is built in, as no --data is given")
-    for place, each, layer in product(listing(data), names, listing(layers or [None])):
+    for place, each in product(listing(data), names):
         say(f"reading {place} for {each} ...")
         with _stoppable("run the same command to continue"):
-            result = run(place, each, own[each], output=layer, **options)
-        done.append(result)
-        output.say(f"{result.path}: {'up to date' if result.up_to_date else provider_words(result)}")
+            found = run(place, each, layers, pool, weights=own[each], **options)
+        done += found
+        for one in found:
+            output.say(f"{one.path}: {'up to date' if one.up_to_date else provider_words(one)}")
     output.write({"files": [one.as_json() for one in done]})
     for line in dict.fromkeys(line for one in done for line in one.warnings):
         warn(line)

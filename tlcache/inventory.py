@@ -21,7 +21,7 @@ from tlcache.cache.shards import Shard, find_shards, read_shard
 from tlcache.datasets.dataset import source_of
 from tlcache.errors import CacheError, DamagedError, DataError, OutdatedError, TlcacheError
 from tlcache.extraction.extract import extract
-from tlcache.extraction.steps import lock_of
+from tlcache.extraction.target import lock_of
 from tlcache.files import cache_folder
 from tlcache.images import RULES_VERSION
 from tlcache.keys import native

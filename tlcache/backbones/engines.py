@@ -7,7 +7,7 @@ import io
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tlcache.backbones.model import Onnx, Parted
 from tlcache.backbones.network import Network
 from tlcache.backbones.opening import open_tested
+from tlcache.backbones.several import Several, open_several
 from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line, one_line
 from tlcache.machine import available_cpus
 from tlcache.progress import say
@@ -33,6 +34,7 @@ __all__ = [
     "default_batch",
     "find_device",
     "open_network",
+    "open_networks",
     "open_session",
 ]
 
@@ -127,6 +129,16 @@ def open_network(
             raise
         say(f"Going on without the GPU. {error}")
         return _tested(model, engine, replace(use, device="cpu"))
+
+
+def open_networks(
+    models: Sequence[Onnx], device: str, *, engine: str, precision: str, batch: int, callers: int
+) -> Several:
+    """Make networks of the same images ready to run together; arguments and errors are those of `open_network`."""
+    found = find_device(device, engine, precision)
+    identity = {"engine": engine, "runtime": _version(engine), "device": found, "precision": precision}
+    options: Any = {"engine": engine, "precision": precision, "batch": batch, "callers": callers}
+    return open_several(models, lambda model: open_network(model, device, **options), identity)
 
 
 class OnnxRuntimeNetwork(Network):
@@ -259,11 +271,14 @@ def default_batch(engine: str, device: str, crop: int) -> int:
 
 
 def _tested(model: Onnx, engine: str, use: Use) -> Network:
-    runtime = onnxruntime.__version__ if engine == "onnxruntime" else version(engine)
     graph = model.graph if isinstance(model, Parted) else model
-    identity = {"model": hashlib.sha256(graph).hexdigest(), "engine": engine, "runtime": runtime}
+    identity = {"model": hashlib.sha256(graph).hexdigest(), "engine": engine, "runtime": _version(engine)}
     identity |= {"device": use.device, "precision": use.precision}
     return open_tested(lambda alone: ENGINES[engine].network(model, replace(use, alone=alone)), identity)
+
+
+def _version(engine: str) -> str:
+    return onnxruntime.__version__ if engine == "onnxruntime" else version(engine)
 
 
 def _openvino_core() -> Any:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
+from tlcache.backbones.backbone import LAST
 from tlcache.backbones.model import Model, Onnx
 from tlcache.backbones.sources import find
+from tlcache.errors import OptionError
 from tlcache.images import Preprocess
+from tlcache.progress import say
 
-__all__ = ["load_again", "load_model"]
+__all__ = ["load_again", "load_layers", "load_model"]
 
 
 def load_model(
@@ -65,6 +69,62 @@ def load_again(arguments: Mapping[str, Any]) -> Model:
     prepared = {each.name: given.get(each.name) or None for each in fields(Preprocess)}
     same = {name: given.get(name) for name in ("weights", "pool", "output")}
     return load_model(given["model"], precision=given.get("precision") or "fp32", **same, **prepared)
+
+
+def load_layers(
+    arguments: Mapping[str, Any], outputs: Sequence[str | None], pools: Sequence[str | None]
+) -> list[tuple[str | None, str | None]]:
+    """Return every layer with every pooling that it has, each embedding once.
+
+    A pooling that a layer has not is left out, and said; so is all pooling where there is nothing to pool.
+
+    Parameters
+    ----------
+    arguments
+        As for `load_again`, save for layer and pooling.
+    outputs, pools
+        Layers and poolings that are asked for; None: the last, its own.
+
+    Raises
+    ------
+    OptionError, ModelError
+        As `load_model`; no such layer, one that has none of the poolings though it needs one, or a pooling that none of
+        them has.
+    """
+    found, lacking = dict[str, tuple[str | None, str | None]](), dict[str | None, list[OptionError]]()
+    for output in (None if each == LAST else each for each in outputs):
+        refused = dict[str | None, OptionError]()
+        for pool in pools:
+            try:
+                key = load_again({**arguments, "output": output, "pool": pool}).key
+            except OptionError as error:
+                refused[pool] = error
+            else:
+                found.setdefault(key, (output, pool))
+        if len(refused) == len(pools):
+            first = refused[pools[0]]
+            if len(outputs) == 1:
+                raise first
+            flat = _flat(arguments, output, first)
+            found.setdefault(flat.key, (output, None))
+            say(f"{output or LAST} has nothing to pool.")
+            continue
+        for pool, why in refused.items():
+            lacking.setdefault(pool, []).append(why)
+            say(f"{output or LAST} has no pooling {pool}, which is left out there.")
+    for errors in lacking.values():
+        if len(errors) == len(outputs):
+            raise errors[0]
+    return list(found.values())
+
+
+def _flat(arguments: Mapping[str, Any], output: str | None, refusal: OptionError) -> Model:
+    """Return the network up to a layer that has nothing to pool, or raise the refusal of a pooling."""
+    with suppress(OptionError):
+        model = load_again({**arguments, "output": output, "pool": None})
+        if model.identity["pool"] is None:
+            return model
+    raise refusal
 
 
 def _at(precision: str, model: Model) -> Model:

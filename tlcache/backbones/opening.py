@@ -19,7 +19,7 @@ from tlcache.keys import hash_json
 from tlcache.progress import say
 from tlcache.text import counted
 
-__all__ = ["open_tested"]
+__all__ = ["open_tested", "some_images"]
 
 _VERSION = 1  # of the test: raise it when more is tried
 _SAME = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}  # of the largest number: above what the order of sums changes
@@ -78,7 +78,7 @@ def _try(open_network: Callable[[bool], Network]) -> tuple[Network, _Found]:
         single = True
     if single:
         network = open_network(True)
-    images = _images(*network.shape)
+    images = some_images(*network.shape)
     rows = _rows(network, images)
     if not np.isfinite(rows).all(1).any():
         raise ModelError(
@@ -97,12 +97,12 @@ def _try(open_network: Callable[[bool], Network]) -> tuple[Network, _Found]:
 
 def _independent(network: Network) -> bool:
     """Return whether an image has the same row alone as among others."""
-    images = _images(*network.shape)
+    images = some_images(*network.shape)
     middle = slice(1, 2)  # neither the darkest nor the most varied, whose values others would not reach
     return _close(_rows(network, images)[middle], _rows(network, images[middle]), network.precision)
 
 
-def _images(height: int, width: int) -> NDArray[np.uint8]:
+def some_images(height: int, width: int) -> NDArray[np.uint8]:
     """Return uint8 (3, 3, height, width): black, a gradient, and noise."""
     images = np.zeros((3, 3, height, width), np.uint8)
     images[1] = np.linspace(0, 255, width) * np.array([1, 0.7, 0.4]).reshape(3, 1, 1)

@@ -25,7 +25,7 @@ from tlcache.datasets.source import ImageList
 from tlcache.errors import ModelError
 from tlcache.extraction.forks import can_fork
 from tlcache.extraction.inflight import InFlight
-from tlcache.extraction.job import EmbedResult, Job
+from tlcache.extraction.job import EmbedResult, Job, Sink
 from tlcache.extraction.local import run_workers
 from tlcache.progress import image_bar
 
@@ -80,11 +80,7 @@ def embed_here(
     cached.add_shards(_put_aside(Path(workspace)))
     job = Job(
         dataset=images,
-        model=network,
-        known=cached.rows,
-        known_bad=cached.bad,
-        outdated=cached.outdated,
-        workspace=Path(workspace),
+        sinks=(Sink(network, cached.rows, cached.bad, Path(workspace), cached.outdated),),
         device=device,
         engine=request["engine"],
         batch_size=batch_size or default_batch(request["engine"], found, network.preprocess.crop),
@@ -97,10 +93,10 @@ def embed_here(
         for block in _blocks(done, len(images)):
             part = replace(job, dataset=replace(images, paths=paths[block.start : block.stop]))
             try:
-                result = run_workers(part, advance)
+                (result,) = run_workers(part, advance)
             except KeyboardInterrupt:  # which counts in the block
                 raise KeyboardInterrupt(f"stopped after {block.start:,} of {len(images):,} images") from None
-            tell(_told(block, part, result, cached))
+            tell(_told(block, Path(workspace), result, cached))
     return {}
 
 
@@ -129,10 +125,10 @@ def _blocks(start: int, total: int) -> Iterator[range]:
         start, size = start + size, min(2 * size, _MOST)
 
 
-def _told(block: range, job: Job, result: EmbedResult, cached: Index) -> dict[str, Any]:
+def _told(block: range, workspace: Path, result: EmbedResult, cached: Index) -> dict[str, Any]:
     """Write the rows of a block, remove its parts, and return what is to be told of it."""
     fresh = Index(cached.key)
-    fresh.add_shards(job.workspace)
+    fresh.add_shards(workspace)
     sources = [*cached.sources, *fresh.sources]
     places, bad = list[tuple[int, int]](), list[tuple[int, str, str]]()
     for number, sha256 in enumerate(result.sha256):
@@ -146,9 +142,9 @@ def _told(block: range, job: Job, result: EmbedResult, cached: Index) -> dict[st
             places.append(cached.rows[sha256])
         else:
             bad.append((number, _VANISHED.code, _VANISHED.message))
-    rows = job.workspace / f"{block.start}.npy"
+    rows = workspace / f"{block.start}.npy"
     np.save(rows, read_rows(sources, places))
-    for part in find_shards(job.workspace):
+    for part in find_shards(workspace):
         part.unlink()
     provider = fresh.provider or cached.provider
     about = {"start": block.start, "stop": block.stop, "rows": str(rows), "bad": bad}

@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["Board"]
 
-_NEXT, _DONE, _BAD, _STOP = range(4)
+_NEXT, _DONE, _STOP, _BAD = range(4)
 _DIGEST_BYTES = 32
 
 
@@ -25,11 +25,13 @@ class Board:
         How many share them.
     lock
         A lock between the workers.
+    sinks
+        How many kinds of embeddings they make of the images.
     """
 
-    def __init__(self, images: int, workers: int, lock: AbstractContextManager[Any]) -> None:
+    def __init__(self, images: int, workers: int, lock: AbstractContextManager[Any], sinks: int = 1) -> None:
         self._images, self._workers, self._lock = images, workers, lock
-        self._counts = _shared(4)
+        self._counts = _shared(_BAD + sinks)
         self._digests = mmap.mmap(-1, max(1, images) * _DIGEST_BYTES)
         self._claims = _shared(2 * images + 1)  # by hash, 1 + the image that was first to have it
 
@@ -74,11 +76,11 @@ class Board:
         with self._lock:
             self._counts[_DONE] += done
 
-    def reject(self) -> int:
-        """Count an unusable image and return how many there are."""
+    def reject(self, sink: int = 0) -> int:
+        """Count an image that cannot be used for a sink, and return how many there are."""
         with self._lock:
-            self._counts[_BAD] += 1
-            return self._counts[_BAD]
+            self._counts[_BAD + sink] += 1
+            return self._counts[_BAD + sink]
 
     def stop(self) -> None:
         """Let nobody take more images."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tlcache.arguments import (
@@ -14,11 +14,13 @@ from tlcache.arguments import (
     CropBorders,
     Device,
     Features,
+    Layers,
     MaxPixels,
     Model,
     Name,
     OneDataset,
     Pool,
+    Pools,
     Resize,
     SplitSeed,
     Weights,
@@ -27,23 +29,23 @@ from tlcache.arguments import (
 from tlcache.cache.find import features_folder, find_dataset
 from tlcache.datasets.layout import Layout
 from tlcache.files import check_folder
-from tlcache.kinds import SWITCH, choice, number, numbers, text, whole
-from tlcache.options import Option, described
+from tlcache.kinds import SWITCH, choice, listing, number, numbers, text, whole
+from tlcache.options import Option, check_names, described, parameters
 
 if TYPE_CHECKING:
     from tlcache.extraction.job import Extraction
 
-__all__ = ["extract"]
+__all__ = ["extract", "extract_layers"]
 
 _ENGINES, _PRECISIONS = choice(("onnxruntime", "openvino")), choice(("fp32", "fp16", "bf16"))
 _RGB = numbers(3, "0.485,0.456,0.406")
 
 
-def run_apart(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def run_apart(arguments: Mapping[str, Any], work: str) -> dict[str, Any]:
     """Do it in a process of its own, whose side of things is not loaded for a command line's help."""
     from tlcache.extraction import sandbox
 
-    return sandbox.run_apart(arguments)
+    return sandbox.run_apart(arguments, work)
 
 
 @described(Layout)
@@ -121,10 +123,9 @@ def extract(
     """
     from tlcache.extraction.job import Extraction
 
-    place, name, understood = find_dataset(data, name, layout, features)
-    arguments = {
-        "data": place,
-        "model": str(model),
+    given = {
+        "data": data,
+        "model": model,
         "weights": weights,
         "pool": pool,
         "output": output,
@@ -139,14 +140,72 @@ def extract(
         "device": device,
         "engine": engine,
         "precision": precision,
-        "features": str(check_folder(features_folder(features), "--features")),
+        "features": features,
         "name": name,
-        "seed": split_seed,
+        "split_seed": split_seed,
         "batch_size": batch_size,
         "max_bad": max_bad,
         "max_pixels": max_pixels,
         "wait": wait,
         "labelled": labelled,
-        **understood.arguments,
     }
-    return Extraction.from_json(run_apart(arguments))
+    return Extraction.from_json(run_apart(_request(given, layout), "extract"))
+
+
+@described()
+def extract_layers(
+    data: OneDataset = "digits",
+    model: Model = "mobilenetv3_large",
+    layers: Layers = None,
+    pool: Pools = None,
+    **options: Any,
+) -> list[Extraction]:
+    """Keep the embeddings of several layers of a backbone, which runs over a dataset once.
+
+    Each has a feature file, which is the one that `extract` makes of it alone; those that are there are not made again.
+
+    Parameters
+    ----------
+    **options
+        As for `extract`.
+
+    Returns
+    -------
+    list of Extraction
+        One for every layer with every pooling that it has, in that order.
+
+    Raises
+    ------
+    TlcacheError
+        As `extract`; no such layer, or a pooling that none of them has.
+
+    Examples
+    --------
+    >>> done = extract_layers(photos, "resnet20_cifar", ["stage:1", "last"], ["avg", "max"], features=folder)
+    >>> [(each.output, each.pool, each.rows) for each in done]
+    [('stage:1', 'avg', 24), ('stage:1', 'max', 24), (None, 'avg', 24), (None, 'max', 24)]
+    """
+    from tlcache.extraction.job import Extraction
+
+    known, of_layout = parameters(extract), parameters(Layout)
+    check_names(extract, options)
+    for name, value in options.items():
+        known[name].check(value)
+    given = {name: each.default for name, each in known.items() if name not in of_layout}
+    given |= {name: value for name, value in options.items() if name not in of_layout}
+    layout = {name: value for name, value in options.items() if name in of_layout}
+    request = _request({**given, "data": data, "model": model, "pool": None, "labelled": False}, layout)
+    wanted = {"layers": _listed(layers), "pools": _listed(pool)}
+    return [Extraction.from_json(each) for each in run_apart({**request, **wanted}, "layers")["files"]]
+
+
+def _listed(names: str | Sequence[str] | None) -> list[str | None]:
+    return [None] if names is None else listing(names)
+
+
+def _request(given: Mapping[str, Any], layout: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an extraction as the process that does it takes them."""
+    place, name, understood = find_dataset(given["data"], given["name"], layout, given["features"])
+    folder = str(check_folder(features_folder(given["features"]), "--features"))
+    own = {**given, "data": place, "name": name, "model": str(given["model"]), "features": folder}
+    return {**own, "seed": own.pop("split_seed"), **understood.arguments}

@@ -12,25 +12,64 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.backbones.model import Model, Onnx
-from tlcache.backbones.network import Network
+from tlcache.backbones.several import Several
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.source import ImageList
 from tlcache.errors import DataError
 from tlcache.extraction.inflight import InFlight
+from tlcache.images import Preprocess, changed
 from tlcache.records import as_json, from_json
 
-__all__ = ["Extraction", "EmbedResult", "Job", "Opened", "check_rejected"]
+__all__ = ["Extraction", "EmbedResult", "Job", "Opened", "Sink", "check_rejected"]
 
 
 @dataclass
 class Opened:
-    """The network of a process, for all its threads, and its ONNX file before it is opened; None: not needed yet."""
+    """The networks of a process, for all its threads, by the numbers of the sinks that they are for.
 
-    onnx: Onnx | None = None
-    network: Network | None = None
+    `onnx` are ONNX files by the number of their sink, before they are opened.
+    """
+
+    onnx: dict[int, Onnx] = field(default_factory=dict)
+    networks: dict[tuple[int, ...], Several] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class Sink:
+    """What is made of the images of a pass: the embeddings of one network, in parts.
+
+    Parameters
+    ----------
+    model
+        The network.
+    known
+        Hashes of images whose embeddings are there.
+    known_bad
+        Hashes of images that are known to be unusable, and why.
+    workspace
+        Folder for the parts.
+    outdated
+        Those of `known` that an earlier revision of the decoder made, which read some kinds of images otherwise.
+    """
+
+    model: Model
+    known: Collection[str]
+    known_bad: Mapping[str, Rejected]
+    workspace: Path
+    outdated: Collection[str] = frozenset()
+
+    @property
+    def done(self) -> set[str]:
+        """The hashes of images that need not be looked at again."""
+        return {*self.known} - {*self.outdated} | {*self.known_bad}
+
+    def wants(self, sha256: str, data: bytes) -> bool:
+        """Return whether an image is to be embedded, by its hash and its bytes."""
+        is_known = sha256 in self.known and not (sha256 in self.outdated and changed(data))
+        return not is_known and sha256 not in self.known_bad
 
 
 @dataclass(frozen=True)
@@ -39,16 +78,10 @@ class Job:
 
     Parameters
     ----------
-    dataset, model
-        The images and the network.
-    known
-        Hashes of images whose embeddings are there.
-    known_bad
-        Hashes of images that are known to be unusable, and why.
-    outdated
-        Those of `known` that an earlier revision of the decoder made, which read some kinds of images otherwise.
-    workspace
-        Folder for the parts.
+    dataset
+        The images.
+    sinks
+        One for each network; all of them take images that are prepared in the same way, and each is decoded once.
     device, engine, batch_size
         As for `tlcache.backbones.engines.open_network`; images per call of the network.
     max_bad
@@ -58,27 +91,35 @@ class Job:
     may_fork
         Whether nothing in this process forbids child processes that share its memory: threads, or a GPU in use.
     opened
-        Where the network is once it is opened; jobs that share it follow each other and open it once.
+        Where the networks are once they are opened; jobs that share it follow each other and open them once.
     """
 
     dataset: ImageList
-    model: Model
-    known: Collection[str]
-    known_bad: Mapping[str, Rejected]
-    workspace: Path
+    sinks: tuple[Sink, ...]
     device: str
     engine: str
     batch_size: int
     max_bad: float
-    outdated: Collection[str] = frozenset()
     in_flight: InFlight | None = None
     may_fork: bool = False
     opened: Opened = field(default_factory=Opened)
 
+    @property
+    def preprocess(self) -> Preprocess:
+        """How images are prepared."""
+        return self.sinks[0].model.preprocess
+
+    @property
+    def title(self) -> str:
+        """What to call it above a bar."""
+        count = len(self.sinks)
+        several = f" ({count} layers or poolings)" if count > 1 else ""
+        return f"{self.dataset.name}: {self.sinks[0].model.name}{several}"
+
 
 @dataclass
 class EmbedResult:
-    """What one pass over a dataset found.
+    """What one pass over a dataset found for one of its sinks.
 
     Parameters
     ----------
@@ -92,7 +133,8 @@ class EmbedResult:
         Images that went through the network in this pass.
     seconds
         float64 (4,), as in `tlcache.cache.shards.Shard`: decoding, network and writing in thread seconds, and wall
-        time. Parts are written beside the rest; what the last one cost, no part can say.
+        time; of a pass with several sinks, what it took for all that want something. Parts are written beside the rest;
+        what the last one cost, no part can say.
     forked_bytes
         Memory of child processes, without what they share with this one.
     """
@@ -123,6 +165,8 @@ class Extraction:
         The feature file.
     dataset, backbone, rows
         What it holds.
+    output, pool
+        Layer and pooling that were asked for; None: the network's own.
     embedded, reused, quarantined
         Images that went through the network now, whose embedding was there, and that could not be used.
     up_to_date
@@ -155,6 +199,8 @@ class Extraction:
     provider: str
     overview: Overview
     warnings: tuple[str, ...] = ()
+    output: str | None = None
+    pool: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

@@ -27,8 +27,8 @@ __all__ = ["run_workers"]
 _LOOKED_AT = 16  # images, to see whether most of them are known
 
 
-def run_workers(job: Job, advance: Advance | None = None) -> EmbedResult:
-    """Embed every image whose hash is not known, each distinct content once, into parts.
+def run_workers(job: Job, advance: Advance | None = None) -> list[EmbedResult]:
+    """Embed every image whose hash is not known, each distinct content once, into parts; return what each sink got.
 
     `advance` is told of images that are done with; without it a bar is shown.
 
@@ -45,21 +45,21 @@ def run_workers(job: Job, advance: Advance | None = None) -> EmbedResult:
     if job.in_flight:
         job.in_flight.source = job.dataset.source
     survives = ENGINES[job.engine].survives_fork
-    may_fork = job.may_fork and threads > 1 and (survives or not job.opened.network) and not job.dataset.images.far
-    fork = may_fork and _mostly_new(job)
-    run = Pass(job, threads, fork)
+    may_fork = job.may_fork and threads > 1 and (survives or not job.opened.networks) and not job.dataset.images.far
+    new = _mostly_new(job) if may_fork else ()
+    run = Pass(job, threads, fork=bool(new))
     job.dataset.images.expect(path for number, path in enumerate(job.dataset.paths) if number not in run.told)
-    works: list[Callable[[], EmbedResult]] = [Worker(run, slot).work for slot in range(threads)]
+    works: list[Callable[[], list[EmbedResult]]] = [Worker(run, slot).work for slot in range(threads)]
     try:
-        if fork:
+        if new:
             with loading():
                 run.torch.start()
                 if survives:
-                    run.network()
+                    run.networks(new)
                 else:
-                    run.export()
+                    run.export(new)
             works = [forked(partial(_in_child, work, slot)) for slot, work in enumerate(works)]
-        bar = nullcontext(advance) if advance else image_bar(f"{job.dataset.name}: {job.model.name}", total)
+        bar = nullcontext(advance) if advance else image_bar(job.title, total)
         with bar as tell, ThreadPoolExecutor(threads) as pool:
             try:
                 workers = [pool.submit(work) for work in works]
@@ -76,31 +76,34 @@ def run_workers(job: Job, advance: Advance | None = None) -> EmbedResult:
         raise KeyboardInterrupt(f"stopped at {run.board.done:,} of {total:,} images") from None
     finally:
         run.torch.stop()
-    result = EmbedResult(run.board.hashes())
+    hashes = run.board.hashes()
+    results = [EmbedResult(hashes) for _ in job.sinks]
     for worker in workers:
-        result.add(worker.result())
-    job.dataset.images.remember(job.dataset.paths, result.sha256)
-    return result
+        for result, found in zip(results, worker.result(), strict=True):
+            result.add(found)
+    job.dataset.images.remember(job.dataset.paths, hashes)
+    return results
 
 
-def _mostly_new(job: Job) -> bool:
-    """Return whether most of the images are likely to need the network, by a look at some of them."""
+def _mostly_new(job: Job) -> tuple[int, ...]:
+    """Return the numbers of the sinks that are likely to want most of the images, by a look at some of them."""
     some = range(0, len(job.dataset), max(1, len(job.dataset) // _LOOKED_AT))
-    known = 0
+    known = [0 for _ in job.sinks]
     for row in some:
         with suppress(ImageReadError):
             sha256 = hashlib.sha256(job.dataset.read(row)).hexdigest()
-            known += sha256 in job.known or sha256 in job.known_bad
-    return known < len(some) / 2
+            for place, sink in enumerate(job.sinks):
+                known[place] += sha256 in sink.known or sha256 in sink.known_bad
+    return tuple(place for place, count in enumerate(known) if count < len(some) / 2)
 
 
-def _in_child(work: Callable[[], EmbedResult], slot: int) -> EmbedResult:
+def _in_child(work: Callable[[], list[EmbedResult]], slot: int) -> list[EmbedResult]:
     """Do the work of a worker that has this process to itself; what all of them have to tell, one tells."""
     if slot:
         logger.setLevel(logging.WARNING)
-    result = work()
-    result.forked_bytes = own_bytes()
-    return result
+    results = work()
+    results[0].forked_bytes = own_bytes()
+    return results
 
 
 class _DecoderHangsError(Exception):
@@ -108,7 +111,7 @@ class _DecoderHangsError(Exception):
         self.count = count
 
 
-def _join(workers: list[Future[EmbedResult]], run: Pass, advance: Advance) -> None:
+def _join(workers: list[Future[list[EmbedResult]]], run: Pass, advance: Advance) -> None:
     """Wait for all workers or the first error, waking now and then to tell how far they are and see one that hangs."""
     pending, in_flight, limit_s, shown = set(workers), run.job.in_flight, decode_limit_s(), 0
     while pending:
@@ -121,7 +124,7 @@ def _join(workers: list[Future[EmbedResult]], run: Pass, advance: Advance) -> No
             raise _DecoderHangsError(hanging)
 
 
-def _leave(workers: list[Future[EmbedResult]], lost: int, status: int, patience_s: float = 60) -> NoReturn:
+def _leave(workers: list[Future[list[EmbedResult]]], lost: int, status: int, patience_s: float = 60) -> NoReturn:
     """End this process, some of whose workers nothing can stop or wake, once the others have their rows in parts."""
     until = time.monotonic() + patience_s
     while sum(not worker.done() for worker in workers) > lost and time.monotonic() < until:

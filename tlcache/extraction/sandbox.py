@@ -70,7 +70,7 @@ def run_apart(
             decoder_failed = status == DECODER_HANGS or (status < 0 and status != -signal.SIGKILL)
             guilty = _find_guilty(suspects, reopen(in_flight.source), most) if decoder_failed else {}
             if guilty.keys() <= rejected.keys():
-                raise _death(status, "Finished images are kept" if work == "extract" else "Nothing is kept")
+                raise _death(status, "Finished images are kept" if work != "embed" else "Nothing is kept")
             rejected |= guilty
 
 
@@ -175,13 +175,19 @@ def _extract(_: Sender) -> Callable[..., dict[str, Any]]:
     return lambda **request: extract_here(**request).as_json()
 
 
+def _layers(_: Sender) -> Callable[..., dict[str, Any]]:
+    from tlcache.extraction.steps import layers_here
+
+    return lambda **request: {"files": [each.as_json() for each in layers_here(**request)]}
+
+
 def _embed(sender: Sender) -> Callable[..., dict[str, Any]]:
     from tlcache.extraction.blocks import embed_here
 
     return partial(embed_here, tell=sender.part)
 
 
-_WORK = {"extract": _extract, "embed": _embed}  # what a worker can do, loaded when it is asked for
+_WORK = {"extract": _extract, "layers": _layers, "embed": _embed}  # what a worker can do, loaded when it is asked for
 
 
 def main() -> None:

@@ -11,18 +11,18 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.backbones.engines import open_network
-from tlcache.backbones.network import Network, NotFiniteError
+from tlcache.backbones.engines import open_networks
+from tlcache.backbones.network import NotFiniteError
+from tlcache.backbones.several import Several
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected, Shard, write_shard
 from tlcache.errors import CacheError, ImageReadError, ModelError, UnreachableError
@@ -30,7 +30,7 @@ from tlcache.extraction.board import Board
 from tlcache.extraction.forks import shared_lock
 from tlcache.extraction.job import EmbedResult, Job, check_rejected
 from tlcache.files import check_room
-from tlcache.images import BadImageError, OneTorchThread, Stored, changed, prepare
+from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
 
 __all__ = ["Pass", "Worker"]
 
@@ -47,32 +47,34 @@ class Worker:
 
     def __init__(self, run: Pass, slot: int) -> None:
         self.run, self.job, self.board, self.slot = run, run.job, run.board, slot
-        self.result = EmbedResult()
+        self.results = [EmbedResult() for _ in run.job.sinks]
         self._batches = 1  # in the next stretch
         most = min(max(self.job.batch_size, STRETCH_IMAGES), len(self.job.dataset))
         try:
-            self._pixels = np.empty((most, 3, *self.job.model.preprocess.size), np.uint8)  # of one stretch
+            self._pixels = np.empty((most, 3, *self.job.preprocess.size), np.uint8)  # of one stretch
         except MemoryError:
             raise ModelError(f"No memory for {most:,} images at a time. Try a smaller --batch-size.") from None
         self._bytes_of = self.job.dataset.read
 
-    def work(self) -> EmbedResult:
-        """Take batches until none is left, keeping the finished rows in parts."""
+    def work(self) -> list[EmbedResult]:
+        """Take batches until none is left, keeping the finished rows in parts; return what was found for each sink."""
         with ThreadPoolExecutor(1) as writer:  # waits for the disk, so that no core does
-            self._pending = _Pending(self.job.workspace, writer)
+            self._pending = [_Pending(sink.workspace, writer) for sink in self.job.sinks]
             try:
                 while stretch := self.board.take(self.job.batch_size, self._batches):
                     self._do(stretch)
-                    self._pending.flush(self.run.provider, after_s=self.run.shard_seconds)
+                    for pending in self._pending:
+                        pending.flush(self.run.provider, after_s=self.run.shard_seconds)
                     self.board.count(len(stretch))
             except BaseException:
                 self.board.stop()
                 raise
             finally:
-                self._pending.flush(self.run.provider)
-                self._pending.settle()
-                self.result.seconds += stage_seconds(write_s=self._pending.write_s)
-        return self.result
+                for pending, result in zip(self._pending, self.results, strict=True):
+                    pending.flush(self.run.provider)
+                    pending.settle()
+                    result.seconds += stage_seconds(write_s=pending.write_s)
+        return self.results
 
     def _do(self, stretch: range) -> None:
         times, size = [time.perf_counter()], self.job.batch_size
@@ -82,15 +84,18 @@ class Worker:
                 if image := self._decode(encoded, self._pixels[len(images)]):
                     images.append(image)
         times.append(time.perf_counter())
-        if images:
-            network = self.run.network()
-            started_s = time.perf_counter() - times[-1]  # opening the network is no part of what images cost
-            times = [moment + started_s for moment in times]
-            for start in range(0, len(images), size):
-                some = slice(start, min(start + size, len(images)))
-                self._pending.rows += self._embed(network, images[some], self._pixels[some])
+        groups = dict.fromkeys(image.wanted for image in images)  # one, unless some sinks have some of them already
+        started_s = self.run.open(groups)  # is no part of what images cost
+        times = [moment + started_s for moment in times]
+        for wanted in groups:
+            rows = [row for row, image in enumerate(images) if image.wanted == wanted]
+            own = [images[row] for row in rows]
+            pixels = self._pixels[rows] if len(groups) > 1 else self._pixels
+            for start in range(0, len(own), size):
+                some = slice(start, min(start + size, len(own)))
+                self._embed(wanted, own[some], pixels[some])
         times.append(time.perf_counter())
-        self._count(len(images), times)
+        self._count(images, times)
         # images that were known say nothing of the time that others will take
         fitting = int(len(images) / size * STRETCH_SHARE * self.run.shard_seconds / (times[-1] - times[0]))
         self._batches = max(1, min(2 * self._batches, fitting, STRETCH_BATCHES, STRETCH_IMAGES // size))
@@ -110,91 +115,109 @@ class Worker:
     def _read_one(self, number: int) -> _Encoded | None:
         if sha256 := self.run.told.get(number):
             self.board.hashed(number, bytes.fromhex(sha256))
-            if sha256 in self.job.known_bad:
-                self._reject_content(number, sha256, self.job.known_bad[sha256])
+            self._reject_known(number, sha256)
             return None
         try:
             data = self._bytes_of(number)
         except UnreachableError:
             raise
         except ImageReadError as error:
-            self.result.unreadable[number] = Rejected("unreadable", error.reason)
-            self._reject(number, self.result.unreadable[number])
+            bad = Rejected("unreadable", error.reason)
+            for place, result in enumerate(self.results):
+                result.unreadable[number] = bad
+                self._reject(place, number, bad)
             return None
         digest = hashlib.sha256(data)
         self.board.hashed(number, digest.digest())
         sha256 = digest.hexdigest()
-        if sha256 in self.job.known_bad:
-            self._reject_content(number, sha256, self.job.known_bad[sha256])
+        self._reject_known(number, sha256)
+        wanted = tuple(place for place, sink in enumerate(self.job.sinks) if sink.wants(sha256, data))
+        if not wanted or not self.board.claim(number):
             return None
-        is_known = sha256 in self.job.known and not (sha256 in self.job.outdated and changed(data))
-        if is_known or not self.board.claim(number):
-            return None
-        return _Encoded(number, sha256, data)
+        return _Encoded(number, sha256, data, wanted)
 
     def _decode(self, encoded: _Encoded, pixels: NDArray[np.uint8]) -> _Image | None:
         self.run.torch.start()
-        number, sha256 = encoded.number, encoded.sha256
+        number, sha256, data, wanted = encoded
         try:
             notes = set[str]()
             with self._noted(number):
-                stored = prepare(encoded.data, self.job.model.preprocess, pixels, notes)[1]
-            for word in notes:
-                self._pending.notes.setdefault(word, []).append(sha256)
-            return _Image(number, sha256, stored)
+                stored = prepare(data, self.job.preprocess, pixels, notes)[1]
         except BadImageError as error:
-            bad = self._pending.bad[sha256] = Rejected(error.code, str(error))
-        self._reject_content(number, sha256, bad)
-        return None
+            for place in wanted:
+                self._spoil(place, number, sha256, Rejected(error.code, str(error)))
+            return None
+        for place in wanted:
+            for word in notes:
+                self._pending[place].notes.setdefault(word, []).append(sha256)
+        return _Image(number, sha256, stored, wanted)
 
     def _noted(self, number: int) -> AbstractContextManager[None]:
         if self.job.in_flight is None:
             return nullcontext()
-        return self.job.in_flight.decoding(
-            self.slot, self.job.dataset.paths[number], self.job.model.preprocess.at_least
-        )
+        return self.job.in_flight.decoding(self.slot, self.job.dataset.paths[number], self.job.preprocess.at_least)
 
-    def _embed(self, network: Network, images: list[_Image], pixels: NDArray[np.uint8]) -> list[_Row]:
-        """Run the network and return the finite rows; an embedding that is not finite is never kept."""
+    def _embed(self, wanted: tuple[int, ...], images: Sequence[_Image], pixels: NDArray[np.uint8]) -> None:
+        """Run the network and take the finite rows; an embedding that is not finite is never kept."""
+        several, reason = self.run.networks(wanted), ""
         try:
-            features = network.embed(pixels)
+            rows = several.network.embed(pixels)
         except NotFiniteError as error:
-            for number in np.flatnonzero(~error.finite):
-                image = images[number]
-                bad = self._pending.bad[image.sha256] = Rejected("non-finite", error.reason)
-                self._reject_content(image.number, image.sha256, bad)
-            features, images = error.rows[error.finite], list(compress(images, error.finite))
-        return [_Row(image.sha256, row, image.stored) for image, row in zip(images, features, strict=True)]
+            rows, reason = error.rows, error.reason
+        for place, columns in zip(wanted, several.columns, strict=True):
+            own = rows[:, columns]
+            finite = np.logical_and.reduce(np.isfinite(own), axis=1) if reason else np.ones(len(own), bool)
+            for image, row, usable in zip(images, own, finite.tolist(), strict=True):
+                if usable:
+                    self._pending[place].rows.append(_Row(image.sha256, row, image.stored))
+                else:
+                    self._spoil(place, image.number, image.sha256, Rejected("non-finite", reason))
 
-    def _reject_content(self, number: int, sha256: str, bad: Rejected) -> None:
-        self.result.bad[sha256] = bad
-        self._reject(number, bad)
+    def _spoil(self, place: int, number: int, sha256: str, bad: Rejected) -> None:
+        """Keep what was found out about an image that a sink cannot use."""
+        self._pending[place].bad[sha256] = bad
+        self._reject_content(place, number, sha256, bad)
 
-    def _reject(self, number: int, bad: Rejected) -> None:
-        """Count an unusable image; past the allowed share, stop the pass."""
+    def _reject_known(self, number: int, sha256: str) -> None:
+        """Reject an image for the sinks that are known not to be able to use it."""
+        for place, sink in enumerate(self.job.sinks):
+            if sha256 in sink.known_bad:
+                self._reject_content(place, number, sha256, sink.known_bad[sha256])
+
+    def _reject_content(self, place: int, number: int, sha256: str, bad: Rejected) -> None:
+        self.results[place].bad[sha256] = bad
+        self._reject(place, number, bad)
+
+    def _reject(self, place: int, number: int, bad: Rejected) -> None:
+        """Count an image that a sink cannot use; past the allowed share, stop the pass."""
         example = f"{self.job.dataset.paths[number]!r}, {bad.message}"
-        check_rejected(self.board.reject(), len(self.job.dataset), self.job.max_bad, example)
+        check_rejected(self.board.reject(place), len(self.job.dataset), self.job.max_bad, example)
 
-    def _count(self, embedded: int, times: list[float]) -> None:
+    def _count(self, images: Sequence[_Image], times: list[float]) -> None:
         decode_s, infer_s = np.diff(times)
-        write_s, self._pending.write_s = self._pending.write_s, 0.0
         wall_s = (decode_s + infer_s) / self.run.threads
-        spent = stage_seconds(decode_s=decode_s, infer_s=infer_s, write_s=write_s, wall_s=wall_s)
-        self._pending.seconds += spent
-        self.result.embedded += embedded
-        self.result.seconds += spent
+        for place, (pending, result) in enumerate(zip(self._pending, self.results, strict=True)):
+            embedded = sum(place in image.wanted for image in images)
+            write_s, pending.write_s = pending.write_s, 0.0
+            took = stage_seconds(decode_s=decode_s, infer_s=infer_s, wall_s=wall_s) * bool(embedded or not images)
+            spent = took + stage_seconds(write_s=write_s)
+            pending.seconds += spent
+            result.embedded += embedded
+            result.seconds += spent
 
 
 class _Encoded(NamedTuple):
     number: int
     sha256: str
     data: bytes
+    wanted: tuple[int, ...]  # the numbers of the sinks that lack it
 
 
 class _Image(NamedTuple):
     number: int
     sha256: str
     stored: Stored
+    wanted: tuple[int, ...]
 
 
 class _Row(NamedTuple):
@@ -259,7 +282,7 @@ class Pass:
 
     def __init__(self, job: Job, threads: int, fork: bool) -> None:
         self.job, self.threads = job, threads
-        self.board = Board(len(job.dataset), threads, shared_lock() if fork else threading.Lock())
+        self.board = Board(len(job.dataset), threads, shared_lock() if fork else threading.Lock(), len(job.sinks))
         self._callers = 1 if fork else threads
         self.torch = OneTorchThread()
         self.told = self._told()  # number -> hash of the images that need not be read
@@ -268,35 +291,51 @@ class Pass:
     def _told(self) -> dict[int, str]:
         job, told = self.job, self.job.dataset.images.told()
         hashes = ((number, told.get(path, "")) for number, path in enumerate(job.dataset.paths)) if told else ()
-        done = {*job.known} - {*job.outdated} | {*job.known_bad} if told else ()
+        done = set.intersection(*(sink.done for sink in job.sinks)) if told else set()
         return {number: sha256 for number, sha256 in hashes if sha256 in done}
 
-    def export(self) -> None:
-        """Make the ONNX file of the network, for processes that open it each for itself."""
-        self.job.opened.onnx = self.job.opened.onnx or self.job.model.onnx()
+    def export(self, wanted: tuple[int, ...]) -> None:
+        """Make the ONNX files of some sinks' networks, for processes that open them each for itself."""
+        for place in wanted:
+            if place not in self.job.opened.onnx:
+                self.job.opened.onnx[place] = self.job.sinks[place].model.onnx()
 
-    def network(self) -> Network:
-        """Return the network of this process, opened by the first thread that needs one."""
+    def open(self, groups: Iterable[tuple[int, ...]]) -> float:
+        """Open the networks for some groups of sinks; return the seconds that took."""
+        began = time.perf_counter()
+        for wanted in groups:
+            self.networks(wanted)
+        return time.perf_counter() - began
+
+    def networks(self, wanted: tuple[int, ...]) -> Several:
+        """Return the networks of some sinks in this process, opened by the first thread that needs them."""
         job = self.job
         with job.opened.lock:
-            if job.opened.network is None:
-                onnx, job.opened.onnx = job.opened.onnx or job.model.onnx(), None
-                job.opened.network = open_network(
-                    onnx,
-                    job.device,
-                    engine=job.engine,
-                    precision=job.model.precision,
-                    batch=job.batch_size,
-                    callers=self._callers,
-                )
-                missing = max(0, len(job.dataset) - len(job.known))  # as parts, then all rows as a file
-                check_room(job.workspace, 4 * job.opened.network.dim * (missing + len(job.dataset)))
-            return job.opened.network
+            if wanted not in job.opened.networks:
+                job.opened.networks[wanted] = self._opened(wanted)
+            return job.opened.networks[wanted]
+
+    def _opened(self, wanted: tuple[int, ...]) -> Several:
+        job, sinks = self.job, [self.job.sinks[place] for place in wanted]
+        self.export(wanted)
+        models = [job.opened.onnx.pop(place) for place in wanted]
+        several = open_networks(
+            models,
+            job.device,
+            engine=job.engine,
+            precision=sinks[0].model.precision,
+            batch=job.batch_size,
+            callers=self._callers,
+        )
+        for sink, columns in zip(sinks, several.columns, strict=True):
+            missing = max(0, len(job.dataset) - len(sink.known))  # as parts, then all rows as a file
+            check_room(sink.workspace, 4 * (columns.stop - columns.start) * (missing + len(job.dataset)))
+        return several
 
     @property
     def provider(self) -> str:
         """What runs the network; empty while nothing does."""
-        return self.job.opened.network.provider if self.job.opened.network else ""
+        return next((each.network.provider for each in self.job.opened.networks.values()), "")
 
     @property
     def shard_seconds(self) -> float:

@@ -109,7 +109,8 @@ def extractions_table(done: Sequence[Extraction], explain: bool = False) -> Rend
     for each in done:
         rate = f"{each.images_per_s:,.0f}" if each.embedded else "up to date" if each.up_to_date else "-"
         counts = (each.rows, each.embedded, each.reused, each.quarantined)
-        table.add_row(each.backbone, *(f"{count:,}" for count in counts), rate, f"{each.seconds['wall_s']:.1f}")
+        name = " ".join(filter(None, [each.backbone, each.output, each.pool]))
+        table.add_row(name, *(f"{count:,}" for count in counts), rate, f"{each.seconds['wall_s']:.1f}")
     note = "Images/s and seconds are of the whole command; in comparisons, embed is decoding and network alone."
     return Group(table, Text(note, style="dim")) if explain else table
 
