@@ -16,6 +16,7 @@ from test_parquet import write
 from tlcache.cache.feature_file import open_features
 from tlcache.datasets import container, remote
 from tlcache.datasets.dataset import load_dataset, reopen
+from tlcache.datasets.layout import Layout
 from tlcache.errors import DataError, ImageReadError, OptionError, UnreachableError
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
@@ -31,6 +32,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("TLCACHE_RETRY_S", "2")
     (tmp_path / "store" / "b").mkdir(parents=True)
+    forget()
     with serving(tmp_path / "store") as served:
         monkeypatch.setenv("AWS_ENDPOINT_URL", served.url)
         yield served
@@ -160,6 +162,18 @@ def test_what_has_not_changed_by_the_word_of_the_store_is_not_read(store: Store,
     assert store.requests["GET"] == before + 2 + 25
 
 
+@pytest.mark.parametrize("form", ["bucket", "archive"])
+def test_a_table_here_lists_images_there(store: Store, bucket: Path, form: str) -> None:
+    there = "s3://b/photos" if form == "bucket" else f"s3://b/{put(store, stored, bucket)}"
+    Path("list.csv").write_text("path,label\nred/1.png,warm\nblue/1.png,cold\nblue/gone.png,cold\n")
+    data = load_dataset("list.csv", layout=Layout(images=there))
+    assert (data.paths, data.classes) == (("blue/1.png", "blue/gone.png", "red/1.png"), ("cold", "warm"))
+    assert data.read(2) == (bucket / "red" / "1.png").read_bytes()
+    with pytest.raises(ImageReadError, match="no such"):
+        data.read(1)
+    assert reopen(data.source).read("blue/1.png") == data.read(0)
+
+
 def test_networks_are_trained_on_a_bucket(store: Store, bucket: Path, tinynet: None) -> None:
     del tinynet, bucket
     extract("s3://b/photos", "tinynet", "random")
@@ -238,8 +252,14 @@ def test_a_fault_that_stays_is_told_by_its_kind(
     store.fault, store.times = fault, 1_000
     with pytest.raises(UnreachableError, match=rf"Cannot read 's3://b/photos/red/1\.png': {FAULTS[fault]}"):
         data.images.read("red/1.png")
+    asked = store.requests["GET"]
+    with pytest.raises(UnreachableError, match=rf"Cannot read 's3://b/photos/red/2\.png': {FAULTS[fault]}"):
+        data.images.read("red/2.png")  # at once: the store is known to fail
+    assert store.requests["GET"] == asked
     with pytest.raises(UnreachableError, match=rf"Cannot read 's3://b/photos': {FAULTS[fault]}"):
         load_dataset("s3://b/photos")
+    store.times = 0
+    assert load_dataset("s3://b/photos").images.read("red/2.png")
 
 
 def test_a_fault_that_stays_ends_the_run_and_the_next_one_goes_on(
@@ -272,10 +292,14 @@ def test_a_fault_that_stays_ends_the_run_and_the_next_one_goes_on(
     [
         ("s3://b/nothing", "There are no objects below 's3://b/nothing'"),
         ("s3://b/nothing.zip", "Cannot read 's3://b/nothing.zip': no such object"),
+        ("s3://b/nothing.parquet", "Cannot read 's3://b/nothing.parquet': no such object"),
         ("s3://b/none/*.tar", "'s3://b/none/\\*.tar': 1 of 1 are not there"),
         ("http://127.0.0.1:9/a.zip", "nothing answers at its address"),
         ("http://STORE/b/photos", "cannot be listed. Give a file of many images"),
         ("http://STORE/b/*.tar", "cannot be searched. Give a range"),
+        ("http://STORE/b/a.zip?download=1", "Leave that out"),
+        ("s3://b/photos/list.csv", "--data list.csv --images s3://b/photos"),
+        ("s3://b/photos.tgz", "Unpack them"),
         ("s3://b/tars", "holds 1 .tar files. Give them: --data 's3://b/tars/\\*.tar'"),
         ("s3://b/photos/red/0.zip", "is no whole zip archive"),
     ],
@@ -308,7 +332,11 @@ def test_an_archive_that_changes_while_it_is_read_is_told(
     put(store, pack, photos)
     with pytest.raises(UnreachableError, match=rf"'s3://b/{key}' has changed while it was read"):
         data.read(1)
-    assert len(load_dataset(f"s3://b/{key}")) == 27
+    again = load_dataset(f"s3://b/{key}")
+    assert len(again) == 27
+    (store.root / "b" / key).unlink()
+    with pytest.raises(UnreachableError, match=rf"'s3://b/{key}' was removed while it was read"):
+        again.read(1)
 
 
 def test_what_to_install_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

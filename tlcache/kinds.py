@@ -158,6 +158,9 @@ def _is_rate(value: Any) -> bool:
 
 RATE = Kind("specificity=X or sensitivity=X, X above 0 to 1", "RATE=X", "tuple of str and float", _rate, _is_rate)
 PATH = Kind("a path", "PATH", "str or Path", Path, lambda value: isinstance(value, str | os.PathLike))
+PLACE = Kind(
+    "a path", "PATH", "str or Path", str, PATH.allows
+)  # as it is written: an address would not survive as a path
 SWITCH = Kind("true or false", "", "bool", _switch, lambda value: type(value) is bool)
 SECONDS = Kind(
     "a time above 0 like 90s, 30m or 2h (a number alone: seconds)", "TIME", "float", _seconds, number(above=0).allows

@@ -67,6 +67,7 @@ def compare_copies(file: FeatureFile, space: Space, embeddings: Array) -> tuple[
     network = open_network(model.onnx(), "cpu", precision="fp32", batch=len(COPIES))
     some = np.random.default_rng(0).choice(len(file), min(len(file), _SAMPLE), replace=False).tolist()
     paths, hashes, images = file.paths(), file.hashes().astype(str), reopen(file.attrs["source"])
+    images.expect(paths[row] for row in some)
     pixels: dict[int, Array] = {}
 
     def copies(row: int) -> list[Encoded]:

@@ -125,6 +125,7 @@ def _sharpness(grey: NDArray[np.float32]) -> float:
 def looks_of(file: FeatureFile) -> list[Look | None]:
     """Return what every row's image looks like; None where it is gone or another now."""
     paths, hashes, images = file.paths(), file.hashes().astype(str), reopen(file.attrs["source"])
+    images.expect(paths)
 
     def one(row: int) -> Look | None:
         try:

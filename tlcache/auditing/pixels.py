@@ -73,6 +73,7 @@ def pixels_of_pairs(file: FeatureFile, first: Indices, second: Indices) -> Array
     """Return the `agreement` of pairs of a feature file's rows: float32 (p,); NaN where an image is gone or another."""
     rows = np.unique(np.concatenate([first, second]))
     paths, hashes, images = file.paths(), file.hashes().astype(str), reopen(file.attrs["source"])
+    images.expect(paths[row] for row in rows)
     seen, known = np.zeros((len(rows), _FINE, _FINE), np.uint8), np.zeros(len(rows), bool)
 
     def one(at: int) -> bool:

@@ -12,7 +12,8 @@ from tlcache.datasets.folder import rows_below
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.remote import LISTED, Stamp, get, is_url, list_objects
 from tlcache.datasets.source import Form, Images, Listing, Source
-from tlcache.datasets.tree import Place, tree_of
+from tlcache.datasets.table import SUFFIXES
+from tlcache.datasets.tree import OTHER_DATA, Place, tree_of
 from tlcache.errors import DataError
 
 __all__ = ["BUCKET"]
@@ -36,15 +37,16 @@ class Bucket(Source):
         """Return the objects below the prefix, understood as files in folders."""
         given = data.rstrip("/")
         if not given.startswith(LISTED):
-            raise DataError(
-                f"'{data}': what lies at such an address cannot be listed. Give a file of many images "
-                f"({', '.join(_CONTAINERS)}), or a bucket ({', '.join(LISTED)})."
-            )
+            raise DataError(_no_container(data))
         objects = list_objects(given)
         _check(data, objects)
         tree = tree_of(objects, layout)
         rows, left, warnings = rows_below(Place(given, "", tree), layout)
         return Listing(posixpath.basename(given), given, _open(given, objects), rows, left, warnings)
+
+    def images(self, data: str) -> Images:
+        """Return the images below the prefix, whatever their labels."""
+        return _open(data.rstrip("/"))
 
     def reopen(self, source: str) -> Images | None:
         """Return the images below a prefix."""
@@ -54,10 +56,25 @@ class Bucket(Source):
 BUCKET = Bucket()
 
 
+def _no_container(data: str) -> str:
+    if "?" in data:
+        return f"'{data}': addresses are read without what follows the question mark. Leave that out."
+    return (
+        f"'{data}': what lies at such an address cannot be listed. Give a file of many images "
+        f"({', '.join(_CONTAINERS)}), or a bucket ({', '.join(LISTED)})."
+    )
+
+
 def _check(data: str, objects: Mapping[str, Stamp]) -> None:
     """Raise DataError where there is nothing, or nothing but containers, which are given as such."""
     if not objects:
-        raise DataError(f"There are no objects below '{data}'. Look at the name of the bucket and of what is in it.")
+        ending = posixpath.splitext(data)[1].lower()
+        remedy = "Look at the name of the bucket and of what is in it."
+        if ending in SUFFIXES:
+            remedy = f"Tables are read on this machine: --data list{ending} --images {posixpath.dirname(data)}"
+        elif ending in OTHER_DATA:
+            remedy = OTHER_DATA[ending][1]
+        raise DataError(f"There are no objects below '{data}'. {remedy}")
     endings = Counter(posixpath.splitext(name)[1].lower() for name in objects if "/" not in name)
     (most, count), *_ = endings.most_common() or [("", 0)]
     if most in _CONTAINERS and count == len(objects):

@@ -179,8 +179,8 @@ def _listing(source: Source, given: str, layout: Layout) -> Listing:
 
 
 def _archived(place: str) -> Images | None:
-    """Return the images of an archive, which a user names by its path and a feature file by its `source`."""
-    found = (each.images(place) if each.takes(place) else each.reopen(place) for each in (ARCHIVE, PARQUET))
+    """Return the images of an archive or a store, which a user names by its path and a feature file by its `source`."""
+    found = (each.images(place) if each.takes(place) else each.reopen(place) for each in (ARCHIVE, PARQUET, BUCKET))
     return next(filter(None, found), None) if place else None
 
 

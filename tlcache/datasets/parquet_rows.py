@@ -49,6 +49,8 @@ def open_file(path: str, metadata: Any = None) -> Any:
     parquet, far = _parquet(), is_url(path)
     try:
         return parquet.ParquetFile(open_at(path)[0] if far else path, metadata=metadata, pre_buffer=far)
+    except FileNotFoundError as error:
+        raise DataError(f"Cannot read '{path}': {error.strerror}.") from None
     except (OSError, ValueError) as error:  # what pyarrow raises is one of these
         raise DataError(
             f"'{path}' is no whole parquet file ({error}): it is cut off or damaged. Copy it again."

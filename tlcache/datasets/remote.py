@@ -7,11 +7,11 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, BinaryIO, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from tlcache.errors import OptionError, UnreachableError, first_line
 
@@ -37,6 +37,7 @@ def list_objects(url: str) -> dict[str, Stamp]:
     store, prefix = _split(url.rstrip("/") + "/")
     with _explaining(url):
         found = [each for page in store.list(prefix or None) for each in page]
+    _DOWN.pop(_root(url), None)
     return {each["path"][len(prefix) :]: _stamp(each) for each in found}
 
 
@@ -51,6 +52,7 @@ def look_at(url: str) -> Stamp:
     store, path = _split(url)
     with _explaining(url):
         _LOOKED[url] = _stamp(store.head(path))
+    _DOWN.pop(_root(url), None)
     return _LOOKED[url]
 
 
@@ -62,6 +64,7 @@ def seen(url: str) -> Stamp:
 def get(url: str) -> bytes:
     """Return the bytes of an object; raises OSError or UnreachableError."""
     store, path = _split(url)
+    _check_up(url)
     with _explaining(url):
         return bytes(store.get(path).bytes())
 
@@ -73,6 +76,13 @@ def open_object(url: str) -> tuple[BinaryIO, Stamp]:
 
 
 _LOOKED: dict[str, Stamp] = {}
+_DOWN: dict[str, str] = {}  # store that failed, and did not when it was listed or looked at -> what was the matter
+
+
+def _check_up(url: str) -> None:
+    """Raise UnreachableError where the store is known to fail: whoever reads many images does not wait for each."""
+    if words := _DOWN.get(_root(url)):
+        raise UnreachableError(f"Cannot read '{url}': {words}")
 
 
 class _Object(io.RawIOBase):
@@ -105,14 +115,15 @@ class _Object(io.RawIOBase):
         stop = whole if size < 0 else min(self._at + size, whole)
         if stop <= self._at:
             return b""
-        with _explaining(self._url):
+        _check_up(self._url)
+        found, data = None, b""
+        with _explaining(self._url), suppress(FileNotFoundError):
             found = self._store.get(self._path, options={"range": (self._at, stop)})
             data = bytes(found.bytes())
-        if _stamp(found.meta) != self._stamp:
+        if found is None or _stamp(found.meta) != self._stamp:
             _LOOKED.pop(self._url, None)
-            raise UnreachableError(
-                f"'{self._url}' has changed while it was read. What is finished is kept: run the same command again."
-            )
+            what = "has changed" if found else "was removed"
+            raise UnreachableError(f"'{self._url}' {what} while it was read. {_AGAIN}")
         self._at += len(data)
         return data
 
@@ -121,14 +132,14 @@ def _stamp(meta: Any) -> Stamp:
     return meta["size"], meta["e_tag"] or (meta["last_modified"].isoformat() if meta["last_modified"] else "")
 
 
+def _root(url: str) -> str:
+    return "/".join(url.split("/", 3)[:3])
+
+
 def _split(url: str) -> tuple[Any, str]:
-    """Return the store of a URL and the path in it."""
-    parts = urlsplit(url) if not url.startswith(LISTED) else None  # a key may have any letters
-    if parts:
-        return _store(f"{parts.scheme}://{parts.netloc}"), unquote(parts.path).lstrip("/")
-    scheme, _, rest = url.partition("://")
-    bucket, _, key = rest.partition("/")
-    return _store(f"{scheme}://{bucket}"), key
+    """Return the store of a URL and the path in it: a key of a bucket has any letters as they are."""
+    path = url[len(_root(url)) :].lstrip("/")
+    return _store(_root(url)), path if url.startswith(LISTED) else unquote(path)
 
 
 def _store(root: str) -> Any:
@@ -160,12 +171,11 @@ def _explaining(url: str) -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, "no such object in the store") from None
     except (exceptions.BaseError, OSError) as error:
         what, remedy = next(words for pattern, *words in _KINDS if pattern.search(str(error)))
-        raise UnreachableError(
-            f"Cannot read '{url}': {what.format(found=first_line(error))}. {remedy} What is finished is kept: run the "
-            "same command again."
-        ) from None
+        _DOWN[_root(url)] = words = f"{what.format(found=first_line(error))}. {remedy}"
+        raise UnreachableError(f"Cannot read '{url}': {words}") from None
 
 
+_AGAIN = "What is finished is kept: run the same command again."
 _KINDS = [
     (re.compile(pattern), what, remedy)
     for pattern, what, remedy in (
@@ -179,20 +189,20 @@ _KINDS = [
         (
             r"status code: 40[13]|lacked|Unauthenticated",
             "access is denied ({found})",
-            "Look at the credentials in the environment, and at what they allow.",
+            f"Look at the credentials in the environment, and at what they allow. {_AGAIN}",
         ),
         (r"status code: 404", "there is no such bucket or address", "Look at its name and at AWS_ENDPOINT_URL."),
         (r"redirect", "the bucket is in another region", "Set AWS_REGION to that."),
-        (r"dns error", "the name of its host is not known", "Look at the address and at the network."),
-        (r"kind: Connect", "nothing answers at its address", "Look at AWS_ENDPOINT_URL and at the network."),
+        (r"dns error", "the name of its host is not known", f"Look at the address and at the network. {_AGAIN}"),
+        (r"kind: Connect", "nothing answers at its address", f"Look at AWS_ENDPOINT_URL and at the network. {_AGAIN}"),
         (
             r"kind: Timeout|TimedOut",
             "there was no answer in time, several times",
-            "Is the network slow or the server overloaded?",
+            f"Is the network slow or the server overloaded? {_AGAIN}",
         ),
-        (r"kind: (?:Body|Interrupted|Decode|Request)", "the answers were cut off, several times", ""),
-        (r"status code: (?:5|429)", "the server failed, several times ({found})", ""),
+        (r"kind: (?:Body|Interrupted|Decode|Request)", "the answers were cut off, several times", _AGAIN),
+        (r"status code: (?:5|429)", "the server failed, several times ({found})", _AGAIN),
         (r"partial|NotPartial|[Rr]ange", "its server gives no parts of files ({found})", "Download it and give that."),
-        ("", "{found}", ""),
+        ("", "{found}", _AGAIN),
     )
 ]
