@@ -6,6 +6,7 @@ seconds. The command line and this module offer the same:
 - what there is: `list_models`, `list_layers`, `list_heads`, `list_datasets`;
 - embeddings: `extract` images to a feature file, `extract_layers` to one for each layer, `open_features` to read one,
   `ImageEmbedder` for scikit-learn;
+- embeddings elsewhere: `dump` writes them for other programs, `adopt` takes what others have made;
 - models: `fit_heads` on embeddings, `load_head` to use one, `fit_curves` to see how many labelled images they need,
   `finetune` to train the network itself, `export` to write a network as an ONNX file;
 - runs: `list_runs` and `remove_runs`, `predict` what one of them says of new images, and `unknown`, which

@@ -13,6 +13,8 @@ from tlcache.deploying.predict import predict as predict
 from tlcache.deploying.unknown import unknown as unknown
 from tlcache.evaluation.compare import compare as compare
 from tlcache.evaluation.verdict import verdict as verdict
+from tlcache.exchange.adopt import adopt as adopt
+from tlcache.exchange.dump import dump as dump
 from tlcache.extraction.embedder import ImageEmbedder as ImageEmbedder
 from tlcache.extraction.extract import extract as extract
 from tlcache.extraction.extract import extract_layers as extract_layers

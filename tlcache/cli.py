@@ -48,6 +48,8 @@ from tlcache.arguments import (
 from tlcache.deploying.export import export as _export
 from tlcache.deploying.predict import predict as _predict
 from tlcache.errors import CacheError, OptionError, TlcacheError
+from tlcache.exchange.adopt import adopt as _adopt
+from tlcache.exchange.dump import dump as _dump
 from tlcache.extraction.extract import extract as _extract
 from tlcache.finetuning.finetune import finetune as _finetune
 from tlcache.finetuning.recipe import Recipe, read_settings
@@ -782,6 +784,36 @@ def export(output: Output, /, **options: Any) -> None:
     output.write(written.as_json())
     for line in written.lines():
         output.say(line)
+
+
+@command(app, parameters(_dump))
+def dump(output: Output, /, **options: Any) -> None:
+    """Write the embeddings of a feature file, and all that is known of its rows, for other programs.
+
+    Example: tlcache dump features/photos/mobilenetv2-ce7c131cda64.h5 --to photos.parquet
+    """
+    from tlcache.exchange.dump import dump as run
+
+    written = run(**options)
+    output.write({"file": str(written)})
+    output.say(written)
+
+
+@command(app, parameters(_adopt))
+def adopt(output: Output, /, **options: Any) -> None:
+    """Turn embeddings that were made elsewhere into a feature file: fit-heads, audit, suggest, compare work on it.
+
+    What needs the images or the network, such as fine-tuning or predictions for new images, does not.
+
+    Example: tlcache adopt embeddings.parquet --name uni --data slides.csv
+    """
+    from tlcache.exchange.adopt import adopt as run
+
+    found = run(**options)
+    output.write(found.as_json())
+    for line in found.warnings:
+        warn(line)
+    output.say(f"{found.path}: {found.rows:,} embeddings of {found.dim:,} features, marked as given")
 
 
 @command(app)

@@ -382,6 +382,8 @@ def _repaired(check: Check) -> Check:
     try:
         with open_remains(check.path) as file:
             arguments = native(json.loads(file.attrs["arguments"]))
+        if "embeddings" in arguments:
+            raise DataError(f"its embeddings were adopted. Do that again: tlcache adopt '{arguments['embeddings']}'")
         if arguments["mean"]:
             arguments |= {name: tuple(arguments[name]) for name in ("mean", "std")}
         done = extract(split_seed=arguments.pop("seed"), **arguments, features=check.path.parent.parent)

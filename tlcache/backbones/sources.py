@@ -16,7 +16,7 @@ from tlcache.backbones.torchvision import TORCHVISION
 from tlcache.errors import ModelError, UnknownNameError, WeightsError, closest
 from tlcache.options import described
 
-__all__ = ["SOURCES", "find", "find_trainable", "forms", "list_layers", "list_models", "lookup"]
+__all__ = ["GIVEN", "SOURCES", "find", "find_trainable", "forms", "list_layers", "list_models", "lookup"]
 
 SOURCES: tuple[Source, ...] = (
     TORCHVISION,
@@ -25,6 +25,8 @@ SOURCES: tuple[Source, ...] = (
     ONNX_FILE,
     TORCH_MODULE,
 )  # the first that finds a name has it
+
+GIVEN = "given:"  # what the name of a network begins with that is known by its embeddings alone
 
 
 def list_models(pattern: str | None = None) -> list[Backbone]:
@@ -80,12 +82,19 @@ def find(model: str) -> Backbone:
     ------
     UnknownNameError
         No such backbone; the message names the nearest one and all that are listed.
+    ModelError
+        One that is known by its embeddings alone.
 
     Examples
     --------
     >>> find("mobilenet_v3_large").name
     'mobilenetv3_large'
     """
+    if model.startswith(GIVEN):
+        raise ModelError(
+            f"'{model.removeprefix(GIVEN)}' made embeddings that were adopted. The network itself is not here: it can "
+            "embed no images, nor be trained or exported. Embed them where these were made, and run tlcache adopt."
+        )
     for source in SOURCES:
         if found := source.find(model):
             return found

@@ -273,6 +273,22 @@ class FeatureFile:
         """Check every row, a block at a time: yield the block and, per row, whether it is what was written."""
         return ((block, self._rows(block).intact) for block in _blocks(len(self), self.dim))
 
+    def blocks(self) -> Iterator[dict[str, Any]]:
+        """Yield all rows, a block at a time: `path`, `sha256`, `group` (texts), `label`, `split`, ..., `features`.
+
+        Raises
+        ------
+        DamagedError
+            A row is not what was written.
+        """
+        for block in _blocks(len(self), self.dim):
+            rows = self._rows(block)
+            if not rows.intact.all():
+                raise self._damaged(f"rows that are not what was written, among {block.start:,} to {block.stop:,}")
+            columns = {name.removeprefix("rows/"): column for name, column in rows.columns.items()}
+            texts = {name: _decode(columns[name]) for name in ("path", "sha256", "group")}
+            yield {**columns, **texts, "label": columns["labels"], "features": rows.features}
+
     def _rows(self, block: slice) -> _Rows:
         columns = {name: self._column(name, block) for name in _ROW}
         features, expected = self._column("features", block), self._column("integrity/crc32", block)

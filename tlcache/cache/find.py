@@ -113,6 +113,10 @@ def find_dataset(
         raise unknown_dataset(data, {*cached, *BUILT_IN.names})
     arguments = cached[str(data)]
     made_of = str(arguments["data"])
+    if made_of == arguments.get("embeddings"):
+        raise DataError(
+            f"'{data}' is embeddings that were adopted, without images. Say where these are: --data THERE --name {data}"
+        )
     if not is_here(made_of):
         raise DataError(
             f"The features of '{data}' were made of '{made_of}', which is not there any more. "

@@ -100,7 +100,7 @@ class Index:
             stored = file.stored()
             decoder = int(file.attrs.get("decoder", 1))
             provider = str(file.attrs["provider"])
-            self._add(path, file.hashes(), intact, stored, file.dim, file.seconds(), provider, decoder)
+            self.add(path, file.hashes(), intact, stored, file.dim, file.seconds(), provider, decoder)
             bad = [tuple(row[1:]) for row in file.quarantine if row[1]]
             self.bad = {**_lasting(bad, decoder), **self.bad}
             return int((~intact).sum()) or int(file.salvaged)
@@ -123,7 +123,7 @@ class Index:
                 continue
             whole = np.ones(len(part.sha256), bool)
             dim = part.features.shape[1]
-            self._add(path, part.sha256, whole, part.stored, dim, part.seconds, part.provider, part.decoder)
+            self.add(path, part.sha256, whole, part.stored, dim, part.seconds, part.provider, part.decoder)
             self.bad |= _lasting(part.bad, part.decoder)
             self.note(part)
 
@@ -143,7 +143,7 @@ class Index:
         counts = np.bincount(sources, minlength=len(self.sources))
         return sum((n * each for n, each in zip(counts, self._seconds, strict=True)), stage_seconds())
 
-    def _add(
+    def add(
         self,
         path: Path,
         hashes: NDArray[np.bytes_],
@@ -154,6 +154,7 @@ class Index:
         provider: str,
         decoder: int,
     ) -> None:
+        """Take the rows of a source that are `good`: hashes (n,) of `S64`, bool (n,), and all else as in `Shard`."""
         number = len(self.sources)
         self.sources.append(path)
         self._stored.append(stored)

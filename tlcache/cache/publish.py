@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import h5py
 import numpy as np
@@ -33,7 +33,15 @@ from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, first_line
 from tlcache.files import reserve, sync_folder
 
-__all__ = ["Plan", "publish", "read_rows"]
+__all__ = ["Plan", "RowSource", "publish", "read_rows"]
+
+
+class RowSource(Protocol):
+    """What has rows that a feature file is made of."""
+
+    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return some rows, by their numbers: float32 (n, dim)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Plan:
         `source` and `index` (which source holds the row, and where in it). Beside them `classes` and
         `quarantine_path`, `quarantine_sha256`, `quarantine_code`, `quarantine_message` (bytes, UTF-8).
     sources
-        Parts (`.safetensors`) and older feature files (`.h5`).
+        Parts (`.safetensors`) and older feature files (`.h5`), or what has the rows itself.
     attrs
         Attributes of the file.
     """
@@ -60,7 +68,7 @@ class Plan:
     target: Path
     dim: int
     columns: Mapping[str, NDArray[Any]]
-    sources: Sequence[Path]
+    sources: Sequence[Path | RowSource]
     attrs: Mapping[str, Any]
 
 
@@ -175,8 +183,8 @@ def read_rows(sources: Sequence[Path], places: Sequence[tuple[int, int]]) -> NDA
 class _Sources:
     """The parts and older files that rows come from; what was opened lately stays at hand."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
+    def __init__(self, sources: Sequence[Path | RowSource]) -> None:
+        self._sources = sources
         self._files: dict[Path, FeatureFile] = {}
         self._part = lru_cache(maxsize=64)(_whole_shard)
 
@@ -189,16 +197,19 @@ class _Sources:
 
     def features(self, source: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.float32]:
         rows: NDArray[np.float32] | None = None
-        for path, here in self._grouped(source):
+        for own, here in self._grouped(source):
             picked = index[here]
-            found = self._file(path).features(picked) if _is_file(path) else self._part(path).features[picked]
+            if isinstance(own, Path):
+                found = self._file(own).features(picked) if _is_file(own) else self._part(own).features[picked]
+            else:
+                found = own.features(picked)
             if rows is None:
                 rows = np.empty((len(source), found.shape[1]), np.float32)
             rows[here] = found
         return np.empty((0, 0), np.float32) if rows is None else rows
 
-    def _grouped(self, source: NDArray[np.int64]) -> Iterator[tuple[Path, NDArray[np.bool_]]]:
-        return ((self._paths[number], source == number) for number in np.unique(source))
+    def _grouped(self, source: NDArray[np.int64]) -> Iterator[tuple[Path | RowSource, NDArray[np.bool_]]]:
+        return ((self._sources[number], source == number) for number in np.unique(source))
 
     def _file(self, path: Path) -> FeatureFile:
         if path not in self._files:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from tlcache.datasets.table import Table
 from tlcache.errors import DataError
 
-__all__ = ["NO_LABEL", "NO_SPLIT", "Columns", "find_columns", "join_classes", "without_labels"]
+__all__ = ["NO_LABEL", "NO_SPLIT", "Columns", "find_columns", "join_classes", "roles_of", "without_labels"]
 
 _NAMES = {  # of every role, without blanks and underscores: the sure ones first
     role: [set(names.split()) for names in tiers]
@@ -81,6 +82,26 @@ def find_columns(table: Table, asked: Mapping[str, str], are_splits: Callable[[i
     taken = _taken({role: columns[at] for role, at in found.items() if role not in asked}, others)
     notes = (taken, _unused(unused), "" if table.has_header else _HEADLESS.format(*columns))
     return Columns(found["path"], found["label"], found.get("split"), found.get("group"), tuple(filter(None, notes)))
+
+
+def roles_of(path: Path, names: Sequence[str], asked: Mapping[str, str]) -> dict[str, str]:
+    """Return path, label, split or group -> the column that is it by its name; none where none is.
+
+    Raises
+    ------
+    DataError
+        Several may equally well be one, or one that is asked for is not there.
+    """
+    plain = [_plain(name) for name in names]
+    ranked = {role: _ranked(plain, role, lambda _: True) for role in _NAMES}
+    ranked |= {role: _named(names, name) for role, name in asked.items()}
+    for role, ranks in ranked.items():
+        if role in asked and not ranks:
+            raise DataError(f"'{path}': no column '{asked[role]}' (--{role}-column); there are {_quoted(names)}.")
+        if ranks and len(ranks[0]) > 1:
+            several = _quoted([names[at] for at in ranks[0]])
+            raise DataError(f"'{path}': several columns may be the {role}: {several}. Say which with --{role}-column.")
+    return {role: names[ranks[0][0]] for role, ranks in ranked.items() if ranks}
 
 
 def join_classes(table: Table, asked: Mapping[str, str]) -> tuple[Table, tuple[str, ...]]:

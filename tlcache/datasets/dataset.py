@@ -28,7 +28,17 @@ from tlcache.datasets.tree import OTHER_DATA
 from tlcache.errors import DataError, OptionError
 from tlcache.keys import slug, some
 
-__all__ = ["NEEDS_LABELS", "SOURCES", "Dataset", "list_datasets", "load_dataset", "names_of", "reopen", "source_of"]
+__all__ = [
+    "NEEDS_LABELS",
+    "SOURCES",
+    "Dataset",
+    "dataset_of",
+    "list_datasets",
+    "load_dataset",
+    "names_of",
+    "reopen",
+    "source_of",
+]
 
 SOURCES: tuple[Source, ...] = (
     BUILT_IN,
@@ -154,7 +164,7 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
         if source is not ARCHIVE:  # which finds out
             layout.check_has_table(given, source not in (BUILT_IN, FOLDER, BUCKET))
         try:
-            found = _dataset(name, _listing(source, given, layout), layout)
+            found = dataset_of(name, _listing(source, given, layout), layout)
             if found.unlabelled and not layout.unlabelled and source is not METADATA and _table_in(given):
                 raise DataError(found.unlabelled)
             return found
@@ -204,7 +214,14 @@ def names_of(data: str) -> tuple[str, ...]:
     return data, *own, slug(path.resolve().name), slug(path.stem)
 
 
-def _dataset(name: str | None, found: Listing, layout: Layout) -> Dataset:
+def dataset_of(name: str | None, found: Listing, layout: Layout) -> Dataset:
+    """Return what a source has found as a dataset; `found.warnings` begin with why where no row has a label.
+
+    Raises
+    ------
+    DataError
+        Fewer than two classes, or nothing to train on.
+    """
     patterns = layout.patterns((*row.path.split("/"), row.label) for row in found.rows)
     kept = [row for row, pattern in zip(found.rows, patterns, strict=True) if not pattern]
     passed_over = Counter(found.passed_over) + Counter(f"{pattern} file" for pattern in patterns if pattern)

@@ -229,7 +229,7 @@ def _entry(tested: _Tested, runs: Sequence[Run], units: Units | None, score: flo
         extract_s=extract_s,
         train_s=train_s,
         first_s=extract_s + train_s,
-        images_per_s=run.rows.total / extract_s,
+        images_per_s=run.rows.total / extract_s if extract_s else 0.0,  # of embeddings that were adopted
         parameters=known.parameters or None if known else None,
         best=best,
     )

@@ -24,7 +24,7 @@ from tlcache.extraction.target import Target
 from tlcache.machine import peak_rss_bytes
 from tlcache.progress import say
 
-__all__ = ["extract_here", "layers_here"]
+__all__ = ["check_name", "extract_here", "layers_here"]
 
 
 def extract_here(**request: Any) -> Extraction:
@@ -76,7 +76,7 @@ def _extract(
     folder = Path(features) / dataset.name
     wanted = [{**request, "output": output, "pool": pool, "max_bad": max_bad} for output, pool in outputs]
     targets = [Target.of(folder, dataset, load_again(each), each) for each in wanted]
-    _check_folder(folder, dataset)
+    check_name(folder, dataset)
     with ExitStack() as claims:
         for target in sorted(targets, key=lambda target: target.path):  # so that no two processes wait for each other
             claims.enter_context(target.claimed(wait))
@@ -104,13 +104,12 @@ def _extract(
     return done
 
 
-def _check_folder(folder: Path, dataset: Dataset) -> None:
+def check_name(folder: Path, dataset: Dataset, advice: str = "Give this one another name with --name.") -> None:
     """Raise when another dataset, one that still exists, has its feature files under this name."""
     for path in folder.glob("*.h5"):
         with suppress(CacheError), FeatureFile(path) as file:
             source = str(file.attrs["source"])
             if source != dataset.source and reopen(source).exists():
                 raise DataError(
-                    f"'{folder}' holds features of the dataset in '{source}'; asked: '{dataset.source}'. "
-                    "Give this one another name with --name."
+                    f"'{folder}' holds features of the dataset in '{source}'; asked: '{dataset.source}'. {advice}"
                 )

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from tlcache.backbones.sources import GIVEN as GIVEN_NETWORK
 from tlcache.cache.resplit import GIVEN
 from tlcache.datasets.dataset import names_of
 from tlcache.datasets.layout import Layout
@@ -68,7 +69,12 @@ def commands(run: Run) -> list[str]:
 
 def extraction(arguments: Mapping[str, Any]) -> str:
     """Return the command line of an extraction with these arguments, as a feature file has them."""
-    return _line("extract", _given(_typed(arguments), _defaults(extract)))
+    made = _typed(arguments)
+    if "embeddings" in made:
+        network = {"name": str(made["model"]).removeprefix(GIVEN_NETWORK)}
+        data = {"data": made["data"]} if arguments["data"] != arguments["embeddings"] else {}
+        return _line(f"adopt {_quoted(_from_here(made['embeddings']))}", network | data)
+    return _line("extract", _given(made, _defaults(extract)))
 
 
 def _typed(arguments: Mapping[str, Any]) -> dict[str, Any]:
