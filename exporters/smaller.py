@@ -16,8 +16,11 @@ from tlcache.backbones.half import to_half
 from tlcache.backbones.onnx_graph import alone
 from tlcache.backbones.onnx_weights import joined
 from tlcache.errors import ModelError, first_line
+from tlcache.progress import Advance, image_bar
 
 __all__ = ["swapped", "to_int8", "to_precision"]
+
+_AT_ONCE = 16  # images whose values within the network, 30 MB each and more, are in memory
 
 
 def to_precision(network: bytes, precision: str, images: NDArray[np.uint8]) -> bytes:
@@ -38,28 +41,33 @@ def to_int8(network: bytes, images: NDArray[np.uint8]) -> bytes:
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quant_pre_process, quantize_static
 
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    before = logging.root.level
+    logging.root.setLevel(logging.ERROR)  # of its loggers, and not of ours
     try:
-        with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):  # it prints what it does
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            redirect_stdout(io.StringIO()),  # it prints what it does
+            image_bar("calibrating", len(images)) as advance,
+        ):
             given, prepared, made = (Path(folder, f"{name}.onnx") for name in ("given", "prepared", "made"))
             given.write_bytes(network)
             quant_pre_process(given, prepared, skip_symbolic_shape=True)
             quantize_static(
                 prepared,
                 made,
-                _reader(images),
+                _reader(images, advance),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.Percentile,
+                extra_options={"CalibStridedMinMax": _AT_ONCE},
             )
             return made.read_bytes()
     except Exception as error:  # of networks that it does not expect it raises many kinds
         raise ModelError(f"The network cannot be quantised: {first_line(error)}. Export it in fp32.") from error
     finally:
-        logging.disable(before)
+        logging.root.setLevel(before)
 
 
 def swapped(bundle: onnx.ModelProto, network: bytes) -> onnx.ModelProto:
@@ -80,17 +88,26 @@ def swapped(bundle: onnx.ModelProto, network: bytes) -> onnx.ModelProto:
     return found
 
 
-def _reader(images: NDArray[np.uint8]) -> object:
+def _reader(images: NDArray[np.uint8], advance: Advance) -> object:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime has no types
-        """The images one by one: percentiles are of batches of one size, and some networks take no other."""
+        """The images one by one: percentiles are of batches of one size, and some networks take no other.
 
-        def __init__(self) -> None:
-            self._left = iter(images)
+        Of so many at a time all values within the network are in memory.
+        """
+
+        def __len__(self) -> int:
+            return -(-len(images) // _AT_ONCE) * _AT_ONCE  # as it has to be divisible
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._left = iter(images[start_index:end_index])
 
         def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
             image = next(self._left, None)
-            return None if image is None else {"image": image[None]}
+            if image is None:
+                return None
+            advance(1)
+            return {"image": image[None]}
 
     return Reader()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from tlcache.heads.table import HEADS, HeadRow
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess, prepare
 from tlcache.probing.fit import fit_heads
+from tlcache.progress import set_display
 from tlcache.runs.record import Run
 
 CLASSES = ("blue", "green", "red")
@@ -476,6 +478,24 @@ def test_a_smaller_file_says_what_it_costs_on_validation(
     assert json.loads(stated["cost"])["before"] == written.cost.before
     assert load_model(str(written.path)).key != ridge.key  # its embeddings are others
     assert extract(photos, str(written.path), name="again").embedded == 24
+
+
+def test_making_integers_shows_how_far_it_is(ridge: Run, tmp_path: Path) -> None:
+    bars = list[tuple[str, int, int]]()
+
+    @contextmanager
+    def display(kind: str, label: str, total: int) -> Iterator[Any]:
+        assert kind == "images"
+        done = list[int]()
+        yield done.append
+        bars.append((label, total, sum(done)))
+
+    set_display(display)
+    try:
+        export(ridge.path, out=tmp_path / "run.onnx", int8=True)
+    finally:
+        set_display(None)
+    assert bars == [("calibrating", 12, 12), ("measuring int8", 6, 6)]
 
 
 def test_a_smaller_file_that_loses_more_than_it_may_is_not_written(

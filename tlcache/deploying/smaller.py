@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 
 from exporters.classify import serialized, stated
 from exporters.smaller import swapped, to_precision
@@ -22,18 +23,20 @@ from tlcache.deploying.parity import run
 from tlcache.deploying.saved import Saved
 from tlcache.errors import CacheError, ImageReadError, ModelError, OptionError
 from tlcache.evaluation.significance import Difference, compare_paired, unit_numbers
+from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import blocks
-from tlcache.images import BadImageError, Preprocess, prepare
+from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
 from tlcache.keys import canonical_json, slug
+from tlcache.machine import in_threads
 from tlcache.probing.run import opened
-from tlcache.progress import say
+from tlcache.progress import image_bar, say
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run
 
 __all__ = ["Cost", "make_smaller"]
 
 _CALIBRATED, _MEASURED = 128, 2_000  # train images that show the ranges, validation images at most
-_BATCH = 16
+_BATCH, _TIMED = 16, 64  # images at a time, and those that show how fast it is
 _OF_NETWORK = ("identity", "network", "key")  # of the float32 one
 
 
@@ -94,11 +97,11 @@ def make_smaller(
         raise OptionError(f"What {precision} costs is measured on the images of the run, and its record is not here.")
     train, val = _splits(saved)
     source, random = _Source(saved.run, preprocess), np.random.default_rng(0)
-    some = np.sort(random.permutation(len(train))[:_CALIBRATED])
+    shown = source.images([train.paths[row] for row in np.sort(random.permutation(len(train))[:_CALIBRATED])])
     measured = val.of(np.sort(random.permutation(len(val))[:_MEASURED]))
     say(f"converting the network to {precision}, and measuring it on {len(measured):,} validation images ...")
     whole = onnx.load_model_from_string(bundle)
-    network = to_precision(serialized(alone(whole, "embedding")), precision, source.images(train.paths, some))
+    network = to_precision(serialized(alone(whole, "embedding")), precision, shown)
     made = swapped(whole, network)
     kept = [entry for entry in made.metadata_props if entry.key not in _OF_NETWORK]
     del made.metadata_props[:]
@@ -112,23 +115,44 @@ def make_smaller(
 def _cost(
     saved: Saved, precision: str, bundles: tuple[bytes, bytes], train: Split, val: Split, source: _Source
 ) -> Cost:
-    sessions, judge = [open_session(each) for each in bundles], None
-    if not saved.tuned:  # the run's own head has seen validation
-        judge = saved.head.refitted(train.features, train.labels)
-    right, spent = [np.empty(len(val), bool) for _ in bundles], [0.0, 0.0]
-    for some in blocks(len(val), _BATCH):
-        images = source.images(val.paths, np.arange(len(val))[some])
-        for number, session in enumerate(sessions):
-            began = time.thread_time()
-            probabilities, embeddings = run(session, images, ["probabilities", "embedding"])
-            spent[number] += time.thread_time() - began
-            found = probabilities if judge is None else judge.predict_proba(embeddings)
-            right[number][some] = found.argmax(axis=1) == val.labels[some]
-    units = unit_numbers(val.groups)
-    difference: Difference = compare_paired(right[1], right[0], units)
-    accuracies = {"before": float(right[0].mean()), "after": float(right[1].mean())}
-    interval = {"low": difference.low, "high": difference.high}
-    return Cost(precision, len(val), **accuracies, **interval, faster=spent[0] / spent[1])
+    sessions = [open_session(each) for each in bundles]
+    judge = None if saved.tuned else saved.head.refitted(train.features, train.labels)  # whose own has seen validation
+    cached = judge is not None and source.precision == "fp32"
+    found = _right(sessions[cached:], judge, val, source, f"measuring {precision}")
+    after, before = found[-1], found[0]
+    if judge is not None and cached:
+        before = judge.predict_proba(val.features).argmax(axis=1) == val.labels
+    difference: Difference = compare_paired(after, before, unit_numbers(val.groups))
+    accuracies = {"before": float(before.mean()), "after": float(after.mean())}
+    spent = [_seconds(session, source.images(val.paths[:_TIMED])) for session in sessions]
+    return Cost(precision, len(val), **accuracies, low=difference.low, high=difference.high, faster=spent[0] / spent[1])
+
+
+def _right(
+    sessions: Sequence[InferenceSession], judge: FittedHead | None, val: Split, source: _Source, what: str
+) -> NDArray[np.bool_]:
+    """Return which images are classified rightly, (bundles, n), by the bundles' own heads or by `judge`."""
+
+    def some_right(some: slice) -> NDArray[np.bool_]:
+        images = source.images(val.paths[some])
+        both = [run(session, images, ["probabilities", "embedding"]) for session in sessions]
+        answers = [own if judge is None else judge.predict_proba(rows) for own, rows in both]
+        return np.stack([each.argmax(axis=1) == val.labels[some] for each in answers])
+
+    parts = list[NDArray[np.bool_]]()
+    with OneTorchThread(), image_bar(what, len(val)) as advance:
+        for part in in_threads(some_right, blocks(len(val), _BATCH)):
+            parts.append(part)
+            advance(part.shape[1])
+    return np.concatenate(parts, axis=1)
+
+
+def _seconds(session: InferenceSession, images: NDArray[np.uint8]) -> float:
+    """Return how long one core takes for some images."""
+    began = time.thread_time()
+    for some in blocks(len(images), _BATCH):
+        run(session, images[some], ["probabilities"])
+    return time.thread_time() - began
 
 
 def _splits(saved: Saved) -> tuple[Split, Split]:
@@ -148,20 +172,21 @@ def _splits(saved: Saved) -> tuple[Split, Split]:
 
 
 class _Source:
-    """The images of a run, as its network takes them."""
+    """The images of a run, as its network takes them, and the precision of their embeddings."""
 
     def __init__(self, run: Run, preprocess: Preprocess) -> None:
+        self.precision = run.precision
         self._read, self._preprocess = reopen(run.source).read, preprocess
 
-    def images(self, paths: tuple[str, ...], numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def images(self, paths: Sequence[str]) -> NDArray[np.uint8]:
         """Return some of the images, uint8 (n, 3, H, W)."""
-        return np.stack(list(self._prepared(paths, numbers)))
+        return np.stack([self.image(path) for path in paths])
 
-    def _prepared(self, paths: tuple[str, ...], numbers: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-        for number in numbers.tolist():
-            try:
-                yield prepare(self._read(paths[number]), self._preprocess)[0]
-            except (ImageReadError, BadImageError) as error:
-                raise CacheError(
-                    f"Another precision is measured on the images of the run, and one cannot be had. {error}"
-                ) from None
+    def image(self, path: str) -> NDArray[np.uint8]:
+        """Return one of the images, uint8 (3, H, W)."""
+        try:
+            return prepare(self._read(path), self._preprocess)[0]
+        except (ImageReadError, BadImageError) as error:
+            raise CacheError(
+                f"Another precision is measured on the images of the run, and one cannot be had. {error}"
+            ) from None
