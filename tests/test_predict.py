@@ -127,6 +127,18 @@ def test_names_with_ends_of_lines_and_quotes_are_read_as_they_were_written(tmp_p
     assert [row["path"] for row in rows] == [name, "last.png"]
 
 
+@pytest.mark.parametrize("names", [["a;b", "c"], ['the "one"', "c"], ["a,b"], ["a\nb;", "c"], ["a;"], []])
+def test_the_names_of_a_set_are_read_as_they_were_written(tmp_path: Path, names: list[str]) -> None:
+    for out in (tmp_path / "rows.csv", tmp_path / "rows.jsonl"):
+        with open_writer(out, Columns(sets=True)) as write:
+            write([PredictedRow("x.png", ["a"], [0.5], set=names), PredictedRow("y.png", ["a"], [0.5], set=["b", "c"])])
+    with (tmp_path / "rows.csv").open(newline="") as stream:
+        cells = [row["set"] for row in csv.DictReader(stream, strict=True)]
+    assert [next(csv.reader(io.StringIO(cell, newline=""), delimiter=";"), []) for cell in cells] == [names, ["b", "c"]]
+    assert cells[1] == "b;c"
+    assert json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])["set"] == names
+
+
 def test_rows_are_written_without_a_library() -> None:
     code = "import sys, tlcache.deploying.rows; print(*{name.partition('.')[0] for name in sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
@@ -344,6 +356,40 @@ def test_folders_label_images_only_where_their_names_are_classes_of_the_model(tm
     assert dict(listed(tmp_path / "set"))[str(tmp_path / "set" / "test" / "red" / "0.png")] == "green"
 
 
+def archived(photos: Path, ending: str) -> Path:
+    """Return an archive of the photos, with what systems leave beside them."""
+    (photos / ".DS_Store").write_bytes(b"")
+    return Path(shutil.make_archive(str(photos.parent / "packed"), ending, photos))
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_images_in_an_archive_are_those_of_its_folder(ridge: Run, photos: Path, ending: str) -> None:
+    (photos / "red" / "bad.png").write_bytes((photos / "red" / "0.png").read_bytes()[:40])
+    packed = archived(photos, ending)
+    inside, found = predict(ridge, photos, top=2), predict(ridge, [packed], top=2)
+    assert [os.path.relpath(path, packed) for path in found.paths] == [
+        os.path.relpath(path, photos) for path in inside.paths
+    ]
+    assert found.reused == 24
+    assert np.array_equal(found.confidences, inside.confidences, equal_nan=True)
+    assert [found.paths[number] for number in found.errors] == [f"{packed}/red/bad.png"]
+    assert [*found.errors.values()] == [*inside.errors.values()]
+    assert found.checked == inside.checked
+    assert found.checked is not None
+    assert found.checked.n == 24
+
+
+def test_archives_are_listed_among_others_and_by_patterns(photos: Path, tmp_path: Path) -> None:
+    packed = archived(photos / "red", "zip")
+    own = [path for path, _ in listed(packed)]
+    assert own == [f"{packed}/{path.name}" for path in sorted((photos / "red").glob("*.png"))]
+    alone = str(photos / "red" / "0.png")
+    assert [path for path, _ in listed(f"{packed.parent}/*.zip", alone)] == [*own, alone]
+    (tmp_path / "broken.zip").write_bytes(b"PK no")
+    with pytest.raises(DataError, match="broken.zip"):
+        listed(tmp_path / "broken.zip")
+
+
 def test_accuracy_is_told_of_labelled_images_and_unknown_names_are_counted(ridge: Run, photos: Path) -> None:
     (photos / "red").rename(photos / "crimson")
     found = predict(ridge, photos)
@@ -476,12 +522,15 @@ def test_the_best_run_is_chosen_and_said(ridge: Run, photos: Path) -> None:
         ([], "No run is given"),
         (["RUN"], "No images are given"),
         (["--best"], "No images are given"),
+        (["--best", "--data", "photos", "RUN", "photos"], "--best chooses the run, and '.*json' is one, too"),
+        (["--best", "NAME", "photos"], "--best chooses the run, and 'tiny-ridge-.*' is one, too"),
         (["RUN", "photos", "--data", "photos"], "is of --best"),
         (["photos", "photos"], "no head or network of a run|is a folder|Unknown run"),
     ],
 )
 def test_what_is_missing_is_said(ridge: Run, arguments: list[str], message: str) -> None:
-    found = invoke(*(str(ridge.path) if each == "RUN" else each for each in arguments))
+    names = {"RUN": str(ridge.path), "NAME": ridge.path.stem}
+    found = invoke(*(names.get(each, each) for each in arguments))
     assert found.exit_code in (1, 2)
     assert re.search(message, " ".join(found.stderr.split()))
     assert "Traceback" not in found.output

@@ -24,6 +24,7 @@ from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import Left
 from tlcache.heads import table
 from tlcache.images import Preprocess
+from tlcache.runs.folder import read_runs
 from tlcache.studying import run as running
 from tlcache.studying.estimates import finetune_seconds, heads_seconds, rows_of
 from tlcache.studying.run import compare_study
@@ -110,6 +111,19 @@ def test_heads_that_are_recorded_are_not_fitted_again(photos: Path) -> None:
     assert planned[1].note == "1 of 2 heads are recorded"
     assert [step.state for step in go(photos, finetune=False)] == ["recorded", "done", "recorded", "done", "done"]
     assert before.items() <= files().items()
+
+
+def test_what_heads_promise_is_asked_for_by_a_study(photos: Path) -> None:
+    alone = {"models": ["tinynet"], "heads": ["ridge"], "finetune": False}
+    go(photos, **alone)
+    promising = alone | {"coverage": 0.8, "per_class": True}
+    steps = go(photos, **promising)
+    assert [step.state for step in steps if step.kind == "fit-heads"] == ["done"]
+    (run,) = [run for run in read_runs(Path("runs")) if run.uncertainty]
+    assert run.uncertainty is not None
+    assert (run.uncertainty.coverage, run.uncertainty.per_class) == (0.8, True)
+    assert {Path(record).name for step in steps for record in step.records} == {run.path.name}
+    assert {step.state for step in go(photos, **promising) if step.kind == "fit-heads"} == {"recorded"}
 
 
 def test_a_head_that_fails_fails_its_step_alone(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +326,7 @@ def test_one_dataset_in_two_spellings_is_taken_once(photos: Path) -> None:
         (["--budget", "0"], "above 0 like 90s, 30m or 2h (a number alone: seconds); found '0'"),
         (["-w", "random", "-w", "tinier=random"], "--weights takes one for all backbones, or BACKBONE=FILE"),
         (["--epochs", "2", "--setting", "epochs=3"], "--epochs 2 and --setting epochs=3: give one of them"),
+        (["--coverage", "0.9", "--setting", "coverage=0.8"], "--coverage 0.9 and --setting coverage=0.8: give one"),
         (["--unfreeze", "all", "--setting", "lr=1", "--no-finetune"], "leaves out what --unfreeze and --setting would"),
     ],
 )

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from tlcache.cache.feature_file import Split, open_features
 from tlcache.deploying.answers import find_answers
+from tlcache.deploying.judging import Judge
 from tlcache.deploying.saved import find_saved
 from tlcache.errors import OptionError
 from tlcache.extraction.extract import extract
@@ -307,6 +309,25 @@ def test_recipes_without_it_are_what_they_were() -> None:
     assert not {"coverage", "per_class"} & set(Recipe().as_json())
     with pytest.raises(OptionError, match="--per-class is of the sets"):
         Recipe(per_class=True)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_the_table_has_every_figure_at_80_columns(made: Path, per_class: bool) -> None:
+    (run,) = fit_heads([made], ["ridge"], coverage=0.95, per_class=per_class)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(uncertainty_table([replace(run, backbone="mobilenetv3_small", head="lightgbm"), run]))
+    text = console.export_text()
+    assert "Left out" not in text
+    assert {"Asked", "Coverage", "Classes", "One", "Unusual"} <= set(text.split())
+    assert run.uncertainty is not None
+    assert {f"{100 * each.right:g} %" for each in run.uncertainty.abstention} <= set(re.findall(r"[\d.]+ %", text))
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_network_that_knows_no_distances_says_so() -> None:
+    table = Uncertainty.of(np.eye(3, dtype=np.float32), np.arange(3), 0.9, per_class=False)
+    with pytest.raises(OptionError, match="--reject needs the distances .* fine-tuned has none.* Take --right"):
+        Judge(table, reject=0.05)
 
 
 @pytest.mark.parametrize(("high", "told"), [(0.899, True), (0.9, False)])

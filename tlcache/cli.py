@@ -73,8 +73,11 @@ Yes = Annotated[bool, Option("Do not ask", SWITCH, OUTPUT, short="-y")]
 _DIGITS = ("digits",)
 _OF_RECIPE = ("epochs", "unfreeze")
 _EXTRACT = {name: each for name, each in parameters(_extract).items() if name != "output"}  # there are several layers
+_OF_ALL = ("coverage", "per_class")  # of heads and fine-tunings
 _STUDY = {
-    name: each for name, each in parameters(_study).items() if name in _OF_RECIPE or name not in parameters(Recipe)
+    name: each
+    for name, each in parameters(_study).items()
+    if name in (*_OF_RECIPE, *_OF_ALL) or name not in parameters(Recipe)
 }
 _PATTERN = text("PATTERN")
 _GIVEN = Kind("paths", "PATH", "paths", str, lambda value: bool(listing(value)), gather=list)
@@ -416,7 +419,10 @@ def predict(
     run_images: Annotated[
         Sequence[str] | None,
         Option(
-            "A run, unless --best is given; then files, folders, tables, patterns, or -", _GIVEN, DATA, "RUN IMAGES"
+            "A run, unless --best is given; then files, folders, archives, tables, patterns, or -",
+            _GIVEN,
+            DATA,
+            "RUN IMAGES",
         ),
     ] = None,
     best: Annotated[bool, Option("Take the best run of --data, which compare has first", SWITCH, DATA)] = False,
@@ -641,8 +647,9 @@ def study(
     from tlcache.studying.table import steps_table
 
     own, more = {name: options[name] for name in _OF_RECIPE if name in options}, dict(setting or {})
-    for name in own.keys() & more.keys():
-        raise OptionError(f"--{name} {own[name]} and --setting {name}={more[name]}: give one of them.")
+    for name in (options.keys() & {*_OF_RECIPE, *_OF_ALL}) & more.keys():
+        given = f"--{name.replace('_', '-')} {options[name]}"
+        raise OptionError(f"{given} and --setting {name}={more[name]}: give one of them.")
     if not options.get("finetune", True) and (own or more):
         given = " and ".join([*(f"--{name}" for name in own), *(["--setting"] if more else [])])
         raise OptionError(f"--no-finetune leaves out what {given} would change: give one or the other.")

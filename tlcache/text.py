@@ -9,14 +9,15 @@ from types import SimpleNamespace
 __all__ = ["as_csv", "counted", "duration"]
 
 
-def as_csv(rows: Iterable[Iterable[object]]) -> str:
+def as_csv(rows: Iterable[Iterable[object]], delimiter: str = ",") -> str:
     r"""Return rows as CSV, a line feed after each; cells with one, or with a carriage return, are quoted.
 
     >>> as_csv([("path", "label"), ("a\r.png", "red")])
     'path,label\n"a\r.png",red\n'
     """
     lines: list[str] = []
-    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")  # it quotes what has any of these
+    stream = SimpleNamespace(write=lines.append)
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\r\n")  # it quotes what has any of these
     writer.writerows(rows)
     return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from tlcache.datasets.columns import find_columns
-from tlcache.datasets.folder import rows_below
+from tlcache.datasets.container import read_member
+from tlcache.datasets.folder import read_file, rows_below
 from tlcache.datasets.keyed import PATH, table_of_keys
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import rows_of
@@ -16,11 +20,11 @@ from tlcache.datasets.shards import is_pattern, merged, name_of, open_shards, pa
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.table import Table
 from tlcache.datasets.tars import TAR
-from tlcache.datasets.tree import Place, tree_of
+from tlcache.datasets.tree import Place, Tree, tree_of
 from tlcache.datasets.zips import ZIP
 from tlcache.errors import DataError
 
-__all__ = ["ARCHIVE"]
+__all__ = ["ANYWHERE", "ARCHIVE"]
 
 _KINDS = {kind.name: kind for kind in (ZIP, TAR)}
 
@@ -40,6 +44,10 @@ class Archive(Source):
         given = pattern_of(data, ".tar")
         return _ending(given) in _KINDS and (is_pattern(given) or there(given))
 
+    def tree(self, data: str, layout: Layout) -> Tree:
+        """Return what lies in archives, as `tlcache.datasets.tree.scan` does of folders."""
+        return _tree(*merged(_KINDS[_ending(data)], data), layout)
+
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the members that have a label beside them; where none is, those of every class, as of folders."""
         given = pattern_of(data, ".tar")
@@ -54,9 +62,7 @@ class Archive(Source):
             listed = rows_of(table, replace(layout, path_column=PATH))
             return Listing(name, given, images, listed.rows, passed_over + listed.passed_over, listed.notes)
         layout.check_has_table(data, has_table=False)
-        tree = tree_of(places, layout)
-        tree.passed_over += passed_over
-        rows, left, warnings = rows_below(Place(given, "", tree), layout)
+        rows, left, warnings = rows_below(Place(given, "", _tree(places, passed_over, layout)), layout)
         rows = [row._replace(split=by_name.get(row.path, row.split)) for row in rows]
         return Listing(name, given, images, rows, left, warnings)
 
@@ -70,12 +76,32 @@ class Archive(Source):
         return name_of(pattern_of(data, ".tar"))
 
     def reopen(self, source: str) -> Images | None:
-        """Return the images of archives: `zip:/data/photos.zip`, `tar:/data/{000..099}.tar`."""
+        """Return the images of archives: `zip:/data/photos.zip`, `tar:/data/{000..099}.tar`, or of all (`ANYWHERE`)."""
+        if source == ANYWHERE:
+            return Images(ANYWHERE, _read_anywhere, lambda: True)
         name, _, given = source.partition(":")
         return open_shards(_KINDS[name], given) if name in _KINDS else None
 
 
 ARCHIVE = Archive()
+ANYWHERE = "anywhere:"  # the source of images whose paths are absolute, and may go on in an archive: /data/a.zip/1.jpg
+
+
+def _read_anywhere(path: str) -> bytes:
+    """Return the bytes of a file, or of a member of an archive; raises OSError."""
+    try:
+        return read_file("", path)
+    except NotADirectoryError:
+        archive = next((str(each) for each in Path(path).parents if each.is_file()), "")
+        if (kind := _KINDS.get(_ending(archive))) is None:
+            raise
+    return read_member(kind, archive, path[len(archive) + 1 :])
+
+
+def _tree(places: Collection[str], passed_over: Counter[str], layout: Layout) -> Tree:
+    tree = tree_of(places, layout)
+    tree.passed_over += passed_over
+    return tree
 
 
 def _has_labels(table: Table, layout: Layout) -> bool:

@@ -17,7 +17,7 @@ from tlcache.datasets.splits import Row
 from tlcache.datasets.tree import Place, describe_data, scan
 from tlcache.errors import DataError
 
-__all__ = ["FOLDER", "open_folder", "rows_below"]
+__all__ = ["FOLDER", "open_folder", "read_file", "rows_below"]
 
 
 class Folder(Source):
@@ -87,10 +87,10 @@ def _rows(found: ClassFolder) -> Iterator[Row]:
 def open_folder(root: Path | None = None) -> Images:
     """Return the images below a folder; without one, all that have a path."""
     top = "" if root is None else str(root)
-    return Images(top, partial(_read, top), partial(os.path.isdir, top))
+    return Images(top, partial(read_file, top), partial(os.path.isdir, top))
 
 
-def _read(root: str, path: str) -> bytes:
+def read_file(root: str, path: str) -> bytes:
     """Return the bytes of a regular file; raises OSError for anything else, as reading a pipe would wait for ever."""
     place = os.path.join(root, path)  # noqa: PTH118
     try:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from glob import escape
+from os import PathLike
 from pathlib import Path
 
 from tlcache.errors import OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.keys import some
+from tlcache.kinds import listing
 from tlcache.progress import warn
+from tlcache.runs.folder import runs_folder
 
-__all__ = ["best_of", "best_run"]
+__all__ = ["best_of", "best_run", "refuse_runs"]
 
 
 def best_run(
@@ -49,6 +53,14 @@ def best_run(
         raise OptionError(f"There are runs of {some(names)}. Say which the best one is to be of, with --data.")
     chosen = best_of(found[0])
     return chosen, _why(chosen, found[0], len(_equal(found[0])))
+
+
+def refuse_runs(images: str | PathLike[str] | Iterable[str | PathLike[str]], runs: str | Path | None = None) -> None:
+    """Raise OptionError where a run is among the images that the best one is to classify: it would be two."""
+    for each in map(Path, listing(images)):
+        named = not each.exists() and any(runs_folder(runs).glob(f"*/{escape(each.name)}.json"))
+        if named or each.suffix.lower() in (".json", ".safetensors", ".onnx"):
+            raise OptionError(f"--best chooses the run, and '{each}' is one, too. Leave one of them out.")
 
 
 def best_of(found: Comparison) -> Entry:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlcache.datasets.archive import ARCHIVE
 from tlcache.datasets.dataset import source_of
 from tlcache.datasets.labels import composed
 from tlcache.datasets.layout import Layout
@@ -46,15 +47,16 @@ class Listed:
 def list_images(given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], classes: Sequence[str]) -> Listed:
     """Return the images that are given.
 
-    A folder has all images below it, in the order of their names. They are labelled where it is a dataset, and where
-    some of its labels are among the classes of the model; else its folders are no classes. A file that ends as tables
+    A folder has all images below it, in the order of their names, and so has an archive (`.zip`, `.tar`), whose images
+    go on the path of its file. They are labelled where it is a dataset, and where some of its labels are among the
+    classes of the model; else its folders are no classes. A file that ends as tables
     do has a path for each image and perhaps a label. `-` is paths on standard input, one to a line, or with zero bytes
     between them.
 
     Parameters
     ----------
     given
-        Files, folders, tables, patterns such as `photos/**/*.jpg`, or `-`.
+        Files, folders, archives, tables, patterns such as `photos/**/*.jpg`, or `-`.
     classes
         Of the model.
 
@@ -86,12 +88,16 @@ def _images(given: str, classes: frozenset[str]) -> Iterable[_Image]:
     inside = tuple(f"{match}/" for match in matches if os.path.isdir(match))  # noqa: PTH112
     outermost = [match for match in matches if not match.startswith(inside)]  # ** goes on in folders
     folders = {folder.removesuffix("/") for folder in inside}
-    return [each for match in outermost for each in (_of_folder(match, classes) if match in folders else [(match, "")])]
+    return [
+        each
+        for match in outermost
+        for each in (_of_folder(match, classes) if match in folders or ARCHIVE.takes(match) else [(match, "")])
+    ]
 
 
 def _of_place(place: str, classes: frozenset[str]) -> list[_Image]:
-    """Return the images of a folder or a table; what is neither is an image, whether it can be read or not."""
-    if os.path.isdir(place):  # noqa: PTH112
+    """Return the images of a folder, an archive or a table; what is none is an image, whether it can be read or not."""
+    if os.path.isdir(place) or ARCHIVE.takes(place):  # noqa: PTH112
         return _of_folder(place, classes)
     if place.lower().endswith(SUFFIXES):
         return read_paths(Path(place))
@@ -99,7 +105,7 @@ def _of_place(place: str, classes: frozenset[str]) -> list[_Image]:
 
 
 def _of_folder(folder: str, classes: frozenset[str]) -> list[_Image]:
-    tree = scan(Path(folder), Layout())
+    tree = scan(Path(folder), Layout()) if os.path.isdir(folder) else ARCHIVE.tree(folder, Layout())  # noqa: PTH112
     if passed_over := tree.everything():
         kinds = ", ".join(f"{count} {kind}" for kind, count in passed_over.most_common())
         say(f"{folder}: passed over {kinds}")
@@ -111,13 +117,13 @@ def _of_folder(folder: str, classes: frozenset[str]) -> list[_Image]:
 
 
 def _labels(folder: str, classes: frozenset[str]) -> Mapping[str, str]:
-    """Return path -> label of the images in a folder that is a dataset with some of these classes."""
+    """Return path -> label of the images in a folder or archive that is a dataset with some of these classes."""
     rows = list[Row]()
     with suppress(DataError, OptionError):
         if source := source_of(str(Path(folder).absolute())):
             found = source.find(str(Path(folder).absolute()), Layout())
             rows = composed(found.rows)[0]
             inner = os.path.relpath(found.images.source, Path(folder).resolve())
-            if inner != ".":
+            if inner != "." and source is not ARCHIVE:
                 rows = [row._replace(path=f"{inner}/{row.path}") for row in rows]
     return {row.path: row.label for row in rows} if any(row.label in classes for row in rows) else {}

@@ -79,7 +79,10 @@ class Judge:
                     f"{option} needs to know how sure answers are, which this model does not keep. {advice}"
                 )
         if reject is not None and not self.knows_distances:
-            raise OptionError("--reject needs distances of embeddings, which this model does not know. Leave it out.")
+            raise OptionError(
+                "--reject needs the distances of embeddings to those of training. A network that was fine-tuned has "
+                "none: of its own training images they say little. Take --right, or a head of tlcache fit-heads."
+            )
         self._words = {UNSURE} if right is not None else set()
         self._words |= {UNKNOWN} if reject is not None else set()
         self._least = -np.inf if right is None or uncertainty is None else uncertainty.threshold(right)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["predict"]
 
+Given = str | PathLike[str] | Iterable[str | PathLike[str]]
+
 _ADVICE = "Fit the head again with: tlcache fit-heads --coverage 0.9 (docs/uncertainty.md)"
 
 
@@ -36,7 +38,7 @@ class Recorded(Protocol):
 @described()
 def predict(
     run: Recorded | str | Path | None,
-    images: str | PathLike[str] | Iterable[str | PathLike[str]],
+    images: Given,
     *,
     data: BestOf = None,
     top: Annotated[int, Option("So many of the likeliest classes of each image", whole(1), OUTPUT)] = 1,
@@ -53,6 +55,7 @@ def predict(
             "Answer unknown where an image is unlike those of training, as this share of usual ones is",
             number(above=0, below=1),
             OUTPUT,
+            more="Heads of fit-heads --coverage know that, fine-tuned networks do not",
         ),
     ] = None,
     out: Annotated[
@@ -83,8 +86,9 @@ def predict(
         `.onnx` that was exported of it. None: the best of `data`, as `tlcache.compare` has it, of those as accurate the
         cheapest.
     images
-        Files, folders, tables of paths (`.csv`, `.txt`, ...), patterns such as `photos/**/*.jpg`, or `-` for paths on
-        standard input, mixed as you like. Folders of classes and tables may label images.
+        Files, folders, archives of them (`.zip`, `.tar`), tables of paths (`.csv`, `.txt`, ...), patterns such as
+        `photos/**/*.jpg`, or `-` for paths on standard input, mixed as you like. Folders of classes and tables may
+        label images.
 
     Raises
     ------
@@ -107,7 +111,7 @@ def predict(
     from tlcache.extraction.embed import embed
     from tlcache.heads.rows import blocks as row_blocks
 
-    answers = find_answers(_chosen(run, data, runs), runs)
+    answers = find_answers(_chosen(run, images, data, runs), runs)
     listed = list_images(images, answers.classes)
     judge = Judge(answers.uncertainty(), sets=sets, right=right, reject=reject, advice=_ADVICE)
     if same := judge.ambiguous(answers.classes):
@@ -138,10 +142,13 @@ def predict(
     return found
 
 
-def _chosen(run: Recorded | str | Path | None, data: str | Path | None, runs: str | Path | None) -> str | Path:
-    from tlcache.deploying.best import best_run
+def _chosen(
+    run: Recorded | str | Path | None, images: Given, data: str | Path | None, runs: str | Path | None
+) -> str | Path:
+    from tlcache.deploying.best import best_run, refuse_runs
 
     if run is None:
+        refuse_runs(images, runs)
         best, why = best_run(data, runs)
         say(f"{best.run.path.stem}, {why}")
         return best.run.path

@@ -190,7 +190,7 @@ def _cells(values: Mapping[str, Any]) -> list[str]:
 
 def _cell(value: Any) -> str:
     if isinstance(value, list):
-        return ";".join(value)
+        return as_csv([value], ";").removesuffix("\n")  # a cell of cells, as names may have any letter
     return "" if value is None else f"{value:.{_DIGITS}f}" if isinstance(value, float) else str(value)
 
 

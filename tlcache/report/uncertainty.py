@@ -26,27 +26,23 @@ _NOTE = (
 
 
 def uncertainty_table(runs: Sequence[Run]) -> RenderableType:
-    """Return one row for each of the runs that promises anything: what was asked, and what the test images show."""
+    """Return what each of the runs that promises anything was asked, and what the test images show.
+
+    Of sets one table, of answers and unusual images another, as both are too wide for one.
+    """
     promised = [(run, run.uncertainty) for run in runs if run.uncertainty]
     shares = [f"{each.right * 100:g} %" for _, found in promised[:1] for each in found.abstention]
-    figures = ("Asked", "Coverage", "Classes", "One", *shares, "Unusual")
-    table = FittedTable(("Backbone", "Head"), figures, (*shares[:1], "One"))
+    sets = FittedTable(("Backbone", "Head"), ("Asked", "Coverage", "Classes", "One"))
+    answers = FittedTable(("Backbone", "Head"), (*shares, "Unusual"))
     for run, found in promised:
+        names = backbone_label(run, runs), head_label(run, runs)
         reached = f"{found.test_coverage:.3f} ({found.test_coverage_low:.3f}-{found.test_coverage_high:.3f})"
         asked = f"{found.coverage:g}{' each' if found.per_class else ''}"
+        sets.add_row(*names, asked, reached, f"{found.test_set_size:.2f}", f"{found.test_single:.2f}")
         unusual = "-" if found.test_unusual is None else f"{found.test_unusual:.3f}"
-        table.add_row(
-            backbone_label(run, runs),
-            head_label(run, runs),
-            asked,
-            reached,
-            f"{found.test_set_size:.2f}",
-            f"{found.test_single:.2f}",
-            *(_answered(each) for each in found.abstention),
-            unusual,
-        )
+        answers.add_row(*names, *(_answered(each) for each in found.abstention), unusual)
     notes = dict.fromkeys(line for run, found in promised for line in _limits(head_label(run, runs), found))
-    return Group(table, *(Text(note, style="dim") for note in (_NOTE, *notes)))
+    return Group(sets, Text(), answers, *(Text(note, style="dim") for note in (_NOTE, *notes)))
 
 
 def _answered(found: Abstention) -> str:

@@ -147,7 +147,15 @@ def _extract(plan: StudyPlan, step: Step) -> str:
 
 def _fit(plan: StudyPlan, step: Step) -> str:
     failed = list[str]()
-    fit_heads([plan.place(step)], [row.name for row in plan.heads], runs=plan.runs, on_warning=failed.append)
+    heads, promise = [row.name for row in plan.heads], plan.protocol
+    fit_heads(
+        [plan.place(step)],
+        heads,
+        coverage=promise.coverage,
+        per_class=promise.per_class,
+        runs=plan.runs,
+        on_warning=failed.append,
+    )
     if failed:
         raise HeadError(" ".join(failed))
     return DONE

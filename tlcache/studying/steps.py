@@ -134,11 +134,12 @@ def _distinct(data: Iterable[str], features: Path, layout: Layout) -> dict[str, 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What a study is to do: all `heads` on every cell, and a fine-tuning of each by `recipe` unless that is None."""
+    """What a study is to do: on every cell all `heads` by `protocol`, and a fine-tuning by `recipe` unless None."""
 
     cells: Mapping[tuple[str, str], Cell]
     heads: tuple[HeadRow, ...]
     recipe: Recipe | None
+    protocol: SearchProtocol
     layout: Layout
     features: Path
     runs: Path
@@ -198,7 +199,7 @@ class StudyPlan:
         if attrs is None:
             return []
         if step.kind == FIT:
-            return [frozen_identity(attrs, row, SearchProtocol()) for row in self.heads]
+            return [frozen_identity(attrs, row, self.protocol) for row in self.heads]
         assert self.recipe is not None
         return [Identity.of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe))]
 

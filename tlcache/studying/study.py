@@ -24,6 +24,7 @@ from tlcache.finetuning.recipe import Recipe
 from tlcache.heads.table import find_heads
 from tlcache.kinds import SWITCH, listing
 from tlcache.options import Option, dealt, described
+from tlcache.probing.protocol import SearchProtocol
 from tlcache.progress import say
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def study(
     stopped. A step that fails is told, and the others go on.
 
     The settings of the fine-tunings are those of `tlcache.finetune`, but that `refit` is on, so that networks are
-    fitted to what heads are. Networks that cannot be trained, such as ONNX files, are refused.
+    fitted to what heads are; `coverage` and `per_class` are of the heads as well. Networks that cannot be trained, such
+    as ONNX files, are refused.
 
     Returns
     -------
@@ -98,6 +100,7 @@ def study(
         cells=cells,
         heads=chosen,
         recipe=recipe if finetune else None,
+        protocol=SearchProtocol(coverage=recipe.coverage, per_class=recipe.per_class),
         layout=layout,
         features=place,
         runs=check_folder(runs_folder(runs), "--runs"),
