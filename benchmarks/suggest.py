@@ -5,7 +5,8 @@
 Of a labelled feature file, train and val are the pool and test is the test. A draw labels some images at random, then
 goes on in steps, each strategy by its own list and "random" at random. What counts is how many labels it takes until
 the test accuracy of a ridge head is 95 % of what all labels give, linear between steps; differences to random are
-paired by draw, with 95 % intervals. The last line is JSON.
+paired by draw, with 95 % intervals. Before that: what as many labels are worth that are the first ones, by typicality
+and at random. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -70,12 +71,26 @@ def simulate(path: Path, draws: int, strategies: list[str]) -> dict[str, Any]:
         pool, test, name = file.split("train", "val"), file.split("test"), file.attrs["dataset"]
     rows, full = fit_space(pool.features)(pool.features), Head(pool).accuracy(test)
     print(f"\n{name}: {len(pool):,} images, {full:.3f} with all labels, {ENOUGH * full:.3f} is enough", flush=True)
+    _print_first(pool, test, rows, draws)
     needed: dict[str, list[float]] = {each: [] for each in ("random", *strategies)}
     for draw in range(draws):
         for each, found in needed.items():
             found.append(_labels_needed(pool, test, rows, each, draw, ENOUGH * full))
     random = np.array(needed["random"])
     return {each: _told(each, np.array(found), random) for each, found in needed.items()}
+
+
+def _print_first(pool: Split, test: Split, rows: Array, draws: int) -> None:
+    """Print the accuracy with as few labels as a draw begins with, where nothing is labelled before."""
+    count = 2 * (int(pool.labels.max()) + 1)
+    picks = choose(Pool(rows, rows[:0], partial(_is_known, rows, rows[:0])), count, "typicality")
+    typical = Head(pool.of(np.array([pick.row for pick in picks]))).accuracy(test)
+    drawn = (np.random.default_rng(draw).permutation(len(pool))[:count] for draw in range(draws))
+    random = [Head(pool.of(some)).accuracy(test) for some in drawn]
+    below = sum(each < typical for each in random)
+    print(
+        f"the first {count}: typicality {typical:.3f}, random {np.mean(random):.3f}, less in {below} of {draws} draws"
+    )
 
 
 def _labels_needed(pool: Split, test: Split, rows: Array, strategy: str, draw: int, enough: float) -> float:
@@ -119,7 +134,7 @@ def _chosen(
 
 
 def _is_known(own: Array, known: Array, row: int, taken: list[int]) -> bool:
-    return bool(max((known @ own[row]).max(), (own[taken] @ own[row]).max(initial=-1)) > SAME)
+    return bool(max((known @ own[row]).max(initial=-1), (own[taken] @ own[row]).max(initial=-1)) > SAME)
 
 
 def _told(name: str, found: NDArray[np.float64], random: NDArray[np.float64]) -> Mapping[str, float]:

@@ -190,6 +190,9 @@ def test_images_that_are_here_are_hashed_and_others_are_told_by_their_embeddings
         (["b", "a"], ["x/a.png", "y/b.jpg"], [1, 0]),
         (["./x\\b.png", "x/a.png"], ["x/a.png", "x/b.png"], [1, 0]),
         (["/far/1.png", "/far/2.png"], ["1.png", "2.png"], [0, 1]),
+        (["/far/off/b/1.png", "/far/off/a/1.png"], ["a/1.png", "b/1.png"], [1, 0]),
+        (["b/1", "a/1"], ["a/1.png", "b/1.jpg"], [1, 0]),
+        (["a/1.png", "a/2.png"], ["a/2.png", "a/1.png"], [1, 0]),
     ],
 )
 def test_ids_are_paths_names_or_stems(ids: list[str], paths: list[str], expected: list[int]) -> None:

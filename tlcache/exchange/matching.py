@@ -1,9 +1,10 @@
-"""Which row of the embeddings is which image: by its path, its name, or its name without an ending."""
+"""Which row of the embeddings is which image: by its path or a part of it, with or without an ending."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from tlcache.errors import DataError
 from tlcache.keys import quoted, some
@@ -22,7 +23,8 @@ def check_once(ids: Sequence[str], where: str) -> None:
 def places_of(ids: Sequence[str], paths: Sequence[str], where: str, data: str) -> list[int]:
     """Return for each path of a dataset the row of its embedding.
 
-    Ids may be paths, their last parts, or these without an ending: the first form by which each row has its own image.
+    Ids may be paths from another folder, the last parts of paths, or these without an ending: the first reading by
+    which the most rows have an image.
 
     Raises
     ------
@@ -31,11 +33,10 @@ def places_of(ids: Sequence[str], paths: Sequence[str], where: str, data: str) -
     """
     check_once(ids, where)
     found: dict[str, int] = {}
-    keys = list[str]()
-    for form in _FORMS:
-        rows, keys = {form(each): row for row, each in enumerate(ids)}, [form(path) for path in paths]
-        if len(rows) == len(ids) and len({*keys}) == len(keys) and len(rows.keys() & {*keys}) > len(found):
-            found = {path: rows[key] for path, key in zip(paths, keys, strict=True) if key in rows}
+    for names, own in _readings(list(map(_plain, ids)), list(map(_plain, paths))):
+        rows = {name: row for row, name in enumerate(names)}
+        if len(rows) == len(ids) and len({*own}) == len(own) and len(rows.keys() & {*own}) > len(found):
+            found = {path: rows[name] for path, name in zip(paths, own, strict=True) if name in rows}
     strange = sorted(set(range(len(ids))) - set(found.values()))
     lacking = [path for path in paths if path not in found]
     if strange or lacking:
@@ -50,17 +51,24 @@ def places_of(ids: Sequence[str], paths: Sequence[str], where: str, data: str) -
     return [found[path] for path in paths]
 
 
+def _readings(ids: Sequence[str], paths: Sequence[str]) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+    """Yield ids and paths as they may be compared: whole, without folders that all ids have, endings, any folders."""
+    yield ids, paths
+    for parts in range(1, 1 + len(os.path.commonprefix([each.split("/")[:-1] for each in ids]))):
+        yield [each.split("/", parts)[-1] for each in ids], paths
+    yield list(map(_bare, ids)), list(map(_bare, paths))
+    for form in (_name, lambda path: _bare(_name(path))):
+        yield list(map(form, ids)), list(map(form, paths))
+
+
 def _plain(path: str) -> str:
     return path.replace("\\", "/").removeprefix("./")
 
 
 def _name(path: str) -> str:
-    return _plain(path).rpartition("/")[2]
+    return path.rpartition("/")[2]
 
 
-def _stem(path: str) -> str:
-    before, dot, _ = _name(path).rpartition(".")
-    return before if dot else _name(path)
-
-
-_FORMS: tuple[Callable[[str], str], ...] = (_plain, _name, _stem)
+def _bare(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{name.rpartition('.')[0] or name}"
