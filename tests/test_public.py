@@ -28,6 +28,7 @@ NAMES = {
     "runs": ["list_runs", "remove_runs"],
     "prune": ["find_leftovers", "remove_leftovers", "find_stores", "empty_stores"],
     "demo": ["run_demo"],
+    "doctor": ["run_doctor"],
 }  # of the others the name is the command's own
 
 

@@ -11,6 +11,7 @@ from tlcache.demo import run_demo as run_demo
 from tlcache.deploying.export import export as export
 from tlcache.deploying.predict import predict as predict
 from tlcache.deploying.unknown import unknown as unknown
+from tlcache.doctor import run_doctor as run_doctor
 from tlcache.evaluation.compare import compare as compare
 from tlcache.evaluation.verdict import verdict as verdict
 from tlcache.exchange.adopt import adopt as adopt

@@ -837,3 +837,20 @@ def demo(output: Output, features: Features = None, runs: Runs = None) -> None:
         found = run_demo(features, runs, output.show)
     output.write({"datasets": [one.as_json() for one in found]})
     output.say(next_step(found[0]))
+
+
+@command(app)
+def doctor(output: Output, features: Features = None, runs: Runs = None) -> None:
+    """Say what tlcache finds here: versions, processor, engines, GPU, folders, locks; and try it on a few made images.
+
+    The status is 1 where there is a problem. The output belongs into a report of a fault.
+
+    Example: tlcache doctor
+    """
+    from tlcache.doctor import findings_table, run_doctor
+
+    found = run_doctor(features, runs)
+    output.write({"findings": [each.as_json() for each in found]})
+    output.show(findings_table(found))
+    if any(each.state == "problem" for each in found):
+        raise typer.Exit(1)
