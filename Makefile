@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow torture check format docs bench clean
+.PHONY: help setup demo test test-slow torture check format docs wheel-test bench clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,6 +48,15 @@ format: $(READY)  ## Format the code
 
 docs: $(READY)  ## Build the manual, build/site/index.html, which needs no network; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+wheel-test: $(READY)  ## Install the built wheel in an empty environment and use it there: extract, fit-heads, predict
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --constraint constraints.txt build/wheel/tlcache-*.whl
+	cd build/wheel && export TLCACHE_CACHE=cache && venv/bin/tlcache doctor && \
+	  venv/bin/tlcache extract --data digits --model resnet20_cifar && venv/bin/tlcache fit-heads --heads ridge && \
+	  venv/bin/tlcache predict --best cache/data/digits --out predictions.csv && head -n 3 predictions.csv
 
 bench: $(READY)  ## Timing tables; QUICK=1: in two minutes, IMAGES=DIR: on your own JPEGs
 	$(BIN)/python -m benchmarks $(if $(IMAGES),--images $(IMAGES))
