@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from tlcache.errors import UnknownNameError, closest
-from tlcache.heads.logits import Fitted, Restored
 from tlcache.heads.optimizers import OPTIMIZERS
 from tlcache.kinds import listing
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tlcache.heads.base import Head
+    from tlcache.heads.logits import Fitted
 
 __all__ = ["HEADS", "HeadRow", "find_head", "find_heads", "list_heads", "tuned_heads"]
 
@@ -87,6 +87,8 @@ class HeadRow:
         """Return a fitted head that answers as the one of these parameters and arrays does, without its class."""
         if self.logits is None:
             return self.type().restore(params, state, width)
+        from tlcache.heads.logits import Restored
+
         return Restored(_imported(self.logits), params, state)
 
 
