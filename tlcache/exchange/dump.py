@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tlcache.arguments import DATA, OUTPUT
-from tlcache.cache.feature_file import FeatureFile
-from tlcache.datasets.splits import SPLITS
 from tlcache.errors import OptionError
-from tlcache.exchange.writers import WRITERS
 from tlcache.files import naming, whole
 from tlcache.keys import native
 from tlcache.kinds import PATH
 from tlcache.options import Option, described
+
+if TYPE_CHECKING:
+    from tlcache.cache.feature_file import FeatureFile
 
 __all__ = ["dump"]
 
@@ -49,6 +49,10 @@ def dump(
     >>> dump(feature_file, folder / "photos.npz").name
     'photos.npz'
     """
+    from tlcache.cache.feature_file import FeatureFile
+    from tlcache.datasets.splits import SPLITS
+    from tlcache.exchange.writers import WRITERS
+
     target = Path(to).expanduser()
     if target.suffix.lower() not in WRITERS:
         raise OptionError(f"--to '{to}' is of no kind known here. Known: {', '.join(WRITERS)}.")

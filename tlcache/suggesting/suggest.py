@@ -12,7 +12,6 @@ from tlcache.errors import DataError, OptionError
 from tlcache.files import check_folder, write_whole
 from tlcache.kinds import PATH, chosen_from, whole
 from tlcache.options import Option, described
-from tlcache.runs.folder import runs_folder
 from tlcache.text import as_csv
 
 if TYPE_CHECKING:
@@ -129,6 +128,7 @@ def suggest(
         raise OptionError("--strategy margin goes by what a model is unsure of. Name one with --run, or take another.")
     if out is not None and Path(out).suffix.lower() != ".csv":
         raise OptionError(f"--out '{out}' is no .csv file.")
+    from tlcache.runs.folder import runs_folder
     from tlcache.suggesting.candidates import find_candidates
     from tlcache.suggesting.strategies import choose
 
