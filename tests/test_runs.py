@@ -67,6 +67,7 @@ def fields_of(value: Any, name: str, page: dict[str, list[str]]) -> Iterator[tup
 def test_the_page_has_every_field_with_its_type_and_no_other(photos: Path) -> None:
     made = extract(photos, "tinynet", "random").path
     fit_heads([made], ["ridge", "linear"], coverage=0.8, per_class=True)
+    fit_heads([made], ["ridge"], cv="2x1")
     audit([made], group_regex=r"([0-9])\.png")
     fit_heads([made], ["ridge"], split="group")
     settings = QUICK | {"init_head": "scratch", "head_epochs": 1, "warmup_epochs": 0.0, "optimizer": "sgd"}
@@ -74,7 +75,7 @@ def test_the_page_has_every_field_with_its_type_and_no_other(photos: Path) -> No
     pages = page_fields()
     missing = {strategy: set(page) for strategy, page in pages.items()}
     records = [json.loads(run.path.read_text()) for run in read_runs(runs_folder())]
-    assert sorted(record["strategy"] for record in records) == ["finetune", "frozen", "frozen", "frozen"]
+    assert sorted(record["strategy"] for record in records) == ["finetune", *["frozen"] * 4]
     for record in records:
         strategy = record["strategy"]
         for name, kind in fields_of(record, "", pages[strategy]):

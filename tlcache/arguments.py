@@ -8,7 +8,20 @@ from pathlib import Path
 from typing import Annotated
 
 from tlcache.errors import OptionError
-from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, chosen_from, number, numbers, several, text, whole
+from tlcache.kinds import (
+    PATH,
+    SECONDS,
+    SWITCH,
+    Kind,
+    choice,
+    chosen_from,
+    number,
+    numbers,
+    pattern,
+    several,
+    text,
+    whole,
+)
 from tlcache.options import Option
 
 __all__ = [
@@ -31,6 +44,7 @@ __all__ = [
     "ComparedBy",
     "Coverage",
     "Crop",
+    "CrossValidated",
     "CropBorders",
     "Datasets",
     "Device",
@@ -346,6 +360,19 @@ By = Annotated[
         FIGURE,
         CHOOSING,
         more="See docs/statistics.md; ap: average_precision",
+    ),
+]
+CrossValidated = Annotated[
+    str | None,
+    Option(
+        "Test by cross-validation, folds x repetitions like 5x2",
+        pattern(r"([2-9]|[1-9][0-9]+)x[1-9][0-9]*", "KxR", "folds, from 2 on, x repetitions, like 5x2"),
+        CHOOSING,
+        default="the test split",
+        more=(
+            "Settings are chosen inside each fold, groups and byte-identical images stay together; of all images, or "
+            "where the dataset itself sets test images apart, of the others"
+        ),
     ),
 ]
 Coverage = Annotated[

@@ -76,7 +76,7 @@ def _equal(found: Comparison) -> list[Entry]:
 
 
 def _why(chosen: Entry, found: Comparison, equal: int) -> str:
-    reached = f"{chosen.accuracy:.3f} ({chosen.low:.3f}-{chosen.high:.3f}) on {len(chosen.top.label):,} test images"
+    reached = f"{chosen.accuracy:.3f} ({chosen.low:.3f}-{chosen.high:.3f}) on {chosen.run.test.n:,} test images"
     how = "picked on validation" if found.without_test else "the most accurate on the test images"
     rank = f"{how}, of {len(found.entries)} recorded" if len(found.entries) > 1 else "the only one recorded"
     if equal > 1:

@@ -16,6 +16,7 @@ from tlcache.evaluation.baseline import Baseline
 from tlcache.evaluation.comparison import Comparison, Entry, Groups, Pair
 from tlcache.evaluation.estimates import Estimate, compare_figures
 from tlcache.evaluation.metrics import METRICS, estimates, figures
+from tlcache.evaluation.resampled import compare_folds
 from tlcache.evaluation.significance import (
     LEVEL,
     Difference,
@@ -28,6 +29,7 @@ from tlcache.evaluation.significance import (
 from tlcache.options import described
 from tlcache.progress import warn
 from tlcache.runs.folder import list_runs, runs_folder
+from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.naming import backbone_label, head_label
 from tlcache.runs.predictions import Predictions, TopPredictions
 from tlcache.runs.record import Run
@@ -98,6 +100,7 @@ class _Tested:
     top: TopPredictions
     figures: Mapping[str, float]
     compared: Estimate | None
+    fold: NDArray[np.int64] | None
 
     @classmethod
     def of(cls, run: Run, found: Predictions, units: Units | None, by: str) -> _Tested:
@@ -112,20 +115,28 @@ class _Tested:
                     f"--by {by} needs test images of several classes, top5 of more than five; those of "
                     f"'{run.dataset}' have no such figure. Leave --by out."
                 )
-        return cls(run, found.top(), known, compared)
+        return cls(run, found.top(), known, compared, found.fold)
 
     def over(self, other: _Tested, units: Units | None) -> Difference:
         """Return what it has over another."""
         if self.compared and other.compared:
             return compare_figures(self.compared, other.compared, (self.top.right, other.top.right), units)
+        if isinstance(self.run, FrozenRun) and self.run.cross_validation and self.fold is not None:
+            return compare_folds(self.top.right, other.top.right, self.fold, self.run.cross_validation.share)
         return compare_paired(self.top.right, other.top.right, units)
+
+    def interval(self, units: Units | None) -> tuple[float, float]:
+        """Return the interval of its accuracy; of a cross-validation as recorded, by the spread of its folds."""
+        if self.fold is not None:
+            return self.run.test.accuracy_low, self.run.test.accuracy_high
+        return clustered_interval(self.top.right, units)
 
 
 def _compare(
     dataset: str, digest: str, runs: Sequence[Run], by: str, on_warning: Callable[[str], None]
 ) -> Comparison | None:
     """Compare runs on the same test images; None when the predictions of none can be read."""
-    tested, units = _tested(runs, by, on_warning)
+    tested, units, groups = _tested(runs, by, on_warning)
     if not tested:
         return None
     named, sign = [each.run for each in tested], 1 if METRICS[by].larger_is_better else -1
@@ -147,12 +158,14 @@ def _compare(
     )
     baseline = Baseline.of(tested[0].top.label, named[0].classes)
     picked = tuple(entries[number] for number in order)
-    return Comparison(dataset, digest, by, entries, picked, without_test, pairs, Groups.of(units), baseline)
+    return Comparison(dataset, digest, by, entries, picked, without_test, pairs, groups, baseline)
 
 
-def _tested(runs: Sequence[Run], by: str, on_warning: Callable[[str], None]) -> tuple[list[_Tested], Units | None]:
-    """Return the runs whose predictions can be read, the best first, and the numbers of their images' groups."""
-    rows = units = None
+def _tested(
+    runs: Sequence[Run], by: str, on_warning: Callable[[str], None]
+) -> tuple[list[_Tested], Units | None, Groups | None]:
+    """Return the runs whose predictions can be read, the best first, and which of their images count as one."""
+    rows = units = groups = None
     tested = []
     for run in runs:
         try:
@@ -161,13 +174,14 @@ def _tested(runs: Sequence[Run], by: str, on_warning: Callable[[str], None]) -> 
             on_warning(f"{error} Until then it is left out.")
             continue
         if rows is None:
-            rows, units = found.row, unit_numbers(found.group)
+            rows, units, groups = found.row, unit_numbers(found.units), Groups.of(unit_numbers(found.group))
         if not np.array_equal(found.row, rows):
             raise CacheError(
                 f"The predictions of '{run.path}' are not those of its dataset. Remove it, and run it again."
             )
         tested.append(_Tested.of(run, replace(found, row=rows), units, by))
-    return sorted(tested, key=_rank), units
+    sign = 1 if METRICS[by].larger_is_better else -1
+    return sorted(tested, key=lambda each: _rank(each, sign)), units, groups
 
 
 def _held_out(run: Run, by: str) -> float | None:
@@ -201,17 +215,17 @@ def _worse(
     return found
 
 
-def _rank(tested: _Tested) -> tuple[float, float, str]:
+def _rank(tested: _Tested, sign: int) -> tuple[float, float, str]:
     best = -float(tested.top.right.mean())
     if tested.compared:
-        best = -tested.compared.value
+        best = -sign * tested.compared.value
     return best, tested.run.test.log_loss, str(tested.run.path)
 
 
 def _entry(tested: _Tested, runs: Sequence[Run], units: Units | None, score: float | None, best: bool) -> Entry:
     run = tested.run
     extract_s, train_s = run.extract.wall_s, run.train_s
-    low, high = clustered_interval(tested.top.right, units)
+    low, high = tested.interval(units)
     known = lookup(run.backbone)
     return Entry(
         run=run,

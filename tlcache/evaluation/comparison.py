@@ -226,7 +226,7 @@ class Comparison:
         """The smallest difference between two backbones, or else two runs, that these test images would show."""
         own = self.between_backbones or [pair for pair in self.pairs if self.picked[0] in (pair.a, pair.b)]
         found = [pair.found for pair in own]
-        images = self.groups.effective if self.groups else len(self.entries[0].top.label)
+        images = self.groups.effective if self.groups else self.entries[0].run.test.n
         return smallest_shown(found, images) if found else None
 
     def as_json(self) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _smallest(found: Comparison) -> str:
     if smallest is None or found.by != "accuracy":
         return ""
     images = f"{found.groups.number:,} groups of " if found.groups else ""
-    images += f"{len(found.entries[0].top.label):,} test images"
+    images += f"{found.entries[0].run.test.n:,} test images"
     return f"With these {images}, differences under about {points(smallest)} points cannot be shown."
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tlcache.arguments import Features, Force, Heads, OnlyDatasets, Paths, Runs, Samples, Shots, Split, SplitSeed
+from tlcache.arguments import (
+    CrossValidated,
+    Features,
+    Force,
+    Heads,
+    OnlyDatasets,
+    Paths,
+    Runs,
+    Samples,
+    Shots,
+    Split,
+    SplitSeed,
+)
 from tlcache.cache.find import find_labelled
 from tlcache.errors import HeadError, OptionError
 from tlcache.files import check_folder
@@ -34,6 +46,7 @@ def fit_heads(
     runs: Runs = None,
     split: Split = "given",
     split_seed: SplitSeed = 0,
+    cv: CrossValidated = None,
     force: Force = False,
     on_warning: Callable[[str], None] = warn,
     **protocol: Any,
@@ -67,7 +80,9 @@ def fit_heads(
     (6, 'frozen')
     """
     how, rows = made(SearchProtocol, protocol), find_heads(heads)
+    _check_nested(cv, protocol)
     found = find_labelled(paths, features, data)
+    from tlcache.probing.nested import fit_file as cross_validate
     from tlcache.probing.run import fit_file, opened, say_once
     from tlcache.runs.folder import runs_folder
 
@@ -77,8 +92,18 @@ def fit_heads(
         for path in found:
             with opened(path, split, folder, split_seed) as file:
                 say_once(file, told)
-                results += fit_file(file, rows, folder, how, force, advance, on_warning)
+                if cv is None:
+                    results += fit_file(file, rows, folder, how, force, advance, on_warning)
+                else:
+                    results += cross_validate(file, rows, folder, how, cv, force, advance, on_warning)
     return _some(results)
+
+
+def _check_nested(cv: str | None, protocol: Mapping[str, Any]) -> None:
+    """Raise OptionError where an option is of a single test split."""
+    for name, flag in (("repeats", "--repeats"), ("budget_s", "--budget"), ("coverage", "--coverage")):
+        if cv is not None and name in protocol:
+            raise OptionError(f"{flag} is of heads that are tested on one split, --cv of none; leave one of them out.")
 
 
 @described(SearchProtocol)

@@ -15,8 +15,9 @@ from tlcache.errors import DataError
 from tlcache.heads.rows import Indices
 from tlcache.probing.search import Fold
 
-__all__ = ["choosing_folds", "draw_shots", "fold_count", "group_numbers", "split_folds"]
+__all__ = ["FEW", "choosing_folds", "draw_shots", "fold_count", "group_numbers", "inner_folds", "split_folds"]
 
+FEW = 200  # validation images; fewer are a lottery
 _FOLDS = 5  # where validation rows cannot tell
 
 
@@ -39,9 +40,21 @@ def choosing_folds(rows: Split, train_rows: int, folds: int, seed: int) -> list[
     return [Fold.of(rows, *parts) for parts in split_folds(rows, fold_count(rows, folds), seed)]
 
 
+def inner_folds(rows: Split, fit: Indices, folds: int, seed: int) -> list[Fold]:
+    """Return the folds that settings are chosen by among some rows, by their numbers: as many as `folds` says.
+
+    Where it says none, a single one of five; where that has few images, all five.
+    """
+    pool = rows.of(fit)
+    parts = list(split_folds(pool, fold_count(pool, folds), seed))
+    if not folds and len(parts[0][1]) >= FEW:
+        parts = parts[:1]
+    return [Fold.of(rows, fit[inner], fit[held]) for inner, held in parts]
+
+
 def fold_count(rows: Split, folds: int = 0) -> int:
-    """Return the number of folds: as it was asked for, else five, or as many as there are images or groups."""
-    return folds or max(2, min(_FOLDS, int(group_numbers(rows).max()) + 1))
+    """Return the number of folds: as it was asked for, else five, or as many as groups or as the largest class has."""
+    return folds or max(2, min(_FOLDS, int(group_numbers(rows).max()) + 1, int(np.bincount(rows.labels).max())))
 
 
 def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Indices, Indices]]:
@@ -50,11 +63,13 @@ def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Indices, I
     Raises
     ------
     DataError
-        There are fewer groups of images than folds.
+        There are fewer groups of images than folds, or no class has as many images.
     """
     groups = group_numbers(rows)
     if groups.max() + 1 < folds:
         raise DataError(f"{folds} folds need as many images or groups of images; found {groups.max() + 1}.")
+    if (largest := int(np.bincount(rows.labels).max())) < folds:
+        raise DataError(f"{folds} folds need a class with as many images; the largest has {largest}.")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings(action="ignore"):  # of classes smaller than the number of folds
         pairs = list(splitter.split(rows.features, rows.labels, groups))

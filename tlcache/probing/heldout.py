@@ -6,14 +6,14 @@ import numpy as np
 
 from tlcache.cache.feature_file import Split
 from tlcache.heads.logits import softmax
-from tlcache.heads.rows import Array, Scaler, View
+from tlcache.heads.rows import Array, Indices, Scaler, View
 from tlcache.heads.table import HeadRow
 from tlcache.heads.uncertainty import Distances, Uncertainty
 from tlcache.probing.folds import fold_count, group_numbers, split_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Candidate, fitting
 
-__all__ = ["distances_of", "out_of_fold", "uncertainty_of"]
+__all__ = ["distances_of", "held_probabilities", "out_of_fold", "uncertainty_of"]
 
 _NEIGHBOUR = 5  # the nearest one alone makes near-duplicates of training images count for more
 _KEPT_ROWS = 4096  # that new images are compared with: a fused file of 1,280 features grows by 21 MB
@@ -40,11 +40,26 @@ def out_of_fold(row: HeadRow, rows: Split, best: Candidate, classes: int, folds:
     """
     probabilities = np.zeros((len(rows), classes), np.float32)
     for fit, held in split_folds(rows, folds, seed):
-        scaler = Scaler.of(View(rows.features, fit), row.scaled)
-        with fitting(row):
-            head = row.type()(**best.params).fit(View(rows.features, fit, scaler), rows.labels[fit])
-            logits = head.logits(View(rows.features, held, scaler))
-        probabilities[np.ix_(held, head.classes_)] = softmax(logits / best.temperature)
+        probabilities[held] = held_probabilities(row, rows, best, classes, fit, held)
+    return probabilities
+
+
+def held_probabilities(row: HeadRow, rows: Split, best: Candidate, classes: int, fit: Indices, held: Indices) -> Array:
+    """Return calibrated probabilities (m, classes) of some rows, by their numbers (m,), of a head fitted on others.
+
+    A class that these others do not have is given the probability 0. Parameters are those of `out_of_fold`.
+
+    Raises
+    ------
+    HeadError
+        Rows that cannot be fitted.
+    """
+    scaler = Scaler.of(View(rows.features, fit), row.scaled)
+    with fitting(row):
+        head = row.type()(**best.params).fit(View(rows.features, fit, scaler), rows.labels[fit])
+        logits = head.logits(View(rows.features, held, scaler))
+    probabilities = np.zeros((len(held), classes), np.float32)
+    probabilities[:, head.classes_] = softmax(logits / best.temperature)
     return probabilities
 
 

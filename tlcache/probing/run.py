@@ -39,7 +39,7 @@ from tlcache.runs.frozen import FrozenRun, HeadCandidate, HeadEpoch, Repeats, Te
 from tlcache.runs.predictions import Predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
 
-__all__ = ["Data", "fit_file", "frozen_identity", "opened", "refit", "say_once"]
+__all__ = ["Data", "chosen_setting", "fit_file", "frozen_identity", "opened", "refit", "say_once"]
 
 
 _KEPT = 20_000_000  # probabilities: 80 MB before compression
@@ -229,7 +229,7 @@ def _fit_one(
         rows=SplitSizes(train=len(data.train), val=len(data.val), test=len(data.test)),
         head=identity.head,
         arguments=identity.arguments,
-        chosen=_chosen(row, protocol, best),
+        chosen=chosen_setting(row, protocol, best),
         chosen_by=f"{len(folds)}-fold cross-validation" if len(folds) > 1 else "validation split",
         candidates=tuple(_tried(row, protocol, candidate) for candidate in candidates),
         skipped=len(settings) - len(candidates),
@@ -317,11 +317,11 @@ def _repeats(heads: Sequence[Any], tests: Sequence[Figures]) -> Repeats:
 def _tried(row: HeadRow, protocol: SearchProtocol, candidate: Candidate) -> HeadCandidate:
     scores = {f"val_{name}": value for name, value in candidate.scores.items()}
     errors = {f"val_{name}_se": value for name, value in candidate.errors.items()}
-    setting = _chosen(row, protocol, candidate)
+    setting = chosen_setting(row, protocol, candidate)
     return HeadCandidate(setting=setting, scores={**scores, **errors}, fit_s=candidate.fit_s)
 
 
-def _chosen(row: HeadRow, protocol: SearchProtocol, candidate: Candidate) -> dict[str, Any]:
+def chosen_setting(row: HeadRow, protocol: SearchProtocol, candidate: Candidate) -> dict[str, Any]:
     """Return the searched parameters of a candidate, and those that are not the head's defaults."""
     start, space = row.defaults(), row.space(protocol.search)
     return {name: value for name, value in candidate.params.items() if name in space or value != start[name]}

@@ -57,7 +57,7 @@ def commands(run: Run) -> list[str]:
         before.append(_line("audit", {"data": run.dataset, **_grouped(run.grouping)}))
         split = {"split": run.split, "split_seed": run.drawn_by}
     if isinstance(run, FrozenRun):
-        defaults = {field.name: field.default for field in fields(SearchProtocol)}
+        defaults = {**{field.name: field.default for field in fields(SearchProtocol)}, "cv": None}
         options = {"heads": run.head, **_given(split, _SPLIT), **_given(arguments, defaults)}
         return [*before, _line(f"fit-heads {_quoted(_from_here(run.features))}", options)]
     defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget_s": None}

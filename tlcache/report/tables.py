@@ -22,6 +22,7 @@ from tlcache.inventory import CacheEntry, Check, Leftover
 from tlcache.keys import hash_json, printable, some
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval, plain_table
+from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.naming import set_apart
 from tlcache.runs.record import Run
 from tlcache.text import counted
@@ -246,7 +247,8 @@ def mark(entry: Entry, found: Comparison) -> str:
 def marks(found: Comparison) -> str:
     """Return what the signs in a table mean."""
     picked = "picked on validation" if found.without_test else "the best on the test images"
-    test = "McNemar" if found.by == "accuracy" else found.by
+    resampled = found.entries[0].run.test_split.endswith("cross-validation")
+    test = found.by if found.by != "accuracy" else "Nadeau and Bengio" if resampled else "McNemar"
     return f"* {picked}, ~ not shown to be worse ({test}, Holm, 5 %)."
 
 
@@ -277,6 +279,8 @@ def heading(runs: Sequence[Run], more: str = "") -> Text:
     if len(weights) > _WEIGHTS:
         weights = f"{len(names)} kinds (see tlcache ls)"
     images = f"{counted(first.test.n, 'test image')}{_drawn(first)}"
+    if isinstance(first, FrozenRun) and first.cross_validation:
+        images = f"{counted(first.test.n, 'image')} tested by {first.test_split}"
     title = f"{first.dataset}: {images}, {len(first.classes)} classes"
     return Text(f"{title}{more}, weights: {weights}", style="bold")
 

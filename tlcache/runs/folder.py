@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +71,15 @@ def lock_path(path: Path) -> Path:
     return path.with_name(f".{path.stem}.lock")
 
 
-def write_run(run: Run, test: Split, probabilities: NDArray[np.float32], held_out: Predictions | None = None) -> None:
+def write_run(
+    run: Run,
+    test: Split,
+    probabilities: NDArray[np.float32],
+    held_out: Predictions | None = None,
+    fold: NDArray[np.int64] | None = None,
+) -> None:
     """Write the predictions, then the record: a record that is there is whole."""
-    found = Predictions.of(test, probabilities)
+    found = replace(Predictions.of(test, probabilities), fold=fold)
     write_predictions(run.predictions_path, run.classes, found, held_out)
     RUNS.write(run.path, run.as_json())
 

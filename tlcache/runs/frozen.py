@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from tlcache.runs.base import RunRecord
 
-__all__ = ["FrozenRun", "HeadCandidate", "HeadEpoch", "Repeats", "TemperatureScaling"]
+__all__ = ["CrossValidation", "FrozenRun", "HeadCandidate", "HeadEpoch", "Repeats", "TemperatureScaling"]
 
 
 class HeadCandidate(Struct, frozen=True, kw_only=True):
@@ -48,6 +48,26 @@ class Repeats(Struct, frozen=True, kw_only=True):
     accuracy_std: float | None
 
 
+class CrossValidation(Struct, frozen=True, kw_only=True):
+    """Every image tested by heads that did not see it, in so many folds, so many times.
+
+    Parameters
+    ----------
+    folds, repeats
+        How many.
+    share
+        Images of a fold, to those that its heads were fitted on.
+    accuracy, chosen
+        Of every fold of every repetition, and the setting that was chosen inside it.
+    """
+
+    folds: int
+    repeats: int
+    share: float
+    accuracy: tuple[float, ...]
+    chosen: tuple[Mapping[str, Any], ...]
+
+
 class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
     """A head that was fitted on the features of a backbone which stayed as it was."""
 
@@ -65,6 +85,20 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
     search_s: float
     refit_s: float
     features: str
+    cross_validation: CrossValidation | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as it is on disk, which is what `--json` holds."""
+        fields = super().as_json()
+        if self.cross_validation is None:
+            del fields["cross_validation"]
+        return fields
+
+    @property
+    def test_split(self) -> str:
+        """How the test images were chosen; see `RunRecord`."""
+        found = self.cross_validation
+        return f"{found.folds}x{found.repeats} cross-validation" if found else super().test_split
 
     @property
     def validated(self) -> Mapping[str, float]:

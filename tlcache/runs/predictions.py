@@ -33,12 +33,15 @@ class Predictions:
         (n,) int64: columns of `probabilities`.
     probabilities
         (n, C) float32, calibrated.
+    fold
+        (n,) int64: of a cross-validation, which fold of all repetitions; every image is there once for each of these.
     """
 
     row: NDArray[np.bytes_]
     label: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     group: NDArray[np.bytes_]
+    fold: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, images: Split, probabilities: NDArray[np.float32]) -> Predictions:
@@ -54,8 +57,13 @@ class Predictions:
 
     def in_order(self) -> Predictions:
         """Return the same in the order of the rows, which is one for all runs on a dataset."""
-        order = np.argsort(self.row)
-        return Predictions(**{name: values[order] for name, values in vars(self).items()})
+        order = np.argsort(self.row) if self.fold is None else np.lexsort((self.fold, self.row))
+        return Predictions(**{name: values[order] for name, values in vars(self).items() if values is not None})
+
+    @property
+    def units(self) -> NDArray[np.bytes_]:
+        """What tells images apart that are counted as one (n,): their groups, and of a cross-validation the images."""
+        return self.group if self.fold is None else np.where(self.group == b"", self.row, self.group)
 
 
 @dataclass(frozen=True)
@@ -95,8 +103,9 @@ def write_predictions(
     What it said of images that were held out of training is written with it, unless it has more than a run may take.
     """
     more = {f"{_HELD_OUT}{name}": values for name, values in vars(held_out).items()} if held_out else {}
+    arrays = {name: values for name, values in {**vars(found), **more}.items() if values is not None}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **vars(found), **more, classes=np.array(classes, np.str_))
+    np.savez_compressed(buffer, **arrays, classes=np.array(classes, np.str_))
     write_whole(path, buffer.getbuffer())
     write_whole(path.with_suffix(".csv"), os.fsencode(_csv(found.top(), classes)))
 
@@ -140,7 +149,8 @@ def _read(path: Path, before: str) -> Predictions | None:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             if before and f"{before}{names[0]}" not in arrays:
                 return None
-            return Predictions(**{name: arrays[f"{before}{name}"] for name in names})
+            there = [name for name in names if name != "fold" or f"{before}fold" in arrays]
+            return Predictions(**{name: arrays[f"{before}{name}"] for name in there})
     except Exception as error:  # of a damaged file numpy, zipfile and zlib raise half a dozen kinds
         what = f"is damaged ({first_line(error)})" if path.exists() else "is missing"
         raise CacheError(

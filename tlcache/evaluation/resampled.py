@@ -1,0 +1,71 @@
+"""What folds say of a figure: folds share their training images, so that their spread tells less than it seems to."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.evaluation.significance import Difference
+
+__all__ = ["Resampled", "compare_folds", "resampled", "within"]
+
+
+class Resampled(NamedTuple):
+    """The mean over folds, its standard error and 95 % interval, and p of the mean being 0."""
+
+    mean: float
+    error: float
+    low: float
+    high: float
+    p: float
+
+
+def resampled(values: NDArray[np.float64], ratio: float) -> Resampled:
+    """Return what folds say of the mean: the corrected resampled t-test of Nadeau and Bengio (2003).
+
+    Parameters
+    ----------
+    values
+        (J,) a figure of every fold of every repetition, or the difference of two.
+    ratio
+        Images of a fold, to the images that its heads were fitted on: 1/4 for five folds.
+
+    Examples
+    --------
+    >>> found = resampled(np.array([0.9, 0.92, 0.88, 0.91, 0.89]), 1 / 4)
+    >>> round(found.low, 3), round(found.high, 3)
+    (0.871, 0.929)
+    """
+    from scipy.special import stdtr, stdtrit
+
+    folds, mean = len(values), float(values.mean())
+    error = sqrt((1 / folds + ratio) * float(values.var(ddof=1)))
+    half = float(stdtrit(folds - 1, 0.975)) * error
+    p = float(2 * stdtr(folds - 1, -abs(mean) / error)) if error else float(mean == 0)
+    return Resampled(mean, error, mean - half, mean + half, p)
+
+
+def compare_folds(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], fold: NDArray[np.int64], ratio: float
+) -> Difference:
+    """Compare two cross-validated runs by their differences in every fold.
+
+    Parameters
+    ----------
+    first, second, fold
+        (n,) whether each image was classified rightly by one and by the other, and its fold of all repetitions.
+    ratio
+        As for `resampled`.
+    """
+    gains = first.astype(np.float64) - second
+    found = resampled(np.bincount(fold, gains) / np.bincount(fold), ratio)
+    won, lost = int((gains > 0).sum()), int((gains < 0).sum())
+    return Difference(won, lost, float(gains.mean()), found.low, found.high, found.p)
+
+
+def within(found: Resampled) -> tuple[float, float]:
+    """Return the interval of a mean share, which is between 0 and 1."""
+    return max(0.0, found.low), min(1.0, found.high)

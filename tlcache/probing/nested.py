@@ -1,0 +1,250 @@
+"""Test figures by cross-validation: every image is answered by heads that were neither fitted nor chosen by it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.feature_file import Split
+from tlcache.cache.resplit import FeatureSet
+from tlcache.errors import DataError, HeadError
+from tlcache.evaluation.metrics import evaluate
+from tlcache.evaluation.perclass import class_figures
+from tlcache.evaluation.resampled import resampled, within
+from tlcache.evaluation.significance import Units, unit_numbers
+from tlcache.heads.rows import Array, Indices
+from tlcache.heads.table import HeadRow
+from tlcache.keys import hash_json, native
+from tlcache.machine import hardware, now, versions
+from tlcache.probing.folds import inner_folds, split_folds
+from tlcache.probing.heldout import held_probabilities
+from tlcache.probing.protocol import SearchProtocol
+from tlcache.probing.run import chosen_setting, refit
+from tlcache.probing.search import Candidate, Fold, choose, search
+from tlcache.progress import Advance, warn
+from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
+from tlcache.runs.folder import path_of, recorded, write_run
+from tlcache.runs.frozen import CrossValidation, FrozenRun, Repeats, TemperatureScaling
+
+__all__ = ["fit_file"]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One fold of one repetition: rows to fit on, rows to test, and what settings are chosen by, among the former."""
+
+    repeat: int
+    fit: Indices
+    held: Indices
+    inner: Sequence[Fold]
+
+
+def fit_file(
+    file: FeatureSet,
+    rows: Sequence[HeadRow],
+    folder: Path,
+    protocol: SearchProtocol,
+    cv: str,
+    force: bool,
+    advance: Advance,
+    on_warning: Callable[[str], None] = warn,
+) -> list[FrozenRun]:
+    """Return a cross-validated run for each of these heads; with `force`, those that are recorded are done again, too.
+
+    Parameters
+    ----------
+    cv
+        Folds and repetitions, as "5x2".
+
+    A head that cannot be fitted is left out, after an `on_warning`.
+    """
+    attrs = _attrs(file, cv, protocol.seed)
+    known = {} if force else {row.name: recorded(folder, _identity(attrs, row, protocol, cv)) for row in rows}
+    found = {name: run for name, run in known.items() if isinstance(run, FrozenRun)}
+    advance(len(found))
+    missing = [row for row in rows if row.name not in found]
+    if missing:
+        pool = _pool(file)
+        parts = list(_parts(pool, cv, protocol))
+        for row in missing:
+            try:
+                found[row.name] = _fit_one(file, attrs, pool, parts, row, folder, protocol, cv)
+            except HeadError as error:
+                on_warning(f"{error} ({attrs['dataset']}, {attrs['backbone']})")
+            advance(1)
+    return [found[row.name] for row in rows if row.name in found]
+
+
+def _attrs(file: FeatureSet, cv: str, seed: int) -> dict[str, Any]:
+    """Return the attributes of the file, with a digest for these folds, as they are other test images."""
+    digest = hash_json({"digest": file.attrs["dataset_digest"], "cv": cv, "seed": seed})
+    return {**file.attrs, "dataset_digest": digest}
+
+
+def _identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol, cv: str) -> Identity:
+    space = {name: list(values) for name, values in row.space(protocol.search).items()}
+    return Identity.of(attrs, "frozen", row.name, {**protocol.arguments(), "space": space, "cv": cv})
+
+
+def _pool(file: FeatureSet) -> Split:
+    """Return the images that are tested in turn: all, save test images that the dataset itself set apart.
+
+    Raises
+    ------
+    DataError
+        Features that are not finite.
+    """
+    drawn = "test" in str(file.attrs.get("drawn", "")).split(",")
+    pool = file.split("train", "val", *(["test"] if drawn else []))
+    if not np.isfinite(pool.features).all():
+        raise DataError(f"'{file.path}' holds features that are not finite. Extract again.")
+    return pool
+
+
+def _parts(pool: Split, cv: str, protocol: SearchProtocol) -> Iterator[_Part]:
+    """Yield every fold of every repetition: stratified, groups and byte-identical images whole."""
+    folds, repeats = map(int, cv.split("x"))
+    for repeat in range(repeats):
+        for fit, held in split_folds(pool, folds, protocol.seed + repeat):
+            yield _Part(repeat, fit, held, inner_folds(pool, fit, protocol.folds, protocol.seed))
+
+
+def _fit_one(
+    file: FeatureSet,
+    attrs: Mapping[str, Any],
+    pool: Split,
+    parts: Sequence[_Part],
+    row: HeadRow,
+    folder: Path,
+    protocol: SearchProtocol,
+    cv: str,
+) -> FrozenRun:
+    started, settings, classes = time.perf_counter(), protocol.settings(row), len(file.classes)
+    chosen, said = list[Candidate](), list[Array]()
+    for part in parts:
+        candidates = search(row, settings, part.inner, classes, None, protocol.metric)
+        chosen.append(choose(candidates, protocol.metric, protocol.one_se))
+        said.append(held_probabilities(row, pool, chosen[-1], classes, part.fit, part.held))
+    searched, usual = time.perf_counter(), _usual(chosen)
+    (fitted,) = refit(row, file, pool, usual, replace(protocol, repeats=1))
+    ended = time.perf_counter()
+    tested = _Tested.of(pool, parts, np.concatenate(said))
+    identity = _identity(attrs, row, protocol, cv)
+    path = path_of(folder, identity)
+    run = FrozenRun(
+        **fields_of_features(attrs, file.classes),
+        rows=SplitSizes(**{name: int(attrs[f"{name}_rows"]) for name in SplitSizes.__struct_fields__}),
+        head=row.name,
+        arguments=identity.arguments,
+        chosen=chosen_setting(row, protocol, usual),
+        chosen_by=f"{cv} nested cross-validation",
+        candidates=(),
+        skipped=0,
+        history=(),
+        calibration=TemperatureScaling(
+            temperature=usual.temperature,
+            val_ece_before=float(np.mean([each.ece_before for each in chosen])),
+            val_ece_after=float(np.mean([each.ece_after for each in chosen])),
+            test_ece_before=tested.figures.ece,
+            test_ece_after=tested.figures.ece,
+        ),
+        test=tested.figures,
+        per_class=class_figures(file.classes, tested.images.labels, tested.probabilities, tested.units),
+        cross_validation=CrossValidation(
+            folds=len(parts) // (parts[-1].repeat + 1),
+            repeats=parts[-1].repeat + 1,
+            share=tested.share,
+            accuracy=tuple(tested.by_fold.tolist()),
+            chosen=tuple(chosen_setting(row, protocol, each) for each in chosen),
+        ),
+        repeats=tested.repeats,
+        fit_s=ended - started,
+        search_s=searched - started,
+        refit_s=ended - searched,
+        features=str(file.path),
+        versions=versions(),
+        hardware=Hardware(**hardware()),
+        created=now(),
+        record=str(path),
+    )
+    fitted.save(run.head_path)
+    write_run(run, tested.images, tested.probabilities, fold=tested.fold)
+    return run
+
+
+def _usual(chosen: Sequence[Candidate]) -> Candidate:
+    """Return the setting that was chosen most often, with the median of its temperatures, for the head that is kept."""
+    words = [json.dumps(native(each.params), sort_keys=True) for each in chosen]
+    most = Counter(words).most_common(1)[0][0]
+    own = [each for each, word in zip(chosen, words, strict=True) if word == most]
+    return replace(own[0], temperature=float(np.median([each.temperature for each in own])))
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What was said of every image, once for each repetition.
+
+    Parameters
+    ----------
+    images, probabilities, fold
+        (n,) images without their features, (n, C) and (n,): which fold of all repetitions.
+    repeat
+        (J,) the repetition of each fold.
+    share
+        Images of a fold, to those that its heads were fitted on.
+    """
+
+    images: Split
+    probabilities: Array
+    fold: Indices
+    repeat: Indices
+    share: float
+
+    @classmethod
+    def of(cls, pool: Split, parts: Sequence[_Part], probabilities: Array) -> _Tested:
+        rows = np.concatenate([part.held for part in parts])
+        images = replace(pool, features=pool.features[:, :0]).of(rows)
+        fold = np.repeat(np.arange(len(parts)), [len(part.held) for part in parts])
+        fitted = sum(len(part.fit) for part in parts)
+        repeat = np.array([part.repeat for part in parts])
+        return cls(images, probabilities, fold, repeat, len(rows) / fitted)
+
+    @property
+    def units(self) -> Units | None:
+        """A number for each image, or group of images (n,)."""
+        return unit_numbers([group or path for group, path in zip(self.images.groups, self.images.paths, strict=True)])
+
+    @property
+    def by_fold(self) -> NDArray[np.float64]:
+        """Accuracy of every fold (J,)."""
+        right = self.probabilities.argmax(axis=1) == self.images.labels
+        return np.bincount(self.fold, right) / np.bincount(self.fold)
+
+    @property
+    def figures(self) -> Figures:
+        """What is reached, the interval of the accuracy by the corrected resampled test."""
+        found = evaluate(self.images.labels, self.probabilities, self.units)
+        low, high = within(resampled(self.by_fold, self.share))
+        n = len(set(self.images.paths))
+        return msgspec.structs.replace(found, n=n, accuracy_low=low, accuracy_high=high)
+
+    @property
+    def repeats(self) -> Repeats:
+        """Accuracy of every repetition."""
+        sizes = np.bincount(self.fold)
+        each = np.bincount(self.repeat, self.by_fold * sizes) / np.bincount(self.repeat, sizes)
+        return Repeats(
+            seeds=tuple(range(len(each))),
+            accuracy=tuple(each.tolist()),
+            accuracy_mean=float(each.mean()),
+            accuracy_std=float(each.std(ddof=1)) if len(each) > 1 else None,
+        )
