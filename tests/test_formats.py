@@ -1,6 +1,7 @@
 """DICOM and HEIC, which packages of their own read, and every format through the worker, by the values of pixels."""
 
 import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +188,9 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str, str]] = {
     ),
     "no JPEG": (
         lambda: dicom(RGB, JPEGBaseline8Bit, PixelData=encapsulate([b"\xff\xd8 none"])), "damaged", "JPEG Baseline",
+    ),
+    "a box without a length": (
+        lambda: re.sub(rb"(?s)\0\0\0.(?=jp2h)", bytes(4), READ["JPEG 2000"][0]), "damaged", "box .* has 0 bytes",
     ),
     "HEIC cut off": (lambda: cut(READ["HEIC"][0]), "damaged", "HEIC"),
 }  # fmt: skip

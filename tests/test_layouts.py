@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import write_photos
+from scipy.io import savemat
 from typer.testing import CliRunner
 
 from tlcache.cache.feature_file import open_features
@@ -469,7 +470,7 @@ def test_the_way_out_leads_out(
 ) -> None:
     found = load_dataset(plant(tmp_path / "set", files), layout=Layout(**options))
     assert counts(found) == expected
-    assert not found.warnings
+    assert all(line.startswith("There is a val (") for line in found.warnings)
 
 
 @pytest.mark.parametrize(
@@ -724,3 +725,47 @@ def test_feature_files_that_do_not_say_what_was_drawn_are_read_without_the_word(
         assert str(file.overview()) == "24 images: train 12, val 6, test 6; 3 classes (blue 8, green 8, red 8)"
     (run,) = fit_heads([made.path], ["ridge"])
     assert (run.drawn, run.test_split) == (None, "given")
+
+
+@pytest.mark.parametrize(
+    ("files", "classes", "left_out"),
+    [
+        ({"ant": 3, "ant/thumb": 3, "bee": 3, "bee/thumb": 2}, {"ant": 3, "bee": 3}, {"thumb folder": 2}),
+        ({"ant": 3, "ant/_Thumbnails": 3, "bee": 3}, {"ant": 3, "bee": 3}, {"_Thumbnails folder": 1}),
+        (
+            {"ant": ["1.png", "2.png"], "ant/small": ["thumb_1.jpg", "2-tn.jpg"], "bee": 2},
+            {"ant": 2, "bee": 2},
+            {"small folder": 1},
+        ),
+        ({"ant": ["1.png"], "ant/thumb": ["7.png"], "bee": 1}, {"ant": 2, "bee": 1}, {}),  # not of images above
+        ({"thumb": 3, "palm": 3}, {"palm": 3, "thumb": 3}, {}),
+    ],
+)
+def test_smaller_copies_are_passed_over(
+    tmp_path: Path, files: dict[str, Any], classes: dict[str, int], left_out: dict[str, int]
+) -> None:
+    found = load_dataset(plant(tmp_path / "set", files))
+    assert Counter(found.classes[label] for label in found.labels) == classes
+    assert found.passed_over == left_out
+
+
+def test_a_folder_called_as_what_is_built_in_is_not_passed_by_in_silence(tmp_path: Path) -> None:
+    words = "'digits' is the dataset that is built in; the folder of that name here is --data ./digits."
+    assert words not in load_dataset("digits").warnings
+    plant(tmp_path / "digits", {"ant": 2, "bee": 2})
+    assert words in load_dataset("digits").warnings
+    assert len(load_dataset("./digits")) == 4
+
+
+def test_the_flowers_are_read_as_their_makers_publish_them(tmp_path: Path) -> None:
+    root = plant(tmp_path / "flowers", {"jpg": [f"image_{number:05d}.jpg" for number in range(1, 7)]})
+    savemat(root / "imagelabels.mat", {"labels": [[1, 1, 1, 2, 2, 2]]})
+    savemat(root / "setid.mat", {"trnid": [[6, 1]], "valid": [[2, 5]], "tstid": [[3, 4]]})
+    found = load_dataset(root)
+    assert found.classes == ("001 pink primrose", "002 hard-leaved pocket orchid")
+    assert found.paths == tuple(f"jpg/image_0000{number}.jpg" for number in (1, 6, 2, 5, 3, 4))
+    assert found.splits == ("train", "train", "val", "val", "test", "test")
+    assert found.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    (root / "setid.mat").write_bytes(b"cut")
+    with pytest.raises(DataError, match="are not those of Oxford 102 Flowers"):
+        load_dataset(root)

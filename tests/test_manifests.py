@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tlcache.datasets.dataset import Dataset, load_dataset
+from tlcache.datasets.labels import notes_on
 from tlcache.datasets.layout import Layout
 from tlcache.errors import DataError, OptionError
 from tlcache.extraction.extract import extract
@@ -697,3 +698,38 @@ def test_folders_that_differ_only_in_how_accents_are_written_are_one_class() -> 
         "test/cafe\u0301/1.png": "caf\u00e9",
         "test/the\u0301/1.png": "th\u00e9",
     }
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (["['ant']", "['bee']"], "written as lists, each of which is a class by its whole text: "),
+        (['["ant", "bee"]', "cow"], "written as lists"),
+        (["{'ant': 1}", "{'bee': 1}"], "written as lists"),
+        (["('ant', 'bee')", "cow"], "written as lists"),
+        (["0.5", "1", "2", "3", "4", "5.25"], "The 6 labels are numbers with fractions (0.5 to 5.25); each is a class"),
+        (["0.5", "1", "1.5"], ""),  # grades
+        (["1.5 mm", "2.5 mm", "4.0 mm"], "numbers with fractions (1.5 to 4 mm)"),
+        ([str(age) for age in range(18, 24)], "The 6 labels are whole numbers (18 to 23)"),
+        (["-3", "-2", "-1", "0", "1", "2"], "whole numbers (-3 to 2)"),
+        ([str(number) for number in range(8)], ""),
+        ([str(number) for number in range(1, 9)], ""),
+        (["003", "007", "011", "019", "020", "044"], ""),
+        (["3", "5", "8"], ""),
+        (["grade 2", "grade 3", "grade 5"], ""),
+        (["bee (red)", "ant [old]"], ""),
+    ],
+)
+def test_labels_that_only_look_like_classes_are_pointed_out(classes: list[str], words: str) -> None:
+    found = [line for line in notes_on(classes) if "written as lists" in line or "none is near" in line]
+    assert len(found) == bool(words)
+    assert not words or words in found[0]
+
+
+def test_a_val_without_a_test_is_pointed_out() -> None:
+    text = PLAIN.replace("label\n", "label,split\n").replace("ant\n", "ant,train\n").replace("bee\n", "bee,valid\n")
+    text = text.replace("cow\n", "ant,train\n")
+    words = "There is a val (1) and no test, which is drawn from train. If results"
+    assert told(load(text), words)
+    assert not told(load(text, test="val"), words)
+    assert not told(load(text.replace("valid", "test")), words)

@@ -150,9 +150,20 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.Monkey
             load_dataset(path)
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(arrow.table({"x": [1], "label": ["a"]}), path)
-    with pytest.raises(DataError, match="has no column of images, but x, label. One is needed"):
+    with pytest.raises(DataError, match="no column is the path by its name; there are 'x', 'label'"):
         load_dataset(path)
     path.write_bytes(whole)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(OptionError, match=r"need pyarrow, which is not .* pip install 'tlcache\[parquet\]'"):
         load_dataset(path)
+
+
+def test_a_table_of_paths_is_a_manifest(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {"file": ["0.png", "1.png", "2.png"], "label": [3, 7, None], "split": ["train", "valid", "train"]}
+    for name in columns["file"]:
+        (tmp_path / name).touch()
+    parquet.write_table(arrow.table(columns), tmp_path / "list.parquet")
+    found = load_dataset(tmp_path / "list.parquet")
+    assert (found.paths, found.splits, found.classes) == (("0.png", "1.png"), ("train", "val"), ("3", "7"))
+    assert any("1 of 3 rows left out, as they have no label (empty): line 3" in line for line in found.warnings)

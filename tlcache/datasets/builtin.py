@@ -15,7 +15,10 @@ from tlcache.datasets.splits import Row
 from tlcache.errors import DataError, OptionError
 from tlcache.files import cache_folder, write_whole
 
-__all__ = ["BUILT_IN", "data_folder"]
+__all__ = ["BUILT_IN", "OXFORD", "data_folder"]
+
+MATS = ("imagelabels.mat", "setid.mat")
+_SHADOWED = "'{0}' is the dataset that is built in; the folder of that name here is --data ./{0}."
 
 
 class BuiltIn(Source):
@@ -44,10 +47,30 @@ class BuiltIn(Source):
         if layout.split_folders:
             raise OptionError(f"--split-folders is of folders; '{data}' is built in. Leave it out.")
         root, rows = _SETS[data]()
-        return Listing(data, data, open_folder(root.resolve()), rows)
+        beside = (_SHADOWED.format(data),) if Path(data).exists() else ()
+        return Listing(data, data, open_folder(root.resolve()), rows, warnings=beside)
 
 
 BUILT_IN = BuiltIn()
+
+
+class Oxford(Source):
+    """A source: Oxford 102 Flowers as its makers publish it, labels and splits in two files of Matlab."""
+
+    forms = (Form("Oxford flowers", "--data flowers-102/", "jpg/image_00001.jpg, with imagelabels.mat and setid.mat"),)
+
+    def takes(self, data: str) -> bool:
+        """Return whether these files are there."""
+        return all((Path(data).expanduser() / name).exists() for name in (*MATS, "jpg"))
+
+    def find(self, data: str, layout: Layout) -> Listing:
+        """Return the images with their published splits."""
+        del layout
+        root = Path(data).expanduser()
+        return Listing(root.resolve().name, str(root.absolute()), open_folder(root.resolve()), rows_of_mats(root))
+
+
+OXFORD = Oxford()
 
 
 def data_folder() -> Path:
@@ -85,7 +108,6 @@ def _flowers102() -> tuple[Path, list[Row]]:
     """Oxford 102 Flowers (Nilsback and Zisserman, 2008) with its official splits, through torchvision."""
     from torchvision.datasets import Flowers102
 
-    names = {"train": "trnid", "val": "valid", "test": "tstid"}
     root = data_folder() / "flowers-102"
     try:
         Flowers102(str(data_folder()), download=True)
@@ -94,16 +116,26 @@ def _flowers102() -> tuple[Path, list[Row]]:
             f"flowers102 is not in '{root}' and could not be downloaded ({error}). Put 102flowers.tgz (unpacked: "
             "jpg/), imagelabels.mat and setid.mat there by hand."
         ) from None
-    from scipy.io import loadmat
+    return root, rows_of_mats(root)
 
-    labels = loadmat(root / "imagelabels.mat")["labels"][0]
-    splits = loadmat(root / "setid.mat")
-    classes = [f"{number:03d} {name}" for number, name in enumerate(Flowers102.classes, start=1)]
-    return root, [
-        Row(f"jpg/image_{number:05d}.jpg", classes[labels[number - 1] - 1], split)
-        for split, name in names.items()
-        for number in splits[name][0]
-    ]
+
+def rows_of_mats(root: Path) -> list[Row]:
+    """Return the images that the lists of Oxford 102 Flowers say: `imagelabels.mat` and `setid.mat`, beside `jpg/`."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+    from torchvision.datasets import Flowers102
+
+    names = {"train": "trnid", "val": "valid", "test": "tstid"}
+    try:
+        labels, splits = (loadmat(root / name) for name in MATS)
+        numbers = labels["labels"].ravel().tolist()
+        listed = [(split, number) for split, name in names.items() for number in splits[name].ravel().tolist()]
+        classes = [f"{number:03d} {name}" for number, name in enumerate(Flowers102.classes, start=1)]
+        return [Row(f"jpg/image_{n:05d}.jpg", classes[numbers[n - 1] - 1], split) for split, n in listed]
+    except (MatReadError, OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"The {' and '.join(MATS)} in '{root}' are not those of Oxford 102 Flowers ({error}). Copy them again."
+        ) from None
 
 
 _SETS: Mapping[str, Callable[[], tuple[Path, list[Row]]]] = {"digits": _digits, "flowers102": _flowers102}

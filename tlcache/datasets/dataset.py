@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tlcache.datasets.archive import ARCHIVE
 from tlcache.datasets.bucket import BUCKET
-from tlcache.datasets.builtin import BUILT_IN
+from tlcache.datasets.builtin import BUILT_IN, OXFORD
 from tlcache.datasets.folder import FOLDER
 from tlcache.datasets.labels import composed, notes_on
 from tlcache.datasets.layout import Layout
@@ -42,6 +42,7 @@ __all__ = [
 
 SOURCES: tuple[Source, ...] = (
     BUILT_IN,
+    OXFORD,
     METADATA,
     ARCHIVE,
     PARQUET,
@@ -248,9 +249,20 @@ def dataset_of(name: str | None, found: Listing, layout: Layout) -> Dataset:
         groups,
         layout.shares if classes else dict.fromkeys(SPLITS[1:], 0.0),
         passed_over,
-        (*found.warnings, *nothing, *doubled, *notes_on(classes)),
+        (*found.warnings, *nothing, *doubled, *_on_val(splits, layout), *notes_on(classes)),
         why,
     )
+
+
+def _on_val(splits: Sequence[str], layout: Layout) -> list[str]:
+    """Return a note on a val without a test, which in most tutorials is what results are given on."""
+    given = Counter(splits)
+    if not given["val"] or given["test"] or layout.test is not None or layout.split_folders or layout.ignore:
+        return []
+    return [
+        f"There is a val ({given['val']:,}) and no test, which is drawn from train. If results are to be given on that "
+        "val, as in many tutorials, say --test val, and a val is drawn from train."
+    ]
 
 
 def _classes(rows: Sequence[Row], found: Listing) -> tuple[str, ...]:

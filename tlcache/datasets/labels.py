@@ -24,6 +24,7 @@ _PERHAPS = {  # what people write for it, and what is a class of some
 }
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
+_LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)", re.DOTALL)
 _FEW = 20  # so many values may be grades
 
 
@@ -97,12 +98,35 @@ def check_numbers(labels: Sequence[str], where: str) -> None:
 
 def notes_on(classes: Collection[str]) -> tuple[str, ...]:
     """Return what should be looked into: classes that may be none, are nearly one, or several; measurements."""
-    notes = [*_perhaps_none(classes), *_nearly_one(classes), *_joined(classes)]
-    if len(classes) > _FEW and all(map(_NUMBER.fullmatch, classes)) and not all(map(_WHOLE.fullmatch, classes)):
-        notes.append(
-            f"The {len(classes):,} labels are numbers with fractions; each is a class, and none is near another."
-        )
-    return tuple(notes)
+    return (*_perhaps_none(classes), *_nearly_one(classes), *_joined(classes), *_lists(classes), *_measured(classes))
+
+
+def _lists(classes: Iterable[str]) -> list[str]:
+    """Return a note on labels that Python or JSON wrote as lists, sets or objects."""
+    found = sorted(name for name in classes if _LIST.fullmatch(name))
+    what = "Labels that are written as lists, each of which is a class by its whole text"
+    return [f"{what}: {few(list(map(repr, found)))}. Write the one label of each image alone."] if found else []
+
+
+def _measured(classes: Collection[str]) -> list[str]:
+    """Return a note on numbers that count or measure something; numbered classes begin at 0 or 1, or with a zero.
+
+    >>> _measured([str(year) for year in range(18, 24)])
+    ['The 6 labels are whole numbers (18 to 23); each is a class, and none is near another.']
+    >>> _measured([str(number) for number in range(10)]), _measured(["003", "007", "012", "019", "020", "033"])
+    ([], [])
+    """
+    units = {_NUMBER.sub("", name, count=1).strip() for name in classes}
+    numbers = [name.removesuffix(unit).strip() for unit in units for name in classes] if len(units) == 1 else []
+    if len(numbers) < (3 if max(units) else 6) or not all(map(_NUMBER.fullmatch, numbers)):
+        return []
+    values, whole = sorted(map(float, numbers)), all(map(_WHOLE.fullmatch, numbers))
+    counted = values[0] in (0, 1) and values[-1] < 2 * len(values)
+    if whole and (counted or any(re.match(r"0\d", name) for name in numbers)):
+        return []
+    what = "whole numbers" if whole else "numbers with fractions"
+    of = f"{what} ({values[0]:g} to {values[-1]:g}{' ' if max(units) else ''}{max(units)})"
+    return [f"The {len(values):,} labels are {of}; each is a class, and none is near another."]
 
 
 def _perhaps_none(classes: Iterable[str]) -> list[str]:

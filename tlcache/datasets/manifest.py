@@ -38,7 +38,7 @@ class Manifest(Source):
     def takes(self, data: str) -> bool:
         """Return whether there is such a file, by its ending."""
         path = Path(data).expanduser()
-        return path.suffix.lower() in SUFFIXES and path.is_file()
+        return path.suffix.lower() in (*SUFFIXES, ".parquet") and path.is_file()
 
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of the table."""

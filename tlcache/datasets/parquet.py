@@ -12,8 +12,9 @@ from tlcache.datasets.columns import find_columns
 from tlcache.datasets.hub import files_of, is_of_hub
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import rows_of
-from tlcache.datasets.parquet_rows import features_of, names_of_rows, open_file, open_rows
+from tlcache.datasets.parquet_rows import features_of, has_images, names_of_rows, open_file, open_rows
 from tlcache.datasets.places import there
+from tlcache.datasets.remote import is_url
 from tlcache.datasets.shards import is_pattern, name_of, pattern_of, shards_of, splits_of
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.table import Table
@@ -36,11 +37,16 @@ class Parquet(Source):
     )
 
     def takes(self, data: str) -> bool:
-        """Return whether there is such a file, by its ending, a pattern of such, or a folder of such files alone."""
+        """Return whether there is such a file, by its ending, a pattern of such, or a folder of such files alone.
+
+        One file here without any images is a manifest.
+        """
         if is_of_hub(data):
             return True
         given = pattern_of(data, ".parquet")
-        return given.lower().endswith(".parquet") and (is_pattern(given) or there(given))
+        if not given.lower().endswith(".parquet"):
+            return False
+        return is_pattern(given) or (there(given) and (is_url(given) or has_images(given)))
 
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of all files; names of classes are those that the files have for their numbers."""

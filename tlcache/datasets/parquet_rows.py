@@ -22,7 +22,7 @@ from tlcache.datasets.source import Images
 from tlcache.errors import DataError, OptionError, UnreachableError
 from tlcache.keys import some
 
-__all__ = ["features_of", "names_of_rows", "open_file", "open_rows"]
+__all__ = ["features_of", "has_images", "names_of_rows", "open_file", "open_rows"]
 
 _PYARROW = "Parquet files need pyarrow, which is not installed. Install it with: pip install 'tlcache[parquet]'"
 
@@ -62,6 +62,15 @@ def features_of(file: Any) -> dict[str, Any]:
     said = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
     found: dict[str, Any] = json.loads(said).get("info", {}).get("features", {})
     return found
+
+
+def has_images(path: str) -> bool:
+    """Return whether a file has a column that may be of images, or cannot be looked into; without one it is a table."""
+    try:
+        file = open_file(path)
+    except (DataError, OptionError):  # which reading it tells
+        return True
+    return bool(features_of(file)) or any(_has_bytes(field.type) for field in file.schema_arrow)
 
 
 def _image_column(path: str, file: Any) -> str:

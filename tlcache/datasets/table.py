@@ -70,6 +70,8 @@ def read_table(path: Path, most: int | None = None) -> Table:
     DataError
         It cannot be read, or a line of it has too many or too few cells; says which.
     """
+    if path.suffix.lower() == ".parquet":
+        return _from_columns(path, most)
     text = _text(path)
     if path.suffix.lower() == ".jsonl":
         return _from_objects(path, text, most)
@@ -143,6 +145,15 @@ def _from_objects(path: Path, text: str, most: int | None) -> Table:
     return Table(path, columns, rows)
 
 
+def _from_columns(path: Path, most: int | None) -> Table:
+    """Return a parquet file without images as a table."""
+    from tlcache.datasets.parquet_rows import open_file
+
+    read = open_file(str(path)).read().slice(0, most)
+    cells = zip(*(map(_cell, column.to_pylist()) for column in read.columns), strict=True)
+    return Table(path, list(read.column_names), [(row, list(each)) for row, each in enumerate(cells, 1)])
+
+
 def _is_text(text: str) -> bool:
     """Return whether a text can be a name of a file or a class; what JSON escapes need not be one."""
     try:
@@ -163,4 +174,4 @@ def _cell(value: Any) -> str:
     """Return a value of JSON as a cell; several are joined as lists of labels are in tables."""
     if isinstance(value, list):
         return "|".join(map(_cell, value))
-    return "" if value is None else (value if isinstance(value, str) else json.dumps(value)).strip()
+    return "" if value is None else (value if isinstance(value, str) else json.dumps(value, default=str)).strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ _NO_DATA = frozenset(  # folders that systems, NAS boxes and viewers make
         *("thumbnails", "thumbs", "_thumbs"),
     )
 )
+_THUMBNAILS = re.compile(r"_?(thumb(nail)?s?|tn|small)", re.IGNORECASE)  # which may be classes, too
 
 
 @dataclass(eq=False)
@@ -92,6 +94,23 @@ class Tree:
         return bool(found.keys() & {".h5", ".safetensors"}) and found.keys() <= ours and not self.has_images()
 
 
+def _without_thumbnails(top: Tree) -> Tree:
+    """Leave out folders of smaller copies, by their names and those of the images in them, which lie above as well."""
+    for _, tree in top.walk():
+        large = {_stem(name) for name in tree.images}
+        for name, inner in list(tree.folders.items()):
+            copies = {_stem(each) for each in inner.images}
+            if _THUMBNAILS.fullmatch(name) and copies and copies <= large and not inner.folders:
+                del tree.folders[name]
+                tree.passed_over[f"{name} folder"] += 1
+    return top
+
+
+def _stem(name: str) -> str:
+    """Return the name of an image without its ending and without what says that it is a small one."""
+    return re.sub(r"^(thumb|tn)[-_]|[-_.](thumb|tn|small)$", "", os.path.splitext(name.lower())[0])  # noqa: PTH122  fast
+
+
 class Place(NamedTuple):
     """A folder of the dataset: the dataset's own, its path below that, and what lies in it."""
 
@@ -142,7 +161,7 @@ def scan(root: Path, layout: Layout) -> Tree:
                     known[place] = Tree()
                     left.append((entry.path, known[place], (place, chain)))
                 tree.folders[entry.name] = known[place]
-    return top
+    return _without_thumbnails(top)
 
 
 def tree_of(paths: Collection[str], layout: Layout) -> Tree:
@@ -169,7 +188,7 @@ def tree_of(paths: Collection[str], layout: Layout) -> Tree:
             tree.passed_over[kind] += 1
         else:
             tree.images.append(name)
-    return folder("") or Tree()
+    return _without_thumbnails(folder("") or Tree())
 
 
 _Place = tuple[int, int]

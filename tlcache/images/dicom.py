@@ -38,6 +38,8 @@ def read(data: bytes, max_pixels: int, window: Window, notes: set[str]) -> tuple
     try:
         file = pydicom.dcmread(io.BytesIO(data))
         frames, kind = _check(file, max_pixels), str(file.PhotometricInterpretation)
+        if "JPEG 2000" in file.file_meta.TransferSyntaxUID.name:
+            _check_boxes(import_extra("DICOM", "pydicom.encaps").get_frame(file.PixelData, 0, number_of_frames=frames))
         values = np.asarray(pixels.pixel_array(file, index=0))
     except AttributeError as error:
         missing = str(error).rpartition(" ")[2]
@@ -66,6 +68,16 @@ def _check(file: Dataset, max_pixels: int) -> int:
             "too-large", f"{file.Columns} x {file.Rows} is more than {max_pixels:,} pixels; --max-pixels N allows more"
         )
     return int(file.get("NumberOfFrames") or 1)
+
+
+def _check_boxes(frame: bytes) -> None:
+    """Raise BadImageError where a box before the pixels of JPEG 2000 has no length: pydicom would look for ever."""
+    at = 12 if frame.startswith(b"\0\0\0\x0cjP  ") else len(frame)
+    while at < len(frame) and frame[at + 4 : at + 8] != b"jp2c":
+        length = int.from_bytes(frame[at : at + 4], "big")
+        if length < 8:
+            raise BadImageError("damaged", f"damaged DICOM (a box of its JPEG 2000 has {length} bytes)")
+        at += length
 
 
 def _unreadable(file: Dataset, error: Exception) -> BadImageError:
