@@ -224,8 +224,8 @@ def with_(value: float) -> NDArray[np.float32]:
         pytest.param(lambda: (npz(X, other=X), None), "several arrays .* --features-key NAME", id="several"),
         pytest.param(lambda: (npy(np.array([{}], object)), None), "no whole .npy file of numbers", id="objects"),
         pytest.param(lambda: (npz(X).rename("emb.npy"), None), "no whole .npy file", id="no_npy"),
-        pytest.param(lambda: (npy(X).rename("emb.h5"), None), "no whole HDF5 file", id="no_h5"),
-        pytest.param(lambda: (npy(X).rename("emb.parquet"), None), "no whole Parquet file", id="no_parquet"),
+        pytest.param(lambda: (npy(X).rename("emb.h5"), None), "no whole .h5 file", id="no_h5"),
+        pytest.param(lambda: (npy(X).rename("emb.parquet"), None), "no whole .parquet file", id="no_parquet"),
         pytest.param(lambda: (npy(X).rename("emb.npz"), None), "no whole .npz file", id="no_npz"),
         pytest.param(lambda: (manifest(IDS).rename("emb.csv"), None), "there is none", id="no_numbers"),
     ],
@@ -236,6 +236,24 @@ def test_what_is_wrong_with_embeddings_is_told(make: Callable[[], tuple[Path, Pa
         tlcache.adopt(embeddings, "mine", data)
     assert not list(Path("features").glob("**/*.h5"))
     assert not list(Path("features").glob(".adopted-*"))
+
+
+@pytest.mark.parametrize(
+    "write", [npy, npz, lambda values: npz(values, np.savez_compressed), h5, lists, fixed, dinotool, table]
+)
+def test_damaged_files_are_told_and_nothing_else_happens(write: Callable[[NDArray[Any]], Path]) -> None:
+    path, random = write(X), np.random.default_rng(0)
+    whole, told = path.read_bytes(), 0
+    for _ in range(12):
+        data = bytearray(whole[: random.integers(1, len(whole))] if random.random() < 0.3 else whole)
+        for at in random.integers(0, len(data), 6):
+            data[at] = random.integers(256)
+        path.write_bytes(data)
+        try:
+            assert tlcache.adopt(path, "mine").rows > 0
+        except (DataError, OptionError):
+            told += 1
+    assert told
 
 
 def test_ids_that_come_twice_are_told() -> None:

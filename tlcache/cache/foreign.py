@@ -22,13 +22,11 @@ def open_arrays(path: Path) -> Iterator[dict[str, Any]]:
     Raises
     ------
     DataError
-        It is damaged, or one of tlcache's own feature files, which need not be adopted.
+        It is one of tlcache's own feature files, which need not be adopted.
+    OSError, RuntimeError
+        It is damaged.
     """
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"'{path}' is no whole HDF5 file: {error}. Copy it again.") from None
-    with file:
+    with h5py.File(path, "r", locking=False) as file:
         if file.attrs.get("format") in (FORMAT, FORMAT.encode()):
             raise DataError(f"'{path}' is a feature file already: put it below the folder of features as it is.")
         found: dict[str, Any] = {}

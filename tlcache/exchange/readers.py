@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import errno
 import json
 import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +27,11 @@ from tlcache.keys import some
 __all__ = ["READERS", "Found", "read"]
 
 _BLOCK = 4096
+_DAMAGE = (  # what numpy, zipfile, h5py, pyarrow and csv raise of it
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, MemoryError, EOFError, SyntaxError),
+    *(csv.Error, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES)
 _NAMES = "file_names.txt"  # which thingsvision writes beside its features
 
 
@@ -60,15 +69,18 @@ def read(path: Path, key: str | None, spool: Path) -> Found:
         raise OptionError(f"'{path}' is of no kind known here. Known: {', '.join(READERS)}.")
     if not path.is_file():
         raise DataError(f"There is no file '{path}'.")
-    return READERS[path.suffix.lower()](path, key, spool)
+    try:
+        return READERS[path.suffix.lower()](path, key, spool)
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in _OF_DISK:
+            raise
+        kind = path.suffix.lower()
+        raise DataError(f"'{path}' is no whole {kind} file of numbers: {first_line(error)}. Copy it again.") from None
 
 
 def _npy(path: Path, key: str | None, spool: Path) -> Found:
     del key, spool
-    try:
-        values: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"'{path}' is no whole .npy file of numbers: {first_line(error)}.") from None
+    values: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     values = values.reshape(flattened(values.shape, values.dtype, path, path.name))
     names = path.with_name(_NAMES)
     if not names.is_file():
@@ -83,23 +95,20 @@ def _npy(path: Path, key: str | None, spool: Path) -> Found:
 
 
 def _npz(path: Path, key: str | None, spool: Path) -> Found:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            heads = {info.filename.removesuffix(".npy"): _head(archive, info) for info in archive.infolist()}
-            name = _chosen(path, key, {each: (shape, dtype) for each, (shape, _, dtype) in heads.items()})
-            shape, fortran, dtype = heads[name]
-            wanted = flattened(shape, dtype, path, name)
-            others = {each: _member(archive, each) for each, (own, _, kind) in heads.items() if _is_column(own, kind)}
-            info = archive.getinfo(f"{name}.npy")
-            if info.compress_type == zipfile.ZIP_STORED:
-                start = _start(path, info)
-                values: NDArray[Any] = np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
-            else:
-                with archive.open(info) as member:
-                    _skip_head(member)
-                    values = _spooled(spool, shape, dtype, fortran, member.read)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, struct.error) as error:
-        raise DataError(f"'{path}' is no whole .npz file of numbers: {first_line(error)}.") from None
+    with zipfile.ZipFile(path) as archive:
+        heads = {info.filename.removesuffix(".npy"): _head(archive, info) for info in archive.infolist()}
+        name = _chosen(path, key, {each: (shape, dtype) for each, (shape, _, dtype) in heads.items()})
+        shape, fortran, dtype = heads[name]
+        wanted = flattened(shape, dtype, path, name)
+        others = {each: _member(archive, each) for each, (own, _, kind) in heads.items() if _is_column(own, kind)}
+        info = archive.getinfo(f"{name}.npy")
+        if info.compress_type == zipfile.ZIP_STORED:
+            start = _start(path, info)
+            values: NDArray[Any] = np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+        else:
+            with archive.open(info) as member:
+                _skip_head(member)
+                values = _spooled(spool, shape, dtype, fortran, member.read)
     said = json.loads(str(others.pop(FORMAT))) if FORMAT in others else {}
     return Found(values.reshape(wanted), _columns(others, wanted[0]), said)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.errors import DataError, OptionError, first_line
+from tlcache.errors import DataError, OptionError
 from tlcache.exchange.writers import CONSTANT, FORMAT, pyarrow
 from tlcache.keys import some
 
@@ -30,10 +30,7 @@ Read = tuple[NDArray[Any], dict[str, Sequence[str]], dict[str, Any]]
 def read_parquet(path: Path, key: str | None, spool: Path) -> Read:
     """Return embeddings, the columns beside them, and what `tlcache.dump` says; see `tlcache.exchange.readers.read`."""
     arrow = pyarrow()
-    try:
-        file = arrow.parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"'{path}' is no whole Parquet file: {first_line(error)}. Copy it again.") from None
+    file = arrow.parquet.ParquetFile(path)
     schema, rows = file.schema_arrow, file.metadata.num_rows
     lists = {field.name: None for field in schema if _is_list(arrow, field.type)}
     numbers = [field.name for field in schema if arrow.types.is_floating(field.type)]
