@@ -102,7 +102,7 @@ def test_a_list_has_no_image_twice_and_none_that_is_labelled(unlabelled: Path) -
     paths = [row["path"] for row in rows]
     assert len(set(paths)) == len(paths)
     assert "9.png" not in paths  # it is labelled, in photos
-    assert len({"4.png", "a.png"} & set(paths)) == 1
+    assert len({"4.png", "a.png"} & set(paths)) == 1  # equal bytes
     assert {row["predicted"] for row in rows} <= {"red", "green", "blue"}
     page = Path("next.html").read_text()
     assert page.count("data:image/jpeg;base64,") == len(rows)
@@ -111,6 +111,22 @@ def test_a_list_has_no_image_twice_and_none_that_is_labelled(unlabelled: Path) -
     assert (figures["strategy"], figures["images"]) == ("combined", 12)
     assert [row["path"] for row in figures["suggestions"]] == paths
     assert f"{len(rows)} images to label of 12 of pool, by combined on tiny and the doubts of" in done.output
+
+
+@pytest.mark.parametrize("copies", [1, 9])
+def test_altered_copies_are_told_without_labels_however_many_there_are(
+    tmp_path: Path, tiny_model: Path, copies: int
+) -> None:
+    random, folder = np.random.default_rng(0), tmp_path / "pool"
+    folder.mkdir()
+    for number in range(40):
+        blots = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        blots.resize((48, 48), Image.Resampling.BICUBIC).save(folder / f"{number:02d}.png")
+    for number in range(copies):
+        Image.open(folder / f"{number:02d}.png").resize((36, 36)).save(folder / f"{number:02d}.jpg", quality=80)
+    tlcache.extract(folder, tiny_model)
+    names = [Path(row.path).stem for row in tlcache.suggest("pool", n=99).rows]
+    assert sorted(names) == [f"{number:02d}" for number in range(40)]
 
 
 @pytest.mark.usefixtures("unlabelled")

@@ -99,7 +99,9 @@ CALIBRATIONS: Form[Calibration] = Form(
 )
 
 
-def calibrate(file: FeatureFile, space: Space, embeddings: Array, impostors: Impostors) -> Calibration:
+def calibrate(
+    file: FeatureFile, space: Space, embeddings: Array, impostors: Impostors, certain: bool = True
+) -> Calibration:
     """Find out how close near-duplicates are in one feature file.
 
     Of a sample of its images, altered copies are made, embedded by the same network, and compared with the original:
@@ -116,6 +118,8 @@ def calibrate(file: FeatureFile, space: Space, embeddings: Array, impostors: Imp
         Where cosines are taken, and the file's rows there: float32 (n, k).
     impostors
         As `tlcache.auditing.neighbours.nearest_impostors` returns.
+    certain
+        Whether labels say that these are no copies. If not, those that look like copies by both are left out.
     """
     bound = impostor_bound(impostors.cosines)
     try:
@@ -124,15 +128,21 @@ def calibrate(file: FeatureFile, space: Space, embeddings: Array, impostors: Imp
         warn(f"No copies of images could be made: {error}")
         note = "No copies could be made to compare with; the threshold is a guess from the labels alone."
         return Calibration((1 + bound) / 2, (1 + bound) / 2, bound, None, None, {}, None, 0, note)
-    usual = float(np.median(impostors.cosines))
     low, low_pixels = (float(np.quantile(each, 1 - COPY_SHARE, axis=0).min()) for each in (cosines, pixels))
+    looks = pixels_of_pairs(file, impostors.rows, impostors.nearest)
+    if not certain:
+        apart = ~((impostors.cosines > low) & (looks > low_pixels))
+        if 2 * apart.sum() > len(apart):
+            impostors, looks = impostors.only(apart), looks[apart]
+            bound = impostor_bound(impostors.cosines)
+    usual = float(np.median(impostors.cosines))
     alike = max(bound, float(np.quantile(cosines, 1 - COPY_SHARE)))
     made = Calibration(
         threshold=min(alike, max(usual, min(bound, low))) if bound > -1 else alike,
         alike=alike,
         impostors=bound,
         pixels=low_pixels,
-        pixel_impostors=_pixel_bound(file, impostors),
+        pixel_impostors=_pixel_bound(looks, impostors),
         copies={},
         margin=(low - usual) / max(bound - usual, 1e-6),
         images=len(cosines),
@@ -151,9 +161,8 @@ def impostor_bound(impostors: Array) -> float:
     return min(0.999, _one_in_a_thousand(impostors))
 
 
-def _pixel_bound(file: FeatureFile, impostors: Impostors) -> float:
+def _pixel_bound(pixels: Array, impostors: Impostors) -> float:
     """Return the same for the pixels of those closest images; correlations are fitted on Fisher's scale, arctanh."""
-    pixels = pixels_of_pairs(file, impostors.rows, impostors.nearest)
     known = pixels[~np.isnan(pixels) & (impostors.cosines > -1)].astype(np.float64)
     return float(np.tanh(_one_in_a_thousand(np.arctanh(np.clip(known, -0.9999, 0.9999))))) if len(known) else -1.0
 

@@ -102,6 +102,7 @@ def calibrated(file: FeatureFile, make: Callable[[], Projected], runs: Path) -> 
         return kept
     own = make()
     labels = own.rows.labels if file.classes else np.arange(len(own.rows))  # without any, all others are impostors
-    found = calibrate(file, own.space, own.embeddings, nearest_impostors(own.embeddings, labels))
+    impostors = nearest_impostors(own.embeddings, labels)
+    found = calibrate(file, own.space, own.embeddings, impostors, certain=bool(file.classes))
     write_calibration(path, found)
     return found

@@ -148,6 +148,10 @@ class Impostors(NamedTuple):
     nearest: Indices
     cosines: Array
 
+    def only(self, some: NDArray[np.bool_]) -> Impostors:
+        """Return some of them: bool (m,)."""
+        return Impostors(self.rows[some], self.nearest[some], self.cosines[some])
+
 
 def nearest_impostors(rows: Array, labels: Labels, most: int = 2000) -> Impostors:
     """Return, for at most so many random rows of (n, k), the closest row of another label."""

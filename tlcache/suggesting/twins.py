@@ -15,6 +15,7 @@ from tlcache.images import BadImageError
 
 __all__ = ["Known", "Twins"]
 
+_CLOSEST = 8  # whose pixels are looked at where embeddings do not tell
 _SAME = 0.9999  # cosine of an embedding with itself, but for rounding
 
 
@@ -63,10 +64,18 @@ class Twins:
 
     def _near(self, row: int, others: Known, numbers: range | list[int], cosines: Array) -> bool:
         if not self.calibration.judges:
-            return bool((cosines > _SAME).any())
+            return bool((cosines > _SAME).any()) or self._by_pixels(row, others, numbers, cosines)
         close = np.flatnonzero(cosines > self.calibration.threshold)
         pixels = np.array([self._agreement(row, others, numbers[at]) for at in close.tolist()], np.float32)
         return bool(self.calibration.near(cosines[close], pixels).any())
+
+    def _by_pixels(self, row: int, others: Known, numbers: range | list[int], cosines: Array) -> bool:
+        """Return whether the pixels of one of the closest agree as those of no other image do."""
+        if self.calibration.pixels is None or self.calibration.pixel_impostors is None:
+            return False
+        bound = max(self.calibration.pixels, self.calibration.pixel_impostors)
+        closest = np.argsort(-cosines)[:_CLOSEST].tolist()
+        return any(self._agreement(row, others, numbers[at]) > bound for at in closest)
 
     def _agreement(self, row: int, others: Known, other: int) -> float:
         one, two = self._thumbnail(self.pool, row), self._thumbnail(others, other)
