@@ -40,6 +40,7 @@ __all__ = [
     "BestOf",
     "By",
     "Budget",
+    "ChosenLayers",
     "ClassWeight",
     "ComparedBy",
     "Coverage",
@@ -244,6 +245,16 @@ Layers = Annotated[
         short="--output",
         default="last",
         more="Of an .onnx file any tensors",
+    ),
+]
+ChosenLayers = Annotated[
+    str | Sequence[str] | None,
+    Option(
+        "Choose among these cached layers of a network on validation; all: every layer and pooling",
+        several(text("NAME")),
+        CHOOSING,
+        "--layers",
+        default="each file by itself",
     ),
 ]
 CropBorders = Annotated[bool, Option("Cut dark borders of scans away first", SWITCH, NETWORK)]

@@ -164,11 +164,14 @@ def _show_runs(output: Output, done: Sequence[Run], runs: str | Path | None) -> 
     """Print what these runs reached, where they are, and the leakage gap where they are of the group split."""
     from tlcache.auditing.leakage import leakage_gaps_of
     from tlcache.evaluation.compare import compare_runs
-    from tlcache.evaluation.verdict import no_gain
+    from tlcache.evaluation.verdict import layer_choices, no_gain
     from tlcache.report.tables import runs_tables
     from tlcache.report.uncertainty import uncertainty_table
 
-    output.show(runs_tables(compare_runs(done)))
+    compared = compare_runs(done)
+    output.show(runs_tables(compared))
+    for line in filter(None, map(layer_choices, compared)):
+        output.say(f"\n{line}")
     if any(run.uncertainty for run in done):
         output.show()
         output.show(uncertainty_table(done))
@@ -336,6 +339,8 @@ def fit_heads(
         _show_runs(output, done, options.get("runs"))
         _end(problems)
         return
+    if "layers" in options:
+        raise OptionError("--shots is of each file by itself; leave --layers out.")
     with _stoppable("curves that were finished are recorded"):
         curves = fit_curves(options.pop("paths", None), shots, **options, on_warning=problems)
     output.write({"curves": [curve.as_json() for curve in curves]})

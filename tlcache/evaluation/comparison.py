@@ -221,6 +221,26 @@ class Comparison:
         both = [(self.top(False, name), self.top(True, name)) for name in names]
         return self.among((tuned, frozen) for tuned, frozen in both if tuned and frozen)
 
+    @cached_property
+    def layer_choices(self) -> list[Pair]:
+        """What choosing among layers adds to each backbone, for the head that was picked of those that chose."""
+        first: dict[tuple[str, ...], Entry] = {}
+        for entry in self.picked:
+            if isinstance(entry.run, FrozenRun) and entry.run.layers:
+                first.setdefault(tuple(sorted(each.key for each in entry.run.layers)), entry)
+        both = [(entry, self._usual(entry)) for entry in first.values()]
+        return self.among((chosen, usual) for chosen, usual in both if usual)
+
+    def _usual(self, chosen: Entry) -> Entry | None:
+        """Return the same head on the last of the layers that one chose among."""
+        run = chosen.run
+        asked = {name: value for name, value in run.arguments.items() if name != "layers"}
+        last = run.layers[-1].key if isinstance(run, FrozenRun) else ""
+        wanted = (last, run.head, asked)
+        return next(
+            (each for each in self.entries if (each.run.key, each.run.head, each.run.arguments) == wanted), None
+        )
+
     @property
     def smallest_shown(self) -> float | None:
         """The smallest difference between two backbones, or else two runs, that these test images would show."""
@@ -243,6 +263,7 @@ class Comparison:
             "pairs": [pair.as_json() for pair in self.pairs],
             "backbones": [pair.as_json() for pair in self.between_backbones],
             "tunings": [pair.as_json() for pair in self.tunings],
+            **({"layers": [pair.as_json() for pair in self.layer_choices]} if self.layer_choices else {}),
             "baseline_accuracy": self.baseline.accuracy,
             "baseline_class": self.baseline.answer,
         }

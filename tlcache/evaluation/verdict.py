@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from tlcache.evaluation.metrics import METRICS
 from tlcache.keys import printable, some
 from tlcache.runs.finetuned import FinetunedRun
+from tlcache.runs.frozen import FrozenRun
 from tlcache.text import duration
 
 if TYPE_CHECKING:
     from tlcache.evaluation.comparison import Comparison, Entry, Pair
     from tlcache.runs.record import Run
 
-__all__ = ["interval_of", "no_gain", "p_of", "p_text", "points", "size", "times", "verdict"]
+__all__ = ["interval_of", "layer_choices", "no_gain", "p_of", "p_text", "points", "size", "times", "verdict"]
 
 _POINT = 0.01 + 1e-9  # how far behind a quicker run may be
 _LEAST_P = 1e-12  # smaller ones say nothing more
@@ -30,7 +31,7 @@ def verdict(found: Comparison) -> str:
     """
     frozen, tuned = found.top(frozen=True), found.top(frozen=False)
     both = _strategies(found, tuned, frozen) if frozen and tuned else ""
-    parts = [both if tuned else _start(found), _tunings(found), _picked(found), _backbones(found)]
+    parts = [both if tuned else _start(found), _tunings(found), _picked(found), _backbones(found), layer_choices(found)]
     return " ".join(filter(None, [*parts, _smallest(found), _quickest(found), _baseline(found)]))
 
 
@@ -85,6 +86,26 @@ def _tunings(found: Comparison) -> str:
         if (pair.a, pair.b) != said:
             cost = f"{times(pair.a.first_s / pair.b.first_s)} its time"
             texts.append(_gain(pair, found.by, f"Fine-tuning {pair.a.backbone}", f"its own {pair.b.head} head", cost))
+    return " ".join(texts)
+
+
+def layer_choices(found: Comparison) -> str:
+    """Say what choosing among layers adds to each backbone, over the last one."""
+    texts = []
+    for pair in found.layer_choices:
+        run = pair.a.run
+        if not isinstance(run, FrozenRun):
+            continue
+        (chosen,) = (each.name for each in run.layers if each.key == run.key)
+        count, last = len(run.layers), run.layers[-1]
+        if run.key == last.key:
+            texts.append(
+                f"Of {count} layers of {run.backbone}, the last ({chosen}) was best on validation, by {run.head}."
+            )
+            continue
+        what = f"The layer of {run.backbone} that was best of {count} on validation ({chosen})"
+        cost = f"{times(pair.a.first_s / pair.b.first_s)} its time"
+        texts.append(_gain(pair, found.by, what, f"the last ({last.name}), both by {run.head}", cost))
     return " ".join(texts)
 
 

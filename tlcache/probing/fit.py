@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlcache.arguments import (
+    ChosenLayers,
     CrossValidated,
     Features,
     Force,
@@ -23,11 +24,15 @@ from tlcache.cache.find import find_labelled
 from tlcache.errors import HeadError, OptionError
 from tlcache.files import check_folder
 from tlcache.heads.table import find_heads
+from tlcache.kinds import listing
 from tlcache.options import described, made
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.progress import step_bar, warn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tlcache.heads.table import HeadRow
     from tlcache.probing.shots import Curve
     from tlcache.runs.frozen import FrozenRun
 
@@ -42,6 +47,7 @@ def fit_heads(
     heads: Heads = None,
     *,
     data: OnlyDatasets = None,
+    layers: ChosenLayers = None,
     features: Features = None,
     runs: Runs = None,
     split: Split = "given",
@@ -53,7 +59,8 @@ def fit_heads(
 ) -> list[FrozenRun]:
     """Fit heads on cached features, choose their settings, and test each once.
 
-    What is recorded is read, and only what is missing is fitted.
+    What is recorded is read, and only what is missing is fitted. With `layers`, those of a network are a choice, which
+    each head makes on validation: it is tested on the best one, and beside it on the last.
 
     Parameters
     ----------
@@ -81,12 +88,16 @@ def fit_heads(
     """
     how, rows = made(SearchProtocol, protocol), find_heads(heads)
     _check_nested(cv, protocol)
+    if cv is not None and layers is not None:
+        raise OptionError("--layers is a choice on one split, --cv has none; leave one of them out.")
     found = find_labelled(paths, features, data)
     from tlcache.probing.nested import fit_file as cross_validate
     from tlcache.probing.run import fit_file, opened, say_once
     from tlcache.runs.folder import runs_folder
 
     folder = check_folder(runs_folder(runs), "--runs")
+    if layers is not None:
+        return _some(_of_layers(found, listing(layers), rows, split, split_seed, folder, how, force, on_warning))
     results, told = [], set[str]()
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
         for path in found:
@@ -171,6 +182,31 @@ def fit_curves(
                 say_once(file, told)
                 curves += fit_file(file, rows, folder, how, wanted, force, advance, on_warning)
     return _some(curves)
+
+
+def _of_layers(
+    paths: Sequence[Path],
+    layers: Sequence[str],
+    rows: Sequence[HeadRow],
+    split: str,
+    split_seed: int,
+    folder: Path,
+    protocol: SearchProtocol,
+    force: bool,
+    on_warning: Callable[[str], None],
+) -> list[FrozenRun]:
+    """Return the runs of heads that choose among the layers of each network."""
+    if protocol.budget_s is not None:
+        raise OptionError("--budget is of heads on single files; leave it out with --layers, or name fewer heads.")
+    from tlcache.probing.layers import alternatives, fit_layers
+
+    groups = alternatives(paths, layers)
+    with step_bar("fitting heads", 2 * len(groups) * len(rows)) as advance:
+        return [
+            run
+            for group in groups
+            for run in fit_layers(group, rows, split, split_seed, folder, protocol, force, advance, on_warning)
+        ]
 
 
 def _some(results: list[T]) -> list[T]:

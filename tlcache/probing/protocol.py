@@ -22,7 +22,13 @@ _FOLDS_MORE = "Folds are stratified; groups and byte-identical images stay toget
 @described()
 @dataclass(frozen=True)
 class SearchProtocol:
-    """How settings are chosen; a run's record holds it."""
+    """How settings are chosen; a run's record holds it.
+
+    Parameters
+    ----------
+    layers
+        The `tlcache.runs.frozen.LayerScore`s that a layer was chosen by, which is no option; empty where none was.
+    """
 
     search: Annotated[str, Option("How many settings to try: quick or full", choice(("quick", "full")), CHOOSING)] = (
         "quick"
@@ -48,6 +54,7 @@ class SearchProtocol:
     budget_s: Budget = None
     coverage: Coverage = None
     per_class: PerClass = False
+    layers: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -55,7 +62,8 @@ class SearchProtocol:
 
     def arguments(self) -> dict[str, Any]:
         """Return the settings as records hold them."""
-        return asked(self, "coverage", "per_class")
+        among = {"layers": {each.name: each.key for each in self.layers}} if self.layers else {}
+        return {**asked(self, "coverage", "per_class"), **among}
 
     def settings(self, row: HeadRow) -> list[dict[str, Any]]:
         """Return complete parameters for every candidate of a head."""

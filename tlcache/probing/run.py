@@ -39,7 +39,7 @@ from tlcache.runs.frozen import FrozenRun, HeadCandidate, HeadEpoch, Repeats, Te
 from tlcache.runs.predictions import Predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
 
-__all__ = ["Data", "chosen_setting", "fit_file", "frozen_identity", "opened", "refit", "say_once"]
+__all__ = ["Data", "chosen_setting", "fit_file", "frozen_identity", "opened", "refit", "say_once", "tried"]
 
 
 _KEPT = 20_000_000  # probabilities: 80 MB before compression
@@ -231,7 +231,7 @@ def _fit_one(
         arguments=identity.arguments,
         chosen=chosen_setting(row, protocol, best),
         chosen_by=f"{len(folds)}-fold cross-validation" if len(folds) > 1 else "validation split",
-        candidates=tuple(_tried(row, protocol, candidate) for candidate in candidates),
+        candidates=tuple(tried(row, protocol, candidate) for candidate in candidates),
         skipped=len(settings) - len(candidates),
         history=tuple(from_json(HeadEpoch, epoch) for epoch in best.history),
         calibration=TemperatureScaling(
@@ -249,6 +249,7 @@ def _fit_one(
         search_s=searched - started,
         refit_s=ended - searched,
         features=str(file.path),
+        layers=protocol.layers,
         versions=versions(),
         hardware=Hardware(**hardware()),
         created=now(),
@@ -314,7 +315,8 @@ def _repeats(heads: Sequence[Any], tests: Sequence[Figures]) -> Repeats:
     )
 
 
-def _tried(row: HeadRow, protocol: SearchProtocol, candidate: Candidate) -> HeadCandidate:
+def tried(row: HeadRow, protocol: SearchProtocol, candidate: Candidate) -> HeadCandidate:
+    """Return a candidate as records hold it."""
     scores = {f"val_{name}": value for name, value in candidate.scores.items()}
     errors = {f"val_{name}_se": value for name, value in candidate.errors.items()}
     setting = chosen_setting(row, protocol, candidate)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from tlcache.backbones.backbone import LAST
 from tlcache.backbones.sources import GIVEN as GIVEN_NETWORK
 from tlcache.cache.resplit import GIVEN
 from tlcache.datasets.dataset import names_of
@@ -41,7 +42,7 @@ _SHARED = (
     *parameters(Layout),
 )  # finetune, too
 _SPLIT = {"split": GIVEN, "split_seed": 0}
-_NAMES = {"budget_s": "budget"}
+_NAMES = {"budget_s": "budget", "output": "layers"}
 
 
 def commands(run: Run) -> list[str]:
@@ -52,14 +53,21 @@ def commands(run: Run) -> list[str]:
     """
     made, arguments = _typed(run.extract_arguments), run.arguments
     before = [extraction(run.extract_arguments)]
+    if isinstance(run, FrozenRun) and run.layers:
+        layers = dict.fromkeys(each.output or LAST for each in run.layers)
+        pools = dict.fromkeys(each.pool for each in run.layers if each.pool)
+        before = [extraction({**run.extract_arguments, "output": [*layers], "pool": [*pools] or None})]
     split = {}
     if run.split != GIVEN:
         before.append(_line("audit", {"data": run.dataset, **_grouped(run.grouping)}))
         split = {"split": run.split, "split_seed": run.drawn_by}
     if isinstance(run, FrozenRun):
         defaults = {**{field.name: field.default for field in fields(SearchProtocol)}, "cv": None}
-        options = {"heads": run.head, **_given(split, _SPLIT), **_given(arguments, defaults)}
-        return [*before, _line(f"fit-heads {_quoted(_from_here(run.features))}", options)]
+        asked = {name: value for name, value in arguments.items() if name != "layers"}
+        options = {"heads": run.head, **_given(split, _SPLIT), **_given(asked, defaults)}
+        options |= {"layers": "all"} if run.layers else {}
+        files = [_quoted(_from_here(file)) for file in ([each.features for each in run.layers] or [run.features])]
+        return [*before, _line(" ".join(["fit-heads", *files]), options)]
     defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget_s": None}
     shared = {name: made[name] for name in _SHARED if name in made}
     asked = _given(settings_of(arguments), defaults)

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from tlcache.runs.base import RunRecord
 
-__all__ = ["CrossValidation", "FrozenRun", "HeadCandidate", "HeadEpoch", "Repeats", "TemperatureScaling"]
+__all__ = ["CrossValidation", "FrozenRun", "HeadCandidate", "HeadEpoch", "LayerScore", "Repeats", "TemperatureScaling"]
 
 
 class HeadCandidate(Struct, frozen=True, kw_only=True):
@@ -18,6 +18,23 @@ class HeadCandidate(Struct, frozen=True, kw_only=True):
     setting: Mapping[str, Any]
     scores: Mapping[str, float]
     fit_s: float
+
+
+class LayerScore(Struct, frozen=True, kw_only=True):
+    """A layer with a pooling that a head was tried on: its best setting, and the `scores` of that as of a candidate."""
+
+    output: str | None
+    pool: str | None
+    key: str
+    features: str
+    setting: Mapping[str, Any]
+    scores: Mapping[str, float]
+    search_s: float
+
+    @property
+    def name(self) -> str:
+        """Layer and pooling."""
+        return " ".join(filter(None, [self.output or "last", self.pool]))
 
 
 class HeadEpoch(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -85,13 +102,15 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
     search_s: float
     refit_s: float
     features: str
+    layers: tuple[LayerScore, ...] = ()
     cross_validation: CrossValidation | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields = super().as_json()
-        if self.cross_validation is None:
-            del fields["cross_validation"]
+        for name in ("layers", "cross_validation"):
+            if not getattr(self, name):
+                del fields[name]
         return fields
 
     @property
@@ -108,5 +127,5 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
 
     @property
     def train_s(self) -> float:
-        """Seconds of choosing settings and fitting."""
-        return self.fit_s
+        """Seconds of choosing layer and settings, and of fitting."""
+        return self.fit_s + sum(each.search_s for each in self.layers if each.key != self.key)

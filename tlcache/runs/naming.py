@@ -15,7 +15,7 @@ from tlcache.runs.record import Run
 __all__ = ["backbone_label", "head_label", "named_runs", "set_apart"]
 
 _DIGITS = 6  # of a key, in a name
-_UNSAID = {"space", "budget_s", "budget"}  # follow from others, or change nothing but the time
+_UNSAID = {"layers", "space", "budget_s", "budget"}  # follow from others, or change nothing but the time
 
 
 def set_apart(name: str, embedded: Mapping[str, Any], alike: Iterable[Mapping[str, Any]]) -> str:
@@ -69,6 +69,8 @@ def head_label(run: Run, runs: Sequence[Run]) -> str:
     if isinstance(run, FinetunedRun):
         tuned = "fine-tuned (0 epochs kept)" if run.untuned else "fine-tuned"
         head = tuned if head == "linear" else f"{tuned} {head}"
+    elif run.layers:
+        head = f"{head}, best of {len(run.layers)} layers"
     same = attrgetter("strategy", "backbone", "head", "key")
     alike = [other for other in runs if same(other) == same(run)]
     return " ".join([head, *_differing(_arguments(run), [_arguments(other) for other in alike])])

@@ -1,0 +1,173 @@
+"""One network's feature files of several layers and poolings as a choice: made on validation, and tested once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tlcache.backbones.backbone import LAST
+from tlcache.backbones.pools import POOLS
+from tlcache.backbones.sources import lookup
+from tlcache.cache.feature_file import FeatureFile
+from tlcache.errors import CacheError, HeadError
+from tlcache.evaluation.metrics import METRICS
+from tlcache.heads.table import HeadRow
+from tlcache.keys import hash_json, native, slug, some
+from tlcache.probing.protocol import SearchProtocol
+from tlcache.probing.run import Data, fit_file, frozen_identity, opened, tried
+from tlcache.probing.search import choose, search
+from tlcache.progress import Advance
+from tlcache.runs.folder import read_runs
+from tlcache.runs.frozen import FrozenRun, HeadCandidate, LayerScore
+
+__all__ = ["ALL", "alternatives", "fit_layers"]
+
+ALL = "all"
+
+
+def alternatives(paths: Sequence[Path], layers: Sequence[str]) -> list[list[Path]]:
+    """Return the feature files of each network on each dataset, the usual embedding last.
+
+    Parameters
+    ----------
+    paths
+        Feature files.
+    layers
+        Names of layers, with every pooling that there is of them; or `all`.
+
+    Raises
+    ------
+    CacheError
+        There is none of a layer, or no network with several.
+    """
+    groups: dict[str, list[tuple[bool, str, int, Path]]] = {}
+    cached = set[str]()
+    for path in paths:
+        with FeatureFile(path) as file:
+            attrs, made = file.attrs, native(json.loads(file.attrs["arguments"]))
+        layer = made.get("output") or LAST
+        cached.add(layer)
+        if ALL in layers or layer in layers:
+            groups.setdefault(_network(attrs), []).append((layer == LAST, layer, -_unusual(made), path))
+    if missing := [layer for layer in layers if layer not in {ALL, *cached}]:
+        raise CacheError(
+            f"No features of layer {some(missing)}; cached are {some(sorted(cached))}. "
+            f"Make some with: tlcache extract --layers {','.join(missing)}"
+        )
+    found = [[path for *_, path in sorted(group)] for group in groups.values() if len(group) > 1]
+    if not found:
+        raise CacheError(
+            "No network has features of several layers or poolings to choose from. Make some with: "
+            "tlcache extract --layers stage:3,last (tlcache layers lists what there is)"
+        )
+    return found
+
+
+def _unusual(made: Mapping[str, Any]) -> int:
+    """Return how far down the list of its network's poolings the one of an extraction is; 0: it was not asked for."""
+    row, pool = lookup(str(made["model"])), made.get("pool")
+    known = [*(row.pools if row else ()), *POOLS]
+    return known.index(pool) if pool in known else 0
+
+
+def _network(attrs: Mapping[str, Any]) -> str:
+    """Return a hash of dataset, network and preprocessing, whatever the layer."""
+    identity = json.loads(attrs["key_json"])
+    backbone = {name: value for name, value in identity["backbone"].items() if name != "layer"}
+    rest = {name: value for name, value in identity.items() if name not in ("backbone", "output", "pool")}
+    return hash_json([attrs["dataset"], attrs["dataset_digest"], backbone, rest])
+
+
+def fit_layers(
+    paths: Sequence[Path],
+    rows: Sequence[HeadRow],
+    split: str,
+    split_seed: int,
+    folder: Path,
+    protocol: SearchProtocol,
+    force: bool,
+    advance: Advance,
+    on_warning: Callable[[str], None],
+) -> list[FrozenRun]:
+    """Return for each head a run on the layer that was best on validation, and before it one on the usual embedding.
+
+    Parameters
+    ----------
+    paths
+        Feature files of one network, the usual embedding last.
+    rows, split, split_seed, folder, protocol, force, advance, on_warning
+        As for `tlcache.probing.run.fit_file` and `opened`.
+    """
+    with opened(paths[-1], split, folder, split_seed) as file:
+        usual = fit_file(file, rows, folder, protocol, force, advance, on_warning)
+        known = {} if force else _recorded(folder, file.attrs, _keys(paths), rows, protocol)
+    advance(len(known))
+    missing = [row for row in rows if row.name not in known]
+    scores: dict[str, list[LayerScore]] = {row.name: [] for row in missing}
+    for path in paths if missing else ():
+        with opened(path, split, folder, split_seed) as file:
+            data = Data.of(file)
+            folds = data.folds(protocol)
+            for row in missing:
+                with suppress(HeadError):  # which is told where the head is fitted on the usual embedding
+                    began = time.perf_counter()
+                    found = search(row, protocol.settings(row), folds, data.classes, None, protocol.metric)
+                    best = tried(row, protocol, choose(found, protocol.metric, protocol.one_se))
+                    scores[row.name].append(_score(file.attrs, path, best, time.perf_counter() - began))
+    for row in missing:
+        if not scores[row.name]:
+            continue
+        best_of = _best(scores[row.name], protocol.metric)
+        how = replace(protocol, layers=tuple(scores[row.name]))
+        with opened(Path(best_of.features), split, folder, split_seed) as file:
+            known |= {run.head: run for run in fit_file(file, [row], folder, how, force, advance, on_warning)}
+    return [run for run in (*usual, *known.values()) if run.head in {row.name for row in rows}]
+
+
+def _keys(paths: Sequence[Path]) -> list[str]:
+    keys = []
+    for path in paths:
+        with FeatureFile(path) as file:
+            keys.append(str(file.attrs["key"]))
+    return sorted(keys)
+
+
+def _recorded(
+    folder: Path, attrs: Mapping[str, Any], keys: Sequence[str], rows: Sequence[HeadRow], protocol: SearchProtocol
+) -> dict[str, FrozenRun]:
+    """Return the recorded runs of heads whose layer was chosen among these, by the head."""
+    asked = {row.name: frozen_identity(attrs, row, protocol).arguments for row in rows}
+    return {
+        run.head: run
+        for run in read_runs(folder, lambda _: None, [slug(str(attrs["dataset"]))])
+        if isinstance(run, FrozenRun) and run.dataset_digest == attrs["dataset_digest"]
+        if sorted(each.key for each in run.layers) == keys and run.head_path.exists()
+        if {name: value for name, value in run.arguments.items() if name != "layers"} == asked.get(run.head)
+    }
+
+
+def _score(attrs: Mapping[str, Any], path: Path, best: HeadCandidate, search_s: float) -> LayerScore:
+    made = native(json.loads(attrs["arguments"]))
+    return LayerScore(
+        output=made.get("output"),
+        pool=json.loads(attrs["key_json"])["pool"],
+        key=str(attrs["key"]),
+        features=str(path),
+        setting=best.setting,
+        scores=best.scores,
+        search_s=search_s,
+    )
+
+
+def _best(scores: Sequence[LayerScore], metric: str) -> LayerScore:
+    """Return the best on validation; of equals the one nearest to the usual embedding."""
+    sign = 1 if METRICS[metric].larger_is_better else -1
+    return max(
+        enumerate(scores),
+        key=lambda each: (sign * each[1].scores[f"val_{metric}"], -each[1].scores["val_log_loss"], each[0]),
+    )[1]
