@@ -153,7 +153,7 @@ def test_what_a_foreign_network_lacks_is_named() -> None:
     assert (image.size, image.floating) == ((16, 16), True)
     with pytest.raises(UnknownNameError, match=r"no output 'embedding'. Its outputs: map: float .*; logits: float"):
         adapt(foreign(), PREPROCESS, "embedding", "avg")
-    with pytest.raises(OptionError, match=r"map: float .* takes --pool avg, max or flatten; asked: no pooling"):
+    with pytest.raises(OptionError, match=r"map: float .* takes --pool avg, max, gem or flatten; asked: no pooling"):
         adapt(foreign(), PREPROCESS, None, None)
     with pytest.raises(OptionError, match=r"logits: float .* takes no --pool; asked: avg"):
         adapt(foreign(), PREPROCESS, "logits", "avg")

@@ -118,7 +118,7 @@ def test_the_command_line_says_what_it_gained() -> None:
     done = CliRunner().invoke(app, ["fit-heads", "--heads", "ridge", "--layers", "colours,last"])
     assert done.exit_code == 0, done.output
     text = " ".join(done.output.split())
-    assert "ridge, best of 3 layers" in text
+    assert "ridge, best of 3" in text
     assert "The layer of model that was best of 3 on validation (colours" in text
     shots = CliRunner().invoke(app, ["fit-heads", "--layers", "all", "--shots", "1"])
     assert (shots.exit_code, "leave --layers out" in shots.output) == (2, True)

@@ -271,8 +271,8 @@ def test_networks_of_one_name_are_told_apart_wherever_they_are_shown(photos: Pat
     assert len(keys) == 3
     runs = fit_heads(heads="ridge")
     names = {backbone_label(run, runs) for run in runs}
-    assert {name for name in names if "output" in name} == {"model output z pool max"}
-    assert {name.removeprefix("model ") for name in names if "output" not in name} < keys
+    assert {name for name in names if "max" in name} == {"model z max"}
+    assert {name.removeprefix("model ") for name in names if "max" not in name} < keys
     console = Console(width=160)
     with console.capture() as shown:
         console.print(cache_table(list_cache(), runs_folder()))

@@ -70,6 +70,8 @@ class CacheEntry:
         a version whose embeddings this one would not use), or `damaged`.
     detail
         What there is to say of the state.
+    output
+        The layer that was asked for; None where it is the last.
     """
 
     path: Path
@@ -84,6 +86,7 @@ class CacheEntry:
     identity: Mapping[str, Any]
     state: str
     detail: str = ""
+    output: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -262,6 +265,7 @@ def _entry_of_file(path: Path) -> CacheEntry:
                 identity=identity,
                 state=state,
                 detail=detail,
+                output=json.loads(file.attrs["arguments"]).get("output"),
                 **text,
             )
     except CacheError as error:
@@ -291,6 +295,7 @@ def _entry_of_parts(workspace: Path) -> CacheEntry:
         identity=note.get("identity", {}),
         state=state,
         detail="" if state == "unfinished" else f"process {note.get('process')} on {note.get('host')}",
+        output=note.get("arguments", {}).get("output"),
     )
 
 

@@ -296,4 +296,4 @@ def _name(entry: CacheEntry) -> tuple[str, ...]:
 
 
 def _embedded(entry: CacheEntry) -> dict[str, Any]:
-    return {**entry.identity, "key": hash_json(entry.identity), "weights": entry.weights}
+    return {**entry.identity, "key": hash_json(entry.identity), "weights": entry.weights, "output": entry.output}

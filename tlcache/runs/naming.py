@@ -15,6 +15,7 @@ from tlcache.runs.record import Run
 __all__ = ["backbone_label", "head_label", "named_runs", "set_apart"]
 
 _DIGITS = 6  # of a key, in a name
+_BY_VALUE = {"unfreeze", "output", "pool"}  # which say what they are
 _UNSAID = {"layers", "space", "budget_s", "budget"}  # follow from others, or change nothing but the time
 
 
@@ -29,8 +30,8 @@ def set_apart(name: str, embedded: Mapping[str, Any], alike: Iterable[Mapping[st
     name
         The backbone's name.
     embedded, alike
-        `key` and `weights` of a feature file, and what is in the JSON of its key: `output`, `pool`, `precision` and
-        `preprocess`.
+        `key`, `weights` and `output`, the layer, of a feature file, and what is in the JSON of its key: `pool`,
+        `precision` and `preprocess`.
     """
     mine, others = _settings(embedded), [(other["key"], other["weights"], _settings(other)) for other in alike]
     same = [key for key, *said in others if said == [embedded["weights"], mine]]
@@ -70,7 +71,7 @@ def head_label(run: Run, runs: Sequence[Run]) -> str:
         tuned = "fine-tuned (0 epochs kept)" if run.untuned else "fine-tuned"
         head = tuned if head == "linear" else f"{tuned} {head}"
     elif run.layers:
-        head = f"{head}, best of {len(run.layers)} layers"
+        head = f"{head}, best of {len(run.layers)}"
     same = attrgetter("strategy", "backbone", "head", "key")
     alike = [other for other in runs if same(other) == same(run)]
     return " ".join([head, *_differing(_arguments(run), [_arguments(other) for other in alike])])
@@ -88,7 +89,7 @@ def _setting(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{words} of {', '.join(value)}"
     value = ",".join(map(str, value)) if isinstance(value, list) else value
-    return str(value) if name == "unfreeze" else f"{words} {value}"
+    return str(value) if name in _BY_VALUE else f"{words} {value}"
 
 
 def _settings(embedded: Mapping[str, Any]) -> dict[str, Any]:
