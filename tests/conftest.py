@@ -6,6 +6,8 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
+from exports import remembering
 from fakes import SABOTAGE, TinySource, slow_network, tiny_bundle, tiny_network, write_photos
 
 from tlcache.progress import hide_progress
@@ -36,6 +38,23 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what is made once for all tests, whichever of pytest's processes they run in."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports_once(shared: Path) -> Iterator[None]:
+    """Export no network twice: torch takes a second even for a tiny one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.onnx.export", remembering(torch.onnx.export, shared))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Extract without a worker process, which saves a second each time, unless the test is marked `worker`."""
@@ -62,6 +81,15 @@ def quiet() -> Iterator[None]:
 def photos(tmp_path: Path) -> Path:
     """A folder of three classes with eight images each."""
     return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the built-in digits be some 500 of them."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = (each[:500] for each in load_digits(return_X_y=True))
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda **_: (pixels, labels))
 
 
 @pytest.fixture
@@ -107,8 +135,6 @@ def real() -> Path:
 @pytest.fixture
 def tinynet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A backbone called `tinynet`, of three stages with BatchNorm, which trains in no time, on one thread."""
-    import torch
-
     from tlcache.backbones.onnx_file import ONNX_FILE
 
     monkeypatch.setattr("tlcache.backbones.sources.SOURCES", (TinySource(), ONNX_FILE))
