@@ -507,7 +507,8 @@ def test_a_clean_set_has_nothing_to_draw_and_that_is_no_error(photos: Path, tiny
     assert not Path("pairs.png").exists()
 
 
-def test_where_copies_do_not_stand_out_near_duplicates_are_not_judged() -> None:
+def test_where_copies_do_not_stand_out_near_duplicates_are_not_judged(few_digits: None) -> None:
+    del few_digits
     extract("digits", "resnet20_cifar")
     text = " ".join(invoke("audit", "--data", "digits").split())
     (found,) = audit()

@@ -3,16 +3,16 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from fakes import write_image, write_photos
+from typer.testing import CliRunner
 
 from tlcache.cache.feature_file import open_features
+from tlcache.cli import app
 from tlcache.errors import CacheError
 from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
@@ -22,9 +22,8 @@ from tlcache.probing.fit import fit_heads
 
 
 def tlcache(*arguments: str | Path, answer: str = "", status: int = 0) -> str:
-    command = [sys.executable, "-m", "tlcache", *map(str, arguments)]
-    done = subprocess.run(command, input=answer, capture_output=True, text=True, check=False)
-    assert done.returncode == status, done.stderr + done.stdout
+    done = CliRunner().invoke(app, list(map(str, arguments)), input=answer)
+    assert done.exit_code == status, done.output
     return " ".join((done.stdout + done.stderr).split())
 
 

@@ -16,6 +16,7 @@ from zipped import ZIPPED, Zipped, write_zip
 
 import tlcache
 from tlcache.auditing.run import audit
+from tlcache.backbones.load import load_model
 from tlcache.cache.feature_file import open_features
 from tlcache.cli import app
 from tlcache.datasets import dataset
@@ -170,6 +171,7 @@ def test_a_source_from_outside_reaches_the_worker_and_the_decoder_that_is_tried_
 @pytest.mark.worker
 @pytest.mark.usefixtures("zipped", "tinynet")
 def test_sources_of_images_and_of_backbones_reach_the_worker(photos: Path) -> None:
+    load_model("tinynet", "random").onnx()  # which would take the worker long
     done = extract(write_zip(photos), "tinynet", "random")
     assert (done.rows, done.embedded, done.backbone) == (24, 24, "tinynet")
 
