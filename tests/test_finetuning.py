@@ -266,7 +266,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, how: signal.Signals) -> None:
-    photos = write_photos(tmp_path / "photos", 40)
+    photos = write_photos(tmp_path / "photos", 20)
     paths = [str(Path(__file__).parent), str(Path(tlcache.__file__).parents[1])]
     script = tmp_path / "job.py"
     script.write_text(KILLED.format(paths=paths, photos=str(photos), runs=str(tmp_path / "runs")))
@@ -277,7 +277,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, how: s
     )
     while len(kept := list((tmp_path / "runs").rglob("*.pt"))) < 2:  # the second epoch has ended, the third runs
         assert process.poll() is None
-        time.sleep(0.005)
+        time.sleep(0.02)
     process.send_signal(how)
     process.wait()
     assert not list((tmp_path / "runs").rglob("*.json"))

@@ -38,8 +38,9 @@ QUICK = {"epochs": 1, "precision": "fp32", "layout": "contiguous"}
 
 @pytest.fixture(autouse=True)
 def two_networks(tinynet: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`tinynet`, and one beside it that counts as smaller."""
+    """`tinynet`, and one beside it that counts as smaller; both are timed for a moment that is short."""
     del tinynet
+    monkeypatch.setattr("tlcache.studying.estimates._MOMENT_S", 0.01)
     both = TinySource({"parameters": 20_000_000}, {"name": "tinier", "parameters": 3_000})
     monkeypatch.setattr("tlcache.backbones.sources.SOURCES", (both, ONNX_FILE))
 
