@@ -208,4 +208,4 @@ def _request(given: Mapping[str, Any], layout: Mapping[str, Any]) -> dict[str, A
     place, name, understood = find_dataset(given["data"], given["name"], layout, given["features"])
     folder = str(check_folder(features_folder(given["features"]), "--features"))
     own = {**given, "data": place, "name": name, "model": str(given["model"]), "features": folder}
-    return {**own, "seed": own.pop("split_seed"), **understood.arguments}
+    return {"seed": own.pop("split_seed"), **own, **understood.arguments}
