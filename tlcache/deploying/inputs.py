@@ -84,7 +84,7 @@ def _images(given: str, classes: frozenset[str]) -> Iterable[_Image]:
     matches = sorted(match.rstrip("/") for match in glob.glob(place, recursive=True)) if pattern else []  # noqa: PTH207
     if not matches:
         what = "matches" if pattern else "is at"
-        raise DataError(f"Nothing {what} '{given}'. Give images, folders, tables (.csv), patterns, or -.")
+        raise DataError(f"Nothing {what} '{given}'. Give images, folders, archives, tables (.csv), patterns, or -.")
     inside = tuple(f"{match}/" for match in matches if os.path.isdir(match))  # noqa: PTH112
     outermost = [match for match in matches if not match.startswith(inside)]  # ** goes on in folders
     folders = {folder.removesuffix("/") for folder in inside}
