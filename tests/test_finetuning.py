@@ -25,6 +25,7 @@ from tlcache.cache.find import features_folder
 from tlcache.cli import app
 from tlcache.errors import CacheError, DataError, DeviceError, ModelError, OptionError, UnknownNameError
 from tlcache.evaluation.metrics import evaluate
+from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.losses import LOSSES
 from tlcache.finetuning.presets import PRESETS
@@ -267,6 +268,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, how: signal.Signals) -> None:
     photos = write_photos(tmp_path / "photos", 20)
+    extract(photos, "tinynet", "random")  # here, where the network has been exported before
     paths = [str(Path(__file__).parent), str(Path(tlcache.__file__).parents[1])]
     script = tmp_path / "job.py"
     script.write_text(KILLED.format(paths=paths, photos=str(photos), runs=str(tmp_path / "runs")))
@@ -320,6 +322,7 @@ if __name__ == "__main__":
 def test_processes_share_a_training(tmp_path: Path, settings: dict[str, object], equal: bool) -> None:
     """Two give what one gives, up to rounding; in training mode a BatchNorm sees its own share of a batch alone."""
     photos = write_photos(tmp_path / "photos", 15)  # 27 train: the last batch of 7 is torn into 4 and 3
+    extract(photos, "tinynet", "random")
     paths = [str(Path(__file__).parent), str(Path(tlcache.__file__).parents[1])]
     script, report = tmp_path / "job.py", tmp_path / "two.json"
     script.write_text(SEVERAL.format(paths=paths))
