@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import tlcache
 from tlcache.cli import app
 from tlcache.datasets.dataset import load_dataset
+from tlcache.datasets.labels import notes_on
 from tlcache.datasets.layout import Layout
 from tlcache.errors import DataError, OptionError
 
@@ -114,6 +115,10 @@ def test_what_may_have_labels_is_not_taken_without(tmp_path: Path, make: Callabl
 def test_options_of_labels_and_splits_do_not_go_with_none(option: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"--unlabelled .* --{next(iter(option)).replace('_', '-')} is about these"):
         Layout(unlabelled=True, **option)
+
+
+def test_nothing_is_said_of_labels_where_there_are_none() -> None:
+    assert notes_on(()) == ()
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def _measured(classes: Collection[str]) -> list[str]:
     """
     units = {_NUMBER.sub("", name, count=1).strip() for name in classes}
     numbers = [name.removesuffix(unit).strip() for unit in units for name in classes] if len(units) == 1 else []
-    if len(numbers) < (3 if max(units) else 6) or not all(map(_NUMBER.fullmatch, numbers)):
+    if not numbers or len(numbers) < (3 if max(units) else 6) or not all(map(_NUMBER.fullmatch, numbers)):
         return []
     values, whole = sorted(map(float, numbers)), all(map(_WHOLE.fullmatch, numbers))
     counted = values[0] in (0, 1) and values[-1] < 2 * len(values)
