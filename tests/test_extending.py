@@ -68,7 +68,7 @@ def centroids(tinynet: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("centroids")
 def test_a_head_from_outside_is_fitted_compared_and_reported(photos: Path) -> None:
     extract(photos, "tinynet", "random")
-    frozen, _ = fit_heads(heads=["centroids", "ridge"])
+    frozen, _ = fit_heads(heads=["centroids", "ridge"], folds=0)
     assert frozen.head == "centroids"
     assert len(frozen.candidates) == 4
     assert isinstance(load_head(frozen.head_path).head, Centroids)

@@ -211,7 +211,10 @@ def test_the_protocol_is_in_the_record(made: Path) -> None:
     assert record["calibration"]["test_ece_after"] == record["test"]["ece"]
     assert {"val_macro_f1", "val_macro_f1_se", "fit_s"} <= set(record["candidates"][0])
     (plain,) = fit_heads([made], ["ridge"])
-    assert plain.chosen_by == "validation split"
+    assert plain.chosen_by == "5-fold cross-validation"
+    (asked,) = fit_heads([made], ["ridge"], folds=0)
+    assert asked.chosen_by == "validation split"
+    assert (plain.arguments["folds"], asked.arguments["folds"]) == (5, 0)
     assert plain.repeats.accuracy_std is None
 
 
@@ -241,6 +244,22 @@ def test_folds_are_as_many_as_there_are_groups() -> None:
     rows = split(30, groups=tuple(f"g{row % 3}" for row in range(30)))
     assert len(choosing_folds(rows, len(rows), 0, seed=0)) == 3
     assert len(choosing_folds(rows, 20, 0, seed=0)) == 1
+    assert len(choosing_folds(rows, 20, None, seed=0)) == 3
+
+
+@pytest.mark.parametrize(("val", "folds"), [(199, 5), (200, 1)])
+def test_few_validation_images_do_not_choose_alone(val: int, folds: int) -> None:
+    rows = split(400)
+    assert len(choosing_folds(rows, len(rows) - val, None, seed=0)) == folds
+    assert SearchProtocol().arguments(val)["folds"] == (5 if folds == 5 else 0)
+    assert SearchProtocol(folds=0).arguments(val)["folds"] == 0
+
+
+def test_what_makes_no_folds_is_chosen_on_validation_however_small() -> None:
+    rows = split(3)
+    assert np.bincount(rows.labels).tolist() == [1, 1, 1]
+    alike = Split(rows.features[[0, 1, 2, 0]], rows.labels[[0, 1, 2, 0]], tuple("abcd"), ("g",) * 4)
+    assert len(choosing_folds(alike, 3, None, seed=0)) == 1
 
 
 def test_without_a_validation_split_there_are_five_folds(made: Path) -> None:
@@ -248,5 +267,5 @@ def test_without_a_validation_split_there_are_five_folds(made: Path) -> None:
         data = Data.of(file)
     without = replace(data, fitting=data.train)
     assert len(without.folds(SearchProtocol())) == 5
-    assert len(data.folds(SearchProtocol())) == 1
+    assert len(data.folds(SearchProtocol(folds=0))) == 1
     assert len(without.fitting) == len(data.train)

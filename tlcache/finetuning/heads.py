@@ -55,7 +55,7 @@ def cached_head(
     assert start is not None
     row, protocol = find_head(start), SearchProtocol(seed=seed, class_weight=class_weight)
     both = train.joined(val if refit else val.of(np.flatnonzero(np.isin(val.labels, train.labels))))
-    folds = choosing_folds(both, len(train), protocol.folds, seed)
+    folds = choosing_folds(both, len(train), 0, seed)
     chosen = choose(search(row, protocol.settings(row), folds, classes, None), protocol.metric, one_se=True)
     rows = both if refit else train
     scaler = Scaler.of(rows.features, row.scaled)

@@ -13,19 +13,18 @@ from tlcache.cache.feature_file import Split
 from tlcache.datasets.splits import joined_rows
 from tlcache.errors import DataError
 from tlcache.heads.rows import Indices
+from tlcache.probing.protocol import FEW, FOLDS
 from tlcache.probing.search import Fold
 
-__all__ = ["FEW", "choosing_folds", "draw_shots", "fold_count", "group_numbers", "inner_folds", "split_folds"]
-
-FEW = 200  # validation images; fewer are a lottery
-_FOLDS = 5  # where validation rows cannot tell
+__all__ = ["choosing_folds", "draw_shots", "fold_count", "group_numbers", "inner_folds", "split_folds"]
 
 
-def choosing_folds(rows: Split, train_rows: int, folds: int, seed: int) -> list[Fold]:
+def choosing_folds(rows: Split, train_rows: int, folds: int | None, seed: int) -> list[Fold]:
     """Return the folds that settings are chosen by: a single one, judged on validation, or several of all rows.
 
-    There are several where `folds` says so, where there are no validation rows, and where these are of classes that
-    train lacks: how well such a class is recognised shows only in heads that were fitted on some of its rows.
+    There are several where `folds` says so, where it says nothing and validation rows are few, where there are none,
+    and where these are of classes that train lacks: how well such a class is recognised shows only in heads that were
+    fitted on some of its rows.
 
     Parameters
     ----------
@@ -35,12 +34,18 @@ def choosing_folds(rows: Split, train_rows: int, folds: int, seed: int) -> list[
         As in `tlcache.probing.protocol.SearchProtocol`.
     """
     train, val = rows.part(slice(train_rows)), rows.part(slice(train_rows, None))
-    if not folds and len(val) and np.isin(val.labels, train.labels).all():
+    few = folds is None and len(val) < FEW and _divisible(rows)
+    if not (folds or few) and len(val) and np.isin(val.labels, train.labels).all():
         return [Fold(train.features, train.labels, val.features, val.labels, np.arange(train_rows, len(rows)))]
     return [Fold.of(rows, *parts) for parts in split_folds(rows, fold_count(rows, folds), seed)]
 
 
-def inner_folds(rows: Split, fit: Indices, folds: int, seed: int) -> list[Fold]:
+def _divisible(rows: Split) -> bool:
+    """Return whether there are two folds to make: a class, and groups, of two or more."""
+    return int(np.bincount(rows.labels).max()) > 1 and int(group_numbers(rows).max()) > 0
+
+
+def inner_folds(rows: Split, fit: Indices, folds: int | None, seed: int) -> list[Fold]:
     """Return the folds that settings are chosen by among some rows, by their numbers: as many as `folds` says.
 
     Where it says none, a single one of five; where that has few images, all five.
@@ -52,9 +57,9 @@ def inner_folds(rows: Split, fit: Indices, folds: int, seed: int) -> list[Fold]:
     return [Fold.of(rows, fit[inner], fit[held]) for inner, held in parts]
 
 
-def fold_count(rows: Split, folds: int = 0) -> int:
+def fold_count(rows: Split, folds: int | None = None) -> int:
     """Return the number of folds: as it was asked for, else five, or as many as groups or as the largest class has."""
-    return folds or max(2, min(_FOLDS, int(group_numbers(rows).max()) + 1, int(np.bincount(rows.labels).max())))
+    return folds or max(2, min(FOLDS, int(group_numbers(rows).max()) + 1, int(np.bincount(rows.labels).max())))
 
 
 def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Indices, Indices]]:

@@ -10,8 +10,10 @@ from tlcache.heads.table import HeadRow
 from tlcache.kinds import SWITCH, Kind, choice, whole
 from tlcache.options import Option, asked, check_fields, described
 
-__all__ = ["SearchProtocol"]
+__all__ = ["FEW", "FOLDS", "SearchProtocol"]
 
+FEW = 200  # validation images; fewer tell hardly one setting, or one run, from another
+FOLDS = 5
 _FOLDS = Kind(
     "0, or a whole number from 2 on", "N", "int", int, lambda value: type(value) is int and (value == 0 or value > 1)
 )
@@ -34,14 +36,15 @@ class SearchProtocol:
         "quick"
     )
     folds: Annotated[
-        int,
+        int | None,
         Option(
             "Choose by cross-validation over train and val; 0: on the validation split",
             _FOLDS,
             CHOOSING,
+            default=f"0, or {FOLDS} where val has fewer than {FEW} images",
             more=_FOLDS_MORE,
         ),
-    ] = 0
+    ] = None
     metric: Annotated[str, Option("Choose by this figure", FIGURE, CHOOSING, more=_METRIC_MORE)] = "accuracy"
     one_se: Annotated[
         bool, Option("Choose the simplest setting within one standard error of the best", SWITCH, CHOOSING)
@@ -60,10 +63,17 @@ class SearchProtocol:
         check_fields(self)
         check_coverage(self.coverage, self.per_class)
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the settings as records hold them."""
+    def arguments(self, val_rows: int = FEW) -> dict[str, Any]:
+        """Return the settings as records hold them, on so many validation images."""
         among = {"layers": {each.name: each.key for each in self.layers}} if self.layers else {}
-        return {**asked(self, "coverage", "per_class"), **among}
+        return {**asked(self, "coverage", "per_class"), "folds": self.folds_for(val_rows), **among}
+
+    def folds_for(self, val_rows: int) -> int:
+        """Return the folds that settings are chosen by, 0: on the validation split, where this has so many images.
+
+        Without any there is nothing else than folds; that has always been called 0.
+        """
+        return self.folds if self.folds is not None else FOLDS if 0 < val_rows < FEW else 0
 
     def settings(self, row: HeadRow) -> list[dict[str, Any]]:
         """Return complete parameters for every candidate of a head."""

@@ -67,7 +67,7 @@ def fit_file(
 def frozen_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol) -> Identity:
     """Return what tells the run of a head on a feature file, given by its attributes, from all others."""
     space = {name: list(values) for name, values in row.space(protocol.search).items()}
-    return Identity.of(attrs, "frozen", row.name, {**protocol.arguments(), "space": space})
+    return Identity.of(attrs, "frozen", row.name, {**protocol.arguments(int(attrs["val_rows"])), "space": space})
 
 
 def _known(

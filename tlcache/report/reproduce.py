@@ -63,6 +63,7 @@ def commands(run: Run) -> list[str]:
         split = {"split": run.split, "split_seed": run.drawn_by}
     if isinstance(run, FrozenRun):
         defaults = {**{field.name: field.default for field in fields(SearchProtocol)}, "cv": None}
+        defaults["folds"] = SearchProtocol().folds_for(run.rows.val)
         asked = {name: value for name, value in arguments.items() if name != "layers"}
         options = {"heads": run.head, **_given(split, _SPLIT), **_given(asked, defaults)}
         options |= {"layers": "all"} if run.layers else {}
