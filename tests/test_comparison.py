@@ -327,9 +327,12 @@ def test_records_of_earlier_versions_have_all_figures_in_a_comparison() -> None:
     run = make_run(head="svm", right=right_but(60))
     record = json.loads(run.path.read_text())
     kept = ("n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "ece")
+    del record["per_class"]
     old = {**record, "test": {name: record["test"][name] for name in kept}}
     run.path.write_text(json.dumps(old))
     (entry,) = only().entries
+    recalls = [(each.name, each.n, each.recall and each.recall.value) for each in entry.per_class]
+    assert recalls == [("cat", 200, 0.85), ("dog", 200, 0.85)]
     assert {name: entry.figures[name] for name in ("auroc", "mcc_low", "brier")} == pytest.approx(
         {name: record["test"][name] for name in ("auroc", "mcc_low", "brier")}
     )

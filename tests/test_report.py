@@ -227,6 +227,16 @@ def test_the_first_figures_say_gains_and_loses_and_what_to_hold_them_against(
     ]
 
 
+def test_the_page_has_what_is_reached_on_each_class(tmp_path: Path) -> None:
+    make_run(head="svm", right=np.arange(400) >= 100)
+    page, _, table = write_report(tmp_path / "r.html")
+    rows = re.findall(
+        r"<tr><td class=\"text\">(cat|dog)</td><td>200</td><td>(.*?)</td><td>(.*?)</td>", page.read_text()
+    )
+    assert rows == [(name, "0.750 (0.686-0.805)", "0.750 (0.686-0.805)") for name in ("cat", "dog")]
+    assert "per_class" not in table.read_text()
+
+
 def test_the_page_takes_no_fine_tuning_of_no_epoch_for_one(tmp_path: Path) -> None:
     make_run(head="svm", right=np.arange(400) >= 60)
     make_run(head="linear", right=np.arange(400) >= 10, strategy="finetune", val=(0.9, 0.8))

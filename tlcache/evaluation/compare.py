@@ -16,6 +16,7 @@ from tlcache.evaluation.baseline import Baseline
 from tlcache.evaluation.comparison import Comparison, Entry, Groups, Pair
 from tlcache.evaluation.estimates import Estimate, compare_figures
 from tlcache.evaluation.metrics import METRICS, estimates, figures
+from tlcache.evaluation.perclass import class_figures
 from tlcache.evaluation.resampled import compare_folds
 from tlcache.evaluation.significance import (
     LEVEL,
@@ -28,6 +29,7 @@ from tlcache.evaluation.significance import (
 )
 from tlcache.options import described
 from tlcache.progress import warn
+from tlcache.runs.classes import ClassFigures
 from tlcache.runs.folder import list_runs, runs_folder
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.naming import backbone_label, head_label
@@ -99,14 +101,16 @@ class _Tested:
     run: Run
     top: TopPredictions
     figures: Mapping[str, float]
+    per_class: tuple[ClassFigures, ...]
     compared: Estimate | None
     fold: NDArray[np.int64] | None
 
     @classmethod
     def of(cls, run: Run, found: Predictions, units: Units | None, by: str) -> _Tested:
-        known = run.test.others
-        if "balanced_accuracy" not in known:  # in records of earlier versions
+        known, classes = run.test.others, run.per_class
+        if not classes:  # in records of earlier versions
             known = {**known, **figures(found.label, found.probabilities, units)}
+            classes = class_figures(run.classes, found.label, found.probabilities, units)
         compared = None
         if by != "accuracy":
             compared = estimates(found.label, found.probabilities).get(by)
@@ -115,7 +119,7 @@ class _Tested:
                     f"--by {by} needs test images of several classes, top5 of more than five; those of "
                     f"'{run.dataset}' have no such figure. Leave --by out."
                 )
-        return cls(run, found.top(), known, compared, found.fold)
+        return cls(run, found.top(), known, classes, compared, found.fold)
 
     def over(self, other: _Tested, units: Units | None) -> Difference:
         """Return what it has over another."""
@@ -239,6 +243,7 @@ def _entry(tested: _Tested, runs: Sequence[Run], units: Units | None, score: flo
         log_loss=run.test.log_loss,
         ece=run.test.ece,
         figures=tested.figures,
+        per_class=tested.per_class,
         val_score=score,
         extract_s=extract_s,
         train_s=train_s,

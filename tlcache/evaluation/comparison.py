@@ -13,6 +13,7 @@ import numpy as np
 from tlcache.evaluation.baseline import Baseline
 from tlcache.evaluation.significance import LEVEL, Difference, Units, correct_for_many, effective_groups, smallest_shown
 from tlcache.records import as_json
+from tlcache.runs.classes import ClassFigures
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.predictions import TopPredictions
 from tlcache.runs.record import Run
@@ -36,6 +37,8 @@ class Entry:
         On the test split.
     figures
         All others of `tlcache.evaluation.metrics.evaluate`, by their names.
+    per_class
+        What it reaches on each class.
     val_score
         What runs are compared by, on images that were held out of train; None where the record does not say it.
     extract_s, train_s
@@ -61,6 +64,7 @@ class Entry:
     log_loss: float
     ece: float
     figures: Mapping[str, float]
+    per_class: tuple[ClassFigures, ...]
     val_score: float | None
     extract_s: float
     train_s: float
@@ -93,11 +97,14 @@ class Entry:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
-        figures = {name: value for name, value in vars(self).items() if name not in ("run", "top", "figures")}
+        figures = {
+            name: value for name, value in vars(self).items() if name not in ("run", "top", "figures", "per_class")
+        }
         wanted = ("strategy", "weights", "key", "record", "created")
         return {
             **figures,
             **self.figures,
+            "per_class": as_json(self.per_class),
             "one_more_s": self.train_s,
             "tuned": self.tuned,
             **{name: getattr(self.run, name) for name in wanted},

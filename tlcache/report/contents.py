@@ -26,7 +26,9 @@ from tlcache.report.audits import audit_counts, sample_pairs, telling
 from tlcache.report.curves import few_shot_curves, learning_curves
 from tlcache.report.figures import calibration_figure, confusion_figure, cost_figure, recall_figure
 from tlcache.report.inline import inline_image, inline_svg
+from tlcache.report.plain import interval
 from tlcache.report.reproduce import commands
+from tlcache.runs.classes import Share
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.predictions import TopPredictions
 from tlcache.runs.record import Run
@@ -39,6 +41,7 @@ _PAIRS = 10
 _TWINS = 8
 _TABLE = 12  # classes whose confusion is a table of numbers; more are an image
 _RECALLS = 24  # classes in the figure of recalls: the worst
+OF_CLASS = ("precision", "recall", "f1", "auroc", "average_precision")
 _NAME = 24  # characters of a class's name in a figure
 
 
@@ -87,6 +90,8 @@ class Errors:
         Those with the largest confidence.
     wrong
         How many test images are classified wrongly.
+    classes
+        What it reaches on each class.
     """
 
     entry: Entry
@@ -95,6 +100,15 @@ class Errors:
     figure: str
     mistakes: Sequence[Mistake]
     wrong: int
+    classes: Sequence[OfClass]
+
+
+class OfClass(NamedTuple):
+    """What a run reaches on a class, its figures with their intervals as text."""
+
+    name: str
+    n: int
+    figures: Sequence[str]
 
 
 class Twins(NamedTuple):
@@ -250,7 +264,21 @@ def _errors(name: str, entry: Entry, counts: NDArray[np.int64]) -> Errors:
     few, kind = len(counts) <= _TABLE, "frozen" if entry.frozen else "tuned"
     svg = "" if few else _confusion(f"{name}-confusion-{kind}", entry, counts, classes)
     mistakes = _mistakes(reopen(entry.run.source), classes, entry.top)
-    return Errors(entry, pairs, counts.tolist() if few else None, svg, mistakes, int((~entry.top.right).sum()))
+    return Errors(
+        entry, pairs, counts.tolist() if few else None, svg, mistakes, int((~entry.top.right).sum()), _classes(entry)
+    )
+
+
+def _classes(entry: Entry) -> list[OfClass]:
+    """Return what a run reaches on each class, those with the smallest F1 first."""
+    ordered = sorted(entry.per_class, key=lambda each: each.f1.value if each.f1 else -1.0)
+    return [
+        OfClass(printable(each.name), each.n, [_share(getattr(each, name)) for name in OF_CLASS]) for each in ordered
+    ]
+
+
+def _share(found: Share | None) -> str:
+    return "-" if found is None else interval(found.value, found.low, found.high)
 
 
 def _confusion(name: str, entry: Entry, counts: NDArray[np.int64], classes: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from tlcache.probing.shots import read_curves
 from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
 from tlcache.report.compared import COSTS, LEGEND, columns, costs, figures, leak_line, mark, marks, title
-from tlcache.report.contents import Chapter, chapter
+from tlcache.report.contents import OF_CLASS, Chapter, chapter
 from tlcache.report.plain import interval
 from tlcache.report.reproduce import commands, uses
 from tlcache.report.tables import baseline_line, groups_lines
@@ -119,6 +119,7 @@ def _html(chapters: Sequence[Chapter]) -> str:
         mark=mark,
         marks=marks,
         all_costs=COSTS,
+        of_class=[name.replace("_", " ") for name in OF_CLASS],
         uses=uses,
         costs=costs,
         columns=columns,
@@ -155,7 +156,7 @@ def _csv(comparisons: Sequence[Comparison], folder: Path) -> str:
         {
             "dataset": found.dataset,
             "digest": found.digest,
-            **entry.as_json(),
+            **{name: value for name, value in entry.as_json().items() if name != "per_class"},
             "record": relative(entry.run.path, folder),
         }
         for found in comparisons
