@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from tlcache.evaluation.metrics import METRICS
@@ -204,9 +205,12 @@ def _near(entry: Entry, picked: Entry, by: str) -> bool:
 def _baseline(found: Comparison) -> str:
     """Say it where the most accurate run may be no better than a constant answer."""
     answer, accuracy = found.baseline
-    if found.picked[0].low > accuracy:
+    picked, runs = found.picked[0], 1 if found.without_test else len(found.entries)
+    wider = NormalDist().inv_cdf(1 - 0.025 / runs) / NormalDist().inv_cdf(0.975)  # for the best of so many (Bonferroni)
+    if picked.accuracy - wider * (picked.accuracy - picked.low) > accuracy:
         return ""
-    return f"It is not shown to be better than always answering '{printable(answer)}', which gives {accuracy:.3f}."
+    best = f"always answering '{printable(answer)}', which gives {accuracy:.3f}"
+    return f"{picked.name} is not shown to be better than {best}."
 
 
 def p_of(pair: Pair) -> str:
