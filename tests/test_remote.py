@@ -17,6 +17,7 @@ from tlcache.cache.feature_file import open_features
 from tlcache.datasets import container, remote
 from tlcache.datasets.dataset import load_dataset, reopen
 from tlcache.datasets.layout import Layout
+from tlcache.deploying.predict import predict
 from tlcache.errors import DataError, ImageReadError, OptionError, UnreachableError
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
@@ -181,6 +182,29 @@ def test_networks_are_trained_on_a_bucket(store: Store, bucket: Path, tinynet: N
     tuned = finetune("s3://b/photos", "tinynet", "random", epochs=1, precision="fp32", layout="contiguous")
     assert (frozen.source, tuned.source) == ("s3://b/photos",) * 2
     assert store.requests["GET"] == 48
+
+
+def test_images_in_a_store_are_classified_as_those_on_a_disk(store: Store, bucket: Path, tinynet: None) -> None:
+    del tinynet
+    extract("s3://b/photos", "tinynet", "random")
+    (run,) = fit_heads(data="photos", heads=["ridge"])
+    here = predict(run, bucket)
+    for given in (
+        "s3://b/photos",
+        f"s3://b/{put(store, stored, bucket)}",
+        f"{store.url}/b/{put(store, tarred, bucket)}",
+    ):
+        found = predict(run, given)
+        assert [*found.paths] == [path.replace(str(bucket), given) for path in here.paths]
+        assert (found.labels, found.checked) == (here.labels, here.checked)
+        assert found.embedded == 0
+    mixed = ["s3://b/photos/red/1.png", str(bucket / "blue" / "1.png"), f"{store.url}/b/photos/red/gone.png"]
+    found = predict(run, mixed)
+    assert found.labels[:2] == ["red", "blue"]
+    assert list(found.errors) == [2]
+    store.fault, store.times = "403", 1_000
+    with pytest.raises(UnreachableError, match="access is denied"):
+        predict(run, mixed)
 
 
 def test_many_requests_are_under_way_at_a_time(store: Store, bucket: Path) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from tlcache.datasets.columns import find_columns
 from tlcache.datasets.container import read_member
-from tlcache.datasets.folder import read_file, rows_below
+from tlcache.datasets.folder import rows_below
 from tlcache.datasets.keyed import PATH, table_of_keys
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import rows_of
@@ -24,9 +24,10 @@ from tlcache.datasets.tree import Place, Tree, tree_of
 from tlcache.datasets.zips import ZIP
 from tlcache.errors import DataError
 
-__all__ = ["ANYWHERE", "ARCHIVE"]
+__all__ = ["ARCHIVE", "read_within"]
 
 _KINDS = {kind.name: kind for kind in (ZIP, TAR)}
+_WITHIN = re.compile(r"\.(?:zip|tar)/", re.IGNORECASE)
 
 
 class Archive(Source):
@@ -76,26 +77,26 @@ class Archive(Source):
         return name_of(pattern_of(data, ".tar"))
 
     def reopen(self, source: str) -> Images | None:
-        """Return the images of archives: `zip:/data/photos.zip`, `tar:/data/{000..099}.tar`, or of all (`ANYWHERE`)."""
-        if source == ANYWHERE:
-            return Images(ANYWHERE, _read_anywhere, lambda: True)
+        """Return the images of archives: `zip:/data/photos.zip`, `tar:/data/{000..099}.tar`."""
         name, _, given = source.partition(":")
         return open_shards(_KINDS[name], given) if name in _KINDS else None
 
 
 ARCHIVE = Archive()
-ANYWHERE = "anywhere:"  # the source of images whose paths are absolute, and may go on in an archive: /data/a.zip/1.jpg
 
 
-def _read_anywhere(path: str) -> bytes:
-    """Return the bytes of a file, or of a member of an archive; raises OSError."""
-    try:
-        return read_file("", path)
-    except NotADirectoryError:
-        archive = next((str(each) for each in Path(path).parents if each.is_file()), "")
-        if (kind := _KINDS.get(_ending(archive))) is None:
-            raise
-    return read_member(kind, archive, path[len(archive) + 1 :])
+def read_within(path: str) -> bytes | None:
+    """Return the bytes of a member whose path goes on that of its archive, `/data/photos.zip/1.jpg`; None: of none.
+
+    Raises
+    ------
+    OSError, UnreachableError
+        It is not there; the store of the archive cannot be reached.
+    """
+    for found in _WITHIN.finditer(path):
+        if there(archive := path[: found.end() - 1]):
+            return read_member(_KINDS[_ending(archive)], archive, path[found.end() :])
+    return None
 
 
 def _tree(places: Collection[str], passed_over: Counter[str], layout: Layout) -> Tree:

@@ -13,7 +13,7 @@ from tlcache.datasets.layout import Layout
 from tlcache.datasets.remote import LISTED, Stamp, get, is_url, list_objects
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.table import SUFFIXES
-from tlcache.datasets.tree import OTHER_DATA, Place, tree_of
+from tlcache.datasets.tree import OTHER_DATA, Place, Tree, tree_of
 from tlcache.errors import DataError
 
 __all__ = ["BUCKET"]
@@ -43,6 +43,14 @@ class Bucket(Source):
         tree = tree_of(objects, layout)
         rows, left, warnings = rows_below(Place(given, "", tree), layout)
         return Listing(posixpath.basename(given), given, _open(given, objects), rows, left, warnings)
+
+    def tree(self, data: str, layout: Layout) -> Tree:
+        """Return what lies below the prefix, as `tlcache.datasets.tree.scan` does of folders."""
+        if not data.startswith(LISTED):
+            raise DataError(_no_container(data))
+        objects = list_objects(data)
+        _check(data, objects)
+        return tree_of(objects, layout)
 
     def images(self, data: str) -> Images:
         """Return the images below the prefix, whatever their labels."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.datasets.anywhere import ANYWHERE
 from tlcache.datasets.archive import ARCHIVE
 from tlcache.datasets.bucket import BUCKET
 from tlcache.datasets.builtin import BUILT_IN, OXFORD
@@ -49,6 +50,7 @@ SOURCES: tuple[Source, ...] = (
     BUCKET,
     FOLDER,
     MANIFEST,
+    ANYWHERE,
 )  # the first that takes `--data` is it
 
 NEEDS_LABELS = (

@@ -50,12 +50,14 @@ class FarImages(Images):
 
     def told(self) -> Mapping[str, str]:
         """Return path -> sha256 of the images that are, by the word of the store, as when they were last read."""
-        now, kept = self._stamps(), _kept(self._file)
+        kept = _kept(self._file)
+        now = self._stamps() if kept else {}
         return {path: sha256 for path, (stamp, sha256) in kept.items() if stamp == now.get(path)}
 
     def remember(self, paths: Sequence[str], sha256: Sequence[str]) -> None:
         """Keep the hashes of images that were read, for `told`; one that is empty is not known."""
-        now = self._stamps()
+        if not (now := self._stamps()):
+            return
         known = _kept(self._file)
         known |= {path: [now[path], each] for path, each in zip(paths, sha256, strict=True) if each and path in now}
         with suppress(OSError):  # it is read again

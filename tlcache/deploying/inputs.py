@@ -9,14 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlcache.datasets.anywhere import absolute
 from tlcache.datasets.archive import ARCHIVE
+from tlcache.datasets.bucket import BUCKET
 from tlcache.datasets.dataset import source_of
 from tlcache.datasets.labels import composed
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.paths import read_paths
+from tlcache.datasets.remote import is_url
 from tlcache.datasets.splits import Row
 from tlcache.datasets.table import SUFFIXES, is_image_name
-from tlcache.datasets.tree import describe_data, scan
+from tlcache.datasets.tree import Tree, describe_data, scan
 from tlcache.deploying.stdin import standard_input
 from tlcache.errors import DataError, OptionError
 from tlcache.kinds import listing
@@ -48,10 +51,9 @@ def list_images(given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     """Return the images that are given.
 
     A folder has all images below it, in the order of their names, and so has an archive (`.zip`, `.tar`), whose images
-    go on the path of its file. They are labelled where it is a dataset, and where some of its labels are among the
-    classes of the model; else its folders are no classes. A file that ends as tables
-    do has a path for each image and perhaps a label. `-` is paths on standard input, one to a line, or with zero bytes
-    between them.
+    go on the path of its file, and a bucket (`s3://`). They are labelled where it is a dataset, and where some of its
+    labels are among the classes of the model; else its folders are no classes. A file that ends as tables do has a path
+    for each image and perhaps a label. `-` is paths on standard input, one to a line, or with zero bytes between them.
 
     Parameters
     ----------
@@ -77,6 +79,8 @@ _Image = tuple[str, str]
 def _images(given: str, classes: frozenset[str]) -> Iterable[_Image]:
     if given == "-":
         return [(path, "") for path in standard_input()]
+    if is_url(given):
+        return [(given, "")] if is_image_name(given) else _of_folder(given, classes)
     place = os.path.expanduser(given)  # noqa: PTH111  texts, as there may be many
     there, pattern = os.path.lexists(place), glob.has_magic(place)  # noqa: PTH110
     if there or (is_image_name(place) and not pattern):
@@ -105,25 +109,32 @@ def _of_place(place: str, classes: frozenset[str]) -> list[_Image]:
 
 
 def _of_folder(folder: str, classes: frozenset[str]) -> list[_Image]:
-    tree = scan(Path(folder), Layout()) if os.path.isdir(folder) else ARCHIVE.tree(folder, Layout())  # noqa: PTH112
+    tree = _tree(folder)
     if passed_over := tree.everything():
         kinds = ", ".join(f"{count} {kind}" for kind, count in passed_over.most_common())
         say(f"{folder}: passed over {kinds}")
     if not tree.has_images():
         raise DataError(f"No images in '{folder}'. {describe_data(passed_over)}".strip())
-    labels, own = _labels(folder, classes), Path(folder).absolute().name
+    labels, own = _labels(folder, classes), Path(absolute(folder)).name
     default = own if own in classes and not labels else ""  # it is a single class
     return [(os.path.join(folder, path), labels.get(path, default)) for path in tree.paths()]  # noqa: PTH118
+
+
+def _tree(folder: str) -> Tree:
+    """Return what lies in a folder, an archive, or a bucket."""
+    if os.path.isdir(folder):  # noqa: PTH112
+        return scan(Path(folder), Layout())
+    return (ARCHIVE if ARCHIVE.takes(folder) else BUCKET).tree(folder, Layout())
 
 
 def _labels(folder: str, classes: frozenset[str]) -> Mapping[str, str]:
     """Return path -> label of the images in a folder or archive that is a dataset with some of these classes."""
     rows = list[Row]()
     with suppress(DataError, OptionError):
-        if source := source_of(str(Path(folder).absolute())):
-            found = source.find(str(Path(folder).absolute()), Layout())
+        if source := source_of(absolute(folder)):
+            found = source.find(absolute(folder), Layout())
             rows = composed(found.rows)[0]
             inner = os.path.relpath(found.images.source, Path(folder).resolve())
-            if inner != "." and source is not ARCHIVE:
+            if inner != "." and source not in (ARCHIVE, BUCKET):
                 rows = [row._replace(path=f"{inner}/{row.path}") for row in rows]
     return {row.path: row.label for row in rows} if any(row.label in classes for row in rows) else {}

@@ -20,8 +20,7 @@ from tlcache.backbones.model import Model
 from tlcache.cache.index import Index
 from tlcache.cache.publish import read_rows
 from tlcache.cache.shards import Rejected, find_shards
-from tlcache.datasets.archive import ANYWHERE
-from tlcache.datasets.dataset import reopen
+from tlcache.datasets.anywhere import open_anywhere
 from tlcache.datasets.source import ImageList
 from tlcache.errors import ModelError
 from tlcache.extraction.forks import can_fork
@@ -55,7 +54,7 @@ def embed_here(
     Parameters
     ----------
     listed
-        A file of absolute paths, which may go on in an archive, each ended by a zero byte.
+        A file of absolute paths, which may go on in an archive, or addresses, each ended by a zero byte.
     key
         The model key that the network has to have; None: any.
     workspace
@@ -71,7 +70,7 @@ def embed_here(
         As for `tlcache.extraction.extract.extract`.
     """
     paths = [os.fsdecode(path) for path in Path(listed).read_bytes().split(b"\0")[:-1]]
-    images = ImageList("images", reopen(ANYWHERE), paths)
+    images = ImageList("images", open_anywhere(paths), paths)
     found = find_device(device, request["engine"], request["precision"])
     network = load_again(request)
     _check_key(network, key)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlcache.cache.find import features_folder
+from tlcache.datasets.anywhere import absolute
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +127,7 @@ def embed(
     with tempfile.TemporaryDirectory(prefix="tlcache-") as folder:
         workspace = Path(folder)
         listed = workspace / "images"
-        listed.write_bytes(b"".join(os.fsencode(os.path.abspath(path)) + b"\0" for path in paths))  # noqa: PTH100  fast
+        listed.write_bytes(b"".join(os.fsencode(absolute(path)) + b"\0" for path in paths))
         run_apart(
             {
                 **request,
