@@ -21,6 +21,7 @@ from tlcache.deploying.predict import predict
 from tlcache.errors import DataError, ImageReadError, OptionError, UnreachableError
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
+from tlcache.inventory import find_stores
 from tlcache.probing.fit import fit_heads
 
 pytest.importorskip("obstore")
@@ -158,6 +159,7 @@ def test_what_has_not_changed_by_the_word_of_the_store_is_not_read(store: Store,
     assert extract("s3://b/photos", "tinynet", "random").up_to_date
     assert store.requests["GET"] == before + 2
     (kept,) = Path("cache/hashes").iterdir()
+    assert [each.path.name for each in find_stores()] == ["hashes"]
     kept.write_bytes(kept.read_bytes().replace(b"red", b"rad"))
     assert extract("s3://b/photos", "tinynet", "random").up_to_date
     assert store.requests["GET"] == before + 2 + 25

@@ -222,6 +222,8 @@ def find_stores(features: Features = None) -> list[Leftover]:
     places = {
         cache_folder() / "pixels": "images that fine-tuning has decoded",
         cache_folder() / "activations": "what frozen layers give, for --cached-prefix",
+        cache_folder() / "indexes": "where images lie in archives",
+        cache_folder() / "hashes": "hashes of images in stores, which are read again without",
         kept_folder(features_folder(features)): "embeddings that ImageEmbedder has computed",
     }
     found = []
