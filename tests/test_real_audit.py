@@ -13,6 +13,7 @@ from planted import plant
 from tlcache.auditing.findings import Audit
 from tlcache.auditing.run import audit
 from tlcache.cache.feature_file import open_features
+from tlcache.cache.find import features_folder
 from tlcache.cache.groups import groups_path, read_groups
 from tlcache.extraction.extract import extract
 from tlcache.runs.folder import runs_folder
@@ -23,10 +24,12 @@ Found = Callable[[str, str, Path], Audit]
 
 
 @pytest.fixture
-def found(real: Path) -> Found:
+def found(real: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
+    """Return an audit of a dataset; images that another test has embedded by the same network are not again."""
+    monkeypatch.setenv("TLCACHE_FEATURES", str(shared / "features"))
+
     def run(model: str, weights: str, data: Path) -> Audit:
-        extract(data, model, str(real / "weights" / weights))
-        return audit()[0]
+        return audit([extract(data, model, str(real / "weights" / weights)).path])[0]
 
     return run
 
@@ -76,7 +79,7 @@ def check(result: Audit, planted: dict[frozenset[str], str]) -> None:
 def test_copies_planted_among_flowers(
     found: Found, real: Path, tmp_path: Path, model: str, origin: str, target: str, seed: int
 ) -> None:
-    root = tmp_path / "flowers"
+    root = tmp_path / f"flowers-{origin}"
     link(real / "data" / "flowers102_small", root)
     planted = plant_some(root, origin, target, seed)
     check(found(model, MODELS[model], root), planted)
@@ -119,7 +122,7 @@ def test_the_scans_of_a_patient_are_found_without_knowing_any_patient(found: Fou
     assert result.neighbour_gap.suspicious
     assert "at most about 5" in result.verdict
     groups = read_groups(groups_path(runs_folder(), "alzheimer_mri"), "alzheimer_mri").groups
-    (path,) = Path("features").rglob("*.h5")
+    (path,) = features_folder().glob("alzheimer_mri/*.h5")
     with open_features(path) as file:
         named = [(name, groups[digest.decode()]) for digest, name in zip(file.hashes(), file.paths(), strict=True)]
     groups_of, patients_of = defaultdict(set), defaultdict(set)
