@@ -718,6 +718,7 @@ def test_folders_that_differ_only_in_how_accents_are_written_are_one_class() -> 
         (["3", "5", "8"], ""),
         (["grade 2", "grade 3", "grade 5"], ""),
         (["bee (red)", "ant [old]"], ""),
+        ([], ""),
     ],
 )
 def test_labels_that_only_look_like_classes_are_pointed_out(classes: list[str], words: str) -> None:
