@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ from tlcache.runs.base import ExtractSeconds, Hardware, Identity, SplitSizes
 from tlcache.runs.finetuned import FinetunedRun, Layers, PhaseEpochs, TunedChoice, TunedEpoch
 from tlcache.runs.folder import path_of, runs_folder, write_run
 from tlcache.runs.frozen import FrozenRun, HeadCandidate, Repeats, TemperatureScaling
+from tlcache.runs.joined import JoinedPart, JoinedRun
 from tlcache.runs.predictions import Predictions
 from tlcache.runs.record import Run
 
@@ -322,15 +324,23 @@ def make_run(
         "created": "2026-01-01T00:00:00+00:00",
         "record": str(path_of(runs_folder(), identity)),
     }
-    run = _tuned(fields, train_s, val, swept or {}) if strategy == "finetune" else _frozen(fields, fit_s, held_out)
+    if strategy == "finetune":
+        run: Run = _tuned(fields, train_s, val, swept or {})
+    else:
+        run = _frozen(fields, fit_s, held_out, backbone.split("+") if strategy == "joined" else ())
     write_run(run, test, probabilities, held)
     return run
 
 
-def _frozen(fields: dict[str, Any], fit_s: float, held_out: float | None) -> FrozenRun:
+def _frozen(fields: dict[str, Any], fit_s: float, held_out: float | None, parts: Sequence[str] = ()) -> FrozenRun:
     scores = {} if held_out is None else {"val_accuracy": held_out, "val_log_loss": 1 - held_out}
+    names = ("key", "weights", "extract", "extract_arguments")
+    each = [
+        JoinedPart(**{name: fields[name] for name in names}, backbone=part, dim=8, features="none") for part in parts
+    ]
+    kind: Any = partial(JoinedRun, parts=tuple(each)) if parts else FrozenRun
     ece = {f"{split}_ece_{when}": 0.0 for split in ("val", "test") for when in ("before", "after")}
-    return FrozenRun(
+    run: FrozenRun = kind(
         **fields,
         chosen={},
         chosen_by="validation split",
@@ -344,6 +354,7 @@ def _frozen(fields: dict[str, Any], fit_s: float, held_out: float | None) -> Fro
         refit_s=0.0,
         features="features/photos/tinynet.h5",
     )
+    return run
 
 
 def _tuned(fields: dict[str, Any], train_s: float, val: Sequence[float], swept: Mapping[str, Any]) -> FinetunedRun:

@@ -55,6 +55,8 @@ __all__ = [
     "GroupBy",
     "GroupRegex",
     "Heads",
+    "Join",
+    "Joins",
     "Layers",
     "LoneModel",
     "MaxPixels",
@@ -170,7 +172,7 @@ Models = Annotated[
         NETWORK,
         "--model",
         "-m",
-        more=_LIST,
+        more=f"{_LIST}; study and modern are groups of six",
         hints=_models,
     ),
 ]
@@ -289,6 +291,26 @@ Heads = Annotated[
         "--heads",
         default="all",
         more="See: tlcache heads",
+    ),
+]
+
+Join = Annotated[
+    str | Sequence[str] | None,
+    Option(
+        "Fit on joined embeddings of several backbones alone, like resnet50+mobilenetv2",
+        several(text("A+B")),
+        NETWORK,
+        more="Of a backbone with several feature files, the name of one of these without .h5",
+    ),
+]
+
+Joins = Annotated[
+    str | Sequence[str] | None,
+    Option(
+        "Fit heads on these backbones together, too, like resnet50+mobilenetv2",
+        several(text("A+B")),
+        NETWORK,
+        "--join",
     ),
 ]
 

@@ -19,6 +19,7 @@ __all__ = ["canonical_json", "few", "hash_json", "native", "portable", "printabl
 
 
 _OURS = sys.getfilesystemencoding()
+_LONGEST = 80  # characters of a path component
 
 
 def portable(value: Any, encoding: str = "utf-8", ours: str = _OURS) -> Any:
@@ -57,13 +58,16 @@ def hash_json(value: Any, encoding: str = "utf-8") -> str:
     return hashlib.sha256(canonical_json(value, encoding).encode()).hexdigest()
 
 
-def slug(name: str) -> str:
+def slug(name: str, ending: str = "") -> str:
     """Return `name` as one safe path component, never empty, never hidden, never leading elsewhere.
 
-    >>> slug("../My flowers (2024)")
-    'My_flowers_2024'
+    `ending`, which is safe already, comes after it and is there however long the name is.
+
+    >>> slug("../My flowers (2024)", "-1c9be2c3.json")
+    'My_flowers_2024_-1c9be2c3.json'
     """
-    return str(native(re.sub(r"[^\w.-]+", "_", portable(name)).strip("._-")[:80])) or "unnamed"
+    whole = re.sub(r"[^\w.-]+", "_", portable(name) + ending).strip("._-")
+    return str(native(whole if len(whole) <= _LONGEST else whole[: _LONGEST - len(ending)] + ending)) or "unnamed"
 
 
 def printable(name: str) -> str:

@@ -64,8 +64,8 @@ class Form(Generic[T]):
     earlier
         Versions that are read as well, each with what makes the fields of this version of its own.
     places
-        Fields that are paths, a dot between a field and one inside it. Absolute ones are stored relative to the
-        record's folder (`./`) or the home folder (`~/`), and read as absolute ones.
+        Fields that are paths, a dot between a field and one inside it, or inside each of a list. Absolute ones are
+        stored relative to the record's folder (`./`) or the home folder (`~/`), and read as absolute ones.
     """
 
     name: str
@@ -129,12 +129,13 @@ class Form(Generic[T]):
 def _change(fields: dict[str, Any], names: Iterable[str], change: Callable[[str], str]) -> None:
     """Put something else in place of some texts, where they are there."""
     for name in names:
-        *outer, last = name.split(".")
-        inside = fields
-        for each in outer:
-            inside = inside.get(each) or {}
-        if isinstance(inside.get(last), str):
-            inside[last] = change(inside[last])
+        first, _, rest = name.partition(".")
+        found = fields.get(first)
+        if rest:
+            for inside in found if isinstance(found, list | tuple) else [found or {}]:
+                _change(inside, [rest], change)
+        elif isinstance(found, str):
+            fields[first] = change(found)
 
 
 def _stored(place: str, folder: Path) -> str:

@@ -183,8 +183,8 @@ def _note(found: Mapping[str, float], images: int) -> str:
 
 def calibration_path(runs: Path, attrs: Mapping[str, Any]) -> Path:
     """Return where the calibration of a feature file is kept: the same rows by the same network give the same one."""
-    name = f"{attrs['backbone']}-{attrs['key'][:12]}-{attrs['dataset_digest'][:8]}.json"
-    return runs / slug(str(attrs["dataset"])) / "audit" / "calibration" / slug(name)
+    ending = f"-{attrs['key'][:12]}-{attrs['dataset_digest'][:8]}.json"
+    return runs / slug(str(attrs["dataset"])) / "audit" / "calibration" / slug(str(attrs["backbone"]), ending)
 
 
 def read_calibration(path: Path) -> Calibration | None:

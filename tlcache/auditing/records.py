@@ -33,8 +33,8 @@ LISTED = 5000  # pairs of a kind in a record: the closest, and those under two l
 
 def record_path(runs: Path, attrs: Mapping[str, Any]) -> Path:
     """Return where the audit of a feature file is recorded; another one of the same rows replaces it."""
-    name = f"{attrs['backbone']}-{attrs['key'][:12]}-{attrs['dataset_digest'][:8]}.json"
-    return runs / slug(str(attrs["dataset"])) / "audit" / slug(name)
+    ending = f"-{attrs['key'][:12]}-{attrs['dataset_digest'][:8]}.json"
+    return runs / slug(str(attrs["dataset"])) / "audit" / slug(str(attrs["backbone"]), ending)
 
 
 def write_audit(audit: Audit) -> None:

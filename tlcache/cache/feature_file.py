@@ -28,6 +28,7 @@ from tlcache.cache.salvage import Padded, salvaged
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DamagedError, OutdatedError, UnknownNameError, closest
+from tlcache.heads.rows import View
 from tlcache.keys import hash_json
 
 __all__ = [
@@ -76,12 +77,15 @@ class Split:
         n paths relative to the dataset's root; they name the rows across runs.
     groups
         n group names, empty where there is none.
+    widths
+        Of the embeddings that are joined in a row of features; empty where there is one.
     """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     paths: tuple[str, ...]
     groups: tuple[str, ...]
+    widths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,16 +97,21 @@ class Split:
             np.concatenate([self.labels, other.labels]),
             self.paths + other.paths,
             self.groups + other.groups,
+            self.widths,
         )
 
     def part(self, rows: slice) -> Split:
         """Return the rows of a slice, which share the memory of these."""
-        return Split(self.features[rows], self.labels[rows], self.paths[rows], self.groups[rows])
+        return Split(self.features[rows], self.labels[rows], self.paths[rows], self.groups[rows], self.widths)
 
     def of(self, rows: NDArray[np.int64]) -> Split:
         """Return some of the rows, by their numbers."""
         paths, groups = (tuple(names[row] for row in rows) for names in (self.paths, self.groups))
-        return Split(self.features[rows], self.labels[rows], paths, groups)
+        return Split(self.features[rows], self.labels[rows], paths, groups, self.widths)
+
+    def view(self, rows: NDArray[np.int64] | None = None) -> View:
+        """Return the features of some rows, by their numbers, or of all, as heads read them."""
+        return View(self.features, rows, widths=self.widths)
 
 
 class FeatureFile:

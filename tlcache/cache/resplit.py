@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.groups import groups_path, read_groups
+from tlcache.cache.joined import Joined
 from tlcache.datasets.dataset import NEEDS_LABELS
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS, draw_splits
@@ -33,7 +35,7 @@ class Resplit:
     Parameters
     ----------
     file
-        The feature file; it is read whole.
+        The feature file, or several joined; it is read whole.
     groups
         sha256 of an image -> name of its group.
     seed
@@ -54,7 +56,7 @@ class Resplit:
         A class has too few groups for train and test.
     """
 
-    def __init__(self, file: FeatureFile, groups: Mapping[str, str], seed: int = 0) -> None:
+    def __init__(self, file: FeatureFile | Joined, groups: Mapping[str, str], seed: int = 0) -> None:
         rows, sha256 = file.split(*SPLITS), [digest.decode() for digest in file.hashes()]
         if unknown := sum(digest not in groups for digest in sha256):
             raise CacheError(
@@ -66,7 +68,7 @@ class Resplit:
         splits = draw_splits(rows.labels, ["train"] * len(rows), names, sha256, seed, shares)
         order = np.array(sorted(range(len(rows)), key=lambda row: (SPLITS.index(splits[row]), rows.paths[row])))
         self.path, self.classes = file.path, file.classes
-        self._rows = Split(rows.features, rows.labels, rows.paths, tuple(names)).of(order)
+        self._rows = replace(rows, groups=tuple(names)).of(order)
         self._hashes: NDArray[np.bytes_] = file.hashes()[order]
         counts = [splits.count(name) for name in SPLITS]
         edges = list(itertools.accumulate(counts, initial=0))
@@ -103,10 +105,10 @@ class Resplit:
             raise DataError("The groups are so large that none is left for test; no class has two of them.")
 
 
-FeatureSet = FeatureFile | Resplit
+FeatureSet = FeatureFile | Joined | Resplit
 
 
-def apply_split(file: FeatureFile, split: str, runs: Path, seed: int = 0) -> FeatureSet:
+def apply_split(file: FeatureFile | Joined, split: str, runs: Path, seed: int = 0) -> FeatureSet:
     """Return the file as it is (`given`), or its rows split by the dataset's recorded groups (`group`).
 
     Raises

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.backbones.onnx_file import ONNX_FILE
 from tlcache.deploying.saved import Saved, find_saved
+from tlcache.extraction.several import Network
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import native
@@ -35,8 +35,8 @@ class Answers:
         What to call it.
     classes
         Its classes, in the order of its probabilities.
-    request, key
-        What embeds images for it, as `tlcache.extraction.embed.embed` takes it.
+    networks
+        What embeds images for it, as `tlcache.extraction.several.embed_several` takes it.
     load
         Returns `answer`.
     uncertainty
@@ -45,8 +45,7 @@ class Answers:
 
     name: str
     classes: tuple[str, ...]
-    request: Mapping[str, Any]
-    key: str | None
+    networks: Sequence[Network]
     load: Callable[[], Answer]
     uncertainty: Callable[[], Uncertainty | None] = lambda: None
 
@@ -80,7 +79,6 @@ def find_answers(run: str | Path, runs: str | Path | None = None) -> Answers:
 def _of_head(saved: Saved) -> Answers:
     run = saved.run
     classes = run.classes if run else saved.asked.classes
-    key = run.key if run else saved.asked.key
 
     def load() -> Answer:
         head, promised = saved.asked, saved.asked.uncertainty
@@ -90,9 +88,8 @@ def _of_head(saved: Saved) -> Answers:
     def uncertainty() -> Uncertainty | None:
         return None if run and run.uncertainty is None else saved.asked.uncertainty
 
-    made = dict(run.extract_arguments) if run else {}
-    request = _USUAL | (made or {"model": run.backbone if run else saved.asked.backbone})  # older records do not say
-    return Answers(saved.path.stem, classes, request, key, load, uncertainty)
+    networks = [(_USUAL | request, key) for request, key in saved.networks]
+    return Answers(saved.path.stem, classes, networks, load, uncertainty)
 
 
 def _of_tuned(saved: Saved) -> Answers:
@@ -107,9 +104,8 @@ def _of_tuned(saved: Saved) -> Answers:
     limit = saved.run.extract_arguments.get("max_pixels") if saved.run else None
     request = {"model": saved.tuned["backbone"], "weights": str(saved.path.absolute()), **prepared}
     classes = tuple(saved.tuned["classes"])
-    return Answers(
-        saved.path.stem, classes, {**_USUAL, **request, "max_pixels": limit}, None, load, lambda: saved.uncertainty
-    )
+    networks = [({**_USUAL, **request, "max_pixels": limit}, None)]
+    return Answers(saved.path.stem, classes, networks, load, lambda: saved.uncertainty)
 
 
 def _of_file(path: Path) -> Answers:
@@ -120,4 +116,4 @@ def _of_file(path: Path) -> Answers:
     uncertainty = Uncertainty.of_tables(json.loads(kept)) if kept else None
     request = {**_USUAL, "model": str(path.absolute())}
     classes = tuple(native(json.loads(stated["classes"])))
-    return Answers(path.name, classes, request, None, partial(load_tail, path), lambda: uncertainty)
+    return Answers(path.name, classes, [(request, None)], partial(load_tail, path), lambda: uncertainty)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,16 +20,17 @@ from tlcache.backbones.network import Network
 from tlcache.backbones.onnx_graph import alone, fingerprint
 from tlcache.backbones.onnx_weights import joined
 from tlcache.backbones.sources import find
-from tlcache.cache.feature_file import FeatureFile
+from tlcache.cache.joined import open_joined
 from tlcache.datasets.dataset import reopen
 from tlcache.deploying.parity import Parity, answers, check_head, check_images, made_images, made_rows
 from tlcache.deploying.saved import Saved
-from tlcache.errors import CacheError, ImageReadError
+from tlcache.errors import CacheError, DataError, ImageReadError
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Array
 from tlcache.images import BadImageError, Preprocess, prepare
 from tlcache.keys import canonical_json
 from tlcache.runs.frozen import FrozenRun
+from tlcache.runs.joined import JoinedRun
 from tlcache.runs.record import Run
 from tlcache.version import __version__
 
@@ -160,15 +163,21 @@ def _of_run(run: Run | None) -> dict[str, str]:
         "run": run.path.stem,
         "dataset": run.dataset,
         "accuracy": canonical_json({**reached, "split": run.test_split}),
-        "licence": find(str(run.extract_arguments["model"])).licence(run.weights),
+        "licence": "; ".join(dict.fromkeys(_licences(run))),
     }
+
+
+def _licences(run: Run) -> Iterator[str]:
+    """Yield what is known of the licence of each network's weights."""
+    for part in run.parts if isinstance(run, JoinedRun) else (run,):
+        yield find(str(part.extract_arguments["model"])).licence(part.weights)
 
 
 def _cached_rows(saved: Saved) -> Array | None:
     """Return embeddings of test images, where the feature file of the run is still there."""
     if not isinstance(saved.run, FrozenRun):
         return None
-    with suppress(CacheError), FeatureFile(saved.run.features) as file:
+    with suppress(CacheError, DataError), open_joined([Path(each) for each in saved.run.feature_files]) as file:
         if file.attrs["key"] == saved.head.key:
             return file.split("test").features[:_ROWS]
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -125,19 +126,27 @@ def _of_run(saved: Saved, out: Path, precision: str, max_loss: float) -> Exporte
 
     _check_apart(out, saved)
     made = make_bundle(saved, precision, max_loss)
-    engine = saved.run.extract_arguments.get("engine", "onnxruntime") if saved.run else ""
-    if saved.run and not saved.tuned and (saved.run.precision != "fp32" or engine != "onnxruntime"):
-        say(f"The run's embeddings were computed by {engine} in {saved.run.precision}; the file computes in fp32.")
+    for engine in dict.fromkeys(_engines(saved)):
+        say(f"The run's embeddings were computed by {engine}; the file computes in fp32.")
     if not made.cost and made.recorded and made.recorded.same < made.recorded.n:
         apart = made.recorded.n - made.recorded.same
         warn(f"Of {made.recorded.n} test images the file answers {apart} otherwise than the record.")
     return _written(out, made.data, made.checks, made.recorded, made.cost)
 
 
+def _engines(saved: Saved) -> Iterator[str]:
+    """Yield what computed the embeddings of a run, where the file will compute otherwise."""
+    for request, _ in () if saved.tuned or not saved.run else saved.networks:
+        engine, precision = request.get("engine", "onnxruntime"), request.get("precision") or "fp32"
+        if (engine, precision) != ("onnxruntime", "fp32"):
+            yield f"{engine} in {precision}"
+
+
 def _check_apart(out: Path, saved: Saved) -> None:
     """Raise OptionError where the file would take the place of one that the run needs."""
-    made = saved.run.extract_arguments if saved.run else {}
-    for each in (saved.path, saved.path.with_suffix(".json"), made.get("model"), made.get("weights")):
+    own = [saved.path, saved.path.with_suffix(".json")]
+    made = [] if saved.tuned else [request for request, _ in saved.networks]
+    for each in (*own, *(request.get(name) for request in made for name in ("model", "weights"))):
         if each and out.exists() and Path(each).exists() and out.samefile(each):
             raise OptionError(f"'{out}' is a file of the run itself, which needs it. Give another --out.")
 

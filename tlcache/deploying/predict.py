@@ -108,7 +108,7 @@ def predict(
     from tlcache.deploying.inputs import list_images
     from tlcache.deploying.judging import Judge
     from tlcache.deploying.predicted import Predicted, check
-    from tlcache.extraction.embed import embed
+    from tlcache.extraction.several import embed_several
     from tlcache.heads.rows import blocks as row_blocks
 
     answers = find_answers(_chosen(run, images, data, runs), runs)
@@ -128,15 +128,8 @@ def predict(
             found.errors.update(block.bad)
             write(list(found.rows(block.start, block.stop)))
 
-        done = embed(
-            listed.paths,
-            answers.request,
-            answers.key,
-            take,
-            features=features,
-            device=device,
-            batch_size=batch_size,
-        )
+        how = {"features": features, "device": device, "batch_size": batch_size}
+        done = embed_several(listed.paths, answers.networks, take, **how)
     found.checked = check(found, listed.labels)
     found.embedded, found.reused, found.seconds = done.embedded, done.reused, done.seconds
     return found

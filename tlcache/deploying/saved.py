@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlcache.backbones.joined import joined_model
 from tlcache.backbones.load import load_again, load_model
 from tlcache.backbones.model import Model
 from tlcache.backbones.sources import lookup
@@ -18,6 +19,7 @@ from tlcache.images import Preprocess
 from tlcache.keys import native
 from tlcache.runs.finetuned import FORMAT
 from tlcache.runs.folder import ENDINGS, read_runs, runs_folder
+from tlcache.runs.joined import JoinedRun
 from tlcache.runs.naming import named_runs
 from tlcache.runs.record import RUNS, Run
 
@@ -86,20 +88,42 @@ class Saved:
         if self.tuned:
             preprocess = asdict(Preprocess.from_json(self.tuned["preprocess"]))
             return load_model(self.tuned["backbone"], str(self.path), **preprocess)
-        made = dict(self.run.extract_arguments) if self.run else {"model": self.asked.backbone}
-        found = load_again(made)
+        made = [request for request, _ in self.networks]
+        found = _together([load_again(each) for each in made])
         if found.key != self.asked.key:
             raise ModelError(self._another(found))
-        return load_again({**made, "precision": precision}) if precision else found
+        return _together([load_again({**each, "precision": precision}) for each in made]) if precision else found
+
+    @property
+    def networks(self) -> tuple[tuple[dict[str, Any], str], ...]:
+        """What embeds images for the head, as `tlcache.extraction.embed.embed` takes it: arguments and key of each.
+
+        Raises
+        ------
+        ModelError
+            There is no record, and the head takes embeddings of several networks.
+        """
+        if isinstance(self.run, JoinedRun):
+            return tuple((dict(part.extract_arguments), part.key) for part in self.run.parts)
+        if self.run:
+            return ((dict(self.run.extract_arguments) or {"model": self.run.backbone}, self.run.key),)
+        if self.asked.scaler.widths:
+            raise ModelError(self._missing_record())
+        return (({"model": self.asked.backbone}, self.asked.key),)
+
+    def _missing_record(self) -> str:
+        record = self.path.with_suffix(".json").name
+        return f"{self._wanted()} its record, {record}, which says how they were made, is not beside it. Put it there."
+
+    def _wanted(self) -> str:
+        return f"The {self.asked.name} head takes embeddings of {self.asked.backbone}, key {self.asked.key[:12]};"
 
     def _another(self, found: Model) -> str:
-        wanted = f"The {self.asked.name} head takes embeddings of {self.asked.backbone}, key {self.asked.key[:12]};"
         if self.run is None:
-            record = self.path.with_suffix(".json").name
-            return f"{wanted} its record, {record}, which says how they were made, is not beside it. Put it there."
+            return self._missing_record()
         return (
-            f"{wanted} {found.name} with weights {found.weights} now has key {found.key[:12]}. Put the weights or file "
-            "back that it was, or extract and fit again."
+            f"{self._wanted()} {found.name} with weights {found.weights} now has key {found.key[:12]}. Put the weights "
+            "or file back that it was, or extract and fit again."
         )
 
 
@@ -130,6 +154,10 @@ def find_saved(run: str | Path, runs: str | Path | None = None) -> Saved:
     if len(found) > 1:
         raise OptionError(f"'{run}' names {len(found)} runs: {', '.join(each.path.stem for each in found)}. Give one.")
     return _whole(found[0])
+
+
+def _together(models: Sequence[Model]) -> Model:
+    return models[0] if len(models) == 1 else joined_model(models)
 
 
 def _whole(run: Run) -> Saved:

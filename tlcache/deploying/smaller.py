@@ -160,14 +160,14 @@ def _splits(saved: Saved) -> tuple[Split, Split]:
     record = saved.run
     assert record is not None
     place = features_folder() / record.dataset / f"{slug(record.backbone)}-{record.key[:12]}.h5"
-    path = Path(record.features) if isinstance(record, FrozenRun) else place
+    paths = [*map(Path, record.feature_files)] if isinstance(record, FrozenRun) else [place]
     try:
-        with opened(path, record.split, saved.path.parents[1], record.drawn_by) as file:
+        with opened(paths, record.split, saved.path.parents[1], record.drawn_by) as file:
             train, val = file.split("train"), file.split("val")
     except CacheError as error:
         raise CacheError(f"What was trained and validated on says the feature file of the run. {error}") from None
     if not len(val):
-        raise OptionError(f"'{path}' has no validation images, by which a loss could be seen.")
+        raise OptionError(f"'{paths[0]}' has no validation images, by which a loss could be seen.")
     return train, val
 
 

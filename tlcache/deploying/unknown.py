@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tlcache.arguments import Against, Features, OneRun, Runs, Seed
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.find import features_folder, find_features
+from tlcache.cache.joined import open_joined
 from tlcache.datasets.splits import SPLITS
 from tlcache.deploying.saved import find_saved
 from tlcache.errors import CacheError, DataError, OptionError
@@ -127,12 +128,12 @@ def unknown(
     """
     found = _frozen(run, runs)
     head, others = load_head(found.head_path), _others(found, against, features)
-    path = Path(found.features)
+    paths = [Path(each) for each in found.feature_files]
     if features is not None:
-        path = features_folder(features) / found.dataset / path.name
-    with opened(path, found.split, runs_folder(runs), found.drawn_by) as file:
+        paths = [features_folder(features) / found.dataset / path.name for path in paths]
+    with opened(paths, found.split, runs_folder(runs), found.drawn_by) as file:
         if (file.attrs["key"], file.attrs["dataset_digest"]) != (found.key, found.dataset_digest):
-            raise CacheError(f"'{path}' holds others than the features of {found.path.stem}. Fit again.")
+            raise CacheError(f"'{paths[0]}' holds others than the features of {found.path.stem}. Fit again.")
         data = Data.of(file)
     labels = _left_out(data, seed)
     if not labels and not others:
@@ -165,15 +166,19 @@ def _others(run: FrozenRun, against: Against, features: str | Path | None) -> li
     names = [each for each in given if each not in paths]
     found = find_features(paths) if paths else []
     found += find_features(None, features, names) if names else []
-    others = []
+    by_dataset: dict[str, dict[str, Path]] = {}
     for path in found:
         with FeatureFile(path) as file:
-            if file.attrs["key"] == run.key:
-                others.append((str(file.attrs["dataset"]), file.split(*SPLITS).features))
+            by_dataset.setdefault(str(file.attrs["dataset"]), {})[file.attrs["key"]] = path
+    others = []
+    for name, known in by_dataset.items():
+        if all(key in known for key in run.keys):
+            with open_joined([known[key] for key in run.keys]) as joined:
+                others.append((name, joined.split(*SPLITS).features))
     if given and not others:
         raise CacheError(
             f"None of {', '.join(map(str, given))} has embeddings by the network of {run.path.stem}, key "
-            f"{run.key[:12]}. Make them: tlcache extract --data DATA --model {run.backbone}"
+            f"{run.key[:12]}. Make them: tlcache extract --data DATA --model {','.join(run.backbones)}"
         )
     return others
 

@@ -230,7 +230,7 @@ def _entry(tested: _Tested, runs: Sequence[Run], units: Units | None, score: flo
     run = tested.run
     extract_s, train_s = run.extract.wall_s, run.train_s
     low, high = tested.interval(units)
-    known = lookup(run.backbone)
+    parameters = [known.parameters if (known := lookup(name)) else 0 for name in run.backbones]
     return Entry(
         run=run,
         top=tested.top,
@@ -249,6 +249,6 @@ def _entry(tested: _Tested, runs: Sequence[Run], units: Units | None, score: flo
         train_s=train_s,
         first_s=extract_s + train_s,
         images_per_s=run.rows.total / extract_s if extract_s else 0.0,  # of embeddings that were adopted
-        parameters=known.parameters or None if known else None,
+        parameters=sum(parameters) if all(parameters) else None,
         best=best,
     )

@@ -48,7 +48,7 @@ class Entry:
     images_per_s
         Images that `extract` embedded per second with this backbone, decoding included.
     parameters
-        Of the backbone; None for an ONNX file.
+        Of the backbone, or of all that are joined; None where one is an ONNX file.
     best
         Whether it is the one that was picked, or not shown to be worse than that one.
     """
@@ -202,17 +202,20 @@ class Comparison:
         corrected = correct_for_many([each.found.p for each in found])
         return [replace(each, p_corrected=float(p), many=len(found)) for each, p in zip(found, corrected, strict=True)]
 
-    def top(self, frozen: bool, backbone: str | None = None) -> Entry | None:
-        """Return the head on a frozen backbone, or the fine-tuned backbone, that was picked; of one backbone or all."""
-        own = (each for each in self.picked if backbone in (None, each.backbone))
-        return next((each for each in own if (each.frozen if frozen else each.tuned)), None)
+    def top(self, *strategies: str, backbone: str | None = None) -> Entry | None:
+        """Return the run that was picked of some strategies, as records name them; of one backbone or all.
+
+        A fine-tuning that was no gain is of none.
+        """
+        own = (each for each in self.picked if backbone in (None, each.backbone) and not each.run.untuned)
+        return next((each for each in own if each.run.strategy in strategies), None)
 
     @cached_property
     def backbones(self) -> list[Entry]:
         """The head that was picked of each frozen backbone, the best first."""
         first: dict[str, Entry] = {}
         for entry in self.picked:
-            if entry.frozen:
+            if entry.run.strategy == "frozen":
                 first.setdefault(entry.backbone, entry)
         return list(first.values())
 
@@ -225,7 +228,7 @@ class Comparison:
     def tunings(self) -> list[Pair]:
         """What fine-tuning each backbone adds to the head that was picked on the same one, frozen."""
         names = dict.fromkeys(each.backbone for each in self.picked if each.tuned)
-        both = [(self.top(False, name), self.top(True, name)) for name in names]
+        both = [(self.top("finetune", backbone=name), self.top("frozen", backbone=name)) for name in names]
         return self.among((tuned, frozen) for tuned, frozen in both if tuned and frozen)
 
     @cached_property

@@ -30,9 +30,10 @@ def verdict(found: Comparison) -> str:
     >>> verdict(compare(folder)[0]).partition(":")[0]
     'One run'
     """
-    frozen, tuned = found.top(frozen=True), found.top(frozen=False)
+    frozen, tuned = found.top("frozen", "joined"), found.top("finetune")
     both = _strategies(found, tuned, frozen) if frozen and tuned else ""
-    parts = [both if tuned else _start(found), _tunings(found), _picked(found), _backbones(found), layer_choices(found)]
+    parts = [both if tuned else _start(found), _tunings(found), _joining(found), _picked(found), _backbones(found)]
+    parts.append(layer_choices(found))
     return " ".join(filter(None, [*parts, _smallest(found), _quickest(found), _baseline(found)]))
 
 
@@ -81,13 +82,23 @@ def _gain(pair: Pair, by: str, what: str, other: str, cost: str) -> str:
 
 def _tunings(found: Comparison) -> str:
     """Say what fine-tuning adds to each backbone, where that is not said already."""
-    said = (found.top(frozen=False), found.top(frozen=True))
+    said = (found.top("finetune"), found.top("frozen", "joined"))
     texts = []
     for pair in found.tunings:
         if (pair.a, pair.b) != said:
             cost = f"{times(pair.a.first_s / pair.b.first_s)} its time"
             texts.append(_gain(pair, found.by, f"Fine-tuning {pair.a.backbone}", f"its own {pair.b.head} head", cost))
     return " ".join(texts)
+
+
+def _joining(found: Comparison) -> str:
+    """Say what several backbones together have over the best one, where both were tried."""
+    joined, single = found.top("joined"), found.top("frozen")
+    if not (joined and single):
+        return ""
+    (pair,) = found.among([(joined, single)])
+    what, other = f"Joining {joined.backbone} ({joined.head})", f"the best head on one backbone ({single.name})"
+    return _gain(pair, found.by, what, other, f"{times(joined.first_s / single.first_s)} its time")
 
 
 def layer_choices(found: Comparison) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from tlcache.errors import HeadError, first_line
 from tlcache.files import whole
 from tlcache.heads.logits import Fitted, softmax
-from tlcache.heads.rows import Array, Scaler
+from tlcache.heads.rows import Array, Scaler, View
 from tlcache.heads.table import HeadRow, find_head
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.keys import canonical_json, native
@@ -122,7 +122,7 @@ class FittedHead:
         The temperature stays as it is.
         """
         row = find_head(self.name)
-        scaler = Scaler.of(features, row.scaled)
+        scaler = Scaler.of(View(features, widths=self.scaler.widths), row.scaled)
         head = row.type()(**self.head.get_params()).fit(scaler.over(features), labels)
         return replace(self, head=head, scaler=scaler)
 
@@ -144,6 +144,7 @@ class FittedHead:
             "backbone": self.backbone,
             "key": self.key,
             "crc32": _checksum(arrays),
+            **({"widths": self.scaler.widths} if self.scaler.widths else {}),
         }
         metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "fields": canonical_json(fields)}
         with whole(path) as unfinished:
@@ -195,7 +196,7 @@ def _load(
         raise HeadError(f"The head '{path}' is damaged: its checksum does not match. Fit it again.")
     state = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
     promised = {name[len(_PROMISED) :]: array for name, array in arrays.items() if name.startswith(_PROMISED)}
-    scaler = Scaler(arrays["scaler.middle"], arrays["scaler.scale"])
+    scaler = Scaler(arrays["scaler.middle"], arrays["scaler.scale"], tuple(fields.get("widths", ())))
     return FittedHead(
         fields["name"],
         restore(find_head(fields["name"]), fields["params"], state, len(scaler.middle)),

@@ -24,22 +24,31 @@ def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Scaler:
-    """Standardisation: float32 `middle` and `scale` (dim,); constant features become 0."""
+    """Standardisation: float32 `middle` and `scale` (dim,); constant features become 0.
+
+    `widths` are those of the `View` that it was measured on.
+    """
 
     middle: Array
     scale: Array
+    widths: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, X: Features, scaled: bool = True) -> Scaler:
-        """Measure mean and standard deviation of (n, dim) rows; with `scaled` False, change nothing."""
+        """Measure mean and standard deviation of (n, dim) rows; with `scaled` False, change nothing.
+
+        Where embeddings of several backbones are joined, each has the same mean square length then: whoever has the
+        most features would drown the others in every distance and penalty.
+        """
         n, dim = X.shape
+        widths = X.widths if isinstance(X, View) else ()
         if not scaled:
-            return cls(np.zeros(dim, np.float32), np.ones(dim, np.float32))
+            return cls(np.zeros(dim, np.float32), np.ones(dim, np.float32), widths)
         middle = sum(X[some].sum(axis=0, dtype=np.float64) for some in blocks(n)) / n
         squares = sum(np.square(X[some] - middle).sum(axis=0) for some in blocks(n))
         scale = np.sqrt(squares / n)
         scale[scale < 1e-6 * max(float(scale.max()), 1e-30)] = np.inf
-        return cls(middle.astype(np.float32), scale.astype(np.float32))
+        return cls(middle.astype(np.float32), (scale * _balance(scale, widths)).astype(np.float32), widths)
 
     def __call__(self, X: Array) -> Array:
         """Return the standardised rows."""
@@ -50,6 +59,14 @@ class Scaler:
     def over(self, X: Features) -> View:
         """Return the rows as a view that standardises what is read."""
         return replace(X, scaler=self) if isinstance(X, View) else View(X, scaler=self)
+
+
+def _balance(scale: NDArray[np.float64], widths: tuple[int, ...]) -> NDArray[np.float64] | float:
+    """Return what to divide standardised features by (dim,), so that each block has its share of their length."""
+    if len(widths) < 2:
+        return 1.0
+    varying = [max(1, int(np.isfinite(block).sum())) for block in np.split(scale, np.cumsum(widths)[:-1])]
+    return np.repeat(np.sqrt(np.array(varying) * len(widths) / sum(varying)), widths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +81,14 @@ class View:
         int64 (n,), which of its rows; None: all.
     scaler
         Applied to what is read; None: nothing is.
+    widths
+        Of the embeddings that are joined in a row; empty where there is one.
     """
 
     features: Array
     numbers: NDArray[np.int64] | None = None
     scaler: Scaler | None = None
+    widths: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlcache.arguments import (
@@ -12,6 +13,7 @@ from tlcache.arguments import (
     Features,
     Force,
     Heads,
+    Join,
     OnlyDatasets,
     Paths,
     Runs,
@@ -48,6 +50,7 @@ def fit_heads(
     *,
     data: OnlyDatasets = None,
     layers: ChosenLayers = None,
+    join: Join = None,
     features: Features = None,
     runs: Runs = None,
     split: Split = "given",
@@ -61,6 +64,8 @@ def fit_heads(
 
     What is recorded is read, and only what is missing is fitted. With `layers`, those of a network are a choice, which
     each head makes on validation: it is tested on the best one, and beside it on the last.
+    With `join`, each row is the embeddings of an image by several backbones, standardised and brought to the same mean
+    length; images that one of the files lacks are left out, and said.
 
     Parameters
     ----------
@@ -70,7 +75,7 @@ def fit_heads(
     Returns
     -------
     list of FrozenRun
-        One per file and head, in that order.
+        One per file and head, in that order; with `join`, of `JoinedRun`, one per join and head.
 
     Raises
     ------
@@ -90,18 +95,21 @@ def fit_heads(
     _check_nested(cv, protocol)
     if cv is not None and layers is not None:
         raise OptionError("--layers is a choice on one split, --cv has none; leave one of them out.")
-    found = find_labelled(paths, features, data)
+    if join is not None and layers is not None:
+        raise OptionError("--layers chooses one layer, --join takes all that it names. Give one of them.")
+    files = find_labelled(paths, features, data)
+    found = _found(files, join)
     from tlcache.probing.nested import fit_file as cross_validate
     from tlcache.probing.run import fit_file, opened, say_once
     from tlcache.runs.folder import runs_folder
 
     folder = check_folder(runs_folder(runs), "--runs")
     if layers is not None:
-        return _some(_of_layers(found, listing(layers), rows, split, split_seed, folder, how, force, on_warning))
+        return _some(_of_layers(files, listing(layers), rows, split, split_seed, folder, how, force, on_warning))
     results, told = [], set[str]()
     with step_bar("fitting heads", len(found) * len(rows)) as advance:
-        for path in found:
-            with opened(path, split, folder, split_seed) as file:
+        for own in found:
+            with opened(own, split, folder, split_seed) as file:
                 say_once(file, told)
                 if cv is None:
                     results += fit_file(file, rows, folder, how, force, advance, on_warning)
@@ -125,6 +133,7 @@ def fit_curves(
     *,
     samples: Samples = 5,
     data: OnlyDatasets = None,
+    join: Join = None,
     features: Features = None,
     runs: Runs = None,
     split: Split = "given",
@@ -169,7 +178,7 @@ def fit_curves(
         raise OptionError("--coverage is of the heads that are kept, and --shots keeps none; leave one of them out.")
     how = replace(how, repeats=samples)  # as records have always called it
     wanted = sorted(set(shots), key=lambda count: (count is None, count))
-    found = find_labelled(paths, features, data)
+    found = _found(find_labelled(paths, features, data), join)
     from tlcache.probing.run import opened, say_once
     from tlcache.probing.shots import fit_file
     from tlcache.runs.folder import runs_folder
@@ -177,8 +186,8 @@ def fit_curves(
     folder = check_folder(runs_folder(runs), "--runs")
     curves, told = [], set[str]()
     with step_bar("fitting heads", len(found) * len(rows) * len(wanted)) as advance:
-        for path in found:
-            with opened(path, split, folder, split_seed) as file:
+        for own in found:
+            with opened(own, split, folder, split_seed) as file:
                 say_once(file, told)
                 curves += fit_file(file, rows, folder, how, wanted, force, advance, on_warning)
     return _some(curves)
@@ -207,6 +216,13 @@ def _of_layers(
             for group in groups
             for run in fit_layers(group, rows, split, split_seed, folder, protocol, force, advance, on_warning)
         ]
+
+
+def _found(files: list[Path], join: str | Sequence[str] | None) -> list[tuple[Path, ...]]:
+    """Return what heads are fitted on: each feature file, or those of each join."""
+    from tlcache.cache.joins import find_joins
+
+    return [(file,) for file in files] if join is None else find_joins(files, join)
 
 
 def _some(results: list[T]) -> list[T]:

@@ -36,7 +36,7 @@ def choosing_folds(rows: Split, train_rows: int, folds: int | None, seed: int) -
     train, val = rows.part(slice(train_rows)), rows.part(slice(train_rows, None))
     few = folds is None and len(val) < FEW and _divisible(rows)
     if not (folds or few) and len(val) and np.isin(val.labels, train.labels).all():
-        return [Fold(train.features, train.labels, val.features, val.labels, np.arange(train_rows, len(rows)))]
+        return [Fold(train.view(), train.labels, val.view(), val.labels, np.arange(train_rows, len(rows)))]
     return [Fold.of(rows, *parts) for parts in split_folds(rows, fold_count(rows, folds), seed)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from tlcache.cache.feature_file import Split
 from tlcache.heads.logits import softmax
-from tlcache.heads.rows import Array, Indices, Scaler, View
+from tlcache.heads.rows import Array, Indices, Scaler
 from tlcache.heads.table import HeadRow
 from tlcache.heads.uncertainty import Distances, Uncertainty
 from tlcache.probing.folds import fold_count, group_numbers, split_folds
@@ -54,10 +54,10 @@ def held_probabilities(row: HeadRow, rows: Split, best: Candidate, classes: int,
     HeadError
         Rows that cannot be fitted.
     """
-    scaler = Scaler.of(View(rows.features, fit), row.scaled)
+    scaler = Scaler.of(rows.view(fit), row.scaled)
     with fitting(row):
-        head = row.type()(**best.params).fit(View(rows.features, fit, scaler), rows.labels[fit])
-        logits = head.logits(View(rows.features, held, scaler))
+        head = row.type()(**best.params).fit(scaler.over(rows.view(fit)), rows.labels[fit])
+        logits = head.logits(scaler.over(rows.view(held)))
     probabilities = np.zeros((len(held), classes), np.float32)
     probabilities[:, head.classes_] = softmax(logits / best.temperature)
     return probabilities

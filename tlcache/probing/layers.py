@@ -103,14 +103,14 @@ def fit_layers(
     rows, split, split_seed, folder, protocol, force, advance, on_warning
         As for `tlcache.probing.run.fit_file` and `opened`.
     """
-    with opened(paths[-1], split, folder, split_seed) as file:
+    with opened(paths[-1:], split, folder, split_seed) as file:
         usual = fit_file(file, rows, folder, protocol, force, advance, on_warning)
         known = {} if force else _recorded(folder, file.attrs, _keys(paths), rows, protocol)
     advance(len(known))
     missing = [row for row in rows if row.name not in known]
     scores: dict[str, list[LayerScore]] = {row.name: [] for row in missing}
     for path in paths if missing else ():
-        with opened(path, split, folder, split_seed) as file:
+        with opened([path], split, folder, split_seed) as file:
             data = Data.of(file)
             folds = data.folds(protocol)
             for row in missing:
@@ -124,7 +124,7 @@ def fit_layers(
             continue
         best_of = _best(scores[row.name], protocol.metric)
         how = replace(protocol, layers=tuple(scores[row.name]))
-        with opened(Path(best_of.features), split, folder, split_seed) as file:
+        with opened([Path(best_of.features)], split, folder, split_seed) as file:
             known |= {run.head: run for run in fit_file(file, [row], folder, how, force, advance, on_warning)}
     return [run for run in (*usual, *known.values()) if run.head in {row.name for row in rows}]
 

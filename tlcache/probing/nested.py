@@ -34,6 +34,7 @@ from tlcache.progress import Advance, warn
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.folder import path_of, recorded, write_run
 from tlcache.runs.frozen import CrossValidation, FrozenRun, Repeats, TemperatureScaling
+from tlcache.runs.joined import kind_of_run, strategy_of
 
 __all__ = ["fit_file"]
 
@@ -92,7 +93,7 @@ def _attrs(file: FeatureSet, cv: str, seed: int) -> dict[str, Any]:
 
 def _identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol, cv: str) -> Identity:
     space = {name: list(values) for name, values in row.space(protocol.search).items()}
-    return Identity.of(attrs, "frozen", row.name, {**protocol.arguments(), "space": space, "cv": cv})
+    return Identity.of(attrs, strategy_of(attrs), row.name, {**protocol.arguments(), "space": space, "cv": cv})
 
 
 def _pool(file: FeatureSet) -> Split:
@@ -140,7 +141,7 @@ def _fit_one(
     tested = _Tested.of(pool, parts, np.concatenate(said))
     identity = _identity(attrs, row, protocol, cv)
     path = path_of(folder, identity)
-    run = FrozenRun(
+    run = kind_of_run(attrs)(
         **fields_of_features(attrs, file.classes),
         rows=SplitSizes(**{name: int(attrs[f"{name}_rows"]) for name in SplitSizes.__struct_fields__}),
         head=row.name,

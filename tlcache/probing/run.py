@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tlcache.cache.feature_file import FeatureFile, Split
+from tlcache.cache.feature_file import Split
+from tlcache.cache.joined import Joined, open_joined
 from tlcache.cache.resplit import FeatureSet, apply_split
 from tlcache.errors import CacheError, DamagedError, DataError, HeadError
 from tlcache.evaluation.calibration import calibration_error
@@ -36,6 +37,7 @@ from tlcache.records import from_json
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.folder import path_of, recorded, write_run
 from tlcache.runs.frozen import FrozenRun, HeadCandidate, HeadEpoch, Repeats, TemperatureScaling
+from tlcache.runs.joined import kind_of_run, strategy_of
 from tlcache.runs.predictions import Predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
 
@@ -67,7 +69,9 @@ def fit_file(
 def frozen_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol) -> Identity:
     """Return what tells the run of a head on a feature file, given by its attributes, from all others."""
     space = {name: list(values) for name, values in row.space(protocol.search).items()}
-    return Identity.of(attrs, "frozen", row.name, {**protocol.arguments(int(attrs["val_rows"])), "space": space})
+    return Identity.of(
+        attrs, strategy_of(attrs), row.name, {**protocol.arguments(int(attrs["val_rows"])), "space": space}
+    )
 
 
 def _known(
@@ -109,10 +113,12 @@ def _fit_all(
 
 
 @contextmanager
-def opened(path: Path, split: str, runs: Path, seed: int) -> Iterator[FeatureSet]:
-    """Open a feature file whose rows are all to be read, under a split of `tlcache.cache.resplit.KINDS`."""
+def opened(paths: Sequence[Path], split: str, runs: Path, seed: int) -> Iterator[FeatureSet]:
+    """Open a feature file, or several as one, to read all rows, under a split of `tlcache.cache.resplit.KINDS`."""
     try:
-        with FeatureFile(path) as file:
+        with open_joined(paths) as file:
+            if isinstance(file, Joined) and file.left_out:
+                warn(file.left_out)
             yield apply_split(file, split, runs, seed)
     except DamagedError as error:
         raise DamagedError(f"{error} To leave it out, name the others: tlcache fit-heads PATH ...") from None
@@ -224,7 +230,7 @@ def _fit_one(
     plain = fitted[0].probabilities(logits[0], temperature=1.0)
     identity = frozen_identity(file.attrs, row, protocol)
     path = path_of(folder, identity)
-    run = FrozenRun(
+    run = kind_of_run(file.attrs)(
         **fields_of_features(file.attrs, file.classes),
         rows=SplitSizes(train=len(data.train), val=len(data.val), test=len(data.test)),
         head=identity.head,
@@ -293,7 +299,7 @@ def _held(
 
 def refit(row: HeadRow, file: FeatureSet, rows: Split, best: Candidate, protocol: SearchProtocol) -> list[FittedHead]:
     """Fit the chosen setting on all rows, with every seed of the protocol; the temperature is the candidate's."""
-    scaler, attrs = Scaler.of(rows.features, row.scaled), file.attrs
+    scaler, attrs = Scaler.of(rows.view(), row.scaled), file.attrs
     seeds = range(protocol.seed, protocol.seed + protocol.repeats) if "seed" in best.params else ()
     settings = [{**best.params, "seed": seed} for seed in seeds] or [dict(best.params)]
     with fitting(row):

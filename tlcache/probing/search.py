@@ -16,7 +16,7 @@ from tlcache.errors import HeadError, TlcacheError, first_line
 from tlcache.evaluation.calibration import calibration_error, fit_temperature
 from tlcache.evaluation.metrics import METRICS, Metric
 from tlcache.heads.logits import softmax
-from tlcache.heads.rows import Array, Features, Labels, Scaler, View
+from tlcache.heads.rows import Array, Features, Labels, Scaler
 from tlcache.heads.table import HeadRow
 
 __all__ = ["Candidate", "Fold", "choose", "fitting", "search"]
@@ -37,7 +37,7 @@ class Fold:
     @classmethod
     def of(cls, rows: Split, fit: Labels, held: Labels) -> Fold:
         """Return the fold that fits on some rows, by their numbers, and judges by others."""
-        return cls(View(rows.features, fit), rows.labels[fit], View(rows.features, held), rows.labels[held], held)
+        return cls(rows.view(fit), rows.labels[fit], rows.view(held), rows.labels[held], held)
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,8 @@ def _place(file: FeatureSet, row: HeadRow, folder: Path, protocol: SearchProtoco
         "head": row.name,
         "arguments": protocol.arguments(),
     }
-    name = f"{identity['backbone']}-{row.name}-{hash_json(identity)[:12]}.json"
-    return folder / slug(str(identity["dataset"])) / "shots" / slug(name), identity
+    name = slug(f"{identity['backbone']}-{row.name}", f"-{hash_json(identity)[:12]}.json")
+    return folder / slug(str(identity["dataset"])) / "shots" / name, identity
 
 
 def _recorded(path: Path) -> dict[int | None, Point]:

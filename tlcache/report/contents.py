@@ -43,6 +43,7 @@ _TABLE = 12  # classes whose confusion is a table of numbers; more are an image
 _RECALLS = 24  # classes in the figure of recalls: the worst
 OF_CLASS = ("precision", "recall", "f1", "auroc", "average_precision")
 _NAME = 24  # characters of a class's name in a figure
+_KINDS = {"frozen": "Best frozen head", "joined": "Best joined head", "finetune": "Best fine-tuning"}  # by strategy
 
 
 class Tile(NamedTuple):
@@ -166,7 +167,7 @@ class Chapter:
 def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit], gaps: Sequence[LeakageGap]) -> Chapter:
     """Read what the records of a comparison hold, and draw it; of curves, audits and gaps, take those that belong."""
     name = f"{slug(found.dataset)}-{found.digest[:8]}"
-    tops = [entry for entry in (found.top(frozen=True), found.top(frozen=False)) if entry] or [found.picked[0]]
+    tops = [entry for strategy in _KINDS if (entry := found.top(strategy))] or [found.picked[0]]
     counts = [confusion(entry.top.label, entry.top.predicted, len(entry.run.classes)) for entry in tops]
     run = found.entries[0].run
     figure, hints = cost_figure(found.entries)
@@ -204,19 +205,9 @@ def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
         )
         for entry in tops
     ]
-    if len(tops) == 2:
-        frozen, tuned = tops
-        (pair,) = found.among([(tuned, frozen)])
-        gain, low, high = pair.found.difference, points(pair.found.low), points(pair.found.high)
-        tiles += [
-            Tile(
-                _effect(pair),
-                f"{points(abs(gain) if pair.shown else gain)} points",
-                f"95 % interval of the difference {low} to {high}; {p_of(pair)}",
-            ),
-            Tile("and takes", times(tuned.first_s / frozen.first_s), "the time from nothing to the result"),
-        ]
-    elif any(entry.run.untuned for entry in found.entries):
+    tiles += _gain(found, "Joining backbones", found.top("joined"), found.top("frozen"))
+    tiles += _gain(found, "Fine-tuning", found.top("finetune"), found.top("frozen", "joined"))
+    if not found.top("finetune") and any(entry.run.untuned for entry in found.entries):
         tiles.append(Tile("Fine-tuning", "0 epochs", "kept: none was better on validation than the head it began with"))
     answer, accuracy = found.baseline
     return [
@@ -225,15 +216,31 @@ def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
     ]
 
 
-def _effect(pair: Pair) -> str:
-    """Return what the difference to the frozen head is, where one is shown."""
+def _gain(found: Comparison, what: str, tried: Entry | None, usual: Entry | None) -> list[Tile]:
+    """Return what a strategy has over another one, and what that costs, where both were tried."""
+    if not (tried and usual):
+        return []
+    (pair,) = found.among([(tried, usual)])
+    gain, low, high = pair.found.difference, points(pair.found.low), points(pair.found.high)
+    return [
+        Tile(
+            _effect(pair, what),
+            f"{points(abs(gain) if pair.shown else gain)} points",
+            f"95 % interval of the difference {low} to {high}; {p_of(pair)}",
+        ),
+        Tile("and takes", times(tried.first_s / usual.first_s), "the time from nothing to the result"),
+    ]
+
+
+def _effect(pair: Pair, what: str) -> str:
+    """Return what the difference is, where one is shown."""
     if not pair.shown:
-        return "Fine-tuning: no difference shown"
-    return f"Fine-tuning {'gains' if pair.found.difference > 0 else 'loses'}"
+        return f"{what}: no difference shown"
+    return f"{what} {'gains' if pair.found.difference > 0 else 'loses'}"
 
 
 def _kind(entry: Entry) -> str:
-    return "Best frozen head" if entry.frozen else "Best fine-tuning"
+    return _KINDS[entry.run.strategy]
 
 
 def _recall(name: str, tops: Sequence[Entry], counts: Sequence[NDArray[np.int64]]) -> tuple[str, str]:
@@ -243,7 +250,7 @@ def _recall(name: str, tops: Sequence[Entry], counts: Sequence[NDArray[np.int64]
     classes = tops[0].run.classes
     figure = recall_figure(
         [f"{_short(classes[c])} ({counts[0][c].sum()})" for c in order],
-        {_kind(entry): share[order] for entry, share in zip(tops, shares, strict=True)},
+        [(_kind(entry), entry.run.strategy, share[order]) for entry, share in zip(tops, shares, strict=True)],
     )
     worst = ", ".join(f"{quoted(classes[c])} {shares[0][c]:.2f}" for c in order[:5])
     alt = f"Share of each class's test images that is recognised; lowest with {tops[0].name}: {worst}."
@@ -253,7 +260,7 @@ def _recall(name: str, tops: Sequence[Entry], counts: Sequence[NDArray[np.int64]
 
 
 def _calibration(name: str, tops: Sequence[Entry]) -> str:
-    figure = calibration_figure({_kind(entry): entry.top for entry in tops})
+    figure = calibration_figure([(_kind(entry), entry) for entry in tops])
     errors = ", ".join(f"{entry.name} {entry.ece:.3f}" for entry in tops)
     return inline_svg(figure, f"{name}-calibration", f"Confidence against accuracy. Calibration error: {errors}.")
 
@@ -261,8 +268,8 @@ def _calibration(name: str, tops: Sequence[Entry]) -> str:
 def _errors(name: str, entry: Entry, counts: NDArray[np.int64]) -> Errors:
     classes = [printable(each) for each in entry.run.classes]
     pairs = [Confused(classes[a], classes[b], times, share) for a, b, times, share in confusions(counts, _PAIRS)]
-    few, kind = len(counts) <= _TABLE, "frozen" if entry.frozen else "tuned"
-    svg = "" if few else _confusion(f"{name}-confusion-{kind}", entry, counts, classes)
+    few = len(counts) <= _TABLE
+    svg = "" if few else _confusion(f"{name}-confusion-{entry.run.strategy}", entry, counts, classes)
     mistakes = _mistakes(reopen(entry.run.source), classes, entry.top)
     return Errors(
         entry, pairs, counts.tolist() if few else None, svg, mistakes, int((~entry.top.right).sum()), _classes(entry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,6 @@ from tlcache.evaluation.calibration import reliability
 from tlcache.evaluation.comparison import Entry, pareto
 from tlcache.evaluation.mistakes import confusions
 from tlcache.report.plots import PALETTE
-from tlcache.runs.predictions import TopPredictions
 from tlcache.text import duration
 
 if TYPE_CHECKING:
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["calibration_figure", "confusion_figure", "cost_figure", "recall_figure"]
 
-FROZEN, TUNED = PALETTE[:2]
+FROZEN, TUNED, JOINED = PALETTE[:3]
+_COLOURS = {"frozen": FROZEN, "joined": JOINED, "finetune": TUNED}
+_WORDS = {"frozen": "frozen, head fitted", "joined": "joined, head fitted", "finetune": "fine-tuned"}
 _MARKERS = "os^DvPX*"
 _HINTS = 300  # confusions that are told when pointed at
 _NAMED = 20  # classes that are named at an axis of a large confusion matrix
@@ -33,7 +34,7 @@ def cost_figure(entries: Sequence[Entry]) -> tuple[Figure, dict[str, str]]:
     markers = dict(zip(sorted({entry.backbone for entry in entries}), _MARKERS * len(entries), strict=False))
     hints = {}
     for number, entry in enumerate(entries):
-        colour = FROZEN if entry.frozen else TUNED
+        colour = _COLOURS[entry.run.strategy]
         spread = [[entry.accuracy - entry.low], [entry.high - entry.accuracy]]
         axes.errorbar(entry.first_s, entry.accuracy, spread, color=colour, elinewidth=0.8, alpha=0.45, fmt="none")
         (point,) = axes.plot(entry.first_s, entry.accuracy, markers[entry.backbone], color=colour, markersize=7)
@@ -46,7 +47,7 @@ def cost_figure(entries: Sequence[Entry]) -> tuple[Figure, dict[str, str]]:
     _plain_seconds(axes)
     axes.set_xlabel("Seconds from nothing to this result (embedding, and fitting or fine-tuning)")
     axes.set_ylabel("Test accuracy (95 % interval)")
-    _legend(axes, markers, any(not entry.frozen for entry in entries))
+    _legend(axes, markers, {entry.run.strategy for entry in entries})
     return figure, hints
 
 
@@ -79,21 +80,22 @@ def _plain_seconds(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(axes: Axes, markers: Mapping[str, str], tuned: bool) -> None:
+def _legend(axes: Axes, markers: Mapping[str, str], strategies: Collection[str]) -> None:
     for backbone, marker in markers.items():
         axes.plot([], [], marker, color="0.3", label=backbone)
-    axes.plot([], [], "s", color=FROZEN, markersize=9, label="frozen, head fitted")
-    if tuned:
-        axes.plot([], [], "s", color=TUNED, markersize=9, label="fine-tuned")
+    for strategy, words in _WORDS.items():
+        if strategy in strategies:
+            axes.plot([], [], "s", color=_COLOURS[strategy], markersize=9, label=words)
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
 
 
-def calibration_figure(runs: Mapping[str, TopPredictions]) -> Figure:
-    """Draw how often predictions of each confidence are right."""
+def calibration_figure(runs: Sequence[tuple[str, Entry]]) -> Figure:
+    """Draw how often predictions of each confidence are right, for runs with what each is called."""
     figure, axes = _new(4.2, 3.8)
     axes.plot([0, 1], [0, 1], color="0.6", lw=1)
-    for (name, top), colour, marker in zip(runs.items(), (FROZEN, TUNED), "os", strict=False):
-        confidence, right, images = reliability(top.confidence, top.right)
+    for (name, entry), marker in zip(runs, _MARKERS, strict=False):
+        colour = _COLOURS[entry.run.strategy]
+        confidence, right, images = reliability(entry.top.confidence, entry.top.right)
         axes.plot(confidence, right, color=colour, lw=1, alpha=0.7)
         axes.scatter(confidence, right, 12 + 120 * images / images.max(), color=colour, marker=marker, label=name)
     axes.set_xlabel("Confidence (larger points: more images)")
@@ -103,15 +105,18 @@ def calibration_figure(runs: Mapping[str, TopPredictions]) -> Figure:
     return figure
 
 
-def recall_figure(names: Sequence[str], recalls: Mapping[str, NDArray[np.float64]]) -> Figure:
-    """Draw the share of each class's images that is recognised, for one or two runs; classes from top to bottom."""
+def recall_figure(names: Sequence[str], recalls: Sequence[tuple[str, str, NDArray[np.float64]]]) -> Figure:
+    """Draw the share of each class's images that is recognised; classes from top to bottom.
+
+    `recalls` are what a run is called, its strategy, and the shares (C,).
+    """
     figure, axes = _new(5.6, 1.0 + 0.24 * len(names))
     places = np.arange(len(names))
-    for (label, values), colour, marker in zip(recalls.items(), (FROZEN, TUNED), "os", strict=False):
-        axes.plot(values, places, marker, color=colour, label=label, markersize=6)
-    if len(recalls) == 2:
-        low, high = (np.array(list(recalls.values())).min(axis=0), np.array(list(recalls.values())).max(axis=0))
-        axes.hlines(places, low, high, color="0.6", lw=1, zorder=0)
+    for (label, strategy, values), marker in zip(recalls, _MARKERS, strict=False):
+        axes.plot(values, places, marker, color=_COLOURS[strategy], label=label, markersize=6)
+    if len(recalls) > 1:
+        all_values = np.array([values for _, _, values in recalls])
+        axes.hlines(places, all_values.min(axis=0), all_values.max(axis=0), color="0.6", lw=1, zorder=0)
     axes.set_yticks(places, names, fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)

@@ -23,6 +23,7 @@ from tlcache.options import parameters
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.runs.base import GroupedBy
 from tlcache.runs.frozen import FrozenRun
+from tlcache.runs.joined import JoinedRun
 from tlcache.runs.record import Run
 
 __all__ = ["commands", "extraction", "predicting", "uses"]
@@ -51,8 +52,9 @@ def commands(run: Run) -> list[str]:
     The settings that are the defaults are left out; folders of features and runs are those of the reader. Paths are
     relative to the working folder.
     """
-    made, arguments = _typed(run.extract_arguments), run.arguments
-    before = [extraction(run.extract_arguments)]
+    arguments = run.arguments
+    extractions = [part.extract_arguments for part in (run.parts if isinstance(run, JoinedRun) else (run,))]
+    before = [extraction(each) for each in extractions]
     if isinstance(run, FrozenRun) and run.layers:
         layers = dict.fromkeys(each.output or LAST for each in run.layers)
         pools = dict.fromkeys(each.pool for each in run.layers if each.pool)
@@ -67,9 +69,11 @@ def commands(run: Run) -> list[str]:
         asked = {name: value for name, value in arguments.items() if name != "layers"}
         options = {"heads": run.head, **_given(split, _SPLIT), **_given(asked, defaults)}
         options |= {"layers": "all"} if run.layers else {}
-        files = [_quoted(_from_here(file)) for file in ([each.features for each in run.layers] or [run.features])]
-        return [*before, _line(" ".join(["fit-heads", *files]), options)]
+        files = [_from_here(file) for file in ([each.features for each in run.layers] or run.feature_files)]
+        join = {"join": "+".join(Path(each).stem for each in files)} if isinstance(run, JoinedRun) else {}
+        return [*before, _line(" ".join(["fit-heads", *map(_quoted, files)]), {**join, **options})]
     defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget_s": None}
+    made = _typed(extractions[0])
     shared = {name: made[name] for name in _SHARED if name in made}
     asked = _given(settings_of(arguments), defaults)
     options = {**_given(shared, _defaults(extract)), **_given(split, _SPLIT), **asked}

@@ -277,7 +277,7 @@ def heading(runs: Sequence[Run], more: str = "") -> Text:
     names = sorted({weights for _, weights in each})
     weights = names[0] if len(names) == 1 else ", ".join(f"{backbone} {name}" for backbone, name in each)
     if len(weights) > _WEIGHTS:
-        weights = f"{len(names)} kinds (see tlcache ls)"
+        weights = f"{counted(len(names), 'kind')} (see tlcache ls)"
     images = f"{counted(first.test.n, 'test image')}{_drawn(first)}"
     if isinstance(first, FrozenRun) and first.cross_validation:
         images = f"{counted(first.test.n, 'image')} tested by {first.test_split}"

@@ -40,7 +40,7 @@ class Identity(Struct, frozen=True, kw_only=True):
     dataset, dataset_digest, backbone, key
         Those of the feature file.
     strategy
-        `frozen` or `finetune`.
+        `frozen`, `joined` or `finetune`.
     head
         Its name; of a sweep over heads, the one that was asked for beside it.
     arguments
@@ -206,6 +206,16 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
         return read_held_out(self.predictions_path)
 
     @property
+    def backbones(self) -> tuple[str, ...]:
+        """The names of the networks that an image goes through."""
+        return (self.backbone,)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The model keys of these networks."""
+        return (self.key,)
+
+    @property
     def test_split(self) -> str:
         """How the test images were chosen: `given`, `drawn` from train, or by `group`."""
         return "drawn" if self.split == GIVEN and "test" in (self.drawn or ()) else self.split
@@ -213,7 +223,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     @property
     def drawn_by(self) -> int:
         """The seed of a group split; records older than its name have it where the strategy took it from."""
-        old = self.arguments["seed"] if self.strategy == "frozen" else self.extract_arguments.get("seed", 0)
+        old = self.extract_arguments.get("seed", 0) if self.strategy == "finetune" else self.arguments["seed"]
         return int(old if self.split_seed is None else self.split_seed)
 
     @property

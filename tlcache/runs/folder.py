@@ -56,7 +56,7 @@ def path_of(folder: Path, identity: Identity) -> Path:
     place = folder / slug(identity.dataset)
     tuned = "-finetuned" if identity.strategy == "finetune" else ""
     path, old = (
-        place / slug(f"{identity.backbone}-{identity.head}{kind}-{identity.digest}.json") for kind in (tuned, "")
+        place / slug(f"{identity.backbone}-{identity.head}", f"{kind}-{identity.digest}.json") for kind in (tuned, "")
     )
     return old if old.exists() or checkpoints_path(old).exists() else path
 

@@ -120,6 +120,11 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
         return f"{found.folds}x{found.repeats} cross-validation" if found else super().test_split
 
     @property
+    def feature_files(self) -> tuple[str, ...]:
+        """The feature files whose embeddings it was fitted on, side by side."""
+        return (self.features,)
+
+    @property
     def validated(self) -> Mapping[str, float]:
         """Figures of the chosen setting on images that were held out: of validation, or of all folds."""
         own = [each.scores for each in self.candidates if each.setting == self.chosen]

@@ -1,4 +1,4 @@
-"""A run of either strategy, and its record on disk."""
+"""A run of any strategy, and its record on disk."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from tlcache.records import Form
 from tlcache.runs.base import Figures, apart
 from tlcache.runs.finetuned import FinetunedRun, TunedCandidate, TunedChoice
 from tlcache.runs.frozen import FrozenRun, HeadCandidate
+from tlcache.runs.joined import JoinedRun
 
 __all__ = ["RUNS", "Run"]
 
-Run = FrozenRun | FinetunedRun
+Run = FrozenRun | JoinedRun | FinetunedRun
 
 
 def _nested(fields: dict[str, Any]) -> dict[str, Any]:
@@ -30,5 +31,6 @@ def _candidate(fields: Mapping[str, Any], kind: type[TunedCandidate | HeadCandid
     return {**apart(others, kind, "setting"), "scores": scores}
 
 
-_PLACES = ("source", "features", *(f"extract_arguments.{name}" for name in ("data", "model", "weights", "images")))
+_OF_FEATURES = ("features", *(f"extract_arguments.{name}" for name in ("data", "model", "weights", "images")))
+_PLACES = ("source", *_OF_FEATURES, *(f"parts.{name}" for name in _OF_FEATURES))
 RUNS: Form[Run] = Form("tlcache-run", 2, "a run record", Run, _nested, places=_PLACES)
