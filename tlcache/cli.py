@@ -204,12 +204,12 @@ def _root(version: Annotated[bool, typer.Option("--version", "-V", help="Print t
 @command(app)
 def models(
     output: Output,
-    pattern: Annotated[str | None, Option("Shell pattern of names", _PATTERN, DATA, "PATTERN")] = None,
+    pattern: Annotated[str | None, Option("Shell pattern of names, study or modern", _PATTERN, DATA, "PATTERN")] = None,
     timm: Annotated[
         str | None, Option("Shell pattern of names of timm, which are listed instead", _PATTERN, DATA)
     ] = None,
 ) -> None:
-    """List the backbones: embedding size, parameters, input, accuracy, licence, weights at hand.
+    """List the backbones, or those of a group: embedding size, parameters, input, accuracy, licence, weights at hand.
 
     Example: tlcache models "resnet*"
     """
@@ -282,12 +282,13 @@ def extract(
 
     Example: tlcache extract --model mobilenetv3_large,resnet50 --data photos/
     """
+    from tlcache.backbones.groups import ungrouped
     from tlcache.backbones.own_weights import weights_of
     from tlcache.backbones.sources import find
     from tlcache.extraction.extract import extract_layers as run
     from tlcache.report.tables import extractions_table, provider_words
 
-    names = [str(each) for each in listing(model)]
+    names = ungrouped(map(str, listing(model)))
     for each in names:  # a slip in the last one shall not wait for the others
         find(each)
     own, done = weights_of(weights, names), []

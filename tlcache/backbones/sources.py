@@ -8,6 +8,7 @@ from tlcache.arguments import Crop
 from tlcache.arguments import Model as ModelName
 from tlcache.backbones.backbone import Backbone, Source
 from tlcache.backbones.embedded.source import EMBEDDED
+from tlcache.backbones.groups import GROUPS
 from tlcache.backbones.onnx_file import ONNX_FILE
 from tlcache.backbones.output import Output
 from tlcache.backbones.timm_source import TIMM
@@ -30,7 +31,7 @@ GIVEN = "given:"  # what the name of a network begins with that is known by its 
 
 
 def list_models(pattern: str | None = None) -> list[Backbone]:
-    """Return the backbones whose names match a shell pattern; without one, those that are worth listing.
+    """Return the backbones whose names match a shell pattern, or of a group; without one, those worth listing.
 
     Any image model in an ONNX file is a backbone too, by its path.
 
@@ -39,6 +40,8 @@ def list_models(pattern: str | None = None) -> list[Backbone]:
     >>> [(row.name, row.dim, row.at_hand) for row in list_models("resnet2*")]
     [('resnet20_cifar', 128, ['embedded'])]
     """
+    if pattern is not None and pattern in GROUPS:
+        return [find(name) for name in GROUPS[pattern]]
     return [find(name) for source in SOURCES for name in source.names(pattern)]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TIMM"]
 
-_BEFORE, _HUB, _CONFIG = "timm/", "hf-hub:", "config.json"
+_BEFORE, _HUB, _AT, _CONFIG = "timm/", "hf-hub:", "@", "config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # as timm names them, the first that is there
 
 
@@ -30,7 +30,7 @@ class Timm:
     """A source of over a thousand networks, `timm/NAME[.TAG]`, and of those that others publish, `hf-hub:ORG/NAME`.
 
     The tag says which weights, and how images are prepared for them; without one they are those that timm has as the
-    default.
+    default. `timm/NAME.TAG@224` is for images of that side.
     """
 
     name = "timm"
@@ -48,7 +48,8 @@ class Timm:
     def find(self, model: str) -> Backbone | None:
         """Return what is called as timm's networks are, with the tag of its weights in its name."""
         if model.startswith(_BEFORE):
-            return _row(_BEFORE + _with_tag(model.removeprefix(_BEFORE)))
+            name, _, side = model.removeprefix(_BEFORE).partition(_AT)
+            return _row(_BEFORE + _with_tag(name), _side(model, side))
         return _row(model) if model.startswith(_HUB) else None
 
     def at_hand(self, backbone: Backbone) -> list[str]:
@@ -73,11 +74,12 @@ class Timm:
         self, backbone: Backbone, preprocess: Preprocess, state: Mapping[str, Tensor] | None = None
     ) -> TorchNetwork:
         """Build a network for its weights and the size of its images."""
-        from tlcache.backbones.timm_network import TimmNetwork, built
+        from tlcache.backbones.timm_network import TimmNetwork, built, described
 
         _timm()
-        size = preprocess.crop if preprocess.crop != backbone.preprocess().crop else None
-        return TimmNetwork(backbone, built(_created_by(backbone.builder), size, state))
+        name = _created_by(backbone.builder)
+        size = preprocess.crop if preprocess.crop != described(name).config["input_size"][-1] else None
+        return TimmNetwork(backbone, built(name, size, state))
 
 
 TIMM = Timm()
@@ -138,9 +140,25 @@ def _created_by(builder: str) -> str:
     return f"local-dir:{found.parent}"
 
 
+def _side(model: str, side: str) -> int | None:
+    """Return the side of images that a name ends with, as in `timm/NAME@224`; None where it says none.
+
+    Raises
+    ------
+    OptionError
+        It is no number of pixels.
+    """
+    if model.endswith(_AT) or (side and not (side.isdecimal() and int(side))):
+        raise OptionError(f"'{model}' ends with {_AT}{side}, which is no side in pixels. Give one, as in @224.")
+    return int(side) if side else None
+
+
 @cache
-def _row(name: str) -> Backbone:
-    """Return the row of a network, after a look at it on the meta device, which has no numbers."""
+def _row(name: str, side: int | None = None) -> Backbone:
+    """Return the row of a network, after a look at it on the meta device, which has no numbers.
+
+    With another `side` than its own, images are prepared as large as that from the beginning.
+    """
     _timm()
     from tlcache.backbones.timm_network import described
 
@@ -148,12 +166,14 @@ def _row(name: str) -> Backbone:
     about = described(_created_by(builder))
     if _unfit(about.config["input_size"]):
         raise ModelError(f"{name} takes images of {about.config['input_size']} (channels, height, width), not squares.")
-    preprocess, hub = _prepared(about.config), builder.partition(_HUB)[2] or about.config.get("hf_hub_id")
+    own = about.config["input_size"][-1]
+    preprocess = _prepared(about.config, side or own)
+    hub = builder.partition(_HUB)[2] or about.config.get("hf_hub_id")
     licence = str(about.config.get("license") or "unknown")
     tag = builder.partition(".")[2] if name.startswith(_BEFORE) else "hub"
     published = {tag: Checkpoint(tag, hub, None, preprocess, tag, licence)} if hub and tag else {}
     return Backbone(
-        name,
+        name if side in (None, own) else f"{name}{_AT}{side}",
         TIMM,
         builder,
         about.dim,
@@ -165,9 +185,9 @@ def _row(name: str) -> Backbone:
     )
 
 
-def _prepared(config: Mapping[str, Any]) -> Preprocess:
-    """Return how timm prepares images for weights that have this configuration."""
-    size, mode = config["input_size"][-1], config.get("crop_mode") or "center"
+def _prepared(config: Mapping[str, Any], size: int) -> Preprocess:
+    """Return how timm prepares images of a side for weights that have this configuration."""
+    mode = config.get("crop_mode") or "center"
     try:
         return Preprocess(
             resize=math.floor(size / (config.get("crop_pct") or 0.875)),
