@@ -93,6 +93,51 @@ def test_everything_is_done_once_and_again_is_nothing_to_do(photos: Path, monkey
     assert states(go(photos, plan=True))[:-1] == [(*what, "recorded") for what in ALL[:-1]]
 
 
+def test_a_study_fits_heads_on_several_backbones_together(photos: Path) -> None:
+    done = go(photos, joins="tinynet+tinier", finetune=False)
+    kinds = [(step.kind, step.model, step.state) for step in done]
+    assert kinds[4] == ("join", "tinier+tinynet", "done")
+    assert [kind for kind, *_ in kinds] == ["extract", "fit-heads", "extract", "fit-heads", "join", "report"]
+    (found,), _ = compare_study(done)
+    assert {entry.backbone for entry in found.entries} == {"tinier", "tinynet", "tinier+tinynet"}
+    assert len(done[4].records) == len(HEADS)
+    before = files()
+    assert [step.state for step in go(photos, joins=["tinier+tinynet"], finetune=False)][:-1] == ["recorded"] * 5
+    assert files() == before
+    planned = go(photos, heads=["ridge", "svm"], joins="tinier+tinynet", finetune=False, plan=True)
+    assert (planned[4].state, planned[4].note) == ("to do", "1 of 2 heads are recorded")
+    assert planned[4].seconds > 0
+
+
+def test_a_join_without_the_features_of_a_part_is_left_out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(running._ACTIONS, "extract", lambda plan, step: fail(plan, step))  # type: ignore[arg-type]
+    steps = go(photos, joins="tinynet+tinier", finetune=False)
+    (join,) = (step for step in steps if step.kind == "join")
+    assert (join.state, join.note) == ("left out", "without its features: extract tinynet failed")
+
+
+def fail(plan: StudyPlan, step: Step) -> str:
+    if step.model == "tinynet":
+        raise DataError("no room")
+    return running._extract(plan, step)
+
+
+@pytest.mark.parametrize(
+    ("join", "words"),
+    [
+        ("tinynet", "takes two or more"),
+        ("tinynet+tinynet", "each once"),
+        (
+            "tinynet+tinyest",
+            "--join tinynet\\+tinyest: Unknown backbone of this study 'tinyest'. Did you mean 'tiniest'|'tinier'",
+        ),
+    ],
+)
+def test_a_join_is_of_backbones_of_the_study(photos: Path, join: str, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        go(photos, joins=join, plan=True)
+
+
 @pytest.mark.parametrize("number", [1, 5])
 def test_an_interrupted_study_goes_on_where_it_was(photos: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     with monkeypatch.context() as patch:

@@ -35,7 +35,7 @@ from tlcache.progress import Advance, step_bar
 from tlcache.runs.folder import path_of, read_runs
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run
-from tlcache.studying.steps import EXTRACT, FINETUNE, FIT, TO_DO, Cell, Step, StudyPlan
+from tlcache.studying.steps import EXTRACT, FINETUNE, FIT, JOIN, TO_DO, Cell, Step, StudyPlan
 
 __all__ = ["estimated", "finetune_seconds", "heads_seconds", "rows_of"]
 
@@ -59,18 +59,19 @@ def estimated(plan: StudyPlan, steps: Sequence[Step]) -> list[Step]:
     frozen = [run for run in recorded if isinstance(run, FrozenRun)]
 
     def estimate(step: Step) -> Step:
-        if step.state != TO_DO or step.kind not in (EXTRACT, FIT, FINETUNE):
+        if step.state != TO_DO or step.kind not in (EXTRACT, FIT, JOIN, FINETUNE):
             return step
-        cell = plan.cell(step)
+        cell, *others = [plan.cell(part) for part in plan.parts(step)]
         if step.kind == EXTRACT:
             image_s = _decoding_pace(cell) + embed_s[step.model]
             seconds = _STARTING_S + len(cell.dataset) * image_s
             guess = ", guessed from the size of the network" if step.model in guessed else ""
             return replace(step, seconds=seconds, note=step.note and f"{step.note}; the time is without that{guess}")
-        if step.kind == FIT:
+        if step.kind in (FIT, JOIN):
             alike = [run for run in frozen if run.dataset == step.dataset]
-            ridge_s = partial(_ridge_seconds, cell)
-            return replace(step, seconds=heads_seconds(plan.missing_heads(step), cell.backbone.dim, alike, ridge_s))
+            dim = sum(each.backbone.dim for each in (cell, *others))
+            ridge_s = partial(_ridge_seconds, cell.dataset, dim)
+            return replace(step, seconds=heads_seconds(plan.missing_heads(step), dim, alike, ridge_s))
         assert plan.recipe is not None
         left = left_of(plan.recipe, *(path_of(plan.runs, each) for each in plan.identities(step)))
         seconds = finetune_seconds(rows_of(cell.dataset), plan.recipe, train_s[step.model], left)
@@ -87,8 +88,8 @@ def heads_seconds(heads: Sequence[str], dim: int, alike: Iterable[Run], ridge_s:
     """
     known: dict[str, list[float]] = {}
     for run in alike:
-        row = lookup(run.backbone)
-        known.setdefault(run.head, []).append(run.train_s * (dim / row.dim if row and row.dim else 1.0))
+        dims = [row.dim if (row := lookup(name)) else 0 for name in run.backbones]
+        known.setdefault(run.head, []).append(run.train_s * (dim / sum(dims) if all(dims) else 1.0))
     unknown = [head for head in heads if head not in known]
     guessed = ridge_s() * sum(find_head(head).relative_cost for head in unknown) if unknown else 0.0
     return guessed + sum(median(known[head]) for head in heads if head in known)
@@ -188,9 +189,9 @@ def _training_pace(
     return 1 / rates[fastest], fastest
 
 
-def _ridge_seconds(cell: Cell) -> float:
+def _ridge_seconds(dataset: Dataset, dim: int) -> float:
     """Return what the ridge head takes, choosing included: timed on random numbers, of so many rows at most."""
-    rows, dim, classes = rows_of(cell.dataset), cell.backbone.dim, len(cell.dataset.classes)
+    rows, classes = rows_of(dataset), len(dataset.classes)
     total = rows["train"] + rows["val"]
     some, row = max(2 * classes, min(total, _ROWS)), find_head("ridge")
     X, y = np.random.default_rng(0).standard_normal((some, dim), np.float32), np.arange(some) % classes

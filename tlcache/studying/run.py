@@ -25,6 +25,7 @@ from tlcache.studying.steps import (
     FAILED,
     FINETUNE,
     FIT,
+    JOIN,
     LEFT_OUT,
     RECORDED,
     REPORT,
@@ -43,7 +44,7 @@ def run_study(plan: StudyPlan, only_plan: bool, budget_s: float | None) -> list[
     """Take the steps that fit in the budget, or with `only_plan` say what they are and how long they take."""
     find_device(plan.device)  # that it is there is told now
     steps = plan.steps()
-    networks = {step.model for step in steps if step.model and step.state == TO_DO}
+    networks = {model for step in steps for model in step.models if step.state == TO_DO}
     if networks and (only_plan or budget_s is not None):
         about = duration(_MEASURING_S * (1 + len(networks)))
         say(f"Measuring how fast this machine is, about {about}; longer where a network is exported first ...")
@@ -88,7 +89,7 @@ def compare_study(
 
 def _in_order(plan: StudyPlan, steps: Sequence[Step]) -> Iterator[Step]:
     """Yield the steps in the order of worth; that of fine-tunings is settled when it is their turn."""
-    yield from (step for step in steps if step.kind in (EXTRACT, FIT))
+    yield from (step for step in steps if step.kind in (EXTRACT, FIT, JOIN))
     tunings = [step for step in steps if step.kind == FINETUNE]
     best_first = sorted(tunings, key=lambda step: -plan.best_validation(step))
     by_data = [[step for step in best_first if step.data == data] for data in {step.data: 0 for step in tunings}]
@@ -100,21 +101,21 @@ def _walk(steps: Iterable[Step], act: Callable[[Step], Step], left_s: float) -> 
     """Take those steps that fit in. The plan is the same walk, with an `act` that returns a step as it is."""
     done, lacking = list[Step](), dict[tuple[str, str], str]()
     for step in steps:
-        reason = lacking.get((step.data, step.model), "")
+        reason = next((why for model in step.models if (why := lacking.get((step.data, model)))), "")
         if step.state == TO_DO and step.seconds > left_s:
             reason = reason or f"did not fit in the {duration(max(0.0, left_s))} that were left of the budget"
         taken = replace(step, state=LEFT_OUT, note=reason) if reason else act(step)
         if not reason:
             left_s -= taken.seconds
         if taken.kind == EXTRACT and taken.state in (LEFT_OUT, FAILED):
-            lacking[step.data, step.model] = f"without its features: extract {taken.state}"
+            lacking[step.data, step.model] = f"without its features: extract {step.model} {taken.state}"
         done.append(taken)
     return done
 
 
 def _take(plan: StudyPlan, step: Step) -> Step:
     """Do what is to be done for a step; an error is its result."""
-    if step.kind in (FIT, FINETUNE) and plan.is_recorded(step):
+    if step.kind in (FIT, JOIN, FINETUNE) and plan.is_recorded(step):
         return replace(step, state=RECORDED, seconds=0.0, note="")
     if step.state == TO_DO:
         say(f"{step.kind} {step.dataset} {step.model}".rstrip() + _about(step))
@@ -146,11 +147,13 @@ def _extract(plan: StudyPlan, step: Step) -> str:
 
 
 def _fit(plan: StudyPlan, step: Step) -> str:
-    failed = list[str]()
+    failed, files = list[str](), plan.places(step)
+    join = "+".join(file.stem for file in files) if len(files) > 1 else None
     heads, promise = [row.name for row in plan.heads], plan.protocol
     fit_heads(
-        [plan.place(step)],
+        files,
         heads,
+        join=join,
         coverage=promise.coverage,
         per_class=promise.per_class,
         runs=plan.runs,
@@ -189,6 +192,7 @@ def _report(plan: StudyPlan, step: Step) -> str:
 _ACTIONS: Mapping[str, Callable[[StudyPlan, Step], str]] = {
     EXTRACT: _extract,
     FIT: _fit,
+    JOIN: _fit,
     FINETUNE: _finetune,
     REPORT: _report,
 }

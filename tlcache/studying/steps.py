@@ -12,14 +12,15 @@ from typing import Any
 from tlcache.backbones.backbone import Backbone
 from tlcache.backbones.load import load_model
 from tlcache.backbones.own_weights import weights_of
-from tlcache.backbones.sources import find_trainable
+from tlcache.backbones.sources import find_trainable, lookup
 from tlcache.backbones.weights import is_here, resolve
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.cache.find import find_dataset
+from tlcache.cache.joined import open_joined
 from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import CacheError, DataError
+from tlcache.errors import CacheError, DataError, OptionError, UnknownNameError, closest
 from tlcache.finetuning.recipe import Recipe, arguments_of
 from tlcache.heads.table import HeadRow
 from tlcache.images import Preprocess
@@ -30,9 +31,10 @@ from tlcache.runs.base import Identity
 from tlcache.runs.folder import recorded
 from tlcache.runs.record import Run
 
-__all__ = ["StudyPlan", "Cell", "Step", "find_cells"]
+__all__ = ["StudyPlan", "Cell", "Step", "find_cells", "find_joined"]
 
 EXTRACT, FIT, FINETUNE, REPORT = "extract", "fit-heads", "finetune", "report"  # called as the commands are
+JOIN = "join"  # fit-heads --join
 TO_DO, RECORDED, DONE, LEFT_OUT, FAILED = "to do", "recorded", "done", "left out", "failed"
 
 
@@ -43,9 +45,10 @@ class Step:
     Parameters
     ----------
     kind
-        `extract`, `fit-heads`, `finetune` or `report`: the command that does the same.
+        `extract`, `fit-heads`, `finetune` or `report`: the command that does the same; `join` is fit-heads --join.
     data, dataset, model
-        What it is done with: the dataset as it was given, its name, the backbone. Empty for the report.
+        What it is done with: the dataset as it was given, its name, the backbone, or several with `+` between them.
+        Empty for the report.
     state
         `to do`, `recorded` (there already), `done`, `left out` or `failed`.
     seconds
@@ -64,6 +67,11 @@ class Step:
     seconds: float = 0.0
     note: str = ""
     records: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The backbones; none for the report."""
+        return tuple(self.model.split("+")) if self.model else ()
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
@@ -121,6 +129,27 @@ def find_cells(
     return found
 
 
+def find_joined(cells: Mapping[tuple[str, str], Cell], joins: Iterable[str]) -> tuple[str, ...]:
+    """Return joins by the names of backbones of the study, each once.
+
+    Raises
+    ------
+    OptionError, UnknownNameError
+        One of less than two backbones, or of one that is not in the study.
+    """
+    known = {cell.backbone.name for cell in cells.values()}
+    return tuple(dict.fromkeys(_named(known, join) for join in joins))
+
+
+def _named(known: set[str], join: str) -> str:
+    names = [row.name if (row := lookup(part)) else part for part in map(str.strip, join.split("+"))]
+    if wrong := [name for name in names if name not in known]:
+        raise UnknownNameError(f"--join {join}: {closest('backbone of this study', wrong[0], sorted(known))}")
+    if len(set(names)) < max(2, len(names)):
+        raise OptionError(f"--join takes two or more backbones with + between them, each once; found '{join}'.")
+    return "+".join(sorted(names))
+
+
 def _distinct(data: Iterable[str], features: Path, layout: Layout) -> dict[str, Dataset]:
     """Return the datasets as they were given, each once: one may be given by several spellings."""
     found: dict[str, tuple[str, Dataset]] = {}
@@ -134,7 +163,11 @@ def _distinct(data: Iterable[str], features: Path, layout: Layout) -> dict[str, 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What a study is to do: on every cell all `heads` by `protocol`, and a fine-tuning by `recipe` unless None."""
+    """What a study is to do: on every cell all `heads` by `protocol`, and a fine-tuning by `recipe` unless None.
+
+    `joins` are backbones that heads are fitted on together, too, as `find_joined` returns them; those of which a
+    dataset lacks a backbone are not among its steps.
+    """
 
     cells: Mapping[tuple[str, str], Cell]
     heads: tuple[HeadRow, ...]
@@ -145,6 +178,7 @@ class StudyPlan:
     runs: Path
     out: Path
     device: str
+    joins: tuple[str, ...] = ()
     warned: set[tuple[str, str]] = field(default_factory=set)  # datasets and what was said of them
     _places: dict[tuple[str, str], Path] = field(default_factory=dict)
 
@@ -158,16 +192,19 @@ class StudyPlan:
             trained_layers(row, untrained(row, seed=0), self.recipe.unfreeze, self.recipe.cached_prefix)
 
     def steps(self) -> list[Step]:
-        """Return all steps with their states: each network and its heads, then the fine-tunings, then the report."""
+        """Return all steps with their states: each network and its heads, then joins, fine-tunings, and the report."""
         kinds = [(kind, cell) for cell in self.cells.values() for kind in (EXTRACT, FIT)]
-        kinds += [(FINETUNE, cell) for cell in self.cells.values() if self.recipe]
         steps = [Step(kind, cell.data, cell.dataset.name, cell.backbone.name) for kind, cell in kinds]
+        sets = {cell.data: cell.dataset.name for cell in self.cells.values()}
+        steps += [Step(JOIN, data, name, join) for data, name in sets.items() for join in self.joins]
+        tuned = self.cells.values() if self.recipe else ()
+        steps += [Step(FINETUNE, cell.data, cell.dataset.name, cell.backbone.name) for cell in tuned]
         return [*map(self._with_state, steps), Step(REPORT)]
 
     def _with_state(self, step: Step) -> Step:
         if self.is_recorded(step):
             return replace(step, state=RECORDED)
-        known = len(self.heads) - len(self.missing_heads(step)) if step.kind == FIT else 0
+        known = len(self.heads) - len(self.missing_heads(step)) if step.kind in (FIT, JOIN) else 0
         note = f"{known} of {len(self.heads)} heads are recorded" if known else ""
         return replace(step, note=self.cell(step).download if step.kind == EXTRACT else note)
 
@@ -183,8 +220,21 @@ class StudyPlan:
             self._places[key] = self.features / cell.dataset.name / f"{stem}.h5"
         return self._places[key]
 
+    def parts(self, step: Step) -> list[Step]:
+        """Return a step of the same kind for each of its backbones."""
+        return [replace(step, model=model) for model in step.models]
+
     def attributes(self, step: Step) -> dict[str, Any] | None:
-        """Return what the feature file says of itself; None when it is missing, damaged, or not of all the images."""
+        """Return what the feature file, or several as one, says of itself.
+
+        None when one is missing, damaged, or not of all the images.
+        """
+        if step.kind == JOIN:
+            if any(self.attributes(replace(part, kind=FIT)) is None for part in self.parts(step)):
+                return None
+            with suppress(CacheError, DataError), open_joined(self.places(step)) as joined:
+                return joined.attrs
+            return None
         cell = self.cell(step)
         if is_here(cell.backbone, cell.weights) and (path := self.place(step)).exists():
             with suppress(CacheError), FeatureFile(path) as file:
@@ -193,12 +243,16 @@ class StudyPlan:
                     return file.attrs
         return None
 
+    def places(self, step: Step) -> list[Path]:
+        """Return where the feature files of a step are, in the order of their embeddings."""
+        return [self.place(part) for part in self.parts(step)]
+
     def identities(self, step: Step) -> list[Identity]:
         """Return what tells the runs of a step from all others; nothing while there are no features to train on."""
-        attrs = self.attributes(step) if step.kind in (FIT, FINETUNE) else None
+        attrs = self.attributes(step) if step.kind in (FIT, JOIN, FINETUNE) else None
         if attrs is None:
             return []
-        if step.kind == FIT:
+        if step.kind != FINETUNE:
             return [frozen_identity(attrs, row, self.protocol) for row in self.heads]
         assert self.recipe is not None
         return [Identity.of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe))]

@@ -13,10 +13,12 @@ from tlcache.arguments import (
     Device,
     Features,
     Heads,
+    Joins,
     Models,
     Page,
     Runs,
 )
+from tlcache.backbones.groups import GROUPS, ungrouped
 from tlcache.cache.find import features_folder
 from tlcache.datasets.layout import Layout
 from tlcache.files import check_folder
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "study"]
 
-MODELS = ("mobilenetv3_small", "mobilenetv3_large", "resnet50", "inception_v3", "resnet101", "resnet152")
+MODELS = GROUPS["study"]
 
 
 @described(Recipe, Layout)
@@ -42,6 +44,7 @@ def study(
     weights: BackboneWeights = None,
     *,
     heads: Heads = None,
+    joins: Joins = None,
     finetune: Annotated[
         bool, Option("Train every backbone itself, too: most time goes there", SWITCH, TRAINING)
     ] = True,
@@ -58,10 +61,11 @@ def study(
     """Extract, fit heads, fine-tune and report, for every dataset and backbone; what is recorded is not done again.
 
     The order is that of worth: the networks from the smallest up, each with its heads at once, on all datasets; then
-    the fine-tunings, on each dataset first of the backbone whose heads are best on validation. A study that is stopped
-    has then answered most of the question, and a budget is kept by going down the list: it is of the steps, without
-    the measuring before them and the report after them. A step is left out that would not fit any more; none is
-    stopped. A step that fails is told, and the others go on.
+    heads on several of them together, where `joins` says so; then the fine-tunings, on each dataset first of the
+    backbone whose heads are best on validation. A study that is stopped has then answered most of the question, and a
+    budget is kept by going down the list: it is of the steps, without the measuring before them and the report after
+    them. A step is left out that would not fit any more; none is stopped. A step that fails is told, and the others go
+    on.
 
     The settings of the fine-tunings are those of `tlcache.finetune`, but that `refit` is on, so that networks are
     fitted to what heads are; `coverage` and `per_class` are of the heads as well. Networks that cannot be trained, such
@@ -90,10 +94,10 @@ def study(
     from tlcache.report.page import check_page
     from tlcache.runs.folder import runs_folder
     from tlcache.studying.run import run_study
-    from tlcache.studying.steps import StudyPlan, find_cells
+    from tlcache.studying.steps import StudyPlan, find_cells, find_joined
 
     place = check_folder(features_folder(features), "--features")
-    cells = find_cells(listing(data), listing(models), weights, place, layout)
+    cells = find_cells(listing(data), ungrouped(map(str, listing(models))), weights, place, layout)
     for dataset in {cell.data: cell.dataset for cell in cells.values()}.values():
         say(f"{dataset.name}: {Overview.expected(dataset)}")
     whole = StudyPlan(
@@ -106,5 +110,6 @@ def study(
         runs=check_folder(runs_folder(runs), "--runs"),
         out=check_page(out),
         device=device,
+        joins=find_joined(cells, listing(joins or ())),
     )
     return run_study(whole, plan, budget_s)
