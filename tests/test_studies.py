@@ -129,7 +129,7 @@ def fail(plan: StudyPlan, step: Step) -> str:
         ("tinynet+tinynet", "each once"),
         (
             "tinynet+tinyest",
-            "--join tinynet\\+tinyest: Unknown backbone of this study 'tinyest'. Did you mean 'tiniest'|'tinier'",
+            "--join tinynet\\+tinyest: Unknown backbone of this study 'tinyest'. Did you mean 'tinynet'",
         ),
     ],
 )

@@ -196,7 +196,8 @@ class StudyPlan:
         kinds = [(kind, cell) for cell in self.cells.values() for kind in (EXTRACT, FIT)]
         steps = [Step(kind, cell.data, cell.dataset.name, cell.backbone.name) for kind, cell in kinds]
         sets = {cell.data: cell.dataset.name for cell in self.cells.values()}
-        steps += [Step(JOIN, data, name, join) for data, name in sets.items() for join in self.joins]
+        joins = [Step(JOIN, data, name, join) for data, name in sets.items() for join in self.joins]
+        steps += [step for step in joins if all((step.data, model) in self.cells for model in step.models)]
         tuned = self.cells.values() if self.recipe else ()
         steps += [Step(FINETUNE, cell.data, cell.dataset.name, cell.backbone.name) for cell in tuned]
         return [*map(self._with_state, steps), Step(REPORT)]

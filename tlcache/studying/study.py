@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tlcache.arguments import (
+    NETWORK,
     OUTPUT,
     TRAINING,
     BackboneWeights,
@@ -24,7 +25,7 @@ from tlcache.datasets.layout import Layout
 from tlcache.files import check_folder
 from tlcache.finetuning.recipe import Recipe
 from tlcache.heads.table import find_heads
-from tlcache.kinds import SWITCH, listing
+from tlcache.kinds import SWITCH, listing, whole
 from tlcache.options import Option, dealt, described
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.progress import say
@@ -51,6 +52,16 @@ def study(
     plan: Annotated[
         bool, Option("Only tell what would be done, and about how long it takes on this machine", SWITCH, OUTPUT)
     ] = False,
+    screen: Annotated[
+        int | None,
+        Option(
+            "Go on with so many backbones, those that do best on a sample of the images",
+            whole(1),
+            NETWORK,
+            default="all",
+            more="Ranked by the ridge head out of fold on about 800 images that are not for testing",
+        ),
+    ] = None,
     budget_s: Budget = None,
     out: Page = "report.html",
     features: Features = None,
@@ -66,6 +77,9 @@ def study(
     budget is kept by going down the list: it is of the steps, without the measuring before them and the report after
     them. A step is left out that would not fit any more; none is stopped. A step that fails is told, and the others go
     on.
+
+    With `screen`, all backbones embed a sample of the images first, and those are gone on with whose ridge head does
+    best on it, out of fold; how sure that is, is said.
 
     The settings of the fine-tunings are those of `tlcache.finetune`, but that `refit` is on, so that networks are
     fitted to what heads are; `coverage` and `per_class` are of the heads as well. Networks that cannot be trained, such
@@ -94,13 +108,19 @@ def study(
     from tlcache.report.page import check_page
     from tlcache.runs.folder import runs_folder
     from tlcache.studying.run import run_study
+    from tlcache.studying.screen import screened
     from tlcache.studying.steps import StudyPlan, find_cells, find_joined
 
     place = check_folder(features_folder(features), "--features")
     cells = find_cells(listing(data), ungrouped(map(str, listing(models))), weights, place, layout)
     for dataset in {cell.data: cell.dataset for cell in cells.values()}.values():
         say(f"{dataset.name}: {Overview.expected(dataset)}")
-    whole = StudyPlan(
+    joined = find_joined(cells, listing(joins or ()))
+    if screen is not None and plan:
+        say(f"The plan is of all backbones; --screen {screen} leaves {screen} of them for each dataset.")
+    elif screen is not None:
+        cells = screened(cells, screen, features=place, device=device)
+    study_plan = StudyPlan(
         cells=cells,
         heads=chosen,
         recipe=recipe if finetune else None,
@@ -110,6 +130,6 @@ def study(
         runs=check_folder(runs_folder(runs), "--runs"),
         out=check_page(out),
         device=device,
-        joins=find_joined(cells, listing(joins or ())),
+        joins=joined,
     )
-    return run_study(whole, plan, budget_s)
+    return run_study(study_plan, plan, budget_s)
