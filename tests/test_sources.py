@@ -200,6 +200,7 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "bundle/model.py:load_model": "the same",
     "cli.py:main": "the null device",
     "deploying/rows.py": "predictions that are written",
+    "exchange": "embeddings that were made elsewhere",
     "extraction/blocks.py:embed_here": "the list of a process of its own",
     "cache": "feature files, their parts, groups",
     "records.py": "records",
@@ -208,11 +209,14 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "machine.py": "what the system says of itself",
     "inventory.py:_entry_of_parts": "the note of who extracts",
     "extraction/target.py:_holder": "the same",
+    "extraction/several.py:take": "embeddings that were computed",
+    "extraction/worker.py:_do": "networks, for groups of outputs",
     "extraction/forks.py:own_bytes": "what the system says of a process",
     "finetuning/checkpoints.py:latest": "checkpoints",
     "finetuning/saved.py:export_tuned": "weights",
     "finetuning/stored.py": "pixels and activations that were computed",
     "report/page.py:_html": "the template of the page",
+    "report/suggestions.py:write_page": "the same",
 }
 
 
