@@ -101,16 +101,23 @@ def _walk(steps: Iterable[Step], act: Callable[[Step], Step], left_s: float) -> 
     """Take those steps that fit in. The plan is the same walk, with an `act` that returns a step as it is."""
     done, lacking = list[Step](), dict[tuple[str, str], str]()
     for step in steps:
-        reason = next((why for model in step.models if (why := lacking.get((step.data, model)))), "")
+        reason = next(
+            (_lack(step, model, state) for model in step.models if (state := lacking.get((step.data, model)))), ""
+        )
         if step.state == TO_DO and step.seconds > left_s:
             reason = reason or f"did not fit in the {duration(max(0.0, left_s))} that were left of the budget"
         taken = replace(step, state=LEFT_OUT, note=reason) if reason else act(step)
         if not reason:
             left_s -= taken.seconds
         if taken.kind == EXTRACT and taken.state in (LEFT_OUT, FAILED):
-            lacking[step.data, step.model] = f"without its features: extract {step.model} {taken.state}"
+            lacking[step.data, step.model] = taken.state
         done.append(taken)
     return done
+
+
+def _lack(step: Step, model: str, state: str) -> str:
+    """Return why a step is left out whose backbone, or one of them, has no features."""
+    return f"without its features: extract {'' if model == step.model else f'{model} '}{state}"
 
 
 def _take(plan: StudyPlan, step: Step) -> Step:
