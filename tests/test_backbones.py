@@ -112,7 +112,7 @@ def test_pooling(pool: str, dim: int) -> None:
 
 def test_unknown_pooling_is_refused() -> None:
     row = find("resnet18")
-    with pytest.raises(UnknownNameError, match="Unknown pooling for resnet18 'cls'. Known: avg, max, flatten"):
+    with pytest.raises(UnknownNameError, match="Unknown pooling for resnet18 'cls'. Known: avg, max, gem, flatten"):
         embedding(row, untrained(row, 0), "cls", Preprocess())
 
 

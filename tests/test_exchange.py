@@ -323,3 +323,22 @@ def test_what_needs_the_network_or_the_images_says_that_they_are_not_here(adopte
     (check,) = tlcache.verify(adopted, repair=True)
     assert not check.sound
     assert "adopted. Do that again: tlcache adopt" in check.problem
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_a_flipped_bit_in_a_dumped_file_is_found(photos: Path, tiny_model: Path, ending: str) -> None:
+    made = tlcache.extract(photos, tiny_model).path
+    path = tlcache.dump(made, Path(f"out.{ending}"))
+    with tlcache.open_features(made) as file:
+        number = file.split("test").features[0, :1].tobytes()
+    data = bytearray(path.read_bytes())
+    data[bytes(data).index(number)] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="Copy it again"):
+        tlcache.adopt(path, features="damaged")
+
+
+def test_names_of_another_number_than_rows_are_an_error() -> None:
+    np.savez("x.npz", features=np.ones((4, 3), np.float32), path=["a/1.png", "a/2.png", "b/1.png"])
+    with pytest.raises(DataError, match="path, the path of each row, has 3 entries for 4 rows"):
+        tlcache.adopt("x.npz", "mine")

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from tlcache.backbones import several
 from tlcache.backbones.engines import open_network, open_networks
 from tlcache.backbones.onnx_merge import merged
 from tlcache.cache.feature_file import FeatureFile
@@ -185,15 +184,15 @@ def test_options_of_extract_alone_are_taken(photos: Path) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
-    ("models", "shared"),
+    ("models", "alike"),
     [
         ((embedding(), embedding(1.0), embedding(layers=2)), True),
         ((embedding(), embedding(1.0, opset=17)), False),  # other versions of operators
         ((embedding(), embedding(1.0, batch=2)), False),
     ],
 )
-def test_networks_are_one_where_they_can_be(models: tuple[bytes, ...], shared: bool, engine: str) -> None:
-    assert (merged(models) is not None) == shared
+def test_networks_are_one_where_they_can_be(models: tuple[bytes, ...], alike: bool, engine: str) -> None:
+    assert (merged(models) is not None) == alike
     found = open_networks(models, "cpu", engine=engine, precision="fp32", batch=4, callers=1)
     rows = found.network.embed(IMAGES)
     for model, columns in zip(models, found.columns, strict=True):
@@ -217,7 +216,7 @@ def test_a_network_whose_numbers_differ_together_runs_by_itself(
     def other(some: list[bytes]) -> Any:
         return merged([embedding(1.0 + 2**-20) if each == models[1] else each for each in some])
 
-    monkeypatch.setattr(several, "merged", other)
+    monkeypatch.setattr("tlcache.backbones.onnx_merge.merged", other)
     for _ in range(2):  # compared, and remembered
         caplog.clear()
         with caplog.at_level("INFO", "tlcache"):

@@ -625,10 +625,11 @@ def test_images_are_withheld_by_confidence_and_by_distance() -> None:
 def test_what_is_withheld_is_said_and_counts_in_no_accuracy(
     sure: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcache.heads.uncertainty.Answers.threshold", lambda *_: 0.9)
     plain = predict(sure, photos)
+    middle = float(np.median(plain.confidences[:, 0]))
+    monkeypatch.setattr("tlcache.heads.uncertainty.Answers.threshold", lambda *_: middle)
     found = predict(sure, photos, right=0.9)
-    unsure = plain.confidences[:, 0] < 0.9
+    unsure = plain.confidences[:, 0] < middle
     assert 0 < unsure.sum() < 24
     assert [label == "unsure" for label in found.labels] == unsure.tolist()
     assert found.checked is not None
@@ -636,6 +637,12 @@ def test_what_is_withheld_is_said_and_counts_in_no_accuracy(
     text = invoke(sure.path, photos, "--right", "0.9").stdout
     assert f"Not answered: {unsure.sum()} unsure" in text
     assert f"on {24 - unsure.sum()} labelled images" in text
+
+
+def test_a_rate_that_no_p_value_is_below_is_told(sure: Run, photos: Path) -> None:
+    said = "With so few training images no p-value is below"
+    assert said in " ".join(invoke(sure.path, photos, "--reject", "0.001").stderr.split())
+    assert said not in " ".join(invoke(sure.path, photos, "--reject", "0.5").stderr.split())
 
 
 @pytest.mark.parametrize("option", ["sets", "right", "reject"])

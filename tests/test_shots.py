@@ -48,9 +48,9 @@ def test_a_sample_knows_no_labels_but_its_own(made: Path, monkeypatch: pytest.Mo
 
     sizes = []
 
-    def spy(row: object, settings: object, folds: list, classes: int, budget_s: object) -> list:
+    def spy(row: object, settings: object, folds: list, *rest: object) -> list:
         sizes.append([len(fold.y) + len(fold.y_val) for fold in folds])
-        return search(row, settings, folds, classes, budget_s)  # type: ignore[arg-type]
+        return search(row, settings, folds, *rest)  # type: ignore[arg-type]
 
     search = shots.search
     monkeypatch.setattr(shots, "search", spy)

@@ -29,6 +29,7 @@ __all__ = [
     "AskedRun",
     "CHOOSING",
     "DATA",
+    "DATASET",
     "FIGURE",
     "NETWORK",
     "OUTPUT",
@@ -117,23 +118,23 @@ def _datasets() -> Iterable[str]:
     return sorted({entry.dataset for entry in tlcache.list_cache()})
 
 
-_DATA = Kind("a name or a path", "DATA", "str or Path", str, PATH.allows)
+DATASET = Kind("a name or a path", "DATA", "str or Path", str, PATH.allows)
 _MODEL = Kind("a name or a path", "NAME", "str or Path", str, PATH.allows)
 _RUN = Kind("a name or a path", "RUN", "str or Path", str, PATH.allows)
 _ANY_DATA = "A name of what is cached, a folder, a manifest, or a built-in name"
 _LIST, _FORMS, _OWN = "See: tlcache models", "See: tlcache datasets", "the backbone's own"
 _WEIGHTS = "imagenet, imagenet_v2, embedded, random, a tag of timm, or a FILE of weights"
 
-OneDataset = Annotated[str | Path, Option(_ANY_DATA, _DATA, DATA, "--data", "-d", more=_FORMS, hints=_datasets)]
+OneDataset = Annotated[str | Path, Option(_ANY_DATA, DATASET, DATA, "--data", "-d", more=_FORMS, hints=_datasets)]
 Datasets = Annotated[
     str | Path | Sequence[str | Path],
-    Option(_ANY_DATA, several(_DATA), DATA, "--data", "-d", more=_FORMS, hints=_datasets),
+    Option(_ANY_DATA, several(DATASET), DATA, "--data", "-d", more=_FORMS, hints=_datasets),
 ]
 OnlyDatasets = Annotated[
     str | Path | Sequence[str | Path] | None,
     Option(
         "Of these datasets alone, by name, folder or manifest",
-        several(_DATA),
+        several(DATASET),
         DATA,
         "--data",
         "-d",
@@ -144,7 +145,7 @@ OnlyDatasets = Annotated[
 BestOf = Annotated[
     str | Path | None,
     Option(
-        "With --best: of this dataset", _DATA, DATA, "--data", "-d", default="the only one with runs", hints=_datasets
+        "With --best: of this dataset", DATASET, DATA, "--data", "-d", default="the only one with runs", hints=_datasets
     ),
 ]
 Paths = Annotated[
@@ -167,12 +168,12 @@ Model = Annotated[
 Models = Annotated[
     str | Path | Sequence[str | Path],
     Option(
-        "Backbones, or .onnx files",
+        "Backbones, .onnx files, or a group: study, modern",
         several(_MODEL),
         NETWORK,
         "--model",
         "-m",
-        more=f"{_LIST}; study and modern are groups of six",
+        more=_LIST,
         hints=_models,
     ),
 ]
@@ -219,7 +220,7 @@ AskedRun = Annotated[
 ]
 Against = Annotated[
     str | Path | Sequence[str | Path] | None,
-    Option("Datasets that it does not know, embedded by the same network", several(_DATA), DATA, hints=_datasets),
+    Option("Datasets that it does not know, embedded by the same network", several(DATASET), DATA, hints=_datasets),
 ]
 Weights = Annotated[str | None, Option(_WEIGHTS, text("FILE"), NETWORK, "--weights", "-w", default="the first it has")]
 BackboneWeights = Annotated[

@@ -273,7 +273,7 @@ def _checked(
 
 
 def _expanded(function: Callable[..., Any], settings: Iterable[Any]) -> inspect.Signature:
-    """Return a function's signature with the fields of `settings` in the place of `**keywords`."""
+    """Return a function's signature with the options of `settings` in the place of `**keywords`."""
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     taken = {each.name for each in own}
@@ -281,7 +281,7 @@ def _expanded(function: Callable[..., Any], settings: Iterable[Any]) -> inspect.
         inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
         for each in settings
         for field in fields(each)
-        if field.name not in taken
+        if field.name not in taken and field.name in parameters(each)
     ]
     return signature.replace(parameters=[*own, *more])
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from tlcache.backbones.model import Onnx, Parted
 from tlcache.backbones.network import Network
-from tlcache.backbones.onnx_merge import merged
 from tlcache.backbones.opening import some_images
 from tlcache.files import cache_folder, write_whole
 from tlcache.keys import hash_json
@@ -70,6 +69,8 @@ def open_several(models: Sequence[Onnx], open_one: Callable[[Onnx], Network], id
     if len(models) == 1:
         network = open_one(models[0])
         return Several(network, (slice(0, network.dim),))
+    from tlcache.backbones.onnx_merge import merged  # onnx, which deployed models do without
+
     together = merged(models)
     found = _compared(models, together, open_one, identity)
     joint = [number for number in range(len(models)) if number not in found.apart]

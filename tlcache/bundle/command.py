@@ -56,6 +56,11 @@ def _predict(bundle: Bundle, asked: argparse.Namespace) -> int:
     columns = Columns(min(asked.top, len(bundle.classes)), asked.sets, judge.knows_distances)
     if judge.answers_nothing:
         _end(f"No confidence is enough for {asked.right:g} right answers: all images are unsure.", 0)
+    if least := judge.least_unusual:
+        _end(
+            f"With so few training images no p-value is below {least:.3g}: --reject {asked.reject:g} rejects nothing.",
+            0,
+        )
     with open_writer(asked.out or Path("-"), columns) as write:
         for rows in bundle.rows(paths, judge, asked.top):
             write(rows)

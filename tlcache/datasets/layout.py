@@ -17,7 +17,7 @@ from unicodedata import normalize
 from tlcache.arguments import DATA
 from tlcache.datasets.splits import FRACTION, SPLITS, Row, split_names
 from tlcache.errors import DataError, OptionError
-from tlcache.kinds import PATH, SWITCH, Kind, listing, number, several, text, whole
+from tlcache.kinds import PLACE, SWITCH, Kind, listing, number, several, text, whole
 from tlcache.options import Option, check_fields, described
 
 __all__ = ["Layout", "ignoring", "splitting", "splitting_of"]
@@ -104,7 +104,7 @@ class Layout:
         Option("Share of train to draw as test, or val: use that", _TEST, DATA, default="0.2"),
     ] = None
     images: Annotated[
-        str | Path | None, Option("Folder or archive of a manifest's images", PATH, DATA, default="its own")
+        str | Path | None, Option("Folder or archive of a manifest's images", PLACE, DATA, default="its own")
     ] = None
     path_column: Annotated[str | None, _column("paths")] = None
     label_column: Annotated[str | None, _column("labels")] = None

@@ -7,13 +7,14 @@ from glob import escape
 from os import PathLike
 from pathlib import Path
 
+from tlcache.backbones.onnx_file import ONNX_FILE
 from tlcache.errors import OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.keys import some
 from tlcache.kinds import listing
 from tlcache.progress import warn
-from tlcache.runs.folder import runs_folder
+from tlcache.runs.folder import NAMED_BY, runs_folder
 
 __all__ = ["best_of", "best_run", "refuse_runs"]
 
@@ -59,7 +60,7 @@ def refuse_runs(images: str | PathLike[str] | Iterable[str | PathLike[str]], run
     """Raise OptionError where a run is among the images that the best one is to classify: it would be two."""
     for each in map(Path, listing(images)):
         named = not each.exists() and any(runs_folder(runs).glob(f"*/{escape(each.name)}.json"))
-        if named or each.suffix.lower() in (".json", ".safetensors", ".onnx"):
+        if named or each.suffix.lower() in NAMED_BY or ONNX_FILE.find(str(each)):
             raise OptionError(f"--best chooses the run, and '{each}' is one, too. Leave one of them out.")
 
 

@@ -97,6 +97,14 @@ class Judge:
         """Whether no confidence is enough for the share of right answers that is asked for."""
         return bool(np.isnan(self._least))
 
+    @property
+    def least_unusual(self) -> float:
+        """The smallest p-value there can be where that is not below `reject`, so that nothing is rejected; else 0."""
+        if self.reject is None or self.uncertainty is None:
+            return 0.0
+        least = float(self.uncertainty.unusual(np.array([np.inf], np.float32))[0])
+        return least if least >= self.reject else 0.0
+
     def ambiguous(self, classes: Sequence[str]) -> list[str]:
         """Return the classes that are called as images are which it does not answer."""
         return sorted(self._words & {*classes})

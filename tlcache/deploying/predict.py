@@ -118,6 +118,8 @@ def predict(
         warn(f"A class is called {some(same)}, as images are that are not answered: labels do not tell these apart.")
     if judge.answers_nothing:
         warn(f"No confidence is enough for {right:g} right answers: all images are unsure.")
+    if least := judge.least_unusual:
+        warn(f"With so few training images no p-value is below {least:.3g}: --reject {reject:g} rejects nothing.")
     found = Predicted.of(answers.name, answers.classes, listed.paths, top, judge)
     with _writer(out, found.columns) as write:
 

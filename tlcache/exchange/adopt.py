@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tlcache.arguments import DATA, NETWORK, Features, SplitSeed
+from tlcache.arguments import DATA, DATASET, NETWORK, Features, SplitSeed
 from tlcache.cache.find import features_folder
 from tlcache.datasets.layout import Layout
 from tlcache.errors import OptionError
@@ -24,7 +24,7 @@ def adopt(
     embeddings: Annotated[
         str | Path, Option("A .parquet, .npz, .npy, .h5 or .csv file of embeddings", PATH, DATA, "EMBEDDINGS")
     ],
-    network: Annotated[
+    name: Annotated[
         str | None,
         Option(
             "What the network that made them is called, in files and tables",
@@ -37,7 +37,7 @@ def adopt(
     data: Annotated[
         str | Path | None,
         Option(
-            "Labels: a folder, a manifest, a dataset", PATH, DATA, "--data", "-d", default="as the file itself says"
+            "Labels: a folder, a manifest, a dataset", DATASET, DATA, "--data", "-d", default="as the file itself says"
         ),
     ] = None,
     *,
@@ -72,4 +72,4 @@ def adopt(
     from tlcache.exchange.publish import publish_given
 
     folder = check_folder(features_folder(features), "--features")
-    return publish_given(Path(embeddings).expanduser(), network, data, features_key, folder, split_seed, understood)
+    return publish_given(Path(embeddings).expanduser(), name, data, features_key, folder, split_seed, understood)

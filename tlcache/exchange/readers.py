@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.foreign import open_arrays
+from tlcache.datasets.columns import roles_of
 from tlcache.errors import DataError, OptionError, first_line
 from tlcache.exchange.arrays import flattened
 from tlcache.exchange.tables import read_csv, read_parquet
@@ -103,6 +104,7 @@ def _npz(path: Path, key: str | None, spool: Path) -> Found:
         others = {each: _member(archive, each) for each, (own, _, kind) in heads.items() if _is_column(own, kind)}
         info = archive.getinfo(f"{name}.npy")
         if info.compress_type == zipfile.ZIP_STORED:
+            _check(archive, info)
             start = _start(path, info)
             values: NDArray[Any] = np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
         else:
@@ -110,7 +112,7 @@ def _npz(path: Path, key: str | None, spool: Path) -> Found:
                 _skip_head(member)
                 values = _spooled(spool, shape, dtype, fortran, member.read)
     said = json.loads(str(others.pop(FORMAT))) if FORMAT in others else {}
-    return Found(values.reshape(wanted), _columns(others, wanted[0]), said)
+    return Found(values.reshape(wanted), _columns(path, others, wanted[0]), said)
 
 
 def _h5(path: Path, key: str | None, spool: Path) -> Found:
@@ -125,7 +127,7 @@ def _h5(path: Path, key: str | None, spool: Path) -> Found:
             values[start : start + _BLOCK] = part.reshape(-1, dim)
         others = {each: item[:] for each, item in arrays.items() if _is_column(item.shape, item.dtype)}
         coords = arrays.get("coords")
-        columns = _columns(others, rows)
+        columns = _columns(path, others, rows)
         if (
             "path" not in columns and coords is not None and coords.shape == (rows, 2)
         ):  # as TRIDENT and CLAM write patches
@@ -169,13 +171,19 @@ def _is_column(shape: tuple[int, ...], dtype: Any) -> bool:
     return len(shape) < 2 and np.dtype(dtype).kind in "USOiub"
 
 
-def _columns(arrays: Mapping[str, Any], rows: int) -> dict[str, list[str]]:
+def _columns(path: Path, arrays: Mapping[str, Any], rows: int) -> dict[str, list[str]]:
     """Return the arrays that have a text or whole number for each row, as texts; numbers of classes by their names."""
     texts = {
         name: [_text(value) for value in np.asarray(array).tolist()] for name, array in arrays.items() if np.ndim(array)
     }
     classes = next((texts[name] for name in ("classes", "class_names") if name in texts), None)
     found = {name: column for name, column in texts.items() if len(column) == rows}
+    for role, name in roles_of(
+        path, [each for each in texts if each not in (*found, "classes", "class_names")], {}
+    ).items():
+        raise DataError(
+            f"'{path}': {name}, the {role} of each row, has {len(texts[name]):,} entries for {rows:,} rows."
+        )
     labels = next((name for name in ("labels", "label", "y", "targets") if name in found), "")
     if classes and labels and all(each.isdecimal() and int(each) < len(classes) for each in found[labels]):
         found[labels] = [classes[int(each)] for each in found[labels]]
@@ -196,6 +204,13 @@ def _skip_head(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     found: tuple[tuple[int, ...], bool, np.dtype[Any]] = reader(member)
     return found
+
+
+def _check(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Read a member to its end, where its checksum is compared: what is mapped is read past that."""
+    with archive.open(info) as member:
+        while member.read(1 << 20):
+            pass
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> Any:

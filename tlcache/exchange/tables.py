@@ -30,7 +30,7 @@ Read = tuple[NDArray[Any], dict[str, Sequence[str]], dict[str, Any]]
 def read_parquet(path: Path, key: str | None, spool: Path) -> Read:
     """Return embeddings, the columns beside them, and what `tlcache.dump` says; see `tlcache.exchange.readers.read`."""
     arrow = pyarrow()
-    file = arrow.parquet.ParquetFile(path)
+    file = arrow.parquet.ParquetFile(path, page_checksum_verification=True)
     schema, rows = file.schema_arrow, file.metadata.num_rows
     lists = {field.name: None for field in schema if _is_list(arrow, field.type)}
     numbers = [field.name for field in schema if arrow.types.is_floating(field.type)]

@@ -46,7 +46,9 @@ def _parquet(path: Path, dim: int, said: Mapping[str, Any]) -> Iterator[Write]:
     embedding = arrow.list_(arrow.float32(), dim)
     schema = arrow.schema([*kinds.items(), ("embedding", embedding)], metadata={FORMAT: _json(said)})
     waiting: list[Any] = []
-    with arrow.parquet.ParquetWriter(path, schema, use_dictionary=["label", "split", "group"]) as writer:
+    with arrow.parquet.ParquetWriter(
+        path, schema, use_dictionary=["label", "split", "group"], write_page_checksum=True
+    ) as writer:
 
         def flush() -> None:
             if waiting:

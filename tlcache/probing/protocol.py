@@ -17,7 +17,10 @@ FOLDS = 5
 _FOLDS = Kind(
     "0, or a whole number from 2 on", "N", "int", int, lambda value: type(value) is int and (value == 0 or value > 1)
 )
-_METRIC_MORE = "See docs/statistics.md; ap: average_precision"
+_METRIC_MORE = (
+    "accuracy, macro_f1, log_loss, auroc, average_precision (ap), balanced_accuracy, mcc, kappa, top5 or brier: "
+    "docs/statistics.md"
+)
 _FOLDS_MORE = "Folds are stratified; groups and byte-identical images stay together"
 
 

@@ -30,6 +30,7 @@ from tlcache.runs.record import RUNS, Run
 
 __all__ = [
     "ENDINGS",
+    "NAMED_BY",
     "list_runs",
     "lock_path",
     "path_of",
@@ -40,6 +41,7 @@ __all__ = [
     "write_run",
 ]
 
+NAMED_BY = (".json", ".safetensors")  # what people may give in the place of a run's name
 ENDINGS = (".json", ".npz", ".csv", ".safetensors")  # of a run; the record first: one that is there is whole
 
 
