@@ -17,6 +17,7 @@ from tlcache.auditing.run import audit
 from tlcache.backbones.engines import DEVICES, ENGINES, PRECISIONS
 from tlcache.cache.resplit import KINDS
 from tlcache.cli import app
+from tlcache.datasets.layout import Layout
 from tlcache.deploying.export import export
 from tlcache.errors import OptionError, UnknownNameError
 from tlcache.evaluation.compare import compare
@@ -244,6 +245,10 @@ def test_choices_are_those_of_the_tables() -> None:
     assert tuple(parameters(fit_heads)["split"].kind.choices()) == KINDS
     assert set(of_recipe["schedule"].kind.choices()) == set(SCHEDULES)
     assert set(of_recipe["loss"].kind.choices()) == set(LOSSES)
+
+
+def test_an_address_stays_one_where_a_folder_of_images_is_asked_for() -> None:
+    assert parameters(Layout)["images"].kind.read("s3://bucket/photos") == "s3://bucket/photos"
 
 
 def test_options_of_one_name_mean_one_thing() -> None:
