@@ -22,9 +22,6 @@ demo: $(READY)  ## The whole job on scikit-learn's digits: extract, fit all head
 	$(BIN)/tlcache demo
 
 # Teams of OpenMP threads that spin while they wait would take the cores from the other tests.
-docs: $(READY)  ## Build the manual as a site, build/site/index.html; a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
-
 test test-slow: export OMP_WAIT_POLICY = passive
 
 test: $(READY)  ## Run the tests, but for those that take long

@@ -129,6 +129,8 @@ def test_what_cannot_be_measured_says_why(made: Path, run: FrozenRun, tmp_path: 
     with pytest.raises(DataError, match="two has 2 classes; to leave one out takes three. Give --against"):
         unknown(pair.path)
     assert [each.kind for each in unknown(pair.path, against="photos").images] == ["dataset"]
+    with pytest.raises(OptionError, match="--against two: tiny-ridge.* was fitted on that dataset; give others"):
+        unknown(pair.path, against="two")
     write_image(tmp_path / "photos" / "red" / "more.png", 7, 2)
     assert extract(tmp_path / "photos", str(tiny_model)).path == made
     with pytest.raises(CacheError, match="holds others than the features of tiny-ridge"):

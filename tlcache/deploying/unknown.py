@@ -170,6 +170,8 @@ def _others(run: FrozenRun, against: Against, features: str | Path | None) -> li
     for path in found:
         with FeatureFile(path) as file:
             by_dataset.setdefault(str(file.attrs["dataset"]), {})[file.attrs["key"]] = path
+    if run.dataset in by_dataset:
+        raise OptionError(f"--against {run.dataset}: {run.path.stem} was fitted on that dataset; give others.")
     others = []
     for name, known in by_dataset.items():
         if all(key in known for key in run.keys):

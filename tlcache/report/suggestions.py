@@ -35,7 +35,8 @@ def summary(found: Suggestions) -> str:
     by = f"{found.strategy} on {found.backbone}" + (f" and the doubts of {found.run}" if found.run else "")
     line = f"{counted(len(found.rows), 'image')} to label of {found.images:,} of {found.dataset}, by {by}."
     lacking = found.asked - len(found.rows)
-    return f"{line} All others are nearly one of these, or labelled: {lacking:,} fewer than asked." if lacking else line
+    why = f" There are {lacking:,} fewer than asked: all others are labelled or nearly one of these."
+    return line + (why if lacking else "")
 
 
 def check_page(page: Path) -> None:
