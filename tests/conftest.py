@@ -39,7 +39,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for what is made once for all tests, whichever of pytest's processes they run in."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
@@ -48,10 +48,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def exports_once(shared: Path) -> Iterator[None]:
+def exports_once(session_folder: Path) -> Iterator[None]:
     """Export no network twice: torch takes a second even for a tiny one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.onnx.export", remembering(torch.onnx.export, shared))
+        patch.setattr("torch.onnx.export", remembering(torch.onnx.export, session_folder))
         yield
 
 

@@ -24,9 +24,9 @@ Found = Callable[[str, str, Path], Audit]
 
 
 @pytest.fixture
-def found(real: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
+def found(real: Path, session_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
     """Return an audit of a dataset; images that another test has embedded by the same network are not again."""
-    monkeypatch.setenv("TLCACHE_FEATURES", str(shared / "features"))
+    monkeypatch.setenv("TLCACHE_FEATURES", str(session_folder / "features"))
 
     def run(model: str, weights: str, data: Path) -> Audit:
         return audit([extract(data, model, str(real / "weights" / weights)).path])[0]
