@@ -304,6 +304,31 @@ def test_a_stopped_run_says_how_far_it_came_and_continues(slow_set: tuple[Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_run_that_is_stopped_before_it_begins_is_no_crash(slow_set: tuple[Path, Path]) -> None:
+    photos, model = slow_set
+    process = subprocess.Popen(
+        command("-m", model, "-d", photos),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    children = Path("/proc", str(process.pid), "task", str(process.pid), "children")
+
+    def works() -> bool:
+        lines = [Path("/proc", child, "cmdline") for child in children.read_text().split()]
+        return any(line.exists() and b"extraction.sandbox" in line.read_bytes() for line in lines)
+
+    while not works():
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)  # the worker loads what it needs and has no handler yet
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; run the same command to continue" in " ".join(message.split())
+
+
+@pytest.mark.slow
 def test_two_processes_make_one_file(slow_set: tuple[Path, Path], tmp_path: Path) -> None:
     photos, model = slow_set
     both = [

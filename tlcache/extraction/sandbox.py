@@ -102,6 +102,8 @@ def _attempt(
             except KeyboardInterrupt:
                 worker.kill()
                 raise
+            if received.answer is None:  # it had not begun, and died of that
+                raise
     status = worker.returncode
     if status > 128:  # one of its own children died of a signal
         status = 128 - status
