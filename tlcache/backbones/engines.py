@@ -22,6 +22,7 @@ from tlcache.backbones.network import Network
 from tlcache.backbones.opening import open_tested
 from tlcache.backbones.several import Several, open_several
 from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line, one_line
+from tlcache.extras import extra
 from tlcache.machine import available_cpus
 from tlcache.progress import say
 
@@ -282,11 +283,7 @@ def _version(engine: str) -> str:
 
 
 def _openvino_core() -> Any:
-    try:
-        import openvino
-    except ImportError:
-        raise DeviceError("OpenVINO is not installed. Install it with: pip install 'tlcache[openvino]'") from None
-    return openvino.Core()
+    return extra("openvino", "OpenVINO", "'tlcache[openvino]'", DeviceError).Core()
 
 
 def _read(core: Any, model: Onnx) -> Any:

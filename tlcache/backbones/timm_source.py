@@ -14,6 +14,7 @@ from tlcache.backbones.exported import from_torch
 from tlcache.backbones.hub import cached, fetched
 from tlcache.backbones.layers import outputs_of
 from tlcache.errors import ModelError, OptionError, UnknownNameError
+from tlcache.extras import extra
 from tlcache.files import hash_file
 from tlcache.images import Preprocess
 
@@ -86,11 +87,7 @@ TIMM = Timm()
 
 
 def _timm() -> Any:
-    try:
-        import timm
-    except ImportError:
-        raise ModelError("timm is not installed. Install it with: pip install 'tlcache[timm]'") from None
-    return timm
+    return extra("timm", "timm", "'tlcache[timm]'", ModelError)
 
 
 @cache

@@ -20,11 +20,10 @@ from tlcache.datasets.remote import is_url
 from tlcache.datasets.shards import shards_of, splits_of
 from tlcache.datasets.source import Images
 from tlcache.errors import DataError, OptionError, UnreachableError
+from tlcache.extras import extra
 from tlcache.keys import some
 
 __all__ = ["features_of", "has_images", "names_of_rows", "open_file", "open_rows"]
-
-_PYARROW = "Parquet files need pyarrow, which is not installed. Install it with: pip install 'tlcache[parquet]'"
 
 
 def open_rows(given: str) -> Images:
@@ -36,19 +35,11 @@ def open_rows(given: str) -> Images:
     return images_in(f"parquet:{given}", partial(_read, given), partial(shards_of, given), places)
 
 
-def _parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise OptionError(_PYARROW) from None
-    return pyarrow.parquet
-
-
 def open_file(path: str, metadata: Any = None) -> Any:
     """Return an open file, whose metadata are read where they are not given; raises DataError."""
-    parquet, far = _parquet(), is_url(path)
+    arrow, far = extra("pyarrow.parquet", "Parquet files need pyarrow, which", "'tlcache[parquet]'"), is_url(path)
     try:
-        return parquet.ParquetFile(open_at(path)[0] if far else path, metadata=metadata, pre_buffer=far)
+        return arrow.parquet.ParquetFile(open_at(path)[0] if far else path, metadata=metadata, pre_buffer=far)
     except FileNotFoundError as error:
         raise DataError(f"Cannot read '{path}': {error.strerror}.") from None
     except (OSError, ValueError) as error:  # what pyarrow raises is one of these

@@ -13,13 +13,13 @@ from functools import lru_cache
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
 
-from tlcache.errors import OptionError, UnreachableError, first_line
+from tlcache.errors import UnreachableError, first_line
+from tlcache.extras import extra
 
 __all__ = ["LISTED", "Stamp", "get", "is_url", "list_objects", "look_at", "open_object", "seen"]
 
 LISTED = ("s3://", "gs://")  # stores that say what they have
 _SCHEMES = (*LISTED, "http://", "https://")
-_OBSTORE = "Images in a store need obstore, which is not installed. Install it with: pip install 'tlcache[remote]'"
 _CONNECT, _ANSWER, _RETRY_S, _RETRIES = timedelta(seconds=5), timedelta(seconds=30), 60, 8
 
 _SETTINGS = ("AWS_", "GOOGLE_", "TLCACHE_RETRY_S")
@@ -150,10 +150,7 @@ def _store(root: str) -> Any:
 def _made(root: str, environment: tuple[tuple[str, str], ...]) -> Any:
     """Return a store that is as the environment says, which obstore reads."""
     del environment
-    try:
-        from obstore import store
-    except ImportError:
-        raise OptionError(_OBSTORE) from None
+    store = extra("obstore.store", "Images in a store need obstore, which", "'tlcache[remote]'").store
     make: Any = store.from_url if root.startswith(LISTED) else store.HTTPStore.from_url
     limit = timedelta(seconds=float(os.environ.get("TLCACHE_RETRY_S") or _RETRY_S))
     client = {"allow_http": True, "connect_timeout": _CONNECT, "timeout": min(_ANSWER, limit)}

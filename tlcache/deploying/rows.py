@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tlcache.errors import OptionError
+from tlcache.extras import extra
 from tlcache.files import naming, whole
 from tlcache.keys import portable
 from tlcache.text import as_csv
@@ -23,7 +24,6 @@ __all__ = ["Columns", "PredictedRow", "Write", "open_writer"]
 
 Write = Callable[[Sequence["PredictedRow"]], None]
 _DIGITS = 6  # of probabilities: float32 has no more
-_PYARROW = "Parquet needs pyarrow, which is not installed. Install it with: pip install pyarrow"
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,9 @@ def _json_lines(path: Path, columns: Columns) -> Iterator[Write]:
 
 @contextmanager
 def _parquet(path: Path, columns: Columns) -> Iterator[Write]:
-    arrow, parquet = _pyarrow()
+    arrow = _pyarrow()
     schema = arrow.schema([(name, _kind(arrow, name)) for name in columns.names])
-    with parquet.ParquetWriter(path, schema) as writer:
+    with arrow.parquet.ParquetWriter(path, schema) as writer:
         yield lambda rows: writer.write_table(
             arrow.Table.from_pylist([_valid(columns.values(row)) for row in rows], schema)
         )
@@ -171,13 +171,8 @@ def _kind(arrow: Any, name: str) -> Any:
     return arrow.list_(arrow.string()) if name == "set" else arrow.string()
 
 
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise OptionError(_PYARROW) from None
-    return pyarrow, pyarrow.parquet
+def _pyarrow() -> Any:
+    return extra("pyarrow.parquet", "Parquet needs pyarrow, which", "pyarrow")
 
 
 def _rounded(number: float | None) -> float | None:

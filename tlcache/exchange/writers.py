@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tlcache.errors import OptionError
+from tlcache.extras import extra
 from tlcache.text import as_csv
 
 __all__ = ["CONSTANT", "FORMAT", "NUMBERS", "TEXTS", "WRITERS", "pyarrow"]
@@ -29,14 +29,7 @@ Write = Callable[[Block], None]
 
 def pyarrow() -> Any:
     """Return pyarrow with its modules for Parquet; raises OptionError where it is not installed."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise OptionError(
-            "Parquet needs pyarrow, which is not installed. Install it with: pip install 'tlcache[parquet]'"
-        ) from None
-    return pyarrow
+    return extra("pyarrow.parquet", "Parquet needs pyarrow, which", "'tlcache[parquet]'")
 
 
 @contextmanager
