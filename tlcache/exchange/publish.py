@@ -32,8 +32,8 @@ from tlcache.extraction.steps import check_name
 from tlcache.files import check_room
 from tlcache.heads.rows import blocks
 from tlcache.images import REVISION, RULES_VERSION
-from tlcache.keys import canonical_json, hash_json, slug
-from tlcache.machine import hardware, in_threads, now, versions
+from tlcache.keys import hash_json, slug
+from tlcache.machine import in_threads
 from tlcache.progress import image_bar, say
 from tlcache.records import as_json
 
@@ -178,21 +178,14 @@ def _attributes(
         "embeddings": str(path.absolute()),
     }
     drawn = {"drawn": str(found.said["drawn"])} if "drawn" in found.said else {}
-    return {
-        "key": network.key,
-        "key_json": canonical_json(network.identity),
-        "dataset": dataset.name,
-        "dataset_digest": table.digest,
-        "source": dataset.source,
-        "arguments": canonical_json({**place, "seed": seed, **layout.arguments}),
-        "backbone": network.name,
-        "weights": "given",
-        "preprocess": canonical_json(network.identity["preprocess"]),
-        "decoder": REVISION,
-        "provider": "given",
-        **table.overview.attributes,
-        **drawn,
-        "created": now(),
-        "generated_by": canonical_json({**versions(), **hardware()}),
+    return table.attributes(
+        dataset,
+        network.key,
+        network.identity,
+        {**place, "seed": seed, **layout.arguments},
+        backbone=network.name,
+        weights="given",
+        provider="given",
         **dict.fromkeys(STAGES, 0.0),
-    }
+        **drawn,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.job import EmbedResult
+from tlcache.images import REVISION
 from tlcache.images.notes import sentences
-from tlcache.keys import few, hash_json, quoted, some
+from tlcache.keys import canonical_json, few, hash_json, quoted, some
+from tlcache.machine import hardware, now, versions
 
 __all__ = ["Rows", "assemble"]
 
@@ -52,6 +54,37 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.columns["label"])
+
+    def attributes(
+        self, dataset: Dataset, key: str, identity: Mapping[str, Any], arguments: Mapping[str, Any], **made: Any
+    ) -> dict[str, Any]:
+        """Return what a feature file of these rows says of itself.
+
+        Parameters
+        ----------
+        dataset
+            What the rows are of.
+        key, identity
+            Of what made the embeddings.
+        arguments
+            What the extraction, or adoption, was asked for.
+        **made
+            `backbone`, `weights`, `provider` and the seconds of all stages.
+        """
+        return {
+            "key": key,
+            "key_json": canonical_json(identity),
+            "dataset": dataset.name,
+            "dataset_digest": self.digest,
+            "source": dataset.source,
+            "arguments": canonical_json(arguments),
+            "preprocess": canonical_json(identity["preprocess"]),
+            "decoder": REVISION,
+            **self.overview.attributes,
+            "created": now(),
+            "generated_by": canonical_json({**versions(), **hardware()}),
+            **made,
+        }
 
     def is_in(self, path: Path, source: str) -> bool:
         """Return whether the file at `path` holds exactly these rows, from this source."""

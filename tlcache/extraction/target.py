@@ -25,10 +25,8 @@ from tlcache.errors import CacheError
 from tlcache.extraction.job import EmbedResult, Extraction, Sink, check_rejected
 from tlcache.extraction.rows import Rows, assemble
 from tlcache.files import check_room, write_whole
-from tlcache.images import REVISION
-from tlcache.keys import canonical_json
 from tlcache.locks import Lock
-from tlcache.machine import hardware, now, peak_rss_bytes, versions
+from tlcache.machine import peak_rss_bytes
 from tlcache.progress import say
 
 __all__ = ["Target", "lock_of"]
@@ -175,24 +173,18 @@ class Target:
             lock.release()
 
     def _attributes(self, table: Rows) -> dict[str, Any]:
-        dataset, network, index = self.dataset, self.network, self.index
-        return {
-            "key": network.key,
-            "key_json": canonical_json(network.identity),
-            "dataset": dataset.name,
-            "dataset_digest": table.digest,
-            "source": dataset.source,
-            "arguments": canonical_json(self.note["arguments"]),
-            "backbone": network.name,
-            "weights": network.weights,
-            "preprocess": canonical_json(network.preprocess.as_json()),
-            "decoder": REVISION,
-            "provider": index.provider,
-            **table.overview.attributes,
-            "created": now(),
-            "generated_by": canonical_json({**versions(), **hardware()}),
-            **dict(zip(STAGES, index.seconds(table.columns["source"]).tolist(), strict=True)),
-        }
+        network, index = self.network, self.index
+        seconds = index.seconds(table.columns["source"]).tolist()
+        return table.attributes(
+            self.dataset,
+            network.key,
+            network.identity,
+            self.note["arguments"],
+            backbone=network.name,
+            weights=network.weights,
+            provider=index.provider,
+            **dict(zip(STAGES, seconds, strict=True)),
+        )
 
 
 def lock_of(workspace: Path) -> Lock:
