@@ -215,8 +215,7 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "finetuning/checkpoints.py:latest": "checkpoints",
     "finetuning/saved.py:export_tuned": "weights",
     "finetuning/stored.py": "pixels and activations that were computed",
-    "report/page.py:_html": "the template of the page",
-    "report/suggestions.py:write_page": "the same",
+    "report/inline.py:rendered": "templates of pages",
 }
 
 

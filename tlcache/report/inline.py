@@ -1,12 +1,13 @@
-"""Figures and small pictures inside a page; figures are SVG whose colours are the page's own, in dark and in light."""
+"""Pages, and what is inside them: small pictures, and figures as SVG in the page's own colours, dark and light."""
 
 from __future__ import annotations
 
 import base64
 import io
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,7 +20,7 @@ from tlcache.report.plots import PALETTE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["inline_image", "inline_svg"]
+__all__ = ["inline_image", "inline_svg", "rendered"]
 
 _THUMBNAIL = 96  # pixels of the short side
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -35,6 +36,16 @@ _INK = {
 _VARIABLES = {**_INK, **{hue: f"hue{number}" for number, hue in enumerate(PALETTE)}}
 _LEAST = 0.65  # of its width: below that nobody can read it, and it is scrolled
 _FAMILY = re.compile(r"font-family: [^;\"]*;? ?")
+
+
+def rendered(template: str, filters: Mapping[str, Callable[[str], str]] | None = None, **values: Any) -> str:
+    """Return a template of this package as a page; whatever is put in is escaped, save what a filter makes Markup."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment.filters.update(filters or {})
+    text = resources.files("tlcache.report").joinpath(template).read_text("utf-8")
+    return environment.from_string(text).render(**values)
 
 
 def inline_image(images: Images, path: str) -> str:

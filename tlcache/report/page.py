@@ -7,7 +7,6 @@ import datetime
 import io
 import re
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 
 from tlcache.arguments import By, OnlyDatasets, Page, Runs
@@ -27,6 +26,7 @@ from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
 from tlcache.report.compared import COSTS, LEGEND, columns, costs, figures, leak_line, mark, marks, title
 from tlcache.report.contents import OF_CLASS, Chapter, chapter
+from tlcache.report.inline import rendered
 from tlcache.report.plain import interval
 from tlcache.report.reproduce import commands, uses
 from tlcache.report.tables import baseline_line, groups_lines
@@ -105,14 +105,15 @@ def check_page(out: str | Path) -> Path:
 
 
 def _html(chapters: Sequence[Chapter]) -> str:
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup, escape
 
-    template = resources.files("tlcache.report").joinpath("page.html.j2").read_text("utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters["svg"] = Markup  # ours: everything else is escaped
-    environment.filters["breakable"] = lambda name: Markup(_PARTS.sub("<wbr>", escape(printable(name))))
-    return environment.from_string(template).render(
+    filters = {
+        "svg": Markup,  # ours: everything else is escaped
+        "breakable": lambda name: Markup(_PARTS.sub("<wbr>", escape(printable(name)))),
+    }
+    return rendered(
+        "page.html.j2",
+        filters,
         chapters=chapters,
         figures=figures,
         interval=interval,

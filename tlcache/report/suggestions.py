@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -11,7 +10,7 @@ from rich.text import Text
 from tlcache.errors import OptionError
 from tlcache.files import write_whole
 from tlcache.keys import printable
-from tlcache.report.inline import inline_image
+from tlcache.report.inline import inline_image, rendered
 from tlcache.report.plain import plain_table
 from tlcache.suggesting.suggest import Suggestions
 from tlcache.text import counted
@@ -47,14 +46,10 @@ def check_page(page: Path) -> None:
 
 def write_page(found: Suggestions, page: Path) -> None:
     """Write the list as a page that needs no other file; a picture is left out where an image is gone."""
-    from jinja2 import Environment, StrictUndefined
-
-    template = resources.files("tlcache.report").joinpath("suggestions.html.j2").read_text("utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     rows = [
         {"rank": row.rank, "path": printable(row.path), "predicted": printable(row.predicted), "why": row.why}
         | {"image": inline_image(found.source, row.path)}
         for row in found.rows
     ]
-    text = environment.from_string(template).render(dataset=found.dataset, summary=summary(found), rows=rows)
+    text = rendered("suggestions.html.j2", dataset=found.dataset, summary=summary(found), rows=rows)
     write_whole(page, text.encode("utf-8", "replace"))
