@@ -391,7 +391,7 @@ def test_only_rows_that_are_read_otherwise_now_are_computed_anew(
     data = scans(tmp_path / "ct")
     (data / "a" / "heic.png").write_bytes(ftyp(b"heic"))
     with monkeypatch.context() as before:
-        before.setattr("tlcache.extraction.target.REVISION", 1)
+        before.setattr("tlcache.extraction.rows.REVISION", 1)
         before.setattr("tlcache.extraction.worker.prepare", inverting_tiff)
         old, decoder = rows_of(extract(data, str(tiny_model), max_bad=0.5).path)
     assert decoder == 1
