@@ -138,7 +138,7 @@ def test_the_architecture_page_names_every_room_and_module_from_the_ground_up() 
     import tomllib
 
     tree = (ROOT / "docs" / "architecture.md").read_text().partition("```\n")[2].partition("```")[0]
-    assert len(tree.splitlines()) <= 40
+    assert len(tree.splitlines()) <= 48  # a screen
     rooms, inside = {"": set[str]()}, ""
     for line in tree.splitlines():
         if found := re.match(r" *(\w+)/", line):

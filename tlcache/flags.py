@@ -93,12 +93,13 @@ def _common(
 
 
 def command(
-    app: typer.Typer, *inherited: Mapping[str, Parameter], name: str | None = None
+    app: typer.Typer, *inherited: Mapping[str, Parameter], panel: str, name: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that makes a command of a function.
 
     The function's first parameter is an `Output`. Its options are those that it declares itself, and those that are
     given here, which it takes as `**options`: only what was typed is among these, so that the library's defaults hold.
+    `panel` is the heading that the command is listed under.
     """
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
@@ -117,7 +118,7 @@ def command(
         call.__signature__ = signature  # type: ignore[attr-defined]
         call.__options__ = {each.name: each for each in known}  # type: ignore[attr-defined]
         call.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
-        app.command(name)(call)
+        app.command(name, rich_help_panel=panel)(call)
         return body
 
     return decorate

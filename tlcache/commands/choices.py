@@ -1,0 +1,78 @@
+"""What there is to choose from: backbones, their layers, heads, forms of data."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from tlcache.arguments import DATA, Crop, Model
+from tlcache.commands.base import PATTERN, app
+from tlcache.flags import Output, command
+from tlcache.options import Option
+
+__all__ = ["datasets", "heads", "layers", "models"]
+
+PANEL = "What there is to choose from"
+
+
+@command(app, panel=PANEL)
+def models(
+    output: Output,
+    pattern: Annotated[str | None, Option("Shell pattern of names, study or modern", PATTERN, DATA, "PATTERN")] = None,
+    timm: Annotated[
+        str | None, Option("Shell pattern of names of timm, which are listed instead", PATTERN, DATA)
+    ] = None,
+) -> None:
+    """List the backbones, or those of a group: embedding size, parameters, input, accuracy, licence, weights at hand.
+
+    Example: tlcache models "resnet*"
+    """
+    from tlcache.backbones.sources import list_models
+    from tlcache.report.tables import models_table
+
+    found = list_models(pattern if timm is None else f"timm/{timm}")
+    output.write({"models": [row.as_json() for row in found]})
+    output.show(models_table(found))
+
+
+@command(app, panel=PANEL)
+def layers(output: Output, model: Model, crop: Crop = None) -> None:
+    """List the layers of a network that --layers takes: what leaves them, and how long embeddings are by pooling.
+
+    Example: tlcache layers --model resnet50
+    """
+    from tlcache.backbones.sources import list_layers
+    from tlcache.report.layers import layers_table
+
+    found = list_layers(model, crop)
+    output.write({"layers": [each.as_json() for each in found]})
+    output.show(layers_table(found))
+
+
+@command(app, panel=PANEL)
+def heads(output: Output) -> None:
+    """List the heads and the settings that each chooses from.
+
+    Example: tlcache heads
+    """
+    from tlcache.heads.table import list_heads
+    from tlcache.records import as_json
+    from tlcache.report.tables import heads_table
+
+    found = list_heads()
+    output.write({"heads": as_json(found)})
+    output.show(heads_table(found))
+
+
+@command(app, panel=PANEL)
+def datasets(output: Output) -> None:
+    """Explain the forms of --data, with an example each.
+
+    Example: tlcache datasets
+    """
+    from tlcache.datasets.dataset import list_datasets
+    from tlcache.records import as_json
+    from tlcache.report.tables import datasets_table
+
+    found = list_datasets()
+    output.write({"datasets": as_json(found)})
+    output.show(datasets_table(found))

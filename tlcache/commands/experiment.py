@@ -1,0 +1,204 @@
+"""The experiment: embeddings, heads on them, fine-tuning, and all of it in one study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tlcache.arguments import OUTPUT, TRAINING, BackboneWeights, Datasets, Layers, MaybeShots, Models, Pools
+from tlcache.commands.base import Problems, app, fail_after, stoppable
+from tlcache.commands.shown import say_where, show_runs
+from tlcache.errors import OptionError
+from tlcache.extraction.extract import extract as _extract
+from tlcache.finetuning.finetune import finetune as _finetune
+from tlcache.finetuning.recipe import Recipe, read_settings
+from tlcache.flags import Output, command
+from tlcache.kinds import PATH, Kind, listing
+from tlcache.options import Option, parameters
+from tlcache.probing.fit import fit_curves as _fit_curves
+from tlcache.probing.fit import fit_heads as _fit_heads
+from tlcache.progress import say, warn
+from tlcache.studying.study import study as _study
+
+__all__ = ["extract", "finetune", "fit_heads", "study"]
+
+PANEL = "The experiment"
+_DIGITS = ("digits",)
+_EXTRACT = {name: each for name, each in parameters(_extract).items() if name != "output"}  # there are several layers
+_OF_RECIPE = ("epochs", "unfreeze")
+_OF_ALL = ("coverage", "per_class")  # of heads and fine-tunings
+_SETTING = Kind("NAME=VALUE like lr=1e-3", "NAME=X", "dict", str, bool, gather=read_settings)
+_STUDY = {
+    name: each
+    for name, each in parameters(_study).items()
+    if name in (*_OF_RECIPE, *_OF_ALL) or name not in parameters(Recipe)
+}
+
+
+@command(app, _EXTRACT, panel=PANEL)
+def extract(
+    output: Output,
+    /,
+    model: Models,
+    data: Datasets = _DIGITS,
+    weights: BackboneWeights = None,
+    layers: Layers = None,
+    pool: Pools = None,
+    **options: Any,
+) -> None:
+    """Embed every image of a dataset once and keep the embeddings in an HDF5 file.
+
+    What is there already is not computed again; a run that was stopped continues where it was.
+
+    Example: tlcache extract --model mobilenetv3_large,resnet50 --data photos/
+    """
+    from tlcache.backbones.groups import ungrouped
+    from tlcache.backbones.own_weights import weights_of
+    from tlcache.backbones.sources import find
+    from tlcache.extraction.extract import extract_layers as run
+    from tlcache.report.tables import extractions_table, provider_words
+
+    names = ungrouped(map(str, listing(model)))
+    for each in names:  # a slip in the last one shall not wait for the others
+        find(each)
+    own, done = weights_of(weights, names), []
+    if data is _DIGITS:
+        say("digits, which is built in, as no --data is given")
+    for place, each in product(listing(data), names):
+        say(f"reading {place} for {each} ...")
+        with stoppable("run the same command to continue"):
+            found = run(place, each, layers, pool, weights=own[each], **options)
+        done += found
+        for one in found:
+            output.say(f"{one.path}: {'up to date' if one.up_to_date else provider_words(one)}")
+    output.write({"files": [one.as_json() for one in done]})
+    for line in dict.fromkeys(line for one in done for line in one.warnings):
+        warn(line)
+    output.show(extractions_table(done, output.verbose))
+
+
+@command(app, parameters(_fit_heads), parameters(_fit_curves), panel=PANEL)
+def fit_heads(
+    output: Output,
+    shots: MaybeShots = None,
+    plot: Annotated[Path | None, Option("With --shots: draw the curves (.png, .svg, .pdf)", PATH, OUTPUT)] = None,
+    **options: Any,
+) -> None:
+    """Fit every head on cached embeddings, choose settings on validation, test once, print a table per dataset.
+
+    What is recorded is read; only what is missing is fitted, unless --force is given. A head that cannot be fitted is
+    told and the others go on; the status is 1 then.
+
+    Example: tlcache fit-heads features/photos --heads logreg,ridge,dense
+    """
+    say("fitting heads ...")
+    from tlcache.probing.fit import fit_curves
+    from tlcache.probing.fit import fit_heads as run
+    from tlcache.report.curves import few_shot_curves
+    from tlcache.report.plots import check_format, save_figure
+    from tlcache.report.tables import curves_table
+
+    if plot:
+        check_format(plot)
+    problems = Problems()
+    if shots is None:
+        if plot or "samples" in options:
+            raise OptionError(f"--{'plot' if plot else 'samples'} is of the curves of --shots; give both.")
+        with stoppable("heads that were finished are recorded"):
+            done = run(**options, on_warning=problems)
+        output.write({"runs": [one.as_json() for one in done]})
+        show_runs(output, done, options.get("runs"))
+        fail_after(problems)
+        return
+    if "layers" in options:
+        raise OptionError("--shots is of each file by itself; leave --layers out.")
+    with stoppable("curves that were finished are recorded"):
+        curves = fit_curves(options.pop("paths", None), shots, **options, on_warning=problems)
+    output.write({"curves": [curve.as_json() for curve in curves]})
+    output.show(curves_table(curves))
+    if plot:
+        save_figure(few_shot_curves(curves), plot)
+    fail_after(problems)
+
+
+@command(app, parameters(_finetune), panel=PANEL)
+def finetune(
+    output: Output,
+    plot: Annotated[Path | None, Option("Draw the learning curves to this .png or .svg", PATH, OUTPUT)] = None,
+    **options: Any,
+) -> None:
+    """Train a backbone and its head on the images themselves, choose the epoch on validation, test once.
+
+    Splits are those of `tlcache extract`; a run that was stopped or killed goes on after its last finished epoch.
+
+    Example: tlcache finetune --model mobilenetv2 --data photos/
+    """
+    from tlcache.finetuning.finetune import finetune as run
+    from tlcache.machine import is_first
+    from tlcache.report.plots import check_format, save_figure
+
+    if plot is not None:
+        check_format(plot)
+    say(f"fine-tuning {options['model']} on {options['data']} ...")
+    with stoppable("run the same command to go on after the last finished epoch"):
+        done = run(**options)
+    if not is_first():
+        return
+    from tlcache.report.curves import learning_curves
+
+    output.write({"runs": [done.as_json()]})
+    if plot is not None:
+        save_figure(learning_curves(done), plot)
+    show_runs(output, [done], options.get("runs"))
+
+
+@command(app, _STUDY, panel=PANEL)
+def study(
+    output: Output,
+    setting: Annotated[
+        Mapping[str, Any] | None,
+        Option("Another option of tlcache finetune, like lr=1e-3; may be repeated", _SETTING, TRAINING),
+    ] = None,
+    **options: Any,
+) -> None:
+    """Do the whole experiment: extract, fit heads and fine-tune on every dataset and backbone, then write the report.
+
+    What is recorded already is not done again, so the same command goes on where it was stopped. A step that fails is
+    told and the others go on; the status is 1 then.
+
+    Example: tlcache study --data photos/ --budget 2h
+    """
+    from rich.text import Text
+
+    from tlcache.evaluation.verdict import verdict
+    from tlcache.studying.run import compare_study
+    from tlcache.studying.study import study as run
+    from tlcache.studying.table import steps_table
+
+    own, more = {name: options[name] for name in _OF_RECIPE if name in options}, dict(setting or {})
+    for name in (options.keys() & {*_OF_RECIPE, *_OF_ALL}) & more.keys():
+        given = f"--{name.replace('_', '-')} {options[name]}"
+        raise OptionError(f"{given} and --setting {name}={more[name]}: give one of them.")
+    if not options.get("finetune", True) and (own or more):
+        given = " and ".join([*(f"--{name}" for name in own), *(["--setting"] if more else [])])
+        raise OptionError(f"--no-finetune leaves out what {given} would change: give one or the other.")
+    with stoppable("run the same command to continue"):
+        steps = run(**options, **more)
+    output.write({"steps": [step.as_json() for step in steps]})
+    output.show(steps_table(steps))
+    done, problems = {step.kind: step.state for step in steps}, list[str]()
+    if done["report"] == "done":
+        comparisons, others = compare_study(
+            steps, options.get("runs"), problems.append
+        )  # the report has warned of them
+        for found in comparisons:
+            output.show(Text(f"\n{found.dataset}: {verdict(found)}"))
+        say_where(output, [entry.run for found in comparisons for entry in found.entries])
+        page = options.get("out", parameters(_study)["out"].default)
+        output.say(f"\n{page}" + (f" (runs in it that are not of this study: {others})" if others else ""))
+    if problems or any(step.state == "failed" for step in steps):
+        raise typer.Exit(1)

@@ -1,0 +1,46 @@
+"""A first look, and what works on this machine."""
+
+from __future__ import annotations
+
+import typer
+
+from tlcache.arguments import Features, Runs
+from tlcache.commands.base import app, stoppable
+from tlcache.flags import Output, command
+
+__all__ = ["demo", "doctor"]
+
+PANEL = "First look"
+
+
+@command(app, panel=PANEL)
+def demo(output: Output, features: Features = None, runs: Runs = None) -> None:
+    """Do the whole job on scikit-learn's digits: extract, fit all heads, fine-tune, one table.
+
+    Takes the MobileNetV3s whose ImageNet weights are here, otherwise the small network that is part of tlcache.
+
+    Example: tlcache demo
+    """
+    from tlcache.demo import next_step, run_demo
+
+    with stoppable("run the same command to continue"):
+        found = run_demo(features, runs, output.show)
+    output.write({"datasets": [one.as_json() for one in found]})
+    output.say(next_step(found[0]))
+
+
+@command(app, panel=PANEL)
+def doctor(output: Output, features: Features = None, runs: Runs = None) -> None:
+    """Say what tlcache finds here: versions, processor, engines, GPU, folders, locks; and try it on a few made images.
+
+    The status is 1 where there is a problem. The output belongs into a report of a fault.
+
+    Example: tlcache doctor
+    """
+    from tlcache.doctor import findings_table, run_doctor
+
+    found = run_doctor(features, runs)
+    output.write({"findings": [each.as_json() for each in found]})
+    output.show(findings_table(found))
+    if any(each.state == "problem" for each in found):
+        raise typer.Exit(1)
