@@ -360,7 +360,8 @@ def _outdated(identity: dict[str, Any]) -> str:
 
 def _check(path: Path) -> Check:
     try:
-        with FeatureFile(path):
+        with FeatureFile(path) as file:
+            file.check_columns()
             problem = ""
     except DamagedError as error:
         problem = str(error)

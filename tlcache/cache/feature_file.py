@@ -11,6 +11,7 @@ by one sha256, which opening a file checks.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,12 +25,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.cache.columns import ATTRIBUTE, Values, digest_of, place_of
 from tlcache.cache.salvage import Padded, salvaged
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DamagedError, OutdatedError, UnknownNameError, closest
 from tlcache.heads.rows import View
-from tlcache.keys import hash_json
+from tlcache.keys import hash_json, native
 
 __all__ = [
     "FORMAT",
@@ -253,6 +255,33 @@ class FeatureFile:
     def paths(self) -> tuple[str, ...]:
         """Return the path of every row; of use only for rows that are intact."""
         return _decode(self._column("rows/path", slice(0, len(self))))
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """What the table of its images says of them beside their labels: the names of its other columns."""
+        return tuple(self._column_hashes)
+
+    @cached_property
+    def _column_hashes(self) -> dict[str, str]:
+        return dict(native(json.loads(self.attrs.get(ATTRIBUTE, "[]"))))
+
+    def column(self, name: str) -> Values:
+        """Return one of `columns` for all rows (n,): float64, NaN where nothing is known, or UTF-8.
+
+        Raises
+        ------
+        DamagedError
+            It is not what was written.
+        """
+        values = self._column(place_of(name), slice(0, len(self)))
+        if digest_of(values) != self._column_hashes[name]:
+            raise self._damaged(f"its column '{name}' is not what was written")
+        return values
+
+    def check_columns(self) -> None:
+        """Compare `columns` with their hashes; raises DamagedError."""
+        for name in self.columns:
+            self.column(name)
 
     def overview(self) -> Overview:
         """Return what the dataset was understood to be."""

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.cache.columns import COLUMNS
 from tlcache.cache.feature_file import (
     _ROW,
     _STORED,
@@ -58,7 +59,8 @@ class Plan:
         Per row: `path`, `group`, `sha256` (bytes), `label` (int64), `split` (uint8, index into `SPLITS`, ascending),
         `width`, `height`, `frames` (int32, what the image's header says),
         `source` and `index` (which source holds the row, and where in it). Beside them `classes` and
-        `quarantine_path`, `quarantine_sha256`, `quarantine_code`, `quarantine_message` (bytes, UTF-8).
+        `quarantine_path`, `quarantine_sha256`, `quarantine_code`, `quarantine_message` (bytes, UTF-8), and per row
+        what a table says beside that, as `tlcache.cache.columns.place_of` calls it.
     sources
         Parts (`.safetensors`) and older feature files (`.h5`), or what has the rows itself.
     attrs
@@ -86,6 +88,7 @@ def publish(plan: Plan) -> None:
         os.fchmod(descriptor, 0o644)
         _write(temporary, descriptor, plan)
         with FeatureFile(temporary) as written:
+            written.check_columns()
             if not all(good.all() for _, good in written.intact()):
                 raise CacheError(f"'{plan.target}' differs from what was written to it. Is its disk sound?")
         temporary.replace(plan.target)
@@ -103,7 +106,7 @@ def publish(plan: Plan) -> None:
 def _write(path: Path, descriptor: int, plan: Plan) -> None:
     """Write everything but the features first, so that a file that loses its end loses rows and no more."""
     n = len(plan.columns["label"])
-    metadata_bytes = 64 * 1024 + 24 * (len(_ROW) + 2) * (n // _chunk_rows(plan.dim))
+    metadata_bytes = 64 * 1024 + (24 * n // _chunk_rows(plan.dim) + 1024) * (len(plan.columns) + 2)
     text_bytes = sum(column.nbytes for column in plan.columns.values())
     layout = {"libver": ("v110", "v110"), "meta_block_size": metadata_bytes}  # v110: metadata has checksums
     with _Sources(plan.sources) as sources, h5py.File(path, "w", locking=False, **layout) as file:
@@ -121,12 +124,15 @@ def _write(path: Path, descriptor: int, plan: Plan) -> None:
 def _write_columns(file: h5py.File, plan: Plan) -> list[NDArray[Any]]:
     """Write what is known of every row, and make room for the rest; return the columns of `_ROW` as stored."""
     rows, chunk = plan.columns, _chunk_rows(plan.dim)
+    others = {name: column for name, column in rows.items() if name.startswith(COLUMNS)}
     columns = {
         "labels": rows["label"],
         **{f"rows/{name}": rows[name] for name in ("path", "sha256", "split", "group", *_STORED)},
     }
     n = len(rows["label"])
     written = [_create(file, name, columns[name], chunk)[:] for name in _ROW]
+    for name, column in others.items():
+        _create(file, name, column, chunk)
     _create(file, "integrity/crc32", np.zeros(n, np.uint32), chunk)
     file.create_dataset("features", (n, plan.dim), "f4", chunks=(min(n, chunk), plan.dim), fletcher32=True)
     return written

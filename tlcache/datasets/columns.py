@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,7 @@ _NAMES = {  # of every role, without blanks and underscores: the sure ones first
 }
 
 
+MOST_OTHERS = 256  # columns; a table with more has features in them
 NO_LABEL, NO_SPLIT = "label of none", "split of none"
 _ONE, _ZERO = {"1", "1.0"}, {"0", "0.0"}
 _HEADLESS = "The table has no header; its first column is taken as the {}, its second as the {}."
@@ -46,6 +48,15 @@ class Columns(NamedTuple):
     split: int | None
     group: int | None
     notes: tuple[str, ...] = ()
+
+    def others(self, names: Sequence[str]) -> list[tuple[int, str]]:
+        """Return the columns that are none of these and have a name of their own, each with its index.
+
+        A table with more than `MOST_OTHERS` has features in them, and none is returned.
+        """
+        used, counts = {self.path, self.label, self.split, self.group}, Counter(names)
+        found = [(at, name) for at, name in enumerate(names) if at not in used and name and counts[name] == 1]
+        return found if len(found) <= MOST_OTHERS else []
 
 
 def without_labels(table: Table) -> Table:
@@ -105,7 +116,7 @@ def roles_of(path: Path, names: Sequence[str], asked: Mapping[str, str]) -> dict
 
 
 def join_classes(table: Table, asked: Mapping[str, str]) -> tuple[Table, tuple[str, ...]]:
-    """Return a table with a column of labels, where it has a column of 0 and 1 for every class; and a note on that.
+    """Return a table with labels instead of a column of 0 and 1 for every class, where it has such; and a note on that.
 
     `asked` is as for `find_columns`.
 
@@ -123,6 +134,7 @@ def join_classes(table: Table, asked: Mapping[str, str]) -> tuple[Table, tuple[s
     if len(at) < 2:
         return table, ()
     names, rows = _quoted([columns[n] for n in at]), list[tuple[int, list[str]]]()
+    kept = [n for n in range(len(columns)) if n not in at]
     for line, cells in table.rows:
         labels = [columns[n] for n in at if cells[n] in _ONE]
         if len(labels) != 1:
@@ -131,9 +143,9 @@ def join_classes(table: Table, asked: Mapping[str, str]) -> tuple[Table, tuple[s
                 f"{len(labels) or 'none'} are 1. An image has one label: name its column with --label-column, or "
                 "leave such rows out."
             )
-        rows.append((line, [*cells, *labels]))
+        rows.append((line, [*(cells[n] for n in kept), *labels]))
     note = f"Each of these columns is a class, 1 in its images: {names}."
-    return table._replace(columns=[*columns, "label"], rows=rows), (note,)
+    return table._replace(columns=[*(columns[n] for n in kept), "label"], rows=rows), (note,)
 
 
 def _check(table: Table, places: Mapping[str, Sequence[int]], asked: Mapping[str, str]) -> None:

@@ -100,6 +100,8 @@ class Dataset(ImageList):
         What its user should look into, a sentence each.
     unlabelled
         Why the images have no labels, in a sentence; empty where they have.
+    columns
+        What else a table says of labelled images: name of the column -> (N,) cells, empty where it says nothing.
     """
 
     data: str
@@ -111,6 +113,7 @@ class Dataset(ImageList):
     passed_over: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     unlabelled: str = ""
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def check_labelled(self) -> None:
         """Raise DataError where the images have no labels."""
@@ -238,7 +241,7 @@ def dataset_of(name: str | None, found: Listing, layout: Layout) -> Dataset:
     asked = f"The images of '{found.data}' were taken without labels."
     why = "" if classes else asked if layout.unlabelled else found.warnings[0]
     index = {label: number for number, label in enumerate(classes)}
-    paths, labels, splits, groups = zip(*rows, strict=True)
+    paths, labels, splits, groups, cells = zip(*rows, strict=True)
     numbers = np.array([index.get(label, -1) for label in labels], np.int64)
     return Dataset(
         slug(name or found.name),
@@ -253,7 +256,14 @@ def dataset_of(name: str | None, found: Listing, layout: Layout) -> Dataset:
         passed_over,
         (*found.warnings, *nothing, *doubled, *_on_val(splits, layout), *notes_on(classes)),
         why,
+        _columns(cells) if classes else {},
     )
+
+
+def _columns(cells: Sequence[tuple[tuple[str, str], ...]]) -> dict[str, list[str]]:
+    """Return name -> cells of all rows, of tables that need not have the same columns."""
+    rows = list(map(dict, cells))
+    return {name: [row.get(name, "") for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
 
 
 def _on_val(splits: Sequence[str], layout: Layout) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from unicodedata import normalize
 
 from tlcache.arguments import DATA
-from tlcache.datasets.splits import FRACTION, SPLITS, Row, split_names
+from tlcache.datasets.splits import FRACTION, ROLES, SPLITS, Row, split_names
 from tlcache.errors import DataError, OptionError
 from tlcache.kinds import PLACE, SWITCH, Kind, listing, number, several, text, whole
 from tlcache.options import Option, check_fields, described
@@ -144,12 +144,12 @@ class Layout:
     @property
     def columns(self) -> dict[str, str]:
         """What is asked of a manifest's columns: path, label, split or group -> the name of its column."""
-        asked = {role: getattr(self, f"{role}_column") for role in Row._fields}
+        asked = {role: getattr(self, f"{role}_column") for role in ROLES}
         return {role: name for role, name in asked.items() if name is not None}
 
     def check_has_table(self, data: str, has_table: bool) -> None:
         """Raise OptionError where options for a manifest are given with what is none, or the other way round."""
-        tables, folders = ("images", *(f"{role}_column" for role in Row._fields)), ("class_level",)
+        tables, folders = ("images", *(f"{role}_column" for role in ROLES)), ("class_level",)
         if given := [name for name in (folders if has_table else tables) if getattr(self, name) is not None]:
             flag, what = given[0].replace("_", "-"), "folders of classes" if has_table else "manifests"
             raise OptionError(f"--{flag} is for {what}, and '{data}' is none. Leave it out.")

@@ -94,6 +94,7 @@ class _Line(NamedTuple):
     label: str
     split: str
     group: str
+    cells: tuple[tuple[str, str], ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -146,7 +147,10 @@ def rows_of(
     check_numbers([line.label for line in kept], str(path))
     splits, on_splits = _splits(kept, layout, split)
     groups, on_groups = whole_numbers([line.group for line in kept], "group")
-    rows = [Row(line.path, line.label, *rest) for line, *rest in zip(kept, splits, groups, strict=True)]
+    rows = [
+        Row(line.path, line.label, split, group, line.cells)
+        for line, split, group in zip(kept, splits, groups, strict=True)
+    ]
     notes = (*columns.notes, *on_classes, *on_lines, *on_splits, *on_groups, *_perhaps_alone(groups))
     passed_over = Counter(f"{pattern} file" for pattern in patterns if pattern)
     return Listed(rows, [line.path for line in lines], passed_over, notes)
@@ -164,7 +168,9 @@ def _lines(table: Table, columns: Columns, find: Find) -> tuple[list[_Line], tup
     paths, on_paths = find(written, wheres)
     labels, on_labels = whole_numbers([cells[columns.label] for _, cells in listed], "class")
     splits, groups = ([_cell(cells, at) for _, cells in listed] for at in (columns.split, columns.group))
-    lines = list(map(_Line, wheres, written, paths, labels, splits, groups))
+    others = columns.others(table.columns)
+    cells = [tuple((name, cells[at]) for at, name in others) for _, cells in listed]
+    lines = list(map(_Line, wheres, written, paths, labels, splits, groups, cells))
     return lines, (*_unlabelled(table, columns), *on_paths, *on_labels)
 
 

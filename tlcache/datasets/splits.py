@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FRACTION",
+    "ROLES",
     "Row",
     "SPLITS",
     "check_splits",
@@ -171,13 +172,20 @@ def joined_rows(rows: Sequence[int], groups: Sequence[str], sha256: Sequence[str
     return list(joined.values())
 
 
+ROLES = ("path", "label", "split", "group")  # of the columns of a table
+
+
 class Row(NamedTuple):
-    """An image of a dataset: its path within its source, its label, a name of `SPLITS`, and its group or nothing."""
+    """An image of a dataset: its path within its source, its label, a name of `SPLITS`, and its group or nothing.
+
+    `cells` are the other columns of its table, each with its name.
+    """
 
     path: str
     label: str
     split: str = "train"
     group: str = ""
+    cells: tuple[tuple[str, str], ...] = ()
 
 
 _WORDS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.cache.columns import ATTRIBUTE, LONGEST, Values, as_attribute, place_of, values_of
 from tlcache.cache.feature_file import QUARANTINE, FeatureFile
 from tlcache.cache.index import Index
 from tlcache.cache.shards import Rejected
 from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks
-from tlcache.errors import CacheError, DataError
+from tlcache.errors import CacheError, DamagedError, DataError
 from tlcache.extraction.job import EmbedResult
 from tlcache.images import REVISION
 from tlcache.images.notes import sentences
@@ -36,6 +38,8 @@ class Rows:
     ----------
     columns
         As `tlcache.cache.publish.Plan` takes them.
+    others
+        The other columns of its table, in the order of the rows.
     digest
         Hash of classes and rows (path, content, label, split, group): runs with equal digests can be compared.
     quarantine
@@ -47,6 +51,7 @@ class Rows:
     """
 
     columns: dict[str, NDArray[Any]]
+    others: Mapping[str, Values]
     digest: str
     quarantine: list[tuple[str, str, str, str]]
     overview: Overview
@@ -81,18 +86,23 @@ class Rows:
             "preprocess": canonical_json(identity["preprocess"]),
             "decoder": REVISION,
             **self.overview.attributes,
+            **as_attribute(self.others),
             "created": now(),
             "generated_by": canonical_json({**versions(), **hardware()}),
             **made,
         }
 
     def is_in(self, path: Path, source: str) -> bool:
-        """Return whether the file at `path` holds exactly these rows, from this source."""
+        """Return whether the file at `path` holds exactly these rows and columns, from this source."""
         if not path.exists():
             return False
-        with FeatureFile(path) as file:
-            same = file.attrs["dataset_digest"] == self.digest and file.attrs["source"] == source
-            return bool(same) and file.quarantine == self.quarantine
+        with FeatureFile(path) as file, suppress(DamagedError):
+            file.check_columns()
+            wanted = {"dataset_digest": self.digest, "source": source, ATTRIBUTE: None, **as_attribute(self.others)}
+            return all(file.attrs.get(name) == value for name, value in wanted.items()) and (
+                file.quarantine == self.quarantine
+            )
+        return False
 
 
 def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int, windowed: bool = False) -> Rows:
@@ -131,6 +141,8 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int, win
         "classes": _bytes(dataset.classes),
         **{f"quarantine_{name}": _bytes([row[i] for row in quarantine]) for i, name in enumerate(QUARANTINE)},
     }
+    others, on_others = _others(dataset.columns, [good[row] for row in order])
+    columns |= {place_of(name): values for name, values in others.items()}
     listed = [(paths[row], sha256[row], int(labels[row]), splits[row], groups[row]) for row in order]
     digest = hash_json({"classes": dataset.classes, "rows": listed})
     warnings = _warnings(dataset, paths, labels, splits, groups, sha256, quarantine)
@@ -142,7 +154,15 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int, win
     }
     warnings += sentences(noted, windowed and result.embedded > 0)
     overview = Overview.found(dataset, given, Counter(splits), labels)
-    return Rows(columns, digest, quarantine, overview, tuple(warnings))
+    return Rows(columns, others, digest, quarantine, overview, (*warnings, *on_others))
+
+
+def _others(columns: Mapping[str, Sequence[str]], order: Sequence[int]) -> tuple[dict[str, Values], list[str]]:
+    """Return what a table says beside paths and labels, of images in this order, and a note on what is left out."""
+    read = {name: values_of([cells[number] for number in order]) for name, cells in columns.items()}
+    long = [name for name, values in read.items() if values is None]
+    note = f"Columns with texts of more than {LONGEST} bytes are not kept beside the embeddings: {some(long)}."
+    return {name: values for name, values in read.items() if values is not None}, [note] if long else []
 
 
 def _is_good(sha256: str, result: EmbedResult, index: Index) -> bool:
