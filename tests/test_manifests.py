@@ -356,7 +356,7 @@ def test_classes_that_may_mean_no_label_are_told_and_can_be_ignored(word: str) -
 
 
 def test_numbers_beside_missing_labels_are_measurements_too() -> None:
-    with pytest.raises(DataError, match="Regression is not supported"):
+    with pytest.raises(DataError, match="To learn numbers: --task regression"):
         load("\n".join(["path,label", *(f"img/{n % 3}{'.' * n}.png,{0.37 * n:g}" for n in range(30)), "img/2.png,N/A"]))
 
 
@@ -443,7 +443,7 @@ def test_labels_that_are_nearly_one_or_several_are_told(given: str, classes: str
 def test_measurements_are_no_classes(number: float) -> None:
     for row in range(30):
         touch(f"img/{row}.png")
-    with pytest.raises(DataError, match="30 different ones in 30 rows. Regression is not supported: give classes"):
+    with pytest.raises(DataError, match="30 different ones in 30 rows. To learn numbers: --task regression"):
         load("\n".join(["path,label", *(f"img/{row}.png,{row * number:g}" for row in range(30))]))
 
 

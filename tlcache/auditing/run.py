@@ -39,6 +39,7 @@ from tlcache.cache.find import find_features
 from tlcache.cache.groups import groups_path, write_groups
 from tlcache.datasets.overview import drawn_splits
 from tlcache.datasets.splits import SPLITS
+from tlcache.datasets.tasks import MULTILABEL
 from tlcache.errors import CacheError, DataError, HeadError, UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.files import check_folder, relative
@@ -99,7 +100,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         looks, overview = looks_of(file), file.overview()
     rows = projected.rows
     by, names = choose_groups(group_by, group_regex, rows.paths, rows.groups, alike)
-    grouped = Split(rows.features, rows.labels, rows.paths, tuple(names))
+    grouped = replace(rows, groups=tuple(names))
     sizes = Counter(names)
     listed = Listing(rows, splits, file.classes)
     copies = sum(count * (count - 1) // 2 for count in Counter(hashes.tolist()).values())
@@ -114,7 +115,7 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
         images=len(rows),
         classes=overview.classes,
         splits={name: attrs[f"{name}_rows"] for name in SPLITS},
-        small=_small(rows.labels[splits == _TEST], file.classes),
+        small=_small(rows.wanted[splits == _TEST], file),
         exact=listed.exact(hashes),
         near=pairs,
         near_count=near.count - copies,
@@ -221,7 +222,7 @@ def _judge(
         head, fitted on train and val, has right: bool (n,).
     """
     classes = int(rows.labels.max()) + 1
-    if not classes:
+    if not classes or rows.targets:  # several labels, or a number, of an image are not judged
         return None, None, None, None
     try:
         probabilities, best = out_of_fold(rows, classes)
@@ -233,6 +234,10 @@ def _judge(
     return find_label_issues(rows.labels, probabilities), accuracy, gap, right
 
 
-def _small(test: NDArray[np.int64], classes: Sequence[str]) -> tuple[str, ...]:
-    counts = np.bincount(test, minlength=len(classes))
+def _small(test: NDArray[Any], file: FeatureFile) -> tuple[str, ...]:
+    """Return the classes, or labels, that few test images have."""
+    classes, several = file.classes, file.targets
+    if several:
+        classes = several.names if several.task == MULTILABEL else ()
+    counts = test.sum(axis=0, dtype=np.int64)[: len(classes)] if several else np.bincount(test, minlength=len(classes))
     return tuple(name for name, count in zip(classes, counts, strict=True) if count < _FEW)

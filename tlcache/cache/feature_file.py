@@ -16,7 +16,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +29,7 @@ from tlcache.cache.columns import ATTRIBUTE, Values, digest_of, place_of
 from tlcache.cache.salvage import Padded, salvaged
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS
+from tlcache.datasets.tasks import Targets, task_of
 from tlcache.errors import CacheError, DamagedError, OutdatedError, UnknownNameError, closest
 from tlcache.heads.rows import View
 from tlcache.keys import hash_json, native
@@ -81,6 +82,8 @@ class Split:
         n group names, empty where there is none.
     widths
         Of the embeddings that are joined in a row of features; empty where there is one.
+    targets
+        What the file's classes say, where they are several labels or a number each; None where they are classes.
     """
 
     features: NDArray[np.float32]
@@ -88,28 +91,46 @@ class Split:
     paths: tuple[str, ...]
     groups: tuple[str, ...]
     widths: tuple[int, ...] = ()
+    targets: Targets | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def joined(self, other: Split) -> Split:
         """Return these rows and then those of `other`."""
-        return Split(
-            np.concatenate([self.features, other.features]),
-            np.concatenate([self.labels, other.labels]),
-            self.paths + other.paths,
-            self.groups + other.groups,
-            self.widths,
+        return replace(
+            self,
+            features=np.concatenate([self.features, other.features]),
+            labels=np.concatenate([self.labels, other.labels]),
+            paths=self.paths + other.paths,
+            groups=self.groups + other.groups,
         )
 
     def part(self, rows: slice) -> Split:
         """Return the rows of a slice, which share the memory of these."""
-        return Split(self.features[rows], self.labels[rows], self.paths[rows], self.groups[rows], self.widths)
+        return Split(
+            self.features[rows],
+            self.labels[rows],
+            self.paths[rows],
+            self.groups[rows],
+            self.widths,
+            self.targets,
+        )
 
     def of(self, rows: NDArray[np.int64]) -> Split:
         """Return some of the rows, by their numbers."""
         paths, groups = (tuple(names[row] for row in rows) for names in (self.paths, self.groups))
-        return Split(self.features[rows], self.labels[rows], paths, groups, self.widths)
+        return Split(self.features[rows], self.labels[rows], paths, groups, self.widths, self.targets)
+
+    @property
+    def wanted(self) -> NDArray[Any]:
+        """What heads are to answer: labels (n,), or of several labels 0 and 1, of numbers these, (n, C)."""
+        return self.labels if self.targets is None else self.targets.values[self.labels]
+
+    @property
+    def strata(self) -> NDArray[Any]:
+        """What splits are to have alike: labels (n,), or what `Targets.strata` returns."""
+        return self.labels if self.targets is None else self.targets.strata(self.labels)
 
     def view(self, rows: NDArray[np.int64] | None = None) -> View:
         """Return the features of some rows, by their numbers, or of all, as heads read them."""
@@ -131,7 +152,7 @@ class FeatureFile:
     attrs
         Everything the file says of itself: backbone, weights, key, preprocessing, versions, seconds.
     classes
-        Names of the classes; labels are indices into it.
+        Names of the classes; labels are indices into it. Where these are not classes, texts that `targets` reads.
     quarantine
         The images that could not be used: path, sha256 (empty when unreadable), code, message.
     salvaged
@@ -209,6 +230,11 @@ class FeatureFile:
         return int(self._dataset("features").shape[1])
 
     @cached_property
+    def targets(self) -> Targets | None:
+        """What the texts of `classes` say, where they are several labels or a number each; None of classes."""
+        return Targets.of(task_of(self.attrs), self.classes)
+
+    @cached_property
     def _bounds(self) -> dict[str, slice]:
         """Where each split lies: rows are sorted by split."""
         edges = list(itertools.accumulate((self.attrs[f"{name}_rows"] for name in SPLITS), initial=0))
@@ -233,6 +259,7 @@ class FeatureFile:
             _joined([part.columns["labels"] for part in parts]),
             tuple(path for part in parts for path in _decode(part.columns["rows/path"])),
             tuple(group for part in parts for group in _decode(part.columns["rows/group"])),
+            targets=self.targets,
         )
 
     def _pieces(self, names: Sequence[str]) -> list[slice]:

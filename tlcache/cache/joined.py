@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from tlcache.backbones.joined import joined_identity, joined_name
 from tlcache.cache.feature_file import STAGES, FeatureFile, Split
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS
+from tlcache.datasets.tasks import rows_digest, task_of
 from tlcache.errors import DataError
 from tlcache.keys import canonical_json, hash_json, some
 from tlcache.text import counted
 
 __all__ = ["Joined", "open_joined"]
 
-_SAME = ("dataset", "source", "drawn", "passed_over", "format", "format_version", "state")
+_SAME = ("dataset", "source", "task", "drawn", "passed_over", "format", "format_version", "state")
 _Image = tuple[str, bytes]  # path and sha256
 
 
@@ -77,7 +79,7 @@ class Joined:
                 both = _names([self._files[0], file])
                 raise DataError(f"{both} have images under other labels: {wrong}. {_again(file)}")
         features = np.concatenate([part.features for part in parts], axis=1)
-        return Split(features, first.labels, first.paths, first.groups, tuple(file.dim for file in self._files))
+        return replace(first, features=features, widths=tuple(file.dim for file in self._files))
 
     def _attributes(self) -> dict[str, Any]:
         attrs = [file.attrs for file in self._files]
@@ -105,7 +107,7 @@ class Joined:
             return known[0]
         rows, hashes = self._rows, [each.decode() for each in self._hashes]
         listed = list(zip(rows.paths, hashes, rows.labels.tolist(), self._splits, rows.groups, strict=True))
-        return hash_json({"classes": self.classes, "rows": listed})
+        return rows_digest(self.classes, listed, task_of(self._files[0].attrs))
 
     def split(self, *names: str) -> Split:
         """Return the rows of some splits, joined in that order; `widths` says where each embedding ends."""
@@ -141,7 +143,7 @@ def _check(files: Sequence[FeatureFile], listed: Sequence[dict[_Image, tuple[str
     for file, images in zip(files[1:], listed[1:], strict=True):
         if file.attrs["dataset"] != first.attrs["dataset"]:
             raise DataError(f"{_names([first, file])} are of two datasets; embeddings of one can be joined.")
-        if file.classes != first.classes:
+        if file.classes != first.classes or task_of(file.attrs) != task_of(first.attrs):
             raise DataError(f"{_names([first, file])} have other classes. {_again(file)}")
         moved = [image[0] for image, (split, _) in images.items() if listed[0].get(image, (split,))[0] != split]
         if moved:

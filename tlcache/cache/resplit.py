@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from tlcache.cache.joined import Joined
 from tlcache.datasets.dataset import NEEDS_LABELS
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS, draw_splits
+from tlcache.datasets.tasks import CLASSIFY, rows_digest, task_of
 from tlcache.errors import CacheError, DataError, UnknownNameError, closest
-from tlcache.keys import hash_json, some
+from tlcache.keys import some
 from tlcache.text import counted
 
 __all__ = ["GIVEN", "KINDS", "FeatureSet", "Resplit", "apply_split", "split_fields"]
@@ -65,7 +66,7 @@ class Resplit:
             )
         names = [groups[digest] for digest in sha256]
         shares = {name: file.attrs[f"{name}_rows"] / len(rows) for name in SPLITS[1:]}
-        splits = draw_splits(rows.labels, ["train"] * len(rows), names, sha256, seed, shares)
+        splits = draw_splits(rows.strata, ["train"] * len(rows), names, sha256, seed, shares)
         order = np.array(sorted(range(len(rows)), key=lambda row: (SPLITS.index(splits[row]), rows.paths[row])))
         self.path, self.classes = file.path, file.classes
         self._rows = replace(rows, groups=tuple(names)).of(order)
@@ -80,7 +81,7 @@ class Resplit:
             "split": "group",
             "drawn": ",".join(SPLITS[1:]),
             "given_digest": file.attrs["dataset_digest"],
-            "dataset_digest": hash_json({"classes": self.classes, "rows": listed}),
+            "dataset_digest": rows_digest(self.classes, listed, task_of(file.attrs)),
         }
         self._check()
 
@@ -98,7 +99,8 @@ class Resplit:
 
     def _check(self) -> None:
         train, test = (set(self.split(name).labels.tolist()) for name in ("train", "test"))
-        if lost := sorted(set(range(len(self.classes))) - train):
+        classes = () if self._rows.targets else range(len(self.classes))
+        if lost := sorted(set(classes) - train):
             names = some([self.classes[number] for number in lost])
             raise DataError(f"The group split leaves no train image of class {names}.")
         if not test:
@@ -108,16 +110,26 @@ class Resplit:
 FeatureSet = FeatureFile | Joined | Resplit
 
 
-def apply_split(file: FeatureFile | Joined, split: str, runs: Path, seed: int = 0) -> FeatureSet:
+def apply_split(
+    file: FeatureFile | Joined, split: str, runs: Path, seed: int = 0, tasks: Sequence[str] = (CLASSIFY,)
+) -> FeatureSet:
     """Return the file as it is (`given`), or its rows split by the dataset's recorded groups (`group`).
+
+    `tasks` are those of `tlcache.datasets.tasks.TASKS` that whoever asks can do.
 
     Raises
     ------
     UnknownNameError, CacheError, DataError
-        No labels; no such split; no groups recorded, or not of these images; groups too large to split.
+        No labels, or labels of another task; no such split; no groups recorded, or not of these images; groups too
+        large to split.
     """
     if not file.classes:
         raise DataError(f"'{file.path}' has no labels. {NEEDS_LABELS}")
+    if (task := task_of(file.attrs)) not in tasks:
+        raise DataError(
+            f"'{file.path}' is of --task {task}, and what was asked for is of --task {' or '.join(tasks)} alone. "
+            "Extract again with that: no image is embedded anew."
+        )
     if split not in KINDS:
         raise UnknownNameError(closest("split", split, KINDS))
     if split == GIVEN:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tlcache.datasets.table import Table
+from tlcache.datasets.tasks import MULTILABEL, joined_label
 from tlcache.errors import DataError
 
 __all__ = ["NO_LABEL", "NO_SPLIT", "Columns", "find_columns", "join_classes", "roles_of", "without_labels"]
@@ -115,10 +116,10 @@ def roles_of(path: Path, names: Sequence[str], asked: Mapping[str, str]) -> dict
     return {role: names[ranks[0][0]] for role, ranks in ranked.items() if ranks}
 
 
-def join_classes(table: Table, asked: Mapping[str, str]) -> tuple[Table, tuple[str, ...]]:
+def join_classes(table: Table, asked: Mapping[str, str], task: str | None = None) -> tuple[Table, tuple[str, ...]]:
     """Return a table with labels instead of a column of 0 and 1 for every class, where it has such; and a note on that.
 
-    `asked` is as for `find_columns`.
+    `asked` is as for `find_columns`; where the `task` is `multilabel`, a row may have any number of 1.
 
     Raises
     ------
@@ -137,14 +138,14 @@ def join_classes(table: Table, asked: Mapping[str, str]) -> tuple[Table, tuple[s
     kept = [n for n in range(len(columns)) if n not in at]
     for line, cells in table.rows:
         labels = [columns[n] for n in at if cells[n] in _ONE]
-        if len(labels) != 1:
+        if len(labels) != 1 and task != MULTILABEL:
             raise DataError(
                 f"{table.path}:{line}: no column is the label by its name, and of those of 0 and 1 ({names}) "
-                f"{len(labels) or 'none'} are 1. An image has one label: name its column with --label-column, or "
-                "leave such rows out."
+                f"{len(labels) or 'none'} are 1. An image has one label: name its column with --label-column, leave "
+                "such rows out, or say --task multilabel, where an image has any number of labels."
             )
-        rows.append((line, [*(cells[n] for n in kept), *labels]))
-    note = f"Each of these columns is a class, 1 in its images: {names}."
+        rows.append((line, [*(cells[n] for n in kept), joined_label(labels)]))
+    note = f"Each of these columns is a {'label' if task == MULTILABEL else 'class'}, 1 in its images: {names}."
     return table._replace(columns=[*(columns[n] for n in kept), "label"], rows=rows), (note,)
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,9 @@ from tlcache.datasets.manifest import MANIFEST
 from tlcache.datasets.metadata import METADATA
 from tlcache.datasets.parquet import PARQUET
 from tlcache.datasets.source import Form, ImageList, Images, Listing, Source
-from tlcache.datasets.splits import SPLITS, Row
+from tlcache.datasets.splits import SPLITS, Row, check_splits
 from tlcache.datasets.table import SUFFIXES
+from tlcache.datasets.tasks import CLASSIFY, Targets, read_labels
 from tlcache.datasets.tree import OTHER_DATA
 from tlcache.errors import DataError, OptionError
 from tlcache.keys import slug, some
@@ -102,6 +104,8 @@ class Dataset(ImageList):
         Why the images have no labels, in a sentence; empty where they have.
     columns
         What else a table says of labelled images: name of the column -> (N,) cells, empty where it says nothing.
+    targets
+        What the texts in `classes` say, where these are several labels or a number each; None where they are classes.
     """
 
     data: str
@@ -114,6 +118,24 @@ class Dataset(ImageList):
     warnings: tuple[str, ...] = ()
     unlabelled: str = ""
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    targets: Targets | None = None
+
+    @property
+    def task(self) -> str:
+        """What is to be learned, a name of `tlcache.datasets.tasks.TASKS`."""
+        return self.targets.task if self.targets else CLASSIFY
+
+    @property
+    def strata(self) -> NDArray[Any]:
+        """What splits are to have alike: classes (N,), or what `Targets.strata` returns."""
+        return self.targets.strata(self.labels) if self.targets else self.labels
+
+    def check_splits(self) -> None:
+        """Raise DataError where the images are too few for the splits that must be drawn; see `check_splits`."""
+        if self.targets:
+            check_splits(np.zeros_like(self.labels), self.splits, ("all images",), self.groups)
+        elif self.classes:
+            check_splits(self.labels, self.splits, self.classes, self.groups)
 
     def check_labelled(self) -> None:
         """Raise DataError where the images have no labels."""
@@ -235,14 +257,18 @@ def dataset_of(name: str | None, found: Listing, layout: Layout) -> Dataset:
     nothing = (f"Nothing in '{found.data}' is called as --ignore says: {some(idle)}.",) if idle else ()
     if layout.unlabelled:
         kept = [row._replace(label="", split="train") for row in kept]
-    given, doubled = composed(layout.applied(kept, found.images.source))
+    composed_rows, doubled = composed(layout.applied(kept, found.images.source))
+    given, on_task = read_labels(composed_rows, layout.task)
     rows = sorted(given, key=lambda row: (SPLITS.index(row.split), row.path))
-    classes = _classes(rows, found)
+    classes = _classes(rows, found, layout.task)
     asked = f"The images of '{found.data}' were taken without labels."
     why = "" if classes else asked if layout.unlabelled else found.warnings[0]
     index = {label: number for number, label in enumerate(classes)}
     paths, labels, splits, groups, cells = zip(*rows, strict=True)
     numbers = np.array([index.get(label, -1) for label in labels], np.int64)
+    task = layout.task or CLASSIFY
+    targets = Targets.of(task, classes)
+    notes = notes_on(targets.names if targets else classes, layout.task)
     return Dataset(
         slug(name or found.name),
         found.images,
@@ -254,9 +280,10 @@ def dataset_of(name: str | None, found: Listing, layout: Layout) -> Dataset:
         groups,
         layout.shares if classes else dict.fromkeys(SPLITS[1:], 0.0),
         passed_over,
-        (*found.warnings, *nothing, *doubled, *_on_val(splits, layout), *notes_on(classes)),
+        (*found.warnings, *nothing, *doubled, *on_task, *_on_val(splits, layout), *notes),
         why,
         _columns(cells) if classes else {},
+        targets,
     )
 
 
@@ -277,11 +304,13 @@ def _on_val(splits: Sequence[str], layout: Layout) -> list[str]:
     ]
 
 
-def _classes(rows: Sequence[Row], found: Listing) -> tuple[str, ...]:
+def _classes(rows: Sequence[Row], found: Listing, task: str | None) -> tuple[str, ...]:
     """Return the names of the classes; none where no row has a label. Raises DataError for one alone."""
     classes = tuple(sorted({row.label for row in rows}))
     if classes == ("",):
         return ()
+    if len(classes) == 1 and task not in (None, CLASSIFY):
+        raise DataError(f"All images of '{found.data}' have the label '{classes[0]}'; there is nothing to learn.")
     if len(classes) < 2:
         has = f"one class, '{classes[0]}'" if classes else "no images"
         raise DataError(

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from tlcache.datasets.layout import ignoring
 from tlcache.datasets.splits import Row
+from tlcache.datasets.tasks import REGRESSION
 from tlcache.errors import DataError
 from tlcache.keys import few, some
 
@@ -26,6 +27,8 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
 _LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)", re.DOTALL)
 _FEW = 20  # so many values may be grades
+_SEVERAL = "To learn several labels: --task multilabel; if each is a class: --task classify."
+_NUMBERS = "To learn numbers: --task regression; if they are classes: --task classify."
 
 
 def is_missing(label: str) -> bool:
@@ -82,8 +85,10 @@ def whole_numbers(labels: Sequence[str], noun: str) -> tuple[Sequence[str], tupl
     )
 
 
-def check_numbers(labels: Sequence[str], where: str) -> None:
-    """Raise DataError where labels are measurements: numbers, and hardly any stands twice."""
+def check_numbers(labels: Sequence[str], where: str, task: str | None) -> None:
+    """Raise DataError where labels are measurements: numbers, and hardly any stands twice; not where a task is told."""
+    if task:
+        return
     numbers = [label for label in labels if not may_be_missing(label)]
     known = set(numbers)
     if len(known) <= _FEW or not all(map(_NUMBER.fullmatch, known)):
@@ -92,27 +97,34 @@ def check_numbers(labels: Sequence[str], where: str) -> None:
     if len(numbers) < wanted * len(known):
         raise DataError(
             f"{where}: the labels are numbers like {numbers[0]}, {len(known):,} different ones in {len(numbers):,} "
-            "rows. Regression is not supported: give classes, such as ranges of the numbers."
+            "rows. To learn numbers: --task regression. To take each as a class: --task classify."
         )
 
 
-def notes_on(classes: Collection[str]) -> tuple[str, ...]:
-    """Return what should be looked into: classes that may be none, are nearly one, or several; measurements."""
-    return (*_perhaps_none(classes), *_nearly_one(classes), *_joined(classes), *_lists(classes), *_measured(classes))
+def notes_on(classes: Collection[str], task: str | None = None) -> tuple[str, ...]:
+    """Return what should be looked into: classes that may be none, are nearly one, or several; measurements.
+
+    Of classes that were asked for it is not said that they may be something else; of numbers there is nothing to say.
+    """
+    if task == REGRESSION:
+        return ()
+    of_names = (*_perhaps_none(classes), *_nearly_one(classes))
+    return of_names if task else (*of_names, *_joined(classes), *_lists(classes), *_measured(classes))
 
 
 def _lists(classes: Iterable[str]) -> list[str]:
     """Return a note on labels that Python or JSON wrote as lists, sets or objects."""
     found = sorted(name for name in classes if _LIST.fullmatch(name))
     what = "Labels that are written as lists, each of which is a class by its whole text"
-    return [f"{what}: {few(list(map(repr, found)))}. Write the one label of each image alone."] if found else []
+    return [f"{what}: {few(list(map(repr, found)))}. {_SEVERAL}"] if found else []
 
 
 def _measured(classes: Collection[str]) -> list[str]:
     """Return a note on numbers that count or measure something; numbered classes begin at 0 or 1, or with a zero.
 
     >>> _measured([str(year) for year in range(18, 24)])
-    ['The 6 labels are whole numbers (18 to 23); each is a class, and none is near another.']
+    ['The 6 labels are whole numbers (18 to 23); each is a class, and none is near another. To learn numbers: --task \
+regression; if they are classes: --task classify.']
     >>> _measured([str(number) for number in range(10)]), _measured(["003", "007", "012", "019", "020", "033"])
     ([], [])
     """
@@ -126,7 +138,7 @@ def _measured(classes: Collection[str]) -> list[str]:
         return []
     what = "whole numbers" if whole else "numbers with fractions"
     of = f"{what} ({values[0]:g} to {values[-1]:g}{' ' if max(units) else ''}{max(units)})"
-    return [f"The {len(values):,} labels are {of}; each is a class, and none is near another."]
+    return [f"The {len(values):,} labels are {of}; each is a class, and none is near another. {_NUMBERS}"]
 
 
 def _perhaps_none(classes: Iterable[str]) -> list[str]:
@@ -172,6 +184,6 @@ def _joined(classes: Collection[str]) -> list[str]:
         if several:
             return [
                 f"Labels that seem to be several in one: {few(list(map(repr, several)))}. Each is a class of its own "
-                "here; several labels for an image are not supported."
+                f"here. {_SEVERAL}"
             ]
     return []

@@ -16,8 +16,9 @@ from unicodedata import normalize
 
 from tlcache.arguments import DATA
 from tlcache.datasets.splits import FRACTION, ROLES, SPLITS, Row, split_names
+from tlcache.datasets.tasks import TASKS
 from tlcache.errors import DataError, OptionError
-from tlcache.kinds import PLACE, SWITCH, Kind, listing, number, several, text, whole
+from tlcache.kinds import PLACE, SWITCH, Kind, choice, listing, number, several, text, whole
 from tlcache.options import Option, check_fields, described
 
 __all__ = ["Layout", "ignoring", "splitting", "splitting_of"]
@@ -110,6 +111,16 @@ class Layout:
     label_column: Annotated[str | None, _column("labels")] = None
     split_column: Annotated[str | None, _column("splits")] = None
     group_column: Annotated[str | None, _column("groups")] = None
+    task: Annotated[
+        str | None,
+        Option(
+            "classify, multilabel or regression",
+            choice(TASKS),
+            DATA,
+            more="What labels say: a class, several labels (a;b, several rows of an image, or columns of 0 and 1), a "
+            "number; default: classify, and labels that look like the others are pointed out",
+        ),
+    ] = None
     unlabelled: Annotated[
         bool,
         Option(
@@ -122,7 +133,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        idle = ("split_folders", "class_level", "val", "test", "label_column", "split_column")
+        idle = ("split_folders", "class_level", "val", "test", "label_column", "split_column", "task")
         if self.unlabelled and (given := [name for name in idle if getattr(self, name) is not None]):
             flag = given[0].replace("_", "-")
             raise OptionError(f"--unlabelled leaves labels and splits out, and --{flag} is about these. Give one.")

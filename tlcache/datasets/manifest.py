@@ -17,6 +17,7 @@ from tlcache.datasets.lookup import folder_of, locate
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS, Row
 from tlcache.datasets.table import SUFFIXES, Table, read_table
+from tlcache.datasets.tasks import MULTILABEL, NONE, REGRESSION, separator_of
 from tlcache.errors import DataError
 from tlcache.keys import printable, some
 from tlcache.text import counted
@@ -135,16 +136,18 @@ def rows_of(
         With the line of a fault.
     """
     table, layout = _labelled(table, layout)
-    table, on_classes = join_classes(table, layout.columns)
+    table, on_classes = join_classes(table, layout.columns, layout.task)
     columns = _columns(table, layout)
-    lines, on_lines = _lines(table, columns, find)
+    lines, on_lines = _lines(table, columns, find, layout.task)
     path = table.path
     patterns = layout.patterns(line.names for line in lines)
     kept = [line for line, pattern in zip(lines, patterns, strict=True) if not pattern]
     if not kept:
         raise DataError(f"{path}: --ignore leaves no row of {len(lines):,}. Leave some of its names out.")
+    if layout.task == MULTILABEL:
+        kept = _merged(kept)
     _check_once(kept)
-    check_numbers([line.label for line in kept], str(path))
+    check_numbers([line.label for line in kept], str(path), layout.task)
     splits, on_splits = _splits(kept, layout, split)
     groups, on_groups = whole_numbers([line.group for line in kept], "group")
     rows = [
@@ -156,7 +159,7 @@ def rows_of(
     return Listed(rows, [line.path for line in lines], passed_over, notes)
 
 
-def _lines(table: Table, columns: Columns, find: Find) -> tuple[list[_Line], tuple[str, ...]]:
+def _lines(table: Table, columns: Columns, find: Find, task: str | None) -> tuple[list[_Line], tuple[str, ...]]:
     """Return the rows that have a label, and what to tell of those that have none, of their paths and labels."""
     listed = [(line, cells) for line, cells in table.rows if not is_missing(cells[columns.label])]
     if not listed:
@@ -166,12 +169,13 @@ def _lines(table: Table, columns: Columns, find: Find) -> tuple[list[_Line], tup
     wheres = [f"{table.path}:{line}" for line, _ in listed]
     written = [cells[columns.path] for _, cells in listed]
     paths, on_paths = find(written, wheres)
-    labels, on_labels = whole_numbers([cells[columns.label] for _, cells in listed], "class")
+    said = [cells[columns.label] for _, cells in listed]
+    labels, on_labels = (said, ()) if task == REGRESSION else whole_numbers(said, "class")
     splits, groups = ([_cell(cells, at) for _, cells in listed] for at in (columns.split, columns.group))
     others = columns.others(table.columns)
     cells = [tuple((name, cells[at]) for at, name in others) for _, cells in listed]
     lines = list(map(_Line, wheres, written, paths, labels, splits, groups, cells))
-    return lines, (*_unlabelled(table, columns), *on_paths, *on_labels)
+    return lines, (*_unlabelled(table, columns, task), *on_paths, *on_labels)
 
 
 def _columns(table: Table, layout: Layout) -> Columns:
@@ -192,7 +196,7 @@ def _labelled(table: Table, layout: Layout) -> tuple[Table, Layout]:
 
 def _paths(table: Table, layout: Layout) -> list[str]:
     table, layout = _labelled(table, layout)
-    at = _columns(join_classes(table, layout.columns)[0], layout).path
+    at = _columns(join_classes(table, layout.columns, layout.task)[0], layout).path
     return [cells[at] for _, cells in table.rows]
 
 
@@ -200,7 +204,7 @@ def _cell(cells: Sequence[str], at: int | None) -> str:
     return "" if at is None or is_missing(cells[at]) else cells[at]
 
 
-def _unlabelled(table: Table, columns: Columns) -> list[str]:
+def _unlabelled(table: Table, columns: Columns, task: str | None) -> list[str]:
     """Return a note on the rows that are left out because they have no label."""
     lines = {line: cells[columns.label] for line, cells in table.rows if is_missing(cells[columns.label])}
     if not lines:
@@ -208,7 +212,31 @@ def _unlabelled(table: Table, columns: Columns) -> list[str]:
     written = " or ".join(["empty", *(f"'{printable(word)}'" for word in sorted({*lines.values()} - {""}))])
     shown = ", ".join(map(str, [*lines][:5])) + (" and more" if len(lines) > 5 else "")
     rows = f"{len(lines):,} of {counted(len(table.rows), 'row')}"
-    return [f"{rows} left out, as they have no label ({written}): line {shown}."]
+    none = f" An image that is known to have none of the labels has the label '{NONE}'." if task == MULTILABEL else ""
+    return [f"{rows} left out, as they have no label ({written}): line {shown}.{none}"]
+
+
+def _merged(lines: Sequence[_Line]) -> list[_Line]:
+    """Return one line for all of an image, each of which has some of its labels, and the same split and group.
+
+    Raises
+    ------
+    DataError
+        The lines of an image have other splits or groups.
+    """
+    by_path: dict[str, list[_Line]] = {}
+    separator = separator_of(line.label for line in lines)
+    for line in lines:
+        by_path.setdefault(line.path, []).append(line)
+    for first, *others in by_path.values():
+        for other in others:
+            if (other.split, other.group) != (first.split, first.group):
+                raise DataError(
+                    f"{other.where}: '{other.written}' has the split '{other.split}' and the group '{other.group}', "
+                    f"and '{first.split}' and '{first.group}' on line {first.where.rpartition(':')[2]}. Give all lines "
+                    "of an image the same."
+                )
+    return [own[0]._replace(label=separator.join(line.label for line in own)) for own in by_path.values()]
 
 
 def _check_once(lines: Iterable[_Line]) -> None:
@@ -219,7 +247,8 @@ def _check_once(lines: Iterable[_Line]) -> None:
             same = "" if line.path == line.written else f" '{line.path}', which is"
             number = other.where.rpartition(":")[2]
             labels = (
-                f"with another label ('{other.label}', and '{line.label}' here). An image has one label: keep"
+                f"with another label ('{other.label}', and '{line.label}' here). An image has one label, or with "
+                "--task multilabel several: say that, or keep"
                 if other.label != line.label
                 else "with the same label. Keep"
             )

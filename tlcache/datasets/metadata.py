@@ -89,7 +89,7 @@ def _tables(folders: Iterable[Path]) -> list[Path]:
 def _fault(path: Path, layout: Layout) -> str:
     """Return what keeps a table from labelling images: it may describe them otherwise; empty where nothing does."""
     try:
-        find_columns(join_classes(read_table(path, 2), layout.columns)[0], layout.columns, lambda _: False)
+        find_columns(join_classes(read_table(path, 2), layout.columns, layout.task)[0], layout.columns, lambda _: False)
     except DataError as error:
         return f"{error} This table is not used."
     return ""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.splits import SPLITS, draw_splits, missing_splits
+from tlcache.datasets.tasks import CLASSIFY, MULTILABEL, REGRESSION, Targets, task_of
 from tlcache.keys import canonical_json, few, quoted
 from tlcache.text import counted
 
@@ -32,15 +33,21 @@ class Overview:
     drawn
         Those of them that were drawn from train; None where that is not known.
     classes
-        Name -> images; empty where there are no labels.
+        Name -> images; empty where there are no labels, or numbers. An image counts for each of several labels.
     passed_over
         Kind -> how many, as in `tlcache.datasets.dataset.Dataset`; None where that is not known.
+    task
+        A name of `tlcache.datasets.tasks.TASKS`.
+    numbers
+        The least, the median and the largest of the numbers to be learned; None where there are none.
     """
 
     splits: Mapping[str, int]
     drawn: tuple[str, ...] | None
     classes: Mapping[str, int]
     passed_over: Mapping[str, int] | None
+    task: str = CLASSIFY
+    numbers: tuple[float, float, float] | None = None
 
     @classmethod
     def of(cls, attrs: Mapping[str, Any], labels: NDArray[np.int64], classes: Sequence[str]) -> Overview:
@@ -49,14 +56,13 @@ class Overview:
         return cls(
             {name: int(attrs[f"{name}_rows"]) for name in SPLITS},
             drawn_splits(attrs),
-            _by_class(labels, classes),
-            None if passed_over is None else json.loads(passed_over),
+            *_counted(labels, classes, None if passed_over is None else json.loads(passed_over), task_of(attrs)),
         )
 
     @classmethod
     def expected(cls, dataset: Dataset) -> Overview:
         """Return what a dataset will be, before its images are read: which are equal or unusable is not known yet."""
-        drawn = draw_splits(dataset.labels, dataset.splits, dataset.groups, dataset.paths, 0, dataset.shares)
+        drawn = draw_splits(dataset.strata, dataset.splits, dataset.groups, dataset.paths, 0, dataset.shares)
         return cls.found(dataset, dataset.splits, Counter(drawn), dataset.labels)
 
     @classmethod
@@ -66,7 +72,7 @@ class Overview:
         """Return that of images (n,) of a dataset: their splits as given, how many each then has, and their labels."""
         drawn = tuple(name for name in reversed(missing_splits(given)) if dataset.shares[name])
         splits = {name: sizes.get(name, 0) for name in SPLITS}
-        return cls(splits, drawn, _by_class(labels, dataset.classes), dict(dataset.passed_over))
+        return cls(splits, drawn, *_counted(labels, dataset.classes, dict(dataset.passed_over), dataset.task))
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -78,8 +84,14 @@ class Overview:
     def __str__(self) -> str:
         splits = ", ".join(f"{name} {count:,}{self._how(name)}" for name, count in self.splits.items() if count)
         images = counted(sum(self.splits.values()), "image")
-        parts = [f"{images}: {splits}" if self.classes else images, _classes(self.classes)]
+        labelled = self.classes or self.numbers
+        parts = [f"{images}: {splits}" if labelled else images, self._learned()]
         return "; ".join([*parts, _passed_over(self.passed_over)] if self.passed_over else parts)
+
+    def _learned(self) -> str:
+        if self.numbers:
+            return "numbers from {:g} to {:g}, median {:g}".format(*(self.numbers[at] for at in (0, 2, 1)))
+        return _classes(self.classes, "labels" if self.task == MULTILABEL else "classes")
 
     def _how(self, split: str) -> str:
         return " (drawn)" if self.drawn and split in self.drawn else ""
@@ -90,15 +102,25 @@ def drawn_splits(attrs: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(filter(None, attrs["drawn"].split(","))) if "drawn" in attrs else None
 
 
-def _by_class(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:
-    counts = np.bincount(labels, minlength=len(classes)).tolist() if classes else []
-    return dict(zip(classes, counts, strict=True))
+def _counted(
+    labels: NDArray[np.int64], classes: Sequence[str], passed_over: Mapping[str, int] | None, task: str
+) -> tuple[dict[str, int], Mapping[str, int] | None, str, tuple[float, float, float] | None]:
+    """Return the last fields of an overview: images by class or label, what was passed over, the task, and numbers."""
+    targets = Targets.of(task, classes)
+    if targets is None:
+        counts = np.bincount(labels, minlength=len(classes)).tolist() if classes else []
+        return dict(zip(classes, counts, strict=True)), passed_over, CLASSIFY, None
+    values = targets.values[labels]
+    if task == REGRESSION:
+        least, middle, most = (float(np.quantile(values, share)) for share in (0, 0.5, 1))
+        return {}, passed_over, task, (least, middle, most)
+    return dict(zip(targets.names, values.sum(axis=0, dtype=int).tolist(), strict=True)), passed_over, task, None
 
 
-def _classes(classes: Mapping[str, int]) -> str:
+def _classes(classes: Mapping[str, int], noun: str) -> str:
     if not classes:
         return "no labels"
-    number, counts = f"{len(classes):,} classes", sorted(classes.values())
+    number, counts = f"{len(classes):,} {noun}", sorted(classes.values())
     if len(classes) <= _FEW:
         return f"{number} ({', '.join(f'{quoted(name)} {count:,}' for name, count in classes.items())})"
     spread = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"

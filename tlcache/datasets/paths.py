@@ -12,6 +12,7 @@ from tlcache.datasets.labels import is_missing, whole_numbers
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.lookup import locate
 from tlcache.datasets.table import read_table
+from tlcache.datasets.tasks import MULTILABEL
 from tlcache.errors import DataError
 
 __all__ = ["read_paths"]
@@ -25,7 +26,7 @@ def read_paths(path: Path) -> list[tuple[str, str]]:
     DataError
         With the line of a fault, or because no listed image is there.
     """
-    table, _ = join_classes(read_table(path), {})
+    table, _ = join_classes(read_table(path), {}, MULTILABEL)  # of which any row is sound
     try:
         columns = find_columns(table, {}, lambda _: False)
     except DataError:  # a column of labels that says nothing is as good as none

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlcache.errors import DataError
 from tlcache.keys import some
@@ -59,7 +59,7 @@ def check_splits(
 
 
 def draw_splits(
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | NDArray[np.uint8],
     splits: Sequence[str],
     groups: Sequence[str],
     sha256: Sequence[str],
@@ -75,7 +75,8 @@ def draw_splits(
     Parameters
     ----------
     labels, splits, groups, sha256
-        (N,) per image: class, `train`/`val`/`test`, group or empty, hash of the bytes.
+        (N,) per image: class, `train`/`val`/`test`, group or empty, hash of the bytes. Several labels are (N, L) of 0
+        and 1, which are dealt out as `tlcache.datasets.stratified.deal` does.
     seed
         Another seed, another split.
     shares
@@ -90,6 +91,8 @@ def draw_splits(
     shares = shares or dict.fromkeys(SPLITS[1:], FRACTION)
     missing = [name for name in missing_splits(splits) if shares[name]]
     train = [row for row, split in enumerate(splits) if split == "train"]
+    if labels.ndim == 2:
+        return _dealt(labels, result, joined_rows(train, groups, sha256), sha256, seed, {m: shares[m] for m in missing})
     by_class: dict[int, list[list[int]]] = defaultdict(list)
     for rows in joined_rows(train, groups, sha256):
         by_class[_commonest([numbers[row] for row in rows])].append(rows)
@@ -101,6 +104,23 @@ def draw_splits(
                 for row in rows:
                     result[row] = name
     return tuple(result)
+
+
+def _dealt(
+    labels: NDArray[Any],
+    splits: list[str],
+    together: list[list[int]],
+    sha256: Sequence[str],
+    seed: int,
+    shares: Mapping[str, float],
+) -> tuple[str, ...]:
+    """Return the splits in which those of `shares` have their parts of every label, by content and seed."""
+    from tlcache.datasets.stratified import deal
+
+    ranked = sorted(together, key=lambda rows: _rank(seed, min(sha256[row] for row in rows)))
+    names = ["train", *shares]
+    parts = deal(labels, ranked, [1 - sum(shares.values()), *shares.values()])
+    return tuple(split if part < 0 else names[part] for split, part in zip(splits, parts.tolist(), strict=True))
 
 
 def _commonest(labels: list[int]) -> int:

@@ -21,7 +21,6 @@ from tlcache.cache.index import Index
 from tlcache.cache.publish import Plan, publish
 from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.layout import Layout
-from tlcache.datasets.splits import check_splits
 from tlcache.errors import ImageReadError, OptionError
 from tlcache.exchange.arrays import GivenRows
 from tlcache.exchange.images import Matched, match
@@ -84,9 +83,7 @@ def publish_given(
         if not name:
             raise OptionError(f"'{path}' does not say what made its embeddings. Give a name: --name NAME")
         matched = match(path, found, data, folder, layout)
-        if matched.dataset.classes:
-            dataset = matched.dataset
-            check_splits(dataset.labels, dataset.splits, dataset.classes, dataset.groups)
+        matched.dataset.check_splits()
         return _published(path, found, matched, _Network(name, found.values.shape[1]), folder, seed, layout)
 
 

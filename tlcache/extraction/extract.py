@@ -81,7 +81,7 @@ def extract(
     precision: Annotated[
         str,
         Option(
-            "Of the network: fp32; fp16 (onnxruntime on a GPU); bf16 (openvino)",
+            "fp32, fp16 (onnxruntime on a GPU) or bf16 (openvino)",
             _PRECISIONS,
             SPEED,
             more="It decides the embeddings, so that those of each precision are kept apart",

@@ -20,11 +20,12 @@ from tlcache.cache.shards import Rejected
 from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks
+from tlcache.datasets.tasks import REGRESSION, rows_digest, told_of
 from tlcache.errors import CacheError, DamagedError, DataError
 from tlcache.extraction.job import EmbedResult
 from tlcache.images import REVISION
 from tlcache.images.notes import sentences
-from tlcache.keys import canonical_json, few, hash_json, quoted, some
+from tlcache.keys import canonical_json, few, quoted, some
 from tlcache.machine import hardware, now, versions
 
 __all__ = ["Rows", "assemble"]
@@ -85,6 +86,7 @@ class Rows:
             "arguments": canonical_json(arguments),
             "preprocess": canonical_json(identity["preprocess"]),
             "decoder": REVISION,
+            **told_of(self.overview.task),
             **self.overview.attributes,
             **as_attribute(self.others),
             "created": now(),
@@ -124,7 +126,8 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int, win
     groups = [dataset.groups[number] for number in good]
     labels = dataset.labels[good]
     given = [dataset.splits[number] for number in good]
-    splits = draw_splits(labels, given, groups, sha256, seed, dataset.shares)
+    strata = dataset.targets.strata(labels) if dataset.targets else labels
+    splits = draw_splits(strata, given, groups, sha256, seed, dataset.shares)
     split = np.array([SPLITS.index(name) for name in splits], np.uint8)
     order = np.argsort(split, kind="stable").tolist()  # those of one split are in the order of their paths already
     places = np.array([index.rows[sha256[row]] for row in order], np.int64)
@@ -144,7 +147,7 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int, win
     others, on_others = _others(dataset.columns, [good[row] for row in order])
     columns |= {place_of(name): values for name, values in others.items()}
     listed = [(paths[row], sha256[row], int(labels[row]), splits[row], groups[row]) for row in order]
-    digest = hash_json({"classes": dataset.classes, "rows": listed})
+    digest = rows_digest(dataset.classes, listed, dataset.task)
     warnings = _warnings(dataset, paths, labels, splits, groups, sha256, quarantine)
     if several := [path for path, content in zip(paths, sha256, strict=True) if content in index.several]:
         warnings.append(f"Images with several frames or pages, of which the first is used: {some(several)}.")
@@ -171,6 +174,8 @@ def _is_good(sha256: str, result: EmbedResult, index: Index) -> bool:
 
 
 def _check_classes(dataset: Dataset, good: list[int]) -> None:
+    if dataset.targets:
+        return  # a set of labels, or a number, that no image has is of no matter
     left = Counter(dataset.labels[good].tolist())
     lost = [name for number, name in enumerate(dataset.classes) if not left[number]]
     if lost:
@@ -208,17 +213,18 @@ def _warnings(
             f"{len(quarantine)} of {len(dataset)} images cannot be used ({what}): "
             f"{some([row[0] for row in quarantine])}."
         )
-    return [*lines, *_on_classes(dataset.classes, labels, splits), *_on_leaks(paths, labels, splits, groups, sha256)]
+    return [*lines, *_on_classes(dataset, labels, splits), *_on_leaks(paths, labels, splits, groups, sha256)]
 
 
-def _on_classes(classes: Sequence[str], labels: NDArray[np.int64], splits: Sequence[str]) -> list[str]:
-    """Return sentences on classes that are not in all splits."""
-    if not classes:
+def _on_classes(dataset: Dataset, labels: NDArray[np.int64], splits: Sequence[str]) -> list[str]:
+    """Return sentences on classes, or labels, that are not in all splits."""
+    if not dataset.classes or dataset.task == REGRESSION:
         return []
-    names, lines = np.array(classes), list[str]()
+    targets, lines = dataset.targets, list[str]()
+    what_of, names = ("Labels", np.array(targets.names)) if targets else ("Classes", np.array(dataset.classes))
     found: dict[str, set[int]] = {split: set() for split in SPLITS}
     for label, split in zip(labels.tolist(), splits, strict=True):
-        found[split].add(label)
+        found[split].update(targets.values[label].nonzero()[0].tolist() if targets else (label,))
     train, val, test = (found[split] for split in SPLITS)
     for lost, what in (
         (test - train - val, "in test without an image in train can never be recognised"),
@@ -229,7 +235,7 @@ def _on_classes(classes: Sequence[str], labels: NDArray[np.int64], splits: Seque
         (train - test, "in train without an image in test are never tested"),
     ):
         if lost:
-            lines.append(f"Classes {what}: {some(list(names[sorted(lost)]))}.")
+            lines.append(f"{what_of} {what}: {some(list(names[sorted(lost)]))}.")
     return lines
 
 

@@ -14,7 +14,6 @@ from tlcache.cache.feature_file import FeatureFile
 from tlcache.datasets.dataset import Dataset, load_dataset, reopen
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.overview import Overview
-from tlcache.datasets.splits import check_splits
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.forks import can_fork
 from tlcache.extraction.inflight import InFlight
@@ -71,8 +70,7 @@ def _extract(
     found = find_device(device, request["engine"], request["precision"])
     if labelled:
         dataset.check_labelled()
-    if dataset.classes:
-        check_splits(dataset.labels, dataset.splits, dataset.classes, dataset.groups)
+    dataset.check_splits()
     folder = Path(features) / dataset.name
     wanted = [{**request, "output": output, "pool": pool, "max_bad": max_bad} for output, pool in outputs]
     targets = [Target.of(folder, dataset, load_again(each), each) for each in wanted]
