@@ -14,7 +14,8 @@ import tlcache
 from tlcache.cli import app
 
 COMMANDS = {command.name or command.callback.__name__.replace("_", "-"): command for command in app.registered_commands}
-NAMES = {
+NAMES: dict[str, list[str]] = {
+    "help": [],  # Python has its own
     "layers": ["list_layers"],
     "extract": ["extract_layers"],
     "models": ["list_models"],

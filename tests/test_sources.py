@@ -199,6 +199,7 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "bundle/command.py:main": "deployed models",
     "bundle/model.py:load_model": "the same",
     "cli.py:main": "the null device",
+    "manual.py": "pages of the manual",
     "deploying/rows.py": "predictions that are written",
     "exchange": "embeddings that were made elsewhere",
     "extraction/blocks.py:embed_here": "the list of a process of its own",

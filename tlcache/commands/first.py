@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from tlcache.arguments import Features, Runs
+from tlcache.arguments import DATA, Features, Runs
 from tlcache.commands.base import app, stoppable
 from tlcache.flags import Output, command
+from tlcache.kinds import text
+from tlcache.options import Option
 
-__all__ = ["demo", "doctor"]
+__all__ = ["demo", "doctor", "help_with"]
 
 PANEL = "First look"
 
@@ -44,3 +48,31 @@ def doctor(output: Output, features: Features = None, runs: Runs = None) -> None
     output.show(findings_table(found))
     if any(each.state == "problem" for each in found):
         raise typer.Exit(1)
+
+
+@command(app, name="help", panel=PANEL)
+def help_with(
+    output: Output,
+    topic: Annotated[
+        str | None, Option("A page, a command, or a word; all pages are listed without", text("TOPIC"), DATA, "TOPIC")
+    ] = None,
+) -> None:
+    """Read the manual: a page of it, what it says of a command, or what a word means.
+
+    Example: tlcache help audit
+    """
+    from rich.markdown import Markdown
+
+    from tlcache.manual import find_topic, list_topics
+    from tlcache.report.plain import plain_table
+
+    if topic is None:
+        topics, table = list_topics(), plain_table("Page", "About")
+        for each in topics.items():
+            table.add_row(*each)
+        output.write({"topics": topics})
+        output.show(table)
+        return
+    found = find_topic(topic)
+    output.write({"topic": topic, "text": found})
+    output.show(Markdown(found, hyperlinks=False))
