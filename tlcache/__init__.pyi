@@ -28,6 +28,7 @@ from tlcache.inventory import find_stores as find_stores
 from tlcache.inventory import list_cache as list_cache
 from tlcache.inventory import remove_leftovers as remove_leftovers
 from tlcache.inventory import verify as verify
+from tlcache.pictures.similar import similar as similar
 from tlcache.probing.fit import fit_curves as fit_curves
 from tlcache.probing.fit import fit_heads as fit_heads
 from tlcache.progress import hide_progress as hide_progress

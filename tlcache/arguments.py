@@ -11,10 +11,12 @@ from tlcache.errors import OptionError
 from tlcache.kinds import (
     PATH,
     SECONDS,
+    SIZE,
     SWITCH,
     Kind,
     choice,
     chosen_from,
+    listing,
     number,
     numbers,
     pattern,
@@ -31,6 +33,7 @@ __all__ = [
     "DATA",
     "DATASET",
     "FIGURE",
+    "GIVEN",
     "NETWORK",
     "OUTPUT",
     "PANELS",
@@ -41,6 +44,7 @@ __all__ = [
     "BestOf",
     "By",
     "Budget",
+    "CardsPage",
     "ChosenLayers",
     "ClassWeight",
     "ComparedBy",
@@ -60,6 +64,7 @@ __all__ = [
     "Joins",
     "Layers",
     "LoneModel",
+    "LookedAtBy",
     "MaxPixels",
     "MaybeModel",
     "MaybeRun",
@@ -85,6 +90,7 @@ __all__ = [
     "Seed",
     "Shots",
     "Split",
+    "Thumbnail",
     "SplitSeed",
     "Weights",
     "Window",
@@ -118,6 +124,7 @@ def _datasets() -> Iterable[str]:
     return sorted({entry.dataset for entry in tlcache.list_cache()})
 
 
+GIVEN = Kind("paths", "PATH", "paths", str, lambda value: bool(listing(value)), gather=list)
 DATASET = Kind("a name or a path", "DATA", "str or Path", str, PATH.allows)
 _MODEL = Kind("a name or a path", "NAME", "str or Path", str, PATH.allows)
 _RUN = Kind("a name or a path", "RUN", "str or Path", str, PATH.allows)
@@ -198,6 +205,19 @@ MaybeModel = Annotated[
         "--model",
         "-m",
         default="the run's, or the first",
+        hints=_models,
+    ),
+]
+LookedAtBy = Annotated[
+    str | None,
+    Option(
+        "Backbone whose embeddings are taken",
+        _MODEL,
+        NETWORK,
+        "--model",
+        "-m",
+        default="the first",
+        more="Where it has several feature files, the name of one without .h5",
         hints=_models,
     ),
 ]
@@ -434,6 +454,10 @@ BatchSize = Annotated[
 Device = Annotated[str, Option("auto, cpu or cuda", choice(("auto", "cpu", "cuda")), SPEED)]
 
 OnnxFile = Annotated[str | Path, Option("The .onnx file to write", PATH, OUTPUT, "--out", "-o")]
+Thumbnail = Annotated[
+    int, Option("How much of the page small pictures may take", SIZE, OUTPUT, "--thumbnails", default="20MB")
+]
+CardsPage = Annotated[Path | None, Option("Write it as a page with pictures, .html", PATH, OUTPUT, "--page")]
 Page = Annotated[str | Path, Option("The report; .md and .csv are written beside it", PATH, OUTPUT, "--out", "-o")]
 Repair = Annotated[
     bool,

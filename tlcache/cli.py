@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
-from tlcache.commands import choices, experiment, first, judging, kept, using
+from tlcache.commands import choices, experiment, first, judging, kept, looking, using
 from tlcache.commands.base import app, interrupt
 from tlcache.version import __version__
 
 __all__ = ["app", "main"]
 
-_HEADINGS = [each.PANEL for each in (experiment, judging, using, choices, kept, first)]
+_HEADINGS = [each.PANEL for each in (experiment, judging, looking, using, choices, kept, first)]
 app.registered_commands.sort(key=lambda each: _HEADINGS.index(each.rich_help_panel))
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "PATH",
     "RATE",
     "SECONDS",
+    "SIZE",
     "SWITCH",
     "Kind",
     "choice",
@@ -142,6 +143,13 @@ def _seconds(word: str) -> float:
     return float(word[:-1]) * units[word[-1]] if word[-1:] in units else float(word)
 
 
+def _size(word: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMG]?)B?", word)
+    if not found:
+        raise ValueError(word)
+    return round(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]])
+
+
 def _rate(word: str) -> tuple[str, float]:
     name, _, value = word.partition("=")
     return name.strip(), float(value)
@@ -164,6 +172,15 @@ PLACE = Kind(
 SWITCH = Kind("true or false", "", "bool", _switch, lambda value: type(value) is bool)
 SECONDS = Kind(
     "a time above 0 like 90s, 30m or 2h (a number alone: seconds)", "TIME", "float", _seconds, number(above=0).allows
+)
+
+
+SIZE = Kind(
+    "a size like 500kB or 20MB (a number alone: bytes)",
+    "SIZE",
+    "int",
+    _size,
+    lambda value: type(value) is int and value >= 0,
 )
 
 

@@ -93,7 +93,7 @@ def audit(
 def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str | None) -> Audit:
     with FeatureFile(chosen.path) as file:
         hashes, attrs = file.hashes(), file.attrs
-        splits = np.repeat(np.arange(len(SPLITS), dtype=np.uint8), [attrs[f"{name}_rows"] for name in SPLITS])
+        splits = file.split_numbers()
         projected = project(file)
         calibration = calibrated(file, lambda: projected, folder)
         near, alike, note = _compared(file, projected, calibration, splits)

@@ -310,6 +310,10 @@ class FeatureFile:
         for name in self.columns:
             self.column(name)
 
+    def split_numbers(self) -> NDArray[np.uint8]:
+        """Return the split of every row, an index into `SPLITS`: uint8 (N,)."""
+        return np.repeat(np.arange(len(SPLITS), dtype=np.uint8), [self.attrs[f"{name}_rows"] for name in SPLITS])
+
     def overview(self) -> Overview:
         """Return what the dataset was understood to be."""
         return Overview.of(self.attrs, self._column("labels", slice(0, len(self))), self.classes)

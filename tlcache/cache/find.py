@@ -16,7 +16,7 @@ from tlcache.kinds import listing
 from tlcache.options import made
 from tlcache.progress import say
 
-__all__ = ["features_folder", "find_dataset", "find_features", "find_labelled", "kept_folder"]
+__all__ = ["features_folder", "find_dataset", "find_features", "find_file", "find_labelled", "kept_folder"]
 
 
 def features_folder(features: str | Path | None = None) -> Path:
@@ -48,6 +48,32 @@ def find_features(
     if not found:
         raise CacheError(f"No feature files under '{', '.join(map(str, places))}'. Make some with: tlcache extract")
     return found if data is None else _of_datasets(found, data)
+
+
+def find_file(data: str | Path, model: str | None = None, features: str | Path | None = None) -> Path:
+    """Return a feature file of a dataset: by that backbone, or of that name without `.h5`; else the first by name.
+
+    Raises
+    ------
+    CacheError, UnknownNameError
+        There is none of the dataset, or none by that backbone.
+    """
+    from tlcache.cache.feature_file import FeatureFile
+
+    about = {}
+    for path in find_features(None, features, data):
+        with FeatureFile(path) as file:
+            about[path] = str(file.attrs["backbone"])
+    fitting = [path for path, name in about.items() if model in (None, name, path.stem)]
+    if not fitting:
+        raise CacheError(
+            f"'{data}' is embedded by {', '.join(sorted(set(about.values())))}, not by {model}. Embed it as well: "
+            f"tlcache extract --data {data} --model {model}"
+        )
+    if len(fitting) > 1:
+        names = ", ".join(path.stem for path in fitting[1:])
+        say(f"{data}: compared by {fitting[0].stem}; with --model by others: {names}")
+    return fitting[0]
 
 
 def find_labelled(

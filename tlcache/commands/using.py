@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tlcache.arguments import DATA, OUTPUT
+from tlcache.arguments import DATA, GIVEN, CardsPage, Thumbnail
 from tlcache.commands.base import app, stoppable
 from tlcache.deploying.export import export as _export
 from tlcache.deploying.predict import predict as _predict
 from tlcache.errors import OptionError
 from tlcache.flags import Output, command
-from tlcache.kinds import PATH, SWITCH, Kind, listing
+from tlcache.kinds import SWITCH
 from tlcache.options import Option, parameters
 from tlcache.progress import say, warn
 from tlcache.suggesting.suggest import suggest as _suggest
@@ -22,8 +21,6 @@ from tlcache.suggesting.suggest import suggest as _suggest
 __all__ = ["export", "predict", "suggest"]
 
 PANEL = "Use"
-
-_GIVEN = Kind("paths", "PATH", "paths", str, lambda value: bool(listing(value)), gather=list)
 
 
 @command(app, parameters(_predict), panel=PANEL)
@@ -33,7 +30,7 @@ def predict(
         Sequence[str] | None,
         Option(
             "A run, unless --best is given; then files, folders, archives, tables, patterns, or -",
-            _GIVEN,
+            GIVEN,
             DATA,
             "RUN IMAGES",
         ),
@@ -74,7 +71,8 @@ def predict(
 @command(app, parameters(_suggest), panel=PANEL)
 def suggest(
     output: Output,
-    page: Annotated[Path | None, Option("Write the list as a page with pictures, .html", PATH, OUTPUT)] = None,
+    page: CardsPage = None,
+    thumbnails: Thumbnail = 20_000_000,
     **options: Any,
 ) -> None:
     """Say which images to label next: what a run is unsure of, of all kinds there are, and nothing nearly twice.
@@ -84,16 +82,17 @@ def suggest(
 
     Example: tlcache suggest --data pool --run mobilenetv2-svm-1c9be2c3dd5e --out next.csv --page next.html
     """
-    from tlcache.report.suggestions import check_page, suggestions_table, write_page
+    from tlcache.report.cards import check_cards
+    from tlcache.report.suggestions import suggestions_table, write_page
     from tlcache.suggesting.suggest import suggest as run
 
     if page:
-        check_page(page)
+        check_cards(page)
     say("choosing images ...")
     found = run(**options)
     output.write(found.as_json())
     if page:
-        write_page(found, page)
+        write_page(found, page, thumbnails)
     output.show(suggestions_table(found))
 
 

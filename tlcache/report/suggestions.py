@@ -7,15 +7,14 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tlcache.errors import OptionError
-from tlcache.files import write_whole
 from tlcache.keys import printable
-from tlcache.report.inline import inline_image, rendered
+from tlcache.report.cards import Card, Part, write_cards
 from tlcache.report.plain import plain_table
+from tlcache.report.thumbnails import Thumbnails
 from tlcache.suggesting.suggest import Suggestions
 from tlcache.text import counted
 
-__all__ = ["check_page", "suggestions_table", "write_page"]
+__all__ = ["suggestions_table", "write_page"]
 
 _SHOWN = 20
 
@@ -38,18 +37,12 @@ def summary(found: Suggestions) -> str:
     return line + (why if lacking else "")
 
 
-def check_page(page: Path) -> None:
-    """Raise OptionError where this is no page."""
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise OptionError(f"--page '{page}' is no .html file.")
-
-
-def write_page(found: Suggestions, page: Path) -> None:
-    """Write the list as a page that needs no other file; a picture is left out where an image is gone."""
-    rows = [
-        {"rank": row.rank, "path": printable(row.path), "predicted": printable(row.predicted), "why": row.why}
-        | {"image": inline_image(found.source, row.path)}
-        for row in found.rows
+def write_page(found: Suggestions, page: Path, thumbnails: int) -> None:
+    """Write the list as a page that needs no other file, with small pictures of so many bytes in all."""
+    pictures = Thumbnails(thumbnails).of(found.source, [row.path for row in found.rows])
+    looks = ([f"looks like {row.predicted}"] if row.predicted else [] for row in found.rows)
+    cards = [
+        Card(row.path, picture, [*line, row.why])
+        for row, picture, line in zip(found.rows, pictures, looks, strict=True)
     ]
-    text = rendered("suggestions.html.j2", dataset=found.dataset, summary=summary(found), rows=rows)
-    write_whole(page, text.encode("utf-8", "replace"))
+    write_cards(page, f"what to label next of {found.dataset}", summary(found), [Part(cards)])

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from tlcache.auditing.choice import calibrated, project
 from tlcache.cache.feature_file import FeatureFile
-from tlcache.cache.find import find_features
+from tlcache.cache.find import find_features, find_file
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.splits import SPLITS
 from tlcache.deploying.answers import find_answers
 from tlcache.deploying.saved import find_saved
 from tlcache.errors import CacheError, OptionError
 from tlcache.heads.rows import Array, blocks
-from tlcache.progress import say, warn
+from tlcache.progress import warn
 from tlcache.runs.frozen import FrozenRun
 from tlcache.suggesting.strategies import Pool
 from tlcache.suggesting.twins import Known, Twins
@@ -60,7 +60,10 @@ def find_candidates(
         The dataset is not embedded by the network of the run; the run is none of `fit-heads`.
     """
     fitted = None if run is None else _frozen(run, runs)
-    path = _file(find_features(None, features, data), str(data), fitted, model)
+    if fitted:
+        path = _by_its_network(find_features(None, features, data), str(data), fitted, model)
+    else:
+        path = find_file(data, model, features)
     with ExitStack() as opened:
         file = opened.enter_context(FeatureFile(path))
         projected = project(file)
@@ -91,24 +94,20 @@ def _frozen(run: str | Path, runs: Path) -> FrozenRun:
     return found
 
 
-def _file(found: list[Path], data: str, run: FrozenRun | None, model: str | None) -> Path:
-    """Return the feature file by the network of the run; without one, by that backbone, or the first by name."""
-    about = {}
+def _by_its_network(found: list[Path], data: str, run: FrozenRun, model: str | None) -> Path:
+    """Return the feature file by the network of a run, which `model` may name."""
+    names = set()
     for path in found:
         with FeatureFile(path) as file:
-            about[path] = str(file.attrs["key"]), str(file.attrs["backbone"])
-    fitting = [path for path, (key, name) in about.items() if (run is None or key == run.key) and model in (None, name)]
-    if not fitting:
-        there = ", ".join(sorted({name for _, name in about.values()}))
-        wanted = model if run is None else f"the network of {run.path.stem} ({run.backbone}, key {run.key[:12]})"
-        network = model if run is None else run.extract_arguments.get("model", run.backbone)
-        raise CacheError(
-            f"'{data}' is embedded by {there}, not by {wanted}. Embed it as well, with the options that the run has: "
-            f"tlcache extract --data {data} --model {network}"
-        )
-    if len(fitting) > 1:
-        say(f"{data}: compared by {about[fitting[0]][1]}; another one: --model NAME")
-    return fitting[0]
+            names.add(name := str(file.attrs["backbone"]))
+            if file.attrs["key"] == run.key and model in (None, name):
+                return path
+    network = run.extract_arguments.get("model", run.backbone)
+    raise CacheError(
+        f"'{data}' is embedded by {', '.join(sorted(names))}, not by the network of {run.path.stem} ({run.backbone}, "
+        f"key {run.key[:12]}). Embed it as well, with the options that the run has: "
+        f"tlcache extract --data {data} --model {network}"
+    )
 
 
 def _trained(run: FrozenRun) -> Path | None:

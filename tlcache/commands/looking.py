@@ -1,0 +1,53 @@
+"""What a person would rather look at than read: similar images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from tlcache.arguments import DATA, GIVEN, CardsPage, Thumbnail
+from tlcache.commands.base import app
+from tlcache.flags import Output, command
+from tlcache.options import Option, parameters
+from tlcache.pictures.similar import similar as _similar
+from tlcache.progress import warn
+
+__all__ = ["similar"]
+
+PANEL = "Look"
+
+
+@command(app, parameters(_similar), panel=PANEL)
+def similar(
+    output: Output,
+    images: Annotated[
+        Sequence[str],
+        Option("Images, as for tlcache predict, or paths of the dataset's own", GIVEN, DATA, "IMAGES"),
+    ],
+    page: CardsPage = None,
+    thumbnails: Thumbnail = 20_000_000,
+    **options: Any,
+) -> None:
+    """Find the images of a cached dataset that are most similar to others: all are compared, by their embeddings.
+
+    Images that are not cached go through the network of the dataset. The cosines are those that tlcache audit goes by.
+
+    Example: tlcache similar new/1.jpg --data photos -n 20 --page similar.html
+    """
+    from tlcache.pictures.similar import similar as run
+    from tlcache.report.cards import check_cards
+    from tlcache.report.similar import errors_line, similar_tables, write_similar
+
+    if page:
+        check_cards(page)
+    found = run(images, **options)
+    output.write(found.as_json())
+    if page:
+        write_similar(found, page, thumbnails)
+    output.show(similar_tables(found))
+    if found.errors:
+        warn(errors_line(found))
+    if not found.asked:
+        raise typer.Exit(1)

@@ -1,0 +1,68 @@
+"""Small pictures for a page, as many as it has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from typing import NamedTuple
+
+from tlcache.datasets.source import Images
+from tlcache.machine import available_cpus
+from tlcache.report.inline import inline_image
+
+__all__ = ["Picture", "Thumbnails"]
+
+_AT_A_TIME = 256
+
+
+class Picture(NamedTuple):
+    """A small picture as a data address; where it is empty, `lacking` says why."""
+
+    address: str
+    lacking: str = ""
+
+
+class Thumbnails:
+    """The pictures of one page, which together take at most so many bytes of it.
+
+    Parameters
+    ----------
+    most
+        Bytes.
+
+    Attributes
+    ----------
+    left_out
+        How many had no room.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.left_out = 0
+        self._left = most
+
+    def of(self, images: Images, paths: Iterable[str]) -> list[Picture]:
+        """Return a picture of each image, in their order; those that come first have room first."""
+        wanted, found = list(paths), list[Picture]()
+        with ThreadPoolExecutor(available_cpus()) as pool:
+            while self._left > 0 and len(found) < len(wanted):
+                some = wanted[len(found) : len(found) + _AT_A_TIME]
+                found += map(self._place, pool.map(inline_image, repeat(images), some))
+        return found + [self._no_room() for _ in wanted[len(found) :]]
+
+    def one(self, images: Images, path: str) -> Picture:
+        """Return the picture of an image."""
+        return self.of(images, [path])[0]
+
+    def _place(self, address: str) -> Picture:
+        if not address:
+            return Picture("", "not there any more")
+        if len(address) > self._left:
+            self._left = 0
+            return self._no_room()
+        self._left -= len(address)
+        return Picture(address)
+
+    def _no_room(self) -> Picture:
+        self.left_out += 1
+        return Picture("", "no room on this page")
