@@ -25,6 +25,7 @@ from tlcache.arguments import (
     Regroup,
     Runs,
     Seed,
+    Thumbnail,
 )
 from tlcache.commands.base import Problems, app, fail_after, stoppable
 from tlcache.commands.shown import show_leakage
@@ -93,6 +94,7 @@ def report(
     data: OnlyDatasets = None,
     by: By = "accuracy",
     runs: Runs = None,
+    thumbnails: Thumbnail = 20_000_000,
 ) -> None:
     """Write what compare finds as one HTML page: the answer, cost, mistakes, calibration, curves, commands.
 
@@ -101,7 +103,7 @@ def report(
     from tlcache.report.page import write_report
 
     problems = Problems()
-    paths = write_report(out, runs, data, problems, by)
+    paths = write_report(out, runs, data, problems, by, thumbnails)
     output.write({"files": [str(path) for path in paths]})
     for path in paths:
         output.say(path)

@@ -9,36 +9,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.auditing.findings import Audit, DuplicatePair, OddImage, audit_of
+from tlcache.auditing.findings import Audit, audit_of
 from tlcache.auditing.leakage import LeakageGap
-from tlcache.auditing.verdict import alarm, told
-from tlcache.datasets.dataset import reopen
-from tlcache.datasets.source import Images
 from tlcache.deploying.best import best_of
 from tlcache.evaluation.comparison import Comparison, Entry, Pair
 from tlcache.evaluation.metrics import confusion, recalls
-from tlcache.evaluation.mistakes import confusions, hardest_classes, surest_mistakes
+from tlcache.evaluation.mistakes import hardest_classes
 from tlcache.evaluation.verdict import p_of, points, times, verdict
 from tlcache.keys import printable, quoted, slug
+from tlcache.pictures.reasons import Reasons
 from tlcache.probing.shots import Curve
 from tlcache.records import as_json
-from tlcache.report.audits import audit_counts, sample_pairs, telling
 from tlcache.report.curves import few_shot_curves, learning_curves
 from tlcache.report.figures import calibration_figure, confusion_figure, cost_figure, recall_figure
-from tlcache.report.inline import inline_image, inline_svg
+from tlcache.report.findings import Leaks, leaks
+from tlcache.report.inline import inline_svg
+from tlcache.report.mistakes import Mistakes, mistakes
 from tlcache.report.plain import interval
 from tlcache.report.reproduce import commands
+from tlcache.report.thumbnails import Thumbnails
 from tlcache.runs.classes import Share
 from tlcache.runs.finetuned import FinetunedRun
-from tlcache.runs.predictions import TopPredictions
+from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run
 from tlcache.text import duration
 
 __all__ = ["Chapter", "chapter"]
 
-_MISTAKES = 12
-_PAIRS = 10
-_TWINS = 8
 _TABLE = 12  # classes whose confusion is a table of numbers; more are an image
 _RECALLS = 24  # classes in the figure of recalls: the worst
 OF_CLASS = ("precision", "recall", "f1", "auroc", "average_precision")
@@ -54,25 +51,6 @@ class Tile(NamedTuple):
     note: str
 
 
-class Mistake(NamedTuple):
-    """A test image that was taken for another class, with the confidence in it."""
-
-    path: str
-    true: str
-    predicted: str
-    confidence: float
-    image: str
-
-
-class Confused(NamedTuple):
-    """How often images of one class were taken for another, by name: times, and the share of the class's images."""
-
-    true: str
-    predicted: str
-    times: int
-    share: float
-
-
 @dataclass(frozen=True)
 class Errors:
     """Where a run goes wrong.
@@ -81,14 +59,12 @@ class Errors:
     ----------
     entry
         The run.
-    pairs
-        The most confused pairs of classes.
     counts
         Confusion matrix (C, C) for few classes, else None.
     figure
         SVG of it for many classes, else empty.
     mistakes
-        Those with the largest confidence.
+        The most confused pairs of classes, and the mistakes of the largest confidence, as pictures.
     wrong
         How many test images are classified wrongly.
     classes
@@ -96,10 +72,9 @@ class Errors:
     """
 
     entry: Entry
-    pairs: Sequence[Confused]
     counts: list[list[int]] | None
     figure: str
-    mistakes: Sequence[Mistake]
+    mistakes: Mistakes
     wrong: int
     classes: Sequence[OfClass]
 
@@ -110,34 +85,6 @@ class OfClass(NamedTuple):
     name: str
     n: int
     figures: Sequence[str]
-
-
-class Twins(NamedTuple):
-    """Two images that are the same or nearly: what is said of each, how close they are, and small pictures."""
-
-    first: str
-    second: str
-    close: str
-    images: tuple[str, str]
-
-
-class Odd(NamedTuple):
-    """An image that looks odd among the others: in what, what is said of it, and a small picture."""
-
-    findings: str
-    name: str
-    image: str
-
-
-class Leaks(NamedTuple):
-    """What an audit of the same images and splits found, and in words, first those of a warning if it is one."""
-
-    audit: Audit
-    warning: str
-    verdict: str
-    counts: Sequence[tuple[str, str, str]]
-    twins: Sequence[Twins]
-    odd: Sequence[Odd]
 
 
 @dataclass(frozen=True)
@@ -164,7 +111,13 @@ class Chapter:
     hardware: Mapping[str, Any]
 
 
-def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit], gaps: Sequence[LeakageGap]) -> Chapter:
+def chapter(
+    found: Comparison,
+    curves: Sequence[Curve],
+    audits: Sequence[Audit],
+    gaps: Sequence[LeakageGap],
+    room: Thumbnails,
+) -> Chapter:
     """Read what the records of a comparison hold, and draw it; of curves, audits and gaps, take those that belong."""
     name = f"{slug(found.dataset)}-{found.digest[:8]}"
     tops = [entry for strategy in _KINDS if (entry := found.top(strategy))] or [found.picked[0]]
@@ -173,6 +126,7 @@ def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit],
     figure, hints = cost_figure(found.entries)
     best = ", ".join(f"{entry.name} {entry.accuracy:.3f} in {duration(entry.first_s)}" for entry in tops)
     recall, recall_note = _recall(name, tops, counts)
+    audit, reasons = audit_of(audits, found.digest), _Explained(found)
     tuned = [(entry, entry.run) for entry in found.entries if isinstance(entry.run, FinetunedRun)]
     return Chapter(
         slug=name,
@@ -184,10 +138,10 @@ def chapter(found: Comparison, curves: Sequence[Curve], audits: Sequence[Audit],
         recall=recall,
         recall_note=recall_note,
         calibration=_calibration(name, tops),
-        errors=[_errors(name, entry, each) for entry, each in zip(tops, counts, strict=True)],
+        errors=[_errors(name, entry, each, reasons.of(entry), room) for entry, each in zip(tops, counts, strict=True)],
         learning=[_learning(f"{name}-learning{n}", entry, run) for n, (entry, run) in enumerate(tuned)],
         shots=_shots(name, [curve for curve in curves if curve.digest == found.digest]),
-        leaks=_leaks(audit_of(audits, found.digest), gaps),
+        leaks=leaks(audit, gaps, reasons.of(tops[0]), room) if audit else None,
         gaps=[each for each in gaps if each.dataset == found.dataset],
         weights=sorted({(entry.backbone, entry.run.weights) for entry in found.entries}),
         use=best_of(found),
@@ -265,15 +219,28 @@ def _calibration(name: str, tops: Sequence[Entry]) -> str:
     return inline_svg(figure, f"{name}-calibration", f"Confidence against accuracy. Calibration error: {errors}.")
 
 
-def _errors(name: str, entry: Entry, counts: NDArray[np.int64]) -> Errors:
+class _Explained:
+    """The images that runs were trained on, which are read once for those on the same embeddings."""
+
+    def __init__(self, found: Comparison) -> None:
+        self._frozen = [entry.run for entry in found.entries if isinstance(entry.run, FrozenRun)]
+        self._read: dict[tuple[str, ...], Reasons | None] = {}
+
+    def of(self, entry: Entry) -> Reasons | None:
+        """Return those of a run; a fine-tuning has those of heads on its backbone as it was, else on another one."""
+        near = sorted(self._frozen, key=lambda run: (run != entry.run, run.backbone != entry.backbone))
+        files = tuple(dict.fromkeys(file for run in near for file in run.feature_files[:1]))
+        if files[:1] not in self._read:
+            self._read = {files[:1]: Reasons.of(files)}  # embeddings are large: those of one at a time
+        return self._read[files[:1]]
+
+
+def _errors(name: str, entry: Entry, counts: NDArray[np.int64], reasons: Reasons | None, room: Thumbnails) -> Errors:
     classes = [printable(each) for each in entry.run.classes]
-    pairs = [Confused(classes[a], classes[b], times, share) for a, b, times, share in confusions(counts, _PAIRS)]
     few = len(counts) <= _TABLE
     svg = "" if few else _confusion(f"{name}-confusion-{entry.run.strategy}", entry, counts, classes)
-    mistakes = _mistakes(reopen(entry.run.source), classes, entry.top)
-    return Errors(
-        entry, pairs, counts.tolist() if few else None, svg, mistakes, int((~entry.top.right).sum()), _classes(entry)
-    )
+    drawn, wrong = mistakes(entry, counts, reasons, room), int((~entry.top.right).sum())
+    return Errors(entry, counts.tolist() if few else None, svg, drawn, wrong, _classes(entry))
 
 
 def _classes(entry: Entry) -> list[OfClass]:
@@ -302,20 +269,6 @@ def _short(name: str) -> str:
     return text if len(text) <= _NAME else f"{text[: _NAME - 3]}..."
 
 
-def _mistakes(images: Images, classes: Sequence[str], top: TopPredictions) -> list[Mistake]:
-    paths = top.paths
-    return [
-        Mistake(
-            printable(paths[row]),
-            classes[top.label[row]],
-            classes[top.predicted[row]],
-            float(top.confidence[row]),
-            inline_image(images, paths[row]),
-        )
-        for row in surest_mistakes(top, _MISTAKES)
-    ]
-
-
 def _learning(name: str, entry: Entry, run: FinetunedRun) -> tuple[str, str]:
     last = run.history[-1].val_accuracy
     alt = f"Learning curves of {entry.name}: validation accuracy {last:.3f} after the last epoch."
@@ -329,23 +282,3 @@ def _shots(name: str, curves: Sequence[Curve]) -> str:
     steps = ", ".join(f"{point.shots or 'all'}: {point.mean:.3f}" for point in best.points)
     alt = f"Accuracy against labelled images per class; {best.head} on {best.backbone}: {steps}."
     return inline_svg(few_shot_curves(curves), f"{name}-shots", alt)
-
-
-def _leaks(audit: Audit | None, gaps: Sequence[LeakageGap]) -> Leaks | None:
-    if audit is None:
-        return None
-    images = reopen(audit.source)
-    twins = [_twins(each, images) for each in sample_pairs(telling(audit), _TWINS)]
-    odd = [_odd(each, images) for each in (audit.odd or ())[:_TWINS]]
-    line, matters = alarm(audit, gaps)
-    return Leaks(audit, line if matters else "", told(audit, gaps), list(audit_counts(audit)), twins, odd)
-
-
-def _odd(found: OddImage, images: Images) -> Odd:
-    name = f"{found.split}, {printable(found.label)}: {printable(found.path)}"
-    return Odd(", ".join(found.findings), name, inline_image(images, found.path))
-
-
-def _twins(pair: DuplicatePair, images: Images) -> Twins:
-    first, second = (f"{end.split}, {printable(end.label)}: {printable(end.path)}" for end in pair.ends)
-    return Twins(first, second, pair.close, (inline_image(images, pair.first), inline_image(images, pair.second)))

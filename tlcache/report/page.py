@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tlcache.arguments import By, OnlyDatasets, Page, Runs
+from tlcache.arguments import By, OnlyDatasets, Page, Runs, Thumbnail
 from tlcache.auditing.findings import Audit
 from tlcache.auditing.leakage import LeakageGap, leakage_gaps
 from tlcache.auditing.records import read_audits
@@ -30,6 +30,7 @@ from tlcache.report.inline import rendered
 from tlcache.report.plain import interval
 from tlcache.report.reproduce import commands, uses
 from tlcache.report.tables import baseline_line, groups_lines
+from tlcache.report.thumbnails import Thumbnails
 from tlcache.runs.folder import runs_folder
 from tlcache.version import __version__
 
@@ -45,12 +46,14 @@ def write_report(
     data: OnlyDatasets = None,
     on_warning: Callable[[str], None] = warn,
     by: By = "accuracy",
+    thumbnails: Thumbnail = 20_000_000,
 ) -> list[Path]:
     """Write what `compare` finds as a page, with `.md` and `.csv` beside it.
 
     The page needs no network and no other file. It has the answer first, then accuracy against cost, all runs, where
     the best ones go wrong, calibration, learning curves, few-shot curves and the audit where there are some, and the
-    commands that make every run again. Thumbnails of mistakes are in it while the images are where they were.
+    commands that make every run again. Mistakes, and all that an audit lists, are pictures while the images are where
+    they were, each mistake beside the most similar images of training.
 
     Parameters
     ----------
@@ -77,13 +80,13 @@ def write_report(
     folder, found = runs_folder(runs), compare(runs, data, on_warning, by)
     curves, audits = read_curves(folder, on_warning), read_audits(folder, on_warning)
     gaps = leakage_gaps(found)
-    chapters = []
+    chapters, rooms = [], [Thumbnails(thumbnails // len(found)) for _ in found]
     with step_bar("drawing", len(found)) as advance:
-        for each in found:
-            chapters.append(chapter(each, curves, audits, gaps))
+        for each, room in zip(found, rooms, strict=True):
+            chapters.append(chapter(each, curves, audits, gaps, room))
             advance(1)
     texts = {
-        page: _html(chapters),
+        page: _html(chapters, sum(room.left_out for room in rooms)),
         page.with_suffix(".md"): _markdown(found, audits, gaps),
         page.with_suffix(".csv"): _csv(found, page.parent),
     }
@@ -104,7 +107,7 @@ def check_page(out: str | Path) -> Path:
     return page
 
 
-def _html(chapters: Sequence[Chapter]) -> str:
+def _html(chapters: Sequence[Chapter], left_out: int) -> str:
     from markupsafe import Markup, escape
 
     filters = {
@@ -115,6 +118,7 @@ def _html(chapters: Sequence[Chapter]) -> str:
         "page.html.j2",
         filters,
         chapters=chapters,
+        left_out=left_out,
         figures=figures,
         interval=interval,
         mark=mark,

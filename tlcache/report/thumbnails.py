@@ -11,7 +11,7 @@ from tlcache.datasets.source import Images
 from tlcache.machine import available_cpus
 from tlcache.report.inline import inline_image
 
-__all__ = ["Picture", "Thumbnails"]
+__all__ = ["Listed", "Picture", "Shown", "Thumbnails"]
 
 _AT_A_TIME = 256
 
@@ -21,6 +21,22 @@ class Picture(NamedTuple):
 
     address: str
     lacking: str = ""
+
+
+class Shown(NamedTuple):
+    """A picture with what is said of it: a line, and the path of the image."""
+
+    picture: Picture
+    line: str
+    path: str
+
+
+class Listed(NamedTuple):
+    """Something that a page lists: a row of a CSV, what is said of it, and its images."""
+
+    row: tuple[str, ...]
+    line: str
+    shown: tuple[Shown, ...]
 
 
 class Thumbnails:
