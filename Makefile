@@ -21,8 +21,9 @@ setup: $(READY)  ## Make the environment in .venv with the tested versions
 demo: $(READY)  ## The whole job on scikit-learn's digits: extract, fit all heads, fine-tune, one table
 	$(BIN)/tlcache demo
 
-# Teams of OpenMP threads that spin while they wait would take the cores from the other tests.
+# Threads that spin while they wait would take the cores from the other tests, and each of these has one core.
 test test-slow: export OMP_WAIT_POLICY = passive
+test: export OMP_NUM_THREADS = 1
 
 test: $(READY)  ## Run the tests, but for those that take long
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not real"

@@ -28,8 +28,9 @@ from tlcache.backbones.engines import find_device
 from tlcache.backbones.sources import list_models
 from tlcache.finetuning.speed import COMPUTE_FORMATS, find_torch_device
 from tlcache.heads.table import HEADS
-from tlcache.machine import available_cpus, hardware, versions
+from tlcache.machine import hardware, versions
 from tlcache.progress import show_progress, step_bar
+from tlcache.threads import available_cpus
 
 CHOSEN = ("mobilenetv3_small", "mobilenetv3_large", "resnet50")
 

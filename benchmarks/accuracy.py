@@ -29,9 +29,9 @@ from tlcache.backbones.engines import find_device
 from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.extraction.extract import extract
 from tlcache.images import Preprocess
-from tlcache.machine import available_cpus
 from tlcache.probing.fit import fit_heads
 from tlcache.runs.frozen import FrozenRun
+from tlcache.threads import available_cpus
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from tlcache.backbones.network import Network
 from tlcache.errors import DeviceError
 from tlcache.extraction.extract import extract
 from tlcache.images import Preprocess, prepare
-from tlcache.machine import available_cpus
+from tlcache.threads import available_cpus
 
 __all__ = ["Bench", "Variant", "measure_backbone", "measure_large_photos", "measure_network", "variants_here"]
 

@@ -68,5 +68,5 @@ def test_an_unknown_name_is_an_error() -> None:
 def test_importing_the_package_imports_nothing() -> None:
     code = "import sys; before = set(sys.modules); import tlcache; print(*(set(sys.modules) - before))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {name for name in found if name.startswith("tlcache")} == {"tlcache", "tlcache.version"}
+    assert {name for name in found if name.startswith("tlcache")} == {"tlcache", "tlcache.threads", "tlcache.version"}
     assert not {"pathlib", "ast", "logging"} & set(found)

@@ -208,6 +208,7 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "runs": "records",
     "files.py": "what the cache is made of",
     "machine.py": "what the system says of itself",
+    "threads.py": "the same",
     "inventory.py:_entry_of_parts": "the note of who extracts",
     "extraction/target.py:_holder": "the same",
     "extraction/several.py:take": "embeddings that were computed",

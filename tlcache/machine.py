@@ -9,18 +9,14 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from tlcache.threads import available_cpus
 from tlcache.version import __version__
 
-__all__ = ["available_cpus", "hardware", "in_threads", "is_first", "loading", "now", "peak_rss_bytes", "provenance",
-           "versions"]  # fmt: skip
-
-T = TypeVar("T")
-R = TypeVar("R")
+__all__ = ["hardware", "is_first", "loading", "now", "peak_rss_bytes", "provenance", "versions"]
 
 _PACKAGES = ("h5py", "lightgbm", "numpy", "onnx", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
 
@@ -44,25 +40,6 @@ def loading() -> Iterator[None]:
         gc.freeze()
         gc.set_threshold(10_000)
         gc.enable()
-
-
-def available_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, bounded by the control group's quota."""
-    try:
-        cpus = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        cpus = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cpus, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return cpus
-
-
-def in_threads(act: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield what `act` returns for each item, in their order, with a thread for each CPU; its first error ends it."""
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        yield from pool.map(act, items)
 
 
 def peak_rss_bytes() -> int:

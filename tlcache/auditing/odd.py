@@ -21,8 +21,8 @@ from tlcache.datasets.dataset import reopen
 from tlcache.errors import ImageReadError
 from tlcache.images import BadImageError, decode
 from tlcache.images.formats import kind_of
-from tlcache.machine import in_threads
 from tlcache.progress import image_bar
+from tlcache.threads import in_threads
 
 __all__ = ["Look", "find_odd", "look", "looks_of"]
 

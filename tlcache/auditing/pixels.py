@@ -11,8 +11,8 @@ from tlcache.datasets.dataset import reopen
 from tlcache.errors import ImageReadError
 from tlcache.heads.rows import Indices, blocks
 from tlcache.images import BadImageError, decode
-from tlcache.machine import in_threads
 from tlcache.progress import image_bar
+from tlcache.threads import in_threads
 
 __all__ = ["Thumbnails", "agreement", "pixels_of_pairs", "thumbnail"]
 

@@ -23,8 +23,8 @@ from tlcache.backbones.opening import open_tested
 from tlcache.backbones.several import Several, open_several
 from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line, one_line
 from tlcache.extras import extra
-from tlcache.machine import available_cpus
 from tlcache.progress import say
+from tlcache.threads import available_cpus
 
 __all__ = [
     "DEVICES",
@@ -338,6 +338,7 @@ def open_session(model: Onnx, device: str = "cpu") -> onnxruntime.InferenceSessi
         ONNX Runtime does not accept it.
     """
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors come back as exceptions; a provider that fell back is checked for
     providers: list[Any] = [_PROVIDERS["cpu"]]
     if device == "cpu":

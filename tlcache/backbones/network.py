@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tlcache.errors import DataError, ModelError, first_line
 from tlcache.images import BadImageError, OneTorchThread, Preprocess, Stored, prepare
-from tlcache.machine import in_threads
+from tlcache.threads import in_threads
 
 __all__ = ["Embedded", "Encoded", "Network", "NotFiniteError", "embed_images"]
 

@@ -22,7 +22,7 @@ from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import BadImageError, Preprocess, by_pillow, fit, prepare, upright
 from tlcache.keys import native
 from tlcache.kinds import number, whole
-from tlcache.machine import in_threads
+from tlcache.threads import in_threads
 
 __all__ = ["TAKES", "Bundle", "load_model"]
 

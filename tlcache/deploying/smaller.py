@@ -27,11 +27,11 @@ from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import blocks
 from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
 from tlcache.keys import canonical_json, slug
-from tlcache.machine import in_threads
 from tlcache.probing.run import opened
 from tlcache.progress import image_bar, say
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run
+from tlcache.threads import in_threads
 
 __all__ = ["Cost", "make_smaller"]
 

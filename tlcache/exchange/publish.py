@@ -32,9 +32,9 @@ from tlcache.files import check_room
 from tlcache.heads.rows import blocks
 from tlcache.images import REVISION, RULES_VERSION
 from tlcache.keys import hash_json, slug
-from tlcache.machine import in_threads
 from tlcache.progress import image_bar, say
 from tlcache.records import as_json
+from tlcache.threads import in_threads
 
 __all__ = ["Adoption", "publish_given"]
 

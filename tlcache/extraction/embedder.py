@@ -23,8 +23,8 @@ from tlcache.cache.shards import Shard, write_shard
 from tlcache.errors import CacheError
 from tlcache.extraction.given import GivenImage, check_several
 from tlcache.images.notes import sentences
-from tlcache.machine import available_cpus
 from tlcache.progress import image_bar, warn
+from tlcache.threads import available_cpus
 
 __all__ = ["ImageEmbedder"]
 

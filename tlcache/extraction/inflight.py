@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tlcache.machine import available_cpus
+from tlcache.threads import available_cpus
 
 __all__ = ["DECODER_HANGS", "Decoding", "InFlight", "decode_limit_s"]
 

@@ -18,8 +18,9 @@ from tlcache.extraction.forks import DiedError, forked, own_bytes
 from tlcache.extraction.inflight import DECODER_HANGS, decode_limit_s
 from tlcache.extraction.job import EmbedResult, Job
 from tlcache.extraction.worker import Pass, Worker
-from tlcache.machine import available_cpus, loading
+from tlcache.machine import loading
 from tlcache.progress import Advance, image_bar, logger
+from tlcache.threads import available_cpus
 
 __all__ = ["run_workers"]
 

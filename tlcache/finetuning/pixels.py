@@ -14,8 +14,8 @@ from tlcache.files import cache_folder
 from tlcache.finetuning.stored import StoredArray
 from tlcache.images import REVISION, BadImageError, OneTorchThread, Preprocess, prepare
 from tlcache.keys import hash_json
-from tlcache.machine import in_threads
 from tlcache.progress import image_bar
+from tlcache.threads import in_threads
 
 __all__ = ["Pixels", "open_pixels"]
 

@@ -20,8 +20,8 @@ from tlcache.finetuning.presets import PRESETS
 from tlcache.finetuning.stored import StoredArray
 from tlcache.images import OneTorchThread
 from tlcache.keys import hash_json
-from tlcache.machine import in_threads
 from tlcache.progress import image_bar
+from tlcache.threads import in_threads
 
 __all__ = ["Source", "from_activations", "from_embeddings", "from_pixels"]
 

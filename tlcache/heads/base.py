@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tlcache.heads.logits import linear, softmax
 from tlcache.heads.rows import Array, Features, View, blocks
+from tlcache.threads import blas_for
 
 __all__ = ["Head", "LinearHead", "Validation"]
 
@@ -99,8 +100,9 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         by_weight: dict[str, list[Self]] = {}
         for head in heads:
             by_weight.setdefault(str(head.class_weight), []).append(head)
-        for group in by_weight.values():
-            cls._fit_heads(group, features, target, validation)
+        with blas_for(len(features) * features.shape[1]):
+            for group in by_weight.values():
+                cls._fit_heads(group, features, target, validation)
 
     def chosen(self) -> dict[str, Any]:
         """Return the parameters to fit again with, what early stopping found included."""

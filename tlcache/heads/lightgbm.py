@@ -13,6 +13,7 @@ from tlcache.heads.base import Head, Validation
 from tlcache.heads.logits import components, trees
 from tlcache.heads.rows import Array, Features
 from tlcache.heads.solver import Basis
+from tlcache.threads import free_cpus
 
 __all__ = ["LightGbm"]
 
@@ -85,7 +86,8 @@ class LightGbm(Head):
             "lambda_l2": 5.0,  # without it a rare class's first steps are as large as 1 / its share
             "max_bin": 31,
             "seed": self.seed,
-            "deterministic": True,
+            "deterministic": True,  # whatever the number of threads is
+            "num_threads": free_cpus(),
             "force_row_wise": True,
             "verbosity": -1,
         }

@@ -8,8 +8,8 @@ from itertools import repeat
 from typing import NamedTuple
 
 from tlcache.datasets.source import Images
-from tlcache.machine import available_cpus
 from tlcache.report.inline import inline_image
+from tlcache.threads import available_cpus
 
 __all__ = ["Listed", "Picture", "Shown", "Thumbnails"]
 

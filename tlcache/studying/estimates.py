@@ -28,7 +28,6 @@ from tlcache.finetuning.run import Left, left_of
 from tlcache.finetuning.speed import CHOICE_IMAGES, COMPUTE_FORMATS, ComputeFormat, find_torch_device, images_per_s
 from tlcache.heads.table import find_head
 from tlcache.images import BadImageError, OneTorchThread, prepare
-from tlcache.machine import available_cpus, in_threads
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Fold, search
 from tlcache.progress import Advance, step_bar
@@ -36,6 +35,7 @@ from tlcache.runs.folder import path_of, read_runs
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run
 from tlcache.studying.steps import EXTRACT, FINETUNE, FIT, JOIN, TO_DO, Cell, Step, StudyPlan
+from tlcache.threads import available_cpus, in_threads
 
 __all__ = ["estimated", "finetune_seconds", "heads_seconds", "rows_of"]
 
