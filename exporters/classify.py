@@ -20,7 +20,18 @@ from tlcache.heads.table import find_head
 from tlcache.heads.uncertainty import Distances
 from tlcache.keys import portable
 
-__all__ = ["OUTPUTS", "answered", "classified", "head_alone", "kernel", "layers", "neighbours", "serialized", "stated"]
+__all__ = [
+    "OUTPUTS",
+    "answered",
+    "classified",
+    "head_alone",
+    "kernel",
+    "layers",
+    "means",
+    "neighbours",
+    "serialized",
+    "stated",
+]
 
 OUTPUTS = ("probabilities", "label", "embedding", "distance")
 _OURS = ("image", *OUTPUTS)
@@ -164,13 +175,25 @@ def layers(nodes: Nodes, rows: str, head: Any) -> str:
 
 
 def kernel(nodes: Nodes, rows: str, head: Any) -> str:
-    """Add the logits of a support vector machine: a Gaussian of the distance to each of its points, and a layer."""
+    """Add the logits of a kernel head: a Gaussian of the distance to each of its points, and a layer."""
     points: Array = head.points_
     squares = np.einsum("ij,ij->i", points, points)[None]
     products = nodes.add("Gemm", rows, nodes.constant(-2 * points.T), nodes.constant(squares))
     distances = nodes.add("Relu", nodes.add("Add", products, _squares(nodes, rows, points.shape[1])))
     values = nodes.add("Exp", nodes.add("Mul", distances, nodes.constant(-head.width_)))
     return nodes.add("Gemm", values, nodes.constant(head.coef_), nodes.constant(head.intercept_))
+
+
+def means(nodes: Nodes, rows: str, head: Any) -> str:
+    """Add the logits of the nearest class mean: whitened rows of length 1, and a layer."""
+    white = nodes.add("Gemm", nodes.add("Sub", rows, nodes.constant(head.middle_)), nodes.constant(head.axes_))
+    towards = nodes.constant(head.sharpness_ * head.means_.T)
+    return nodes.add(
+        "Gemm",
+        _unit(nodes, white, head.axes_.shape[1]),
+        towards,
+        nodes.constant(np.log(head.weights_ / head.weights_.sum())),
+    )
 
 
 def neighbours(nodes: Nodes, rows: str, head: Any) -> str:
@@ -239,10 +262,14 @@ def _nearest(nodes: Nodes, rows: str, known: Array, k: int) -> list[str]:
             f"The network is in ONNX operators of version {nodes.opset}, and nearest neighbours need 10 or "
             "later. Save the network in a newer version, or export a head without them."
         )
-    lengths = nodes.add("Sqrt", _squares(nodes, rows, known.shape[1]))
-    unit = nodes.add("Div", rows, nodes.add("Max", lengths, nodes.constant(np.float32(1e-12))))
-    cosines = nodes.add("MatMul", unit, nodes.constant(known.T))
+    cosines = nodes.add("MatMul", _unit(nodes, rows, known.shape[1]), nodes.constant(known.T))
     return nodes.several(2, "TopK", cosines, nodes.constant(np.array([min(k, len(known))], np.int64)), axis=1)
+
+
+def _unit(nodes: Nodes, rows: str, width: int) -> str:
+    """Add the rows divided by their length, as `tlcache.heads.cosines.unit_rows` does."""
+    lengths = nodes.add("Sqrt", _squares(nodes, rows, width))
+    return nodes.add("Div", rows, nodes.add("Max", lengths, nodes.constant(np.float32(1e-12))))
 
 
 def _squares(nodes: Nodes, rows: str, width: int) -> str:

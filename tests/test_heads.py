@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.metrics.pairwise import cosine_similarity, rbf_kernel
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import KernelCenterer
 from sklearn.utils.estimator_checks import check_estimator
 
 from tlcache.errors import HeadError, UnknownNameError
@@ -20,16 +25,19 @@ from tlcache.heads.base import Head
 from tlcache.heads.dense import Dense
 from tlcache.heads.fitted import FittedHead, load_head, load_to_ask
 from tlcache.heads.knn import Knn
+from tlcache.heads.krr import Krr
+from tlcache.heads.landmarks import KernelHead
 from tlcache.heads.lbfgs import minimise
 from tlcache.heads.lightgbm import LightGbm
 from tlcache.heads.linear import Linear
 from tlcache.heads.logits import softmax
 from tlcache.heads.logreg import LogReg
+from tlcache.heads.ncm import Ncm
 from tlcache.heads.optimizers import OPTIMIZERS, Optimizer
 from tlcache.heads.ridge import Ridge
 from tlcache.heads.rows import Scaler, View
 from tlcache.heads.solver import Basis, Loss, softmax_loss, squared_hinge
-from tlcache.heads.svm import Svm
+from tlcache.heads.svm import Svm, _diagonal
 from tlcache.heads.table import HEADS, HeadRow, find_head
 from tlcache.heads.training import _Memory, _Stack, _Steps
 
@@ -201,12 +209,80 @@ def test_the_svm_is_exact_up_to_its_landmarks() -> None:
     """With every row a landmark, products of features are the Gaussian kernel itself."""
     X, y = blobs(80, 5, 2, spread=2)
     head = Svm(gamma=1.0).fit(X, y)
-    features = (head._kernel(X) @ head._span(X).vectors).astype(np.float64)
+    features = (head._kernel(X) @ _diagonal(head._landmarks(X)).vectors).astype(np.float64)
     distances = ((X[:, None] - X[None]) ** 2).sum(axis=2)
     assert np.allclose(features @ features.T, np.exp(-head.width_ * distances), atol=1e-3)
     few = Svm(landmarks=20).fit(X, y)
     assert few.points_.shape == (20, 5)
     assert (few.predict(X) == y).mean() > 0.8
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0])
+def test_kernel_ridge_is_that_of_scikit_learn(alpha: float) -> None:
+    """Which has no intercept: that is what centring its kernel and targets makes."""
+    X, y = blobs(80, 5, 3, spread=2)
+    X_test, _ = blobs(30, 5, 3, seed=1, spread=2)
+    head = Krr(alpha=alpha, gamma=0.7).fit(X, y)
+    centre, targets = KernelCenterer(), 2 * np.eye(3)[y] - 1
+    known, asked = (rbf_kernel(rows.astype(np.float64), X.astype(np.float64), head.width_) for rows in (X, X_test))
+    other = KernelRidge(alpha=alpha, kernel="precomputed").fit(centre.fit_transform(known), targets - targets.mean(0))
+    expected = other.predict(centre.transform(asked)) + targets.mean(0)
+    assert np.allclose(head.logits(X_test), expected, atol=1e-3)
+
+
+def test_kernel_ridge_on_landmarks_is_nearly_that_on_all_rows() -> None:
+    (X, y), (X_test, truth) = (blobs(600, 4, 3, seed=seed, spread=0.8) for seed in (0, 1))
+    few, every = Krr(landmarks=200).fit(X, y), Krr().fit(X, y)
+    assert few.points_.shape == (200, 4)
+    assert abs((few.predict(X_test) == truth).mean() - (every.predict(X_test) == truth).mean()) < 0.02
+
+
+def test_class_means_are_compared_by_the_angle_between_whitened_rows() -> None:
+    """As written down, with the covariance within classes as scikit-learn has it."""
+    X, y = blobs(90, 6, 3, spread=2)
+    X_test, _ = blobs(30, 6, 3, seed=1, spread=2)
+    head = Ncm(shrinkage=0.4, sharpness=10).fit(X[5:], y[5:])
+    centres = np.stack([X[5:][y[5:] == number].mean(axis=0) for number in range(3)])
+    within = EmpiricalCovariance(assume_centered=True).fit(X[5:] - centres[y[5:]]).covariance_
+    white = sqrtm(np.linalg.inv(0.6 * within + 0.4 * np.eye(6) * np.trace(within) / 6))
+    directions, asked = ((rows - centres.mean(axis=0)) @ white for rows in (centres, X_test))
+    shares = np.bincount(y[5:]) / 85
+    assert np.allclose(head.logits(X_test), 10 * cosine_similarity(asked, directions) + np.log(shares), atol=2e-3)
+
+
+def test_a_class_is_added_without_a_refit() -> None:
+    """As if the new class had been there, save what its rows say of how rows vary; the others answer as they did."""
+    (X, y), (X_test, truth) = (blobs(400, 12, 4, seed=seed, spread=1.5) for seed in (0, 1))
+    names = np.array(["a", "b", "c", "d"])
+    some, new = y != 1, X[y == 1]
+    head = Ncm().fit(X[some], names[y[some]])
+    more = head.with_class("b", new)
+    assert list(more.classes_) == ["a", "b", "c", "d"]
+    assert np.ptp(more.logits(X_test)[:, [0, 2, 3]] - head.logits(X_test)) < 1e-5  # shares are of more rows
+    refit = Ncm().fit(X, names[y])
+    right, as_refit = ((each.predict(X_test) == names[truth]).mean() for each in (more, refit))
+    assert right > as_refit - 0.02
+    for label, given in (("a", new), ("e", new[:0])):
+        with pytest.raises(ValueError, match="A new class has a label that none has, and rows; given"):
+            head.with_class(label, given)
+
+
+def test_a_fitted_head_has_a_class_more_by_its_name(tmp_path: Path) -> None:
+    head, X = fitted(HEADS["ncm"])  # of a, c and e; b and d were never seen
+    far = X[:5] + 40
+    for name, names in (("b", "abcde"), ("f", "abcdef")):
+        more = head.with_class(name, far)
+        more.save(tmp_path / "more.safetensors")
+        again = load_head(tmp_path / "more.safetensors")
+        assert again.classes == tuple(names)
+        assert again.predict(far).tolist() == [name] * 5
+        assert (again.predict(X) == head.predict(X)).mean() > 0.9
+    with pytest.raises(HeadError, match="already has the class 'a'"):
+        head.with_class("a", far)
+    with pytest.raises(HeadError, match="class 'f' was given no embeddings"):
+        head.with_class("f", [])
+    with pytest.raises(HeadError, match="cannot be added to the ridge head without a refit. Fit ncm"):
+        fitted(HEADS["ridge"])[0].with_class("f", far)
 
 
 @pytest.mark.parametrize("loss", [softmax_loss, squared_hinge])
@@ -258,7 +334,7 @@ def test_a_class_weight_of_two_is_every_row_twice(head: Head) -> None:
     if isinstance(head, Linear | Dense | Knn):  # other batches, other neighbours: only the direction is the same
         plain = type(head)(**head.get_params()).fit(X, y)
         assert weighted.predict_proba(X)[:, 1].mean() > plain.predict_proba(X)[:, 1].mean()
-    elif isinstance(head, Svm):  # its width is a median of distances, which rows that are there twice change
+    elif isinstance(head, KernelHead):  # its width is a median of distances, which rows that are there twice change
         assert (weighted.predict(X) == doubled.predict(X)).mean() > 0.9
     else:
         assert np.allclose(weighted.logits(X), doubled.logits(X), atol=2e-2)
@@ -492,7 +568,7 @@ def test_a_head_refuses_features_of_another_backbone() -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        LogReg(), Ridge(), Knn(), Svm(landmarks=50), LightGbm(rounds=20), Linear(epochs=60),
+        LogReg(), Ridge(), Knn(), Svm(landmarks=50), Krr(landmarks=50), Ncm(), LightGbm(rounds=20), Linear(epochs=60),
         Dense(hidden=16, learning_rate=1e-2),
     ],
     ids=HEADS,
@@ -503,7 +579,7 @@ def test_scikit_learns_own_checks_pass(head: Head) -> None:
 
 
 def test_rows_of_the_table() -> None:
-    assert list(HEADS) == ["logreg", "ridge", "knn", "svm", "lightgbm", "linear", "dense"]
+    assert list(HEADS) == ["logreg", "ridge", "knn", "svm", "krr", "ncm", "lightgbm", "linear", "dense"]
     with pytest.raises(UnknownNameError, match="Unknown head 'ridg'. Did you mean 'ridge'"):
         find_head("ridg")
     for row in HEADS.values():

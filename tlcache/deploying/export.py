@@ -89,7 +89,7 @@ def export(
     ------
     OptionError, ModelError, WeightsError, HeadError, CacheError
         No such run, network, weights or pooling, a head that cannot be exported, or a file that would answer otherwise:
-        probabilities differ by more than 1e-5 (svm: 1e-3), or embeddings by more than 1e-4 of the largest value.
+        probabilities differ by more than 1e-5 (svm, krr: 1e-3), or embeddings by more than 1e-4 of the largest value.
 
     Examples
     --------

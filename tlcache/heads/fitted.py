@@ -126,6 +126,35 @@ class FittedHead:
         head = row.type()(**self.head.get_params()).fit(scaler.over(features), labels)
         return replace(self, head=head, scaler=scaler)
 
+    def with_class(self, name: str, embeddings: ArrayLike) -> FittedHead:
+        """Return the head with one more class, without a refit; its temperature stays, its uncertainty is not known.
+
+        Parameters
+        ----------
+        name
+            Of the class: a new one, or one that was never seen.
+        embeddings
+            (n, dim), of images of it.
+
+        Raises
+        ------
+        HeadError
+            The head has the class, or cannot be given one; no embeddings.
+        """
+        rows, seen = self._rows(embeddings), {self.classes[label] for label in self.head.classes_}
+        if not hasattr(self.head, "with_class"):
+            raise HeadError(
+                f"A class cannot be added to the {self.name} head without a refit. Fit ncm, to which it can, or "
+                "fit again with images of the class in the dataset."
+            )
+        if name in seen:
+            raise HeadError(f"The {self.name} head already has the class '{name}'. Give another name.")
+        if not len(rows):
+            raise HeadError(f"The class '{name}' was given no embeddings. Give those of one image or more.")
+        classes = self.classes if name in self.classes else (*self.classes, name)
+        head = self.head.with_class(classes.index(name), self.scaler(rows))
+        return replace(self, head=head, classes=classes, uncertainty=None)
+
     def save(self, path: Path) -> None:
         """Write a safetensors file: arrays and JSON, no code."""
         from safetensors.numpy import save_file

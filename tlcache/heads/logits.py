@@ -25,12 +25,14 @@ __all__ = [
     "kernel",
     "layered",
     "linear",
+    "means",
     "neighbours",
     "softmax",
     "split_layers",
     "squared_distances",
     "trees",
     "votes",
+    "white_cosines",
 ]
 
 _ASKED = 512  # rows at a time, of neighbours
@@ -123,7 +125,7 @@ def split_layers(head: Any) -> Iterator[tuple[Array, Array]]:
 
 
 def kernel(head: Any, X: Array) -> Array:
-    """Return a layer on a Gaussian of the distance to each landmark, as of `Svm`."""
+    """Return a layer on a Gaussian of the distance to each landmark, as of `KernelHead`."""
     logits: Array = gaussian(X, head.points_, head.width_) @ head.coef_ + head.intercept_
     return logits
 
@@ -144,6 +146,18 @@ def squared_distances(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
     distances += np.einsum("ij,ij->i", B, B)
     np.maximum(distances, 0, out=distances)
     return distances
+
+
+def means(head: Any, X: Array) -> Array:
+    """Return the logarithm of how likely rows are in each class, as of `Ncm`."""
+    logits: Array = head.sharpness_ * white_cosines(head, X) + np.log(head.weights_ / head.weights_.sum())
+    return logits
+
+
+def white_cosines(head: Any, X: Array) -> Array:
+    """Return the cosines of whitened rows and the mean of each class, (n, C)."""
+    similar: Array = unit_rows((X - head.middle_) @ head.axes_) @ head.means_.T
+    return similar
 
 
 def neighbours(head: Any, X: Array) -> Array:
