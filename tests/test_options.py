@@ -31,7 +31,7 @@ from tlcache.inventory import list_cache, verify
 from tlcache.keys import hash_json
 from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, listed, number, numbers, pattern, several, text, whole
 from tlcache.options import Option, Parameter, check_fields, described, made, parameters
-from tlcache.probing.fit import fit_curves, fit_heads
+from tlcache.probing.fit import fit_columns, fit_curves, fit_heads
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.report.page import write_report
 from tlcache.report.plain import plain_table
@@ -215,6 +215,7 @@ PUBLIC = (
     extract,
     fit_heads,
     fit_curves,
+    fit_columns,
     finetune,
     study,
     suggest,

@@ -21,7 +21,7 @@ NAMES: dict[str, list[str]] = {
     "models": ["list_models"],
     "heads": ["list_heads"],
     "datasets": ["list_datasets"],
-    "fit-heads": ["fit_heads", "fit_curves"],
+    "fit-heads": ["fit_heads", "fit_curves", "fit_columns"],
     "compare": ["compare", "verdict", "leakage_gaps"],
     "report": ["write_report"],
     "study": ["study", "compare_study", "verdict"],

@@ -8,7 +8,8 @@ seconds. The command line and this module offer the same:
   `ImageEmbedder` for scikit-learn;
 - embeddings elsewhere: `dump` writes them for other programs, `adopt` takes what others have made;
 - models: `fit_heads` on embeddings, `load_head` to use one, `fit_curves` to see how many labelled images they need,
-  `finetune` to train the network itself, `export` to write a network as an ONNX file;
+  `fit_columns` to see what other columns of their table tell, `finetune` to train the network
+  itself, `export` to write a network as an ONNX file;
 - runs: `list_runs` and `remove_runs`, `predict` what one of them says of new images, and `unknown`, which
   measures how well it tells what it does not know;
 - labels: `suggest` which images of many to label next;

@@ -47,6 +47,7 @@ __all__ = [
     "CardsPage",
     "ChosenLayers",
     "ClassWeight",
+    "Columns",
     "ComparedBy",
     "Coverage",
     "Crop",
@@ -68,6 +69,7 @@ __all__ = [
     "MaxPixels",
     "MaybeModel",
     "MaybeRun",
+    "MaybeColumns",
     "MaybeShots",
     "Model",
     "Models",
@@ -389,6 +391,15 @@ Samples = Annotated[
         more="Their seeds begin with --seed; those of one seed are nested",
     ),
 ]
+
+_COLUMNS = Option(
+    "Compare images with other columns of their table, like site,age",
+    several(text("NAME")),
+    CHOOSING,
+    more="Heads are fitted on images alone, on these alone, and on both",
+)
+Columns = Annotated[str | Sequence[str], _COLUMNS]
+MaybeColumns = Annotated[str | Sequence[str] | None, _COLUMNS]
 
 ClassWeight = Annotated[
     str | None,

@@ -121,6 +121,9 @@ class Form(Generic[T]):
         if isinstance(version, int) and version > self.version:
             newer = f"of format version {version}, by a newer tlcache; this one reads version {self.version}"
             raise CacheError(f"'{path}' is {self.what} {newer}. Upgrade tlcache.")
+        if isinstance(fields, dict) and not is_ours and str(fields.get("format")).startswith("tlcache-"):
+            run = f" It was made beside the run '{_read(fields['run'], path.parent)}'." if "run" in fields else ""
+            raise CacheError(f"'{path}' is not {self.what}, but a record of the format {fields['format']}.{run}")
         if version not in (self.version, *self.earlier):
             raise CacheError(f"'{path}' is not {self.what} by this tlcache. Remove it.")
         return dict(fields)

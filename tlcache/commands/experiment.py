@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from tlcache.arguments import OUTPUT, TRAINING, BackboneWeights, Datasets, Layers, MaybeShots, Models, Pools
+from tlcache.arguments import (
+    OUTPUT,
+    TRAINING,
+    BackboneWeights,
+    Datasets,
+    Layers,
+    MaybeColumns,
+    MaybeShots,
+    Models,
+    Pools,
+)
 from tlcache.commands.base import Problems, app, fail_after, stoppable
 from tlcache.commands.shown import say_where, show_runs
 from tlcache.errors import OptionError
@@ -19,6 +29,7 @@ from tlcache.finetuning.recipe import Recipe, read_settings
 from tlcache.flags import Output, command
 from tlcache.kinds import PATH, Kind, listing
 from tlcache.options import Option, parameters
+from tlcache.probing.fit import fit_columns as _fit_columns
 from tlcache.probing.fit import fit_curves as _fit_curves
 from tlcache.probing.fit import fit_heads as _fit_heads
 from tlcache.progress import say, warn
@@ -81,10 +92,11 @@ def extract(
     output.show(extractions_table(done, output.verbose))
 
 
-@command(app, parameters(_fit_heads), parameters(_fit_curves), panel=PANEL)
+@command(app, parameters(_fit_heads), parameters(_fit_curves), parameters(_fit_columns), panel=PANEL)
 def fit_heads(
     output: Output,
     shots: MaybeShots = None,
+    columns: MaybeColumns = None,
     plot: Annotated[Path | None, Option("With --shots: draw the curves (.png, .svg, .pdf)", PATH, OUTPUT)] = None,
     **options: Any,
 ) -> None:
@@ -96,8 +108,9 @@ def fit_heads(
     Example: tlcache fit-heads features/photos --heads logreg,ridge,dense
     """
     say("fitting heads ...")
-    from tlcache.probing.fit import fit_curves
+    from tlcache.probing.fit import fit_columns, fit_curves
     from tlcache.probing.fit import fit_heads as run
+    from tlcache.report.columns import columns_tables
     from tlcache.report.curves import few_shot_curves
     from tlcache.report.plots import check_format, save_figure
     from tlcache.report.tables import curves_table
@@ -105,6 +118,16 @@ def fit_heads(
     if plot:
         check_format(plot)
     problems = Problems()
+    if columns is not None:
+        given = {"shots": shots, "plot": plot, **options}
+        if odd := [each for each in ("shots", "plot", "samples", "layers", "cv") if given.get(each) is not None]:
+            raise OptionError(f"--columns compares heads on one split of each file; leave --{odd[0]} out.")
+        with stoppable("heads that were finished are recorded"):
+            beside = fit_columns(options.pop("paths", None), columns, **options, on_warning=problems)
+        output.write({"columns": [each.as_json() for each in beside]})
+        output.show(columns_tables(beside))
+        fail_after(problems)
+        return
     if shots is None:
         if plot or "samples" in options:
             raise OptionError(f"--{'plot' if plot else 'samples'} is of the curves of --shots; give both.")

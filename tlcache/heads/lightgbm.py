@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlcache.heads.base import Head, Validation
 from tlcache.heads.logits import components, trees
-from tlcache.heads.rows import Array, Features
+from tlcache.heads.rows import Array, Features, View
 from tlcache.heads.solver import Basis
 from tlcache.threads import free_cpus
 
@@ -37,6 +37,9 @@ class LightGbm(Head):
         tree per class; of more than 200 classes there are no more rounds than make 30,000 trees.
     seconds
         Boosting begins no round after so many seconds; None: no limit.
+    columns, categories
+        How many of the features, at the end, are columns of a table, which trees see as they are; the first
+        `categories` of these are numbers of categories.
     class_weight
         `balanced`, a weight per label, or None.
     seed
@@ -53,6 +56,8 @@ class LightGbm(Head):
         rounds: int = 150,
         patience: int = 10,
         seconds: float | None = None,
+        columns: int = 0,
+        categories: int = 0,
         class_weight: Any = None,
         seed: int = 0,
     ) -> None:
@@ -62,6 +67,8 @@ class LightGbm(Head):
         self.rounds = rounds
         self.patience = patience
         self.seconds = seconds
+        self.columns = columns
+        self.categories = categories
         self.class_weight = class_weight
         self.seed = seed
 
@@ -72,16 +79,14 @@ class LightGbm(Head):
     def _fit(self, X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         import lightgbm
 
-        basis = Basis.of(X)
-        if not basis.vectors.shape[1]:
-            raise ValueError("all rows are equal, and trees have nothing to split.")
-        self.middle_, self.vectors_ = basis.middle, basis.vectors[:, : -self.components - 1 : -1]
+        self._turn(X)
+        first = self.vectors_.shape[1]
         options = {
             "objective": "multiclass",
             "num_class": len(self.classes_),
             "num_leaves": self.leaves,
             "learning_rate": self.learning_rate,
-            "feature_fraction_bynode": 0.2,
+            "feature_fraction_bynode": 0.2 if first else 1.0,
             "min_data_in_leaf": 3,
             "lambda_l2": 5.0,  # without it a rare class's first steps are as large as 1 / its share
             "max_bin": 31,
@@ -90,8 +95,12 @@ class LightGbm(Head):
             "num_threads": free_cpus(),
             "force_row_wise": True,
             "verbosity": -1,
+            **({"min_data_per_group": 3} if self.categories else {}),
         }
-        rows = lightgbm.Dataset(components(self, X), y, weight=self.row_weights(y), params=options)
+        named: Any = [*range(first, first + self.categories)] or "auto"
+        rows = lightgbm.Dataset(
+            components(self, X), y, weight=self.row_weights(y), params=options, categorical_feature=named
+        )
         watched: list[lightgbm.Dataset] = []
         callbacks: list[Callable[..., Any]] = []
         if validation is not None:
@@ -104,6 +113,17 @@ class LightGbm(Head):
         self.best_round_ = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
         text = booster.model_to_string(num_iteration=self.best_round_)
         self.text_ = np.frombuffer(text.encode(), np.uint8)
+
+    def _turn(self, X: Features) -> None:
+        """Find the principal components of what is no column."""
+        width = X.shape[1] - self.columns
+        if not width:
+            self.middle_, self.vectors_ = np.zeros(0, np.float32), np.zeros((0, 0), np.float32)
+            return
+        basis = Basis.of((X if isinstance(X, View) else View(X)).leading(width) if self.columns else X)
+        if not basis.vectors.shape[1] and not self.columns:
+            raise ValueError("all rows are equal, and trees have nothing to split.")
+        self.middle_, self.vectors_ = basis.middle, basis.vectors[:, : -self.components - 1 : -1]
 
     def _logits(self, X: Array) -> Array:
         return trees(self, X)

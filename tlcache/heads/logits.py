@@ -195,8 +195,11 @@ def trees(head: Any, X: Array) -> Array:
 
 
 def components(head: Any, X: Features) -> Array:
-    """Return the principal components that the trees of a `LightGbm` see, float32 (n, k)."""
-    return np.concatenate([(X[some] - head.middle_) @ head.vectors_ for some in blocks(len(X))])
+    """Return what the trees of a `LightGbm` see, float32 (n, k): principal components, and columns as they are."""
+    width, read = len(head.middle_), (X[some] for some in blocks(len(X)))
+    return np.concatenate(
+        [np.hstack([(rows[:, :width] - head.middle_) @ head.vectors_, rows[:, width:]]) for rows in read]
+    )
 
 
 @lru_cache(maxsize=1)

@@ -102,6 +102,11 @@ class View:
         found: Array = self.features[rows if self.numbers is None else self.numbers[rows]]
         return found if self.scaler is None else self.scaler(found)
 
+    def leading(self, width: int) -> View:
+        """Return the rows with their first features alone."""
+        scaler = self.scaler and Scaler(self.scaler.middle[:width], self.scaler.scale[:width])
+        return View(self.features[:, :width], self.numbers, scaler)
+
     def of(self, rows: NDArray[np.int64]) -> View:
         """Return some of the rows, by their numbers."""
         return replace(self, numbers=rows if self.numbers is None else self.numbers[rows])

@@ -51,6 +51,9 @@ class HeadRow:
     logits
         `module:function` that makes logits of the fitted arrays and rows, as those of `tlcache.heads.logits` do, for
         whoever only asks; None: the class is loaded for that.
+    takes_columns
+        Whether it takes columns of a table as they are, with the parameters `columns` and `categories` of
+        `tlcache.heads.lightgbm.LightGbm`; what does not is given them as flags and standardised numbers.
     """
 
     name: str
@@ -64,6 +67,7 @@ class HeadRow:
     exporter: str | None = None
     tolerance: float = 1e-5
     logits: str | None = None
+    takes_columns: bool = False
 
     def space(self, search: str = "quick") -> Mapping[str, tuple[Any, ...]]:
         """Return the search space called `quick` or `full`."""
@@ -175,6 +179,7 @@ _ROWS = (
         relative_cost=30.0,
         exporter="exporters.trees:boosted",
         logits="tlcache.heads.logits:trees",
+        takes_columns=True,
     ),
     HeadRow(
         "linear",

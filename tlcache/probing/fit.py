@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlcache.arguments import (
     ChosenLayers,
+    Columns,
     CrossValidated,
     Features,
     Force,
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tlcache.heads.table import HeadRow
+    from tlcache.probing.columns import ColumnComparison
     from tlcache.probing.shots import Curve
     from tlcache.runs.frozen import FrozenRun
 
-__all__ = ["fit_curves", "fit_heads"]
+__all__ = ["fit_columns", "fit_curves", "fit_heads"]
 
 T = TypeVar("T")
 
@@ -191,6 +193,71 @@ def fit_curves(
                 say_once(file, told)
                 curves += fit_file(file, rows, folder, how, wanted, force, advance, on_warning)
     return _some(curves)
+
+
+@described(SearchProtocol)
+def fit_columns(
+    paths: Paths,
+    columns: Columns,
+    heads: Heads = None,
+    *,
+    data: OnlyDatasets = None,
+    join: Join = None,
+    features: Features = None,
+    runs: Runs = None,
+    split: Split = "given",
+    split_seed: SplitSeed = 0,
+    force: Force = False,
+    on_warning: Callable[[str], None] = warn,
+    **protocol: Any,
+) -> list[ColumnComparison]:
+    """Fit heads on columns of the table that lists the images, and on these and the embeddings, and compare.
+
+    A column that tells the labels as well as the images do may be what a network has learnt from these: a shortcut.
+    Runs on the images alone are those of `fit_heads`, and made where they are missing; of the others no head is kept.
+    Columns are measured on the images that a head is fitted on: categories that are seen twice there, the 200 most
+    frequent, and mean and deviation of numbers. Boosted trees take them as they are, other heads one-hot and
+    standardised.
+
+    Parameters
+    ----------
+    on_warning
+        As for `fit_heads`.
+
+    Returns
+    -------
+    list of ColumnComparison
+        One per file and head, in that order.
+
+    Raises
+    ------
+    CacheError, DataError, HeadError, OptionError, UnknownNameError
+        As `fit_heads`; a feature file without such a column.
+
+    Examples
+    --------
+    >>> lines = [f"{path},{path.parent.name},{path.parent.name[0]}" for path in sorted(photos.glob("*/*"))]
+    >>> table = folder.parent / "scans.csv"
+    >>> _ = table.write_text(chr(10).join(["path,label,site", *lines]))
+    >>> scans = extract(table, tiny_model, features=folder)
+    >>> (found,) = fit_columns([scans.path], "site", ["ridge"], runs=folder)
+    >>> found.alone.accuracy, found.over_baseline["site"].difference > 0.5
+    (1.0, True)
+    """
+    how, rows, names = made(SearchProtocol, protocol), find_heads(heads), listing(columns)
+    found = _found(find_labelled(paths, features, data), join)
+    from tlcache.probing.columns import compare_columns
+    from tlcache.probing.run import opened, say_once
+    from tlcache.runs.folder import runs_folder
+
+    folder = check_folder(runs_folder(runs), "--runs")
+    results, told = [], set[str]()
+    with step_bar("fitting heads", 2 * len(found) * len(rows)) as advance:
+        for own in found:
+            with opened(own, split, folder, split_seed) as file:
+                say_once(file, told)
+                results += compare_columns(file, own[0], names, rows, folder, how, force, advance, on_warning)
+    return _some(results)
 
 
 def _of_layers(

@@ -18,8 +18,10 @@ from tlcache.evaluation.mistakes import hardest_classes
 from tlcache.evaluation.verdict import p_of, points, times, verdict
 from tlcache.keys import printable, quoted, slug
 from tlcache.pictures.reasons import Reasons
+from tlcache.probing.columns import ColumnComparison
 from tlcache.probing.shots import Curve
 from tlcache.records import as_json
+from tlcache.report.columns import shortcuts
 from tlcache.report.curves import few_shot_curves, learning_curves
 from tlcache.report.figures import calibration_figure, confusion_figure, cost_figure, recall_figure
 from tlcache.report.findings import Leaks, leaks
@@ -103,6 +105,7 @@ class Chapter:
     errors: Sequence[Errors]
     learning: Sequence[tuple[str, str]]
     shots: str
+    shortcuts: list[str]
     leaks: Leaks | None
     gaps: Sequence[LeakageGap]
     weights: Sequence[tuple[str, str]]
@@ -114,11 +117,12 @@ class Chapter:
 def chapter(
     found: Comparison,
     curves: Sequence[Curve],
+    beside: Sequence[ColumnComparison],
     audits: Sequence[Audit],
     gaps: Sequence[LeakageGap],
     room: Thumbnails,
 ) -> Chapter:
-    """Read what the records of a comparison hold, and draw it; of curves, audits and gaps, take those that belong."""
+    """Read what the records of a comparison hold, and draw it; of all others, take those that belong."""
     name = f"{slug(found.dataset)}-{found.digest[:8]}"
     tops = [entry for strategy in _KINDS if (entry := found.top(strategy))] or [found.picked[0]]
     counts = [confusion(entry.top.label, entry.top.predicted, len(entry.run.classes)) for entry in tops]
@@ -141,6 +145,7 @@ def chapter(
         errors=[_errors(name, entry, each, reasons.of(entry), room) for entry, each in zip(tops, counts, strict=True)],
         learning=[_learning(f"{name}-learning{n}", entry, run) for n, (entry, run) in enumerate(tuned)],
         shots=_shots(name, [curve for curve in curves if curve.digest == found.digest]),
+        shortcuts=shortcuts([each for each in beside if each.digest == found.digest]),
         leaks=leaks(audit, gaps, reasons.of(tops[0]), room) if audit else None,
         gaps=[each for each in gaps if each.dataset == found.dataset],
         weights=sorted({(entry.backbone, entry.run.weights) for entry in found.entries}),

@@ -21,6 +21,7 @@ from tlcache.evaluation.verdict import verdict
 from tlcache.files import check_folder, relative, write_whole
 from tlcache.keys import printable
 from tlcache.options import described
+from tlcache.probing.columns import read_column_comparisons
 from tlcache.probing.shots import read_curves
 from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
@@ -79,11 +80,12 @@ def write_report(
     page = check_page(out)
     folder, found = runs_folder(runs), compare(runs, data, on_warning, by)
     curves, audits = read_curves(folder, on_warning), read_audits(folder, on_warning)
+    beside = read_column_comparisons(folder, on_warning)
     gaps = leakage_gaps(found)
     chapters, rooms = [], [Thumbnails(thumbnails // len(found)) for _ in found]
     with step_bar("drawing", len(found)) as advance:
         for each, room in zip(found, rooms, strict=True):
-            chapters.append(chapter(each, curves, audits, gaps, room))
+            chapters.append(chapter(each, curves, beside, audits, gaps, room))
             advance(1)
     texts = {
         page: _html(chapters, sum(room.left_out for room in rooms)),
