@@ -4,8 +4,8 @@ tlcache runs each backbone once over a dataset, keeps the embeddings in an HDF5 
 seconds. The command line and this module offer the same:
 
 - what there is: `list_models`, `list_layers`, `list_heads`, `list_datasets`;
-- embeddings: `extract` images to a feature file, `extract_layers` to one for each layer, `open_features` to read one,
-  `ImageEmbedder` for scikit-learn;
+- embeddings: `extract` images to a feature file, `extract_layers` to one for each layer, `merge` what several processes
+  extracted, `open_features` to read one, `ImageEmbedder` for scikit-learn;
 - embeddings elsewhere: `dump` writes them for other programs, `adopt` takes what others have made;
 - models: `fit_heads` on embeddings, `load_head` to use one, `fit_curves` to see how many labelled images they need,
   `fit_columns` to see what other columns of their table tell, `finetune` to train the network

@@ -19,6 +19,7 @@ from tlcache.exchange.dump import dump as dump
 from tlcache.extraction.embedder import ImageEmbedder as ImageEmbedder
 from tlcache.extraction.extract import extract as extract
 from tlcache.extraction.extract import extract_layers as extract_layers
+from tlcache.extraction.merge import merge as merge
 from tlcache.finetuning.finetune import finetune as finetune
 from tlcache.heads.fitted import load_head as load_head
 from tlcache.heads.table import list_heads as list_heads

@@ -460,7 +460,10 @@ def check_coverage(coverage: float | None, per_class: bool) -> None:
 
 
 BatchSize = Annotated[
-    int | None, Option("Images per call of the network", whole(1), SPEED, default="by device and size")
+    int | None,
+    Option(
+        "Images at a time", whole(1), SPEED, default="by device", more="Per call of the network; fewer of large ones"
+    ),
 ]
 Device = Annotated[str, Option("auto, cpu or cuda", choice(("auto", "cpu", "cuda")), SPEED)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from tlcache.cache.shards import Shard, find_shards, read_shard
 from tlcache.datasets.dataset import source_of
 from tlcache.errors import CacheError, DamagedError, DataError, OutdatedError, TlcacheError
 from tlcache.extraction.extract import extract
+from tlcache.extraction.ledgers import count_done, is_worked_on, shards_of
 from tlcache.extraction.target import lock_of
 from tlcache.files import cache_folder
 from tlcache.images import RULES_VERSION
@@ -28,6 +30,7 @@ from tlcache.keys import native
 from tlcache.options import described
 from tlcache.progress import step_bar
 from tlcache.records import as_json
+from tlcache.text import counted
 
 __all__ = [
     "Check",
@@ -209,9 +212,7 @@ def remove_leftovers(leftovers: Sequence[Leftover]) -> None:
         if leftover.path.is_dir():
             with _if_idle(leftover.path) as idle:
                 if idle:
-                    for part in leftover.path.iterdir():
-                        part.unlink()
-                    leftover.path.rmdir()
+                    shutil.rmtree(leftover.path)
         else:
             leftover.path.unlink(missing_ok=True)
 
@@ -282,8 +283,11 @@ def _entry_of_parts(workspace: Path) -> CacheEntry:
     except (OSError, ValueError):
         note = {}
     parts = _sound_parts(workspace)
+    images, done = int(note.get("images", 0)), count_done(workspace)
     with _if_idle(workspace) as idle:
         state = "unfinished" if idle else "running"
+    who = "" if state == "unfinished" else f"process {note.get('process')} on {note.get('host')}"
+    shards = f"{done:,} of {counted(len(shards_of(images)), 'shard')}" if done or is_worked_on(workspace) else ""
     return CacheEntry(
         workspace,
         workspace.parent.name,
@@ -291,12 +295,12 @@ def _entry_of_parts(workspace: Path) -> CacheEntry:
         str(note.get("weights", "")),
         rows=sum(len(part.sha256) for part in parts),
         dim=max((part.features.shape[1] for part in parts), default=0),
-        images=int(note.get("images", 0)),
-        size_bytes=sum(path.stat().st_size for path in workspace.glob("*")),
+        images=images,
+        size_bytes=sum(path.stat().st_size for path in workspace.rglob("*") if path.is_file()),
         created="",
         identity=note.get("identity", {}),
         state=state,
-        detail="" if state == "unfinished" else f"process {note.get('process')} on {note.get('host')}",
+        detail=shards or who,
         output=note.get("arguments", {}).get("output"),
     )
 
@@ -325,7 +329,7 @@ def _sound_parts(folder: Path) -> list[Shard]:
 
 @contextmanager
 def _if_idle(workspace: Path) -> Iterator[bool]:
-    """Hold the lock of a folder of parts and yield True, or yield False when a process works there."""
+    """Hold the lock of a folder of parts and yield whether nobody works there."""
     lock = lock_of(workspace)
     try:
         lock.acquire(0)
@@ -333,7 +337,7 @@ def _if_idle(workspace: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield True
+        yield not is_worked_on(workspace)
     finally:
         lock.release()
 

@@ -15,6 +15,7 @@ __all__ = [
     "PATH",
     "RATE",
     "SECONDS",
+    "SHARE",
     "SIZE",
     "SWITCH",
     "Kind",
@@ -164,11 +165,17 @@ def _is_rate(value: Any) -> bool:
     )
 
 
+def _is_share(value: Any) -> bool:
+    found = re.fullmatch("([1-9][0-9]*)/([1-9][0-9]*)", str(value))
+    return found is not None and int(found[1]) <= int(found[2])
+
+
 RATE = Kind("specificity=X or sensitivity=X, X above 0 to 1", "RATE=X", "tuple of str and float", _rate, _is_rate)
 PATH = Kind("a path", "PATH", "str or Path", Path, lambda value: isinstance(value, str | os.PathLike))
 PLACE = Kind(
     "a path", "PATH", "str or Path", str, PATH.allows
 )  # as it is written: an address would not survive as a path
+SHARE = Kind("a share and how many there are, from 1/1 on, like 3/16", "I/N", "str", str, _is_share)
 SWITCH = Kind("true or false", "", "bool", _switch, lambda value: type(value) is bool)
 SECONDS = Kind(
     "a time above 0 like 90s, 30m or 2h (a number alone: seconds)", "TIME", "float", _seconds, number(above=0).allows

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from safetensors.numpy import load, save
 from tlcache.files import write_whole
 from tlcache.images import REVISION
 
-__all__ = ["Rejected", "Shard", "find_shards", "read_shard", "write_shard"]
+__all__ = ["SHARD_FOLDERS", "Rejected", "Shard", "find_shards", "read_shard", "write_shard"]
 
+SHARD_FOLDERS = "shard-*"  # of the parts of one shard of a dataset each, where several processes share it
 _SUFFIX = ".safetensors"
 
 
@@ -78,8 +80,9 @@ def write_shard(folder: Path, part: Shard) -> Path:
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """Return the parts in a folder, sorted; they may be damaged."""
-    return sorted(folder.glob(f"*{_SUFFIX}"))
+    """Return the parts in a folder and in those of its shards, sorted by name; they may be damaged."""
+    found = (folder.glob(f"{place}*{_SUFFIX}") for place in ("", f"{SHARD_FOLDERS}/"))
+    return sorted(chain.from_iterable(found), key=lambda path: path.name)
 
 
 def read_shard(path: Path) -> Shard | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from tlcache.arguments import (
     TRAINING,
     BackboneWeights,
     Datasets,
+    Features,
     Layers,
     MaybeColumns,
     MaybeShots,
@@ -35,7 +36,10 @@ from tlcache.probing.fit import fit_heads as _fit_heads
 from tlcache.progress import say, warn
 from tlcache.studying.study import study as _study
 
-__all__ = ["extract", "finetune", "fit_heads", "study"]
+if TYPE_CHECKING:
+    from tlcache.extraction.job import Extraction
+
+__all__ = ["extract", "finetune", "fit_heads", "merge", "study"]
 
 PANEL = "The experiment"
 _DIGITS = ("digits",)
@@ -63,7 +67,7 @@ def extract(
 ) -> None:
     """Embed every image of a dataset once and keep the embeddings in an HDF5 file.
 
-    What is there already is not computed again; a run that was stopped continues where it was.
+    What is there already is reused; a run that was stopped goes on where it was.
 
     Example: tlcache extract --model mobilenetv3_large,resnet50 --data photos/
     """
@@ -71,7 +75,6 @@ def extract(
     from tlcache.backbones.own_weights import weights_of
     from tlcache.backbones.sources import find
     from tlcache.extraction.extract import extract_layers as run
-    from tlcache.report.tables import extractions_table, provider_words
 
     names = ungrouped(map(str, listing(model)))
     for each in names:  # a slip in the last one shall not wait for the others
@@ -84,8 +87,37 @@ def extract(
         with stoppable("run the same command to continue"):
             found = run(place, each, layers, pool, weights=own[each], **options)
         done += found
-        for one in found:
-            output.say(f"{one.path}: {'up to date' if one.up_to_date else provider_words(one)}")
+        _say_files(output, found)
+    _show_files(output, done)
+
+
+@command(app, panel=PANEL)
+def merge(output: Output, features: Features = None) -> None:
+    """Publish what jobs of extract --shard have finished, without reading an image; 1: shards are missing.
+
+    The last of the jobs does it by itself. This is for where it was stopped before that.
+
+    Example: tlcache merge --features /shared/features
+    """
+    from tlcache.extraction.merge import merge as run
+
+    done = run(features)
+    _say_files(output, done)
+    _show_files(output, done)
+    if any(one.shards for one in done):
+        raise typer.Exit(1)
+
+
+def _say_files(output: Output, done: Iterable[Extraction]) -> None:
+    from tlcache.report.tables import provider_words
+
+    for one in done:
+        output.say(f"{one.path}: {provider_words(one)}")
+
+
+def _show_files(output: Output, done: Sequence[Extraction]) -> None:
+    from tlcache.report.tables import extractions_table
+
     output.write({"files": [one.as_json() for one in done]})
     for line in dict.fromkeys(line for one in done for line in one.warnings):
         warn(line)

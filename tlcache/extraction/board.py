@@ -6,7 +6,7 @@ import mmap
 from contextlib import AbstractContextManager
 from typing import Any
 
-__all__ = ["Board"]
+__all__ = ["Board", "Section"]
 
 _NEXT, _DONE, _STOP, _BAD = range(4)
 _DIGEST_BYTES = 32
@@ -49,10 +49,10 @@ class Board:
 
     def claim(self, number: int) -> bool:
         """Return whether image `number`, which has been hashed, is the first of its content."""
-        digest = self._digest(number)
+        digest = self.digest(number)
         at = int.from_bytes(digest[:8], "big") % len(self._claims)
         with self._lock:
-            while (first := self._claims[at]) and self._digest(first - 1) != digest:
+            while (first := self._claims[at]) and self.digest(first - 1) != digest:
                 at = (at + 1) % len(self._claims)
             if first:
                 return False
@@ -65,10 +65,15 @@ class Board:
 
     def hashes(self) -> list[str]:
         """Return what `hashed` was told of each image, in hex; empty where it was told nothing."""
-        digests = map(self._digest, range(self._images))
-        return [digest.hex() if any(digest) else "" for digest in digests]
+        return [self.hash_of(number) for number in range(self._images)]
 
-    def _digest(self, number: int) -> bytes:
+    def hash_of(self, number: int) -> str:
+        """Return what `hashed` was told of an image, in hex; empty where it was told nothing."""
+        digest = self.digest(number)
+        return digest.hex() if any(digest) else ""
+
+    def digest(self, number: int) -> bytes:
+        """Return what `hashed` was told of an image; zeros where it was told nothing."""
         return self._digests[number * _DIGEST_BYTES : (number + 1) * _DIGEST_BYTES]
 
     def count(self, done: int) -> None:
@@ -95,6 +100,35 @@ class Board:
     def done(self) -> int:
         """Images that are done with."""
         return self._counts[_DONE]
+
+
+class Section:
+    """Images of a board that one worker has to itself; what all workers count and note is the board's.
+
+    Parameters
+    ----------
+    board
+        Where the images are.
+    images
+        Their numbers there.
+    """
+
+    def __init__(self, board: Board, images: range) -> None:
+        self._board, self._left = board, images
+        self._seen = set[bytes]()
+        self.hashed, self.count, self.reject, self.stop = board.hashed, board.count, board.reject, board.stop
+
+    def take(self, size: int, batches: int = 1) -> range:
+        """Return the next images, as many batches of `size`; none when none is left, or it is time to stop."""
+        taken, self._left = self._left[: size * batches], self._left[size * batches :]
+        return range(0) if self._board.stopped else taken
+
+    def claim(self, number: int) -> bool:
+        """Return whether image `number`, which has been hashed, is the first of its content among these."""
+        digest = self._board.digest(number)
+        first = digest not in self._seen
+        self._seen.add(digest)
+        return first
 
 
 def _shared(length: int) -> memoryview[int]:

@@ -29,7 +29,7 @@ from tlcache.arguments import (
 from tlcache.cache.find import features_folder, find_dataset
 from tlcache.datasets.layout import Layout
 from tlcache.files import check_folder
-from tlcache.kinds import SWITCH, choice, listing, number, numbers, text, whole
+from tlcache.kinds import SHARE, SWITCH, choice, listing, number, numbers, text, whole
 from tlcache.options import Option, check_names, described, parameters
 
 if TYPE_CHECKING:
@@ -93,7 +93,25 @@ def extract(
     batch_size: BatchSize = None,
     max_bad: Annotated[float, Option("Largest share of unusable images to go on with", number(0, 1), DATA)] = 0.05,
     max_pixels: MaxPixels = None,
-    wait: Annotated[bool, Option("Wait when another process extracts the same", SWITCH, SPEED)] = True,
+    wait: Annotated[bool, Option("Wait for another that does the same", SWITCH, SPEED)] = True,
+    shard: Annotated[
+        str | None,
+        Option(
+            "Do one share of many, like 3/16",
+            SHARE,
+            SPEED,
+            more="For jobs that share a folder: whoever is last publishes the file (docs/cluster.md)",
+        ),
+    ] = None,
+    claim: Annotated[
+        bool,
+        Option(
+            "Do what others have not begun",
+            SWITCH,
+            SPEED,
+            more="After its own share, or alone: shards that are not done and that nobody works on",
+        ),
+    ] = False,
     labelled: bool = False,
     **layout: Any,
 ) -> Extraction:
@@ -147,6 +165,8 @@ def extract(
         "max_bad": max_bad,
         "max_pixels": max_pixels,
         "wait": wait,
+        "shard": shard,
+        "claim": claim,
         "labelled": labelled,
     }
     return Extraction.from_json(run_apart(_request(given, layout), "extract"))

@@ -61,10 +61,9 @@ class Sink:
     workspace: Path
     outdated: Collection[str] = frozenset()
 
-    @property
-    def done(self) -> set[str]:
-        """The hashes of images that need not be looked at again."""
-        return {*self.known} - {*self.outdated} | {*self.known_bad}
+    def has(self, sha256: str) -> bool:
+        """Return whether an image need not be looked at again, by its hash."""
+        return (sha256 in self.known and sha256 not in self.outdated) or sha256 in self.known_bad
 
     def wants(self, sha256: str, data: bytes) -> bool:
         """Return whether an image is to be embedded, by its hash and its bytes."""
@@ -92,6 +91,8 @@ class Job:
         Whether nothing in this process forbids child processes that share its memory: threads, or a GPU in use.
     opened
         Where the networks are once they are opened; jobs that share it follow each other and open them once.
+    part_of
+        How many images there are in all, where these are not all of them.
     """
 
     dataset: ImageList
@@ -103,6 +104,12 @@ class Job:
     in_flight: InFlight | None = None
     may_fork: bool = False
     opened: Opened = field(default_factory=Opened)
+    part_of: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many images there are, of which the share `max_bad` may be unusable."""
+        return self.part_of or len(self.dataset)
 
     @property
     def preprocess(self) -> Preprocess:
@@ -183,6 +190,8 @@ class Extraction:
         What the dataset was understood to be: splits, which of them were drawn, classes, what was passed over.
     warnings
         What a user should know: leaks between splits, unusable images, empty classes.
+    shards
+        How many shards are done, and how many there are, where others do the rest and there is no file yet.
     """
 
     path: Path
@@ -201,6 +210,7 @@ class Extraction:
     warnings: tuple[str, ...] = ()
     output: str | None = None
     pool: str | None = None
+    shards: tuple[int, int] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

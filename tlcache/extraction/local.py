@@ -22,7 +22,7 @@ from tlcache.machine import loading
 from tlcache.progress import Advance, image_bar, logger
 from tlcache.threads import available_cpus
 
-__all__ = ["run_workers"]
+__all__ = ["run_workers", "side_by_side"]
 
 
 _LOOKED_AT = 16  # images, to see whether most of them are known
@@ -42,6 +42,23 @@ def run_workers(job: Job, advance: Advance | None = None) -> list[EmbedResult]:
     KeyboardInterrupt
         Ctrl-C; finished rows are in parts, and the exception says how many images were done.
     """
+
+    def work(run: Pass, slot: int) -> list[EmbedResult]:
+        if not slot:
+            run.expect(range(len(job.dataset)))
+        return Worker(run, slot).work()
+
+    return side_by_side(job, work, advance)
+
+
+def side_by_side(
+    job: Job, work: Callable[[Pass, int], list[EmbedResult]], advance: Advance | None = None
+) -> list[EmbedResult]:
+    """Let a worker for each CPU do its share of a pass; return what all of them found, for each sink.
+
+    `work` is called with the pass and the number of the worker, each in a thread or a child process of its own; all
+    else is as for `run_workers`.
+    """
     total, threads = len(job.dataset), available_cpus()
     if job.in_flight:
         job.in_flight.source = job.dataset.source
@@ -49,8 +66,7 @@ def run_workers(job: Job, advance: Advance | None = None) -> list[EmbedResult]:
     may_fork = job.may_fork and threads > 1 and (survives or not job.opened.networks) and not job.dataset.images.far
     new = _mostly_new(job) if may_fork else ()
     run = Pass(job, threads, fork=bool(new))
-    job.dataset.images.expect(path for number, path in enumerate(job.dataset.paths) if number not in run.told)
-    works: list[Callable[[], list[EmbedResult]]] = [Worker(run, slot).work for slot in range(threads)]
+    works: list[Callable[[], list[EmbedResult]]] = [partial(work, run, slot) for slot in range(threads)]
     try:
         if new:
             with loading():
@@ -59,11 +75,11 @@ def run_workers(job: Job, advance: Advance | None = None) -> list[EmbedResult]:
                     run.networks(new)
                 else:
                     run.export(new)
-            works = [forked(partial(_in_child, work, slot)) for slot, work in enumerate(works)]
+            works = [forked(partial(_in_child, each, slot)) for slot, each in enumerate(works)]
         bar = nullcontext(advance) if advance else image_bar(job.title, total)
         with bar as tell, ThreadPoolExecutor(threads) as pool:
             try:
-                workers = [pool.submit(work) for work in works]
+                workers = [pool.submit(each) for each in works]
                 _join(workers, run, tell)
             except _DecoderHangsError as hanging:
                 run.board.stop()

@@ -183,13 +183,24 @@ def _layers(_: Sender) -> Callable[..., dict[str, Any]]:
     return lambda **request: {"files": [each.as_json() for each in layers_here(**request)]}
 
 
+def _merge(_: Sender) -> Callable[..., dict[str, Any]]:
+    from tlcache.extraction.steps import merge_here
+
+    return lambda **request: merge_here(**request).as_json()
+
+
 def _embed(sender: Sender) -> Callable[..., dict[str, Any]]:
     from tlcache.extraction.blocks import embed_here
 
     return partial(embed_here, tell=sender.part)
 
 
-_WORK = {"extract": _extract, "layers": _layers, "embed": _embed}  # what a worker can do, loaded when it is asked for
+_WORK = {  # what a worker can do, loaded when it is asked for
+    "extract": _extract,
+    "layers": _layers,
+    "merge": _merge,
+    "embed": _embed,
+}
 
 
 def main() -> None:

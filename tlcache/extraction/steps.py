@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from tlcache.datasets.overview import Overview
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.forks import can_fork
 from tlcache.extraction.inflight import InFlight
-from tlcache.extraction.job import Extraction, Job
+from tlcache.extraction.job import EmbedResult, Extraction, Job
+from tlcache.extraction.ledgers import count_done
 from tlcache.extraction.local import run_workers
+from tlcache.extraction.shares import Share, do_share
 from tlcache.extraction.target import Target
 from tlcache.machine import peak_rss_bytes
 from tlcache.progress import say
+from tlcache.text import counted
 
-__all__ = ["check_name", "extract_here", "layers_here"]
+__all__ = ["check_name", "extract_here", "layers_here", "merge_here"]
 
 
 def extract_here(**request: Any) -> Extraction:
@@ -48,6 +51,8 @@ def _extract(
     rejected: Mapping[str, Sequence[str]] | None = None,
     in_flight: InFlight | None = None,
     labelled: bool = False,
+    shard: str | None = None,
+    claim: bool = False,
     **request: Any,
 ) -> list[Extraction]:
     """Make the feature files of layers with poolings in one pass.
@@ -60,7 +65,7 @@ def _extract(
         Content hash -> code and message of images that are not to be decoded.
     in_flight
         Where to note which images are being decoded; None where this process is not the extraction's own.
-    features, device, batch_size, max_bad, wait, labelled, **request
+    features, device, batch_size, max_bad, wait, labelled, shard, claim, **request
         As for `tlcache.extraction.extract.extract`, all of them given.
     """
     started = time.perf_counter()
@@ -71,35 +76,91 @@ def _extract(
     if labelled:
         dataset.check_labelled()
     dataset.check_splits()
-    folder = Path(features) / dataset.name
-    wanted = [{**request, "output": output, "pool": pool, "max_bad": max_bad} for output, pool in outputs]
-    targets = [Target.of(folder, dataset, load_again(each), each) for each in wanted]
-    check_name(folder, dataset)
-    with ExitStack() as claims:
-        for target in sorted(targets, key=lambda target: target.path):  # so that no two processes wait for each other
-            claims.enter_context(target.claimed(wait))
+    targets = _targets(features, dataset, {**request, "max_bad": max_bad}, outputs)
+
+    def job() -> Job:
         for target in targets:
-            target.look_around(rejected or {})
-        crop = targets[0].network.preprocess.crop
-        job = Job(
+            target.look_around(rejected or {}, parts=share is None)
+        return Job(
             dataset=dataset,
             sinks=tuple(target.sink for target in targets),
             device=device,
             engine=request["engine"],
-            batch_size=batch_size or default_batch(request["engine"], found, crop),
+            batch_size=batch_size or default_batch(request["engine"], found, targets[0].network.preprocess.crop),
             max_bad=max_bad,
             in_flight=in_flight,
             may_fork=in_flight is not None and can_fork() and found == "cpu",
         )
-        results = run_workers(job)
-        peak = peak_rss_bytes() + results[0].forked_bytes  # children that have ended by the time a file is written
-        done = [
-            target.published(result, request["seed"], max_bad, started, peak)
-            for target, result in zip(targets, results, strict=True)
-        ]
-    if done[0].overview != overview:
+
+    share = Share(shard, claim) if shard or claim else None
+    publish = {"seed": request["seed"], "max_bad": max_bad, "started": started}
+    done = _shared(targets, job, share, wait, **publish) if share else _alone(targets, job, wait, **publish)
+    if done[0].shards is None and done[0].overview != overview:
         say(f"{dataset.name}: in the end {done[0].overview}")
     return done
+
+
+def _targets(
+    features: str, dataset: Dataset, request: Mapping[str, Any], outputs: Sequence[tuple[str | None, str | None]]
+) -> list[Target]:
+    folder = Path(features) / dataset.name
+    wanted = [{**request, "output": output, "pool": pool} for output, pool in outputs]
+    targets = [Target.of(folder, dataset, load_again(each), each) for each in wanted]
+    check_name(folder, dataset)
+    return targets
+
+
+def _alone(targets: Sequence[Target], job: Callable[[], Job], wait: bool, **publish: Any) -> list[Extraction]:
+    """Embed all images that have no row yet, and publish the files."""
+    with ExitStack() as claims:
+        for target in sorted(targets, key=lambda target: target.path):  # so that no two processes wait for each other
+            claims.enter_context(target.claimed(wait))
+        results = run_workers(job())
+        peak = peak_rss_bytes() + results[0].forked_bytes  # children that have ended by the time a file is written
+        pairs = zip(targets, results, strict=True)
+        return [target.published(result, **publish, peak=peak) for target, result in pairs]
+
+
+def _shared(
+    targets: Sequence[Target], job: Callable[[], Job], share: Share, wait: bool, **publish: Any
+) -> list[Extraction]:
+    """Do a share of the images, and publish the files if all shards are done then."""
+    books = [target.ledgers for target in targets]
+    missing = sorted({number for book in books for number in book.missing()})
+    under_way = any(count_done(target.workspace) or not target.path.exists() for target in targets)
+    todo = share.of(missing, under_way)
+    if not todo:
+        say(f"{targets[0].dataset.name}: nothing to do of {counted(len(books[0].shards), 'shard')}")
+        results = [EmbedResult() for _ in targets]
+    else:
+        for target in targets:
+            target.begin()
+        results = do_share(job(), books, todo, share.claimant)
+    pairs = zip(targets, results, strict=True)
+    return [_merged(target, result, wait=wait, **publish) for target, result in pairs]
+
+
+def merge_here(
+    *,
+    features: str,
+    output: str | None,
+    pool: str | None,
+    max_bad: float,
+    seed: int,
+    rejected: object = None,
+    in_flight: object = None,
+    **request: Any,
+) -> Extraction:
+    """Publish a file whose shards are all done, without reading an image; arguments are those of `_extract`."""
+    started = time.perf_counter()
+    del rejected, in_flight
+    dataset = load_dataset(request["data"], request["name"], Layout.of(request))
+    (target,) = _targets(features, dataset, {**request, "max_bad": max_bad, "seed": seed}, [(output, pool)])
+    return _merged(target, EmbedResult(), wait=True, seed=seed, max_bad=max_bad, started=started)
+
+
+def _merged(target: Target, own: EmbedResult, started: float, **how: Any) -> Extraction:
+    return target.merged(own, started=started, **how) or target.unfinished(own, started)
 
 
 def check_name(folder: Path, dataset: Dataset, advice: str = "Give this one another name with --name.") -> None:

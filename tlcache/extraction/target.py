@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,13 +21,16 @@ from tlcache.cache.index import Index
 from tlcache.cache.publish import Plan, publish
 from tlcache.cache.shards import Rejected, find_shards
 from tlcache.datasets.dataset import Dataset
+from tlcache.datasets.overview import Overview
 from tlcache.errors import CacheError
 from tlcache.extraction.job import EmbedResult, Extraction, Sink, check_rejected
+from tlcache.extraction.ledgers import Ledgers, is_worked_on
 from tlcache.extraction.rows import Rows, assemble
 from tlcache.files import check_room, write_whole
 from tlcache.locks import Lock
 from tlcache.machine import peak_rss_bytes
 from tlcache.progress import say
+from tlcache.text import counted
 
 __all__ = ["Target", "lock_of"]
 
@@ -80,15 +83,22 @@ class Target:
         index = self.index
         return Sink(self.network, index.rows, index.bad, self.workspace, index.outdated)
 
-    def look_around(self, rejected: Mapping[str, Sequence[str]]) -> None:
-        """Find out which rows are there; `rejected` are images that are not to be decoded, by their hash."""
-        for path in self.path.parent.glob(f".{self.path.name}-*.tmp"):  # a process left it that was killed
-            path.unlink(missing_ok=True)  # while it published; the lock is ours, so nobody works on it
+    @property
+    def ledgers(self) -> Ledgers:
+        """What came of each shard of the images."""
+        return Ledgers(self.workspace, self.network.key, self.dataset.paths)
+
+    def look_around(self, rejected: Mapping[str, Sequence[str]], parts: bool = True) -> None:
+        """Find out which rows are there; `rejected` are images that are not to be decoded, by their hash.
+
+        Without `parts`, what lies in the workspace is left to whoever does its shard.
+        """
         self.index = index = Index(self.network.key)
         index.bad |= {sha256: Rejected(*reason) for sha256, reason in rejected.items()}
         index.add_target(self.path)
         index.add_others(self.path.parent.parent, self.path.stem)
-        index.add_shards(self.workspace)
+        if parts:
+            index.add_shards(self.workspace)
         self.before = len(index.sources)
 
     def published(self, result: EmbedResult, seed: int, max_bad: float, started: float, peak: int) -> Extraction:
@@ -116,7 +126,7 @@ class Target:
         for part in find_shards(self.workspace):
             part.unlink()
         ended = time.perf_counter()
-        seconds = dict(zip(STAGES, result.seconds.tolist(), strict=True)) | {"wall_s": ended - started}
+        seconds = _seconds(result, ended - started)
         seconds["write_s"] += ended - embedded_s
         arguments = self.note["arguments"]
         return Extraction(
@@ -138,12 +148,81 @@ class Target:
             pool=arguments["pool"],
         )
 
+    def merged(self, own: EmbedResult, wait: bool, seed: int, max_bad: float, started: float) -> Extraction | None:
+        """Publish what the ledgers of all shards say, as `published` does; None where some shards are not done.
+
+        `own` is what this process did of them; only that is counted as embedded now.
+
+        Raises
+        ------
+        CacheError
+            Rows are gone that a ledger promises; their shards are to be done again.
+        """
+        ledgers = self.ledgers
+        if (result := ledgers.result()) is None:
+            return None
+        with self.claimed(wait):
+            if not find_shards(self.workspace):  # somebody else has published them meanwhile
+                result.embedded = 0
+            self.look_around({}, parts=False)
+            self.index.add_shards(self.workspace)
+            if lost := ledgers.broken(result, self.index.rows):
+                ledgers.drop(lost)
+                raise CacheError(
+                    f"Parts of {counted(len(lost), 'shard')} were damaged or removed. Run the same with --claim: "
+                    "what is missing is embedded again."
+                )
+            done = self.published(result, seed, max_bad, started, peak_rss_bytes() + own.forked_bytes)
+            return replace(
+                done,
+                embedded=own.embedded,
+                reused=max(0, done.rows - own.embedded),
+                seconds=_seconds(own, done.seconds["wall_s"]),
+                images_per_s=own.embedded / done.seconds["wall_s"],
+            )
+
+    def unfinished(self, result: EmbedResult, started: float) -> Extraction:
+        """Return what was done of a file that is not whole yet."""
+        ledgers, seconds = self.ledgers, _seconds(result, time.perf_counter() - started)
+        return Extraction(
+            path=self.path,
+            dataset=self.dataset.name,
+            backbone=self.network.name,
+            rows=0,
+            embedded=result.embedded,
+            reused=0,
+            quarantined=len(result.bad) + len(result.unreadable),
+            up_to_date=False,
+            seconds=seconds,
+            images_per_s=result.embedded / seconds["wall_s"],
+            peak_rss_bytes=peak_rss_bytes() + result.forked_bytes,
+            provider="",
+            overview=Overview.expected(self.dataset),
+            output=self.note["arguments"]["output"],
+            pool=self.note["arguments"]["pool"],
+            shards=(len(ledgers.shards) - len(ledgers.missing()), len(ledgers.shards)),
+        )
+
+    def begin(self) -> None:
+        """Make the workspace, and leave word of who works in it and on what.
+
+        Raises
+        ------
+        CacheError
+            It cannot be made, or is a symbolic link.
+        """
+        with self._explaining():
+            if self.workspace.is_symlink():
+                raise CacheError(f"'{self.workspace}' is a symbolic link; nothing is written through it. Remove it.")
+            self.workspace.mkdir(parents=True, exist_ok=True)
+            who = {"process": os.getpid(), "host": platform.node()}
+            write_whole(self._run, json.dumps({**who, **self.note}).encode())
+
     @contextmanager
     def claimed(self, wait: bool) -> Iterator[None]:
-        """Make the workspace, hold its lock, and leave word of who works in it and on what."""
-        workspace = self.workspace
-        run = workspace / "run.json"
-        try:
+        """Hold the lock of the workspace, begin, and remove it in the end if no part is left in it."""
+        workspace, run = self.workspace, self._run
+        with self._explaining():
             workspace.parent.mkdir(parents=True, exist_ok=True)
             lock = lock_of(workspace)
             try:
@@ -156,21 +235,28 @@ class Target:
                     ) from None
                 say(f"Waiting for {_holder(run)}, which extracts the same features ...{lock.advice}")
                 lock.acquire()
-            if workspace.is_symlink():
-                raise CacheError(f"'{workspace}' is a symbolic link; nothing is written through it. Remove it.")
-            workspace.mkdir(exist_ok=True)
-            who = {"process": os.getpid(), "host": platform.node()}
-            write_whole(run, json.dumps({**who, **self.note}).encode())
-        except OSError as error:
-            raise CacheError(
-                f"Cannot write to '{workspace.parent}': {error.strerror}. Give another folder with --features."
-            ) from None
         try:
+            self.begin()
+            for path in self.path.parent.glob(f".{self.path.name}-*.tmp"):  # a process left it that was killed
+                path.unlink(missing_ok=True)  # while it published; the lock is ours, so nobody works on it
             yield
         finally:
-            if not find_shards(workspace):
+            if not find_shards(workspace) and not is_worked_on(workspace):
                 shutil.rmtree(workspace, ignore_errors=True)
             lock.release()
+
+    @property
+    def _run(self) -> Path:
+        return self.workspace / "run.json"
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CacheError(
+                f"Cannot write to '{self.workspace.parent}': {error.strerror}. Give another folder with --features."
+            ) from None
 
     def _attributes(self, table: Rows) -> dict[str, Any]:
         network, index = self.network, self.index
@@ -190,6 +276,10 @@ class Target:
 def lock_of(workspace: Path) -> Lock:
     """Return the lock of a folder of parts."""
     return Lock(workspace.with_suffix(".lock"))
+
+
+def _seconds(result: EmbedResult, wall_s: float) -> dict[str, float]:
+    return dict(zip(STAGES, result.seconds.tolist(), strict=True)) | {"wall_s": wall_s}
 
 
 def _told_of(target: Path) -> list[str]:

@@ -8,12 +8,14 @@ anew, which costs the next few images 1.5 ms between them.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +28,9 @@ from tlcache.backbones.several import Several
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected, Shard, write_shard
 from tlcache.errors import CacheError, ImageReadError, ModelError, UnreachableError
-from tlcache.extraction.board import Board
+from tlcache.extraction.board import Board, Section
 from tlcache.extraction.forks import shared_lock
-from tlcache.extraction.job import EmbedResult, Job, check_rejected
+from tlcache.extraction.job import EmbedResult, Job, Sink, check_rejected
 from tlcache.files import check_room
 from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
 
@@ -43,10 +45,19 @@ READ_BYTES = 4 << 20  # about how much is read and hashed in a row, and then dec
 
 
 class Worker:
-    """One of those that share a pass: a thread, or a child process; `slot` is its number."""
+    """One of those that share a pass: a thread, or a child process.
 
-    def __init__(self, run: Pass, slot: int) -> None:
-        self.run, self.job, self.board, self.slot = run, run.job, run.board, slot
+    Parameters
+    ----------
+    run, slot
+        The pass, and the number of the worker.
+    board
+        What deals out the images; None: the board of the pass.
+    """
+
+    def __init__(self, run: Pass, slot: int, board: Board | Section | None = None) -> None:
+        self.run, self.job, self.slot = run, run.job, slot
+        self.board = board or run.board
         self.results = [EmbedResult() for _ in run.job.sinks]
         self._batches = 1  # in the next stretch
         most = min(max(self.job.batch_size, STRETCH_IMAGES), len(self.job.dataset))
@@ -113,7 +124,7 @@ class Worker:
         yield found
 
     def _read_one(self, number: int) -> _Encoded | None:
-        if sha256 := self.run.told.get(number):
+        if sha256 := self.run.told(number):
             self.board.hashed(number, bytes.fromhex(sha256))
             self._reject_known(number, sha256)
             return None
@@ -191,7 +202,7 @@ class Worker:
     def _reject(self, place: int, number: int, bad: Rejected) -> None:
         """Count an image that a sink cannot use; past the allowed share, stop the pass."""
         example = f"{self.job.dataset.paths[number]!r}, {bad.message}"
-        check_rejected(self.board.reject(place), len(self.job.dataset), self.job.max_bad, example)
+        check_rejected(self.board.reject(place), self.job.total, self.job.max_bad, example)
 
     def _count(self, images: Sequence[_Image], times: list[float]) -> None:
         decode_s, infer_s = np.diff(times)
@@ -285,14 +296,24 @@ class Pass:
         self.board = Board(len(job.dataset), threads, shared_lock() if fork else threading.Lock(), len(job.sinks))
         self._callers = 1 if fork else threads
         self.torch = OneTorchThread()
-        self.told = self._told()  # number -> hash of the images that need not be read
+        self._told = job.dataset.images.told()
         self._began = time.perf_counter()
 
-    def _told(self) -> dict[int, str]:
-        job, told = self.job, self.job.dataset.images.told()
-        hashes = ((number, told.get(path, "")) for number, path in enumerate(job.dataset.paths)) if told else ()
-        done = set.intersection(*(sink.done for sink in job.sinks)) if told else set()
-        return {number: sha256 for number, sha256 in hashes if sha256 in done}
+    def into(self, sinks: tuple[Sink, ...]) -> Pass:
+        """Return this pass, with its networks, into other sinks."""
+        other = copy.copy(self)
+        other.job = replace(self.job, sinks=sinks)
+        return other
+
+    def told(self, number: int) -> str:
+        """Return the hash of an image that need not be read; empty where it has to be."""
+        sha256 = self._told.get(self.job.dataset.paths[number], "")
+        return sha256 if sha256 and all(sink.has(sha256) for sink in self.job.sinks) else ""
+
+    def expect(self, numbers: Iterable[int]) -> None:
+        """Let images be fetched that will be read in about this order."""
+        paths = self.job.dataset.paths
+        self.job.dataset.images.expect(paths[number] for number in numbers if not self.told(number))
 
     def export(self, wanted: tuple[int, ...]) -> None:
         """Make the ONNX files of some sinks' networks, for processes that open them each for itself."""

@@ -118,8 +118,17 @@ def extractions_table(done: Sequence[Extraction], explain: bool = False) -> Rend
 
 def provider_words(done: Extraction) -> str:
     """Return what was done, and where the network ran, in plain words."""
+    if done.shards:
+        return f"not yet, {shards_words(*done.shards)} done"
+    if done.up_to_date:
+        return "up to date"
     where = {"CPUExecutionProvider": "on the CPU", "CUDAExecutionProvider": "on the GPU"}
     return f"written, {counted(done.embedded, 'image')} embedded {where.get(done.provider, f'by {done.provider}')}"
+
+
+def shards_words(count: int, total: int) -> str:
+    """Return how many shards of a dataset."""
+    return f"{count:,} of {counted(total, 'shard')}"
 
 
 def cache_table(entries: Sequence[CacheEntry], folder: Path) -> RenderableType:

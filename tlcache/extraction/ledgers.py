@@ -1,0 +1,149 @@
+"""The shards of a dataset on disk, and what came of each: what many processes share, and one publishes from.
+
+A shard is a stretch of the images in their order. Whoever does one writes parts into its folder, as every extraction
+does, and then its ledger: what each image hashes to, or why it cannot be used. A ledger is a promise that all its rows
+are on disk, so whoever finds the ledgers of all shards can publish the file without reading an image again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from tlcache.cache.feature_file import stage_seconds
+from tlcache.cache.shards import SHARD_FOLDERS, Rejected
+from tlcache.errors import CacheError
+from tlcache.extraction.claims import Claimant, claimed, is_held
+from tlcache.extraction.job import EmbedResult
+from tlcache.files import write_whole
+
+__all__ = ["Ledger", "Ledgers", "count_done", "is_worked_on", "shards_of"]
+
+
+def shards_of(images: int) -> list[range]:
+    """Return the shards of so many images: each has a power of two of them, about as many as there are shards.
+
+    >>> [len(shards_of(count)) for count in (24, 10_000, 1_600_000)]
+    [3, 79, 782]
+    """
+    size = 1 << ((max(1, images) - 1).bit_length() + 1) // 2
+    return [range(start, min(start + size, images)) for start in range(0, images, size)]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What came of the images of a shard.
+
+    Parameters
+    ----------
+    sha256
+        Of each image; empty where it could not be read.
+    bad, unreadable
+        Why images cannot be used, by their hash, and by their place in the shard.
+    embedded, seconds
+        As in `EmbedResult`.
+    """
+
+    sha256: Sequence[str]
+    bad: Mapping[str, Rejected] = field(default_factory=dict)
+    unreadable: Mapping[int, Rejected] = field(default_factory=dict)
+    embedded: int = 0
+    seconds: Sequence[float] = ()
+
+
+class Ledgers:
+    """The shards of what one network makes of a dataset.
+
+    Parameters
+    ----------
+    workspace
+        Folder of the parts.
+    key
+        The model key.
+    paths
+        Of the images, in order. A ledger is of these images and this key: of others it does not count.
+    """
+
+    def __init__(self, workspace: Path, key: str, paths: Sequence[str]) -> None:
+        self._workspace = workspace
+        self.shards = shards_of(len(paths))
+        self._names = [f"{_digest(key, paths[each.start : each.stop])}.json" for each in self.shards]
+
+    def folder(self, number: int) -> Path:
+        """Return where the parts of a shard are, and its ledger."""
+        return self._workspace / f"shard-{number:06d}"
+
+    def missing(self) -> list[int]:
+        """Return the numbers of the shards that are not done."""
+        return [number for number in range(len(self.shards)) if not self.has(number)]
+
+    def has(self, number: int) -> bool:
+        """Return whether a shard is done."""
+        return self._path(number).exists()
+
+    def claimed(self, number: int, me: Claimant) -> AbstractContextManager[bool]:
+        """Have a shard to oneself for a while; False where somebody else is at it."""
+        return claimed(self.folder(number), me)
+
+    def write(self, number: int, ledger: Ledger) -> None:
+        """Say that a shard is done, whose parts are on disk; raises CacheError where that cannot be written."""
+        try:
+            write_whole(self._path(number), msgspec.json.encode(ledger))
+        except OSError as error:
+            raise CacheError(
+                f"Cannot write to '{self._workspace}': {error.strerror}. What is finished is kept; "
+                "mend that and run the same command again."
+            ) from None
+
+    def result(self) -> EmbedResult | None:
+        """Return what the ledgers of all shards say together; None where one is missing. One that is damaged goes."""
+        total = EmbedResult()
+        for number, shard in enumerate(self.shards):
+            try:
+                ledger = msgspec.json.decode(self._path(number).read_bytes(), type=Ledger)
+            except FileNotFoundError:
+                return None
+            except (ValueError, msgspec.DecodeError):
+                self.drop([number])
+                return None
+            total.sha256 += ledger.sha256
+            unreadable = {shard.start + place: why for place, why in ledger.unreadable.items()}
+            seconds = stage_seconds() + ledger.seconds
+            total.add(EmbedResult([], {**ledger.bad}, unreadable, ledger.embedded, seconds))
+        return total
+
+    def broken(self, result: EmbedResult, rows: Collection[str]) -> list[int]:
+        """Return the numbers of shards of whose images some have no row any more; `rows` are the hashes of those."""
+        gone = [sha256 != "" and sha256 not in rows and sha256 not in result.bad for sha256 in result.sha256]
+        return [number for number, each in enumerate(self.shards) if any(gone[each.start : each.stop])]
+
+    def drop(self, numbers: Sequence[int]) -> None:
+        """Let shards be done again; their parts stay."""
+        for number in numbers:
+            self._path(number).unlink(missing_ok=True)
+
+    def _path(self, number: int) -> Path:
+        return self.folder(number) / self._names[number]
+
+
+def count_done(workspace: Path) -> int:
+    """Return how many shards in a folder of parts have a ledger."""
+    return len({path.parent for path in workspace.glob(f"{SHARD_FOLDERS}/*.json")})
+
+
+def is_worked_on(workspace: Path) -> bool:
+    """Return whether somebody is at a shard in a folder of parts."""
+    return any(map(is_held, workspace.glob(SHARD_FOLDERS)))
+
+
+def _digest(key: str, paths: Sequence[str]) -> str:
+    digest = hashlib.sha256(key.encode())
+    for path in paths:
+        digest.update(os.fsencode(path) + b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,62 @@
+"""Shards that many processes did -> the feature file, where the last of them did not get to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlcache.arguments import Features
+from tlcache.cache.find import features_folder
+from tlcache.errors import CacheError
+from tlcache.keys import native
+from tlcache.options import described
+
+if TYPE_CHECKING:
+    from tlcache.extraction.job import Extraction
+
+__all__ = ["merge"]
+
+
+@described()
+def merge(features: Features = None) -> list[Extraction]:
+    """Publish what jobs of `extract --shard` have finished, and say how far the others are; no image is read.
+
+    Returns
+    -------
+    list of Extraction
+        One for every network and dataset with shards; those with `shards` are not whole yet, and have no file.
+
+    Raises
+    ------
+    CacheError
+        There are none, or rows are gone that were there.
+    TlcacheError
+        As `extract`.
+
+    Examples
+    --------
+    >>> extract(photos, tiny_model, features=folder, shard="1/2").shards
+    (2, 3)
+    >>> [done.shards for done in merge(folder)]
+    [(2, 3)]
+    """
+    from tlcache.extraction import extract
+    from tlcache.extraction.job import Extraction
+
+    root = features_folder(features)
+    found = list(_begun(root))
+    if not found:
+        raise CacheError(f"Nothing under '{root}' is in shards. Begin with: tlcache extract --shard 1/2")
+    request = {"features": str(root)}
+    return [Extraction.from_json(extract.run_apart({**each, **request}, "merge")) for each in found]
+
+
+def _begun(root: Path) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of every extraction that has a shard done."""
+    from tlcache.extraction.ledgers import count_done
+
+    for run in sorted(root.glob("*/.*.parts/run.json")):
+        if count_done(run.parent):
+            yield native(json.loads(run.read_bytes()))["arguments"]
