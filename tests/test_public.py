@@ -24,6 +24,7 @@ NAMES: dict[str, list[str]] = {
     "fit-heads": ["fit_heads", "fit_curves", "fit_columns"],
     "compare": ["compare", "verdict", "leakage_gaps"],
     "report": ["write_report"],
+    "map": ["write_map"],
     "study": ["study", "compare_study", "verdict"],
     "ls": ["list_cache"],
     "runs": ["list_runs", "remove_runs"],

@@ -220,7 +220,7 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "finetuning/checkpoints.py:latest": "checkpoints",
     "finetuning/saved.py:export_tuned": "weights",
     "finetuning/stored.py": "pixels and activations that were computed",
-    "report/inline.py:rendered": "templates of pages",
+    "report/inline.py:_template": "templates of pages",
 }
 
 

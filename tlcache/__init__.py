@@ -13,7 +13,7 @@ seconds. The command line and this module offer the same:
 - runs: `list_runs` and `remove_runs`, `predict` what one of them says of new images, and `unknown`, which
   measures how well it tells what it does not know;
 - labels: `suggest` which images of many to label next;
-- pictures: the `similar` images of a dataset;
+- pictures: the `similar` images of a dataset, and `write_map` of all of them as a page;
 - answers: `compare` what is recorded, `verdict` of that in sentences, `audit` whether the split is honest,
   `leakage_gaps` what it costs when it is not and `write_clean` the dataset without, `write_report` as a page;
 - all of it: `study` for the whole experiment and `compare_study` for its answer, `run_demo` for a first look;

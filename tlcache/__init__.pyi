@@ -35,6 +35,7 @@ from tlcache.probing.fit import fit_curves as fit_curves
 from tlcache.probing.fit import fit_heads as fit_heads
 from tlcache.progress import hide_progress as hide_progress
 from tlcache.progress import show_progress as show_progress
+from tlcache.report.map import write_map as write_map
 from tlcache.report.page import write_report as write_report
 from tlcache.runs.folder import list_runs as list_runs
 from tlcache.runs.folder import remove_runs as remove_runs

@@ -66,6 +66,7 @@ __all__ = [
     "Layers",
     "LoneModel",
     "LookedAtBy",
+    "MapRun",
     "MaxPixels",
     "MaybeModel",
     "MaybeRun",
@@ -239,6 +240,17 @@ MaybeRun = Annotated[str | Path | None, _ONE_RUN]
 AskedRun = Annotated[
     str | Path | None,
     Option("A run of fit-heads, to ask what it is unsure of", _RUN, DATA, "--run", more="See: tlcache runs"),
+]
+MapRun = Annotated[
+    str | Path | None,
+    Option(
+        "A run, to show what it predicts",
+        _RUN,
+        DATA,
+        "--run",
+        default="the best of the dataset",
+        more="See: tlcache runs",
+    ),
 ]
 Against = Annotated[
     str | Path | Sequence[str | Path] | None,

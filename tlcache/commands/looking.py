@@ -1,4 +1,4 @@
-"""What a person would rather look at than read: similar images."""
+"""What a person would rather look at than read: a map of all images, similar ones."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from tlcache.arguments import DATA, GIVEN, CardsPage, Thumbnail
-from tlcache.commands.base import app
+from tlcache.commands.base import app, stoppable
 from tlcache.flags import Output, command
 from tlcache.options import Option, parameters
 from tlcache.pictures.similar import similar as _similar
-from tlcache.progress import warn
+from tlcache.progress import say, warn
+from tlcache.report.map import write_map as _write_map
 
-__all__ = ["similar"]
+__all__ = ["draw_map", "similar"]
 
 PANEL = "Look"
 
@@ -51,3 +52,21 @@ def similar(
         warn(errors_line(found))
     if not found.asked:
         raise typer.Exit(1)
+
+
+@command(app, parameters(_write_map), name="map", panel=PANEL)
+def draw_map(output: Output, /, **options: Any) -> None:
+    """Write a page that shows every image of a cached dataset as a point, close to those with similar embeddings.
+
+    Point at one to see it, colour them by label, split, prediction, audit or a column of the table, zoom, and select
+    some with a lasso to copy their paths. openTSNE makes a better map than PCA: pip install "tlcache[map]".
+
+    Example: tlcache map --data photos --thumbnails 40MB
+    """
+    from tlcache.report.map import write_map as run
+
+    say("drawing a map ...")
+    with stoppable("nothing was written"):
+        made = run(**options)
+    output.write(made.as_json())
+    output.say(f"{made.path}: {made.line}")

@@ -40,12 +40,21 @@ _FAMILY = re.compile(r"font-family: [^;\"]*;? ?")
 
 def rendered(template: str, filters: Mapping[str, Callable[[str], str]] | None = None, **values: Any) -> str:
     """Return a template of this package as a page; whatever is put in is escaped, save what a filter makes Markup."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment = Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        loader=FunctionLoader(_template),
+    )
     environment.filters.update(filters or {})
-    text = resources.files("tlcache.report").joinpath(template).read_text("utf-8")
-    return environment.from_string(text).render(**values)
+    return environment.get_template(template).render(**values)
+
+
+def _template(name: str) -> str:
+    return resources.files("tlcache.report").joinpath(name).read_text("utf-8")
 
 
 def inline_image(images: Images, path: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from functools import partial
 from typing import NamedTuple
 
 from tlcache.datasets.source import Images
 from tlcache.report.inline import inline_image
-from tlcache.threads import available_cpus
+from tlcache.threads import in_threads
 
 __all__ = ["Listed", "Picture", "Shown", "Thumbnails"]
 
@@ -60,10 +59,9 @@ class Thumbnails:
     def of(self, images: Images, paths: Iterable[str]) -> list[Picture]:
         """Return a picture of each image, in their order; those that come first have room first."""
         wanted, found = list(paths), list[Picture]()
-        with ThreadPoolExecutor(available_cpus()) as pool:
-            while self._left > 0 and len(found) < len(wanted):
-                some = wanted[len(found) : len(found) + _AT_A_TIME]
-                found += map(self._place, pool.map(inline_image, repeat(images), some))
+        while self._left > 0 and len(found) < len(wanted):
+            some = wanted[len(found) : len(found) + _AT_A_TIME]
+            found += map(self._place, in_threads(partial(inline_image, images), some))
         return found + [self._no_room() for _ in wanted[len(found) :]]
 
     def one(self, images: Images, path: str) -> Picture:
