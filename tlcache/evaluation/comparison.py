@@ -15,6 +15,7 @@ from tlcache.evaluation.significance import LEVEL, Difference, Units, correct_fo
 from tlcache.records import as_json
 from tlcache.runs.classes import ClassFigures
 from tlcache.runs.frozen import FrozenRun
+from tlcache.runs.pergroup import PerGroup
 from tlcache.runs.predictions import TopPredictions
 from tlcache.runs.record import Run
 
@@ -88,6 +89,11 @@ class Entry:
         """Whether the backbone is another one than the pretrained: not when no epoch of a fine-tuning was a gain."""
         return not (self.frozen or self.run.untuned)
 
+    @property
+    def per_group(self) -> PerGroup | None:
+        """What it reaches where each group of images has one answer; None where that was not asked for."""
+        return self.run.per_group if isinstance(self.run, FrozenRun) else None
+
     def figure(self, name: str) -> tuple[float, float, float]:
         """Return a figure of the test split with its interval, by its name in `evaluate`."""
         if name == "accuracy":
@@ -105,6 +111,7 @@ class Entry:
             **figures,
             **self.figures,
             "per_class": as_json(self.per_class),
+            **({"per_group": self.per_group.as_json()} if self.per_group else {}),
             "one_more_s": self.train_s,
             "tuned": self.tuned,
             **{name: getattr(self.run, name) for name in wanted},

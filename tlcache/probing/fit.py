@@ -122,7 +122,8 @@ def fit_heads(
 
 def _check_nested(cv: str | None, protocol: Mapping[str, Any]) -> None:
     """Raise OptionError where an option is of a single test split."""
-    for name, flag in (("repeats", "--repeats"), ("budget_s", "--budget"), ("coverage", "--coverage")):
+    flags = {"repeats": "--repeats", "budget_s": "--budget", "coverage": "--coverage", "per": "--per"}
+    for name, flag in flags.items():
         if cv is not None and name in protocol:
             raise OptionError(f"{flag} is of heads that are tested on one split, --cv of none; leave one of them out.")
 
@@ -176,8 +177,9 @@ def fit_curves(
         raise OptionError(
             "--repeats is how often the last fit is repeated; a curve takes --samples for each of --shots."
         )
-    if how.coverage is not None:
-        raise OptionError("--coverage is of the heads that are kept, and --shots keeps none; leave one of them out.")
+    for flag, given in (("--coverage", how.coverage), ("--per", how.per)):
+        if given is not None:
+            raise OptionError(f"{flag} is of the heads that are kept, and --shots keeps none; leave one of them out.")
     how = replace(how, repeats=samples)  # as records have always called it
     wanted = sorted(set(shots), key=lambda count: (count is None, count))
     found = _found(find_labelled(paths, features, data), join)

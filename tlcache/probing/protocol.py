@@ -60,6 +60,16 @@ class SearchProtocol:
     budget_s: Budget = None
     coverage: Coverage = None
     per_class: PerClass = False
+    per: Annotated[
+        str | None,
+        Option(
+            "group: also one answer for each group of images, like those of a patient",
+            choice(("group",)),
+            CHOOSING,
+            default="each image alone",
+            more="Probabilities are joined by mean, maximum or vote, whichever is best on validation",
+        ),
+    ] = None
     layers: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
@@ -69,7 +79,7 @@ class SearchProtocol:
     def arguments(self, val_rows: int = FEW) -> dict[str, Any]:
         """Return the settings as records hold them, on so many validation images."""
         among = {"layers": {each.name: each.key for each in self.layers}} if self.layers else {}
-        return {**asked(self, "coverage", "per_class"), "folds": self.folds_for(val_rows), **among}
+        return {**asked(self, "coverage", "per_class", "per"), "folds": self.folds_for(val_rows), **among}
 
     def folds_for(self, val_rows: int) -> int:
         """Return the folds that settings are chosen by, 0: on the validation split, where this has so many images.

@@ -19,6 +19,7 @@ from tlcache.errors import CacheError, DamagedError, DataError, HeadError
 from tlcache.evaluation.calibration import calibration_error
 from tlcache.evaluation.metrics import evaluate
 from tlcache.evaluation.perclass import class_figures
+from tlcache.evaluation.pergroup import Grouped, per_group
 from tlcache.evaluation.significance import Units, unit_numbers
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.heads.fitted import FittedHead
@@ -38,6 +39,7 @@ from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of
 from tlcache.runs.folder import path_of, recorded, write_run
 from tlcache.runs.frozen import FrozenRun, HeadCandidate, HeadEpoch, Repeats, TemperatureScaling
 from tlcache.runs.joined import kind_of_run, strategy_of
+from tlcache.runs.pergroup import PerGroup
 from tlcache.runs.predictions import Predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
 
@@ -94,6 +96,11 @@ def _fit_all(
     if not rows:
         return {}
     data, began, fitted = Data.of(file), time.perf_counter(), dict[str, FrozenRun]()
+    if protocol.per and data.groups is None:
+        raise DataError(
+            f"--per group was asked for, and the test images of '{file.attrs['dataset']}' have no groups. Give them to "
+            "extract (--group-column), or find near-duplicates: tlcache audit, then fit-heads --split group"
+        )
     folds = data.folds(protocol)
     unseen = [file.classes[label] for label in np.setdiff1d(data.val.labels, data.train.labels)]
     if unseen and not protocol.folds:
@@ -192,6 +199,11 @@ class Data:
         return data
 
     @cached_property
+    def groups(self) -> Units | None:
+        """A number for each test image's group (n,); None where there are no groups."""
+        return unit_numbers(self.test.groups)
+
+    @cached_property
     def distances(self) -> Distances:
         """How far the rows that are not for testing are from each other."""
         return distances_of(self.fitting)
@@ -225,9 +237,10 @@ def _fit_one(
     promised_s = time.perf_counter() - ended
     logits = [head.logits(data.test.features) for head in fitted]
     each = [head.probabilities(found) for head, found in zip(fitted, logits, strict=True)]
-    units = unit_numbers(data.test.groups)
+    units = data.groups
     tests = [evaluate(data.test.labels, probabilities, units) for probabilities in each]
     plain = fitted[0].probabilities(logits[0], temperature=1.0)
+    held = _held_out(data.fitting, folds, best)
     identity = frozen_identity(file.attrs, row, protocol)
     path = path_of(folder, identity)
     run = kind_of_run(file.attrs)(
@@ -250,6 +263,7 @@ def _fit_one(
         test=tests[0],
         per_class=class_figures(file.classes, data.test.labels, each[0], units),
         uncertainty=_held(promised, data, file.classes, each[0], units, promised_s),
+        per_group=_per_group(data, each[0], held, protocol),
         repeats=_repeats([head.head for head in fitted], tests),
         fit_s=ended - started,
         search_s=searched - started,
@@ -262,7 +276,7 @@ def _fit_one(
         record=str(path),
     )
     replace(fitted[0], uncertainty=promised).save(run.head_path)
-    write_run(run, data.test, each[0], _held_out(data.fitting, folds, best))
+    write_run(run, data.test, each[0], held)
     return run
 
 
@@ -273,6 +287,16 @@ def _held_out(rows: Split, folds: Sequence[Fold], best: Candidate) -> Prediction
         return None
     images = rows.of(np.concatenate(numbers))
     return Predictions.of(images, softmax(best.logits / best.temperature))
+
+
+def _per_group(data: Data, probabilities: Array, held: Predictions | None, protocol: SearchProtocol) -> PerGroup | None:
+    """Return what comes of one answer for each group, where that was asked for."""
+    if protocol.per is None:
+        return None
+    found, known = data.groups, unit_numbers(held.group) if held else None
+    assert found is not None
+    held_out = Grouped.of(held.label, held.probabilities, known) if held and known is not None else None
+    return per_group(Grouped.of(data.test.labels, probabilities, found), held_out, protocol.metric)
 
 
 def _promised(row: HeadRow, data: Data, best: Candidate, protocol: SearchProtocol) -> Uncertainty | None:

@@ -15,7 +15,17 @@ from tlcache.evaluation.comparison import Comparison, Entry, Pair
 from tlcache.evaluation.verdict import points, verdict
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval
-from tlcache.report.tables import baseline_line, groups_lines, heading, mark, marks
+from tlcache.report.tables import (
+    baseline_line,
+    group_interval,
+    group_name,
+    groups_lines,
+    heading,
+    mark,
+    marks,
+    per_group_lines,
+)
+from tlcache.runs.pergroup import PerGroup
 
 __all__ = [
     "COSTS",
@@ -25,6 +35,7 @@ __all__ = [
     "comparison_tables",
     "costs",
     "figures",
+    "group_figures",
     "leak_line",
     "mark",
     "marks",
@@ -57,7 +68,7 @@ def comparison_tables(
     """
     parts: list[RenderableType] = []
     for found in comparisons:
-        notes = [Text(baseline_line(found.baseline)), *groups_lines(found.groups)]
+        notes = [Text(baseline_line(found.baseline)), *groups_lines(found.groups), *per_group_lines(found)]
         if _several(found, comparisons):
             notes.append(Text("Runs on other images or splits of this dataset are not compared with these."))
         line, matters = leak_line(found, audits, gaps)
@@ -136,6 +147,16 @@ def figures(entry: Entry, by: str = "accuracy") -> tuple[str, ...]:
     return *first, interval(entry.accuracy, entry.low, entry.high), *map(_or_none, rest)
 
 
+def group_figures(found: PerGroup, by: str = "accuracy") -> tuple[str, ...]:
+    """Return what a run reaches by one answer for each group, as `figures`."""
+    test = found.test
+    known = {**test.others, "log_loss": test.log_loss, "macro_f1": test.macro_f1}
+    of = [known[name] for name in (by, f"{by}_low", f"{by}_high") if name in known]
+    first = () if by == "accuracy" else (interval(*of) if len(of) == 3 else "-",)
+    rest = (found.validated.get(found.rule), test.macro_f1, test.others.get("auroc"), test.log_loss, test.ece)
+    return *first, group_interval(found), *map(_or_none, rest)
+
+
 def costs(entry: Entry) -> tuple[str, ...]:
     """Return what a run costs, in the order of `COSTS`."""
     seconds = (entry.extract_s, entry.train_s, entry.first_s)
@@ -167,4 +188,7 @@ class _Wide:
             cells = dict(zip((*columns(by), *COSTS), figures(entry, by) + costs(entry), strict=True))
             names = (mark(entry, self.found), entry.backbone, entry.head)
             table.add_row(*names, *(cells[each] for each in titles), style="bold green" if names[0] == "*" else "")
+            if (one := entry.per_group) and not set(titles) <= set(COSTS):
+                known = dict(zip(columns(by), group_figures(one, by), strict=True))
+                table.add_row("", "", group_name(one), *(known.get(each, "") for each in titles))
         return table

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tlcache.arguments import By, OnlyDatasets, Page, Runs, Thumbnail
 from tlcache.auditing.findings import Audit
@@ -16,7 +17,7 @@ from tlcache.auditing.records import read_audits
 from tlcache.deploying.best import best_of
 from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
-from tlcache.evaluation.comparison import Comparison
+from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.evaluation.verdict import verdict
 from tlcache.files import check_folder, relative, write_whole
 from tlcache.keys import printable
@@ -25,12 +26,23 @@ from tlcache.probing.columns import read_column_comparisons
 from tlcache.probing.shots import read_curves
 from tlcache.progress import step_bar, warn
 from tlcache.report.audits import QUOTE
-from tlcache.report.compared import COSTS, LEGEND, columns, costs, figures, leak_line, mark, marks, title
+from tlcache.report.compared import (
+    COSTS,
+    LEGEND,
+    columns,
+    costs,
+    figures,
+    group_figures,
+    leak_line,
+    mark,
+    marks,
+    title,
+)
 from tlcache.report.contents import OF_CLASS, Chapter, chapter
 from tlcache.report.inline import rendered
 from tlcache.report.plain import interval
 from tlcache.report.reproduce import commands, uses
-from tlcache.report.tables import baseline_line, groups_lines
+from tlcache.report.tables import baseline_line, group_name, groups_lines, per_group_lines
 from tlcache.report.thumbnails import Thumbnails
 from tlcache.runs.folder import runs_folder
 from tlcache.version import __version__
@@ -122,6 +134,9 @@ def _html(chapters: Sequence[Chapter], left_out: int) -> str:
         chapters=chapters,
         left_out=left_out,
         figures=figures,
+        group_figures=group_figures,
+        group_name=group_name,
+        per_group_lines=per_group_lines,
         interval=interval,
         mark=mark,
         marks=marks,
@@ -149,8 +164,14 @@ def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit], gaps: 
         lines += ["|---" * 4 + "|--:" * (len(heads) - 1) + "|"]
         for entry in found.entries:
             cells = (mark(entry, found), entry.backbone, entry.head, *figures(entry, found.by), *costs(entry))
-            lines.append("|".join(["", *(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells), ""]))
-        notes = (baseline_line(found.baseline), *(line.plain for line in groups_lines(found.groups)))
+            rows = [cells]
+            if one := entry.per_group:
+                blank = ("",) * len(COSTS)
+                of_groups = group_figures(one, found.by)
+                rows.append(("", entry.backbone, f"{entry.head}, {group_name(one)}", *of_groups, *blank))
+            lines += ["|".join(["", *(_cell(each) for each in row), ""]) for row in rows]
+        lines_of_groups = (*groups_lines(found.groups), *per_group_lines(found))
+        notes = (baseline_line(found.baseline), *(line.plain for line in lines_of_groups))
         lines += ["", " ".join(notes), "", f"\\{marks(found)} {LEGEND}", ""]
         use, again = best_of(found), dict.fromkeys(line for entry in found.entries for line in commands(entry.run))
         for what, block in ((f"To use {use.name}:", uses(use.run)), ("To make all again:", again)):
@@ -158,12 +179,24 @@ def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit], gaps: 
     return "\n".join(lines)
 
 
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+def _flat(entry: Entry) -> dict[str, Any]:
+    """Return the figures of a run, those of one answer for each group with names of their own."""
+    nested = ("per_class", "per_group")
+    groups = entry.per_group.test.as_json() if entry.per_group else {}
+    own = {name: value for name, value in entry.as_json().items() if name not in nested}
+    return {**own, **{f"per_group_{name}": value for name, value in groups.items()}}
+
+
 def _csv(comparisons: Sequence[Comparison], folder: Path) -> str:
     rows = [
         {
             "dataset": found.dataset,
             "digest": found.digest,
-            **{name: value for name, value in entry.as_json().items() if name != "per_class"},
+            **_flat(entry),
             "record": relative(entry.run.path, folder),
         }
         for found in comparisons

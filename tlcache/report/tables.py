@@ -24,6 +24,7 @@ from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval, plain_table
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.naming import set_apart
+from tlcache.runs.pergroup import PerGroup
 from tlcache.runs.record import Run
 from tlcache.text import counted
 
@@ -39,6 +40,8 @@ __all__ = [
     "curves_table",
     "datasets_table",
     "extractions_table",
+    "group_interval",
+    "group_name",
     "groups_lines",
     "mark",
     "marks",
@@ -46,6 +49,7 @@ __all__ = [
     "heads_table",
     "leftovers_table",
     "models_table",
+    "per_group_lines",
     "provider_words",
     "recorded_table",
     "runs_tables",
@@ -220,7 +224,15 @@ def _runs_table(found: Comparison) -> RenderableType:
         cells = (accuracy, f"{entry.macro_f1:.3f}", f"{entry.log_loss:.3f}", f"{entry.train_s:,.1f}")
         sign = mark(entry, found)
         table.add_row(sign, entry.backbone, entry.head, *cells, style="bold green" if sign == "*" else "")
-    notes = (Text(baseline_line(found.baseline)), *groups_lines(found.groups), Text(marks(found), style="dim"))
+        if one := entry.per_group:
+            cells = (group_interval(one), f"{one.test.macro_f1:.3f}", f"{one.test.log_loss:.3f}", "")
+            table.add_row("", "", group_name(one), *cells)
+    notes = (
+        Text(baseline_line(found.baseline)),
+        *groups_lines(found.groups),
+        *per_group_lines(found),
+        Text(marks(found), style="dim"),
+    )
     return Group(heading([entry.run for entry in found.entries]), table, *notes)
 
 
@@ -272,6 +284,27 @@ def groups_lines(groups: Groups | None) -> list[Text]:
             f"{groups.effective:.1f} groups of one size, and intervals are as wide as that."
         )
     return [Text(line)]
+
+
+def group_name(found: PerGroup) -> str:
+    """Return what the row of one answer for each group is called."""
+    return f"per group, {found.rule}"
+
+
+def group_interval(found: PerGroup) -> str:
+    """Return the accuracy of one answer for each group."""
+    return interval(found.test.accuracy, found.test.accuracy_low, found.test.accuracy_high)
+
+
+def per_group_lines(found: Comparison) -> list[Text]:
+    """Return what the rows of one answer for each group are of, where there are any."""
+    lines = {
+        f"Per group: one answer for each of {counted(one.test.n, 'group')}, joined in the way that was best on "
+        f"validation{f'; {one.mixed} of several classes are left out' if one.mixed else ''}."
+        for entry in found.entries
+        if (one := entry.per_group)
+    }
+    return [Text(line) for line in sorted(lines)]
 
 
 def baseline_line(found: Baseline) -> str:

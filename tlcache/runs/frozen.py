@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from msgspec import Struct
 
 from tlcache.runs.base import RunRecord
+from tlcache.runs.pergroup import PerGroup
 
 __all__ = ["CrossValidation", "FrozenRun", "HeadCandidate", "HeadEpoch", "LayerScore", "Repeats", "TemperatureScaling"]
 
@@ -104,13 +105,16 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
     features: str
     layers: tuple[LayerScore, ...] = ()
     cross_validation: CrossValidation | None = None
+    per_group: PerGroup | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields = super().as_json()
-        for name in ("layers", "cross_validation"):
+        for name in ("layers", "cross_validation", "per_group"):
             if not getattr(self, name):
                 del fields[name]
+        if self.per_group:
+            fields["per_group"] = self.per_group.as_json()
         return fields
 
     @property

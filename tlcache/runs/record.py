@@ -10,6 +10,7 @@ from tlcache.runs.base import Figures, apart
 from tlcache.runs.finetuned import FinetunedRun, TunedCandidate, TunedChoice
 from tlcache.runs.frozen import FrozenRun, HeadCandidate
 from tlcache.runs.joined import JoinedRun
+from tlcache.runs.pergroup import PerGroup
 
 __all__ = ["RUNS", "Run"]
 
@@ -22,7 +23,9 @@ def _nested(fields: dict[str, Any]) -> dict[str, Any]:
     kind = TunedCandidate if tuned else HeadCandidate
     candidates = [_candidate(each, kind) for each in fields["candidates"]]
     chosen = apart(fields["chosen"], TunedChoice, "setting") if tuned else fields["chosen"]
-    return {**fields, "test": apart(fields["test"], Figures, "others"), "candidates": candidates, "chosen": chosen}
+    per_group = {"per_group": PerGroup.nested(fields.get("per_group"))}
+    test = apart(fields["test"], Figures, "others")
+    return {**fields, "test": test, "candidates": candidates, "chosen": chosen, **per_group}
 
 
 def _candidate(fields: Mapping[str, Any], kind: type[TunedCandidate | HeadCandidate]) -> dict[str, Any]:
