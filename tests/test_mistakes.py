@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import write_image
+from test_cli import invoke
 
 import tlcache
 from tlcache.auditing.neighbours import fit_space
@@ -86,6 +87,17 @@ def test_everything_that_an_audit_lists_is_on_the_page(cached: Path) -> None:
     assert {row[1] for row in rows if row[0] == "odd"} == {each.path for each in audit.odd or ()}
     assert html.escape("test/red/copy & <b>.png") in page
     assert "copy & <b>" not in page
+
+
+def test_the_page_shows_where_the_images_lie_and_how_to_look_at_them(cached: Path) -> None:
+    (run,) = tlcache.fit_heads([cached], heads=["ridge"])
+    page = tlcache.write_report("r.html")[0].read_text()
+    wrong = int((~run.predictions().top().right).sum())
+    assert f"{wrong} of 49 images are classified wrongly by ridge on tiny" in page
+    assert "PCA of the embeddings of tiny: " in page
+    (line,) = re.findall(r"<code>(tlcache map .*?)</code>", page)
+    invoke(*line.split()[1:], "--no-tsne", "--out", "m.html")
+    assert f"Predictions are those of {run.path.stem}." in Path("m.html").read_text()
 
 
 @pytest.mark.parametrize("room", [0, 4000])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tlcache.auditing.choice import project
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.errors import CacheError
+from tlcache.pictures.projection import Projection, components, pca
 
 __all__ = ["Near", "Nearest", "Reasons", "near_in"]
 
@@ -37,8 +38,8 @@ class Reasons:
 
     Attributes
     ----------
-    backbone
-        What embedded them.
+    backbone, name
+        What embedded them, and the name of the file without `.h5`.
 
     Raises
     ------
@@ -47,6 +48,7 @@ class Reasons:
     """
 
     def __init__(self, path: Path) -> None:
+        self.name = path.stem
         with FeatureFile(path) as file:
             self._known, self._classes = project(file), file.classes
             self.backbone = str(file.attrs["backbone"])
@@ -61,6 +63,10 @@ class Reasons:
             except CacheError:
                 continue
         return None
+
+    def plane(self) -> tuple[tuple[str, ...], Projection]:
+        """Return the paths of all images, and where they lie in the plane of their first two principal components."""
+        return self._known.rows.paths, pca(*components(self._known.rows.features))
 
     def without(self, test: Collection[str]) -> Near:
         """Return what finds the image of a class that is most similar to another image, among those that are no test.

@@ -23,12 +23,12 @@ from tlcache.probing.shots import Curve
 from tlcache.records import as_json
 from tlcache.report.columns import shortcuts
 from tlcache.report.curves import few_shot_curves, learning_curves
-from tlcache.report.figures import calibration_figure, confusion_figure, cost_figure, recall_figure
+from tlcache.report.figures import calibration_figure, confusion_figure, cost_figure, map_figure, recall_figure
 from tlcache.report.findings import Leaks, leaks
 from tlcache.report.inline import inline_svg
 from tlcache.report.mistakes import Mistakes, mistakes
 from tlcache.report.plain import interval
-from tlcache.report.reproduce import commands
+from tlcache.report.reproduce import commands, map_of
 from tlcache.report.thumbnails import Thumbnails
 from tlcache.runs.classes import Share
 from tlcache.runs.finetuned import FinetunedRun
@@ -103,6 +103,7 @@ class Chapter:
     recall_note: str
     calibration: str
     errors: Sequence[Errors]
+    map: tuple[str, str, str] | None  # figure, what it shows, and the command for a page of it
     learning: Sequence[tuple[str, str]]
     shots: str
     shortcuts: list[str]
@@ -143,6 +144,7 @@ def chapter(
         recall_note=recall_note,
         calibration=_calibration(name, tops),
         errors=[_errors(name, entry, each, reasons.of(entry), room) for entry, each in zip(tops, counts, strict=True)],
+        map=_map(name, tops[0], reasons.of(tops[0])),
         learning=[_learning(f"{name}-learning{n}", entry, run) for n, (entry, run) in enumerate(tuned)],
         shots=_shots(name, [curve for curve in curves if curve.digest == found.digest]),
         shortcuts=shortcuts([each for each in beside if each.digest == found.digest]),
@@ -238,6 +240,17 @@ class _Explained:
         if files[:1] not in self._read:
             self._read = {files[:1]: Reasons.of(files)}  # embeddings are large: those of one at a time
         return self._read[files[:1]]
+
+
+def _map(name: str, entry: Entry, reasons: Reasons | None) -> tuple[str, str, str] | None:
+    if reasons is None:
+        return None
+    paths, made = reasons.plane()
+    mistaken = {path for path, right in zip(entry.top.paths, entry.top.right, strict=True) if not right}
+    figure = map_figure(made.points, np.array([path in mistaken for path in paths]))
+    shows = f"{made.name} of the embeddings of {reasons.backbone}: {made.note}, trustworthiness {made.trusted:.2f}"
+    alt = f"{shows}. {len(mistaken):,} of {len(paths):,} images are classified wrongly by {entry.name}."
+    return inline_svg(figure, f"{name}-map", alt), shows, map_of(entry.run, reasons.name)
 
 
 def _errors(name: str, entry: Entry, counts: NDArray[np.int64], reasons: Reasons | None, room: Thumbnails) -> Errors:

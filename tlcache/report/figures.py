@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["calibration_figure", "confusion_figure", "cost_figure", "recall_figure"]
+__all__ = ["calibration_figure", "confusion_figure", "cost_figure", "map_figure", "recall_figure"]
 
 FROZEN, TUNED, JOINED = PALETTE[:3]
 _COLOURS = {"frozen": FROZEN, "joined": JOINED, "finetune": TUNED}
@@ -122,6 +122,20 @@ def recall_figure(names: Sequence[str], recalls: Sequence[tuple[str, str, NDArra
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Share of the class's test images that is recognised")
     axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return figure
+
+
+def map_figure(points: NDArray[np.float32], wrong: NDArray[np.bool_]) -> Figure:
+    """Draw images as points (n, 2), those that are classified wrongly (n,) over the others."""
+    figure, axes = _new(5.2, 4.2)
+    size = 60_000 / max(2000, len(points)) ** 1.1
+    for some, colour, larger, name in ((~wrong, "0.6", 1, "others"), (wrong, TUNED, 2, "classified wrongly")):
+        (x, y), label = points[some].T, f"{some.sum():,} {name}"
+        drawn = axes.scatter(x, y, larger * size, color=colour, alpha=0.7, linewidths=0, label=label)
+        drawn.set_rasterized(True)
+    axes.set_aspect("equal", "datalim")
+    axes.set(xticks=[], yticks=[])
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, markerscale=2)
     return figure
 
 

@@ -26,7 +26,7 @@ from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.joined import JoinedRun
 from tlcache.runs.record import Run
 
-__all__ = ["commands", "extraction", "predicting", "uses"]
+__all__ = ["commands", "extraction", "map_of", "predicting", "uses"]
 
 _ELSEWHERE = {"features", "space"}  # where results lie is the reader's own choice; a head's space follows from --search
 _PLACED = ("data", "model", "weights")
@@ -44,6 +44,11 @@ _SHARED = (
 )  # finetune, too
 _SPLIT = {"split": GIVEN, "split_seed": 0}
 _NAMES = {"budget_s": "budget", "output": "layers"}
+
+
+def map_of(run: Run, features: str) -> str:
+    """Return the command line that makes a map of a dataset, by a feature file's name, with what a run predicts."""
+    return _line("map", {"data": run.dataset, "model": features, "run": run.path.stem})
 
 
 def commands(run: Run) -> list[str]:
