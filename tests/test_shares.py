@@ -18,9 +18,10 @@ from tlcache.cache.feature_file import open_features
 from tlcache.datasets.source import Images
 from tlcache.errors import CacheError, DataError, OptionError
 from tlcache.extraction import claims, target
+from tlcache.extraction import shares as shares_module
 from tlcache.extraction.claims import Claimant, claimed, is_held
 from tlcache.extraction.extract import extract, extract_layers
-from tlcache.extraction.ledgers import Ledgers, shards_of
+from tlcache.extraction.ledgers import shards_of
 from tlcache.extraction.merge import merge
 from tlcache.inventory import find_leftovers, list_cache, remove_leftovers, verify
 
@@ -116,14 +117,14 @@ def test_a_share_that_was_killed_and_is_repeated_embeds_only_what_it_had_not(
 ) -> None:
     whole = extract(photos, tiny_model, features=tmp_path / "whole")
     with monkeypatch.context() as patch:
-        write = Ledgers.write
+        write = shares_module.write_ledger
 
-        def killed(self: Ledgers, number: int, ledger: Any) -> None:
-            if number == 2:
+        def killed(path: Path, ledger: Any) -> None:
+            if path.parent.name == "shard-000002":
                 raise KeyboardInterrupt
-            write(self, number, ledger)
+            write(path, ledger)
 
-        patch.setattr(Ledgers, "write", killed)
+        patch.setattr(shares_module, "write_ledger", killed)
         with pytest.raises(KeyboardInterrupt):
             extract(photos, tiny_model, shard="1/2")
     assert extract(photos, tiny_model, shard="2/2").embedded == 8

@@ -205,6 +205,7 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "extraction/claims.py": "who works on a shard",
     "extraction/ledgers.py": "what came of a shard",
     "extraction/merge.py": "what is in shards",
+    "extraction/task.py": "what tasks before it left of a shard",
     "extraction/blocks.py:embed_here": "the list of a process of its own",
     "cache": "feature files, their parts, groups",
     "records.py": "records",

@@ -37,6 +37,7 @@ from tlcache.version import __version__ as __version__
 # ONNX Runtime reads this when it is first imported, in this process or a worker; a value that is set already stays.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # likewise, where timm's weights are downloaded
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # likewise, of a cluster that `--ray local` starts
 # The import of OpenVINO sends an event wherever this optional package is found, and no variable says not to.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 set_waiting()

@@ -112,6 +112,15 @@ def extract(
             more="After its own share, or alone: shards that are not done and that nobody works on",
         ),
     ] = False,
+    ray: Annotated[
+        str | None,
+        Option(
+            "On a Ray cluster: its address, or local",
+            text("ADDR"),
+            SPEED,
+            more="local: one of this machine alone. Its nodes see the same folders (docs/cluster.md)",
+        ),
+    ] = None,
     labelled: bool = False,
     **layout: Any,
 ) -> Extraction:
@@ -167,6 +176,7 @@ def extract(
         "wait": wait,
         "shard": shard,
         "claim": claim,
+        "ray": ray,
         "labelled": labelled,
     }
     return Extraction.from_json(run_apart(_request(given, layout), "extract"))

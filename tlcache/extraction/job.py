@@ -93,6 +93,8 @@ class Job:
         Where the networks are once they are opened; jobs that share it follow each other and open them once.
     part_of
         How many images there are in all, where these are not all of them.
+    threads
+        How many workers there are; 0: one for each CPU.
     """
 
     dataset: ImageList
@@ -105,6 +107,7 @@ class Job:
     may_fork: bool = False
     opened: Opened = field(default_factory=Opened)
     part_of: int = 0
+    threads: int = 0
 
     @property
     def total(self) -> int:

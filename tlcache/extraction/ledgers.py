@@ -23,7 +23,7 @@ from tlcache.extraction.claims import Claimant, claimed, is_held
 from tlcache.extraction.job import EmbedResult
 from tlcache.files import write_whole
 
-__all__ = ["Ledger", "Ledgers", "count_done", "is_worked_on", "shards_of"]
+__all__ = ["Ledger", "Ledgers", "count_done", "is_worked_on", "shards_of", "write_ledger"]
 
 
 def shards_of(images: int) -> list[range]:
@@ -57,6 +57,17 @@ class Ledger:
     seconds: Sequence[float] = ()
 
 
+def write_ledger(path: Path, ledger: Ledger) -> None:
+    """Say that a shard is done, whose parts are on disk; raises CacheError where that cannot be written."""
+    try:
+        write_whole(path, msgspec.json.encode(ledger))
+    except OSError as error:
+        raise CacheError(
+            f"Cannot write to '{path.parent}': {error.strerror}. What is finished is kept; mend that and run the same "
+            "command again."
+        ) from None
+
+
 class Ledgers:
     """The shards of what one network makes of a dataset.
 
@@ -76,8 +87,12 @@ class Ledgers:
         self._names = [f"{_digest(key, paths[each.start : each.stop])}.json" for each in self.shards]
 
     def folder(self, number: int) -> Path:
-        """Return where the parts of a shard are, and its ledger."""
+        """Return where the parts of a shard are."""
         return self._workspace / f"shard-{number:06d}"
+
+    def path(self, number: int) -> Path:
+        """Return the ledger of a shard, which is there when the shard is done; its parts are beside it."""
+        return self.folder(number) / self._names[number]
 
     def missing(self) -> list[int]:
         """Return the numbers of the shards that are not done."""
@@ -85,32 +100,17 @@ class Ledgers:
 
     def has(self, number: int) -> bool:
         """Return whether a shard is done."""
-        return self._path(number).exists()
+        return self.path(number).exists()
 
     def claimed(self, number: int, me: Claimant) -> AbstractContextManager[bool]:
         """Have a shard to oneself for a while; False where somebody else is at it."""
         return claimed(self.folder(number), me)
 
-    def write(self, number: int, ledger: Ledger) -> None:
-        """Say that a shard is done, whose parts are on disk; raises CacheError where that cannot be written."""
-        try:
-            write_whole(self._path(number), msgspec.json.encode(ledger))
-        except OSError as error:
-            raise CacheError(
-                f"Cannot write to '{self._workspace}': {error.strerror}. What is finished is kept; "
-                "mend that and run the same command again."
-            ) from None
-
     def result(self) -> EmbedResult | None:
         """Return what the ledgers of all shards say together; None where one is missing. One that is damaged goes."""
         total = EmbedResult()
         for number, shard in enumerate(self.shards):
-            try:
-                ledger = msgspec.json.decode(self._path(number).read_bytes(), type=Ledger)
-            except FileNotFoundError:
-                return None
-            except (ValueError, msgspec.DecodeError):
-                self.drop([number])
+            if (ledger := self._read(number)) is None:
                 return None
             total.sha256 += ledger.sha256
             unreadable = {shard.start + place: why for place, why in ledger.unreadable.items()}
@@ -126,10 +126,23 @@ class Ledgers:
     def drop(self, numbers: Sequence[int]) -> None:
         """Let shards be done again; their parts stay."""
         for number in numbers:
-            self._path(number).unlink(missing_ok=True)
+            self.path(number).unlink(missing_ok=True)
 
-    def _path(self, number: int) -> Path:
-        return self.folder(number) / self._names[number]
+    def drop_broken(self, rows: Collection[str]) -> None:
+        """Let those shards be done again whose ledgers promise rows that are gone; `rows` are those that are there."""
+        for number in range(len(self.shards)):
+            ledger = self._read(number)
+            if ledger and any(each and each not in rows and each not in ledger.bad for each in ledger.sha256):
+                self.drop([number])
+
+    def _read(self, number: int) -> Ledger | None:
+        try:
+            return msgspec.json.decode(self.path(number).read_bytes(), type=Ledger)
+        except FileNotFoundError:
+            return None
+        except (ValueError, msgspec.DecodeError):  # it is damaged
+            self.drop([number])
+            return None
 
 
 def count_done(workspace: Path) -> int:

@@ -59,7 +59,7 @@ def side_by_side(
     `work` is called with the pass and the number of the worker, each in a thread or a child process of its own; all
     else is as for `run_workers`.
     """
-    total, threads = len(job.dataset), available_cpus()
+    total, threads = len(job.dataset), job.threads or available_cpus()
     if job.in_flight:
         job.in_flight.source = job.dataset.source
     survives = ENGINES[job.engine].survives_fork

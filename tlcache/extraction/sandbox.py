@@ -8,7 +8,6 @@ finished rows are in parts by then. What the worker says while it works is shown
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -16,18 +15,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn
 
 from tlcache import errors
 from tlcache.datasets.dataset import reopen
-from tlcache.datasets.source import Images
-from tlcache.extraction.inflight import DECODER_HANGS, Decoding, InFlight, decode_limit_s
+from tlcache.extraction.inflight import DECODER_HANGS, InFlight, decode_limit_s
 from tlcache.extraction.outside import pack_sources, unpack_sources
 from tlcache.extraction.relay import Receiver, Sender
+from tlcache.extraction.suspects import environment, find_guilty
 from tlcache.images import MAX_PIXELS
 from tlcache.machine import loading
 
@@ -68,7 +66,7 @@ def run_apart(
                 return _unpack(answer)
             suspects = in_flight.take()
             decoder_failed = status == DECODER_HANGS or (status < 0 and status != -signal.SIGKILL)
-            guilty = _find_guilty(suspects, reopen(in_flight.source), most) if decoder_failed else {}
+            guilty = find_guilty(suspects, reopen(in_flight.source), most) if decoder_failed else {}
             if guilty.keys() <= rejected.keys():
                 raise _death(status, "Finished images are kept" if work != "embed" else "Nothing is kept")
             rejected |= guilty
@@ -85,7 +83,7 @@ def _attempt(
         stdout=subprocess.PIPE,
         pass_fds=[in_flight],
         bufsize=0,
-        env=_environment(),
+        env=environment(),
         start_new_session=True,  # Ctrl-C reaches the parent alone, which passes it on once
     )
     assert worker.stdin is not None
@@ -110,12 +108,6 @@ def _attempt(
     return status, received.answer
 
 
-def _environment() -> dict[str, str]:
-    """Let the worker import what this process can import."""
-    paths = [path or str(Path.cwd()) for path in sys.path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
 def _unpack(outcome: dict[str, Any]) -> dict[str, Any]:
     if "done" in outcome:
         return dict(outcome["done"])
@@ -124,32 +116,6 @@ def _unpack(outcome: dict[str, Any]) -> dict[str, Any]:
     if "os_error" in outcome:
         raise OSError(*outcome["os_error"])
     raise getattr(errors, outcome["error"])(outcome["message"])
-
-
-def _find_guilty(suspects: Iterable[Decoding], images: Images, max_pixels: int) -> dict[str, tuple[str, str]]:
-    """Decode each image alone: content hash -> code and message of those that kill or hang their decoder."""
-    guilty = {}
-    for suspect in suspects:
-        with suppress(errors.ImageReadError):
-            data = images.read(suspect.path)
-            if why := _decode_alone(data, suspect.at_least, max_pixels):
-                guilty[hashlib.sha256(data).hexdigest()] = why
-    return guilty
-
-
-def _decode_alone(data: bytes, at_least: int, max_pixels: int) -> tuple[str, str] | None:
-    """Decode an image in a process of its own; return how that ends, None where it does as it should."""
-    command = [sys.executable, "-P", "-m", "tlcache.images", str(at_least), str(max_pixels)]
-    limit_s = decode_limit_s()
-    try:
-        done = subprocess.run(
-            command, env=_environment(), input=data, capture_output=True, timeout=limit_s, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return "hangs", f"its decoder was not done after {limit_s:g} s"
-    if done.returncode < 0:
-        return "crashes", f"its decoder dies of {signal.Signals(-done.returncode).name}"
-    return None
 
 
 def _death(status: int, kept: str) -> errors.CacheError:

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 from tlcache.cache.index import Index
 from tlcache.datasets.source import ImageList
 from tlcache.extraction.board import Section
 from tlcache.extraction.claims import Claimant
 from tlcache.extraction.job import EmbedResult, Job, Sink
-from tlcache.extraction.ledgers import Ledger, Ledgers
+from tlcache.extraction.ledgers import Ledger, Ledgers, write_ledger
 from tlcache.extraction.local import side_by_side
 from tlcache.extraction.worker import Pass, Worker
 
-__all__ = ["Share", "do_share"]
+__all__ = ["Share", "do_shard", "do_share"]
 
 
 @dataclass(frozen=True)
@@ -80,30 +81,40 @@ def do_share(job: Job, books: Sequence[Ledgers], shards: Sequence[int], me: Clai
             with ExitStack() as claims:
                 ours = all(claims.enter_context(book.claimed(shard, me)) for book in books)
                 if ours and not all(book.has(shard) for book in books):
-                    for total, found in zip(totals, _do(run, slot, books, shard, place), strict=True):
+                    done = do_shard(run, slot, [book.path(shard) for book in books], place)
+                    for total, found in zip(totals, done, strict=True):
                         total.add(found)
         return totals
 
     return side_by_side(part, work)
 
 
-def _do(run: Pass, slot: int, books: Sequence[Ledgers], shard: int, place: range) -> list[EmbedResult]:
-    """Embed the images of a shard, and write its ledgers when that was not stopped."""
-    own = run.into(tuple(_resumed(sink, book, shard) for sink, book in zip(run.job.sinks, books, strict=True)))
+def do_shard(run: Pass, slot: int, ledgers: Sequence[Path], place: range) -> list[EmbedResult]:
+    """Embed the images of a shard by one worker, and write its ledgers unless that was stopped.
+
+    Parameters
+    ----------
+    run, slot
+        A pass that its images are in, and the number of the worker.
+    ledgers
+        For each sink, the ledger to write; parts are written beside it.
+    place
+        Which images of the pass are its.
+    """
+    own = run.into(tuple(_resumed(sink, path.parent) for sink, path in zip(run.job.sinks, ledgers, strict=True)))
     own.expect(place)
     found = Worker(own, slot, Section(run.board, place)).work()
     if not run.board.stopped:
         hashes = [run.board.hash_of(number) for number in place]
-        for result, book in zip(found, books, strict=True):
+        for result, path in zip(found, ledgers, strict=True):
             unreadable = {number - place.start: why for number, why in result.unreadable.items()}
             seconds = result.seconds.tolist()
-            book.write(shard, Ledger(hashes, result.bad, unreadable, result.embedded, seconds))
+            write_ledger(path, Ledger(hashes, result.bad, unreadable, result.embedded, seconds))
     return found
 
 
-def _resumed(sink: Sink, book: Ledgers, shard: int) -> Sink:
+def _resumed(sink: Sink, folder: Path) -> Sink:
     """Return a sink into a shard's folder, which knows what is there of it already."""
-    folder = book.folder(shard)
     index = Index(sink.model.key)
     index.add_shards(folder)
     if not (index.rows or index.bad):

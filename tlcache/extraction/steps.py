@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tlcache.cache.feature_file import FeatureFile
 from tlcache.datasets.dataset import Dataset, load_dataset, reopen
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.overview import Overview
-from tlcache.errors import CacheError, DataError
+from tlcache.errors import CacheError, DataError, OptionError
 from tlcache.extraction.forks import can_fork
 from tlcache.extraction.inflight import InFlight
 from tlcache.extraction.job import EmbedResult, Extraction, Job
@@ -53,6 +54,7 @@ def _extract(
     labelled: bool = False,
     shard: str | None = None,
     claim: bool = False,
+    ray: str | None = None,
     **request: Any,
 ) -> list[Extraction]:
     """Make the feature files of layers with poolings in one pass.
@@ -65,10 +67,12 @@ def _extract(
         Content hash -> code and message of images that are not to be decoded.
     in_flight
         Where to note which images are being decoded; None where this process is not the extraction's own.
-    features, device, batch_size, max_bad, wait, labelled, shard, claim, **request
+    features, device, batch_size, max_bad, wait, labelled, shard, claim, ray, **request
         As for `tlcache.extraction.extract.extract`, all of them given.
     """
     started = time.perf_counter()
+    if ray and (shard or claim):
+        raise OptionError("--ray deals out all shards itself; leave --shard and --claim out.")
     dataset = load_dataset(request["data"], request["name"], Layout.of(request))
     overview = Overview.expected(dataset)
     say(f"{dataset.name}: {overview}")
@@ -93,8 +97,8 @@ def _extract(
         )
 
     share = Share(shard, claim) if shard or claim else None
-    publish = {"seed": request["seed"], "max_bad": max_bad, "started": started}
-    done = _shared(targets, job, share, wait, **publish) if share else _alone(targets, job, wait, **publish)
+    how = {"wait": wait, "seed": request["seed"], "max_bad": max_bad, "started": started}
+    done = _shared(targets, job, share, **how) if share else _alone(targets, job, _runner(ray), **how)
     if done[0].shards is None and done[0].overview != overview:
         say(f"{dataset.name}: in the end {done[0].overview}")
     return done
@@ -110,12 +114,26 @@ def _targets(
     return targets
 
 
-def _alone(targets: Sequence[Target], job: Callable[[], Job], wait: bool, **publish: Any) -> list[Extraction]:
+def _runner(ray: str | None) -> Callable[[Job], list[EmbedResult]]:
+    if ray is None:
+        return run_workers
+    from tlcache.extraction.onray import run_on_ray
+
+    return partial(run_on_ray, address=ray)
+
+
+def _alone(
+    targets: Sequence[Target],
+    job: Callable[[], Job],
+    run: Callable[[Job], list[EmbedResult]],
+    wait: bool,
+    **publish: Any,
+) -> list[Extraction]:
     """Embed all images that have no row yet, and publish the files."""
     with ExitStack() as claims:
         for target in sorted(targets, key=lambda target: target.path):  # so that no two processes wait for each other
             claims.enter_context(target.claimed(wait))
-        results = run_workers(job())
+        results = run(job())
         peak = peak_rss_bytes() + results[0].forked_bytes  # children that have ended by the time a file is written
         pairs = zip(targets, results, strict=True)
         return [target.published(result, **publish, peak=peak) for target, result in pairs]

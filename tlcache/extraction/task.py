@@ -1,0 +1,119 @@
+"""A shard as a task of a cluster: what a worker is sent, what it does, and what it answers."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tlcache.cache.shards import Rejected
+from tlcache.datasets.dataset import reopen
+from tlcache.datasets.source import ImageList, Images
+from tlcache.errors import DeviceError
+from tlcache.extraction.inflight import InFlight
+from tlcache.extraction.job import Job, Opened, Sink
+from tlcache.extraction.local import side_by_side
+from tlcache.extraction.outside import unpack_sources
+from tlcache.extraction.shares import do_shard
+from tlcache.extraction.suspects import find_guilty
+from tlcache.files import write_whole
+from tlcache.version import __version__
+
+__all__ = ["Setup", "Told", "do_task"]
+
+_IN_FLIGHT = "in-flight"  # beside the ledger of a shard: the image that is being decoded
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every task needs, in the cluster's store once."""
+
+    version: str
+    sources: str
+    name: str
+    source: str
+    sinks: tuple[Sink, ...]
+    device: str
+    engine: str
+    batch_size: int
+    max_bad: float
+    total: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a task says of its shard: counts for each sink, an unusable image, and who did it in which time."""
+
+    host: str
+    process: int
+    embedded: tuple[int, ...]
+    seconds: tuple[Sequence[float], ...]
+    bad: int
+    example: str
+    took_s: float
+
+
+def do_task(boxed: Sequence[Any], ledgers: Sequence[Path], paths: Sequence[str]) -> Told:
+    """Do a shard, the images of these paths, unless it is done; `boxed` is where the setup is in the store."""
+    began = time.perf_counter()
+    setup, opened = _setup_here(boxed[0])
+    ledgers[0].parent.mkdir(parents=True, exist_ok=True)
+    images = reopen(setup.source)
+    rejected = _rejected(ledgers[0].parent, setup, images)
+    job = Job(
+        dataset=ImageList(setup.name, images, paths),
+        sinks=tuple(replace(sink, known_bad={**sink.known_bad, **rejected}) for sink in setup.sinks),
+        device=setup.device,
+        engine=setup.engine,
+        batch_size=setup.batch_size,
+        max_bad=setup.max_bad,
+        opened=opened,
+        part_of=setup.total,
+        threads=1,
+    )
+    with (ledgers[0].parent / _IN_FLIGHT).open("wb+") as shared:
+        job = replace(job, in_flight=InFlight(shared.fileno()))
+        found = side_by_side(job, lambda run, slot: do_shard(run, slot, ledgers, range(len(paths))), lambda _: None)
+    bad = [*found[0].bad.values(), *found[0].unreadable.values()]
+    return Told(
+        platform.node(),
+        os.getpid(),
+        tuple(each.embedded for each in found),
+        tuple(each.seconds.tolist() for each in found),
+        len(bad),
+        bad[-1].message if bad else "",
+        time.perf_counter() - began,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _setup_here(ref: Any) -> tuple[Setup, Opened]:
+    """Return what all tasks of a run need, and the networks of this process."""
+    import ray
+
+    setup: Setup = ray.get(ref)
+    if setup.version != __version__:
+        raise DeviceError(
+            f"{platform.node()} has tlcache {__version__}, and {setup.version} deals out the work. Install the same."
+        )
+    unpack_sources(setup.sources)
+    return setup, Opened()
+
+
+def _rejected(folder: Path, setup: Setup, images: Images) -> dict[str, Rejected]:
+    """Return which images of a shard kill or hang their decoder; a task that died was decoding one, or was killed."""
+    kept, left = folder / "rejected", folder / _IN_FLIGHT
+    found = json.loads(kept.read_bytes()) if kept.exists() else {}
+    if left.exists():
+        with left.open("rb+") as shared:
+            suspects = InFlight(shared.fileno()).take()
+        if guilty := find_guilty(suspects, images, setup.sinks[0].model.preprocess.max_pixels):
+            found |= guilty
+            write_whole(kept, json.dumps(found).encode())
+    return {sha256: Rejected(*why) for sha256, why in found.items()}
