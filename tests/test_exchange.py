@@ -68,6 +68,47 @@ def test_what_is_dumped_comes_back_bit_for_bit(photos: Path, tiny_model: Path, e
         assert other.attrs["key"] != one.attrs["key"]  # it is not known that tlcache has computed them
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["b.png,dog,1,x"], "emb.csv:3: 'x' in column 'e1' is no number."),
+        (["b.png,dog,1"], "emb.csv:3: 3 cells where the header has 4 columns."),
+        (['"b', '.png",dog,1,2', "", "c.png,cow,,3"], "emb.csv:6: '' in column 'e0' is no number."),
+        (['b.png,dog,1,"3'], "'emb.csv' is no whole .csv file of numbers: unexpected end of data. Copy it again."),
+    ],
+)
+def test_a_fault_in_a_table_has_its_line_and_column(lines: list[str], words: str) -> None:
+    Path("emb.csv").write_text("\n".join(["path,label,e0,e1", "a.png,cat,1,2", *lines, ""]))
+    with pytest.raises(DataError) as told:
+        tlcache.adopt("emb.csv", "uni")
+    assert str(told.value) == words
+
+
+def test_what_is_said_of_a_damaged_file_ends_once(tmp_path: Path) -> None:
+    (tmp_path / "emb.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataError, match=r"[^.]\. Copy it again\.$"):
+        tlcache.adopt("emb.parquet", "uni")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_cells_are_parted_as_the_header_is(separator: str) -> None:
+    lines = [["path", "label", "e0", "e1"], *([f"{row}.png", "ab"[row % 2], "1", str(row)] for row in range(8))]
+    Path("emb.csv").write_text("\n".join(map(separator.join, lines)))
+    found, labels = rows_of(tlcache.adopt("emb.csv", "uni").path)
+    assert found["5.png"].tolist() == [1, 5]
+    assert labels["5.png"] == "b"
+
+
+def test_a_manifest_of_images_that_are_not_here_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlcache.exchange import images
+
+    read, real = [], images.read_table
+    monkeypatch.setattr(images, "read_table", lambda path: read.append(path) or real(path))
+    monkeypatch.setattr("tlcache.datasets.manifest.read_table", images.read_table)
+    tlcache.adopt(npz(X), "uni", data=manifest(IDS))
+    assert len(read) == 1
+
+
 def npy(values: NDArray[Any]) -> Path:
     np.save("emb.npy", values)
     return Path("emb.npy")

@@ -16,7 +16,7 @@ from typing import Any
 from tlcache.threads import available_cpus
 from tlcache.version import __version__
 
-__all__ = ["hardware", "is_first", "loading", "now", "peak_rss_bytes", "provenance", "versions"]
+__all__ = ["hardware", "is_first", "loading", "now", "peak_rss_bytes", "provenance", "uncollected", "versions"]
 
 _PACKAGES = ("h5py", "lightgbm", "numpy", "onnx", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
 
@@ -40,6 +40,18 @@ def loading() -> Iterator[None]:
         gc.freeze()
         gc.set_threshold(10_000)
         gc.enable()
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector from going through the many small objects of long lists again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def peak_rss_bytes() -> int:

@@ -250,7 +250,7 @@ def dataset_of(name: str | None, found: Listing, layout: Layout) -> Dataset:
     DataError
         Fewer than two classes, or nothing to train on.
     """
-    patterns = layout.patterns((*row.path.split("/"), row.label) for row in found.rows)
+    patterns = layout.patterns(found.rows, lambda row: (*row.path.split("/"), row.label))
     kept = [row for row, pattern in zip(found.rows, patterns, strict=True) if not pattern]
     passed_over = Counter(found.passed_over) + Counter(f"{pattern} file" for pattern in patterns if pattern)
     idle = layout.unmatched(passed_over)
@@ -314,7 +314,7 @@ def _classes(rows: Sequence[Row], found: Listing, task: str | None) -> tuple[str
     if len(classes) < 2:
         has = f"one class, '{classes[0]}'" if classes else "no images"
         raise DataError(
-            f"'{found.images.source}' has {has}; telling classes apart needs 2 classes or more. To embed images "
+            f"'{found.data}' has {has}; telling classes apart needs 2 classes or more. To embed images "
             "without labels: tlcache extract --unlabelled."
         )
     if rows[0].split != "train":

@@ -6,12 +6,12 @@ import glob
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from unicodedata import normalize
 
 from tlcache.arguments import DATA
@@ -22,6 +22,8 @@ from tlcache.kinds import PLACE, SWITCH, Kind, choice, listing, number, several,
 from tlcache.options import Option, check_fields, described
 
 __all__ = ["Layout", "ignoring", "splitting", "splitting_of"]
+
+T = TypeVar("T")
 
 _share = number(above=0, below=1).allows
 
@@ -184,10 +186,10 @@ class Layout:
         name = composed(name)
         return next((each for each, own in patterns if own == name or fnmatchcase(name, own)), "")
 
-    def patterns(self, named: Iterable[Iterable[str]]) -> list[str]:
+    def patterns(self, rows: Sequence[T], names: Callable[[T], Iterable[str]]) -> list[str]:
         """Return for each image, by all that names it, the pattern of `--ignore` that passes it over, or nothing."""
         first = cache(self.ignored_by)
-        return [next(filter(None, map(first, names)), "") if self.ignore else "" for names in named]
+        return [next(filter(None, map(first, names(row))), "") for row in rows] if self.ignore else [""] * len(rows)
 
     def unmatched(self, passed_over: Iterable[str]) -> list[str]:
         """Return the patterns of `--ignore` that nothing was passed over by, whose kinds are given."""

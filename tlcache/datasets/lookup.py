@@ -20,6 +20,7 @@ from tlcache.errors import DataError
 __all__ = ["folder_of", "locate"]
 
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+_NOT_PLAIN = re.compile(r"(^|/)\.{0,2}(/|$)")  # absolute, or with . or .. or nothing between two slashes
 
 
 def locate(
@@ -92,6 +93,8 @@ class _Folder:
 
     def inside(self, path: str) -> list[str]:
         """Return what a path may be relative to this folder; nothing where it leads out of it."""
+        if len(self._starts) == len(self._tops) == 1 and not _NOT_PLAIN.search(path):  # as most are, and many
+            return [path]
         places = [os.path.normpath(os.path.join(start, path)) for start in self._starts]  # noqa: PTH118  a Path is slow
         return [place[len(top) :] for place in places for top in self._tops if place.startswith(top)]
 
@@ -100,6 +103,8 @@ class _Folder:
         folder, slash, name = path.rpartition("/")
         if name in self._listed(folder):
             return path
+        if not self._names[folder]:
+            return None
         if folder not in self._stems:
             self._stems[folder] = _by_stem(self._names[folder])
         alike = (each for each in self._stems[folder].get(_stem(name), ()) if is_image_name(each))
@@ -185,6 +190,8 @@ def _sought(paths: Sequence[str], where: str, folder: _Folder, layout: Layout) -
 
 def _places(path: str, files: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return the files that a path may mean, by the folder that they are below, where that is one file only."""
+    if not files:
+        return {}
     found = defaultdict[str, list[str]](list)
     plain, depth = _plain(path), path.count("/") + 1
     for file in files.get(_stem(_name(path)), ()):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,8 +44,11 @@ class Manifest(Source):
 
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of the table."""
-        path = Path(data).expanduser()
-        table = read_table(path)
+        return self.of(read_table(Path(data).expanduser()), layout)
+
+    def of(self, table: Table, layout: Layout) -> Listing:
+        """Return the rows of a table that has been read from a file."""
+        path = Path(table.path)
         root = Path(layout.images).expanduser() if layout.images else folder_of(_paths(table, layout), path.parent)
         if not root.is_dir():
             raise DataError(f"--images {layout.images}: there is no such folder or archive.")
@@ -140,7 +144,7 @@ def rows_of(
     columns = _columns(table, layout)
     lines, on_lines = _lines(table, columns, find, layout.task)
     path = table.path
-    patterns = layout.patterns(line.names for line in lines)
+    patterns = layout.patterns(lines, attrgetter("names"))
     kept = [line for line, pattern in zip(lines, patterns, strict=True) if not pattern]
     if not kept:
         raise DataError(f"{path}: --ignore leaves no row of {len(lines):,}. Leave some of its names out.")

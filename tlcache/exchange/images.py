@@ -85,14 +85,13 @@ def _of_data(data: str, folder: Path, layout: Layout) -> tuple[Dataset, Sequence
     if not MANIFEST.takes(place):
         dataset = load_dataset(place, name, layout)
         return dataset, sorted(dataset.paths)
+    table, path = read_table(Path(place)), Path(place)
     try:
-        listing = MANIFEST.find(place, layout)
+        listing = MANIFEST.of(table, layout)
     except DataError:  # no image is there, or the table cannot be used, which is told by what comes now
-        listed = rows_of(read_table(Path(place)), layout)
-        nowhere = reopen(f"given:{Path(place).absolute()}")
-        listing = Listing(
-            Path(place).stem, str(Path(place).absolute()), nowhere, listed.rows, listed.passed_over, listed.notes
-        )
+        listed = rows_of(table, layout)
+        nowhere = reopen(f"given:{path.absolute()}")
+        listing = Listing(path.stem, str(path.absolute()), nowhere, listed.rows, listed.passed_over, listed.notes)
     dataset = dataset_of(name, listing, layout)
     kept = {*dataset.paths}
     return dataset, [row.path for row in listing.rows if row.path in kept]

@@ -32,6 +32,7 @@ from tlcache.files import check_room
 from tlcache.heads.rows import blocks
 from tlcache.images import REVISION, RULES_VERSION
 from tlcache.keys import hash_json, slug
+from tlcache.machine import uncollected
 from tlcache.progress import image_bar, say
 from tlcache.records import as_json
 from tlcache.threads import in_threads
@@ -77,7 +78,7 @@ def publish_given(
 ) -> Adoption:
     """Do what `tlcache.exchange.adopt.adopt` says."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".adopted-", dir=folder) as scratch:
+    with uncollected(), tempfile.TemporaryDirectory(prefix=".adopted-", dir=folder) as scratch:
         found = read(path, key, Path(scratch) / "rows.npy")
         name = network or str(found.said.get("backbone", ""))
         if not name:
@@ -160,9 +161,11 @@ def _hash_of(dataset: Dataset, number: int) -> str:
 
 def _stored(found: Found) -> NDArray[np.int32]:
     """Return width, height and frames of all images, 0, 0 and 1 where that is not said: int32 (n, 3)."""
-    rows = found.values.shape[0]
-    usual = {"width": ["0"] * rows, "height": ["0"] * rows, "frames": ["1"] * rows}
-    return np.array([found.columns.get(name, each) for name, each in usual.items()]).T.astype(np.int32)
+    usual = {"width": 0, "height": 0, "frames": 1}
+    stored = np.empty((found.values.shape[0], len(usual)), np.int32)
+    for number, (name, value) in enumerate(usual.items()):
+        stored[:, number] = np.array(found.columns[name]) if name in found.columns else value
+    return stored
 
 
 def _attributes(

@@ -76,7 +76,9 @@ def read(path: Path, key: str | None, spool: Path) -> Found:
         if isinstance(error, OSError) and error.errno in _OF_DISK:
             raise
         kind = path.suffix.lower()
-        raise DataError(f"'{path}' is no whole {kind} file of numbers: {first_line(error)}. Copy it again.") from None
+        raise DataError(
+            f"'{path}' is no whole {kind} file of numbers: {first_line(error).rstrip('.')}. Copy it again."
+        ) from None
 
 
 def _npy(path: Path, key: str | None, spool: Path) -> Found:

@@ -6,10 +6,10 @@ import csv
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,23 +54,22 @@ def read_parquet(path: Path, key: str | None, spool: Path) -> Read:
 def read_csv(path: Path, key: str | None, spool: Path) -> Read:
     """Return embeddings, the columns beside them, and what `tlcache.dump` says; see `tlcache.exchange.readers.read`."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        lines = csv.reader(stream)
-        header = next(lines, [])
+        lines = _lines(stream)
+        _, header = next(lines, (0, []))
         first = next(lines, None)
         if first is None:
             raise DataError(f"'{path}' has no rows.")
-        names = _features(path, key, [], [name for name, cell in zip(header, first, strict=False) if _is_number(cell)])
+        numbers = [name for name, cell in zip(header, first[1], strict=False) if _is_number(cell)]
+        names = _features(path, key, [], numbers)
         at = [header.index(name) for name in names]
         rest = [number for number in range(len(header)) if number not in set(at)]
         kept: list[list[str]] = [[] for _ in rest]
         with spool.open("wb") as out:
             while block := ([first] if first else []) + list(islice(lines, _BLOCK)):
                 first = None
-                out.write(
-                    np.array([_numbers(path, lines.line_num, row, at, len(header)) for row in block], np.float32).data
-                )
+                out.write(np.array([_numbers(path, *each, at, header) for each in block], np.float32).data)
                 for column, number in zip(kept, rest, strict=True):
-                    column.extend(row[number] for row in block)
+                    column.extend(row[number] for _, row in block)
     values = np.memmap(spool, np.float32, "r", shape=(spool.stat().st_size // 4 // len(at), len(at)))
     columns = {header[number]: column for number, column in zip(rest, kept, strict=True)}
     ours = {"sha256", *CONSTANT} <= columns.keys()
@@ -119,15 +118,21 @@ def _matrix(path: Path, batch: Any, names: Sequence[str]) -> NDArray[Any]:
     return found
 
 
-def _numbers(path: Path, line: int, row: Sequence[str], at: Sequence[int], cells: int) -> list[float]:
+def _lines(stream: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line that each row ends on, and its cells, which are parted as those of the first line are."""
+    first = stream.readline()
+    lines = csv.reader(chain([first], stream), delimiter=max(",;\t", key=first.count), strict=True)
+    return ((lines.line_num, row) for row in lines if row)
+
+
+def _numbers(path: Path, line: int, row: Sequence[str], at: Sequence[int], header: Sequence[str]) -> list[float]:
+    if len(row) != len(header):
+        raise DataError(f"{path}:{line}: {len(row)} cells where the header has {len(header)} columns.")
     try:
-        if len(row) != cells:
-            raise ValueError
         return [float(row[number]) for number in at]
     except ValueError:
-        raise DataError(
-            f"'{path}': a row up to line {line:,} has no number where one of a feature is expected."
-        ) from None
+        number = next(each for each in at if not _is_number(row[each]))
+        raise DataError(f"{path}:{line}: '{row[number]}' in column '{header[number]}' is no number.") from None
 
 
 def _is_list(arrow: Any, kind: Any) -> bool:
