@@ -206,7 +206,7 @@ def below(*folders: str) -> dict[str, int]:
             below("train/images", "test/images") | {"train": ["all.png"]}, ["train", "test"], id="cover_in_a_split"
         ),
         pytest.param(
-            below("train", "val") | {"train/ant/old": 0, "docs": ["a.txt"]}, ["train", "val"], id="docs_beside"
+            below("train", "val") | {"train/ant/old": 0, "docs": ["a.txt"]}, ["train", "test"], id="docs_beside"
         ),
         pytest.param(
             {f"{name}/{split}": count for name, count in TWO.items() for split in ("train", "test")},
@@ -424,7 +424,7 @@ def test_what_has_no_meaning_or_several_is_told_with_the_way_out(
                 for name, count in TWO.items()
             },
             {"class_level": 3},
-            {split: {name: 2 * count for name, count in TWO.items()} for split in ("train", "val")},
+            {split: {name: 2 * count for name, count in TWO.items()} for split in ("train", "test")},
             id="two_below_splits",
         ),
         pytest.param(
@@ -471,6 +471,37 @@ def test_the_way_out_leads_out(
     found = load_dataset(plant(tmp_path / "set", files), layout=Layout(**options))
     assert counts(found) == expected
     assert all(line.startswith("There is a val (") for line in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"train", "test"}),
+        ({"ignore": "masks"}, {"train", "test"}),
+        ({"test": 0.3}, {"train", "val"}),
+        ({"test": "val"}, {"train", "test"}),
+        ({"split_folders": {"valid": "val"}}, {"train", "val"}),
+        ({"ignore": "testing"}, {"train", "val"}),
+    ],
+)
+def test_a_folder_called_val_is_the_test_where_there_is_none(
+    tmp_path: Path, options: dict[str, Any], expected: set[str]
+) -> None:
+    place = plant(
+        tmp_path / "set", below("train", "valid", *{"masks", "testing"}.intersection(map(str, options.values())))
+    )
+    found = load_dataset(place, layout=Layout(**options))
+    assert set(found.splits) == expected
+    said = any("no test: as in most tutorials it is the test" in line for line in found.warnings)
+    assert said == (not options or options.get("ignore") == "masks")
+
+
+@pytest.mark.parametrize("option", ["val", "test"])
+def test_shares_of_images_without_labels_are_refused(tmp_path: Path, option: str) -> None:
+    place = plant(tmp_path / "pool", {"": 6})
+    assert load_dataset(place).classes == ()
+    with pytest.raises(OptionError, match=rf"without labels, and --{option} is about splits of labelled images"):
+        load_dataset(place, layout=Layout(**{option: 0.3}))
 
 
 @pytest.mark.parametrize(

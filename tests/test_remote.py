@@ -328,16 +328,28 @@ def test_a_fault_that_stays_ends_the_run_and_the_next_one_goes_on(
         ("http://STORE/b/a.zip?download=1", "Leave that out"),
         ("s3://b/photos/list.csv", "--data list.csv --images s3://b/photos"),
         ("s3://b/photos.tgz", "Unpack them"),
-        ("s3://b/tars", "holds 1 .tar files. Give them: --data 's3://b/tars/\\*.tar'"),
         ("s3://b/photos/red/0.zip", "is no whole zip archive"),
     ],
 )
 def test_what_is_not_there_is_told(store: Store, bucket: Path, given: str, words: str) -> None:
-    (store.root / "b" / "tars").mkdir()
-    tarred(bucket).rename(store.root / "b" / "tars" / "1.tar")
+    del bucket
     (store.root / "b" / "photos" / "red" / "0.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=words):
         load_dataset(given.replace("http://STORE", store.url))
+
+
+def test_a_prefix_of_nothing_but_containers_is_what_is_in_them(store: Store, bucket: Path) -> None:
+    (store.root / "b" / "tars").mkdir()
+    tarred(bucket).rename(store.root / "b" / "tars" / "1.tar")
+    write(
+        store.root / "b" / "pets" / "train-0.parquet", [b"image %d" % number for number in range(8)], label=[0, 1] * 4
+    )
+    write(store.root / "b" / "pets" / "test-0.parquet", [b"other %d" % number for number in range(4)], label=[0, 1] * 2)
+    for prefix, ending in (("tars", "tar"), ("pets", "parquet")):
+        alone, pattern = (load_dataset(f"s3://b/{prefix}{more}") for more in ("", f"/*.{ending}"))
+        assert (alone.paths, alone.splits, alone.source) == (pattern.paths, pattern.splits, pattern.source)
+        assert alone.name == prefix
+    assert set(alone.splits) == {"train", "test"}
 
 
 def test_an_object_that_is_gone_is_an_image_that_cannot_be_read(store: Store, bucket: Path) -> None:

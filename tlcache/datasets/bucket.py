@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 
+from tlcache.datasets.archive import ARCHIVE
 from tlcache.datasets.far import FarImages
 from tlcache.datasets.folder import rows_below
 from tlcache.datasets.layout import Layout
+from tlcache.datasets.parquet import PARQUET
 from tlcache.datasets.remote import LISTED, Stamp, get, is_url, list_objects
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.table import SUFFIXES
@@ -18,7 +19,7 @@ from tlcache.errors import DataError
 
 __all__ = ["BUCKET"]
 
-_CONTAINERS = (".zip", ".tar", ".parquet")
+_CONTAINERS: Mapping[str, Source] = {".zip": ARCHIVE, ".tar": ARCHIVE, ".parquet": PARQUET}
 
 
 class Bucket(Source):
@@ -34,11 +35,13 @@ class Bucket(Source):
         return is_url(data)
 
     def find(self, data: str, layout: Layout) -> Listing:
-        """Return the objects below the prefix, understood as files in folders."""
+        """Return the objects below the prefix, understood as files in folders; or what is in them, if all hold many."""
         given = data.rstrip("/")
         if not given.startswith(LISTED):
             raise DataError(_no_container(data))
         objects = list_objects(given)
+        if ending := _only(objects, _CONTAINERS):
+            return _CONTAINERS[ending].find(f"{given}/*{ending}", layout)
         _check(data, objects)
         tree = tree_of(objects, layout)
         rows, left, warnings = rows_below(Place(given, "", tree), layout)
@@ -83,10 +86,16 @@ def _check(data: str, objects: Mapping[str, Stamp]) -> None:
         elif ending in OTHER_DATA:
             remedy = OTHER_DATA[ending][1]
         raise DataError(f"There are no objects below '{data}'. {remedy}")
-    endings = Counter(posixpath.splitext(name)[1].lower() for name in objects if "/" not in name)
-    (most, count), *_ = endings.most_common() or [("", 0)]
-    if most in _CONTAINERS and count == len(objects):
-        raise DataError(f"'{data}' holds {count:,} {most} files. Give them: --data '{data.rstrip('/')}/*{most}'.")
+    if ending := _only(objects, _CONTAINERS):
+        raise DataError(
+            f"'{data}' holds {len(objects):,} {ending} files. Give them: --data '{data.rstrip('/')}/*{ending}'."
+        )
+
+
+def _only(objects: Iterable[str], endings: Collection[str]) -> str:
+    """Return the one of these endings that all objects have, none in a folder; nothing where they have not."""
+    found = {"" if "/" in name else posixpath.splitext(name)[1] for name in objects}
+    return next(iter(found)) if len(found) == 1 and found <= {*endings} else ""
 
 
 def _open(given: str, objects: Mapping[str, Stamp] | None = None) -> Images:

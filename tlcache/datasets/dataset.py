@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from tlcache.datasets.manifest import MANIFEST
 from tlcache.datasets.metadata import METADATA
 from tlcache.datasets.parquet import PARQUET
 from tlcache.datasets.source import Form, ImageList, Images, Listing, Source
-from tlcache.datasets.splits import SPLITS, Row, check_splits
+from tlcache.datasets.splits import FRACTION, SPLITS, Row, check_splits, split_names
 from tlcache.datasets.table import SUFFIXES
 from tlcache.datasets.tasks import CLASSIFY, Targets, read_labels
 from tlcache.datasets.tree import OTHER_DATA
 from tlcache.errors import DataError, OptionError
 from tlcache.keys import slug, some
+from tlcache.kinds import listing
 
 __all__ = [
     "NEEDS_LABELS",
@@ -192,7 +193,10 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
         if source is not ARCHIVE:  # which finds out
             layout.check_has_table(given, source not in (BUILT_IN, FOLDER, BUCKET))
         try:
-            found = dataset_of(name, _listing(source, given, layout), layout)
+            listed = _listing(source, given, layout)
+            if source in (FOLDER, ARCHIVE, BUCKET):
+                listed, layout = _tested_on_val(listed, layout)
+            found = dataset_of(name, listed, layout)
             if found.unlabelled and not layout.unlabelled and source is not METADATA and _table_in(given):
                 raise DataError(found.unlabelled)
             return found
@@ -263,6 +267,8 @@ def dataset_of(name: str | None, found: Listing, layout: Layout) -> Dataset:
     classes = _classes(rows, found, layout.task)
     asked = f"The images of '{found.data}' were taken without labels."
     why = "" if classes else asked if layout.unlabelled else found.warnings[0]
+    if why:
+        layout.check_unlabelled(why)
     index = {label: number for number, label in enumerate(classes)}
     paths, labels, splits, groups, cells = zip(*rows, strict=True)
     numbers = np.array([index.get(label, -1) for label in labels], np.int64)
@@ -302,6 +308,22 @@ def _on_val(splits: Sequence[str], layout: Layout) -> list[str]:
         f"There is a val ({given['val']:,}) and no test, which is drawn from train. If results are to be given on that "
         "val, as in many tutorials, say --test val, and a val is drawn from train."
     ]
+
+
+def _tested_on_val(found: Listing, layout: Layout) -> tuple[Listing, Layout]:
+    """Return what makes a folder called val the test where there is none, as in most tutorials, and says so.
+
+    Where the user says what is which, or that a test is to be ignored, it stays as it is.
+    """
+    given = Counter(row.split for row in found.rows)
+    said = layout.val is not None or layout.test is not None or layout.split_folders
+    if not given["val"] or given["test"] or said or "test" in split_names(listing(layout.ignore)).values():
+        return found, layout
+    note = (
+        f"There is a val ({given['val']:,}) and no test: as in most tutorials it is the test, and a val is drawn from "
+        f"train. To keep it as val, and draw a test: --test {FRACTION}."
+    )
+    return found._replace(warnings=(*found.warnings, note)), replace(layout, test="val")
 
 
 def _classes(rows: Sequence[Row], found: Listing, task: str | None) -> tuple[str, ...]:

@@ -142,6 +142,14 @@ class Layout:
         if sum(self.shares.values()) >= 1:
             raise OptionError(f"--val {self.val} and --test {self.test} leave nothing to train on.")
 
+    def check_unlabelled(self, why: str) -> None:
+        """Raise OptionError where shares are to be drawn of images that have no labels, as `why` says."""
+        if given := [name for name in SPLITS[1:] if getattr(self, name) is not None]:
+            raise OptionError(
+                f"{why} They are taken without labels, and --{given[0]} is about splits of labelled images. Leave it "
+                "out."
+            )
+
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Layout:
         """Return the one that is among the arguments of an extraction."""
