@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tlcache.cache.feature_file import open_features
+from tlcache.datasets import parquet_rows
 from tlcache.datasets.dataset import load_dataset, reopen
 from tlcache.datasets.layout import Layout
 from tlcache.errors import DataError, ImageReadError, OptionError
@@ -156,6 +157,24 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(OptionError, match=r"need pyarrow, which is not .* pip install 'tlcache\[parquet\]'"):
         load_dataset(path)
+
+
+@pytest.mark.parametrize(("most_bytes", "at_least", "at_most"), [(1 << 20, 20, 20), (1, 100, 180)])
+def test_groups_are_read_once_while_they_fit_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int, at_least: int, at_most: int
+) -> None:
+    path = write(tmp_path / "pets.parquet", numbered(60), label=[0, 1] * 30)  # 20 groups
+    groups, read = parquet_rows._Groups(most_bytes), list[int]()
+    real = parquet_rows._Column.group
+    monkeypatch.setattr(parquet_rows, "_GROUPS", groups)
+    monkeypatch.setattr(parquet_rows._Column, "group", lambda own, group: read.append(group) or real(own, group))
+    data = load_dataset(path)
+    order = np.random.default_rng(0).permutation(np.tile(np.arange(60), 3)).tolist()
+    for row in order:
+        assert data.read(row) == b"image %d" % int(data.paths[row].split("/")[0])
+    assert at_least <= len(read) <= at_most
+    assert groups._bytes == sum(values.nbytes for values in groups._kept.values())
+    assert len(groups._kept) == (20 if at_least == 20 else 8)
 
 
 def test_a_table_of_paths_is_a_manifest(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import errno
 import json
 import posixpath
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -159,7 +159,7 @@ class _Column:
         """Return the bytes of a row; None where it has none."""
         group = bisect_right(self._ends, row)
         with self._lock:
-            values = _group(self, group)
+            values = _GROUPS.of(self, group)
         found: bytes | None = values[row - (self._ends[group - 1] if group else 0)].as_py()
         return found
 
@@ -173,6 +173,32 @@ class _Column:
         return values.field("bytes") if str(values.type).startswith("struct") else values
 
 
-@lru_cache(maxsize=8)
-def _group(column: _Column, group: int) -> Any:
-    return column.group(group)
+class _Groups:
+    """Groups of rows that were read lately: the last one of every file, and others while they take little memory.
+
+    In order a group is read once. In random order, as in training, all are wanted all the time.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self._kept: OrderedDict[tuple[_Column, int], Any] = OrderedDict()
+        self._bytes, self._lock = 0, Lock()
+
+    def of(self, column: _Column, group: int) -> Any:
+        """Return the images of a group."""
+        key = column, group
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        values = column.group(group)
+        with self._lock:
+            self._kept[key] = values
+            self._bytes += values.nbytes
+            while self._bytes > self.most_bytes and len(self._kept) > _LEAST:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return values
+
+
+_LEAST = 8  # groups
+_GROUPS = _Groups(256 << 20)
