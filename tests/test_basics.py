@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlcache.errors import closest
+from tlcache.errors import closest, root_line
 from tlcache.files import whole, write_whole
 from tlcache.keys import canonical_json, hash_json, slug
 
@@ -38,6 +38,20 @@ def test_slugs_stay_in_their_folder(name: str) -> None:
 def test_closest_name() -> None:
     assert "Did you mean 'ridge'?" in closest("head", "rigde", ["ridge", "knn"])
     assert "Did you mean" not in closest("head", "zzz", ["ridge", "knn"])
+
+
+def test_of_many_names_the_nearest_are_told() -> None:
+    names = [f"mobilenetv2-ridge-{number:06}" for number in range(500)]
+    message = closest("run", "mobilenetv2-ridge-000041x", names)
+    assert "Did you mean 'mobilenetv2-ridge-000041'? Known: mobilenetv2-ridge-000041, " in message
+    assert message.endswith(" and 495 more.")
+    assert message.count("mobilenetv2-ridge-") == 7
+
+
+def test_the_reason_of_a_failure_is_its_root() -> None:
+    error = RuntimeError("step 3 of 3")
+    error.__cause__ = ValueError("\x1b[96mno such operator\x1b[0m\nsecond line")
+    assert root_line(error) == "ValueError: no such operator"
 
 
 def test_write_whole_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

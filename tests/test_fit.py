@@ -193,10 +193,10 @@ def test_embeddings_that_are_all_equal_are_told(made: Path, caplog: pytest.LogCa
     ("ending", "damage", "words"),
     [
         (".json", lambda _: b"", "is not a run record (Expecting value"),
-        (".json", lambda _: b"[]", "is not a run record by this tlcache. Remove it."),
+        (".json", lambda _: b"[]", "is not a run record by this tlcache. Move it away"),
         (".json", lambda data: data.replace(b'"format_version": 2', b'"format_version": 9'), "Upgrade tlcache."),
-        (".npz", None, "the predictions of a run, is missing. Remove its record"),
-        (".npz", lambda data: data[:-9], "the predictions of a run, is damaged (File is not a zip file). Remove its"),
+        (".npz", None, "the predictions of a run, is missing. Give the command again"),
+        (".npz", lambda data: data[:-9], "the predictions of a run, is damaged (File is not a zip file). Give the"),
         (".npz", lambda data: data[:200] + b"what" + data[204:], "the predictions of a run, is damaged ("),
     ],
 )

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from test_cli import stdout
+from typer.testing import CliRunner
 
+from tlcache.backbones.backbone import Checkpoint
 from tlcache.backbones.groups import GROUPS, ungrouped
 from tlcache.backbones.load import load_model
 from tlcache.backbones.sources import find, list_models
 from tlcache.backbones.torch_network import embedding, untrained
-from tlcache.errors import ModelError, OptionError
+from tlcache.cli import app
+from tlcache.errors import ModelError, OptionError, UnknownNameError
+from tlcache.report.tables import models_table
 
 SMALL = "timm/test_vit.r160_in1k"
 
@@ -67,3 +74,40 @@ def test_a_group_is_extracted_by_its_name(photos: Path, tiny_model: Path, monkey
     monkeypatch.setattr("tlcache.backbones.groups.GROUPS", {"pair": (str(tiny_model), "resnet20_cifar")})
     found = json.loads(stdout("extract", "--data", photos, "--model", "pair", "--json", "-"))
     assert [Path(each["path"]).stem.partition("-")[0] for each in found["files"]] == ["tiny", "resnet20_cifar"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["xyz*"], "No backbone is called 'xyz*'. Patterns are as in"),
+        (["--timm", "xyz*"], "No backbone is called 'timm/xyz*'."),
+        (["resnet*", "--timm", "vit*"], "'resnet*' and --timm 'vit*' are of two lists. Give one of them."),
+    ],
+)
+def test_a_list_of_nothing_is_an_error(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, ["models", *arguments])
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+
+
+def test_a_name_of_timm_without_the_prefix_is_known() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(UnknownNameError, match=r"'test_vit'\. Did you mean 'timm/test_vit'\?"):
+        find("test_vit")
+
+
+def test_figures_are_whole_however_long_licences_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    row = replace(find("resnet18"), name="timm/vit_7b_patch16_dinov3.lvd1689m", dim=4096, parameters=6_716_000_000)
+    others = [
+        replace(row, checkpoints={"x": Checkpoint("x", "x", top1, licence=licence)})
+        for top1, licence in ((None, "fair-noncommercial-research-license"), (None, "dinov3-license"), (80.5, "mit"))
+    ]
+    for rows in (others, others[:2]):
+        console = Console(width=80, file=io.StringIO())
+        console.print(models_table(rows))
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "…" not in shown
+        assert shown.count(" 4096 ") == len(rows)
+        assert shown.count("6716.0 M") == len(rows)
+    assert "Top-1" not in shown  # which is said of neither

@@ -21,6 +21,7 @@ from click.testing import Result
 from fakes import doom, make_run, tiny_network, write_image, write_photos
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 import tlcache
@@ -29,8 +30,9 @@ from tlcache.cache.find import features_folder
 from tlcache.cli import app
 from tlcache.deploying.best import best_run
 from tlcache.deploying.inputs import list_images
-from tlcache.deploying.judging import Judge
+from tlcache.deploying.judging import Judge, Judged
 from tlcache.deploying.predict import predict
+from tlcache.deploying.predicted import Predicted
 from tlcache.deploying.rows import Columns, PredictedRow, open_writer
 from tlcache.errors import DataError, HeadError, ModelError, OptionError, UnknownNameError
 from tlcache.extraction import blocks
@@ -40,6 +42,7 @@ from tlcache.heads.fitted import load_head
 from tlcache.heads.table import HEADS
 from tlcache.heads.uncertainty import Answers, Distances, Ranks, Uncertainty
 from tlcache.probing.fit import fit_heads
+from tlcache.report.predictions import predictions_table
 from tlcache.runs.record import Run
 
 ROWS = [
@@ -285,6 +288,22 @@ def test_paths_come_from_standard_input(ridge: Run, photos: Path, monkeypatch: p
         assert [bool(label) for label in found.labels] == [name != "gone" for name in names]
 
 
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("where,what", "no column is the path by its name: 'where', 'what'. Call the one with the paths"),
+        ("image,file,kind", "several columns may be the path: 'image', 'file'. Call the one"),
+    ],
+)
+def test_a_table_that_does_not_say_where_images_are_is_refused(tmp_path: Path, header: str, message: str) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text(f"{header}\na.jpg,b.jpg{',c' * (header.count(',') - 1)}\n")
+    with pytest.raises(DataError) as refused:
+        list_images([table], ["red"])
+    assert message in str(refused.value)
+    assert "--path-column" not in str(refused.value)
+
+
 def listed(*given: str | Path, classes: str = "blue green red") -> list[tuple[str, str]]:
     found = list_images(given, classes.split())
     return list(zip(found.paths, found.labels, strict=True))
@@ -489,6 +508,7 @@ def test_a_few_images_are_a_table_and_many_are_counted(ridge: Run, photos: Path)
     table = few.stdout.splitlines()
     assert table[0].split() == ["Path", "Label", "Confidence", "Label", "2"]
     assert [line.split()[1] for line in table[1:3]] == predict(ridge, ["photos/red/0.png", "photos/blue/1.png"]).labels
+    assert len(table) == 4
     many = invoke(ridge.path, photos, "--json", "found.json")
     assert "24 images by" in many.stdout
     assert "0 embedded, 24 from the cache" in many.stdout
@@ -496,6 +516,20 @@ def test_a_few_images_are_a_table_and_many_are_counted(ridge: Run, photos: Path)
     figures = json.loads(Path("found.json").read_text())
     assert figures["counts"] == predict(ridge, photos).counts
     assert len(figures["predictions"]) == figures["images"] == figures["checked"]["n"] == 24
+
+
+def test_few_of_many_classes_are_shown() -> None:
+    classes = tuple(f"class {number}" for number in range(500))
+    found = Predicted.of("m", classes, ["a.png", "b.png"], 500, Judge(None))
+    found.fill([0], np.linspace(0.0, 1.0, 500, dtype=np.float32)[None], Judged([""], None, None))
+    found.errors[1] = "no image"
+    console = Console(width=80, file=io.StringIO())
+    console.print(predictions_table(found))
+    head, first, bad, note = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert head.split() == ["Path", "Label", "Confidence", "Label", "2", "Label", "3", "Error"]
+    assert first.split()[1:] == ["class", "499", "1.000", "class", "498", "0.998", "class", "497", "0.996"]
+    assert bad.split() == ["b.png", "no", "image"]
+    assert note == "Of the 500 likeliest classes 3 are shown; --out has all."
 
 
 def test_rows_go_to_a_file_or_to_standard_output(ridge: Run, photos: Path) -> None:

@@ -61,11 +61,17 @@ def test_a_number_that_json_does_not_know_is_never_written(written: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": "runs"}, "is not a walk by this tlcache. Remove it."),
-        ({"format_version": 2}, "is not a walk by this tlcache. Remove it."),
+        ({"format": "runs"}, "is not a walk by this tlcache. Move it away."),
+        ({"format_version": 2}, "is not a walk by this tlcache. Move it away."),
         ({"format_version": 4}, "of format version 4, by a newer tlcache; this one reads version 3. Upgrade tlcache."),
-        ({"steps": "many"}, "is not a walk by this tlcache (Expected `int`, got `str` - at `$.steps`). Remove it."),
-        ({"legs": [{"to": "mill"}]}, "(Object missing required field `km` - at `$.legs[0]`). Remove it."),
+        (
+            {"steps": "many"},
+            "is not a walk by this tlcache (Expected `int`, got `str` - at `$.steps`). Move it away.",
+        ),
+        (
+            {"legs": [{"to": "mill"}]},
+            "(Object missing required field `km` - at `$.legs[0]`). Move it away.",
+        ),
     ],
 )
 def test_what_is_no_record_is_told_and_left_out(written: Path, change: dict[str, object], words: str) -> None:
@@ -83,7 +89,7 @@ def test_what_cannot_be_read_says_so(written: Path) -> None:
     with pytest.raises(CacheError, match=r"missing\.json' cannot be read \(No such file or directory\)"):
         WALKS.read(written.with_name("missing.json"))
     written.write_bytes(b"{")
-    with pytest.raises(CacheError, match=r"walk\.json' is not a walk \(Expecting property name.*\)\. Remove it\."):
+    with pytest.raises(CacheError, match=r"walk\.json' is not a walk \(Expecting property name.*\)\. Move it away\."):
         WALKS.read(written)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "closest",
     "first_line",
     "one_line",
+    "root_line",
 ]
 
 
@@ -81,8 +83,12 @@ class HeadError(TlcacheError):
     """A head that cannot be fitted, saved, loaded, or used with the given features."""
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_MANY, _NEAREST = 30, 5  # names: of more than so many known ones the nearest few are told
+
+
 def closest(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the message for an unknown `name`, with the nearest known one and the whole list.
+    """Return the message for an unknown `name`, with the nearest known one and the list, of a long one the nearest.
 
     >>> closest("backbone", "resnet51", ["resnet50", "vit_b_16"])
     "Unknown backbone 'resnet51'. Did you mean 'resnet50'? Known: resnet50, vit_b_16."
@@ -90,12 +96,21 @@ def closest(kind: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1) or [each for each in known if name[1:] and name in each]
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(known)}."
+    shown = known if len(known) <= _MANY else difflib.get_close_matches(name, known, n=_NEAREST, cutoff=0)
+    rest = f" and {len(known) - len(shown):,} more" if len(known) > len(shown) else ""
+    return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(shown)}{rest}."
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type when it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def root_line(error: BaseException) -> str:
+    """Return the first line of what an error comes from, without the colours of a terminal."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return f"{type(error).__name__}: {_COLOUR.sub('', first_line(error))}"
 
 
 def one_line(error: BaseException) -> str:

@@ -96,7 +96,7 @@ class Form(Generic[T]):
             _change(current, self.places, lambda place: _read(place, path.parent))
             found: T = from_json(self.type, {**self.nested(current), "record": str(path)})
         except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
-            raise CacheError(f"'{path}' is not {self.what} by this tlcache ({error}). Remove it.") from None
+            raise CacheError(f"'{path}' is not {self.what} by this tlcache ({error}). Move it away.") from None
         return found
 
     def read_all(self, paths: Iterable[Path], on_warning: Callable[[str], None] = warn) -> list[T]:
@@ -113,9 +113,9 @@ class Form(Generic[T]):
         try:
             fields = native(json.loads(path.read_bytes()))
         except OSError as error:
-            raise CacheError(f"'{path}' cannot be read ({error.strerror}). Make it readable or remove it.") from None
+            raise CacheError(f"'{path}' cannot be read ({error.strerror}). Make it readable.") from None
         except ValueError as error:
-            raise CacheError(f"'{path}' is not {self.what} ({error}). Remove it.") from None
+            raise CacheError(f"'{path}' is not {self.what} ({error}). Move it away.") from None
         is_ours = isinstance(fields, dict) and fields.get("format") == self.name
         version = fields.get("format_version") if is_ours else None
         if isinstance(version, int) and version > self.version:
@@ -125,7 +125,7 @@ class Form(Generic[T]):
             run = f" It was made beside the run '{_read(fields['run'], path.parent)}'." if "run" in fields else ""
             raise CacheError(f"'{path}' is not {self.what}, but a record of the format {fields['format']}.{run}")
         if version not in (self.version, *self.earlier):
-            raise CacheError(f"'{path}' is not {self.what} by this tlcache. Remove it.")
+            raise CacheError(f"'{path}' is not {self.what} by this tlcache. Move it away.")
         return dict(fields)
 
 

@@ -74,7 +74,7 @@ def forms() -> str:
 def lookup(model: str) -> Backbone | None:
     """Return what `--model` names, or None where no source knows it, or its source cannot look at it here."""
     with suppress(UnknownNameError, ModelError, WeightsError):
-        return find(model)
+        return _found(model)
     return None
 
 
@@ -93,16 +93,21 @@ def find(model: str) -> Backbone:
     >>> find("mobilenet_v3_large").name
     'mobilenetv3_large'
     """
+    if found := _found(model):
+        return found
+    if beside := next((name for source in SOURCES if lookup(name := f"{source.name}/{model}")), ""):
+        raise UnknownNameError(f"Unknown backbone '{model}'. Did you mean '{beside}'?")
+    names = [name for source in SOURCES for name in source.names()]
+    raise UnknownNameError(f"{closest('backbone', model, names)} Or give {forms()}.")
+
+
+def _found(model: str) -> Backbone | None:
     if model.startswith(GIVEN):
         raise ModelError(
             f"'{model.removeprefix(GIVEN)}' made embeddings that were adopted. The network itself is not here: it can "
             "embed no images, nor be trained or exported. Embed them where these were made, and run tlcache adopt."
         )
-    for source in SOURCES:
-        if found := source.find(model):
-            return found
-    names = [name for source in SOURCES for name in source.names()]
-    raise UnknownNameError(f"{closest('backbone', model, names)} Or give {forms()}.")
+    return next((found for source in SOURCES if (found := source.find(model))), None)
 
 
 def find_trainable(model: str) -> Backbone:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tlcache.arguments import DATA, Crop, Model
 from tlcache.commands.base import PATTERN, app
+from tlcache.errors import OptionError, UnknownNameError
 from tlcache.flags import Output, command
 from tlcache.options import Option
 
@@ -29,7 +30,12 @@ def models(
     from tlcache.backbones.sources import list_models
     from tlcache.report.tables import models_table
 
-    found = list_models(pattern if timm is None else f"timm/{timm}")
+    if pattern and timm:
+        raise OptionError(f"'{pattern}' and --timm '{timm}' are of two lists. Give one of them.")
+    asked = pattern if timm is None else f"timm/{timm}"
+    found = list_models(asked)
+    if not found:
+        raise UnknownNameError(f"No backbone is called '{asked}'. Patterns are as in 'resnet*', or --timm 'vit*'.")
     output.write({"models": [row.as_json() for row in found]})
     output.show(models_table(found))
 

@@ -13,7 +13,16 @@ from tlcache.datasets.table import Table
 from tlcache.datasets.tasks import MULTILABEL, joined_label
 from tlcache.errors import DataError
 
-__all__ = ["NO_LABEL", "NO_SPLIT", "Columns", "find_columns", "join_classes", "roles_of", "without_labels"]
+__all__ = [
+    "NO_LABEL",
+    "NO_SPLIT",
+    "Columns",
+    "find_columns",
+    "find_images",
+    "join_classes",
+    "roles_of",
+    "without_labels",
+]
 
 _NAMES = {  # of every role, without blanks and underscores: the sure ones first
     role: [set(names.split()) for names in tiers]
@@ -94,6 +103,23 @@ def find_columns(table: Table, asked: Mapping[str, str], are_splits: Callable[[i
     taken = _taken({role: columns[at] for role, at in found.items() if role not in asked}, others)
     notes = (taken, _unused(unused), "" if table.has_header else _HEADLESS.format(*columns))
     return Columns(found["path"], found["label"], found.get("split"), found.get("group"), tuple(filter(None, notes)))
+
+
+def find_images(table: Table) -> tuple[int, int | None]:
+    """Return the column of paths by its name, and that of labels, None where none is or several may be it.
+
+    Raises
+    ------
+    DataError
+        There is no column of paths, or several may equally well be it.
+    """
+    plain = list(map(_plain, table.columns))
+    paths, labels = (next(iter(_ranked(plain, role, lambda _: False)), []) for role in ("path", "label"))
+    if len(paths) == 1:
+        return paths[0], labels[0] if len(labels) == 1 else None
+    named = [table.columns[at] for at in paths] or table.columns
+    what = "several columns may be the path" if paths else "no column is the path by its name"
+    raise DataError(f"{table.path}:1: {what}: {_quoted(named)}. Call the one with the paths of images 'path'.")
 
 
 def roles_of(path: Path, names: Sequence[str], asked: Mapping[str, str]) -> dict[str, str]:

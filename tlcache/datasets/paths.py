@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tlcache.datasets.columns import find_columns, join_classes
+from tlcache.datasets.columns import find_images, join_classes
 from tlcache.datasets.labels import is_missing, whole_numbers
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.lookup import locate
@@ -27,15 +27,11 @@ def read_paths(path: Path) -> list[tuple[str, str]]:
         With the line of a fault, or because no listed image is there.
     """
     table, _ = join_classes(read_table(path), {}, MULTILABEL)  # of which any row is sound
-    try:
-        columns = find_columns(table, {}, lambda _: False)
-    except DataError:  # a column of labels that says nothing is as good as none
-        table = table._replace(columns=[*table.columns, "label"], rows=[(line, [*row, ""]) for line, row in table.rows])
-        columns = find_columns(table, {}, lambda _: False)
+    image, label = find_images(table)
     if not table.rows:
         raise DataError(f"'{path}' lists no image.")
-    places = _places(path, [cells[columns.path] for _, cells in table.rows], [line for line, _ in table.rows])
-    cells = (row[columns.label] for _, row in table.rows)
+    places = _places(path, [cells[image] for _, cells in table.rows], [line for line, _ in table.rows])
+    cells = ("" if label is None else row[label] for _, row in table.rows)
     labels, _ = whole_numbers(["" if is_missing(cell) else cell for cell in cells], "class")
     return list(zip(places, labels, strict=True))
 

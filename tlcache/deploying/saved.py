@@ -162,7 +162,10 @@ def _together(models: Sequence[Model]) -> Model:
 
 def _whole(run: Run) -> Saved:
     if not run.head_path.is_file():
-        raise CacheError(f"'{run.head_path}', what the run fitted, is missing. Remove its record and run it again.")
+        raise CacheError(
+            f"'{run.head_path}', what the run fitted, is missing. Put it back, or give the command again that made "
+            "the run, with --force."
+        )
     return Saved(run.head_path, run)
 
 

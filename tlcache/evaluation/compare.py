@@ -181,7 +181,8 @@ def _tested(
             rows, units, groups = found.row, unit_numbers(found.units), Groups.of(unit_numbers(found.group))
         if not np.array_equal(found.row, rows):
             raise CacheError(
-                f"The predictions of '{run.path}' are not those of its dataset. Remove it, and run it again."
+                f"The predictions of '{run.path}' are not those of its dataset. Give the command again that made the "
+                "run, with --force."
             )
         tested.append(_Tested.of(run, replace(found, row=rows), units, by))
     sign = 1 if METRICS[by].larger_is_better else -1

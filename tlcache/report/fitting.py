@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -104,11 +104,15 @@ class FittedTable:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, apart, 0, 0))
         shown, titles = self._shown(without), (*self.names, *self.figures)
         for number in shown:
-            table.add_column(titles[number], justify="left" if number < len(self.names) else "right", no_wrap=True)
+            title = _wrapped(titles, widths, number)
+            table.add_column(title, justify="left" if number < len(self.names) else "right", no_wrap=True)
         for cells, style in self.rows:
-            wrapped = ("\n".join(wrap(cells[each], widths[each])) if each in widths else cells[each] for each in shown)
-            table.add_row(*map(Text, wrapped), style=style)
+            table.add_row(*(Text(_wrapped(cells, widths, number)) for number in shown), style=style)
         return table
+
+
+def _wrapped(cells: Sequence[str], widths: Mapping[int, int], number: int) -> str:
+    return "\n".join(wrap(cells[number], widths[number])) if number in widths else cells[number]
 
 
 def _least(cells: Sequence[str], lines: int) -> int:

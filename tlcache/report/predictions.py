@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from tlcache.deploying.predicted import Predicted
 from tlcache.keys import printable, some
@@ -13,7 +14,8 @@ from tlcache.text import counted
 
 __all__ = ["predictions_lines", "predictions_table", "unusable_line"]
 
-_FEW = 20
+_FEW = 20  # images
+_CLASSES = 3  # of each
 
 
 def predictions_table(found: Predicted) -> RenderableType:
@@ -21,17 +23,20 @@ def predictions_table(found: Predicted) -> RenderableType:
     if len(found) > _FEW:
         return _counts(found)
     columns = found.columns
+    classes = min(columns.top, _CLASSES)
     shown = {"Set": columns.sets, "Unusual": columns.unusual, "Error": bool(found.errors)}
-    further = [*(f"Label {place}" for place in range(2, columns.top + 1)), *(name for name in shown if shown[name])]
+    further = [*(f"Label {place}" for place in range(2, classes + 1)), *(name for name in shown if shown[name])]
     table = plain_table("Path", "Label", "Confidence", *further, numbers=slice(2, 3))
     for row in found.rows():
         likely = [(printable(name), f"{each:.3f}") for name, each in zip(row.labels, row.confidences, strict=True)]
-        first, *others = likely or [("", "")] * columns.top
+        first, *others = likely[:classes] or [("", "")] * classes
         unusual = "" if row.unusual is None else f"{row.unusual:.3f}"
         more = {"Set": printable("; ".join(row.set or ())), "Unusual": unusual, "Error": row.error}
         cells = (more[name] for name in shown if shown[name])
         table.add_row(printable(row.path), *first, *map(" ".join, others), *cells)
-    return table
+    if columns.top == classes:
+        return table
+    return Group(table, Text(f"Of the {columns.top:,} likeliest classes {classes} are shown; --out has all.", "dim"))
 
 
 def _counts(found: Predicted) -> RenderableType:

@@ -63,15 +63,15 @@ _SPARE = ("Top-1", "Weights here", "Input")  # columns of backbones
 
 def models_table(models: Sequence[Backbone]) -> RenderableType:
     """Return the backbones with what a user needs to choose one."""
-    table = FittedTable(("Backbone", "Weights here", "Licence"), ("Dim", "Parameters", "Input", "Top-1"), _SPARE)
+    rated = [row for row in models if _top1(row) != "-"]  # timm says of none
+    figures = ("Dim", "Parameters", "Input", *(("Top-1",) if rated else ()))
+    table = FittedTable(("Backbone", "Weights here", "Licence"), figures, _SPARE if rated else _SPARE[1:])
     for row in models:
         here, licences = ", ".join(row.at_hand) or "-", {each.licence for each in row.checkpoints.values()}
-        figures = f"{row.dim}", f"{row.parameters / 1e6:.1f} M", f"{row.preprocess().crop}", _top1(row)
-        table.add_row(row.name, here, ", ".join(sorted(licences)) or "-", *figures)
-    note = (
-        "Top-1: on ImageNet where nothing else is said; two figures: --weights imagenet / imagenet_v2. "
-        f"--model also takes {forms()}."
-    )
+        cells = [f"{row.dim}", f"{row.parameters / 1e6:.1f} M", f"{row.preprocess().crop}", _top1(row)][: len(figures)]
+        table.add_row(row.name, here, ", ".join(sorted(licences)) or "-", *cells)
+    top1 = "Top-1: on ImageNet where nothing else is said; two figures: --weights imagenet / imagenet_v2. "
+    note = f"{top1 if rated else ''}--model also takes {forms()}."
     return Group(table, Text(note, style="dim"))
 
 

@@ -154,6 +154,5 @@ def _read(path: Path, before: str) -> Predictions | None:
     except Exception as error:  # of a damaged file numpy, zipfile and zlib raise half a dozen kinds
         what = f"is damaged ({first_line(error)})" if path.exists() else "is missing"
         raise CacheError(
-            f"'{path}', the predictions of a run, {what}. Remove its record, '{path.with_suffix('.json')}', "
-            "and do that run again."
+            f"'{path}', the predictions of a run, {what}. Give the command again that made the run, with --force."
         ) from None
