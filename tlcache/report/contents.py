@@ -15,6 +15,7 @@ from tlcache.deploying.best import best_of
 from tlcache.evaluation.comparison import Comparison, Entry, Pair
 from tlcache.evaluation.metrics import confusion, recalls
 from tlcache.evaluation.mistakes import hardest_classes
+from tlcache.evaluation.screening import Screening, latest
 from tlcache.evaluation.verdict import p_of, points, times, verdict
 from tlcache.keys import printable, quoted, slug
 from tlcache.pictures.reasons import Reasons
@@ -33,6 +34,7 @@ from tlcache.report.thumbnails import Thumbnails
 from tlcache.runs.classes import Share
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.frozen import FrozenRun
+from tlcache.runs.licences import licences
 from tlcache.runs.record import Run
 from tlcache.text import duration
 
@@ -109,7 +111,8 @@ class Chapter:
     shortcuts: list[str]
     leaks: Leaks | None
     gaps: Sequence[LeakageGap]
-    weights: Sequence[tuple[str, str]]
+    screening: Screening | None
+    weights: Sequence[tuple[str, str, str]]
     use: Entry
     reproduce: Sequence[tuple[Entry, list[str]]]
     hardware: Mapping[str, Any]
@@ -121,6 +124,7 @@ def chapter(
     beside: Sequence[ColumnComparison],
     audits: Sequence[Audit],
     gaps: Sequence[LeakageGap],
+    screenings: Sequence[Screening],
     room: Thumbnails,
 ) -> Chapter:
     """Read what the records of a comparison hold, and draw it; of all others, take those that belong."""
@@ -150,7 +154,10 @@ def chapter(
         shortcuts=shortcuts([each for each in beside if each.digest == found.digest]),
         leaks=leaks(audit, gaps, reasons.of(tops[0]), room) if audit else None,
         gaps=[each for each in gaps if each.dataset == found.dataset],
-        weights=sorted({(entry.backbone, entry.run.weights) for entry in found.entries}),
+        screening=latest(screenings, found.dataset),
+        weights=sorted(
+            {(entry.backbone, entry.run.weights, "; ".join(licences(entry.run))) for entry in found.entries}
+        ),
         use=best_of(found),
         reproduce=[(entry, commands(entry.run)) for entry in found.entries],
         hardware=as_json(run.hardware),

@@ -18,6 +18,7 @@ from tlcache.deploying.best import best_of
 from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison, Entry
+from tlcache.evaluation.screening import Screening, latest, read_screenings
 from tlcache.evaluation.verdict import verdict
 from tlcache.files import check_folder, relative, write_whole
 from tlcache.keys import printable
@@ -93,15 +94,15 @@ def write_report(
     folder, found = runs_folder(runs), compare(runs, data, on_warning, by)
     curves, audits = read_curves(folder, on_warning), read_audits(folder, on_warning)
     beside = read_column_comparisons(folder, on_warning)
-    gaps = leakage_gaps(found)
+    gaps, screenings = leakage_gaps(found), read_screenings(folder, on_warning)
     chapters, rooms = [], [Thumbnails(thumbnails // len(found)) for _ in found]
     with step_bar("drawing", len(found)) as advance:
         for each, room in zip(found, rooms, strict=True):
-            chapters.append(chapter(each, curves, beside, audits, gaps, room))
+            chapters.append(chapter(each, curves, beside, audits, gaps, screenings, room))
             advance(1)
     texts = {
         page: _html(chapters, sum(room.left_out for room in rooms)),
-        page.with_suffix(".md"): _markdown(found, audits, gaps),
+        page.with_suffix(".md"): _markdown(found, audits, gaps, screenings),
         page.with_suffix(".csv"): _csv(found, page.parent),
     }
     for path, text in texts.items():
@@ -152,7 +153,12 @@ def _html(chapters: Sequence[Chapter], left_out: int) -> str:
     )
 
 
-def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit], gaps: Sequence[LeakageGap]) -> str:
+def _markdown(
+    comparisons: Sequence[Comparison],
+    audits: Sequence[Audit],
+    gaps: Sequence[LeakageGap],
+    screenings: Sequence[Screening],
+) -> str:
     lines = []
     for found in comparisons:
         lines += [f"## {title(found, comparisons).plain}", ""]
@@ -173,6 +179,8 @@ def _markdown(comparisons: Sequence[Comparison], audits: Sequence[Audit], gaps: 
         lines_of_groups = (*groups_lines(found.groups), *per_group_lines(found))
         notes = (baseline_line(found.baseline), *(line.plain for line in lines_of_groups))
         lines += ["", " ".join(notes), "", f"\\{marks(found)} {LEGEND}", ""]
+        if screening := latest(screenings, found.dataset):
+            lines += ["```", str(screening), "```", ""]
         use, again = best_of(found), dict.fromkeys(line for entry in found.entries for line in commands(entry.run))
         for what, block in ((f"To use {use.name}:", uses(use.run)), ("To make all again:", again)):
             lines += [what, "", "```sh", *block, "```", ""]

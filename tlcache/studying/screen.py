@@ -3,99 +3,56 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.backbones.load import load_model
 from tlcache.cache.feature_file import Split
 from tlcache.datasets.dataset import Dataset
-from tlcache.datasets.splits import draw_splits
+from tlcache.datasets.splits import draw_splits, missing_splits
 from tlcache.errors import DataError, ImageReadError, TlcacheError
-from tlcache.evaluation.significance import Units, clustered_interval, unit_numbers
+from tlcache.evaluation.screening import Judged, Screening, read_screening, write_screening
+from tlcache.evaluation.significance import unit_numbers
 from tlcache.extraction.embed import Block, embed
 from tlcache.heads.table import find_head
+from tlcache.keys import hash_json
 from tlcache.probing.folds import fold_count
 from tlcache.probing.heldout import out_of_fold
 from tlcache.probing.search import Candidate
 from tlcache.progress import say, warn
 from tlcache.studying.steps import Cell
 
-__all__ = ["Screened", "Screening", "rank", "sample", "screen", "screened"]
+__all__ = ["sample", "screen", "screened"]
 
 _IMAGES = 800  # of the sample, or six of each class where that is more
 _PER_CLASS = 6
 _HEAD = "ridge"
-_RESAMPLES = 1_000
 
-Right = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Screened:
-    """A backbone on the sample: its accuracy on rows held out, the 95 % interval, and whether it is kept.
-
-    `first` is the share of resamples of the images in which it is the most accurate.
-    """
-
-    model: str
-    accuracy: float
-    low: float
-    high: float
-    first: float
-    kept: bool
+_Place: TypeAlias = tuple[str, str]  # name and model key
+_How: TypeAlias = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Screening:
-    """What a sample of a dataset says of backbones.
-
-    Parameters
-    ----------
-    dataset, images
-        Its name, and how many images the sample has.
-    found
-        The backbones, the most accurate first.
-    sure
-        The share of resamples of the images in which the most accurate backbone is among those that are kept.
-    """
-
-    dataset: str
-    images: int
-    found: tuple[Screened, ...]
-    sure: float
-
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """The backbones to go on with."""
-        return tuple(each.model for each in self.found if each.kept)
-
-    def __str__(self) -> str:
-        head = f"{self.dataset}: the {_HEAD} head on {self.images:,} images, out of fold; * is kept"
-        rows = [
-            f"{'*' if each.kept else ' '} {each.model} {each.accuracy:.3f} ({each.low:.3f}-{each.high:.3f})"
-            for each in self.found
-        ]
-        last = f"In {self.sure:.0%} of resamples of the images the best of all is kept."
-        return "\n".join([head, *rows, last])
-
-
-def screened(cells: Mapping[tuple[str, str], Cell], keep: int, **how: Any) -> dict[tuple[str, str], Cell]:
+def screened(cells: Mapping[tuple[str, str], Cell], keep: int, runs: Path, **how: Any) -> dict[tuple[str, str], Cell]:
     """Return the cells that a screening keeps, and say what it found; arguments and errors as of `screen`."""
-    found = screen(cells, keep, **how)
+    found = screen(cells, keep, runs, **how)
     for each in found:
         say(str(each))
     kept = {(each.dataset, model) for each in found for model in each.kept}
     return {place: cell for place, cell in cells.items() if (cell.dataset.name, cell.backbone.name) in kept}
 
 
-def screen(cells: Mapping[tuple[str, str], Cell], keep: int, **how: Any) -> list[Screening]:
+def screen(cells: Mapping[tuple[str, str], Cell], keep: int, runs: Path, **how: Any) -> list[Screening]:
     """Embed a sample of every dataset with each backbone, and rank these by the accuracy of a head out of fold.
+
+    What is recorded of a backbone on the same sample is not done again.
 
     Parameters
     ----------
@@ -103,6 +60,8 @@ def screen(cells: Mapping[tuple[str, str], Cell], keep: int, **how: Any) -> list
         Every dataset with every backbone.
     keep
         How many backbones to go on with; one that cannot embed the sample is not among them, and told.
+    runs
+        Folder of run records, in which it is recorded.
     **how
         `features` and `device`, as for `tlcache.extraction.embed.embed`.
 
@@ -114,98 +73,106 @@ def screen(cells: Mapping[tuple[str, str], Cell], keep: int, **how: Any) -> list
     found = []
     for dataset in {cell.dataset.name: cell.dataset for cell in cells.values()}.values():
         own = [cell for cell in cells.values() if cell.dataset.name == dataset.name]
-        with tempfile.TemporaryDirectory(prefix="tlcache-") as folder:
-            rows = sample(dataset)
-            paths = list(_written(dataset, rows, Path(folder)))
-            say(f"{dataset.name}: {len(own)} backbones on a sample of {len(rows):,} images ...")
-            right = dict(_judged(own, rows, paths, how))
-        if not right:
-            raise DataError(f"No backbone could embed the sample of {dataset.name}. Leave --screen out to go on.")
-        units = unit_numbers([dataset.groups[row] for row in rows.tolist()])
-        found.append(rank(dataset.name, right, units, keep))
+        found.append(_screened(dataset, own, keep, runs, how))
+        write_screening(runs, found[-1])
     return found
 
 
+def _screened(dataset: Dataset, cells: Sequence[Cell], keep: int, runs: Path, how: _How) -> Screening:
+    rows = sample(dataset)
+    groups = [dataset.groups[row] for row in rows.tolist()]
+    with tempfile.TemporaryDirectory(prefix="tlcache-") as folder:
+        paths, digest = _written(dataset, rows, Path(folder))
+        earlier = read_screening(runs, dataset.name, digest)
+        known = {(each.model, each.key): each for each in (earlier.judged if earlier else ())}
+        say(f"{dataset.name}: {len(cells)} backbones on a sample of {len(rows):,} images ...")
+        judged = dict(_judged(cells, known, rows, paths, how))
+    if not judged:
+        raise DataError(f"No backbone could embed the sample of {dataset.name}. Leave --screen out to go on.")
+    before = {place: replace(each, asked=False) for place, each in known.items()}
+    units = unit_numbers(groups)
+    numbers = None if units is None else tuple(units.tolist())
+    return Screening(dataset.name, digest, _HEAD, numbers, tuple((before | judged).values()), keep)
+
+
 def sample(dataset: Dataset) -> NDArray[np.int64]:
-    """Return the numbers of some images that are not for testing, each class with its share, or six of it."""
-    hashes, readable = list[str](), list[int]()
-    for row in range(len(dataset)):
-        with suppress(ImageReadError):
-            hashes.append(hashlib.sha256(dataset.read(row)).hexdigest())
-            readable.append(row)
-    labels = dataset.labels[readable]
+    """Return the numbers of some images that are not for testing, each class with its share, or six of it.
+
+    Where the test images are not given, which they are follows from the content of all images, so that all are read.
+    """
+    drawn = "test" in missing_splits(dataset.splits) and dataset.shares["test"]
+    hashes = dict(_hashes(dataset) if drawn else enumerate(map(_hashed, map(os.fsencode, dataset.paths))))
+    readable = list(hashes)
+    order = sorted(readable, key=hashes.__getitem__)  # as random as any, and the same every time
     given, groups = ([values[row] for row in readable] for values in (dataset.splits, dataset.groups))
-    splits = draw_splits(labels, given, groups, hashes, 0, dataset.shares)
-    order = sorted(range(len(readable)), key=hashes.__getitem__)  # as random as any, and the same every time
-    usable = [number for number in order if splits[number] != "test"]
+    made = draw_splits(dataset.labels[readable], given, groups, list(hashes.values()), 0, dataset.shares)
+    splits = dict(zip(readable, made if drawn else given, strict=True))
+    usable = [row for row in order if splits[row] != "test"]
     share, by_class = _IMAGES / max(1, len(usable)), dict[int, list[int]]()
-    for number in usable:
-        by_class.setdefault(int(labels[number]), []).append(readable[number])
+    for row in usable:
+        by_class.setdefault(int(dataset.labels[row]), []).append(row)
     return np.sort([row for own in by_class.values() for row in own[: max(_PER_CLASS, round(share * len(own)))]])
 
 
-def _written(dataset: Dataset, rows: NDArray[np.int64], folder: Path) -> Iterator[str]:
-    """Write images to files, wherever they come from, and yield the paths."""
+def _hashes(dataset: Dataset) -> Iterator[tuple[int, str]]:
+    """Yield the numbers of the images that can be read, with the hashes of their bytes."""
+    for row in range(len(dataset)):
+        with suppress(ImageReadError):
+            yield row, _hashed(dataset.read(row))
+
+
+def _hashed(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _written(dataset: Dataset, rows: NDArray[np.int64], folder: Path) -> tuple[list[str], str]:
+    """Write images to files, wherever they come from, and return the paths, and a hash of all that is in the sample."""
+    paths, content = list[str](), list[Any]()
     for row in rows.tolist():
         path = folder / f"{row}{Path(dataset.paths[row]).suffix}"
-        path.write_bytes(dataset.read(row))
-        yield str(path)
+        paths.append(str(path))
+        with suppress(ImageReadError):  # embedding tells that there is no such file
+            data = dataset.read(row)
+            path.write_bytes(data)
+            label = dataset.classes[dataset.labels[row]]
+            content.append([dataset.paths[row], _hashed(data), label, dataset.groups[row]])
+    return paths, hash_json({"head": _HEAD, "images": content})
 
 
 def _judged(
-    cells: Sequence[Cell], rows: NDArray[np.int64], paths: Sequence[str], how: Mapping[str, Any]
-) -> Iterator[tuple[str, Right]]:
-    """Yield each backbone, and about which images (n,) a head is right that was fitted without them."""
-    head = find_head(_HEAD)
-    best = Candidate.untried(head.defaults())
+    cells: Sequence[Cell], known: Mapping[_Place, Judged], rows: NDArray[np.int64], paths: Sequence[str], how: _How
+) -> Iterator[tuple[_Place, Judged]]:
+    """Yield each backbone, by its name and key, as it is known or as it now does; one that fails is told."""
     for cell in cells:
+        name = cell.backbone.name
         try:
-            split, good = _embedded(cell, rows, paths, how)
+            model = load_model(name, cell.weights)
+            earlier = known.get((name, model.key))
+            right = earlier.right if earlier else _right(cell, model.key, rows, paths, how)
         except TlcacheError as error:
-            warn(f"{cell.backbone.name} is left out of {cell.dataset.name}: {error}")
+            warn(f"{name} is left out of {cell.dataset.name}: {error}")
             continue
-        probabilities = out_of_fold(head, split, best, len(cell.dataset.classes), fold_count(split), 0)
-        right = np.zeros(len(rows), bool)
-        right[good] = probabilities.argmax(axis=1) == split.labels
-        yield cell.backbone.name, right
+        yield (name, model.key), Judged(name, model.weights, model.key, right)
+
+
+def _right(cell: Cell, key: str, rows: NDArray[np.int64], paths: Sequence[str], how: _How) -> str:
+    """Return 1 for each image that a head is right about which was fitted without it, else 0."""
+    head = find_head(_HEAD)
+    split, good = _embedded(cell, key, rows, paths, how)
+    best, classes = Candidate.untried(head.defaults()), len(cell.dataset.classes)
+    right = np.zeros(len(rows), np.uint8)
+    right[good] = out_of_fold(head, split, best, classes, fold_count(split), 0).argmax(axis=1) == split.labels
+    return "".join(map(str, right.tolist()))
 
 
 def _embedded(
-    cell: Cell, rows: NDArray[np.int64], paths: Sequence[str], how: Mapping[str, Any]
+    cell: Cell, key: str, rows: NDArray[np.int64], paths: Sequence[str], how: _How
 ) -> tuple[Split, list[int]]:
     """Return the rows of the images that can be used, and their numbers in the sample."""
     parts, dataset = list[Block](), cell.dataset
     request = {"model": cell.backbone.name, "weights": cell.weights, "engine": "onnxruntime", "precision": "fp32"}
-    embed(paths, request, None, parts.append, **how)
+    embed(paths, request, key, parts.append, **how)
     good = [number for part in parts for number in part.good]
     own = rows[good].tolist()
     names, groups = (tuple(each[row] for row in own) for each in (dataset.paths, dataset.groups))
     return Split(np.concatenate([part.rows for part in parts]), dataset.labels[own], names, groups), good
-
-
-def rank(dataset: str, right: Mapping[str, Right], units: Units | None, keep: int) -> Screening:
-    """Rank backbones by how many images they are right about, and tell by resampling these how sure that is.
-
-    Parameters
-    ----------
-    dataset
-        Its name.
-    right
-        Backbone -> whether a head was right about each image (n,), the same images for all.
-    units
-        (n,) numbers of the groups that are drawn together; None: each image by itself.
-    keep
-        How many backbones to keep.
-    """
-    names = sorted(right, key=lambda name: -right[name].mean())
-    table = np.stack([right[name] for name in names])
-    groups = np.arange(table.shape[1]) if units is None else units
-    sums = np.stack([np.bincount(groups, own) for own in table])
-    drawn = sums.shape[1]
-    draws = np.random.default_rng(0).multinomial(drawn, np.full(drawn, 1 / drawn), _RESAMPLES)
-    shares = np.bincount((draws @ sums.T).argmax(axis=1), minlength=len(names)) / _RESAMPLES
-    found = tuple(
-        Screened(name, float(right[name].mean()), *clustered_interval(right[name], units), float(share), place < keep)
-        for place, (name, share) in enumerate(zip(names, shares, strict=True))
-    )
-    return Screening(dataset, table.shape[1], found, float(shares[:keep].sum()))

@@ -79,7 +79,7 @@ def study(
     on.
 
     With `screen`, all backbones embed a sample of the images first, and those are gone on with whose ridge head does
-    best on it, out of fold; how sure that is, is said.
+    best on it, out of fold; how sure that is, is said and recorded.
 
     The settings of the fine-tunings are those of `tlcache.finetune`, but that `refit` is on, so that networks are
     fitted to what heads are; `coverage` and `per_class` are of the heads as well. Networks that cannot be trained, such
@@ -116,10 +116,11 @@ def study(
     for dataset in {cell.data: cell.dataset for cell in cells.values()}.values():
         say(f"{dataset.name}: {Overview.expected(dataset)}")
     joined = find_joined(cells, listing(joins or ()))
+    records = check_folder(runs_folder(runs), "--runs")
     if screen is not None and plan:
         say(f"The plan is of all backbones; --screen {screen} leaves {screen} of them for each dataset.")
     elif screen is not None:
-        cells = screened(cells, screen, features=place, device=device)
+        cells = screened(cells, screen, records, features=place, device=device)
     study_plan = StudyPlan(
         cells=cells,
         heads=chosen,
@@ -127,7 +128,7 @@ def study(
         protocol=SearchProtocol(coverage=recipe.coverage, per_class=recipe.per_class),
         layout=layout,
         features=place,
-        runs=check_folder(runs_folder(runs), "--runs"),
+        runs=records,
         out=check_page(out),
         device=device,
         joins=joined,
