@@ -90,7 +90,9 @@ def _with_head(model: onnx.ModelProto, nodes: Nodes, head: FittedHead) -> onnx.M
     logits = _builder(head)(nodes, _standardised(nodes, "embedding", head.scaler), head.head)
     calibrated = nodes.add("Div", logits, nodes.constant(np.float32(head.temperature)))
     if head.uncertainty is not None and head.uncertainty.far is not None:
-        distance = _distance(nodes, "embedding", head.uncertainty.far)
+        far = head.uncertainty.far
+        rows = _standardised(nodes, "embedding", far.scaler) if far.scaler else "embedding"
+        distance = _distance(nodes, rows, far)
         nodes.made.append(helper.make_node("Identity", [distance], ["distance"]))
         model.graph.output.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]))
     return answered(model, nodes, calibrated, head.classes, head.head.classes_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,17 @@ from test_joins import networks as networks
 from typer.testing import CliRunner
 
 from tlcache.bundle import load_model
+from tlcache.cache.feature_file import Split
 from tlcache.cache.joined import open_joined
 from tlcache.cli import app
 from tlcache.deploying.export import export
 from tlcache.deploying.predict import predict
 from tlcache.errors import ModelError
 from tlcache.extraction.extract import extract
+from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import prepare
 from tlcache.probing.fit import fit_heads
+from tlcache.probing.heldout import distances_of
 from tlcache.runs.frozen import FrozenRun
 
 
@@ -93,10 +97,27 @@ def test_one_file_holds_all_networks_and_answers_as_the_run(run: FrozenRun, phot
     expected = predict(run, photos)
     assert found.labels == expected.labels
     assert np.allclose(found.confidences, expected.confidences, atol=1e-5)
+    assert found.p_values is not None
+    assert expected.p_values is not None
+    assert np.allclose(found.p_values, expected.p_values, atol=0.06)  # a rank of 18, where distances tie
     with open_joined([Path(each) for each in run.feature_files]) as file:
         rows = file.split("test")
     pixels = np.stack([prepare((photos / path).read_bytes(), bundle.preprocess)[0] for path in rows.paths])
     assert np.allclose(bundle.outputs(pixels)["embedding"], rows.features, rtol=1e-4)
+
+
+def test_no_backbone_decides_alone_what_is_unusual() -> None:
+    random = np.random.default_rng(0)
+    usual, new = (random.normal(size=(200, 16)).astype(np.float32) for _ in range(2))
+    new[:, 8:] += 6.0  # which the second of two networks tells, in numbers a thousandth as large
+    usual[:, :8], new[:, :8] = (1000 * each[:, :8] + 3000 for each in (usual, new))
+    names = tuple(map(str, range(200)))
+    rows = Split(usual, np.zeros(200, np.int64), names, ("",) * 200, widths=(8, 8))
+    joined, alone = distances_of(rows), distances_of(replace(rows, widths=()))
+    assert joined.ranks.p_values(joined(new)).max() < 0.05
+    assert np.median(alone.ranks.p_values(alone(new))) > 0.2
+    kept = Uncertainty.of(np.full((200, 2), 0.5, np.float32), rows.labels, 0.9, False, joined)
+    assert np.array_equal(Uncertainty.of_tables(kept.arrays()).distances(new), joined(new))
 
 
 def other_size(path: Path) -> None:

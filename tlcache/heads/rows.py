@@ -50,6 +50,10 @@ class Scaler:
         scale[scale < 1e-6 * max(float(scale.max()), 1e-30)] = np.inf
         return cls(middle.astype(np.float32), (scale * _balance(scale, widths)).astype(np.float32), widths)
 
+    def uncentred(self) -> Scaler:
+        """Return what divides by the same and takes nothing off."""
+        return replace(self, middle=np.zeros_like(self.middle))
+
     def __call__(self, X: Array) -> Array:
         """Return the standardised rows."""
         scaled: Array = X - self.middle

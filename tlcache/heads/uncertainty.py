@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.heads.cosines import closest, unit_rows
-from tlcache.heads.rows import Array, Indices, Labels
+from tlcache.heads.rows import Array, Indices, Labels, Scaler
 
 __all__ = ["Answers", "Distances", "Ranks", "Uncertainty"]
 
@@ -109,18 +109,22 @@ class Distances:
         Which neighbour.
     ranks
         Distances of training images to the others.
+    scaler
+        Applied to embeddings first, of several backbones, so that none of these decides alone; None: nothing is.
     """
 
     rows: Array
     k: int
     ranks: Ranks
+    scaler: Scaler | None = None
 
     def __call__(self, embeddings: Array) -> Array:
         """Return the distance of each embedding (n, dim), float32 (n,)."""
-        return _kth_distance(unit_rows(embeddings), self.rows, self.k)
+        unit = unit_rows(self.scaler(embeddings) if self.scaler else embeddings)
+        return _kth_distance(unit, self.rows, self.k)
 
     @classmethod
-    def of(cls, embeddings: Array, units: Labels, chosen: Indices, k: int) -> Distances:
+    def of(cls, embeddings: Array, units: Labels, chosen: Indices, k: int, scaler: Scaler | None = None) -> Distances:
         """Measure how far training images are from those of other units.
 
         Parameters
@@ -131,10 +135,12 @@ class Distances:
             (m,) numbers of the rows that are kept to be compared with.
         k
             Which neighbour.
+        scaler
+            Applied to embeddings first.
         """
-        unit = unit_rows(embeddings)
+        unit = unit_rows(scaler(embeddings) if scaler else embeddings)
         rows = unit[chosen]
-        return cls(rows, k, Ranks.of(_kth_distance(unit, rows, k, (units, units[chosen]))))
+        return cls(rows, k, Ranks.of(_kth_distance(unit, rows, k, (units, units[chosen]))), scaler)
 
 
 def _kth_distance(unit: Array, rows: Array, k: int, unlike: tuple[Labels, Labels] | None = None) -> Array:
@@ -243,6 +249,8 @@ class Uncertainty:
         """Return all of it as arrays, for `of_tables`."""
         ranks = [self.scores, *([self.far.ranks] if self.far else []), *self.by_class]
         far = {"neighbour": np.array([self.far.k]), "rows": self.far.rows} if self.far else {}
+        scaler = self.far and self.far.scaler
+        scaled = {"middle": scaler.middle, "scale": scaler.scale} if scaler else {}
         return {
             "coverage": np.array([self.coverage]),
             "values": np.concatenate([each.values for each in ranks]),
@@ -250,6 +258,7 @@ class Uncertainty:
             "confidence": self.answers.confidence,
             "rate": self.answers.rate,
             **far,
+            **scaled,
         }
 
     @classmethod
@@ -262,5 +271,6 @@ class Uncertainty:
         far = None
         if "neighbour" in tables:
             rows = np.asarray(tables.get("rows", np.empty((0, 0))), np.float32)
-            far = Distances(rows, int(tables["neighbour"][0]), ranks.pop(0))
+            scaler = Scaler(tables["middle"], tables["scale"]) if "middle" in tables else None
+            far = Distances(rows, int(tables["neighbour"][0]), ranks.pop(0), scaler)
         return cls(float(tables["coverage"][0]), scores, tuple(ranks), answers, far)

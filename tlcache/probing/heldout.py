@@ -66,10 +66,12 @@ def held_probabilities(row: HeadRow, rows: Split, best: Candidate, classes: int,
 def distances_of(rows: Split) -> Distances:
     """Return how far rows are from each other, no row compared with its group or copies; see `Distances`.
 
-    Of many rows, only some, drawn at random, are what new ones are compared with.
+    Of many rows, only some, drawn at random, are what new ones are compared with. Joined ones are scaled as heads have
+    them, so that no backbone decides alone; they are not centred, which tells less (docs/joins.md).
     """
     chosen = np.random.default_rng(0).permutation(len(rows))[:_KEPT_ROWS]
-    return Distances.of(rows.features, group_numbers(rows), np.sort(chosen), _NEIGHBOUR)
+    scaler = Scaler.of(rows.view()).uncentred() if rows.widths else None
+    return Distances.of(rows.features, group_numbers(rows), np.sort(chosen), _NEIGHBOUR, scaler)
 
 
 def uncertainty_of(
