@@ -22,7 +22,7 @@ from tlcache.backbones.model import EXPORT_VERSION
 from tlcache.backbones.onnx_nodes import Nodes
 from tlcache.backbones.torch_network import embedding, pretrained
 from tlcache.backbones.weights import load_state
-from tlcache.errors import ModelError, first_line
+from tlcache.errors import ModelError, root_line
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json
 
@@ -89,7 +89,7 @@ def _to_onnx(network: nn.Module, outputs: tuple[str, ...], size: int, metadata: 
                 verbose=False,
             )
     except Exception as error:
-        raise ModelError(f"{metadata['backbone']} could not be exported: {first_line(error)}") from error
+        raise ModelError(f"{metadata['backbone']} cannot be exported to ONNX. {root_line(error)}") from error
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, metadata)
@@ -147,6 +147,7 @@ def _metadata(backbone: Backbone, weights: Weights, preprocess: Preprocess, pool
         "backbone": backbone.name,
         "weights": weights.label,
         "weights_sha256": weights.sha256,
+        "licence": backbone.licence(weights.label),
         "preprocess": canonical_json(preprocess.as_json()),
         "pool": pool,
         "exporter": f"tlcache export {EXPORT_VERSION}, torch {torch.__version__}, onnx {onnx.__version__}",

@@ -123,16 +123,6 @@ def test_a_file_says_what_it_is(ridge: Run, tmp_path: Path) -> None:
     assert stated["tlcache"]
 
 
-def test_the_licence_is_that_of_the_weights_as_far_as_it_is_known(
-    ridge: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert find("resnet20_cifar").licence("embedded") == "Apache-2.0, trained on CIFAR-10"
-    assert find("resnet50").licence("file:mine.pth") == find("resnet50").licence("random") == "unknown"
-    monkeypatch.setattr("tlcache.backbones.backbone.Backbone.licence", lambda _, weights: f"that of {weights}")
-    stated = metadata(export(ridge.path, out=tmp_path / "run.onnx").path)
-    assert stated["licence"] == f"that of {ridge.weights}"
-
-
 def test_embeddings_of_a_file_with_a_head_are_those_that_are_cached(ridge: Run, photos: Path, tmp_path: Path) -> None:
     path = export(ridge.path, out=tmp_path / "run.onnx").path
     assert load_model(str(path)).key == ridge.key
@@ -381,6 +371,8 @@ def test_runs_are_named_by_their_files_or_by_their_stem(ridge: Run, tmp_path: Pa
     files = [export(name, out=out).path.read_bytes() for name in (ridge.path, ridge.head_path, ridge.path.stem)]
     assert files[0] == files[1] == files[2]
     fit_heads(heads=["knn"])
+    with pytest.raises(OptionError, match=r"run\.onnx\.gz' does not end with \.onnx"):
+        export(ridge.path, out=tmp_path / "run.onnx.gz")
     for name, words in (
         ("tiny-ridge", f"Unknown run 'tiny-ridge'. Did you mean '{ridge.path.stem}'"),
         ("tiny-*", "'tiny-*' names 2 runs"),
@@ -399,12 +391,15 @@ def test_runs_are_named_by_their_files_or_by_their_stem(ridge: Run, tmp_path: Pa
     [
         ([], "Give a run (see: tlcache runs), or with --model a network alone"),
         (["x.json", "-m", "resnet50"], "Given are a run, 'x.json', and --model resnet50. Give one of them."),
-        (["x.json", "--pool", "max"], "A run has its own weights and pooling"),
+        (["x.json", "--pool", "max"], "A run has its own weights, layer and pooling"),
         (["x.json"], "There is no run at 'x.json', and none is recorded in"),
+        (["x.json", "--max-loss", "2"], "--max-loss 2 is of --half and --int8. Give one of these, too."),
+        (["-m", "resnet50", "-o", "x.pt"], "'x.pt' does not end with .onnx, by which such a file is known."),
+        (["-m", "resnet50", "-o", "x.onnx.data"], "'x.onnx.data' does not end with .onnx"),
     ],
 )
 def test_a_run_or_a_network_is_asked_for(arguments: list[str], words: str) -> None:
-    result = CliRunner().invoke(app, ["export", *arguments, "-o", "x.onnx"])
+    result = CliRunner().invoke(app, ["export", *arguments, *([] if "-o" in arguments else ["-o", "x.onnx"])])
     assert result.exit_code == 2
     assert words in " ".join(result.stderr.split())
 

@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 
 from tlcache.backbones.network import Network
 from tlcache.cache.feature_file import open_features
-from tlcache.errors import DataError, UnknownNameError
+from tlcache.deploying.export import export
+from tlcache.errors import DataError, OptionError, UnknownNameError
 from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
 from tlcache.inventory import list_cache
@@ -54,6 +55,20 @@ def test_embeddings_are_those_of_extract_which_are_not_computed_again(
     again = ImageEmbedder(str(tiny_model)).transform(paths)
     assert np.array_equal(again, fresh)
     assert not batches
+
+
+def test_a_layer_is_embedded_and_exported_as_extract_has_it(photos: Path, paths: list[Path], tmp_path: Path) -> None:
+    found = ImageEmbedder("resnet20_cifar", output="stage:1").transform(paths[:3])
+    done = extract(photos, "resnet20_cifar", output="stage:1")
+    assert done.reused == 3
+    with open_features(done.path) as file:
+        split = file.split("train", "val", "test")
+    rows = dict(zip(split.paths, split.features, strict=True))
+    assert np.array_equal(found, [rows[str(path.relative_to(photos))] for path in paths[:3]])
+    alone = export(model="resnet20_cifar", layer="stage:1", out=tmp_path / "stage.onnx").path
+    assert np.allclose(ImageEmbedder(str(alone)).transform(paths[:3]), found, atol=1e-5)
+    with pytest.raises(OptionError, match="own weights, layer and pooling"):
+        export("x", layer="stage:1", out=tmp_path / "x.onnx")
 
 
 def test_nothing_is_embedded_twice(paths: list[Path], tiny_model: Path, batches: list[int]) -> None:

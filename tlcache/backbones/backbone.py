@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tlcache.backbones.model import Model
+from tlcache.backbones.model import UNKNOWN, Model
 from tlcache.backbones.pools import POOLS
 from tlcache.errors import UnknownNameError, closest
 from tlcache.images import Preprocess
@@ -175,7 +175,7 @@ class Backbone:
     def licence(self, weights: str) -> str:
         """Return the licence of published weights, and what they were trained on; "unknown" of others."""
         found = self.checkpoints.get(weights)
-        return f"{found.licence}, trained on {found.task}" if found else "unknown"
+        return f"{found.licence}, trained on {found.task}" if found and found.licence != UNKNOWN else UNKNOWN
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""

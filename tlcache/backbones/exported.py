@@ -29,7 +29,7 @@ def from_torch(
         raise OptionError(f"{' and '.join(own)} are of .onnx files; {backbone.name} takes RGB values from 0 to 1.")
     pool = backbone.pool(pool)
     found = resolve(backbone, weights)
-    return _model(backbone, found, replace(backbone.preprocess(found.label), **changes), pool)
+    return _model(backbone, found, replace(backbone.preprocess(found.label), **changes), pool, output)
 
 
 def load_stem(backbone: Backbone, weights: Weights, preprocess: Preprocess, cut: str) -> Model:
@@ -38,17 +38,18 @@ def load_stem(backbone: Backbone, weights: Weights, preprocess: Preprocess, cut:
     return _model(part, weights, preprocess, "flatten")
 
 
-def _model(backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: str) -> Model:
+def _model(backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: str, output: str | None = None) -> Model:
     trunk = {**backbone.origin, "layer": backbone.layer, "weights_sha256": weights.sha256, "export": EXPORT_VERSION}
     identity = model_identity(trunk, "embedding", pool, preprocess)
     named = weights.label in ("random", *backbone.checkpoints)
     arguments = {"model": backbone.name, "weights": weights.label if named else str(weights.path.absolute())}
-    onnx = partial(_kept, backbone, weights, preprocess, pool, identity)
-    return Model(backbone.name, weights.label, preprocess, identity, onnx, arguments)
+    told = " ".join(filter(None, (backbone.name, output, pool if pool != backbone.pool() else "")))
+    onnx = partial(_kept, backbone, weights, preprocess, pool, identity, told)
+    return Model(backbone.name, weights.label, preprocess, identity, onnx, arguments, backbone.licence(weights.label))
 
 
 def _kept(
-    backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: str, identity: Mapping[str, Any]
+    backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: str, identity: Mapping[str, Any], told: str
 ) -> bytes:
     """Return the exported network from the cache folder, whose file names carry the hash of their content.
 
@@ -60,7 +61,7 @@ def _kept(
         if hashlib.sha256(data).hexdigest()[:12] == path.stem.removeprefix(stem):
             return data
         path.unlink(missing_ok=True)
-    say(f"exporting {backbone.name} (once) ...")
+    say(f"exporting {told} (once) ...")
     from exporters.export import export
 
     data = export(backbone, weights, preprocess, pool)

@@ -67,6 +67,7 @@ def joined_model(models: Sequence[Model]) -> Model:
         joined_identity([model.identity for model in models]),
         partial(_onnx, models),
         {},
+        "; ".join(dict.fromkeys(model.licence for model in models)),
     )
 
 

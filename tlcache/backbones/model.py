@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from tlcache.images import Preprocess
 from tlcache.keys import hash_json, slug
 
-__all__ = ["EXPORT_VERSION", "KEY_VERSION", "Model", "Onnx", "Parted", "model_identity"]
+__all__ = ["EXPORT_VERSION", "KEY_VERSION", "UNKNOWN", "Model", "Onnx", "Parted", "model_identity"]
 
 
 KEY_VERSION = 1
+UNKNOWN = "unknown"
 EXPORT_VERSION = 1  # part of the cache key: raise it when the same weights would give other numbers
 
 
@@ -57,6 +58,8 @@ class Model:
     arguments
         `model` and `weights` as `load_model` takes them to give the same, in any folder and whatever the default
         weights are then.
+    licence
+        Of the weights, and what they were trained on, as far as that is known. It changes no embedding.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Model:
     identity: dict[str, Any]
     onnx: Callable[[], Onnx]
     arguments: Mapping[str, str | None]
+    licence: str = UNKNOWN
 
     @property
     def key(self) -> str:

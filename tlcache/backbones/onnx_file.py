@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlcache.backbones.backbone import LAST, Backbone, TorchNetwork, Weights
-from tlcache.backbones.model import Model, model_identity
+from tlcache.backbones.model import UNKNOWN, Model, model_identity
 from tlcache.errors import ModelError, OptionError
 from tlcache.images import Preprocess
 from tlcache.keys import native
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from tlcache.backbones.onnx_image import ImageInput
     from tlcache.backbones.output import Output
 
-__all__ = ["ONNX_FILE", "read_onnx"]
+__all__ = ["ONNX_FILE", "check_written", "read_onnx"]
+
+
+def check_written(path: str | Path) -> None:
+    """Raise OptionError where a network that is written would not be found again, as its file is called otherwise."""
+    if not ONNX_FILE.find(str(path)):
+        raise OptionError(f"'{path}' does not end with .onnx, by which such a file is known. Call it so.")
 
 
 class OnnxFile:
@@ -85,7 +91,8 @@ class OnnxFile:
         if hashes:
             origin["weights_sha256"] = hashes
         arguments = {"model": str(path.absolute()), "weights": None}
-        made = partial(Model, backbone.name, f"onnx:{path.name}", arguments=arguments)
+        licence = metadata.get("licence", UNKNOWN)
+        made = partial(Model, backbone.name, f"onnx:{path.name}", arguments=arguments, licence=licence)
         if metadata.get("exporter", "").startswith("tlcache"):
             preprocess = _exported(path, metadata, pool, output, changes)
             if len(network.graph.output) > 1:  # with a head

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ from numpy.typing import NDArray
 
 from exporters.classify import classified, serialized, stated
 from tlcache.backbones.engines import open_network
-from tlcache.backbones.model import EXPORT_VERSION, Model
+from tlcache.backbones.model import EXPORT_VERSION, UNKNOWN, Model
 from tlcache.backbones.network import Network
 from tlcache.backbones.onnx_graph import alone, fingerprint
 from tlcache.backbones.onnx_weights import joined
-from tlcache.backbones.sources import find
 from tlcache.cache.joined import open_joined
 from tlcache.datasets.dataset import reopen
 from tlcache.deploying.parity import Parity, answers, check_head, check_images, made_images, made_rows
@@ -30,7 +28,7 @@ from tlcache.heads.rows import Array
 from tlcache.images import BadImageError, Preprocess, prepare
 from tlcache.keys import canonical_json
 from tlcache.runs.frozen import FrozenRun
-from tlcache.runs.joined import JoinedRun
+from tlcache.runs.licences import licences
 from tlcache.runs.record import Run
 from tlcache.version import __version__
 
@@ -156,21 +154,15 @@ def _of_head(saved: Saved) -> dict[str, str]:
 
 def _of_run(run: Run | None) -> dict[str, str]:
     if run is None:
-        return {"licence": "unknown"}
+        return {"licence": UNKNOWN}
     test = run.test
     reached = {"accuracy": test.accuracy, "low": test.accuracy_low, "high": test.accuracy_high, "n": test.n}
     return {
         "run": run.path.stem,
         "dataset": run.dataset,
         "accuracy": canonical_json({**reached, "split": run.test_split}),
-        "licence": "; ".join(dict.fromkeys(_licences(run))),
+        "licence": "; ".join(licences(run)),
     }
-
-
-def _licences(run: Run) -> Iterator[str]:
-    """Yield what is known of the licence of each network's weights."""
-    for part in run.parts if isinstance(run, JoinedRun) else (run,):
-        yield find(str(part.extract_arguments["model"])).licence(part.weights)
 
 
 def _cached_rows(saved: Saved) -> Array | None:

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tlcache.arguments import OUTPUT, LoneModel, MaybeRun, OnnxFile, Pool, Runs, Weights
+from tlcache.arguments import NETWORK, OUTPUT, LoneModel, MaybeRun, OnnxFile, Pool, Runs, Weights
 from tlcache.errors import OptionError
 from tlcache.files import write_whole
-from tlcache.kinds import SWITCH, number
+from tlcache.kinds import SWITCH, number, text
 from tlcache.options import Option, described
 from tlcache.progress import say, warn
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tlcache.deploying.smaller import Cost
 
 __all__ = ["Exported", "export"]
+
+_MAX_LOSS = 1.0  # points
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,22 @@ def export(
     model: LoneModel = None,
     weights: Weights = None,
     pool: Pool = None,
+    layer: Annotated[
+        str | None,
+        Option("Up to this layer of the network", text("NAME"), NETWORK, default="last", more="See: tlcache layers"),
+    ] = None,
     half: Annotated[bool, Option("Compute in float16, once its accuracy is measured", SWITCH, OUTPUT)] = False,
     int8: Annotated[bool, Option("Compute in 8-bit integers, once its accuracy is measured", SWITCH, OUTPUT)] = False,
     max_loss: Annotated[
-        float,
+        float | None,
         Option(
             "Most points of validation accuracy that --half or --int8 may lose",
             number(0, 100),
             OUTPUT,
+            default="1",
             more="It is refused where the 95 % interval of the paired difference lies beyond that",
         ),
-    ] = 1.0,
+    ] = None,
     runs: Runs = None,
 ) -> Exported:
     """Write a run as an ONNX file that classifies images, or a network alone as one that embeds them.
@@ -100,32 +107,38 @@ def export(
     24
     """
     from tlcache.backbones.load import load_model
+    from tlcache.backbones.onnx_file import check_written
     from tlcache.backbones.onnx_weights import joined
     from tlcache.backbones.sources import lookup
     from tlcache.deploying.saved import find_saved
 
+    if max_loss is not None and not (half or int8):
+        raise OptionError(f"--max-loss {max_loss:g} is of --half and --int8. Give one of these, too.")
     if run is not None and model is not None:
         raise OptionError(f"Given are a run, '{run}', and --model {model}. Give one of them.")
     if run is not None:
-        if weights or pool:
-            raise OptionError("A run has its own weights and pooling. Leave out --weights and --pool.")
+        if weights or pool or layer:
+            raise OptionError("A run has its own weights, layer and pooling. Leave out --weights, --layer and --pool.")
         if half and int8:
             raise OptionError("--half and --int8 are two precisions. Give one of them.")
         return _of_run(find_saved(run, runs), Path(out), "fp16" if half else "int8" if int8 else "fp32", max_loss)
     if half or int8:
         raise OptionError("What --half and --int8 cost is measured with a head. Give a run instead of --model.")
+    check_written(out)
     if model is None:
         raise OptionError("Give a run (see: tlcache runs), or with --model a network alone (see: tlcache models).")
     if Path(model).is_file() and not lookup(str(model)):
         raise OptionError(f"'{model}' is not a network of tlcache models. If a run left it: tlcache export {model}")
-    return _written(Path(out), joined(load_model(str(model), weights, pool=pool).onnx()))
+    return _written(Path(out), joined(load_model(str(model), weights, pool=pool, output=layer).onnx()))
 
 
-def _of_run(saved: Saved, out: Path, precision: str, max_loss: float) -> Exported:
+def _of_run(saved: Saved, out: Path, precision: str, max_loss: float | None) -> Exported:
+    from tlcache.backbones.onnx_file import check_written
     from tlcache.deploying.bundle import make_bundle
 
     _check_apart(out, saved)
-    made = make_bundle(saved, precision, max_loss)
+    check_written(out)
+    made = make_bundle(saved, precision, _MAX_LOSS if max_loss is None else max_loss)
     for engine in dict.fromkeys(_engines(saved)):
         say(f"The run's embeddings were computed by {engine}; the file computes in fp32.")
     if not made.cost and made.recorded and made.recorded.same < made.recorded.n:

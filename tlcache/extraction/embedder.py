@@ -41,8 +41,8 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     Parameters
     ----------
-    model, weights, pool, precision
-        The backbone, as for `tlcache.extract`.
+    model, weights, pool, output, precision
+        The backbone, as for `tlcache.extract`; `output` is a layer of it (`tlcache layers`).
     crop_borders
         Cut dark borders of scans away first.
     window, max_pixels
@@ -71,6 +71,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         weights: str | None = None,
         *,
         pool: str | None = None,
+        output: str | None = None,
         precision: str = "fp32",
         crop_borders: bool = False,
         window: tuple[float, float] | None = None,
@@ -83,6 +84,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.model = model
         self.weights = weights
         self.pool = pool
+        self.output = output
         self.precision = precision
         self.crop_borders = crop_borders
         self.window = window
@@ -141,6 +143,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
             self.model,
             self.weights,
             pool=self.pool,
+            output=self.output,
             precision=self.precision,
             crop_borders=self.crop_borders or None,
             window=self.window and tuple(self.window),

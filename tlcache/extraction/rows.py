@@ -75,7 +75,7 @@ class Rows:
         arguments
             What the extraction, or adoption, was asked for.
         **made
-            `backbone`, `weights`, `provider` and the seconds of all stages.
+            `backbone`, `weights`, their `licence`, `provider` and the seconds of all stages.
         """
         return {
             "key": key,

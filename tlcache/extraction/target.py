@@ -268,6 +268,7 @@ class Target:
             self.note["arguments"],
             backbone=network.name,
             weights=network.weights,
+            licence=network.licence,
             provider=index.provider,
             **dict(zip(STAGES, seconds, strict=True)),
         )

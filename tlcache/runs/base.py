@@ -151,6 +151,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     backbone: str
     key: str
     weights: str
+    licence: str | None = None
     pool: str | None
     precision: str
     preprocess: Mapping[str, Any]
@@ -240,8 +241,9 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields: dict[str, Any] = as_json(self)
-        if self.uncertainty is None:
-            del fields["uncertainty"]
+        for name in ("licence", "uncertainty"):
+            if fields[name] is None:
+                del fields[name]
         shared = ("strategy", *RunRecord.__struct_fields__)
         first = {name: fields[name] for name in shared if name in fields}  # for people's eyes
         candidates = [beside(each, "setting", "scores") for each in fields["candidates"]]
@@ -254,6 +256,7 @@ def fields_of_features(attrs: Mapping[str, Any], classes: Sequence[str]) -> dict
     same = ("dataset", "dataset_digest", "source", "backbone", "key", "weights")
     return {
         **{name: attrs[name] for name in same},
+        "licence": attrs.get("licence"),
         **split,
         "drawn": drawn_splits(attrs),
         "grouping": split["grouping"] and GroupedBy(**split["grouping"]),

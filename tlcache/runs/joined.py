@@ -23,6 +23,7 @@ class JoinedPart(Struct, frozen=True, kw_only=True):
     backbone: str
     key: str
     weights: str
+    licence: str | None = None
     dim: int
     extract: ExtractSeconds
     extract_arguments: Mapping[str, Any]
@@ -33,6 +34,7 @@ class JoinedPart(Struct, frozen=True, kw_only=True):
         """Return the part that is said by the attributes of its file, and `features`, the path of that."""
         return cls(
             **{name: attrs[name] for name in ("backbone", "key", "weights", "dim", "features")},
+            licence=attrs.get("licence"),
             extract=ExtractSeconds(**{stage: attrs[stage] for stage in STAGES}),
             extract_arguments=native(json.loads(attrs["arguments"])),
         )
