@@ -1,7 +1,9 @@
 """Networks of timm: names, weights without a network, preprocessing, embeddings, sizes, stages, fine-tuning."""
 
 import io
+import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,11 +24,12 @@ from tlcache.backbones.torch_network import embedding, pretrained, untrained
 from tlcache.backbones.weights import is_here, load_state, resolve
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.cli import app
+from tlcache.deploying.export import export
+from tlcache.deploying.predict import predict
 from tlcache.errors import ModelError, OptionError, UnknownNameError, WeightsError
-from tlcache.extraction.extract import extract
+from tlcache.extraction.extract import extract, extract_layers
 from tlcache.finetuning.classifier import cut_before, trained_layers
 from tlcache.finetuning.finetune import finetune
-from tlcache.finetuning.saved import export_tuned
 from tlcache.images import Preprocess, prepare
 from tlcache.probing.fit import fit_heads
 
@@ -366,8 +369,44 @@ def test_a_transformer_does_the_whole_job(photos: Path) -> None:
     tuned = finetune(photos, "timm/test_vit3", "random", **options)
     assert tuned.layers.cut == "blocks.5"
     assert tuned.layers.trained == ("blocks.8", "attn_pool")
-    assert len(fit_heads(heads=["ridge"])) == 1
-    assert len(export_tuned(tuned.head_path)) > 100_000
+    asked = {"weights": "random", "resize": 32, "crop": 32}
+    made = extract_layers(photos, "timm/test_vit3", ["stage:2", "last"], ["avg"], **asked)
+    assert [each.embedded for each in made] == [24, 24]
+    ridge = fit_heads(made[1].path, heads=["ridge"])[0]
+    for run in (ridge, tuned):
+        done = export(run.path, out=photos.parent / f"{run.strategy}.onnx")
+        assert done.recorded is not None
+        assert done.recorded.same == done.recorded.n == 6
+        asked_run, asked_file = (predict(each, photos / "red") for each in (run, done.path))
+        assert asked_run.labels == asked_file.labels
+        assert np.allclose(asked_run.confidences, asked_file.confidences, atol=1e-4)
+    chosen = [run for run in fit_heads(heads=["ridge"], layers="all") if run.layers]
+    assert [each.output for each in chosen[0].layers] == ["stage:2", None, None]  # and the last, as timm pools it
+    assert len(predict(chosen[0], photos / "blue").labels) == 8
+
+
+@pytest.mark.slow
+def test_no_network_is_tried_where_all_is_at_hand(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all processes that take part."""
+    folder = tmp_path / "hub" / "hub" / "models--timm--test_resnet.r160_in1k" / "snapshots" / "main"
+    save(folder / "model.safetensors", state_of("test_resnet"))
+    tried, cut = tmp_path / "tried", tmp_path / "cut"
+    cut.mkdir()
+    (cut / "sitecustomize.py").write_text(
+        f"import socket\ndef refuse(*_):\n    open({str(tried)!r}, 'a').write('tried')\n    raise OSError('cut')\n"
+        "socket.getaddrinfo = refuse\nsocket.socket.connect = refuse\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(cut), os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-m", "tlcache", "extract", "--data", photos, "--resize", "32", "--crop", "32"]
+    done = subprocess.run([*command, "--model", "timm/test_resnet"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "24 images embedded" in done.stdout
+    assert not tried.exists()
+    missing = subprocess.run([*command, "--model", "timm/test_vit"], capture_output=True, text=True, check=False)
+    assert "Put the file at" in missing.stderr
+    assert tried.exists()  # the cut works
 
 
 @pytest.mark.slow
