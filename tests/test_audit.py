@@ -20,7 +20,7 @@ from planted import KINDS, plant, write_scene
 from test_cli import invoke
 from typer.testing import CliRunner
 
-from tlcache.auditing import neighbours, records
+from tlcache.auditing import choice, neighbours, records
 from tlcache.auditing.calibration import Calibration, impostor_bound, read_calibration
 from tlcache.auditing.findings import Audit, DuplicatePair
 from tlcache.auditing.groups import connected, matched
@@ -39,7 +39,7 @@ from tlcache.datasets.folder import open_folder
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DataError, OptionError, UnknownNameError
 from tlcache.evaluation.compare import compare
-from tlcache.extraction.extract import extract
+from tlcache.extraction.extract import extract, extract_layers
 from tlcache.probing.fit import fit_heads
 from tlcache.report import audits
 from tlcache.report.page import write_report
@@ -646,6 +646,21 @@ def test_of_several_backbones_the_one_that_tells_copies_best_is_taken(tmp_path: 
         path.write_text("{")
     (guessed,) = audit()
     assert (guessed.backbone, guessed.why[:17]) == ("average", "the first by name")
+
+
+def test_layers_of_a_backbone_are_told_apart(photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [each.path for each in extract_layers(photos, "resnet20_cifar", ["stage:1", "last"], ["avg"])]
+    margins = dict(zip(made, (0.25, 0.5), strict=True))
+    monkeypatch.setattr(choice, "_margin", lambda path, _: margins[path])
+    (found,) = choice.choose_files(made, "resnet20_cifar", runs_folder())
+    assert found.path == made[1]
+    assert found.why.endswith("best (avg 0.50; resnet20_cifar stage:1 avg 0.25)")
+    (one,) = choice.choose_files(made, made[0].stem, runs_folder())  # named as --join names it
+    assert (one.path, one.why) == (made[0], "")
+    first, second = (extract(photos, str(tiny_model), crop_borders=crop).path for crop in (False, True))
+    margins |= {first: 0.1, second: 0.2}
+    (alike,) = choice.choose_files([first, second], None, runs_folder())
+    assert alike.why.endswith(f"({second.stem} 0.20; {first.stem} 0.10)")
 
 
 def test_one_file_per_dataset_is_chosen(photos: Path, tiny_model: Path) -> None:

@@ -156,7 +156,10 @@ def named(join: str) -> Callable[[Path, list[str]], str]:
         (named("+"), "takes two or more"),
         (named("first+secnd"), "Unknown backbone .*'secnd'. Did you mean 'second'.*tlcache extract --data shapes"),
         (named("first+resnet50"), "Unknown backbone .*'resnet50'.*Known: first, second"),
-        (twice, "shapes has 2 feature files by 'first': first-[0-9a-f]{12}, first-.*Name one of them so"),
+        (
+            twice,
+            r"shapes has 2 feature files by 'first': first-[0-9a-f]{12} \(first avg\), .*Give the first word",
+        ),
         (reseeded, "have images in other splits: .*tlcache extract --data shapes --model second"),
         (relabelled, "have images under other labels: .*Extract again"),
         (reclassed, "have other classes"),

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tlcache.backbones import sources
 from tlcache.backbones.engines import open_network
 from tlcache.backbones.exported import load_stem
-from tlcache.backbones.load import load_model
+from tlcache.backbones.load import load_layers, load_model
 from tlcache.backbones.sources import find, list_layers
 from tlcache.backbones.torch_module import TORCH_MODULE
 from tlcache.backbones.torch_network import embedding, untrained
@@ -218,3 +218,16 @@ def test_the_key_of_a_layer_is_that_of_the_first_version() -> None:
     )
     key = load_model("resnet18", "mine.pth", output="stage:2", pool="gem").key
     assert key == "f598257575fb8c097131eb665016b800706887edc95cb61a6a8059238544a162"
+
+
+def test_what_is_refused_is_not_said_to_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    asked = {"model": "resnet20_cifar", "weights": "embedded"}
+    with pytest.raises(UnknownNameError, match="Unknown pooling for resnet20_cifar 'cls'"):
+        load_layers(asked, ["stage:1", None], ["avg", "cls"])
+    assert "left out" not in caplog.text
+    pytest.importorskip("timm")
+    asked = {"model": "timm/test_vit", "weights": "random"}
+    found = load_layers(asked, ["stage:1", None], ["avg", "model"])
+    assert found == [("stage:1", "avg"), (None, "avg"), (None, "model")]
+    assert "stage:1 has no pooling model, which is left out there." in caplog.text

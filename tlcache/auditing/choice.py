@@ -18,6 +18,7 @@ from tlcache.auditing.calibration import (
 )
 from tlcache.auditing.neighbours import Array, Space, fit_space, nearest_impostors
 from tlcache.cache.feature_file import FeatureFile, Split
+from tlcache.cache.find import named
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError
 
@@ -41,8 +42,8 @@ class Projected(NamedTuple):
 
 class _Known(NamedTuple):
     backbone: str
-    name: str
     path: Path
+    label: str
 
 
 def choose_files(found: Sequence[Path], model: str | None, runs: Path) -> list[Choice]:
@@ -56,10 +57,11 @@ def choose_files(found: Sequence[Path], model: str | None, runs: Path) -> list[C
     by_dataset: dict[str, list[_Known]] = defaultdict(list)
     for path in found:
         with FeatureFile(path) as file:
-            by_dataset[file.attrs["dataset"]].append(_Known(file.attrs["backbone"], str(path), path))
+            by_dataset[file.attrs["dataset"]].append(_Known(file.attrs["backbone"], path, file.label))
     chosen = []
     for name in sorted(by_dataset):
-        fitting = sorted(each for each in by_dataset[name] if model in (None, each.backbone))
+        wanted = named(model, {each.path: each.backbone for each in by_dataset[name]})
+        fitting = sorted(each for each in by_dataset[name] if each.path in wanted)
         if not fitting:
             there = ", ".join(sorted({each.backbone for each in by_dataset[name]}))
             raise CacheError(f"No features of '{name}' by '{model}'; there are some by: {there}.")
@@ -73,11 +75,18 @@ def _best(fitting: Sequence[_Known], runs: Path) -> Choice:
     margins = [_margin(each.path, runs) for each in fitting]
     order = sorted(range(len(fitting)), key=lambda at: (margins[at] is None, -(margins[at] or 0), at))
     best, margin = fitting[order[0]], margins[order[0]]
+    names = [name for each in fitting for name in {each.backbone, each.label}]
     if margin is None:
         return Choice(best.path, "the first by name, as no copies could be made to compare with")
-    others = [(fitting[at].backbone, margins[at]) for at in order[1:]]
-    listed = "; ".join(f"{name} {'unknown' if value is None else f'{value:.2f}'}" for name, value in others)
-    why = f"which tells altered copies of an image from other images best ({margin:.2f}; {listed})"
+    called = [
+        next((name for name in (each.backbone, each.label) if names.count(name) == 1), each.path.stem)
+        for each in fitting
+    ]
+    listed = "; ".join(
+        f"{called[at]} {'unknown' if (value := margins[at]) is None else f'{value:.2f}'}" for at in order[1:]
+    )
+    own = f"{called[order[0]]} {margin:.2f}".removeprefix(f"{best.backbone} ")
+    why = f"which tells altered copies of an image from other images best ({own}; {listed})"
     return Choice(best.path, why)
 
 

@@ -91,7 +91,7 @@ def load_layers(
         As `load_model`; no such layer, one that has none of the poolings though it needs one, or a pooling that none of
         them has.
     """
-    found, lacking = dict[str, tuple[str | None, str | None]](), dict[str | None, list[OptionError]]()
+    found, lacking = dict[str, tuple[str | None, str | None]](), dict[str | None, dict[str | None, OptionError]]()
     for output in (None if each == LAST else each for each in outputs):
         refused = dict[str | None, OptionError]()
         for pool in pools:
@@ -110,11 +110,12 @@ def load_layers(
             say(f"{output or LAST} has nothing to pool.")
             continue
         for pool, why in refused.items():
-            lacking.setdefault(pool, []).append(why)
-            say(f"{output or LAST} has no pooling {pool}, which is left out there.")
+            lacking.setdefault(pool, {})[output] = why
     for errors in lacking.values():
         if len(errors) == len(outputs):
-            raise errors[0]
+            raise next(iter(errors.values()))
+    for pool, errors in lacking.items():
+        say(f"{' and '.join(name or LAST for name in errors)} has no pooling {pool}, which is left out there.")
     return list(found.values())
 
 

@@ -225,6 +225,12 @@ class FeatureFile:
         self._open.close()
 
     @property
+    def label(self) -> str:
+        """Its backbone for people, with layer and pooling, as the table of `tlcache extract` has them."""
+        made, asked = json.loads(self.attrs["key_json"]), json.loads(self.attrs["arguments"])
+        return " ".join(filter(None, (self.attrs["backbone"], asked.get("output"), made["pool"])))
+
+    @property
     def dim(self) -> int:
         """Length of an embedding."""
         return int(self._dataset("features").shape[1])

@@ -16,7 +16,7 @@ from tlcache.kinds import listing
 from tlcache.options import made
 from tlcache.progress import say
 
-__all__ = ["features_folder", "find_dataset", "find_features", "find_file", "find_labelled", "kept_folder"]
+__all__ = ["features_folder", "find_dataset", "find_features", "find_file", "find_labelled", "kept_folder", "named"]
 
 
 def features_folder(features: str | Path | None = None) -> Path:
@@ -50,6 +50,25 @@ def find_features(
     return found if data is None else _of_datasets(found, data)
 
 
+def named(model: str | None, about: Mapping[Path, str]) -> list[Path]:
+    """Return the feature files that `--model` names: of a backbone, in any spelling, or of that name without `.h5`.
+
+    Parameters
+    ----------
+    model
+        None names all.
+    about
+        Feature file -> its backbone.
+    """
+    from tlcache.backbones.sources import lookup
+
+    found = [path for path, backbone in about.items() if model in (None, backbone, path.stem)]
+    if found or model is None:
+        return found
+    row = lookup(model)
+    return [path for path, backbone in about.items() if row and row.name == backbone]
+
+
 def find_file(data: str | Path, model: str | None = None, features: str | Path | None = None) -> Path:
     """Return a feature file of a dataset: by that backbone, or of that name without `.h5`; else the first by name.
 
@@ -64,7 +83,7 @@ def find_file(data: str | Path, model: str | None = None, features: str | Path |
     for path in find_features(None, features, data):
         with FeatureFile(path) as file:
             about[path] = str(file.attrs["backbone"])
-    fitting = [path for path, name in about.items() if model in (None, name, path.stem)]
+    fitting = named(model, about)
     if not fitting:
         raise CacheError(
             f"'{data}' is embedded by {', '.join(sorted(set(about.values())))}, not by {model}. Embed it as well: "

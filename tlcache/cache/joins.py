@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tlcache.backbones.sources import lookup
 from tlcache.cache.feature_file import FeatureFile
+from tlcache.cache.find import named
 from tlcache.errors import OptionError, UnknownNameError, closest
 from tlcache.kinds import listing
 
@@ -47,15 +47,20 @@ def _files(known: _Known, dataset: str, join: str) -> tuple[Path, ...]:
 
 
 def _file(known: _Known, dataset: str, name: str) -> Path:
-    row = lookup(name) if name not in known.values() else None
-    called = row.name if row else name
-    found = [path for path, backbone in known.items() if called == backbone or name == path.stem]
+    found = named(name, known)
     if not found:
         raise UnknownNameError(
             f"{closest(f'backbone among the features of {dataset}', name, dict.fromkeys(known.values()))} "
             f"Make its features with: tlcache extract --data {dataset} --model {name}"
         )
     if len(found) > 1:
-        stems = ", ".join(path.stem for path in found)
-        raise OptionError(f"{dataset} has {len(found)} feature files by '{name}': {stems}. Name one of them so.")
+        stems = ", ".join(f"{path.stem} ({_label(path)})" for path in found)
+        raise OptionError(
+            f"{dataset} has {len(found)} feature files by '{name}': {stems}. Give the first word of one in its place."
+        )
     return found[0]
+
+
+def _label(path: Path) -> str:
+    with FeatureFile(path) as file:
+        return file.label
