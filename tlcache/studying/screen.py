@@ -85,7 +85,6 @@ def _screened(dataset: Dataset, cells: Sequence[Cell], keep: int, runs: Path, ho
         paths, digest = _written(dataset, rows, Path(folder))
         earlier = read_screening(runs, dataset.name, digest)
         known = {(each.model, each.key): each for each in (earlier.judged if earlier else ())}
-        say(f"{dataset.name}: {len(cells)} backbones on a sample of {len(rows):,} images ...")
         judged = dict(_judged(cells, known, rows, paths, how))
     if not judged:
         raise DataError(f"No backbone could embed the sample of {dataset.name}. Leave --screen out to go on.")
@@ -157,6 +156,7 @@ def _judged(
 
 def _right(cell: Cell, key: str, rows: NDArray[np.int64], paths: Sequence[str], how: _How) -> str:
     """Return 1 for each image that a head is right about which was fitted without it, else 0."""
+    say(f"{cell.dataset.name}: {cell.backbone.name} on a sample of {len(rows):,} images ...")
     head = find_head(_HEAD)
     split, good = _embedded(cell, key, rows, paths, how)
     best, classes = Candidate.untried(head.defaults()), len(cell.dataset.classes)
