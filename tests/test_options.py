@@ -261,7 +261,7 @@ def test_options_of_one_name_mean_one_thing() -> None:
             found.setdefault(parameter.flag, set()).add(parameter.kind.takes)
             spelt = parameter.flag.lower().replace(" ", "-")
             assert name.removesuffix("_s").replace("_", "-").rstrip("s") in spelt.rstrip("s")
-    allowed = {"--batch-size": 2, "--precision": 1, "--plot": 1}
+    allowed = {"--batch-size": 2, "--to": 2, "--precision": 1, "--plot": 1}
     for flag, kinds in found.items():
         assert len(kinds) <= allowed.get(flag, 1), (flag, kinds)
 

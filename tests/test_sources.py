@@ -200,6 +200,7 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "bundle/model.py:load_model": "the same",
     "cli.py:main": "the null device",
     "manual.py": "pages of the manual",
+    "tracking/tensorboard.py": "the digest beside the events",
     "deploying/rows.py": "predictions that are written",
     "exchange": "embeddings that were made elsewhere",
     "extraction/claims.py": "who works on a shard",

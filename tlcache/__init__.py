@@ -20,6 +20,7 @@ seconds. The command line and this module offer the same:
 - what was exported, without the rest: `load_model`;
 - the cache: `list_cache`, `verify`, `find_leftovers` and `remove_leftovers`, `find_stores` and `empty_stores`;
 - this machine: `run_doctor`, what is found and works here;
+- elsewhere: `track` adds runs to MLflow, TensorBoard or Weights & Biases;
 - what goes on: `show_progress` in a script, where all of this is quiet otherwise, and `hide_progress`.
 """
 

@@ -42,4 +42,5 @@ from tlcache.runs.folder import remove_runs as remove_runs
 from tlcache.studying.run import compare_study as compare_study
 from tlcache.studying.study import study as study
 from tlcache.suggesting.suggest import suggest as suggest
+from tlcache.tracking.track import track as track
 from tlcache.version import __version__ as __version__

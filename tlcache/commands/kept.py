@@ -17,11 +17,12 @@ from tlcache.flags import Output, command
 from tlcache.kinds import several
 from tlcache.options import Option, parameters
 from tlcache.progress import warn
+from tlcache.tracking.track import track as _track
 
 if TYPE_CHECKING:
     from tlcache.runs.record import Run
 
-__all__ = ["adopt", "dump", "list_files", "list_recorded", "prune", "verify"]
+__all__ = ["adopt", "dump", "list_files", "list_recorded", "prune", "track", "verify"]
 
 PANEL = "What is kept"
 
@@ -159,3 +160,19 @@ def adopt(output: Output, /, **options: Any) -> None:
     for line in found.warnings:
         warn(line)
     output.say(f"{found.path}: {found.rows:,} embeddings of {found.dim:,} features, marked as given")
+
+
+@command(app, parameters(_track), panel=PANEL)
+def track(output: Output, /, **options: Any) -> None:
+    """Add recorded runs to MLflow, TensorBoard or Weights & Biases; what is there already is left alone.
+
+    Example: tlcache track --to mlflow --place sqlite:///mlflow.db
+    """
+    from tlcache.tracking.track import track as run
+
+    problems = Problems()
+    done = run(**options, on_warning=problems)
+    output.write({"runs": [each.as_json() for each in done]})
+    states = [each.state for each in done]
+    output.say(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    fail_after(problems)

@@ -1,0 +1,1 @@
+"""Recorded runs in trackers of others: MLflow, TensorBoard, Weights & Biases."""

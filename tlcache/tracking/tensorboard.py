@@ -1,0 +1,47 @@
+"""Runs as event files, which `tensorboard --logdir` shows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tlcache.extras import extra
+from tlcache.files import write_whole
+from tlcache.keys import slug
+from tlcache.tracking.entry import Entry
+
+__all__ = ["TensorBoard"]
+
+_DIGEST = "tlcache.txt"  # beside the events; written last, so that what was cut short is done again
+
+
+class TensorBoard:
+    """A folder of event files, a folder in it for each dataset, and in that for each run."""
+
+    def __init__(self, place: str) -> None:
+        extra("tensorboard", "TensorBoard", "'tlcache[tensorboard]'")
+        self.folder = Path(place)
+
+    def _of(self, entry: Entry) -> Path:
+        return self.folder / slug(entry.dataset) / entry.name
+
+    def state(self, entry: Entry) -> str:
+        """See `Tracker`."""
+        own = self._of(entry)
+        if not own.exists():
+            return "new"
+        said = own / _DIGEST
+        return "same" if said.exists() and said.read_text("utf-8") == entry.digest else "changed"
+
+    def add(self, entry: Entry) -> None:
+        """See `Tracker`."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        own = self._of(entry)
+        shutil.rmtree(own, ignore_errors=True)
+        with SummaryWriter(str(own)) as events:
+            for each in entry.curves:
+                for name in each.keys() - {"epoch"}:
+                    events.add_scalar(name, each[name], int(each["epoch"]), entry.began_s)
+            events.add_hparams(dict(entry.settings), dict(entry.figures), run_name=".", global_step=0)
+        write_whole(own / _DIGEST, entry.digest.encode())

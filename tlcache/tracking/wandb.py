@@ -1,0 +1,52 @@
+"""Runs in Weights & Biases, or in a folder for `wandb sync` (`WANDB_MODE=offline`)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tlcache.errors import TlcacheError, first_line
+from tlcache.extras import extra
+from tlcache.keys import slug
+from tlcache.tracking.entry import Entry
+
+__all__ = ["WeightsAndBiases"]
+
+_DIGEST = "tlcache_digest"  # in a run's settings
+
+
+class WeightsAndBiases:
+    """A project; a run's id is made of its name and digest, so that it is there once."""
+
+    def __init__(self, place: str) -> None:
+        self.wandb: Any = extra("wandb", "Weights & Biases", "'tlcache[wandb]'")
+        self.project = place
+
+    def _id(self, entry: Entry) -> str:
+        return f"{slug(entry.name)}-{entry.digest}"[-64:]
+
+    def _is_there(self, entry: Entry) -> bool:
+        if os.environ.get("WANDB_MODE") == "offline":
+            folder = Path(os.environ.get("WANDB_DIR", ".")) / "wandb"
+            return any(folder.glob(f"offline-run-*-{self._id(entry)}"))
+        try:
+            return bool(self.wandb.Api().run(f"{self.project}/{self._id(entry)}"))
+        except self.wandb.errors.CommError as error:
+            if "Could not find" in str(error):
+                return False
+            raise TlcacheError(f"Weights & Biases does not answer: {first_line(error)}") from None
+
+    def state(self, entry: Entry) -> str:
+        """See `Tracker`; a run that was done again is another one here, beside the old."""
+        return "same" if self._is_there(entry) else "new"
+
+    def add(self, entry: Entry) -> None:
+        """See `Tracker`."""
+        settings = {**entry.settings, "dataset": entry.dataset, _DIGEST: entry.digest}
+        with self.wandb.init(
+            project=self.project, id=self._id(entry), name=entry.name, group=entry.dataset, config=settings
+        ) as run:
+            for each in entry.curves:
+                run.log({name: value for name, value in each.items() if name != "epoch"}, step=int(each["epoch"]))
+            run.summary.update(dict(entry.figures))
