@@ -35,6 +35,7 @@ from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import as_module
 from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.recipes import RECIPES
 from tlcache.finetuning.sources import from_pixels
 from tlcache.finetuning.speed import ComputeFormat
 from tlcache.finetuning.training import Phase, State, Training, logits_of
@@ -48,7 +49,9 @@ MODEL = "resnet20_cifar"
 WEIGHTS = ("embedded", "random")
 LABELS: tuple[int | None, ...] = (10, 100, None)  # None: all
 STRATEGIES = ("frozen", "finetune")
-RECIPE = Recipe(augment="none", epochs=4, lr=1e-3, batch_norm="eval")  # a mirrored digit is another digit
+RECIPE = Recipe(  # a mirrored digit is another digit
+    **{**RECIPES["before"], "augment": "none", "epochs": 4, "lr": 1e-3, "batch_norm": "eval"}
+)
 _ROUND = 1_600  # images of what is called an epoch here, however few are labelled: 50 steps
 
 

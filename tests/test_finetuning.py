@@ -45,7 +45,7 @@ from tlcache.runs.record import Run
 
 pytestmark = pytest.mark.usefixtures("tinynet")
 
-FIXED = {"precision": "fp32", "layout": "contiguous"}
+FIXED = {"recipe": "before", "precision": "fp32", "layout": "contiguous"}
 
 
 def tune(data: Path, name: str = "tinynet", **settings: object) -> Run:
@@ -260,8 +260,9 @@ def slow(*arguments):  # the third epoch lasts long enough to be killed in
     return quick(*arguments)
 ComputeFormat.forward = slow
 if __name__ == "__main__":
-    finetune({photos!r}, "tinynet", "random", precision="fp32", layout="contiguous", epochs=5, patience=99,
-             batch_size=8, head="dense", ema=0.9, init_head="scratch", head_epochs=2, lr=0.003, runs={runs!r})
+    finetune({photos!r}, "tinynet", "random", recipe="before", precision="fp32", layout="contiguous", epochs=5,
+             patience=99, batch_size=8, head="dense", ema=0.9, init_head="scratch", head_epochs=2, lr=0.003,
+             runs={runs!r})
 """
 
 
@@ -364,7 +365,7 @@ def test_what_cannot_be_tuned_says_why(photos: Path, tiny_model: Path, tmp_path:
         tune(photos, unfreeze="last:7")
     with pytest.raises(OptionError, match="tinynet has 3 stages; asked: --unfreeze stage:4"):
         tune(photos, unfreeze="stage:4")
-    with pytest.raises(OptionError, match="--unfreeze takes all, last:N or stage:K"):
+    with pytest.raises(OptionError, match="--unfreeze takes all, last:N, stage:K or top:N"):
         tune(photos, unfreeze="first:2")
     with pytest.raises(OptionError, match="cached-prefix needs frozen layers"):
         tune(photos, cached_prefix=True)
@@ -472,7 +473,7 @@ def test_the_command_says_where_it_begins_what_is_a_refit_and_when_nothing_was_b
     photos: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fixed = ["-m", "tinynet", "-w", "random", "-d", str(photos), "--layout", "contiguous", "--precision", "fp32"]
-    arguments = ["finetune", *fixed, "--epochs", "2", "--batch-size", "8", "--lr"]
+    arguments = ["finetune", *fixed, "--recipe", "before", "--epochs", "2", "--batch-size", "8", "--lr"]
     result = CliRunner().invoke(app, [*arguments, "1e-9", "--refit"])  # so small that nothing changes
     record = json.loads(next(runs_folder().rglob("*.json")).read_text())
     assert record["chosen"]["epochs"]["backbone"] == 0

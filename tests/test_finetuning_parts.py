@@ -162,8 +162,10 @@ def test_frozen_layers_that_give_no_numbers_are_an_error_and_are_not_kept(tmp_pa
     stem = load_model(str(infinite))
     pixels = open_pixels(open_folder(photos), paths, sha256, stem.preprocess)
     with pytest.raises(ModelError, match="For 3 of 3 images the network gives numbers that are not finite"):
-        from_activations(stem, (8,), pixels, np.arange(3), np.zeros(3, np.int64), "none", 0, 1, "cpu")
-    assert not list(Path(os.environ["TLCACHE_CACHE"], "activations").iterdir())
+        from_activations(
+            stem, (8,), pixels, np.arange(3), np.zeros(3, np.int64), "none", 0, 1, "cpu", tmp_path / "kept"
+        )
+    assert not list((tmp_path / "kept").iterdir())
 
 
 def test_what_is_stopped_while_it_is_computed_leaves_nothing(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.losses import LOSSES
 from tlcache.finetuning.recipe import Recipe, arguments_of, settings_of
+from tlcache.finetuning.recipes import RECIPES
 from tlcache.finetuning.schedules import SCHEDULES
 from tlcache.flags import Output
 from tlcache.inventory import list_cache, verify
@@ -42,10 +43,13 @@ from tlcache.suggesting.suggest import suggest
 
 def test_equal_settings_have_the_identities_of_the_first_version() -> None:
     """Hashes made by the first version, when these were called class_weights and budget, in minutes."""
-    assert hash_json(Recipe().as_json()).startswith("8ab29e6bebe93cd0")  # names the folder of checkpoints
-    assert hash_json(arguments_of(Recipe())).startswith("24e7c95303501e9a")
+    before = RECIPES["before"]
+    assert hash_json(Recipe(**before).as_json()).startswith("8ab29e6bebe93cd0")  # names the folder of checkpoints
+    assert hash_json(arguments_of(Recipe(**before))).startswith("24e7c95303501e9a")
     swept = arguments_of(
-        Recipe(class_weight="balanced", lr=0.01), {"class_weight": [None, "balanced"], "lr": [0.1, 0.2]}, 1800.0
+        Recipe(**before, class_weight="balanced", lr=0.01),
+        {"class_weight": [None, "balanced"], "lr": [0.1, 0.2]},
+        1800.0,
     )
     assert swept["class_weights"] is True
     assert swept["sweep"] == {"class_weights": [False, True], "lr": [0.1, 0.2]}
@@ -58,7 +62,9 @@ def test_equal_settings_have_the_identities_of_the_first_version() -> None:
 def test_what_is_recorded_is_read_by_the_names_of_today() -> None:
     recipe = Recipe(class_weight="balanced", lr=0.01, coverage=0.9, per_class=True)
     sweep = {"class_weight": [None, "balanced"], "lr": [0.1]}
-    assert settings_of(arguments_of(recipe, sweep, 90.0)) == {**asdict(recipe), "sweep": sweep, "budget_s": 90.0}
+    assert settings_of(arguments_of(recipe, sweep, 90.0)) == {
+        **asdict(recipe), "recipe": "own", "sweep": sweep, "budget_s": 90.0,
+    }  # fmt: skip
 
 
 @described()

@@ -391,7 +391,7 @@ def test_options_that_make_no_sense(photos: Path, option: list[str], words: str)
         ("seed=-1", "--setting seed takes a whole number from 0 to 4294967295; found '-1'"),
         ("patience=1.5", "--setting patience takes a whole number from 1 on; found '1.5'"),
         ("refit=maybe", "--setting refit takes true or false; found 'maybe'"),
-        ("unfreeze=stage:0", "--setting unfreeze takes all, last:N or stage:K with a number from 1 on"),
+        ("unfreeze=stage:0", "--setting unfreeze takes all, last:N, stage:K or top:N with a number from 1 on"),
         ("optimizer=sgd,adam", "Unknown optimizer in --setting 'sgd,adam'. Did you mean 'adam'"),
         ("epochs", "--setting takes NAME=VALUE like lr=1e-3; found 'epochs'"),
         ("epoch=1", "Unknown setting 'epoch'. Did you mean 'epochs'"),
@@ -411,6 +411,7 @@ def test_seconds_of_a_fine_tuning_grow_with_images_and_epochs() -> None:
     assert 60 < once < 75
     assert finetune_seconds(rows, recipe, 0.01, Left(10, 10)) == pytest.approx(once + 80)
     assert finetune_seconds(rows, recipe, 0.01, Left(5, 0)) < 0.6 * once
+    assert finetune_seconds(rows, Recipe(recipe="race"), 0.01, Left(10, 0)) == pytest.approx(203, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -427,7 +428,7 @@ def test_epochs_that_are_trained_are_not_counted_again(
     photos: Path, monkeypatch: pytest.MonkeyPatch, saves: int, expected: Left
 ) -> None:
     """A study is stopped after so many checkpoints: three epochs, the end of the phase, then the same for the refit."""
-    options = {"models": ["tinynet"], "epochs": 3, "lr": 0.01, "batch_size": 8}
+    options = {"models": ["tinynet"], "recipe": "before", "epochs": 3, "lr": 0.01, "batch_size": 8}
     calls, save = iter(range(1000)), Checkpoints.save
 
     def stopping(*arguments: Any) -> None:

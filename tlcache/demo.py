@@ -32,7 +32,15 @@ __all__ = ["EMBEDDED", "MODELS", "RECIPE", "next_step", "run_demo"]
 MODELS = ("mobilenetv3_small", "mobilenetv3_large")
 EMBEDDED = "resnet20_cifar"
 # A mirrored digit is another. The head that it begins with was fitted with the statistics that BatchNorms keep.
-RECIPE = {"augment": "none", "batch_norm": "eval", "lr": 1e-3, "epochs": 5, "refit": True, "precision": "fp32"}
+RECIPE = {
+    "recipe": "before",
+    "augment": "none",
+    "batch_norm": "eval",
+    "lr": 1e-3,
+    "epochs": 5,
+    "refit": True,
+    "precision": "fp32",
+}
 
 
 def run_demo(

@@ -134,6 +134,12 @@ def warn(message: str) -> None:
         logger.warning(message, stacklevel=2)
 
 
+def detail(message: str) -> None:
+    """Log what a user who wants to know all should know."""
+    if is_first():
+        logger.debug(message, stacklevel=2)
+
+
 def say(message: str) -> None:
     """Log what a user should know while waiting."""
     if is_first():

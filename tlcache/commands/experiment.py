@@ -26,7 +26,8 @@ from tlcache.commands.shown import say_where, show_runs
 from tlcache.errors import OptionError
 from tlcache.extraction.extract import extract as _extract
 from tlcache.finetuning.finetune import finetune as _finetune
-from tlcache.finetuning.recipe import Recipe, read_settings
+from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.typed import read_settings
 from tlcache.flags import Output, command
 from tlcache.kinds import PATH, Kind, listing
 from tlcache.options import Option, parameters
@@ -188,7 +189,8 @@ def finetune(
 ) -> None:
     """Train a backbone and its head on the images themselves, choose the epoch on validation, test once.
 
-    Splits are those of `tlcache extract`; a run that was stopped or killed goes on after its last finished epoch.
+    Where no setting that decides the training is given, several recipes are tried and the best is trained, in a time
+    that is told before. Splits are those of `tlcache extract`; a run that was stopped goes on after its last epoch.
 
     Example: tlcache finetune --model mobilenetv2 --data photos/
     """

@@ -182,15 +182,25 @@ def _untuned(run: FinetunedRun) -> str:
     before = [epoch for epoch in run.history if epoch not in trained]
     first, best = (max(some, key=lambda each: each.score) for some in (before, trained))
     scores = [f"{epoch.val_accuracy:.3f} with a loss of {epoch.val_loss:.3f}" for epoch in (first, best)]
+    raced = f" of {run.settings['recipe']}, the best of {_recipes(run)}," if run.race else ""
     return (
-        f"no epoch was better on validation than the head it began with (accuracy {scores[0]}; the best epoch "
+        f"no epoch{raced} was better on validation than the head it began with (accuracy {scores[0]}; the best epoch "
         f"{scores[1]}), which is what is tested"
     )
+
+
+def _recipes(run: FinetunedRun) -> str:
+    """Return how many recipes were raced."""
+    tried = len({each.setting["recipe"] for each in run.candidates})
+    return f"{tried} recipes" if tried > 1 else "one recipe"
 
 
 def _advice(run: FinetunedRun) -> str:
     """Return what to try where no epoch of a fine-tuning was better than its start."""
     asked = run.settings
+    if run.race:
+        within = f"{_recipes(run)} tried within {duration(run.race.budget_s)}"
+        return f"With {within}, nothing was gained: keep the frozen head, or give more time (--budget)."
     still = [] if asked["batch_norm"] == "eval" else ["--batch-norm eval"]
     *ways, last = [*still, f"a smaller --lr than {asked['lr']:g}", "fewer layers (--unfreeze last:N or stage:K)"]
     return f"Try {', '.join(ways)} or {last}."

@@ -16,11 +16,14 @@ from tlcache.images import Preprocess
 
 __all__ = ["Classifier", "cut_before", "trained_layers"]
 
+_LEFT = 0.05  # of what statistics were, after the steps that they have to follow in
+_FASTEST = 0.3  # momentum of statistics: one batch is not all there is
+
 
 def trained_layers(
     backbone: Backbone, network: TorchNetwork, unfreeze: str, cached_prefix: bool = False
 ) -> list[Layer]:
-    """Return the layers of the backbone that `unfreeze` (`all`, `last:N`, `stage:K`) names, from the image on.
+    """Return the layers of the backbone that `unfreeze` (`all`, `last:N`, `stage:K`, `top:N`) names, from the image on.
 
     Raises
     ------
@@ -29,11 +32,12 @@ def trained_layers(
     """
     layers = network.layers()
     kind, _, number = unfreeze.partition(":")
-    most = {"all": 0, "last": len(layers), "stage": layers[-1].stage}[kind]
+    stages = layers[-1].stage
+    most = {"all": 0, "last": len(layers), "stage": stages, "top": stages}[kind]
     if kind != "all" and int(number) > most:
         what = "layers with parameters" if kind == "last" else "stages"
         raise OptionError(f"{backbone.name} has {most} {what}; asked: --unfreeze {unfreeze}.")
-    first = int(number) if kind == "stage" else 0
+    first = {"stage": int(number or 0), "top": stages + 1 - int(number or 0)}.get(kind, 0)
     trained = layers[-int(number) :] if kind == "last" else [layer for layer in layers if layer.stage >= first]
     if cached_prefix and cut_before(network, trained) is None:
         raise OptionError(f"{_why_uncut(backbone, network, unfreeze)} Unfreeze less, or leave cached-prefix out.")
@@ -97,6 +101,13 @@ class Classifier(nn.Module):
         """Let gradients flow to the layers that are trained, and to no others."""
         for parameter, trained in self._trained:
             parameter.requires_grad_(trained)
+
+    def follow(self, steps: int) -> None:
+        """Let the statistics that are trained follow the images within about so many steps, or as fast as they do."""
+        fitting = min(_FASTEST, 1 - _LEFT ** (1 / steps))
+        for module in self.body.modules():
+            if isinstance(module, _BatchNorm) and module.momentum is not None:
+                module.momentum = max(module.momentum, fitting)
 
     def before(self, images: Tensor) -> Tensor:
         """Return what `after` takes, from uint8 images; no gradient flows back from it."""

@@ -27,7 +27,8 @@ from tlcache.arguments import (
 from tlcache.datasets.layout import Layout
 from tlcache.extraction.extract import extract
 from tlcache.files import check_folder
-from tlcache.finetuning.recipe import SWEEP, Recipe, arguments_of, variants
+from tlcache.finetuning.recipe import Recipe, arguments_of, resolved, variants
+from tlcache.finetuning.typed import SWEEP
 from tlcache.options import Option, dealt, described
 from tlcache.progress import warn
 
@@ -66,8 +67,11 @@ def finetune(
 
     Rows, splits and labels are those of the feature file that `tlcache.extract` makes of the same arguments, so that
     any head on frozen features can be compared image by image; it is made first when it is missing. A run that was
-    stopped or killed goes on after its last finished epoch; one that is recorded already is not done again. The budget
-    is for the training of a sweep: a combination is not begun that would probably not fit in; the first always is.
+    stopped or killed goes on after its last finished epoch; one that is recorded already is not done again.
+
+    Where none of the settings is given that decide the training, several recipes are raced, and the best is trained
+    (`tlcache.finetuning.race`). The budget is for all of that; of a sweep it is for the training: a combination is not
+    begun that would probably not fit in; the first always is.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def finetune(
     >>> run.strategy, [epoch.epoch for epoch in run.history]
     ('finetune', [0, 1])
     """
-    layout, base = dealt(settings, Layout, Recipe)
+    layout, base = dealt(resolved(settings, sweep), Layout, Recipe)
     wanted = variants(base, sweep or {})
     from tlcache.backbones.sources import find_trainable
     from tlcache.cache.feature_file import FeatureFile

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 from tlcache.arguments import CHOOSING, NETWORK, SPEED, TRAINING, ClassWeight, Coverage, PerClass, Seed, check_coverage
 from tlcache.errors import OptionError
+from tlcache.finetuning.recipes import OWN, RACE, RECIPES
 from tlcache.heads.optimizers import find_optimizer
-from tlcache.kinds import SWITCH, Kind, choice, chosen_from, number, pattern, whole
-from tlcache.options import Option, asked, check_fields, check_names, described, made, parameters
+from tlcache.kinds import SWITCH, choice, chosen_from, number, pattern, whole
+from tlcache.options import Option, asked, check_fields, described, made, parameters
 
-__all__ = ["SWEEP", "Recipe", "arguments_of", "read_settings", "read_sweep", "settings_of", "variants"]
+__all__ = ["Recipe", "arguments_of", "resolved", "settings_of", "variants"]
 
 _ABOVE_0, _SHARE = number(above=0), number(0, below=1)
 _HEAD = chosen_from("tlcache.heads.table:tuned_heads")
@@ -21,13 +22,23 @@ _OPTIMIZER = chosen_from("tlcache.heads.optimizers:OPTIMIZERS")
 _SCHEDULE = chosen_from("tlcache.finetuning.schedules:SCHEDULES")
 _AUGMENT = chosen_from("tlcache.finetuning.presets:PRESETS")
 _LOSS = chosen_from("tlcache.finetuning.losses:LOSSES")
-_LAYERS = pattern("all|(last|stage):0*[1-9][0-9]*", "WHICH", "all, last:N or stage:K with a number from 1 on")
+_LAYERS = pattern(
+    "all|(last|stage|top):0*[1-9][0-9]*", "WHICH", "all, last:N, stage:K or top:N with a number from 1 on"
+)
 _BATCH = whole(2, why="as BatchNorm has no statistics of a single image")
-_UNFREEZE = "What is trained: all, last:N (layers), or stage:K (from stage K on)"
+_UNFREEZE = "What is trained: all, last:N (layers), top:N (stages), or stage:K (from K on)"
 _LAYERS_MORE = "Layers are those with parameters: a convolution and its BatchNorm are two; a backbone has 4 or 5 stages"
 _CACHED = "cached: begin with a head fitted on cached features; scratch: train a fresh one first"
 _CACHED_MORE = (
     "The first is linear probing, then fine-tuning (Kumar et al., 2022); a fresh head trains with the backbone frozen"
+)
+
+_SHARED = {"head", "class_weight", "seed", "coverage", "per_class", "precision", "layout", "batch_size", "refit"}
+_BEFORE = {"clip": 0.0}  # how it was before there were these settings: records leave them out then
+_RECIPE = "race, own, top, upper, bare, steady, bold, adapt or before"
+_RECIPE_MORE = (
+    "`own`: the settings as they are; `race`: what is best on validation of those that follow, in a time that is told "
+    "before; `before`: the defaults of version 0.1"
 )
 
 
@@ -36,6 +47,16 @@ _CACHED_MORE = (
 class Recipe:
     """The settings of a fine-tuning."""
 
+    recipe: Annotated[
+        str | None,
+        Option(
+            _RECIPE,
+            chosen_from("tlcache.finetuning.recipes:NAMES"),
+            CHOOSING,
+            default="race, but own where other settings are given",
+            more=_RECIPE_MORE,
+        ),
+    ] = None
     head: Annotated[str, Option("What is put on the network: linear or dense", _HEAD, NETWORK)] = "linear"
     init_head: Annotated[str, Option(_CACHED, choice(("cached", "scratch")), TRAINING, more=_CACHED_MORE)] = "cached"
     head_epochs: Annotated[int, Option("Most epochs of a fresh head", whole(1), TRAINING)] = 10
@@ -68,7 +89,7 @@ class Recipe:
     warmup_epochs: Annotated[float, Option("Epochs in which the learning rate rises", number(0), TRAINING)] = 1.0
     layer_decay: Annotated[
         float, Option("Factor of the learning rate from each stage to the one before it", _ABOVE_0, TRAINING)
-    ] = 1.0
+    ] = 0.7
     augment: Annotated[
         str,
         Option(
@@ -79,17 +100,18 @@ class Recipe:
         ),
     ] = "light"
     loss: Annotated[str, Option("ce (cross-entropy) or bce (binary, on one-hot labels)", _LOSS, TRAINING)] = "ce"
-    label_smoothing: Annotated[float, Option("Share of a label spread over all classes", _SHARE, TRAINING)] = 0.0
+    label_smoothing: Annotated[float, Option("Share of a label spread over all classes", _SHARE, TRAINING)] = 0.1
+    clip: Annotated[float, Option("Largest norm of a step's gradient; 0: any", number(0), TRAINING)] = 1.0
     class_weight: ClassWeight = None
     batch_norm: Annotated[
         str,
         Option(
-            "Statistics of trained BatchNorms: train, or eval (kept)",
-            choice(("train", "eval")),
+            "Statistics of trained BatchNorms: train, adapt, or eval (kept)",
+            choice(("train", "adapt", "eval")),
             TRAINING,
-            more="Those of frozen layers are always kept",
+            more="`adapt`: as `train`, at a momentum that fits the steps; those of frozen layers are always kept",
         ),
-    ] = "train"
+    ] = "eval"
     ema: Annotated[
         float,
         Option(
@@ -98,7 +120,7 @@ class Recipe:
             TRAINING,
             more="It is then the average that is validated and kept",
         ),
-    ] = 0.0
+    ] = 0.98
     patience: Annotated[int, Option("Epochs without a better validation score to stop after", whole(1), CHOOSING)] = 5
     cached_prefix: Annotated[
         bool,
@@ -106,7 +128,7 @@ class Recipe:
             "Compute the frozen layers once, train on their activations",
             SWITCH,
             SPEED,
-            more="Needs --unfreeze last:N or stage:K",
+            more="Needs --unfreeze last:N, stage:K or top:N",
         ),
     ] = False
     views: Annotated[int, Option("Augmented views per image that --cached-prefix keeps", whole(1), SPEED)] = 1
@@ -118,7 +140,7 @@ class Recipe:
             CHOOSING,
             more="For as many epochs as were best",
         ),
-    ] = False
+    ] = True
     precision: Annotated[
         str, Option("fp32, bf16, or auto: what is faster here", choice(("auto", "fp32", "bf16")), SPEED)
     ] = "auto"
@@ -137,10 +159,21 @@ class Recipe:
     def __post_init__(self) -> None:
         check_fields(self)
         check_coverage(self.coverage, self.per_class)
+        if self.recipe == RACE and (decided := self._differs()):
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in decided)
+            raise OptionError(f"The race tries several values of {named}. Leave that out, or give --recipe own.")
         if self.cached_prefix and self.unfreeze == "all":
-            raise OptionError("cached-prefix needs frozen layers to cache: unfreeze last:N or stage:K.")
+            raise OptionError("cached-prefix needs frozen layers to cache: unfreeze last:N, stage:K or top:N.")
         if self.views > 1 and not self.cached_prefix:
             raise OptionError("views says how many augmented views cached-prefix keeps; give that too.")
+
+    def _differs(self) -> list[str]:
+        """Return what recipes decide and is not as it is by default."""
+        return [
+            name
+            for name, each in parameters(Recipe).items()
+            if name in _decided() and getattr(self, name) != each.default
+        ]
 
     @property
     def learning_rate(self) -> float:
@@ -149,8 +182,27 @@ class Recipe:
 
     def as_json(self) -> dict[str, Any]:
         """Return all settings as records hold them, the learning rate in force included."""
-        given = {**asked(self, "coverage", "per_class"), "lr": self.learning_rate}
-        return dict(_recorded(*each) for each in given.items())
+        given = {**asked(self, "coverage", "per_class", "recipe"), "lr": self.learning_rate}
+        before = [name for name, value in _BEFORE.items() if given.get(name) == value]
+        return dict(_recorded(*each) for each in given.items() if each[0] not in before)
+
+
+def _decided() -> set[str]:
+    """Return the names of the settings that a recipe decides."""
+    return parameters(Recipe).keys() - _SHARED - {"recipe"}
+
+
+def resolved(given: Mapping[str, Any], sweep: Mapping[str, Sequence[Any]] | None = None) -> dict[str, Any]:
+    """Return settings with those of the recipe that they name.
+
+    Where they name none, that is a race, unless a setting that recipes decide is among them or in the sweep.
+
+    >>> resolved({"recipe": "bold", "epochs": 3})["lr"], resolved({"seed": 1})["recipe"], resolved({"epochs": 3})
+    (0.001, 'race', {'epochs': 3, 'recipe': None})
+    """
+    name = given.get("recipe") or (OWN if sweep or given.keys() & _decided() else RACE)
+    parameters(Recipe)["recipe"].check(name)
+    return {**given, "recipe": RACE} if name == RACE else {**RECIPES[name], **given, "recipe": None}
 
 
 def arguments_of(
@@ -164,10 +216,12 @@ def arguments_of(
 
 def settings_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was asked for by today's names, `sweep` and `budget_s` included: the reverse of `arguments_of`."""
-    asked = dict(_named(name, value) for name, value in arguments.items())
+    asked = {"recipe": OWN, **_BEFORE, **dict(_named(name, value) for name, value in arguments.items())}
     pairs = [_named(name, value) for name, values in asked.pop("sweep", {}).items() for value in values]
     minutes = asked.pop("budget", None)
     searched = {name: [value for other, value in pairs if other == name] for name, _ in pairs}
+    if asked["recipe"] == RACE:
+        asked = {name: value for name, value in asked.items() if name not in _decided()}
     return {**asked, "sweep": searched, "budget_s": None if minutes is None else 60 * minutes}
 
 
@@ -189,47 +243,3 @@ def variants(recipe: Recipe, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[d
     """
     settings = [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
     return [(setting, made(Recipe, {**asdict(recipe), **setting})) for setting in settings]
-
-
-def read_settings(texts: Sequence[str]) -> dict[str, Any]:
-    """Return the settings that are written `NAME=VALUE`.
-
-    >>> read_settings(["lr=1e-3", "batch-norm=eval"])
-    {'lr': 0.001, 'batch_norm': 'eval'}
-    """
-    given = _by_name(texts, "--setting", "NAME=VALUE like lr=1e-3")
-    return {name: parameters(Recipe)[name].read(word, "--setting") for name, word in given.items()}
-
-
-def read_sweep(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the settings, each with the values to choose from, that are written `NAME=VALUE,VALUE`.
-
-    >>> read_sweep(["lr=1e-3,0.01", "optimizer=sgd,adamw"])
-    {'lr': [0.001, 0.01], 'optimizer': ['sgd', 'adamw']}
-    """
-    given, known = _by_name(texts, "--sweep", "NAME=VALUE,VALUE like lr=1e-4,1e-3"), parameters(Recipe)
-    return {name: [known[name].read(word, "--sweep") for word in words.split(",")] for name, words in given.items()}
-
-
-SWEEP = Kind(
-    "NAME=VALUE,VALUE like lr=1e-4,1e-3",
-    "NAME=X,X",
-    "dict of lists",
-    str,
-    lambda value: isinstance(value, Mapping),
-    gather=read_sweep,
-)
-
-
-def _by_name(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        if not equals:
-            raise OptionError(f"{option} takes {form}; found '{text}'.")
-        name = name.strip().removeprefix("--").replace("-", "_")
-        check_names(Recipe, [name])
-        if name in found:
-            raise OptionError(f"{option} has {name} twice, as '{found[name]}' and as '{values}'. Give it once.")
-        found[name] = values
-    return found

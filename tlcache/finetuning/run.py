@@ -6,7 +6,7 @@ import shutil
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ from tlcache.evaluation.perclass import class_figures
 from tlcache.evaluation.significance import Units, unit_numbers
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.race import run_race
 from tlcache.finetuning.ranks import joined, rank
 from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.recipes import RACE
 from tlcache.finetuning.saved import save_weights
 from tlcache.finetuning.speed import ComputeFormat
-from tlcache.finetuning.sweep import TrainedVariant, Variant, best_epochs, checkpoints_of, run_sweep
+from tlcache.finetuning.sweep import Variant, best_epochs, checkpoints_of, run_sweep
 from tlcache.finetuning.training import State
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.logits import softmax
@@ -104,8 +106,13 @@ def _train_and_test(
     task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Identity, path: Path
 ) -> FinetunedRun:
     folder = checkpoints_path(path)
-    candidates = run_sweep(task, wanted, budget_s, folder)
-    best = max(candidates, key=TrainedVariant.score)
+    race, first = None, wanted[0][1]
+    if first.recipe == RACE:
+        task = replace(task, activations=folder / "activations")  # of samples of the images: nobody needs them again
+        candidates, race = run_race(task, first, budget_s, folder)
+    else:
+        candidates = run_sweep(task, wanted, budget_s, folder)
+    (best,) = (each for each in candidates if each.trial)
     trial, state = best.trial, best.state
     assert trial is not None
     assert state is not None
@@ -114,6 +121,7 @@ def _train_and_test(
     temperature = fit_temperature(validation, task.labels("val"))
     promised = _promised(best.recipe, softmax(validation / temperature), task.labels("val"))
     seconds, refit = sum(each.seconds for each in candidates), list[dict[str, Any]]()
+    seconds += race.timing_s if race else 0.0
     if best.recipe.refit:
         trial = Trial(task, best.recipe, refit=asdict(best_epochs(state)))
         refit = trial.train(Checkpoints(folder / "refit"), state.way).history
@@ -139,6 +147,7 @@ def _train_and_test(
         train_s=seconds,
         epoch_s=epoch_s,
         images_per_s=images_per_s,
+        race=race,
         test=evaluate(test.labels, probabilities, units),
         per_class=class_figures(task.classes, test.labels, probabilities, units),
         uncertainty=_held(promised, best.recipe, task.classes, test, probabilities, units),

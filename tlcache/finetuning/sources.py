@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from tlcache.backbones.engines import default_batch, find_device, open_network
 from tlcache.backbones.model import Model
-from tlcache.files import cache_folder
 from tlcache.finetuning.augment import augment, draws
 from tlcache.finetuning.pixels import Pixels
 from tlcache.finetuning.presets import PRESETS
@@ -112,8 +112,9 @@ def from_activations(
     seed: int,
     views: int,
     device: str,
+    folder: Path,
 ) -> Source:
-    """Return activations where `stem` ends, of `shape` each, computed by ONNX Runtime and kept in a file.
+    """Return activations where `stem` ends, of `shape` each, computed by ONNX Runtime and kept in a file of `folder`.
 
     Of every image there are `views` augmented views, and epochs take turns with them. The file belongs to the key of
     the stem, the images, and how they are augmented.
@@ -129,7 +130,7 @@ def from_activations(
     def fill(array: NDArray[np.float32]) -> None:
         _fill(array, stem, pixels, rows, preset, seed, device)
 
-    path = cache_folder() / "activations" / f"{hash_json(decides)[:16]}.npy"
+    path = folder / f"{hash_json(decides)[:16]}.npy"
     stored = StoredArray(path, (views * len(rows), *shape), np.float32, fill)
 
     def fetch(numbers: FeatureSet, epoch: int) -> Tensor:

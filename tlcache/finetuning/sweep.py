@@ -9,14 +9,14 @@ from typing import Any
 
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.recipe import Recipe
-from tlcache.finetuning.training import State, TrainingError
+from tlcache.finetuning.training import State, Tell, TrainingError
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.keys import hash_json
 from tlcache.progress import say
-from tlcache.runs.finetuned import PhaseEpochs, TunedCandidate
+from tlcache.runs.finetuned import PhaseEpochs, TunedCandidate, TunedEpoch
 from tlcache.text import duration
 
-__all__ = ["TrainedVariant", "Variant", "best_epochs", "checkpoints_of", "run_sweep"]
+__all__ = ["TrainedVariant", "Variant", "best_epochs", "checkpoints_of", "run_sweep", "train_variant"]
 
 Variant = tuple[dict[str, Any], Recipe]
 
@@ -34,6 +34,8 @@ class TrainedVariant:
         went out of bounds.
     seconds
         Of training and validation.
+    images
+        That it was trained on, where that is not all of train.
     """
 
     setting: dict[str, Any]
@@ -41,6 +43,7 @@ class TrainedVariant:
     trial: Trial | None
     state: State | None
     seconds: float
+    images: int = 0
 
     def score(self) -> tuple[float, float]:
         """Return what candidates are compared by: accuracy on validation, then loss."""
@@ -50,9 +53,15 @@ class TrainedVariant:
     def described(self) -> TunedCandidate:
         """Return the setting and how it did, for the record."""
         if self.state is None:
-            return TunedCandidate(setting=self.setting, diverged=True)
-        scores = {name: self.state.best[name] for name in ("val_accuracy", "val_loss")}
-        return TunedCandidate(setting=self.setting, scores=scores, epochs=best_epochs(self.state), train_s=self.seconds)
+            return TunedCandidate(setting=self.setting, diverged=True, images=self.images)
+        return TunedCandidate(
+            setting=self.setting,
+            scores={name: self.state.best[name] for name in ("val_accuracy", "val_loss")},
+            epochs=best_epochs(self.state),
+            train_s=self.seconds,
+            images=self.images,
+            history=tuple(TunedEpoch(**epoch) for epoch in self.state.history) if self.images else (),
+        )
 
 
 def run_sweep(task: Task, wanted: Sequence[Variant], budget_s: float | None, folder: Path) -> list[TrainedVariant]:
@@ -67,7 +76,7 @@ def run_sweep(task: Task, wanted: Sequence[Variant], budget_s: float | None, fol
         recipe = replace(asked, precision=way.precision, layout=way.layout) if way else asked
         if setting:
             say(", ".join(f"{name} {value}" for name, value in setting.items()))
-        done.append(_try(task, setting, recipe, folder, alone=len(wanted) == 1))
+        done.append(train_variant(task, setting, recipe, folder, alone=len(wanted) == 1))
         best = max(done, key=TrainedVariant.score)
         done = [each if each is best else replace(each, trial=None) for each in done]  # one network at a time
     if best.state is None:
@@ -75,10 +84,13 @@ def run_sweep(task: Task, wanted: Sequence[Variant], budget_s: float | None, fol
     return done
 
 
-def _try(task: Task, setting: dict[str, Any], recipe: Recipe, folder: Path, alone: bool) -> TrainedVariant:
+def train_variant(
+    task: Task, setting: dict[str, Any], recipe: Recipe, folder: Path, alone: bool, tell: Tell = say
+) -> TrainedVariant:
+    """Train a setting; a loss that goes out of bounds is an error where it is `alone`."""
     trial = Trial(task, recipe)
     try:
-        state = trial.train(checkpoints_of(folder, recipe))
+        state = trial.train(checkpoints_of(folder, recipe), tell=tell)
     except TrainingError as error:
         if alone:
             raise

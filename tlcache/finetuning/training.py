@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,9 @@ from tlcache.text import duration
 if TYPE_CHECKING:
     from tlcache.display import Update
 
-__all__ = ["Phase", "State", "Training", "TrainingError", "logits_of"]
+__all__ = ["Phase", "State", "Tell", "Training", "TrainingError", "logits_of"]
+
+Tell = Callable[[str], None]
 
 
 class TrainingError(TlcacheError):
@@ -117,14 +119,23 @@ class Training:
         Number of classes.
     checkpoints
         Where the state is kept after every epoch.
+    tell
+        What is told how every epoch went.
     """
 
     def __init__(
-        self, model: nn.Module, head: nn.Module, recipe: Recipe, classes: int, device: str, checkpoints: Checkpoints
+        self,
+        model: nn.Module,
+        head: nn.Module,
+        recipe: Recipe,
+        classes: int,
+        device: str,
+        checkpoints: Checkpoints,
+        tell: Tell = say,
     ) -> None:
         self.model, self.head, self.recipe, self.classes, self.device = model, head, recipe, classes, device
         self.both = nn.ModuleDict({"model": model, "head": head})
-        self._checkpoints = checkpoints
+        self._checkpoints, self._tell = checkpoints, tell
 
     def run(self, phases: Sequence[Phase], state: State) -> State:
         """Train from `state` on to the end of the last phase, and load the best weights.
@@ -138,7 +149,7 @@ class Training:
         self.both.load_state_dict(state.weights)
         if self.recipe.init_head == "cached" and phases[0].val and not state.history:
             self._judge(phases[0], state, {"phase": phases[0].name, "epoch": 0})
-            say(_line(state.history[0], phases[0]))
+            self._tell(_line(state.history[0], phases[0]))
         left = [phase.stop * len(phase.train) for phase in phases[state.phase :]]
         done = state.epoch * len(phases[state.phase].train) if left else 0
         with training_bar(sum(left) - done) as advance:
@@ -153,6 +164,8 @@ class Training:
 
     def _run_phase(self, phase: Phase, state: State, advance: Update) -> None:
         phase.network.unfreeze()
+        if self.recipe.batch_norm == "adapt":
+            phase.network.follow(math.ceil(len(phase.train) / self.recipe.batch_size))
         broadcast(self.both)
         step = self._step(phase, state)
         while state.epoch < phase.stop and not self._is_stale(phase, state):
@@ -163,7 +176,7 @@ class Training:
             state.weights, state.optimizer = self.both.state_dict(), step.optimizer.state_dict()
             state.average = step.average.state() if step.average else None
             self._keep(state)
-            say(_line(state.history[-1], phase))
+            self._tell(_line(state.history[-1], phase))
 
     def _step(self, phase: Phase, state: State) -> _Step:
         """Return what a step needs, the optimizer and the average as they were when the state was kept."""
@@ -174,7 +187,7 @@ class Training:
             optimizer.load_state_dict(state.optimizer)
         average = Average(self.both, recipe.ema, state.average) if recipe.ema else None
         loss_of = make_loss(recipe.loss, recipe.label_smoothing, weights)
-        return _Step(phase, state.way, self.device, optimizer, average, loss_of, weights)
+        return _Step(phase, state.way, self.device, optimizer, average, loss_of, weights, recipe.clip)
 
     def _keep(self, state: State) -> None:
         if rank() == 0:
@@ -260,6 +273,7 @@ class _Step:
     average: Average | None
     loss_of: Loss
     weights: Tensor | None
+    clip: float = 0.0
 
     def __call__(self, inputs: Tensor, labels: Tensor, factor: float) -> tuple[float, int, int]:
         """Return the loss of the batch, before the update, how many of it were right, and how many there were.
@@ -274,7 +288,10 @@ class _Step:
         loss = self.loss_of(logits, targets) * (weight / total(weight)[0])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        add_gradients(each for group in self.optimizer.param_groups for each in group["params"])
+        trained = [each for group in self.optimizer.param_groups for each in group["params"]]
+        add_gradients(trained)
+        if self.clip:
+            nn.utils.clip_grad_norm_(trained, self.clip)
         self.optimizer.step()
         if self.average:
             self.average.update()

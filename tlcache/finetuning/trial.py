@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from tlcache.cache.resplit import FeatureSet
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import DataError, OptionError
+from tlcache.files import cache_folder
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import cached_head, fresh_head
@@ -32,8 +35,9 @@ from tlcache.finetuning.ranks import first_alone, shared, size
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
 from tlcache.finetuning.speed import ComputeFormat, choose_format
-from tlcache.finetuning.training import Phase, State, Training, logits_of
+from tlcache.finetuning.training import Phase, State, Tell, Training, logits_of
 from tlcache.images import MAX_PIXELS, Preprocess
+from tlcache.progress import say
 
 __all__ = ["Task", "Trial", "seconds_of"]
 
@@ -52,6 +56,12 @@ class Task:
         The network and how its images are prepared.
     device
         `cpu` or `cuda`.
+    activations
+        Where those of frozen layers are kept; in the cache unless something else is said.
+    kept
+        Of splits that are trained and judged on in part, the numbers of the rows that are.
+    heads
+        Heads to begin with that were fitted already.
     """
 
     attrs: Mapping[str, Any]
@@ -62,6 +72,9 @@ class Task:
     weights: Weights
     preprocess: Preprocess
     device: str
+    activations: Path | None = None
+    kept: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    heads: dict[Any, nn.Sequential] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, file: FeatureSet, weights: str | None, device: str) -> Task:
@@ -89,11 +102,31 @@ class Task:
         starts, start = {}, 0
         for name in SPLITS:
             starts[name], start = start, start + len(self.splits[name])
-        return np.concatenate([starts[name] + np.arange(len(self.splits[name])) for name in names])
+        return np.concatenate([starts[name] + self._kept(name) for name in names])
 
     def labels(self, *names: str) -> NDArray[np.int64]:
         """Return the labels of the rows of some splits."""
-        return np.concatenate([self.splits[name].labels for name in names])
+        return np.concatenate([self.splits[name].labels[self._kept(name)] for name in names])
+
+    def features(self, *names: str) -> NDArray[np.float32]:
+        """Return the cached embeddings of the rows of some splits."""
+        return np.concatenate([self.splits[name].features[self._kept(name)] for name in names])
+
+    def sampled(self, seed: int, **images: int) -> Task:
+        """Return the task with at most so many images of some splits, which have all classes in their proportions."""
+        kept = {name: _sample(self.splits[name].labels, count, seed) for name, count in images.items()}
+        return replace(self, kept=kept)
+
+    def head(self, kind: str, seed: int, refit: bool, class_weight: str | None) -> nn.Sequential:
+        """Return a head that was fitted on the cached embeddings, of all images; it is fitted once."""
+        asked = (kind, seed, refit, class_weight)
+        if asked not in self.heads:
+            splits = self.splits["train"], self.splits["val"]
+            self.heads[asked] = cached_head(kind, *splits, len(self.classes), seed, refit, class_weight)
+        return deepcopy(self.heads[asked])
+
+    def _kept(self, name: str) -> NDArray[np.int64]:
+        return self.kept.get(name, np.arange(len(self.splits[name])))
 
     @cached_property
     def pixels(self) -> Pixels:
@@ -136,13 +169,14 @@ class Trial:
         self.network = self._classifier(self.layers)
         self.setup_s = time.perf_counter() - started
 
-    def train(self, checkpoints: Checkpoints, way: ComputeFormat | None = None) -> State:
+    def train(self, checkpoints: Checkpoints, way: ComputeFormat | None = None, tell: Tell = say) -> State:
         """Train, or go on where the checkpoints end; the best weights are in the network afterwards.
 
-        How to compute is measured, where the recipe leaves it open and `way` does not say.
+        How to compute is measured, where the recipe leaves it open and `way` does not say. `tell` is told of every
+        epoch.
         """
         task, recipe, started = self.task, self.recipe, time.perf_counter()
-        training = Training(self.model, self.head, recipe, len(task.classes), task.device, checkpoints)
+        training = Training(self.model, self.head, recipe, len(task.classes), task.device, checkpoints, tell)
         with torch.random.fork_rng():
             state = shared(lambda: self._begin(training.both, checkpoints, way))
             known = len(state.history)
@@ -166,11 +200,19 @@ class Trial:
         return logits
 
     def _head(self) -> nn.Sequential:
-        recipe, splits, classes = self.recipe, self.task.splits, len(self.task.classes)
+        recipe, task = self.recipe, self.task
         if recipe.init_head == "scratch":
-            return fresh_head(recipe.head, splits["train"].features.shape[1], classes)
-        refit, weight = self._refit is not None, recipe.class_weight
-        return cached_head(recipe.head, splits["train"], splits["val"], classes, recipe.seed, refit, weight)
+            return fresh_head(recipe.head, task.splits["train"].features.shape[1], len(task.classes))
+        return task.head(recipe.head, recipe.seed, self._refit is not None, recipe.class_weight)
+
+    def classifier(self, unfreeze: str) -> Classifier:
+        """Return the network with these layers to train."""
+        return self._classifier(trained_layers(self.task.backbone, self._network, unfreeze))
+
+    def suits(self, unfreeze: str) -> bool:
+        """Return whether these are layers of the network, and not all of them unless `all` is asked."""
+        kind, _, number = unfreeze.partition(":")
+        return kind == "all" or int(number) < self.layers[-1].stage
 
     def _classifier(self, layers: list[Layer]) -> Classifier:
         task = self.task
@@ -200,7 +242,7 @@ class Trial:
     def _embeddings(self, preset: str, *splits: str) -> Source:
         """Return the cached embeddings, which know of no augmentation."""
         del preset
-        features = np.concatenate([self.task.splits[name].features for name in splits])
+        features = self.task.features(*splits)
         return from_embeddings(features, self.task.labels(*splits))
 
     def _activations(self, preset: str, *splits: str) -> Source:
@@ -218,7 +260,18 @@ class Trial:
             recipe.seed,
             recipe.views,
             task.device,
+            task.activations or cache_folder() / "activations",
         )
+
+
+def _sample(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """Return the numbers of at most so many rows: one of every class first, then each class by its share."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    turns = np.zeros(len(labels))
+    for label in np.unique(labels):
+        own = order[labels[order] == label]
+        turns[own] = np.where(np.arange(len(own)) == 0, 0.0, (np.arange(len(own)) + 0.5) / len(own))
+    return np.sort(order[np.argsort(turns[order], kind="stable")][:count])
 
 
 def seconds_of(history: Sequence[Mapping[str, Any]]) -> float:

@@ -7,7 +7,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from tlcache.report.plots import PALETTE
-from tlcache.runs.finetuned import FinetunedRun, TunedEpoch
+from tlcache.runs.finetuned import FinetunedRun, TunedCandidate, TunedEpoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,12 +22,14 @@ _COLOURS = dict(zip(("train", "val"), PALETTE, strict=False))
 
 
 def learning_curves(run: FinetunedRun) -> Figure:
-    """Draw loss, accuracy and learning rate of every epoch, the chosen epoch marked."""
+    """Draw loss, accuracy and learning rate of every epoch, the chosen epoch marked; of a race, its trainings too."""
     from matplotlib.figure import Figure
 
-    history = run.history
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    loss, accuracy, rate = figure.subplots(1, 3)
+    history, raced = run.history, run.candidates[:-1] if run.race else ()
+    figure = Figure(figsize=(10 + 3.3 * bool(raced), 3.2), layout="constrained")
+    loss, accuracy, rate, *race = figure.subplots(1, 3 + bool(raced))
+    if raced:
+        _race(race[0], raced)
     _lines(loss, history, "loss", best=_best(history))
     _lines(accuracy, history, "accuracy", best=_best(history))
     loss.set_ylim(bottom=0)
@@ -55,6 +57,21 @@ def _lines(axes: Any, history: Sequence[TunedEpoch], what: str, best: int) -> No
         axes.plot(*zip(*points, strict=True), color=colour, label=split, marker=".")
     axes.plot(best, getattr(history[best], f"val_{what}"), "o", mfc="none", mec=_COLOURS["val"], ms=10, label="chosen")
     axes.set_title(what, fontsize=10)
+
+
+def _race(axes: Axes, raced: Sequence[TunedCandidate]) -> None:
+    """Draw what each recipe reached on validation, epoch by epoch: a line for each training, a colour for each name."""
+    names = dict.fromkeys(each.setting["recipe"] for each in raced)
+    colours = dict(zip(names, cycle(PALETTE), strict=False))
+    for each in raced:
+        name, accuracies = each.setting["recipe"], [epoch.val_accuracy for epoch in each.history]
+        axes.plot(accuracies, color=colours[name], label=name if name in names else None, marker=".", markersize=3)
+        names.pop(name, None)
+    axes.set(xlabel="epoch")
+    axes.set_title("recipes, accuracy on val", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _best(history: Sequence[TunedEpoch]) -> int:

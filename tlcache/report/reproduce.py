@@ -16,7 +16,8 @@ from tlcache.datasets.dataset import names_of
 from tlcache.datasets.layout import Layout
 from tlcache.extraction.extract import extract
 from tlcache.files import relative
-from tlcache.finetuning.recipe import Recipe, settings_of
+from tlcache.finetuning.recipe import Recipe, resolved, settings_of
+from tlcache.finetuning.recipes import RACE
 from tlcache.keys import slug
 from tlcache.kinds import listing
 from tlcache.options import parameters
@@ -78,9 +79,12 @@ def commands(run: Run) -> list[str]:
         join = {"join": "+".join(Path(each).stem for each in files)} if isinstance(run, JoinedRun) else {}
         return [*before, _line(" ".join(["fit-heads", *map(_quoted, files)]), {**join, **options})]
     defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget_s": None}
+    defaults["recipe"] = RACE
     made = _typed(extractions[0])
     shared = {name: made[name] for name in _SHARED if name in made}
     asked = _given(settings_of(arguments), defaults)
+    if resolved({**asked, "recipe": None})["recipe"] is None:
+        asked.pop("recipe", None)  # settings say it
     options = {**_given(shared, _defaults(extract)), **_given(split, _SPLIT), **asked}
     return [*(before if split else ()), _line("finetune", options)]
 

@@ -31,6 +31,8 @@ __all__ = [
     "fields_of_features",
 ]
 
+_ASKED = "asked_"  # before a setting that has the name of a field
+
 
 class Identity(Struct, frozen=True, kw_only=True):
     """What tells a run from all others: images and splits, network, and everything that was asked for.
@@ -272,10 +274,15 @@ def apart(fields: Any, kind: type[Struct], rest: str) -> Any:
     if not isinstance(fields, Mapping):
         return fields  # to be refused by whoever takes it for one
     known = {name: fields[name] for name in kind.__struct_fields__ if name in fields}
-    return {**known, rest: {name: value for name, value in fields.items() if name not in known}}
+    own = {_ASKED + name: name for name in kind.__struct_fields__}
+    return {**known, rest: {own.get(name, name): value for name, value in fields.items() if name not in known}}
 
 
 def beside(fields: Mapping[str, Any], *inner: str) -> dict[str, Any]:
-    """Return a JSON object with the fields of some objects in it in their place: the reverse of `apart`."""
+    """Return a JSON object with the fields of some objects in it in their place: the reverse of `apart`.
+
+    A setting that is called as a field is, such as `epochs`, becomes `asked_epochs`.
+    """
     outer = {name: value for name, value in fields.items() if name not in inner}
-    return {**{name: value for each in inner for name, value in fields.get(each, {}).items()}, **outer}
+    pairs = ((name, value) for each in inner for name, value in fields.get(each, {}).items())
+    return {**{_ASKED + name if name in outer else name: value for name, value in pairs}, **outer}

@@ -14,6 +14,7 @@ __all__ = [
     "FinetunedRun",
     "Layers",
     "PhaseEpochs",
+    "Race",
     "RefitEpoch",
     "TunedCandidate",
     "TunedChoice",
@@ -35,16 +36,6 @@ class TunedChoice(Struct, frozen=True, kw_only=True):
 
     setting: Mapping[str, Any]
     epochs: PhaseEpochs
-
-
-class TunedCandidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A setting of a sweep: `scores` are `val_accuracy` and `val_loss`; there are none where training diverged."""
-
-    setting: Mapping[str, Any]
-    scores: Mapping[str, float] = {}
-    epochs: PhaseEpochs | None = None
-    train_s: float = 0.0
-    diverged: bool = False
 
 
 class RefitEpoch(Struct, frozen=True, kw_only=True):
@@ -80,11 +71,47 @@ class TunedEpoch(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.val_accuracy, -self.val_loss
 
 
+class TunedCandidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A setting of a sweep: `scores` are `val_accuracy` and `val_loss`; there are none where training diverged.
+
+    Those of a race have the number of images that they were trained on, and their learning curves.
+    """
+
+    setting: Mapping[str, Any]
+    scores: Mapping[str, float] = {}
+    epochs: PhaseEpochs | None = None
+    train_s: float = 0.0
+    diverged: bool = False
+    images: int = 0
+    history: tuple[TunedEpoch, ...] = ()
+
+
 class Layers(Struct, frozen=True, kw_only=True):
     """The layers of the backbone that were trained, and the one where cached activations end, if any."""
 
     trained: tuple[str, ...]
     cut: str | None
+
+
+class Race(Struct, frozen=True, kw_only=True):
+    """What a race of recipes was given.
+
+    Parameters
+    ----------
+    budget_s
+        Seconds for the race and what follows.
+    timing_s
+        Seconds that measuring the machine took.
+    images_per_s
+        Of each recipe, while training.
+    left_out
+        The recipes for which there was no time.
+    """
+
+    budget_s: float
+    timing_s: float
+    images_per_s: Mapping[str, float]
+    left_out: tuple[str, ...] = ()
 
 
 class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
@@ -104,6 +131,7 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
     train_s: float
     epoch_s: float
     images_per_s: float
+    race: Race | None = None
 
     @property
     def untuned(self) -> bool:
@@ -124,4 +152,6 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields = super().as_json()
+        if self.race is None:
+            del fields["race"]
         return {**fields, "chosen": beside(fields["chosen"], "setting")}

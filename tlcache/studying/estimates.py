@@ -23,7 +23,10 @@ from tlcache.datasets.overview import Overview
 from tlcache.errors import ImageReadError
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import fresh_head
+from tlcache.finetuning.pace import Pace
+from tlcache.finetuning.plan import Rows, budget_of
 from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.recipes import RACE
 from tlcache.finetuning.run import Left, left_of
 from tlcache.finetuning.speed import CHOICE_IMAGES, COMPUTE_FORMATS, ComputeFormat, find_torch_device, images_per_s
 from tlcache.heads.table import find_head
@@ -96,10 +99,13 @@ def heads_seconds(heads: Sequence[str], dim: int, alike: Iterable[Run], ridge_s:
 
 
 def finetune_seconds(rows: Mapping[str, int], recipe: Recipe, train_s: float, left: Left) -> float:
-    """Return what is left of a fine-tuning takes when no epoch ends it early.
+    """Return what is left of a fine-tuning takes when no epoch ends it early; of a race, all that it may take.
 
     `rows` are the images of each split, `train_s` the seconds to train on one of them once, forward and backward.
     """
+    if recipe.recipe == RACE:
+        pace = Pace(train_s, _FORWARD * train_s)
+        return _STARTING_S + budget_of(Rows(rows["train"], rows["val"], recipe.refit), pace)
     trained = left.epochs * rows["train"] + left.refit * (rows["train"] + rows["val"])
     if left.epochs == recipe.epochs and "auto" in (recipe.precision, recipe.layout):
         trained += CHOICE_IMAGES

@@ -23,7 +23,7 @@ from tlcache.backbones.groups import GROUPS, ungrouped
 from tlcache.cache.find import features_folder
 from tlcache.datasets.layout import Layout
 from tlcache.files import check_folder
-from tlcache.finetuning.recipe import Recipe
+from tlcache.finetuning.recipe import Recipe, resolved
 from tlcache.heads.table import find_heads
 from tlcache.kinds import SWITCH, listing, whole
 from tlcache.options import Option, dealt, described
@@ -103,7 +103,7 @@ def study(
     [('extract', 'done'), ('fit-heads', 'done'), ('report', 'done')]
     """
     chosen = tuple(find_heads(heads))
-    layout, recipe = dealt({"refit": True, **settings}, Layout, Recipe)
+    layout, recipe = dealt(resolved({"refit": True, **settings}), Layout, Recipe)
     from tlcache.datasets.overview import Overview
     from tlcache.report.page import check_page
     from tlcache.runs.folder import runs_folder

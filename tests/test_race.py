@@ -1,0 +1,243 @@
+"""The default of fine-tuning: recipes that are tried on validation within a budget, the best trained in earnest."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tlcache.cache.feature_file import Split
+from tlcache.cli import app
+from tlcache.errors import OptionError, UnknownNameError
+from tlcache.files import cache_folder
+from tlcache.finetuning import race
+from tlcache.finetuning.finetune import finetune
+from tlcache.finetuning.pace import Pace
+from tlcache.finetuning.plan import Rows, budget_of, planned, usual_epochs
+from tlcache.finetuning.recipe import Recipe, resolved
+from tlcache.finetuning.recipes import RACED, RECIPES
+from tlcache.finetuning.trial import Task
+from tlcache.probing.fit import fit_heads
+from tlcache.report.curves import learning_curves
+from tlcache.report.reproduce import commands
+from tlcache.runs.finetuned import FinetunedRun
+from tlcache.runs.record import RUNS
+
+FLOWERS, QUICK = Rows(728, 706), Pace(0.001, 0.0003)
+SLOW, KEPT = Pace(0.03, 0.01), Pace(0.003, 0.001, 0.004, 75_000, 4)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of few epochs, however few steps they have, of few recipes."""
+    monkeypatch.setattr(race, "RACED", ("steady", "bold", "adapt"))
+    monkeypatch.setattr("tlcache.finetuning.plan._FEW", 3)
+    monkeypatch.setattr("tlcache.finetuning.plan._MANY", 4)
+
+
+def raced(photos: Path, **settings: object) -> FinetunedRun:
+    return finetune(photos, "tinynet", "random", precision="fp32", layout="contiguous", **settings)
+
+
+def seconds(rows: Rows, pace: Pace, epochs: int, refit: bool) -> float:
+    again = rows.train + rows.val if refit else 0
+    views = min(pace.views, epochs) * (rows.train + again) + rows.val
+    return views * pace.once_s + epochs * ((rows.train + again) * pace.train_s + rows.val * pace.look_s)
+
+
+def test_where_time_is_short_of_nothing_all_recipes_race_on_all_images() -> None:
+    plan = planned(FLOWERS, dict.fromkeys("abcdef", QUICK), 1e5, 32)
+    assert plan.epochs == dict.fromkeys("abcdef", usual_epochs(728, 32))
+    assert [(each.recipes, each.train, each.val) for each in plan.rounds] == [(6, 728, 706), (3, 728, 706)]
+    assert plan.rounds[0].epochs < plan.rounds[1].epochs < plan.epochs["a"]
+    assert not plan.left_out
+
+
+def test_what_cannot_be_afforded_is_left_out() -> None:
+    plan = planned(FLOWERS, {"top": KEPT, "also": KEPT, "whole": SLOW}, 200.0, 32)
+    assert plan.left_out == ("whole",)
+    assert set(plan.epochs) == {"top", "also"}
+    assert [each.recipes for each in plan.rounds] == [2]
+
+
+@pytest.mark.parametrize("budget", [1e-6, 1.0, 40.0])
+def test_something_is_trained_in_the_shortest_time(budget: float) -> None:
+    plan = planned(FLOWERS, {"whole": SLOW, "top": KEPT}, budget, 32)
+    assert min(plan.epochs.values()) >= 1
+    assert all(each.train > 0 for each in plan.rounds)
+
+
+@pytest.mark.parametrize(
+    ("rows", "paces", "budget"),
+    [
+        (Rows(728, 706), {"a": SLOW, "b": KEPT, "c": KEPT}, 200.0),
+        (Rows(4_096, 1_024), {"a": Pace(0.006, 0.002), "b": KEPT, "c": KEPT, "d": Pace(0.006, 0.002)}, 665.0),
+        (Rows(40_000, 10_000), {"a": Pace(0.003, 0.001), "b": Pace(0.001, 0.001), "c": Pace(0.003, 0.001)}, 6_500.0),
+        (Rows(600, 20, refit=False), {"a": Pace(0.01, 0.003), "b": Pace(0.01, 0.003)}, 200.0),
+    ],
+)
+def test_a_plan_keeps_its_budget(rows: Rows, paces: dict[str, Pace], budget: float) -> None:
+    plan = planned(rows, paces, budget, 32)
+    own = [paces[name] for name in plan.epochs]
+    spent = max(seconds(rows, paces[name], count, rows.refit) for name, count in plan.epochs.items())
+    for each in plan.rounds:
+        some = Rows(each.train, each.val)
+        spent += sum(sorted(seconds(some, pace, each.epochs, False) for pace in own)[-each.recipes :])
+    assert budget / 3 < spent <= budget
+
+
+def test_a_budget_follows_the_images_and_the_machine() -> None:
+    assert budget_of(FLOWERS, SLOW) == 200
+    assert budget_of(Rows(4_096, 1_024), SLOW) == pytest.approx(0.13 * 5_120)
+    assert budget_of(FLOWERS, Pace(1e-4, 1e-5)) < budget_of(FLOWERS, QUICK) < 200  # as on a GPU
+    assert budget_of(Rows(12, 4), QUICK) == 10
+    assert budget_of(Rows(10**7, 10**6), SLOW) == 7_200
+
+
+@pytest.mark.parametrize(
+    ("given", "recipe"),
+    [
+        ({}, "race"),
+        ({"seed": 3, "class_weight": "balanced", "head": "dense", "refit": False, "device": "cpu"}, "race"),
+        ({"epochs": 3}, None),
+        ({"unfreeze": "last:2"}, None),
+        ({"recipe": "own"}, None),
+        ({"recipe": "race", "coverage": 0.9}, "race"),
+        ({"recipe": "bold", "lr": 0.5}, None),
+    ],
+)
+def test_a_setting_that_recipes_decide_is_taken_as_it_is(given: dict[str, object], recipe: str | None) -> None:
+    found = resolved(given)
+    assert found["recipe"] == recipe
+    assert given.items() - {("recipe", given.get("recipe"))} <= found.items()
+    assert resolved(found | {"recipe": found["recipe"] or "own"}) == found  # as a study hands it on
+
+
+def test_named_recipes_can_be_changed_and_races_cannot() -> None:
+    assert Recipe(**resolved({"recipe": "bare"})).augment == "none"
+    assert Recipe(**resolved({"recipe": "bare", "augment": "study"})).augment == "study"
+    assert resolved({}, {"lr": [0.1, 0.2]})["recipe"] is None
+    with pytest.raises(OptionError, match=r"race tries several values of --lr, --ema\."):
+        Recipe(recipe="race", lr=0.5, ema=0.5)
+    with pytest.raises(UnknownNameError, match="Unknown recipe 'bolder'"):
+        resolved({"recipe": "bolder"})
+
+
+def test_every_recipe_is_one_and_differs_from_the_others() -> None:
+    made = {name: Recipe(**resolved({"recipe": name})) for name in RECIPES}
+    assert set(RACED) < set(made)
+    assert len({made[name] for name in RACED}) == len(RACED)
+
+
+def _task(**labels: np.ndarray) -> Task:
+    splits = {
+        name: Split(np.zeros((len(y), 2), np.float32), y, ("",) * len(y), ("",) * len(y)) for name, y in labels.items()
+    }
+    return Task({}, ("a", "b", "c"), splits, (), None, None, None, "cpu")  # type: ignore[arg-type]
+
+
+def test_a_sample_has_all_classes_in_their_proportions() -> None:
+    y = np.repeat([0, 1, 2], [900, 99, 1])
+    task = _task(train=y, val=y[::2], test=y[:3])
+    some = task.sampled(7, train=100, val=10_000)
+    assert np.bincount(some.labels("train")).tolist() == [89, 10, 1]
+    assert np.array_equal(some.labels("val"), y[::2])
+    assert np.array_equal(y[some.rows("train")], some.labels("train"))
+    assert some.rows("val")[0] == len(y)
+    assert np.array_equal(some.labels("test"), y[:3])
+    assert not np.array_equal(some.rows("train"), task.sampled(8, train=100).rows("train"))
+
+
+@pytest.mark.usefixtures("tinynet", "short")
+def test_a_race_is_recorded_with_all_that_it_tried_and_its_end_can_be_had_alone(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race, "RACED", RACED)
+    run = raced(photos)
+    record = json.loads(run.path.read_text())
+    tried, names = record["candidates"], [each["recipe"] for each in record["candidates"]]
+    assert names[:6] == list(RACED)
+    assert len(tried) == 10
+    reached = [max(epoch["val_accuracy"] for epoch in each["history"][1:]) for each in tried]
+    assert reached[names.index(names[6])] == max(reached[:6])
+    assert reached[names.index(names[9], 6)] == max(reached[6:9])
+    assert {each["images"] for each in tried} == {run.rows.train}
+    assert tried[9]["history"] == record["history"]
+    assert record["race"]["budget_s"] == 10
+    assert run.train_s > sum(each["train_s"] for each in tried)
+    assert RUNS.read(run.path) == run
+    assert record["chosen"]["asked_epochs"] == run.settings["epochs"] == 4
+    assert len(learning_curves(run).axes) == 4
+    assert not list(cache_folder().rglob("activations/*"))
+    assert (
+        commands(run)[-1]
+        == "tlcache finetune --data photos --model tinynet --weights random --precision fp32 --layout contiguous"
+    )
+    alone = raced(photos, **run.chosen.setting)
+    assert alone.race is None
+    assert np.array_equal(alone.predictions().probabilities, run.predictions().probabilities)
+    (head,) = fit_heads(heads=["logreg"], folds=0)
+    frozen = max(each.scores["val_accuracy"] for each in head.candidates)
+    begins = {each.history[0].val_accuracy for each in run.candidates}
+    assert len(begins) == 1
+    assert 0 <= frozen - begins.pop() <= np.sqrt(frozen * (1 - frozen) / run.rows.val)
+
+
+@pytest.mark.usefixtures("tinynet", "short")
+def test_a_race_that_is_stopped_goes_on_where_it_was(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, calls = race.train_variant, list[str]()
+
+    def stopping(task: Task, setting: dict[str, str], *others: object) -> object:
+        calls.append(setting["recipe"])
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return plain(task, setting, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(race, "train_variant", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        raced(photos)
+    monkeypatch.setattr(race, "measured", None)  # the machine is not timed again
+    stopped = raced(photos)
+    assert calls[:7] == ["steady", "bold", "adapt", calls[3], "steady", "bold", "adapt"]
+    monkeypatch.undo()
+    assert not list(stopped.path.parent.glob("*.checkpoints"))
+
+
+@pytest.mark.usefixtures("tinynet", "short")
+def test_the_command_says_what_is_raced_and_when_nothing_came_of_it(
+    photos: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tlcache.finetuning.race.RECIPES", {name: {**each, "lr": 1e-12} for name, each in RECIPES.items()}
+    )
+    fixed = [
+        "finetune",
+        "-m",
+        "tinynet",
+        "-w",
+        "random",
+        "-d",
+        str(photos),
+        "--layout",
+        "contiguous",
+        "--precision",
+        "fp32",
+    ]
+    result = CliRunner().invoke(app, fixed)
+    told = " ".join((result.stderr + capfd.readouterr().err).split())
+    assert "a race of 3 recipes: steady, bold, adapt within 10 s" in told
+    assert re.search(r"round 2: \w+: 2 epochs on \d+ images, accuracy on validation \S+ \(before: \S+\); ", told)
+    assert re.search(r"No epoch of \w+, the best of 3 recipes, was better on validation than the head it began", told)
+    advice = "With 3 recipes tried within 10 s, nothing was gained: keep the frozen head, or give more time (--budget)."
+    assert advice in told
+    refused = CliRunner().invoke(app, [*fixed, "--recipe", "race", "--lr", "1"])
+    assert refused.exit_code == 2
+
+
+@pytest.mark.usefixtures("tinynet")
+def test_a_sweep_over_epochs_says_what_it_chose(photos: Path) -> None:
+    """Whose name is also that of what came of it."""
+    run = raced(photos, sweep={"epochs": [1, 2]}, refit=False)
+    assert [each.setting["epochs"] for each in RUNS.read(run.path).candidates] == [1, 2]
