@@ -439,6 +439,16 @@ By = Annotated[
         more="See docs/statistics.md; ap: average_precision",
     ),
 ]
+Margin = Annotated[
+    float | None,
+    Option(
+        "Also say which runs are as good as the picked one, up to so many points",
+        number(above=0, most=100),
+        CHOOSING,
+        default="only differences are tested",
+        more="Points are hundredths of the figure that is compared by. See docs/statistics.md",
+    ),
+]
 CrossValidated = Annotated[
     str | None,
     Option(

@@ -17,6 +17,7 @@ from tlcache.arguments import (
     Features,
     GroupBy,
     GroupRegex,
+    Margin,
     OneRun,
     OnlyDatasets,
     Overwrite,
@@ -56,6 +57,7 @@ def compare(
             CHOOSING,
         ),
     ] = None,
+    margin: Margin = None,
     pairs: Annotated[bool, Option("Show every two runs, too", SWITCH, OUTPUT)] = False,
     runs: Runs = None,
 ) -> None:
@@ -65,6 +67,7 @@ def compare(
     """
     from tlcache.auditing.leakage import leakage_gaps
     from tlcache.auditing.records import read_audits
+    from tlcache.evaluation.across import across
     from tlcache.evaluation.compare import compare as run
     from tlcache.evaluation.operating import Wanted, operating_points
     from tlcache.evaluation.verdict import verdict
@@ -73,14 +76,16 @@ def compare(
     from tlcache.runs.folder import runs_folder
 
     problems, wanted = Problems(), Wanted.of(positive, at)
-    found = run(runs, data, problems, by)
+    found = run(runs, data, problems, by, margin)
     gaps = leakage_gaps(found)
     verdicts = [{**one.as_json(), "verdict": verdict(one)} for one in found]
     rates = [operating_points(one, wanted) for one in found] if wanted else []
     for one, rate in zip(verdicts, rates, strict=False):
         one["operating_points"] = [each.as_json() for each in rate.points]
-    output.write({"datasets": verdicts, "leakage_gaps": [each.as_json() for each in gaps]})
-    output.show(comparison_tables(found, read_audits(runs_folder(runs)), gaps, output.verbose, pairs))
+    over = across(found)
+    more = {"over_datasets": over.as_json()} if over else {}
+    output.write({"datasets": verdicts, "leakage_gaps": [each.as_json() for each in gaps], **more})
+    output.show(comparison_tables(found, read_audits(runs_folder(runs)), gaps, output.verbose, pairs, over))
     for rate in rates:
         output.show(rates_table(rate))
     show_leakage(output, gaps)
@@ -94,6 +99,7 @@ def report(
     data: OnlyDatasets = None,
     by: By = "accuracy",
     runs: Runs = None,
+    margin: Margin = None,
     thumbnails: Thumbnail = 20_000_000,
 ) -> None:
     """Write what compare finds as one HTML page: the answer, cost, mistakes, calibration, curves, commands.
@@ -103,7 +109,7 @@ def report(
     from tlcache.report.page import write_report
 
     problems = Problems()
-    paths = write_report(out, runs, data, problems, by, thumbnails)
+    paths = write_report(out, runs, data, problems, by, thumbnails, margin)
     output.write({"files": [str(path) for path in paths]})
     for path in paths:
         output.say(path)

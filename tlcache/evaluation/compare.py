@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.arguments import By, OnlyDatasets, Runs
+from tlcache.arguments import By, Margin, OnlyDatasets, Runs
 from tlcache.backbones.sources import lookup
 from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.baseline import Baseline
@@ -45,6 +45,7 @@ def compare(
     data: OnlyDatasets = None,
     on_warning: Callable[[str], None] = warn,
     by: By = "accuracy",
+    margin: Margin = None,
 ) -> list[Comparison]:
     """Compare all recorded runs, those of each dataset and split among themselves.
 
@@ -55,6 +56,8 @@ def compare(
 
     Parameters
     ----------
+    margin
+        Points, hundredths of the figure, up to which runs count as equally good: `Comparison.margins`.
     on_warning
         Called with a sentence for each record that cannot be read and is left out; default: it is logged as a warning.
 
@@ -75,7 +78,7 @@ def compare(
     >>> len(found.entries), len(found.pairs)
     (3, 3)
     """
-    found = compare_runs(list_runs(runs, data, on_warning), on_warning, by)
+    found = compare_runs(list_runs(runs, data, on_warning), on_warning, by, margin)
     if not found:
         where = runs_folder(runs)
         raise CacheError(f"No run in '{where}' has predictions that can be read. Do them again: tlcache fit-heads")
@@ -83,7 +86,10 @@ def compare(
 
 
 def compare_runs(
-    runs: Iterable[Run], on_warning: Callable[[str], None] = warn, by: str = "accuracy"
+    runs: Iterable[Run],
+    on_warning: Callable[[str], None] = warn,
+    by: str = "accuracy",
+    margin: float | None = None,
 ) -> list[Comparison]:
     """Compare these runs, those of each dataset and split among themselves."""
     alike: dict[tuple[str, str], list[Run]] = {}
@@ -91,7 +97,7 @@ def compare_runs(
         alike.setdefault((run.dataset, run.dataset_digest), []).append(run)
     ordered = sorted(alike.items(), key=lambda item: item[0][0])
     found = (_compare(dataset, digest, group, by, on_warning) for (dataset, digest), group in ordered)
-    return [each for each in found if each]
+    return [replace(each, margin=margin) for each in found if each]
 
 
 @dataclass(frozen=True)

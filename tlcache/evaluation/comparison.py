@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from tlcache.evaluation.baseline import Baseline
+from tlcache.evaluation.margins import Margin, margins
+from tlcache.evaluation.metrics import METRICS
 from tlcache.evaluation.significance import LEVEL, Difference, Units, correct_for_many, effective_groups, smallest_shown
 from tlcache.records import as_json
 from tlcache.runs.classes import ClassFigures
@@ -180,6 +182,8 @@ class Comparison:
         The groups that the test images are in, which intervals and tests then count; None where they have none.
     baseline
         What always answering the largest class of the test images would reach.
+    margin
+        Points up to which runs count as equally good; None where that is not asked.
     """
 
     dataset: str
@@ -191,6 +195,7 @@ class Comparison:
     pairs: tuple[Pair, ...]
     groups: Groups | None
     baseline: Baseline
+    margin: float | None = None
 
     def pair(self, a: Entry, b: Entry) -> Pair:
         """Return what `a` has over `b`, corrected for all pairs of runs."""
@@ -258,6 +263,17 @@ class Comparison:
             (each for each in self.entries if (each.run.key, each.run.head, each.run.arguments) == wanted), None
         )
 
+    @cached_property
+    def margins(self) -> list[Margin]:
+        """What the others have over the first that was picked, against the margin; empty where there is none."""
+        if self.margin is None:
+            return []
+        others = [entry for entry in self.entries if entry is not self.picked[0]]
+        found = [self.pair(entry, self.picked[0]).found for entry in others]
+        better = METRICS[self.by].larger_is_better
+        runs = [(entry.name, str(entry.run.path)) for entry in others]
+        return margins(runs, [each if better else each.reversed() for each in found], self.margin / 100)
+
     @property
     def smallest_shown(self) -> float | None:
         """The smallest difference between two backbones, or else two runs, that these test images would show."""
@@ -281,6 +297,7 @@ class Comparison:
             "backbones": [pair.as_json() for pair in self.between_backbones],
             "tunings": [pair.as_json() for pair in self.tunings],
             **({"layers": [pair.as_json() for pair in self.layer_choices]} if self.layer_choices else {}),
+            **({"margin": self.margin, "margins": [each.as_json() for each in self.margins]} if self.margin else {}),
             "baseline_accuracy": self.baseline.accuracy,
             "baseline_class": self.baseline.answer,
         }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["interval_of", "layer_choices", "no_gain", "p_of", "p_text", "points", "size", "times", "verdict"]
 
 _POINT = 0.01 + 1e-9  # how far behind a quicker run may be
+_MARGINS = {"equivalent": "equivalent", "not worse": "not worse", "not shown": "neither is shown"}
 _LEAST_P = 1e-12  # smaller ones say nothing more
 
 
@@ -33,7 +34,7 @@ def verdict(found: Comparison) -> str:
     frozen, tuned = found.top("frozen", "joined"), found.top("finetune")
     both = _strategies(found, tuned, frozen) if frozen and tuned else ""
     parts = [both if tuned else _start(found), _tunings(found), _joining(found), _picked(found), _backbones(found)]
-    parts.append(layer_choices(found))
+    parts += [_margin(found), layer_choices(found)]
     return " ".join(filter(None, [*parts, _smallest(found), _quickest(found), _baseline(found)]))
 
 
@@ -59,6 +60,16 @@ def _picked(found: Comparison) -> str:
         figures = "picked on the test images, where the luckiest of several looks better than it is"
         first += f" ({figures})"
     return f"{first}; {who} {shown} to be worse."
+
+
+def _margin(found: Comparison) -> str:
+    """Say which runs are shown to be as good as the picked one, or not worse, up to the margin."""
+    if not found.margins:
+        return ""
+    kinds = {words: [each.name for each in found.margins if each.words == words] for words in _MARGINS}
+    said = [f"{_MARGINS[words]}: {some(names)}" for words, names in kinds.items() if names]
+    many = "1 point" if found.margin == 1 else f"{found.margin:g} points"
+    return f"Against {found.picked[0].name}, up to a margin of {many}, {'; '.join(said)}."
 
 
 def _strategies(found: Comparison, tuned: Entry, frozen: Entry) -> str:

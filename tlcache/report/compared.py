@@ -11,8 +11,11 @@ from rich.text import Text
 from tlcache.auditing.findings import Audit, audit_of
 from tlcache.auditing.leakage import LeakageGap
 from tlcache.auditing.verdict import alarm
+from tlcache.evaluation.across import Across
 from tlcache.evaluation.comparison import Comparison, Entry, Pair
-from tlcache.evaluation.verdict import points, verdict
+from tlcache.evaluation.margins import Margin
+from tlcache.evaluation.verdict import p_text, points, verdict
+from tlcache.keys import some
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval
 from tlcache.report.tables import (
@@ -61,10 +64,12 @@ def comparison_tables(
     gaps: Sequence[LeakageGap] = (),
     explain: bool = False,
     all_pairs: bool = False,
+    over: Across | None = None,
 ) -> RenderableType:
     """Return the verdict and the table of each comparison: what every run reaches, what it costs, and if it leaks.
 
     With `explain` it is said at the end what the columns mean; with `all_pairs` every two runs are in a table.
+    `over` is what holds over all datasets.
     """
     parts: list[RenderableType] = []
     for found in comparisons:
@@ -75,7 +80,8 @@ def comparison_tables(
         leak = [Text(line, style="bold red" if matters else "")] if line else []
         parts += [title(found, comparisons), *leak, Text(verdict(found)), Text(), _Wide(found), *notes, Text()]
         parts[-1:] = [Text(marks(found), style="dim"), Text(), *backbones_table(found)]
-        parts += pairs_table(found) if all_pairs else []
+        parts += [*margins_table(found), *(pairs_table(found) if all_pairs else [])]
+    parts += across_table(over, comparisons[0].by) if over else []
     return Group(*parts, Text(LEGEND if explain else "What the columns mean: --verbose.", style="dim"))
 
 
@@ -95,6 +101,32 @@ def backbones_table(found: Comparison) -> list[RenderableType]:
     return [Text("Backbones by the heads picked for them", style="bold"), table, *note, Text()]
 
 
+def margins_table(found: Comparison) -> list[RenderableType]:
+    """Return a table of the other runs against the picked one and the margin."""
+    if not found.margins:
+        return []
+    table = FittedTable(("Run",), ("Over the picked", "p worse", "p better", ""))
+    for each in found.margins:
+        table.add_row(each.name, difference(each, found.by), f"{each.p_worse:.3f}", f"{each.p_better:.3f}", each.words)
+    note = "p of being worse, or better, by the margin or more; corrected for all rows (Holm); shown below 0.025."
+    head = f"Against {found.picked[0].name}, margin {found.margin:g} points"
+    return [Text(head, style="bold"), table, Text(note, style="dim"), Text()]
+
+
+def across_table(found: Across, by: str) -> list[RenderableType]:
+    """Return a table of the runs that are on each of several datasets, by their mean rank."""
+    table = FittedTable(("Run",), ("Mean rank", f"Mean {by}", "Against the first, p"))
+    for name, rank, value, p in zip(
+        found.names, found.mean_ranks, found.mean_values, (None, *found.p_first), strict=True
+    ):
+        table.add_row(name, f"{rank:.2f}", f"{value:.3f}", "" if p is None else f"{p:.3f}")
+    note = f"All equal: {p_text(found.p)} (Friedman). p: Wilcoxon's signed ranks, Holm."
+    if not found.can_show:
+        note += f" With {len(found.datasets)} datasets and {len(found.names)} runs none of them can be below 0.05."
+    head = f"Over {len(found.datasets)} datasets: {some(found.datasets)}"
+    return [Text(head, style="bold"), table, Text(note, style="dim"), Text()]
+
+
 def pairs_table(found: Comparison) -> list[RenderableType]:
     """Return a table of every two runs; p is corrected for all of them."""
     table = FittedTable(("Run", "over"), ("Difference (95 %)", "p", "Corrected"))
@@ -104,7 +136,7 @@ def pairs_table(found: Comparison) -> list[RenderableType]:
     return [Text(f"All {len(found.pairs)} pairs of runs", style="bold"), table, Text()]
 
 
-def difference(pair: Pair, by: str) -> str:
+def difference(pair: Pair | Margin, by: str) -> str:
     """Return what one run has over another with its interval, of an accuracy in points."""
     of = [pair.found.difference, pair.found.low, pair.found.high]
     middle, low, high = map(points, of) if by == "accuracy" else (f"{each:.3f}" for each in of)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlcache.arguments import By, OnlyDatasets, Page, Runs, Thumbnail
+from tlcache.arguments import By, Margin, OnlyDatasets, Page, Runs, Thumbnail
 from tlcache.auditing.findings import Audit
 from tlcache.auditing.leakage import LeakageGap, leakage_gaps
 from tlcache.auditing.records import read_audits
@@ -61,6 +61,7 @@ def write_report(
     on_warning: Callable[[str], None] = warn,
     by: By = "accuracy",
     thumbnails: Thumbnail = 20_000_000,
+    margin: Margin = None,
 ) -> list[Path]:
     """Write what `compare` finds as a page, with `.md` and `.csv` beside it.
 
@@ -91,7 +92,7 @@ def write_report(
     ['report.html', 'report.md', 'report.csv']
     """
     page = check_page(out)
-    folder, found = runs_folder(runs), compare(runs, data, on_warning, by)
+    folder, found = runs_folder(runs), compare(runs, data, on_warning, by, margin)
     curves, audits = read_curves(folder, on_warning), read_audits(folder, on_warning)
     beside = read_column_comparisons(folder, on_warning)
     gaps, screenings = leakage_gaps(found), read_screenings(folder, on_warning)
