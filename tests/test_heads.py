@@ -356,6 +356,16 @@ def test_balanced_weights_help_a_rare_class(row: HeadRow) -> None:
     assert row.name == "knn" or recall[1] > recall[0] + 0.05
 
 
+def test_trees_of_random_splits_are_better_than_those_of_the_best() -> None:
+    """On what embeddings are like: many features that each say little, and few rows of a class."""
+    (X, y), (X_test, truth) = (blobs(400, 64, 8, seed=seed, spread=4) for seed in (0, 1))
+    right = {
+        splits: float((LightGbm(splits=splits, rounds=100).fit(X, y).predict(X_test) == truth).mean())
+        for splits in ("random", "best")
+    }
+    assert right["random"] > right["best"] + 0.02
+
+
 def test_boosting_ends_in_time() -> None:
     X, y = blobs(2000, 32, 10, spread=5)
     head = LightGbm(rounds=100_000, patience=100_000, seconds=0.3).fit(X, y, X[:50], y[:50])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,9 @@ from tlcache.extraction.extract import extract
 from tlcache.heads.fitted import load_head
 from tlcache.heads.table import HEADS
 from tlcache.probing.fit import fit_heads
-from tlcache.probing.nested import _parts
+from tlcache.probing.nested import _parts, _usual
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.search import search
+from tlcache.probing.search import Candidate, agreed, search
 from tlcache.report.reproduce import commands
 
 
@@ -162,3 +163,15 @@ def test_cross_validated_runs_are_compared_among_themselves(features: Path, tmp_
 def test_what_cannot_be_together_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         fit_heads(**options)  # type: ignore[arg-type]
+
+
+def test_the_setting_that_is_kept_was_chosen_most_often_whatever_was_found_beside_it() -> None:
+    """Of the same shrinkage every fold finds another sharpness, and of the same rate another epoch."""
+    each = [(0.3, 10.0, 7), (0.5, 30.0, 9), (0.3, 12.5, 8), (0.3, 14.0, 12)]
+    chosen = [
+        replace(Candidate.untried({"shrinkage": a, "sharpness": b, "epochs": c}), temperature=c / 4) for a, b, c in each
+    ]
+    kept = _usual(chosen, ["shrinkage"])
+    assert kept.params == {"shrinkage": 0.3, "sharpness": 12.5, "epochs": 8}
+    assert kept.temperature == 2
+    assert agreed([{"k": 3}, {"k": 4}]) == {"k": 4}

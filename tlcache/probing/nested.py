@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tlcache.probing.folds import inner_folds, split_folds
 from tlcache.probing.heldout import held_probabilities
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import chosen_setting, refit
-from tlcache.probing.search import Candidate, Fold, choose, search
+from tlcache.probing.search import Candidate, Fold, agreed, choose, search
 from tlcache.progress import Advance, warn
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.folder import path_of, recorded, write_run
@@ -135,7 +135,7 @@ def _fit_one(
         candidates = search(row, settings, part.inner, classes, None, protocol.metric)
         chosen.append(choose(candidates, protocol.metric, protocol.one_se))
         said.append(held_probabilities(row, pool, chosen[-1], classes, part.fit, part.held))
-    searched, usual = time.perf_counter(), _usual(chosen)
+    searched, usual = time.perf_counter(), _usual(chosen, row.space(protocol.search))
     (fitted,) = refit(row, file, pool, usual, replace(protocol, repeats=1))
     ended = time.perf_counter()
     tested = _Tested.of(pool, parts, np.concatenate(said))
@@ -182,12 +182,16 @@ def _fit_one(
     return run
 
 
-def _usual(chosen: Sequence[Candidate]) -> Candidate:
-    """Return the setting that was chosen most often, with the median of its temperatures, for the head that is kept."""
-    words = [json.dumps(native(each.params), sort_keys=True) for each in chosen]
+def _usual(chosen: Sequence[Candidate], space: Iterable[str]) -> Candidate:
+    """Return the setting that was chosen most often, of the parameters in `space`, for the head that is kept.
+
+    Its temperature, and what early stopping found, are the medians of those that it was chosen with.
+    """
+    words = [json.dumps(native({name: each.params[name] for name in space}), sort_keys=True) for each in chosen]
     most = Counter(words).most_common(1)[0][0]
     own = [each for each, word in zip(chosen, words, strict=True) if word == most]
-    return replace(own[0], temperature=float(np.median([each.temperature for each in own])))
+    params, temperature = agreed([each.params for each in own]), float(np.median([each.temperature for each in own]))
+    return replace(own[0], params=params, temperature=temperature)
 
 
 @dataclass(frozen=True)

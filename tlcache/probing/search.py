@@ -19,7 +19,7 @@ from tlcache.heads.logits import softmax
 from tlcache.heads.rows import Array, Features, Labels, Scaler
 from tlcache.heads.table import HeadRow
 
-__all__ = ["Candidate", "Fold", "choose", "fitting", "search"]
+__all__ = ["Candidate", "Fold", "agreed", "choose", "fitting", "search"]
 
 _Tried = tuple[Mapping[str, Any], Sequence[Mapping[str, float]], Array]  # parameters, history, logits (n, C)
 
@@ -190,7 +190,7 @@ def _fit(
         params, histories, logits = zip(*of_setting, strict=True)
         found.append(
             _judge(
-                _params(params),
+                agreed(params),
                 np.concatenate(logits) if len(logits) > 1 else logits[0],
                 labels,
                 seconds,
@@ -210,13 +210,16 @@ def _on_fold(row: HeadRow, settings: Sequence[Mapping[str, Any]], fold: Fold, cl
         yield head.chosen(), getattr(head, "history_", []), wide
 
 
-def _params(chosen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the folds agree on, and the median of what early stopping found."""
-    first = chosen[0]
-    return {
-        name: value if all(each[name] == value for each in chosen) else round(median(each[name] for each in chosen))
-        for name, value in first.items()
-    }
+def agreed(chosen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the folds agree on, and the median of what was found beside the setting: of counts a whole number."""
+    return {name: _middle([each[name] for each in chosen]) for name in chosen[0]}
+
+
+def _middle(values: Sequence[Any]) -> Any:
+    if all(value == values[0] for value in values):
+        return values[0]
+    middle = median(values)
+    return round(middle) if all(isinstance(value, int) for value in values) else middle
 
 
 def _judge(
