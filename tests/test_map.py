@@ -165,6 +165,29 @@ def test_a_map_has_every_image_and_all_that_is_known_of_it(cached: Path) -> None
     assert made.as_json()["trusted"] == {"PCA": made.trusted["PCA"]}
 
 
+@pytest.mark.parametrize(
+    ("task", "label", "columns"),
+    [
+        ("regression", "age", {"label": [float(number) for number in range(12)]}),
+        ("multilabel", "parts", {"label sky": 6 * ["no", "yes"], "label sea": 6 * ["yes", "no"]}),
+    ],
+)
+def test_numbers_are_numbers_and_each_of_several_labels_is_a_column(
+    tmp_path: Path, tiny_model: Path, task: str, label: str, columns: dict[str, list[Any]]
+) -> None:
+    lines = ["path,split,age,parts"]
+    for number in range(12):
+        write_image(tmp_path / "given" / f"{number}.png", number, number % 3)
+        lines.append(f"{number}.png,train,{number},{'sky' if number % 2 else 'sea'}")
+    (tmp_path / "given" / "table.csv").write_text("\n".join(lines))
+    tlcache.extract(tmp_path / "given" / "table.csv", tiny_model, name="given", task=task, label_column=label)
+    write_map("given", "m.html", tsne=False)
+    found = packed(Path("m.html").read_text())
+    rows = [int(path.removesuffix(".png")) for path in found["paths"]]
+    for name, values in columns.items():
+        assert column(found, name) == [values[row] for row in rows]
+
+
 def test_the_command_writes_one_page_that_needs_nothing_else(cached: Path) -> None:
     del cached
     done = CliRunner().invoke(app, ["map", "--data", "mixed", "--no-tsne", "--json", "m.json"])

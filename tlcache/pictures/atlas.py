@@ -19,6 +19,7 @@ from tlcache.cache.groups import groups_path, read_groups
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
 from tlcache.datasets.splits import SPLITS
+from tlcache.datasets.tasks import REGRESSION
 from tlcache.deploying.best import best_run
 from tlcache.deploying.saved import find_saved
 from tlcache.errors import CacheError, OptionError, UnknownNameError
@@ -27,6 +28,8 @@ from tlcache.progress import say
 from tlcache.runs.record import Run
 
 __all__ = ["Atlas", "Column", "make_atlas"]
+
+_LABELS = 40  # of several of an image, each of which is a column
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def make_atlas(path: Path, run: str | Path | None, runs: Path, with_tsne: bool) 
         dataset, digest = str(file.attrs["dataset"]), str(file.attrs["dataset_digest"])
         chosen = _run(run, dataset, runs)
         columns = [
-            Column("label", [file.classes[label] for label in rows.labels.tolist()] if file.classes else []),
+            *_labels(file, rows.labels),
             Column("split", [SPLITS[number] for number in file.split_numbers().tolist()]),
             *(_predicted(chosen, rows.paths) if chosen else ()),
             *_audited(dataset, hashes, rows.paths, audit_of(read_audits(runs), digest), runs),
@@ -107,8 +110,20 @@ def _tsne(*parts: NDArray[np.float32]) -> Iterator[Projection]:
         say(f"{error} --no-tsne leaves it out without a word.")
 
 
+def _labels(file: FeatureFile, labels: NDArray[np.int64]) -> Iterator[Column]:
+    """Yield the label of each image, or its number; of several labels also each by itself, if they are not too many."""
+    targets = file.targets
+    if targets is not None and targets.task == REGRESSION:
+        yield Column("label", targets.values[labels, 0])
+        return
+    yield Column("label", [file.classes[label] for label in labels.tolist()] if file.classes else [])
+    if targets is not None and len(targets.names) <= _LABELS:
+        for name, has in zip(targets.names, targets.values[labels].T.tolist(), strict=True):
+            yield Column(f"label {name}", ["yes" if each else "no" for each in has])
+
+
 def _texts(values: NDArray[np.float64] | NDArray[np.bytes_]) -> Sequence[str] | NDArray[np.float64]:
-    return values if values.dtype.kind == "f" else [os.fsdecode(value) for value in values.tolist()]  # type: ignore[return-value]
+    return np.array(values) if values.dtype.kind == "f" else [os.fsdecode(value) for value in values.tolist()]
 
 
 def _says_something(column: Column) -> bool:
