@@ -57,7 +57,7 @@ def test_beside_a_mistake_are_the_nearest_images_of_training_of_both_classes(cac
             cosines = space[among] @ space[rows.paths.index(path)]
             best = rows.paths[among[cosines.argmax()]]
             assert f"nearest {label} of training ({cosines.max():.2f})" in part
-            assert f'alt="{best}"' in part
+            assert f'alt="nearest {label} of training ({cosines.max():.2f}): {best}"' in part
         assert part.count("data:image/jpeg;base64,") == 3
 
 
