@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -105,6 +107,42 @@ class _Handler(BaseHTTPRequestHandler):
         )
         truncated = "true" if more else "false"
         return f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{more}{''.join(rows)}</ListBucketResult>"
+
+
+def _serve_until_killed(root: Path, wanted: int, told: int) -> None:
+    with Store(root) as store, os.fdopen(wanted) as lines:
+        os.write(told, f"{store.url}\n".encode())
+        threading.Thread(target=store.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        for line in lines:
+            store.fault, _, times = line.removesuffix("\n").partition(" ")
+            store.times = int(times)
+            os.write(told, b"done\n")
+
+
+@contextmanager
+def serving_apart(root: Path) -> Iterator[tuple[str, Callable[[str, int], None]]]:
+    """Serve a folder from a process of its own, as a process with threads cannot fork: yield its URL, and how to fail.
+
+    That is called with a fault and how many answers it spoils.
+    """
+    wanted, told = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            _serve_until_killed(root, wanted[0], told[1])
+        finally:
+            os._exit(1)
+    answers = os.fdopen(told[0])
+
+    def fail(fault: str, times: int) -> None:
+        os.write(wanted[1], f"{fault} {times}\n".encode())
+        assert answers.readline() == "done\n"
+
+    try:
+        yield answers.readline().strip(), fail
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def _etag(data: bytes) -> str:

@@ -3,7 +3,9 @@
 import hashlib
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +290,20 @@ def test_a_fault_that_stays_is_told_by_its_kind(
         load_dataset("s3://b/photos")
     store.times = 0
     assert load_dataset("s3://b/photos").images.read("red/2.png")
+
+
+def test_an_answer_that_never_comes_is_not_waited_for_long(
+    store: Store, bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del bucket
+    monkeypatch.setattr(remote, "_SILENT", timedelta(seconds=0.2))
+    monkeypatch.setenv("TLCACHE_RETRY_S", "9.5")
+    data = load_dataset("s3://b/photos")
+    asked, began = store.requests["GET"], time.perf_counter()
+    store.fault, store.times = "silent", 2
+    assert data.images.read("red/1.png")
+    assert store.requests["GET"] == asked + 3
+    assert time.perf_counter() - began < 8
 
 
 def test_a_fault_that_stays_ends_the_run_and_the_next_one_goes_on(

@@ -22,8 +22,10 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from stores import serving_apart
 
 import tlcache.extraction.steps
 import tlcache.extraction.target
@@ -49,6 +52,10 @@ tlcache.extraction.worker.SHARD_SECONDS = 0.02  # many parts in little time
 HERE = Path(__file__).parent
 SIZES = {  # stage -> rounds in the tests, rounds in the long run
     "kill while embedding": (50, 200),
+    "kill while reading an archive": (3, 100),
+    "kill while reading a store": (3, 100),
+    "store that fails": (5, 200),
+    "cut archive": (6, 500),
     "kill while publishing": (50, 200),
     "full disk at every write": (40, 100_000),  # at most; there are as many as there are writes
     "file size limit": (10, 100),
@@ -89,6 +96,7 @@ class Bench:
     model: Path
     content: dict[str, tuple[bytes, int]]
     seconds: float
+    data: str = ""  # where the same images are, if not there
 
     @classmethod
     def make(cls, folder: Path, per_class: int, network: onnx.ModelProto) -> Bench:
@@ -102,7 +110,7 @@ class Bench:
         return cls(folder, photos, model, content(path), seconds)
 
     def run(self, features: Path) -> dict[str, Any]:
-        return extract(self.photos, self.model, features)
+        return extract(self.data or self.photos, self.model, features)
 
     def judge(self, features: Path, outcome: Outcome) -> None:
         """Run to the end without a fault and compare with the reference."""
@@ -127,7 +135,7 @@ class Bench:
                 outcome.unreadable += 1
 
 
-def extract(photos: Path, model: Path, features: Path) -> dict[str, Any]:
+def extract(photos: Path | str, model: Path, features: Path) -> dict[str, Any]:
     done = tlcache.extraction.steps.extract_here(
         data=str(photos), model=str(model), features=str(features), weights="imagenet", pool=None, output=None,
         crop_borders=False, resize=None, crop=None, mean=None, std=None, device="cpu", name=None, seed=0,
@@ -192,8 +200,19 @@ def rows_in_parts(features: Path) -> int:
     return len({sha256 for part in found for sha256 in part.sha256.tolist()})
 
 
-def kill_while_embedding(outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path) -> None:
+def kill_while_embedding(
+    outcome: Outcome,
+    rounds: Iterator[int],
+    chance: random.Random,
+    folder: Path,
+    place: Callable[[Bench], AbstractContextManager[str]] = lambda bench: nullcontext(str(bench.photos)),
+) -> None:
     bench = Bench.make(folder, 12, slow_network())
+    with place(bench) as data:
+        kill_and_go_on(outcome, rounds, chance, folder, replace(bench, data=data))
+
+
+def kill_and_go_on(outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path, bench: Bench) -> None:
     features, n = folder / "features", len(bench.content)
     for _ in until_killed(rounds, outcome):
         kept = rows_in_parts(features)
@@ -207,6 +226,94 @@ def kill_while_embedding(outcome: Outcome, rounds: Iterator[int], chance: random
             bench.judge(features, outcome)
             outcome.lost += 0 if finished else max(0, bench.embedded(features) - (n - kept))
             shutil.rmtree(features)
+
+
+def archived(photos: Path, kind: str) -> Path:
+    """Pack the photos beside them: zip or tar."""
+    return Path(shutil.make_archive(str(photos), kind, photos))
+
+
+@contextmanager
+def stored(bench: Bench) -> Iterator[tuple[Path, Callable[[str, int], None]]]:
+    """Serve the photos, and an archive of them, as an S3 store on loopback: yield its bucket, and how to fail."""
+    bucket = bench.folder / "store" / "b"
+    shutil.copytree(bench.photos, bucket / "photos")
+    archived(bench.photos, "zip").rename(bucket / "photos.zip")
+    with serving_apart(bucket.parent) as (url, fail):
+        os.environ |= {
+            **{f"AWS_{name}": "x" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION")},
+            "AWS_ENDPOINT_URL": url, "TLCACHE_RETRY_S": "1",
+        }  # fmt: skip
+        yield bucket, fail
+
+
+@contextmanager
+def in_store(bench: Bench) -> Iterator[str]:
+    with stored(bench):
+        yield "s3://b/photos"
+
+
+def failing_store(outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path) -> None:
+    """Let a store answer 500, half, slowly, not at all, or change an archive meanwhile; then let it do as it should."""
+    bench, features = Bench.make(folder, 12, slow_network()), folder / "features"
+    with stored(bench) as (bucket, fail):
+        for number in rounds:
+            fault = ("500", "cut", "slow", "silent", "changed")[number % 5]
+            one = replace(bench, data=f"s3://b/photos{'.zip' if fault == 'changed' or number % 2 else ''}")
+            child = start(partial(one.run, features))
+            time.sleep(chance.uniform(0, bench.seconds))
+            if fault == "changed":
+                (bucket / "new.zip").write_bytes(anew(bucket / "photos.zip", number))
+                (bucket / "new.zip").rename(bucket / "photos.zip")
+            else:
+                fail(fault, chance.choice((1, 3, 10, 1_000)))
+            began = time.perf_counter()
+            status = finish(child)
+            outcome.note("took over 10 s", time.perf_counter() - began > 10)
+            fail("", 0)
+            outcome.tried += 1
+            outcome.note(f"{fault}: clear error" if status == 3 else f"{fault}: went on", status in (0, 3))
+            outcome.died += status < 0
+            outcome.wrong += status == 4
+            kept = rows_in_parts(features)
+            one.check_file(features, outcome)
+            finished = bool(list(features.glob("*/*.h5")))
+            one.judge(features, outcome)
+            outcome.lost += 0 if finished else max(0, one.embedded(features) - (len(bench.content) - kept))
+            shutil.rmtree(features)
+
+
+def anew(path: Path, number: int) -> bytes:
+    """Return an archive with other bytes and the same images."""
+    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as old:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED if number % 2 else zipfile.ZIP_STORED) as new:
+            new.comment = str(number).encode()
+            for name in old.namelist():
+                new.writestr(name, old.read(name))
+    return stream.getvalue()
+
+
+def cut_archive(outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path) -> None:
+    """Cut or zero a part of a .zip or .tar: a clear error, or images that are the right ones; the whole one is read."""
+    bench = Bench.make(folder, 12, tiny_network())
+    whole = {kind: archived(bench.photos, kind).read_bytes() for kind in ("zip", "tar")}
+    features, report = folder / "features", folder / "report.json"
+    for number in rounds:
+        kind = ("zip", "tar")[number % 2]
+        path = bench.photos.with_suffix(f".{kind}")
+        path.write_bytes(cut_or_zero(whole[kind], chance))
+        one = replace(bench, data=str(path))
+        status = fork(lambda one=one: report.write_text(json.dumps(one.run(features))))  # type: ignore[misc]
+        outcome.tried += 1
+        outcome.note("clear error" if status == 3 else "went on", status in (0, 3))
+        outcome.died += status < 0
+        outcome.wrong += status == 4
+        for made in features.glob("*/*.h5"):
+            outcome.wrong += any(bench.content.get(name) != row for name, row in content(made).items())
+        path.write_bytes(whole[kind])
+        one.judge(features, outcome)
+        shutil.rmtree(features)
 
 
 def kill_while_publishing(outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path) -> None:
@@ -528,6 +635,12 @@ def processes_on_one_key(
 
 STAGES: dict[str, Callable[[Outcome, Iterator[int], random.Random, Path], None]] = {
     "kill while embedding": kill_while_embedding,
+    "kill while reading an archive": partial(
+        kill_while_embedding, place=lambda bench: nullcontext(str(archived(bench.photos, "zip")))
+    ),
+    "kill while reading a store": partial(kill_while_embedding, place=in_store),
+    "store that fails": failing_store,
+    "cut archive": cut_archive,
     "kill while publishing": kill_while_publishing,
     "full disk at every write": full_disk,
     "file size limit": size_limit,

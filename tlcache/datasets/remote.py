@@ -20,7 +20,8 @@ __all__ = ["LISTED", "Stamp", "get", "is_url", "list_objects", "look_at", "open_
 
 LISTED = ("s3://", "gs://")  # stores that say what they have
 _SCHEMES = (*LISTED, "http://", "https://")
-_CONNECT, _ANSWER, _RETRY_S, _RETRIES = timedelta(seconds=5), timedelta(seconds=30), 60, 8
+_CONNECT, _SILENT, _WHOLE = (timedelta(seconds=seconds) for seconds in (5, 10, 300))  # an answer comes bit by bit
+_RETRY_S, _RETRIES = 60, 8
 
 _SETTINGS = ("AWS_", "GOOGLE_", "TLCACHE_RETRY_S")
 
@@ -153,7 +154,7 @@ def _made(root: str, environment: tuple[tuple[str, str], ...]) -> Any:
     store = extra("obstore.store", "Images in a store need obstore, which", "'tlcache[remote]'").store
     make: Any = store.from_url if root.startswith(LISTED) else store.HTTPStore.from_url
     limit = timedelta(seconds=float(os.environ.get("TLCACHE_RETRY_S") or _RETRY_S))
-    client = {"allow_http": True, "connect_timeout": _CONNECT, "timeout": min(_ANSWER, limit)}
+    client = {"allow_http": True, "connect_timeout": _CONNECT, "read_timeout": min(_SILENT, limit), "timeout": _WHOLE}
     with _explaining(root):
         return make(root, client_options=client, retry_config={"max_retries": _RETRIES, "retry_timeout": limit})
 
