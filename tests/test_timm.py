@@ -20,7 +20,7 @@ from torch import Tensor
 from tlcache.backbones.backbone import Backbone
 from tlcache.backbones.load import load_model
 from tlcache.backbones.sources import find, list_models, lookup
-from tlcache.backbones.torch_network import embedding, pretrained, untrained
+from tlcache.backbones.torch_network import embedding, operations, pretrained, untrained
 from tlcache.backbones.weights import is_here, load_state, resolve
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.cli import app
@@ -407,6 +407,12 @@ def test_no_network_is_tried_where_all_is_at_hand(
     missing = subprocess.run([*command, "--model", "timm/test_vit"], capture_output=True, text=True, check=False)
     assert "Put the file at" in missing.stderr
     assert tried.exists()  # the cut works
+
+
+def test_operations_are_counted_where_a_parameter_is_the_query_of_a_pooling() -> None:
+    row = find("timm/test_vit3")  # as in SigLIP
+    attention, patches = 9 * 4 * 96 * 96 * 2 * 101, 100 * 96 * 3 * 16 * 16 * 2
+    assert operations(row, row.preprocess()) > attention + patches
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def operations(backbone: Backbone, preprocess: Preprocess) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
-        module = backbone.source.build(backbone, preprocess).module.eval()
+        module = backbone.source.build(backbone, preprocess).module.eval().requires_grad_(False)  # or hooks trip
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(torch.empty(1, 3, preprocess.crop, preprocess.crop, device="meta"))
     return int(counter.get_total_flops())
