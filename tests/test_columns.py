@@ -100,6 +100,9 @@ def test_a_damaged_column_is_found_and_mended(made: Path, place: str) -> None:
         (["0", "0.5", "-0"], [0.0, 0.5, 0.0]),
         (["1", "unknown", "2"], [b"1", b"unknown", b"2"]),
         (["True", "False", "True"], [b"True", b"False", b"True"]),
+        (["60,5", "-61,25", "7"], [60.5, -61.25, 7.0]),
+        (["1,234", "5,678", "9"], [b"1,234", b"5,678", b"9"]),  # may be thousands
+        (["1,5", "2.5", "3"], [b"1,5", b"2.5", b"3"]),
         (["inf", "1", "2"], [b"inf", b"1", b"2"]),
         (["", "NaN", "null"], [b"", b"", b""]),
         (["日本", "", "a\tb"], ["日本".encode(), b"", b"a\tb"]),

@@ -446,3 +446,28 @@ def test_a_shard_that_changes_is_listed_anew_and_one_that_is_gone_is_told(tmp_pa
     (tmp_path / "set" / "001.tar").unlink()
     with pytest.raises(ImageReadError, match="No such file"):
         after.read(3)
+
+
+def test_a_table_inside_an_archive_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(6):
+            archive.writestr(f"images/{number}.png", b"png %d" % number)
+        archive.writestr("labels.csv", "image,label\n0.png,a\n")
+    words = f"It holds labels.csv: .* --data labels.csv --images {path}$"
+    with pytest.raises(DataError, match=words):
+        load_dataset(path)
+    rows = (f"images/{number}.png,{'ab'[number % 2]}\n" for number in range(6))
+    (tmp_path / "labels.csv").write_text("".join(["image,label\n", *rows]))
+    assert load_dataset(tmp_path / "labels.csv", layout=Layout(images=str(path))).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("a.arrow", r"to_parquet\(FILE\)"), ("one/a.parquet", r"--data 'photos/\*\.parquet'")]
+)
+def test_data_sets_of_hugging_face_that_are_not_read_have_a_way_out(tmp_path: Path, name: str, words: str) -> None:
+    for folder in ("small", "full"):
+        (tmp_path / "set" / folder / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / folder / name).touch()
+    with pytest.raises(DataError, match=words):
+        load_dataset(tmp_path / "set")

@@ -21,6 +21,7 @@ ATTRIBUTE = "columns"  # of a feature file: JSON, name -> hash of the values, in
 LONGEST = 256  # bytes; longer texts are no categories
 Values = NDArray[np.float64] | NDArray[np.bytes_]
 _NUMBER = re.compile(r"[+-]?(?!0\d)(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)  # 007 is a name
+_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 def values_of(cells: Sequence[str]) -> Values | None:
@@ -29,12 +30,24 @@ def values_of(cells: Sequence[str]) -> Values | None:
     >>> values_of(["3", "NaN", "1e2"]), values_of(["B", "007", ""])
     (array([  3.,  nan, 100.]), array([b'B', b'007', b''], dtype='|S3'))
     """
-    texts = ["" if is_missing(cell) else cell for cell in cells]
+    texts = _with_points(["" if is_missing(cell) else cell for cell in cells])
     known = set(texts) - {""}
     if known and all(map(_NUMBER.fullmatch, known)):
         return np.array([float(text or "nan") for text in texts])
     encoded = [os.fsencode(text) for text in texts]
     return None if max(map(len, encoded), default=0) > LONGEST else np.array(encoded, np.bytes_)
+
+
+def _with_points(texts: list[str]) -> list[str]:
+    """Return numbers with decimal commas, as spreadsheets of half the world have them, with points.
+
+    `1,234` may be a thousand: where all that have a comma have three digits after it, they stay as they are.
+    """
+    written = [text for text in set(texts) if "," in text]
+    plain = all(_COMMA.fullmatch(text) or text.lstrip("+-").isdecimal() for text in set(texts) - {""})
+    if not plain or not any(len(text.partition(",")[2]) != 3 for text in written):
+        return texts
+    return [text.replace(",", ".") for text in texts]
 
 
 def place_of(name: str) -> str:

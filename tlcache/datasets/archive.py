@@ -18,7 +18,7 @@ from tlcache.datasets.manifest import rows_of
 from tlcache.datasets.places import there
 from tlcache.datasets.shards import is_pattern, merged, name_of, open_shards, pattern_of, shards_of, splits_of
 from tlcache.datasets.source import Form, Images, Listing, Source
-from tlcache.datasets.table import Table
+from tlcache.datasets.table import SUFFIXES, Table
 from tlcache.datasets.tars import TAR
 from tlcache.datasets.tree import Place, Tree, tree_of
 from tlcache.datasets.zips import ZIP
@@ -66,6 +66,13 @@ class Archive(Source):
         rows, left, warnings = rows_below(Place(given, "", _tree(places, passed_over, layout)), layout)
         rows = [row._replace(split=by_name.get(row.path, row.split)) for row in rows]
         return Listing(name, given, images, rows, left, warnings)
+
+    def tables(self, data: str) -> list[str]:
+        """Return the members that may list its images, which are not looked into."""
+        given = pattern_of(data, ".tar")
+        places, _ = merged(_KINDS[_ending(given)], given)
+        shown = (name for name in sorted(places) if not name.startswith("__MACOSX/"))
+        return [name for name in shown if posixpath.splitext(name)[1].lower() in SUFFIXES]
 
     def images(self, data: str) -> Images:
         """Return the images in it, whatever their labels."""

@@ -201,6 +201,11 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
                 raise DataError(found.unlabelled)
             return found
         except DataError as error:
+            if source is ARCHIVE and (tables := ARCHIVE.tables(given)):
+                how = f"--data {Path(tables[0]).name} --images {given}"
+                raise DataError(
+                    f"{error} It holds {some(tables)}: take a table that lists the images out of it, and give {how}"
+                ) from None
             if source is METADATA or not (table := _table_in(given)):
                 raise
             raise DataError(

@@ -25,8 +25,16 @@ OTHER_DATA = {  # what people give for images: ending -> what it is, and what to
     ),
     **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), ("videos", "Write their frames as images.")),
     **dict.fromkeys(
-        (".h5", ".hdf5", ".parquet", ".arrow", ".tfrecord", ".lmdb", ".pkl", ".pickle"),
+        (".h5", ".hdf5", ".tfrecord", ".lmdb", ".pkl", ".pickle"),
         ("containers", "Write each image in it as a file."),
+    ),
+    ".parquet": (
+        "tables with images",
+        "Give the folder of those of one data set, or a pattern: --data 'photos/*.parquet'.",
+    ),
+    ".arrow": (
+        "data sets as Hugging Face caches them",
+        "Write them as Parquet, which is read as it is: datasets.load_from_disk(FOLDER)['train'].to_parquet(FILE).",
     ),
 }
 _TEXTS = ".csv .doc .docx .htm .html .ini .ipynb .js .json .jsonl .lnk .log .md .pdf .py .rtf .tsv .txt .url .xls .xlsx"
