@@ -68,6 +68,7 @@ __all__ = [
     "LookedAtBy",
     "MapRun",
     "MaxPixels",
+    "Memory",
     "MaybeModel",
     "MaybeRun",
     "MaybeColumns",
@@ -481,6 +482,16 @@ def check_coverage(coverage: float | None, per_class: bool) -> None:
         raise OptionError("--per-class is of the sets of --coverage; give both.")
 
 
+Memory = Annotated[
+    int | None,
+    Option(
+        "Memory for embeddings; what is more lies on disk",
+        SIZE,
+        SPEED,
+        default="half of what is free",
+        more="Like 4GB. Figures are the same; the disk is that of TLCACHE_CACHE (docs/cluster.md)",
+    ),
+]
 BatchSize = Annotated[
     int | None,
     Option(

@@ -16,7 +16,17 @@ from typing import Any
 from tlcache.threads import available_cpus
 from tlcache.version import __version__
 
-__all__ = ["hardware", "is_first", "loading", "now", "peak_rss_bytes", "provenance", "uncollected", "versions"]
+__all__ = [
+    "free_memory_bytes",
+    "hardware",
+    "is_first",
+    "loading",
+    "now",
+    "peak_rss_bytes",
+    "provenance",
+    "uncollected",
+    "versions",
+]
 
 _PACKAGES = ("h5py", "lightgbm", "numpy", "onnx", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
 
@@ -61,6 +71,19 @@ def peak_rss_bytes() -> int:
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def free_memory_bytes() -> int:
+    """Return how much memory this process may still take: what is available, bounded by the control group's limit."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:")))
+    except (OSError, StopIteration):  # not Linux
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, max(0, limit - used))
+    return free
 
 
 def versions() -> dict[str, str]:

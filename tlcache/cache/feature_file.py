@@ -31,7 +31,8 @@ from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS
 from tlcache.datasets.tasks import Targets, task_of
 from tlcache.errors import CacheError, DamagedError, OutdatedError, UnknownNameError, closest
-from tlcache.heads.rows import View
+from tlcache.heads.large import empty
+from tlcache.heads.rows import View, blocks
 from tlcache.keys import hash_json, native
 
 __all__ = [
@@ -257,14 +258,22 @@ class FeatureFile:
         unknown = [name for name in names if name not in SPLITS]
         if unknown:
             raise UnknownNameError(closest("split", unknown[0], SPLITS))
-        parts = [self._rows(block) for block in self._pieces(names)]
-        if damaged := sum(int((~part.intact).sum()) for part in parts):
+        pieces = self._pieces(names)
+        features = empty((sum(piece.stop - piece.start for piece in pieces), self.dim))
+        columns, damaged, start = list[dict[str, NDArray[Any]]](), 0, 0
+        for block in itertools.chain.from_iterable(_cut(piece, self.dim) for piece in pieces):
+            part = self._rows(block)
+            columns.append(part.columns)
+            damaged += int((~part.intact).sum())
+            features[start : start + len(part.intact)] = part.features
+            start += len(part.intact)
+        if damaged:
             raise self._damaged(f"rows that are not what was written: {damaged:,}")
         return Split(
-            _joined([part.features for part in parts]),
-            _joined([part.columns["labels"] for part in parts]),
-            tuple(path for part in parts for path in _decode(part.columns["rows/path"])),
-            tuple(group for part in parts for group in _decode(part.columns["rows/group"])),
+            features,
+            np.concatenate([each["labels"] for each in columns] or [np.empty(0, np.int64)]),
+            tuple(path for each in columns for path in _decode(each["rows/path"])),
+            tuple(group for each in columns for group in _decode(each["rows/group"])),
             targets=self.targets,
         )
 
@@ -467,8 +476,10 @@ def _hash_header(
     return hash_json({"attributes": attrs, "classes": classes, "quarantine": quarantine}, encoding)
 
 
-def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _cut(piece: slice, dim: int) -> Iterator[slice]:
+    """Return a slice in parts that are read at once, of some 64 MB."""
+    parts = blocks(piece.stop - piece.start, 64 * _chunk_rows(dim))
+    return (slice(piece.start + part.start, piece.start + part.stop) for part in parts)
 
 
 def _decode(column: Iterable[bytes]) -> tuple[str, ...]:

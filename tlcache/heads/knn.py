@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcache.heads.base import Head, Validation
 from tlcache.heads.cosines import unit_rows
+from tlcache.heads.large import empty
 from tlcache.heads.logits import neighbours, votes
 from tlcache.heads.rows import Array, Features, View, blocks
 
@@ -40,7 +41,7 @@ class Knn(Head):
     def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         """Keep the rows, once for all heads."""
         del validation
-        rows, weights = np.empty(X.shape, np.float32), heads[0].row_weights(y)
+        rows, weights = empty(X.shape), heads[0].row_weights(y)
         for some in blocks(len(X)):
             rows[some] = unit_rows(X[some])
         for head in heads:

@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from tlcache.heads.base import Head, Validation
 from tlcache.heads.cosines import unit_rows
 from tlcache.heads.logits import means, white_cosines
-from tlcache.heads.rows import Array, Features, blocks
+from tlcache.heads.rows import Array, Features, blocks, one_hot
 from tlcache.heads.solver import Basis
 
 __all__ = ["Ncm"]
@@ -104,5 +104,8 @@ class Ncm(Head):
 
 def _sums(X: Features, y: NDArray[np.int64], share: Array | None) -> NDArray[np.float64]:
     """Return the weighted sums of the rows of each class, (C, dim)."""
-    each = np.eye(int(y.max()) + 1)[y] * (1 if share is None else share[:, None])
-    return sum((each[some].T @ X[some] for some in blocks(len(X))), np.zeros((each.shape[1], X.shape[1])))
+    sums = np.zeros((int(y.max()) + 1, X.shape[1]))
+    for some in blocks(len(X)):
+        each = one_hot(y[some], len(sums)).astype(np.float64)
+        sums += (each if share is None else each * share[some, None]).T @ X[some]
+    return sums

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.heads.base import LinearHead, Validation
-from tlcache.heads.rows import Array, Features, blocks
+from tlcache.heads.rows import Array, Features, blocks, one_hot
 from tlcache.heads.solver import Basis
 
 __all__ = ["Ridge", "least_squares"]
@@ -47,11 +47,14 @@ def least_squares(
     """Yield `coef` (dim, C) and `intercept` (C,) of `Ridge` for every penalty."""
     basis = Basis.of(X, row_weights)
     share = np.ones(len(y), np.float32) if row_weights is None else row_weights
-    targets = 2 * np.eye(int(y.max()) + 1, dtype=np.float32)[y] - 1
-    middle = np.average(targets, axis=0, weights=share).astype(np.float32)
-    pull = share[:, None] * (targets - middle)
-    along = sum(pull[some].T @ X[some] for some in blocks(len(X)))
-    products = ((along - np.outer(pull.sum(axis=0), basis.middle)) @ basis.vectors).astype(np.float64)
+    counts = np.bincount(y, share.astype(np.float64))
+    middle = (2 * counts / counts.sum() - 1).astype(np.float32)
+    along, total = np.zeros((len(middle), X.shape[1])), np.zeros(len(middle))
+    for some in blocks(len(X)):  # of the targets, n x C, there is never more than a block
+        pull = share[some, None] * (2 * one_hot(y[some], len(middle)) - 1 - middle)
+        along += pull.T @ X[some]
+        total += pull.sum(axis=0, dtype=np.float64)
+    products = (along - np.outer(total, basis.middle)) @ basis.vectors
     for penalty in penalties:
         weights = products / (basis.power + penalty)
         yield basis.back(np.column_stack([weights, middle]))

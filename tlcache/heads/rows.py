@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "Array", "Features", "Indices", "Labels", "Scaler", "View", "blocks"]
+__all__ = ["BLOCK", "Array", "Features", "Indices", "Labels", "Scaler", "View", "blocks", "one_hot"]
 
 Array = NDArray[np.float32]
 Indices = NDArray[np.int64]  # numbers of rows
@@ -20,6 +20,13 @@ BLOCK = 1024  # rows at a time
 def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
     """Return slices of at most `size` that cover `n` rows."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def one_hot(y: Labels, classes: int) -> Array:
+    """Return a row for each label (k,), 1 in its column and 0 elsewhere: float32 (k, classes)."""
+    rows = np.zeros((len(y), classes), np.float32)
+    rows[np.arange(len(y)), y] = 1
+    return rows
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.heads.large import empty
 from tlcache.heads.lbfgs import Doubles, minimise
 from tlcache.heads.rows import BLOCK, Array, Features, Labels, blocks
 
@@ -71,10 +72,11 @@ class Basis:
 
         `features` makes (k, dim) features of k rows of `X`; without it, rows are features.
         """
-        Z = np.ones((len(X), self.vectors.shape[1] + 1), np.float32)
+        Z = empty((len(X), self.vectors.shape[1] + 1))
         for some in blocks(len(X)):
             rows = X[some] if features is None else features(X[some])
             Z[some, :-1] = (rows - self.middle) @ self.vectors
+            Z[some, -1] = 1
         return Z
 
     def back(self, weights: NDArray[np.floating]) -> tuple[Array, Array]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tlcache.heads.base import Validation
+from tlcache.heads.large import empty
 from tlcache.heads.optimizers import Optimizer, find_optimizer
 from tlcache.heads.rows import Array, Features, blocks
 
@@ -140,7 +141,9 @@ def _note(head: Network, epoch: int, loss: float, score: tuple[float, float] | N
 
 def _tensor(X: Features, device: torch.device) -> Tensor:
     """Return rows as the products take them."""
-    rows = torch.empty(X.shape, dtype=_kind(device), device=device)
+    kind = _kind(device)
+    plain = kind == torch.float32 and device.type == "cpu"
+    rows = torch.from_numpy(empty(X.shape)) if plain else torch.empty(X.shape, dtype=kind, device=device)
     for some in blocks(len(X)):
         rows[some] = torch.from_numpy(X[some])
     return rows

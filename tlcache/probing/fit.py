@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,7 @@ from tlcache.arguments import (
     Force,
     Heads,
     Join,
+    Memory,
     OnlyDatasets,
     Paths,
     Runs,
@@ -30,7 +32,7 @@ from tlcache.heads.table import find_heads
 from tlcache.kinds import listing
 from tlcache.options import described, made
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.progress import step_bar, warn
+from tlcache.progress import Advance, step_bar, warn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +61,7 @@ def fit_heads(
     split_seed: SplitSeed = 0,
     cv: CrossValidated = None,
     force: Force = False,
+    memory: Memory = None,
     on_warning: Callable[[str], None] = warn,
     **protocol: Any,
 ) -> list[FrozenRun]:
@@ -107,9 +110,10 @@ def fit_heads(
 
     folder = check_folder(runs_folder(runs), "--runs")
     if layers is not None:
-        return _some(_of_layers(files, listing(layers), rows, split, split_seed, folder, how, force, on_warning))
+        given = (files, listing(layers), rows, split, split_seed, folder, how, force, memory, on_warning)
+        return _some(_of_layers(*given))
     results, told = [], set[str]()
-    with step_bar("fitting heads", len(found) * len(rows)) as advance:
+    with _fitting(memory, len(found) * len(rows)) as advance:
         for own in found:
             with opened(own, split, folder, split_seed) as file:
                 say_once(file, told)
@@ -142,6 +146,7 @@ def fit_curves(
     split: Split = "given",
     split_seed: SplitSeed = 0,
     force: Force = False,
+    memory: Memory = None,
     on_warning: Callable[[str], None] = warn,
     **protocol: Any,
 ) -> list[Curve]:
@@ -189,7 +194,7 @@ def fit_curves(
 
     folder = check_folder(runs_folder(runs), "--runs")
     curves, told = [], set[str]()
-    with step_bar("fitting heads", len(found) * len(rows) * len(wanted)) as advance:
+    with _fitting(memory, len(found) * len(rows) * len(wanted)) as advance:
         for own in found:
             with opened(own, split, folder, split_seed) as file:
                 say_once(file, told)
@@ -210,6 +215,7 @@ def fit_columns(
     split: Split = "given",
     split_seed: SplitSeed = 0,
     force: Force = False,
+    memory: Memory = None,
     on_warning: Callable[[str], None] = warn,
     **protocol: Any,
 ) -> list[ColumnComparison]:
@@ -254,7 +260,7 @@ def fit_columns(
 
     folder = check_folder(runs_folder(runs), "--runs")
     results, told = [], set[str]()
-    with step_bar("fitting heads", 2 * len(found) * len(rows)) as advance:
+    with _fitting(memory, 2 * len(found) * len(rows)) as advance:
         for own in found:
             with opened(own, split, folder, split_seed) as file:
                 say_once(file, told)
@@ -271,6 +277,7 @@ def _of_layers(
     folder: Path,
     protocol: SearchProtocol,
     force: bool,
+    memory: int | None,
     on_warning: Callable[[str], None],
 ) -> list[FrozenRun]:
     """Return the runs of heads that choose among the layers of each network."""
@@ -279,12 +286,21 @@ def _of_layers(
     from tlcache.probing.layers import alternatives, fit_layers
 
     groups = alternatives(paths, layers)
-    with step_bar("fitting heads", 2 * len(groups) * len(rows)) as advance:
+    with _fitting(memory, 2 * len(groups) * len(rows)) as advance:
         return [
             run
             for group in groups
             for run in fit_layers(group, rows, split, split_seed, folder, protocol, force, advance, on_warning)
         ]
+
+
+@contextmanager
+def _fitting(memory: int | None, steps: int) -> Iterator[Advance]:
+    """Show so many fits, which take no more memory for embeddings than that."""
+    from tlcache.heads.large import within
+
+    with within(memory), step_bar("fitting heads", steps) as advance:
+        yield advance
 
 
 def _found(files: list[Path], join: str | Sequence[str] | None) -> list[tuple[Path, ...]]:

@@ -24,7 +24,7 @@ from tlcache.evaluation.significance import Units, unit_numbers
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.logits import softmax
-from tlcache.heads.rows import Array, Scaler
+from tlcache.heads.rows import Array, Scaler, blocks
 from tlcache.heads.table import HeadRow
 from tlcache.heads.uncertainty import Distances, Uncertainty
 from tlcache.keys import some
@@ -187,7 +187,7 @@ class Data:
         for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
             if not len(split) and name != "val":
                 raise DataError(f"'{file.path}' has no {name} images; heads need train and test.")
-            if not np.isfinite(split.features).all():
+            if not all(np.isfinite(split.features[some]).all() for some in blocks(len(split))):
                 raise CacheError(f"'{file.path}' holds features that are not finite. Extract again.")
         if len(data.val) and not np.isin(data.val.labels, data.train.labels).any():
             raise DataError(f"'{file.path}' has no class that is in train and in val; settings cannot be chosen.")
