@@ -21,7 +21,7 @@ from tlcache.extraction import claims, target
 from tlcache.extraction import shares as shares_module
 from tlcache.extraction.claims import Claimant, claimed, is_held
 from tlcache.extraction.extract import extract, extract_layers
-from tlcache.extraction.ledgers import shards_of
+from tlcache.extraction.ledgers import Ledgers, shards_of
 from tlcache.extraction.merge import merge
 from tlcache.inventory import find_leftovers, list_cache, remove_leftovers, verify
 
@@ -85,7 +85,7 @@ def test_shares_make_the_file_that_one_process_makes(
 
 def test_who_is_last_reads_no_image(photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(target.Target, "merged", lambda *_, **__: None)
+        patch.setattr(Ledgers, "result", lambda _: None)
         assert [each.shards for each in shares(photos, tiny_model, 2)] == [(2, 3), (3, 3)]
     monkeypatch.setattr(Images, "read", None)
     monkeypatch.setattr("tlcache.extraction.worker.open_networks", None)
@@ -99,7 +99,7 @@ def test_two_that_publish_at_once_make_one_file(
     photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(target.Target, "merged", lambda *_, **__: None)
+        patch.setattr(Ledgers, "result", lambda _: None)
         shares(photos, tiny_model, 2)
     published: list[Any] = []
     write = target.publish

@@ -21,6 +21,7 @@ from tlcache.extraction.inflight import InFlight
 from tlcache.extraction.job import EmbedResult, Extraction, Job
 from tlcache.extraction.ledgers import count_done
 from tlcache.extraction.local import run_workers
+from tlcache.extraction.merging import merged
 from tlcache.extraction.shares import Share, do_share
 from tlcache.extraction.target import Target
 from tlcache.machine import peak_rss_bytes
@@ -155,7 +156,7 @@ def _shared(
             target.begin()
         results = do_share(job(), books, todo, share.claimant)
     pairs = zip(targets, results, strict=True)
-    return [_merged(target, result, wait=wait, **publish) for target, result in pairs]
+    return [merged(target, result, wait=wait, **publish) for target, result in pairs]
 
 
 def merge_here(
@@ -174,11 +175,7 @@ def merge_here(
     del rejected, in_flight
     dataset = load_dataset(request["data"], request["name"], Layout.of(request))
     (target,) = _targets(features, dataset, {**request, "max_bad": max_bad, "seed": seed}, [(output, pool)])
-    return _merged(target, EmbedResult(), wait=True, seed=seed, max_bad=max_bad, started=started)
-
-
-def _merged(target: Target, own: EmbedResult, started: float, **how: Any) -> Extraction:
-    return target.merged(own, started=started, **how) or target.unfinished(own, started)
+    return merged(target, EmbedResult(), wait=True, seed=seed, max_bad=max_bad, started=started)
 
 
 def check_name(folder: Path, dataset: Dataset, advice: str = "Give this one another name with --name.") -> None:

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +21,6 @@ from tlcache.cache.index import Index
 from tlcache.cache.publish import Plan, publish
 from tlcache.cache.shards import Rejected, find_shards
 from tlcache.datasets.dataset import Dataset
-from tlcache.datasets.overview import Overview
 from tlcache.errors import CacheError
 from tlcache.extraction.job import EmbedResult, Extraction, Sink, check_rejected
 from tlcache.extraction.ledgers import Ledgers, is_worked_on
@@ -30,9 +29,8 @@ from tlcache.files import check_room, write_whole
 from tlcache.locks import Lock
 from tlcache.machine import peak_rss_bytes
 from tlcache.progress import say
-from tlcache.text import counted
 
-__all__ = ["Target", "lock_of"]
+__all__ = ["Target", "lock_of", "named_seconds"]
 
 _GRACE_S = 0.5  # a holder that has just begun has then said who it is; one that is ending has ended
 
@@ -126,7 +124,7 @@ class Target:
         for part in find_shards(self.workspace):
             part.unlink()
         ended = time.perf_counter()
-        seconds = _seconds(result, ended - started)
+        seconds = named_seconds(result, ended - started)
         seconds["write_s"] += ended - embedded_s
         arguments = self.note["arguments"]
         return Extraction(
@@ -146,61 +144,6 @@ class Target:
             warnings=(*table.warnings, *index.warnings(), *_told_of(self.path)),
             output=arguments["output"],
             pool=arguments["pool"],
-        )
-
-    def merged(self, own: EmbedResult, wait: bool, seed: int, max_bad: float, started: float) -> Extraction | None:
-        """Publish what the ledgers of all shards say, as `published` does; None where some shards are not done.
-
-        `own` is what this process did of them; only that is counted as embedded now.
-
-        Raises
-        ------
-        CacheError
-            Rows are gone that a ledger promises; their shards are to be done again.
-        """
-        ledgers = self.ledgers
-        if (result := ledgers.result()) is None:
-            return None
-        with self.claimed(wait):
-            if not find_shards(self.workspace):  # somebody else has published them meanwhile
-                result.embedded = 0
-            self.look_around({}, parts=False)
-            self.index.add_shards(self.workspace)
-            if lost := ledgers.broken(result, self.index.rows):
-                ledgers.drop(lost)
-                raise CacheError(
-                    f"Parts of {counted(len(lost), 'shard')} were damaged or removed. Run the same with --claim: "
-                    "what is missing is embedded again."
-                )
-            done = self.published(result, seed, max_bad, started, peak_rss_bytes() + own.forked_bytes)
-            return replace(
-                done,
-                embedded=own.embedded,
-                reused=max(0, done.rows - own.embedded),
-                seconds=_seconds(own, done.seconds["wall_s"]),
-                images_per_s=own.embedded / done.seconds["wall_s"],
-            )
-
-    def unfinished(self, result: EmbedResult, started: float) -> Extraction:
-        """Return what was done of a file that is not whole yet."""
-        ledgers, seconds = self.ledgers, _seconds(result, time.perf_counter() - started)
-        return Extraction(
-            path=self.path,
-            dataset=self.dataset.name,
-            backbone=self.network.name,
-            rows=0,
-            embedded=result.embedded,
-            reused=0,
-            quarantined=len(result.bad) + len(result.unreadable),
-            up_to_date=False,
-            seconds=seconds,
-            images_per_s=result.embedded / seconds["wall_s"],
-            peak_rss_bytes=peak_rss_bytes() + result.forked_bytes,
-            provider="",
-            overview=Overview.expected(self.dataset),
-            output=self.note["arguments"]["output"],
-            pool=self.note["arguments"]["pool"],
-            shards=(len(ledgers.shards) - len(ledgers.missing()), len(ledgers.shards)),
         )
 
     def begin(self) -> None:
@@ -279,7 +222,8 @@ def lock_of(workspace: Path) -> Lock:
     return Lock(workspace.with_suffix(".lock"))
 
 
-def _seconds(result: EmbedResult, wall_s: float) -> dict[str, float]:
+def named_seconds(result: EmbedResult, wall_s: float) -> dict[str, float]:
+    """Return what a pass cost, by the names of `STAGES`, and the time on the clock."""
     return dict(zip(STAGES, result.seconds.tolist(), strict=True)) | {"wall_s": wall_s}
 
 

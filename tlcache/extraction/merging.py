@@ -1,0 +1,85 @@
+"""What many processes did of a feature file -> the file, where all its shards are done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from tlcache.cache.shards import find_shards
+from tlcache.datasets.overview import Overview
+from tlcache.errors import CacheError
+from tlcache.extraction.job import EmbedResult, Extraction
+from tlcache.extraction.ledgers import Ledgers
+from tlcache.extraction.target import Target, named_seconds
+from tlcache.machine import peak_rss_bytes
+from tlcache.text import counted
+
+__all__ = ["merged"]
+
+
+def merged(target: Target, own: EmbedResult, wait: bool, seed: int, max_bad: float, started: float) -> Extraction:
+    """Publish what the ledgers of all shards say, as `Target.published` does; no image is read.
+
+    Parameters
+    ----------
+    target
+        The file.
+    own
+        What this process did of it; only that is counted as embedded now.
+    wait, seed, max_bad, started
+        As for `Target.claimed` and `Target.published`.
+
+    Returns
+    -------
+    Extraction
+        Of the file; where some shards are not done, one with `shards`, and there is no file.
+
+    Raises
+    ------
+    CacheError
+        Rows are gone that a ledger promises; their shards are to be done again.
+    """
+    ledgers = target.ledgers
+    if (result := ledgers.result()) is None:
+        return _unfinished(target, ledgers, own, started)
+    with target.claimed(wait):
+        if not find_shards(target.workspace):  # somebody else has published them meanwhile
+            result.embedded = 0
+        target.look_around({}, parts=False)
+        target.index.add_shards(target.workspace)
+        if lost := ledgers.broken(result, target.index.rows):
+            ledgers.drop(lost)
+            raise CacheError(
+                f"Parts of {counted(len(lost), 'shard')} were damaged or removed. Run the same with --claim: "
+                "what is missing is embedded again."
+            )
+        done = target.published(result, seed, max_bad, started, peak_rss_bytes() + own.forked_bytes)
+    return replace(
+        done,
+        embedded=own.embedded,
+        reused=max(0, done.rows - own.embedded),
+        seconds=named_seconds(own, done.seconds["wall_s"]),
+        images_per_s=own.embedded / done.seconds["wall_s"],
+    )
+
+
+def _unfinished(target: Target, ledgers: Ledgers, own: EmbedResult, started: float) -> Extraction:
+    seconds = named_seconds(own, time.perf_counter() - started)
+    return Extraction(
+        path=target.path,
+        dataset=target.dataset.name,
+        backbone=target.network.name,
+        rows=0,
+        embedded=own.embedded,
+        reused=0,
+        quarantined=len(own.bad) + len(own.unreadable),
+        up_to_date=False,
+        seconds=seconds,
+        images_per_s=own.embedded / seconds["wall_s"],
+        peak_rss_bytes=peak_rss_bytes() + own.forked_bytes,
+        provider="",
+        overview=Overview.expected(target.dataset),
+        output=target.note["arguments"]["output"],
+        pool=target.note["arguments"]["pool"],
+        shards=(len(ledgers.shards) - len(ledgers.missing()), len(ledgers.shards)),
+    )
