@@ -12,6 +12,7 @@ import pytest
 from fakes import doom
 from test_shares import awkward, content
 
+from tlcache.datasets.source import Images
 from tlcache.errors import CacheError, DataError, DeviceError, ModelError, OptionError
 from tlcache.extraction import onray
 from tlcache.extraction.extract import extract
@@ -110,6 +111,19 @@ def test_a_shard_whose_workers_always_die_ends_the_run_and_keeps_the_others(
     assert [(entry.state, entry.rows) for entry in list_cache()] == [("unfinished", 24)]
     ray.deaths.clear()
     assert extract(photos, tiny_model, ray="auto").embedded == 0
+
+
+def test_what_images_hash_to_is_kept_once_and_of_all(
+    photos: Path, tiny_model: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = list[int]()
+    monkeypatch.setattr(
+        Images, "remember", lambda _, paths, hashes: kept.append(len(set(zip(paths, hashes, strict=True))))
+    )
+    extract(photos, tiny_model, ray="auto")
+    extract(photos, tiny_model, shard="1/2", features="other")
+    extract(photos, tiny_model, features="third")
+    assert (kept, sum(ray.began.values())) == ([24, 16, 24], 3)
 
 
 def test_what_a_task_raises_is_raised_here(photos: Path, tiny_model: Path, ray: FakeRay) -> None:

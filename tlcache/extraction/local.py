@@ -48,7 +48,9 @@ def run_workers(job: Job, advance: Advance | None = None) -> list[EmbedResult]:
             run.expect(range(len(job.dataset)))
         return Worker(run, slot).work()
 
-    return side_by_side(job, work, advance)
+    results = side_by_side(job, work, advance)
+    job.dataset.images.remember(job.dataset.paths, results[0].sha256)
+    return results
 
 
 def side_by_side(
@@ -98,7 +100,6 @@ def side_by_side(
     for worker in workers:
         for result, found in zip(results, worker.result(), strict=True):
             result.add(found)
-    job.dataset.images.remember(job.dataset.paths, hashes)
     return results
 
 

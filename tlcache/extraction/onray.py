@@ -91,10 +91,12 @@ def run_on_ray(job: Job, address: str) -> list[EmbedResult]:
                 raise KeyboardInterrupt(f"stopped at {done:,} of {len(paths):,} images") from None
         for line in _by_host(deal.told.values(), [len(books[0].shards[shard]) for shard in deal.told]):
             say(line)
-    return [
+    results = [
         _result(book, [(told.embedded[place], told.seconds[place]) for told in deal.told.values()])
         for place, book in enumerate(books)
     ]
+    job.dataset.images.remember(paths, results[0].sha256)  # once, and not by every task
+    return results
 
 
 def _done(ray: Any, job: Job, books: Sequence[Ledgers], deal: _Deal) -> Iterator[int]:

@@ -86,7 +86,9 @@ def do_share(job: Job, books: Sequence[Ledgers], shards: Sequence[int], me: Clai
                         total.add(found)
         return totals
 
-    return side_by_side(part, work)
+    results = side_by_side(part, work)
+    images.images.remember(paths, results[0].sha256)
+    return results
 
 
 def do_shard(run: Pass, slot: int, ledgers: Sequence[Path], place: range) -> list[EmbedResult]:
