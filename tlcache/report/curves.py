@@ -61,6 +61,8 @@ def _lines(axes: Any, history: Sequence[TunedEpoch], what: str, best: int) -> No
 
 def _race(axes: Axes, raced: Sequence[TunedCandidate]) -> None:
     """Draw what each recipe reached on validation, epoch by epoch: a line for each training, a colour for each name."""
+    from matplotlib.ticker import MaxNLocator
+
     names = dict.fromkeys(each.setting["recipe"] for each in raced)
     colours = dict(zip(names, cycle(PALETTE), strict=False))
     for each in raced:
@@ -68,6 +70,7 @@ def _race(axes: Axes, raced: Sequence[TunedCandidate]) -> None:
         axes.plot(accuracies, color=colours[name], label=name if name in names else None, marker=".", markersize=3)
         names.pop(name, None)
     axes.set(xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("recipes, accuracy on val", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.25)
