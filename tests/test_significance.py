@@ -12,6 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from tlcache.evaluation.distributions import fair_coin_below, t_below, t_quantile
 from tlcache.evaluation.significance import (
     accuracy_interval,
     clustered_interval,
@@ -37,6 +38,23 @@ def test_p_is_mcnemars_exact_test(won: int, lost: int) -> None:
     expected = mcnemar([[500, won], [lost, 30]], exact=True).pvalue
     assert found.p == pytest.approx(min(1, expected), rel=1e-9)
     assert (found.won, found.lost) == (won, lost)
+
+
+@pytest.mark.parametrize("freedom", [0.1, 1, 2.5, 17, 999.3, 1e5])
+def test_students_t_is_scipys(freedom: float) -> None:
+    for t in (-300, -8, -1.96, -1e-5, 0, 0.5, 60):
+        assert t_below(freedom, t) == pytest.approx(stats.t.cdf(t, freedom), rel=1e-8)
+    for share in (0.6, 0.975, 0.9999):
+        assert t_quantile(freedom, share) == pytest.approx(stats.t.ppf(share, freedom), rel=1e-8)
+
+
+def test_a_quantile_that_no_number_can_hold_is_infinite() -> None:
+    assert t_quantile(1e-5, 0.975) == np.inf
+
+
+@pytest.mark.parametrize(("heads", "throws"), [(0, 0), (0, 1), (1, 3), (3, 3), (480, 1000), (49_700, 100_000)])
+def test_a_fair_coin_is_scipys(heads: int, throws: int) -> None:
+    assert fair_coin_below(heads, throws) == pytest.approx(stats.binom.cdf(heads, throws, 0.5), rel=1e-7)
 
 
 def test_p_values_are_corrected_as_by_statsmodels() -> None:

@@ -11,7 +11,6 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from tlcache.auditing.neighbours import Array, Space
 from tlcache.auditing.pixels import agreement, thumbnail
-from tlcache.backbones.engines import open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
 from tlcache.backbones.network import Encoded, embed_images
@@ -64,6 +63,8 @@ def compare_copies(file: FeatureFile, space: Space, embeddings: Array) -> tuple[
         The network or the images are gone, or others.
     """
     model = _model(file)
+    from tlcache.backbones.engines import open_network  # who reads what an audit found runs no network
+
     network = open_network(model.onnx(), "cpu", precision="fp32", batch=len(COPIES))
     some = np.random.default_rng(0).choice(len(file), min(len(file), _SAMPLE), replace=False).tolist()
     paths, hashes, images = file.paths(), file.hashes().astype(str), reopen(file.attrs["source"])

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from tlcache.datasets.splits import SPLITS
 from tlcache.heads.cosines import closest, unit_rows
 from tlcache.heads.rows import Indices, Labels, blocks
+from tlcache.heads.solver import Basis
 from tlcache.progress import step_bar
+from tlcache.threads import blas_for
 
 __all__ = ["Array", "Pairs", "Space", "Impostors", "find_pairs", "fit_space", "nearest_impostors"]
 
@@ -57,14 +59,15 @@ def fit_space(X: Array) -> Space:
     It has at most 256 dimensions, half of the embedding's, and (past 128 images) one for every eight images: with more,
     what little sets two copies of one image apart would be blown up to the size of everything else.
     """
-    from sklearn.decomposition import PCA
-
     n, dim = X.shape
     some = np.sort(np.random.default_rng(0).choice(n, _FIT_ROWS, replace=False)) if n > _FIT_ROWS else slice(None)
     width = max(1, min(_WIDTH, dim // 2, n // 2, max(16, n // 8)))
-    fitted = PCA(width, random_state=0).fit(X[some])
-    deviations = np.sqrt(np.maximum(fitted.explained_variance_, 1e-9 * fitted.explained_variance_[0] + 1e-30))
-    return Space(fitted.mean_.astype(np.float32), (fitted.components_ / deviations[:, None]).T.astype(np.float32))
+    rows = X[some]
+    with blas_for(rows.size):
+        basis = Basis.of(rows)
+    largest = slice(None, -width - 1, -1)
+    deviations = np.sqrt(basis.power[largest] / max(1, len(rows) - 1))
+    return Space(basis.middle, (basis.vectors[:, largest] / deviations).astype(np.float32))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.evaluation.distributions import t_below, t_quantile
 from tlcache.evaluation.significance import Difference, Units, effective_groups, share_interval, variance_of
 
 __all__ = ["Estimate", "Mean", "compare_figures", "mean_estimate", "ratio"]
@@ -71,14 +72,12 @@ def compare_figures(
     The difference follows each image as far as the two figures do, which gives its error; of the AUROC this is the test
     of DeLong, DeLong and Clarke-Pearson (1988). `right` (n,) and `units` are as for `compare_paired`.
     """
-    from scipy.special import stdtr, stdtrit
-
     won, lost = (int((one & ~other).sum()) for one, other in (right, right[::-1]))
     difference, error = first.value - second.value, sqrt(variance_of(first.pulls - second.pulls, units))
     groups = len(first.pulls) if units is None else effective_groups(np.bincount(units))
     freedom = max(groups - 1, 0.1)
-    p = float(2 * stdtr(freedom, -abs(difference) / error)) if error else float(difference == 0)
-    half = float(stdtrit(freedom, 0.975)) * error
+    p = 2 * t_below(freedom, -abs(difference) / error) if error else float(difference == 0)
+    half = t_quantile(freedom, 0.975) * error
     return Difference(won, lost, difference, difference - half, difference + half, p)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.evaluation.distributions import t_below, t_quantile
 from tlcache.evaluation.significance import Difference
 
 __all__ = ["Resampled", "compare_folds", "resampled", "within"]
@@ -39,12 +40,10 @@ def resampled(values: NDArray[np.float64], ratio: float) -> Resampled:
     >>> round(found.low, 3), round(found.high, 3)
     (0.871, 0.929)
     """
-    from scipy.special import stdtr, stdtrit
-
     folds, mean = len(values), float(values.mean())
     error = sqrt((1 / folds + ratio) * float(values.var(ddof=1)))
-    half = float(stdtrit(folds - 1, 0.975)) * error
-    p = float(2 * stdtr(folds - 1, -abs(mean) / error)) if error else float(mean == 0)
+    half = t_quantile(folds - 1, 0.975) * error
+    p = 2 * t_below(folds - 1, -abs(mean) / error) if error else float(mean == 0)
     return Resampled(mean, error, mean - half, mean + half, p)
 
 

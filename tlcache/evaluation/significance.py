@@ -14,6 +14,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.evaluation.distributions import fair_coin_below, t_quantile
+
 __all__ = [
     "Difference",
     "LEVEL",
@@ -129,7 +131,7 @@ def share_interval(share: float, pulls: NDArray[np.float64], units: Units | None
     spread = share * (1 - share)
     effective = spread / variance if min(spread, variance) > 0 else min(worth, groups)
     if units is not None and groups > 1:
-        effective *= (NormalDist().inv_cdf(0.975) / _t_quantile(groups - 1)) ** 2
+        effective *= (NormalDist().inv_cdf(0.975) / t_quantile(groups - 1, 0.975)) ** 2
     return accuracy_interval(share * effective, effective)
 
 
@@ -188,22 +190,13 @@ def _difference_interval(sums: NDArray[np.float64], sizes: NDArray[np.int64]) ->
     n, units = sizes.sum(), len(sums)
     middle = sums.sum() / n
     residuals = sums - sizes * middle
-    half = _t_quantile(effective_groups(sizes) - 1) * np.sqrt(units / (units - 1) * (residuals @ residuals)) / n
+    half = t_quantile(effective_groups(sizes) - 1, 0.975) * np.sqrt(units / (units - 1) * (residuals @ residuals)) / n
     return max(-1.0, float(middle - half)), min(1.0, float(middle + half))
 
 
 def _sign_test(won: int, lost: int) -> float:
     """Return how often a fair coin is at least as far from half of its throws, both ways."""
-    from scipy.special import bdtr  # a tenth of what importing scipy.stats takes, of which these are a line each
-
-    return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
-
-
-def _t_quantile(freedom: float) -> float:
-    """Return the 97.5 % quantile of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 0.975))
+    return min(1.0, 2 * fair_coin_below(min(won, lost), won + lost))
 
 
 def _flip_signs(sums: NDArray[np.float64]) -> float:
