@@ -1,5 +1,7 @@
-"""Several layers in one pass: one decode, a feature file each, and each bit as if it were extracted alone."""
+"""Several networks and layers in one pass: one decode, a file each, and each bit as if it were extracted alone."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tlcache.cache.feature_file import FeatureFile
 from tlcache.errors import CacheError, OptionError, UnknownNameError
 from tlcache.extraction import target, worker
 from tlcache.extraction.extract import extract, extract_layers
+from tlcache.images import Preprocess
 
 HALF = (0.5, 0.5, 0.5)
 OPTIONS: dict[str, Any] = {"resize": 16, "crop": 16, "mean": HALF, "std": HALF}
@@ -253,3 +256,103 @@ def test_subgraphs_take_what_they_took() -> None:
     rows = open_network(one, "cpu").embed(IMAGES)
     plain = open_network(embedding(), "cpu").embed(IMAGES)
     assert np.array_equal(rows, np.hstack([plain, plain + np.float32(1), plain + np.float32(1)]))
+
+
+@pytest.fixture
+def other(model: str) -> str:
+    """A second network of images that are prepared alike."""
+    changed = onnx.load(model)
+    (kernel,) = (each for each in changed.graph.initializer if each.name == "k1")
+    kernel.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(kernel), "k1"))
+    onnx.save(changed, "other.onnx")
+    return "other.onnx"
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What is decoded from now on."""
+    found: list[bytes] = []
+    prepare = worker.prepare
+    monkeypatch.setattr(worker, "prepare", lambda data, *rest: found.append(data) or prepare(data, *rest))
+    return found
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_networks_share_a_decode_and_are_each_as_if_alone(
+    photos: Path, tmp_path: Path, model: str, other: str, engine: str, decoded: list[bytes]
+) -> None:
+    options = {**OPTIONS, "engine": engine}
+    done = extract_layers(photos, [model, other], ["stem", "last"], "avg", features=tmp_path / "a", **options)
+    assert len(decoded) == len(set(decoded)) == 24
+    assert [(each.backbone, each.output) for each in done] == [
+        (name, layer) for name in ("model", "other") for layer in ("stem", None)
+    ]
+    for each in done:
+        name, pool = f"{each.backbone}.onnx", each.pool
+        alone = extract(photos, name, output=each.output, pool=pool, features=tmp_path / "b", **options)
+        assert alone.path.name == each.path.name
+        assert rows_of(alone.path) == rows_of(each.path)
+
+
+def test_networks_of_other_sizes_have_pixels_of_their_own(photos: Path, tmp_path: Path, decoded: list[bytes]) -> None:
+    done = extract_layers(photos, ["resnet20_cifar", "squeezenet1_1"], weights={"squeezenet1_1": "random"})
+    assert len(decoded) == 2 * len(set(decoded)) == 48
+    alone = extract(photos, "squeezenet1_1", "random", features=tmp_path / "b")
+    assert rows_of(alone.path) == rows_of(done[1].path)
+
+
+def test_only_the_network_that_lacks_something_runs(photos: Path, model: str, other: str, decoded: list[bytes]) -> None:
+    before = extract(photos, model, output="stem", pool="avg", **OPTIONS)
+    Image.new("RGB", (16, 16), (9, 90, 200)).save(photos / "red" / "new.png")
+    (photos / "red" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    decoded.clear()
+    first, second = extract_layers(photos, [model, other], "stem", "avg", max_bad=0.1, **OPTIONS)
+    assert (first.embedded, first.reused, first.quarantined) == (1, 24, 1)
+    assert (second.embedded, second.reused, second.quarantined) == (25, 0, 1)
+    assert len(decoded) == 26
+    assert first.path == before.path
+
+
+def test_a_network_that_is_named_twice_is_made_once(photos: Path, model: str, decoded: list[bytes]) -> None:
+    once, again = extract_layers(photos, [model, f"./{model}"], "stem", "avg", **OPTIONS)
+    assert once == again
+    assert len(decoded) == 24
+
+
+def test_each_network_is_charged_its_own_time_and_the_decode(
+    photos: Path, model: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = 0.05
+
+    def opened(models: list[Any], *rest: Any, **more: Any) -> Any:
+        several = open_networks(models, *rest, **more)
+        if b"other" in opening:
+            embed = several.network.embed
+            monkeypatch.setattr(several.network, "embed", lambda images: time.sleep(slow) or embed(images))
+        opening.append(b"other")
+        return several
+
+    opening: list[bytes] = []
+    monkeypatch.setattr(worker, "open_networks", opened)
+    monkeypatch.setattr("tlcache.extraction.local.available_cpus", lambda: 1)
+    first, second = extract_layers(photos, [model, other], "stem", "avg", batch_size=24, **OPTIONS)
+    assert second.seconds["infer_s"] >= slow
+    assert second.seconds["infer_s"] - first.seconds["infer_s"] > 0.5 * slow
+    assert first.seconds["decode_s"] == second.seconds["decode_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"mean": HALF, "std": HALF}, True),
+        ({"channels": "bgr"}, True),
+        ({"range": 255}, True),
+        ({"crop": 192}, False),
+        ({"interpolation": "bicubic"}, False),
+        ({"window": (0.0, 80.0)}, False),
+        ({"crop_mode": "border", "mean": HALF}, False),
+    ],
+)
+def test_what_the_graph_does_parts_no_pixels(change: dict[str, Any], same: bool) -> None:
+    usual = Preprocess(crop_mode=change.get("crop_mode"))
+    assert (replace(usual, **change).pixels == usual.pixels) is same

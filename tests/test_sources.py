@@ -217,7 +217,6 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "inventory.py:_entry_of_parts": "the note of who extracts",
     "extraction/target.py:_holder": "the same",
     "extraction/several.py:take": "embeddings that were computed",
-    "extraction/worker.py:_do": "networks, for groups of outputs",
     "extraction/forks.py:own_bytes": "what the system says of a process",
     "finetuning/checkpoints.py:latest": "checkpoints",
     "finetuning/saved.py:export_tuned": "weights",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,13 +79,14 @@ def extract(
     names = ungrouped(map(str, listing(model)))
     for each in names:  # a slip in the last one shall not wait for the others
         find(each)
-    own, done = weights_of(weights, names), []
+    weights_of(weights, names)
+    done = []
     if data is _DIGITS:
         say("digits, which is built in, as no --data is given")
-    for place, each in product(listing(data), names):
-        say(f"reading {place} for {each} ...")
+    for place in listing(data):
+        say(f"reading {place} for {', '.join(names)} ...")
         with stoppable("run the same command to continue"):
-            found = run(place, each, layers, pool, weights=own[each], **options)
+            found = run(place, names, layers, pool, weights=weights, **options)
         done += found
         _say_files(output, found)
     _show_files(output, done)

@@ -9,6 +9,7 @@ from tlcache.arguments import (
     DATA,
     NETWORK,
     SPEED,
+    BackboneWeights,
     BatchSize,
     Crop,
     CropBorders,
@@ -17,6 +18,7 @@ from tlcache.arguments import (
     Layers,
     MaxPixels,
     Model,
+    Models,
     Name,
     OneDataset,
     Pool,
@@ -185,14 +187,17 @@ def extract(
 @described()
 def extract_layers(
     data: OneDataset = "digits",
-    model: Model = "mobilenetv3_large",
+    model: Models = "mobilenetv3_large",
     layers: Layers = None,
     pool: Pools = None,
+    *,
+    weights: BackboneWeights = None,
     **options: Any,
 ) -> list[Extraction]:
-    """Keep the embeddings of several layers of a backbone, which runs over a dataset once.
+    """Keep the embeddings of several layers of backbones, all of which run over a dataset together.
 
     Each has a feature file, which is the one that `extract` makes of it alone; those that are there are not made again.
+    Images are read and decoded once for all backbones that take them in one size and crop.
 
     Parameters
     ----------
@@ -202,7 +207,7 @@ def extract_layers(
     Returns
     -------
     list of Extraction
-        One for every layer with every pooling that it has, in that order.
+        One for every backbone, layer, and pooling that this has, in that order.
 
     Raises
     ------
@@ -215,6 +220,8 @@ def extract_layers(
     >>> [(each.output, each.pool, each.rows) for each in done]
     [('stage:1', 'avg', 24), ('stage:1', 'max', 24), (None, 'avg', 24), (None, 'max', 24)]
     """
+    from tlcache.backbones.groups import ungrouped
+    from tlcache.backbones.own_weights import weights_of
     from tlcache.extraction.job import Extraction
 
     known, of_layout = parameters(extract), parameters(Layout)
@@ -224,8 +231,10 @@ def extract_layers(
     given = {name: each.default for name, each in known.items() if name not in of_layout}
     given |= {name: value for name, value in options.items() if name not in of_layout}
     layout = {name: value for name, value in options.items() if name in of_layout}
-    request = _request({**given, "data": data, "model": model, "pool": None, "labelled": False}, layout)
-    wanted = {"layers": _listed(layers), "pools": _listed(pool)}
+    models = ungrouped(map(str, listing(model)))
+    networks = [{"model": name, "weights": own} for name, own in weights_of(weights, models).items()]
+    request = _request({**given, "data": data, "model": models[0], "pool": None, "labelled": False}, layout)
+    wanted = {"networks": networks, "layers": _listed(layers), "pools": _listed(pool)}
     return [Extraction.from_json(each) for each in run_apart({**request, **wanted}, "layers")["files"]]
 
 

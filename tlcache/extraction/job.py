@@ -122,9 +122,10 @@ class Job:
     @property
     def title(self) -> str:
         """What to call it above a bar."""
-        count = len(self.sinks)
-        several = f" ({count} layers or poolings)" if count > 1 else ""
-        return f"{self.dataset.name}: {self.sinks[0].model.name}{several}"
+        names, count = list(dict.fromkeys(sink.model.name for sink in self.sinks)), len(self.sinks)
+        network = names[0] if len(names) == 1 else f"{len(names)} networks"
+        several = f" ({count} layers or poolings)" if count > len(names) else ""
+        return f"{self.dataset.name}: {network}{several}"
 
 
 @dataclass
@@ -143,8 +144,8 @@ class EmbedResult:
         Images that went through the network in this pass.
     seconds
         float64 (4,), as in `tlcache.cache.shards.Shard`: decoding, network and writing in thread seconds, and wall
-        time; of a pass with several sinks, what it took for all that want something. Parts are written beside the rest;
-        what the last one cost, no part can say.
+        time; of a pass with several sinks, decoding and the sink's own network, with all that is wanted of that. Parts
+        are written beside the rest; what the last one cost, no part can say.
     forked_bytes
         Memory of child processes, without what they share with this one.
     """

@@ -74,7 +74,7 @@ def side_by_side(
             with loading():
                 run.torch.start()
                 if survives:
-                    run.networks(new)
+                    run.open_all([new])
                 else:
                     run.export(new)
             works = [forked(partial(_in_child, each, slot)) for slot, each in enumerate(works)]

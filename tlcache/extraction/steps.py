@@ -24,6 +24,7 @@ from tlcache.extraction.local import run_workers
 from tlcache.extraction.merging import merged
 from tlcache.extraction.shares import Share, do_share
 from tlcache.extraction.target import Target
+from tlcache.images import Preprocess
 from tlcache.machine import peak_rss_bytes
 from tlcache.progress import say
 from tlcache.text import counted
@@ -33,17 +34,24 @@ __all__ = ["check_name", "extract_here", "layers_here", "merge_here"]
 
 def extract_here(**request: Any) -> Extraction:
     """Do what `tlcache.extraction.extract.extract` says, in this process; arguments are those of `_extract`."""
-    (done,) = _extract([(request["output"], request["pool"])], **request)
+    (done,) = _extract([{}], **request)
     return done
 
 
-def layers_here(layers: Sequence[str | None], pools: Sequence[str | None], **request: Any) -> list[Extraction]:
-    """Do what `tlcache.extraction.extract.extract_layers` says, in this process."""
-    return _extract(load_layers(request, layers, pools), **request)
+def layers_here(
+    networks: Sequence[Mapping[str, Any]], layers: Sequence[str | None], pools: Sequence[str | None], **request: Any
+) -> list[Extraction]:
+    """Do what `tlcache.extraction.extract.extract_layers` says, in this process; of networks, `model` and `weights`."""
+    wanted = [
+        {**network, "output": output, "pool": pool}
+        for network in networks
+        for output, pool in load_layers({**request, **network}, layers, pools)
+    ]
+    return _extract(wanted, **request)
 
 
 def _extract(
-    outputs: Sequence[tuple[str | None, str | None]],
+    wanted: Sequence[Mapping[str, Any]],
     *,
     features: str,
     device: str,
@@ -58,12 +66,12 @@ def _extract(
     ray: str | None = None,
     **request: Any,
 ) -> list[Extraction]:
-    """Make the feature files of layers with poolings in one pass.
+    """Make the feature files of networks, their layers and poolings, in one pass for each kind of pixels.
 
     Parameters
     ----------
-    outputs
-        A feature file each, all of images that are read and decoded once.
+    wanted
+        Arguments that each feature file has of its own.
     rejected
         Content hash -> code and message of images that are not to be decoded.
     in_flight
@@ -81,9 +89,9 @@ def _extract(
     if labelled:
         dataset.check_labelled()
     dataset.check_splits()
-    targets = _targets(features, dataset, {**request, "max_bad": max_bad}, outputs)
+    files = _targets(features, dataset, {**request, "max_bad": max_bad}, wanted)
 
-    def job() -> Job:
+    def job(targets: Sequence[Target]) -> Job:
         for target in targets:
             target.look_around(rejected or {}, parts=share is None)
         return Job(
@@ -98,21 +106,35 @@ def _extract(
         )
 
     share = Share(shard, claim) if shard or claim else None
-    how = {"wait": wait, "seed": request["seed"], "max_bad": max_bad, "started": started}
-    done = _shared(targets, job, share, **how) if share else _alone(targets, job, _runner(ray), **how)
-    if done[0].shards is None and done[0].overview != overview:
-        say(f"{dataset.name}: in the end {done[0].overview}")
-    return done
+    how = {"wait": wait, "seed": request["seed"], "max_bad": max_bad}
+    done = dict[Path, Extraction]()
+    for targets in _by_pixels(files):
+        make = partial(job, targets)
+        how["started"] = started
+        made = _shared(targets, make, share, **how) if share else _alone(targets, make, _runner(ray), **how)
+        done |= {target.path: each for target, each in zip(targets, made, strict=True)}
+        started = time.perf_counter()
+    first = done[files[0].path]
+    if first.shards is None and first.overview != overview:
+        say(f"{dataset.name}: in the end {first.overview}")
+    return [done[file.path] for file in files]
 
 
 def _targets(
-    features: str, dataset: Dataset, request: Mapping[str, Any], outputs: Sequence[tuple[str | None, str | None]]
+    features: str, dataset: Dataset, request: Mapping[str, Any], wanted: Sequence[Mapping[str, Any]]
 ) -> list[Target]:
     folder = Path(features) / dataset.name
-    wanted = [{**request, "output": output, "pool": pool} for output, pool in outputs]
-    targets = [Target.of(folder, dataset, load_again(each), each) for each in wanted]
+    targets = [Target.of(folder, dataset, load_again(each), each) for each in ({**request, **own} for own in wanted)]
     check_name(folder, dataset)
     return targets
+
+
+def _by_pixels(files: Sequence[Target]) -> list[list[Target]]:
+    """Return feature files, each once, apart by the pixels that their networks take."""
+    found = dict[Preprocess, dict[Path, Target]]()
+    for file in files:
+        found.setdefault(file.network.preprocess.pixels, {})[file.path] = file
+    return [list(each.values()) for each in found.values()]
 
 
 def _runner(ray: str | None) -> Callable[[Job], list[EmbedResult]]:
@@ -162,8 +184,6 @@ def _shared(
 def merge_here(
     *,
     features: str,
-    output: str | None,
-    pool: str | None,
     max_bad: float,
     seed: int,
     rejected: object = None,
@@ -174,7 +194,7 @@ def merge_here(
     started = time.perf_counter()
     del rejected, in_flight
     dataset = load_dataset(request["data"], request["name"], Layout.of(request))
-    (target,) = _targets(features, dataset, {**request, "max_bad": max_bad, "seed": seed}, [(output, pool)])
+    (target,) = _targets(features, dataset, {**request, "max_bad": max_bad, "seed": seed}, [{}])
     return merged(target, EmbedResult(), wait=True, seed=seed, max_bad=max_bad, started=started)
 
 

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,19 +96,22 @@ class Worker:
                     images.append(image)
         times.append(time.perf_counter())
         groups = dict.fromkeys(image.wanted for image in images)  # one, unless some sinks have some of them already
-        started_s = self.run.open(groups)  # is no part of what images cost
-        times = [moment + started_s for moment in times]
+        started_s = self.run.open_all(groups)  # is no part of what images cost
+        decode_s, infer_s = times[1] - times[0], np.zeros(len(self.results))
         for wanted in groups:
             rows = [row for row, image in enumerate(images) if image.wanted == wanted]
             own = [images[row] for row in rows]
             pixels = self._pixels[rows] if len(groups) > 1 else self._pixels
-            for start in range(0, len(own), size):
-                some = slice(start, min(start + size, len(own)))
-                self._embed(wanted, own[some], pixels[some])
-        times.append(time.perf_counter())
-        self._count(images, times)
+            for network in self.run.by_network(wanted):
+                began = time.perf_counter()
+                for start in range(0, len(own), size):
+                    some = slice(start, min(start + size, len(own)))
+                    self._embed(network, own[some], pixels[some])
+                infer_s[list(network)] += time.perf_counter() - began
+        took_s = time.perf_counter() - times[0] - started_s
+        self._count(images, decode_s, infer_s)
         # images that were known say nothing of the time that others will take
-        fitting = int(len(images) / size * STRETCH_SHARE * self.run.shard_seconds / (times[-1] - times[0]))
+        fitting = int(len(images) / size * STRETCH_SHARE * self.run.shard_seconds / took_s)
         self._batches = max(1, min(2 * self._batches, fitting, STRETCH_BATCHES, STRETCH_IMAGES // size))
 
     def _read(self, stretch: range) -> Iterator[list[_Encoded]]:
@@ -204,13 +207,14 @@ class Worker:
         example = f"{self.job.dataset.paths[number]!r}, {bad.message}"
         check_rejected(self.board.reject(place), self.job.total, self.job.max_bad, example)
 
-    def _count(self, images: Sequence[_Image], times: list[float]) -> None:
-        decode_s, infer_s = np.diff(times)
-        wall_s = (decode_s + infer_s) / self.run.threads
+    def _count(self, images: Sequence[_Image], decode_s: float, infer_s: NDArray[np.float64]) -> None:
+        """Count for each sink what its images took: all of decoding, and its own network."""
         for place, (pending, result) in enumerate(zip(self._pending, self.results, strict=True)):
             embedded = sum(place in image.wanted for image in images)
             write_s, pending.write_s = pending.write_s, 0.0
-            took = stage_seconds(decode_s=decode_s, infer_s=infer_s, wall_s=wall_s) * bool(embedded or not images)
+            own_s = float(infer_s[place])
+            took = stage_seconds(decode_s=decode_s, infer_s=own_s, wall_s=(decode_s + own_s) / self.run.threads)
+            took *= bool(embedded or not images)
             spent = took + stage_seconds(write_s=write_s)
             pending.seconds += spent
             result.embedded += embedded
@@ -321,15 +325,23 @@ class Pass:
             if place not in self.job.opened.onnx:
                 self.job.opened.onnx[place] = self.job.sinks[place].model.onnx()
 
-    def open(self, groups: Iterable[tuple[int, ...]]) -> float:
+    def by_network(self, wanted: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Return the numbers of some sinks, apart by network: what one has in common is computed once."""
+        found = dict[tuple[Any, ...], list[int]]()
+        for place in wanted:
+            found.setdefault(tuple(sorted(self.job.sinks[place].model.arguments.items())), []).append(place)
+        return [tuple(each) for each in found.values()]
+
+    def open_all(self, groups: Iterable[tuple[int, ...]]) -> float:
         """Open the networks for some groups of sinks; return the seconds that took."""
         began = time.perf_counter()
         for wanted in groups:
-            self.networks(wanted)
+            for network in self.by_network(wanted):
+                self.networks(network)
         return time.perf_counter() - began
 
     def networks(self, wanted: tuple[int, ...]) -> Several:
-        """Return the networks of some sinks in this process, opened by the first thread that needs them."""
+        """Return what some sinks take of one network in this process, opened by the first thread that needs it."""
         job = self.job
         with job.opened.lock:
             if wanted not in job.opened.networks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -60,6 +60,13 @@ class Preprocess:
     range: int | None = None
     crop_mode: str | None = None
     max_pixels: int = field(default=MAX_PIXELS, compare=False)
+
+    @property
+    def pixels(self) -> Preprocess:
+        """The same but for what the network's graph does: where these are equal, so are the pixels of an image."""
+        if self.crop_mode == "border":  # of the mean
+            return self
+        return replace(self, mean=IMAGENET_MEAN, std=IMAGENET_STD, channels=None, range=None)
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize:
