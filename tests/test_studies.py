@@ -16,9 +16,12 @@ from typer.testing import CliRunner
 from tlcache.backbones.onnx_file import ONNX_FILE
 from tlcache.backbones.sources import find
 from tlcache.backbones.torch_network import operations
+from tlcache.cache.feature_file import FeatureFile
 from tlcache.cli import app
 from tlcache.datasets.dataset import load_dataset
 from tlcache.errors import CacheError, DataError, ModelError, OptionError, TlcacheError, UnknownNameError
+from tlcache.evaluation.compare import compare
+from tlcache.evaluation.resampled import resampled
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import Left
@@ -28,6 +31,7 @@ from tlcache.runs.folder import read_runs
 from tlcache.studying import run as running
 from tlcache.studying.estimates import finetune_seconds, heads_seconds, rows_of
 from tlcache.studying.run import compare_study
+from tlcache.studying.seeds import Spread, spreads
 from tlcache.studying.steps import Step, StudyPlan
 from tlcache.studying.study import study
 
@@ -93,6 +97,70 @@ def test_everything_is_done_once_and_again_is_nothing_to_do(photos: Path, monkey
     assert states(go(photos, plan=True))[:-1] == [(*what, "recorded") for what in ALL[:-1]]
 
 
+def test_a_study_with_several_seeds_draws_other_splits_and_ends_with_those_of_the_first(photos: Path) -> None:
+    options = {"models": ["tinier"], "heads": ["ridge"]}
+    (plain,) = (step for step in go(photos, **options) if step.kind == "fit-heads")
+    (file,) = Path("features").rglob("*.h5")
+    with FeatureFile(file) as features:
+        digest = features.attrs["dataset_digest"]
+    planned = go(photos, **options, seeds=2, plan=True)
+    kinds = [(step.kind, step.seed) for step in planned]
+    again = [(kind, seed) for seed in (1,) for kind in ("fit-heads", "finetune")]
+    assert kinds == [("extract", 0), ("fit-heads", 0), ("finetune", 0), *again, ("report", 0)]
+    done = go(photos, **options, seeds=2)
+    assert [(step.kind, step.seed) for step in done] == kinds
+    assert {step.state for step in done[3:]} == {"done"}
+    assert [step.state for step in done[:3]] == ["recorded"] * 3
+    assert done[1].records == plain.records
+    runs = {run.path.name: run for run in read_runs(Path("runs"))}
+    drawn = [
+        [runs[Path(path).name] for path in step.records] for step in done if step.kind in ("fit-heads", "finetune")
+    ]
+    assert len({run.dataset_digest for (run,) in drawn}) == 2
+    assert all(
+        heads[0].dataset_digest == tuned[0].dataset_digest for heads, tuned in zip(drawn[::2], drawn[1::2], strict=True)
+    )
+    assert [run.arguments["seed"] for (run,) in drawn[::2]] == [0, 1]
+    assert [run.arguments["seed"] for (run,) in drawn[1::2]] == [0, 1]
+    with FeatureFile(file) as features:
+        assert features.attrs["dataset_digest"] == digest
+    (found,) = spreads(done)
+    accuracies = [[run.test.accuracy for (run,) in drawn[kind::2]] for kind in (1, 0)]
+    assert found.differences == pytest.approx(np.subtract(*accuracies))
+    assert found.drawn
+    assert compare_study(done)[0][0].digest == digest
+    assert all(step.state == "recorded" for step in go(photos, **options, seeds=2)[:-1])
+
+
+@pytest.mark.parametrize(
+    ("values", "shown", "said"),
+    [
+        ((0.02, 0.03, 0.025), 0.03, ""),
+        ((0.001, -0.001, 0.0), 0.0, ""),
+        ((0.05, -0.06, 0.03), 0.03, "The two disagree: the first split shows a difference, the seeds do not"),
+        (
+            (0.02, 0.021, 0.019),
+            0.0,
+            "The two disagree: the seeds show a difference that the first split alone does not",
+        ),
+        ((-0.02, -0.021, -0.019), 0.03, "The two disagree about which of them is better"),
+    ],
+)
+def test_seeds_and_the_images_of_one_split_may_disagree(values: tuple[float, ...], shown: float, said: str) -> None:
+    right = np.arange(400) >= 60
+    make_run("svm", right)
+    make_run("linear", np.arange(400) >= 60 - round(400 * shown), strategy="finetune")
+    (found,) = compare()
+    tuned, frozen = (next(each for each in found.entries if each.frozen == kind) for kind in (False, True))
+    (pair,) = found.among([(tuned, frozen)])
+    over = resampled(np.array(values), 0.25)
+    text = str(Spread("photos", values, True, over, pair))
+    assert text.startswith("Over 3 seeds (other splits, heads and fine-tunings) fine-tuning has")
+    assert f"On the first split alone it has {100 * shown:.1f}" in text
+    assert ("disagree" in text) == bool(said)
+    assert said in text
+
+
 def test_a_study_fits_heads_on_several_backbones_together(photos: Path) -> None:
     done = go(photos, joins="tinynet+tinier", finetune=False)
     kinds = [(step.kind, step.model, step.state) for step in done]
@@ -141,7 +209,7 @@ def test_a_join_is_of_backbones_of_the_study(photos: Path, join: str, words: str
 @pytest.mark.parametrize("number", [1, 5])
 def test_an_interrupted_study_goes_on_where_it_was(photos: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(running, "_take", stopped_at(number, running._take))
+        patch.setattr(running, "take", stopped_at(number, running.take))
         with pytest.raises(KeyboardInterrupt):
             go(photos)
     before = files()

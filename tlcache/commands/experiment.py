@@ -233,6 +233,7 @@ def study(
 
     from tlcache.evaluation.verdict import verdict
     from tlcache.studying.run import compare_study
+    from tlcache.studying.seeds import spreads
     from tlcache.studying.study import study as run
     from tlcache.studying.table import steps_table
 
@@ -245,7 +246,9 @@ def study(
         raise OptionError(f"--no-finetune leaves out what {given} would change: give one or the other.")
     with stoppable("run the same command to continue"):
         steps = run(**options, **more)
-    output.write({"steps": [step.as_json() for step in steps]})
+    spread = spreads(steps, options.get("runs"))
+    more_said = {"seeds": [each.as_json() for each in spread]} if spread else {}
+    output.write({"steps": [step.as_json() for step in steps], **more_said})
     output.show(steps_table(steps))
     done, problems = {step.kind: step.state for step in steps}, list[str]()
     if done["report"] == "done":
@@ -254,6 +257,8 @@ def study(
         )  # the report has warned of them
         for found in comparisons:
             output.show(Text(f"\n{found.dataset}: {verdict(found)}"))
+        for each in spread:
+            output.show(Text(f"\n{each.dataset}: {each}"))
         say_where(output, [entry.run for found in comparisons for entry in found.entries])
         page = options.get("out", parameters(_study)["out"].default)
         output.say(f"\n{page}" + (f" (runs in it that are not of this study: {others})" if others else ""))

@@ -35,7 +35,7 @@ from tlcache.studying.steps import (
 )
 from tlcache.text import duration
 
-__all__ = ["compare_study", "run_study"]
+__all__ = ["compare_study", "run_study", "take"]
 
 _MEASURING_S = 4.0  # for the packages, and for each network
 
@@ -52,7 +52,7 @@ def run_study(plan: StudyPlan, only_plan: bool, budget_s: float | None) -> list[
 
         steps = estimated(plan, steps)
     left_s = math.inf if budget_s is None else budget_s
-    walked = _walk(_in_order(plan, steps), (lambda step: step) if only_plan else partial(_take, plan), left_s)
+    walked = _walk(_in_order(plan, steps), (lambda step: step) if only_plan else partial(take, plan), left_s)
     return [replace(step, records=tuple(str(run.path) for run in plan.runs_of(step))) for step in walked]
 
 
@@ -72,7 +72,7 @@ def compare_study(
     Returns
     -------
     list of Comparison, int
-        By dataset; and how many other runs are recorded.
+        By dataset, of the first seed; and how many other runs are recorded.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def compare_study(
     >>> len(found.entries), others
     (1, 0)
     """
-    own = {record for step in steps for record in step.records}
+    own = {record for step in steps if not step.seed for record in step.records}
     recorded = read_runs(runs_folder(runs), on_warning)
     return compare_runs((run for run in recorded if str(run.path) in own), on_warning), len(recorded) - len(own)
 
@@ -120,7 +120,7 @@ def _lack(step: Step, model: str, state: str) -> str:
     return f"without its features: extract {'' if model == step.model else f'{model} '}{state}"
 
 
-def _take(plan: StudyPlan, step: Step) -> Step:
+def take(plan: StudyPlan, step: Step) -> Step:
     """Do what is to be done for a step; an error is its result."""
     if step.kind in (FIT, JOIN, FINETUNE) and plan.is_recorded(step):
         return replace(step, state=RECORDED, seconds=0.0, note="")
@@ -144,7 +144,13 @@ def _extract(plan: StudyPlan, step: Step) -> str:
     if cell.download:
         say(cell.download)
     found = extract(
-        cell.data, step.model, cell.weights, features=plan.features, device=plan.device, **plan.layout.arguments
+        cell.data,
+        step.model,
+        cell.weights,
+        split_seed=plan.split_seed,
+        features=plan.features,
+        device=plan.device,
+        **plan.layout.arguments,
     )
     for line in () if found.up_to_date else found.warnings:
         if (step.data, line) not in plan.warned:  # by another network's extraction
@@ -163,6 +169,7 @@ def _fit(plan: StudyPlan, step: Step) -> str:
         join=join,
         coverage=promise.coverage,
         per_class=promise.per_class,
+        seed=promise.seed,
         runs=plan.runs,
         on_warning=failed.append,
     )
@@ -179,6 +186,7 @@ def _finetune(plan: StudyPlan, step: Step) -> str:
         step.data,
         step.model,
         plan.cell(step).weights,
+        split_seed=plan.split_seed,
         features=plan.features,
         runs=plan.runs,
         device=plan.device,

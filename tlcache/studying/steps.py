@@ -57,6 +57,8 @@ class Step:
         Why it is left out or failed, what of it is recorded or trained, what is downloaded for it.
     records
         Paths of the run records that are its results, as far as they are there.
+    seed
+        Which of the seeds of a study that is done with several, from 0 on.
     """
 
     kind: str
@@ -67,6 +69,7 @@ class Step:
     seconds: float = 0.0
     note: str = ""
     records: tuple[str, ...] = ()
+    seed: int = 0
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -179,6 +182,8 @@ class StudyPlan:
     out: Path
     device: str
     joins: tuple[str, ...] = ()
+    split_seed: int = 0
+    reports: bool = True
     warned: set[tuple[str, str]] = field(default_factory=set)  # datasets and what was said of them
     _places: dict[tuple[str, str], Path] = field(default_factory=dict)
 
@@ -191,6 +196,12 @@ class StudyPlan:
         for row in {cell.backbone.name: cell.backbone for cell in self.cells.values()}.values():  # not all have as many
             trained_layers(row, untrained(row, seed=0), self.recipe.unfreeze, self.recipe.cached_prefix)
 
+    def again(self, number: int) -> StudyPlan:
+        """Return the same with other seeds, so many further on: of splits that are drawn, heads and fine-tunings."""
+        recipe = self.recipe and replace(self.recipe, seed=self.recipe.seed + number)
+        protocol = replace(self.protocol, seed=self.protocol.seed + number)
+        return replace(self, split_seed=self.split_seed + number, recipe=recipe, protocol=protocol)
+
     def steps(self) -> list[Step]:
         """Return all steps with their states: each network and its heads, then joins, fine-tunings, and the report."""
         kinds = [(kind, cell) for cell in self.cells.values() for kind in (EXTRACT, FIT)]
@@ -200,7 +211,7 @@ class StudyPlan:
         steps += [step for step in joins if all((step.data, model) in self.cells for model in step.models)]
         tuned = self.cells.values() if self.recipe else ()
         steps += [Step(FINETUNE, cell.data, cell.dataset.name, cell.backbone.name) for cell in tuned]
-        return [*map(self._with_state, steps), Step(REPORT)]
+        return [*map(self._with_state, steps), *([Step(REPORT)] if self.reports else [])]
 
     def _with_state(self, step: Step) -> Step:
         if self.is_recorded(step):

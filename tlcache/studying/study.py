@@ -62,6 +62,15 @@ def study(
             more="Ranked by the ridge head out of fold on about 800 images that are not for testing",
         ),
     ] = None,
+    seeds: Annotated[
+        int,
+        Option(
+            "Do it so often, with other seeds",
+            whole(1),
+            TRAINING,
+            more="Splits that are drawn, heads and fine-tunings; the spread is told beside the interval of one split",
+        ),
+    ] = 1,
     budget_s: Budget = None,
     out: Page = "report.html",
     features: Features = None,
@@ -80,6 +89,9 @@ def study(
 
     With `screen`, all backbones embed a sample of the images first, and those are gone on with whose ridge head does
     best on it, out of fold; how sure that is, is said and recorded.
+
+    With `seeds`, all of it is done so often, with other draws of the splits that are drawn, and other seeds of heads
+    and fine-tunings; feature files have the splits of the first at the end.
 
     The settings of the fine-tunings are those of `tlcache.finetune`, but that `refit` is on, so that networks are
     fitted to what heads are; `coverage` and `per_class` are of the heads as well. Networks that cannot be trained, such
@@ -107,8 +119,8 @@ def study(
     from tlcache.datasets.overview import Overview
     from tlcache.report.page import check_page
     from tlcache.runs.folder import runs_folder
-    from tlcache.studying.run import run_study
     from tlcache.studying.screen import screened
+    from tlcache.studying.seeds import run_seeds
     from tlcache.studying.steps import StudyPlan, find_cells, find_joined
 
     place = check_folder(features_folder(features), "--features")
@@ -133,4 +145,4 @@ def study(
         device=device,
         joins=joined,
     )
-    return run_study(study_plan, plan, budget_s)
+    return run_seeds(study_plan, plan, budget_s, seeds)

@@ -24,7 +24,13 @@ def steps_table(steps: Sequence[Step]) -> RenderableType:
     notes: dict[str, list[str]] = {}
     for step in steps:
         what = (step.dataset, step.model) if several else (step.model,)
-        table.add_row(step.kind, *what, step.state, _time([step]), style=_STYLES[step.state])
+        table.add_row(
+            f"{step.kind} (seed {step.seed})" if step.seed else step.kind,
+            *what,
+            step.state,
+            _time([step]),
+            style=_STYLES[step.state],
+        )
         if step.note:
             notes.setdefault(step.note, []).append(" ".join([step.kind, *what]).rstrip())
     lines = [Text(f"{', '.join(own)}: {note}", style="dim") for note, own in notes.items()]
