@@ -57,7 +57,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return found[0]
         file, _, anchor = target.partition("#")
         path = (here / file).resolve()
-        place = BESIDE.get(path) or (relpath(path, ROOT / "docs") if path.parent == ROOT / "docs" else None)
+        place = BESIDE.get(path) or (
+            relpath(path, ROOT / "docs") if path.parent == ROOT / "docs" and path.suffix == ".md" else None
+        )
         return f"[{words}]({place}{'#' + anchor if anchor else ''})" if place else words
 
     return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", link, markdown)

@@ -21,6 +21,10 @@ from tlcache.runs.folder import runs_folder
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 Found = Callable[[str, str, Path], Audit]
+Planted = dict[frozenset[str], str]
+Make = Callable[[Path], Planted]
+Made = Callable[[str, Make], tuple[Path, Planted]]
+MADE: dict[str, Planted] = {}
 
 
 @pytest.fixture
@@ -32,6 +36,19 @@ def found(real: Path, session_folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return audit([extract(data, model, str(real / "weights" / weights)).path])[0]
 
     return run
+
+
+@pytest.fixture
+def made(session_folder: Path) -> Made:
+    """Return a folder and what was planted into it, which is made once for all networks."""
+
+    def once(name: str, make: Make) -> tuple[Path, Planted]:
+        root = session_folder / name
+        if name not in MADE:
+            MADE[name] = make(root)
+        return root, MADE[name]
+
+    return once
 
 
 MODELS = {
@@ -48,7 +65,7 @@ def link(source: Path, root: Path) -> None:
         there.symlink_to(path)
 
 
-def plant_some(root: Path, origin: str, target: str, seed: int) -> dict[frozenset[str], str]:
+def plant_some(root: Path, origin: str, target: str, seed: int) -> Planted:
     """Give 300 images of one split a copy in another; return each pair and its kind."""
     known = sorted((root / origin).rglob("*.jpg"))
     some = [known[row] for row in np.random.default_rng(seed).choice(len(known), 300, replace=False)]
@@ -57,7 +74,7 @@ def plant_some(root: Path, origin: str, target: str, seed: int) -> dict[frozense
     return {pair: re.sub(r".*?-(?=[a-z])", "", stem, count=1) for pair, stem in kinds.items()}
 
 
-def check(result: Audit, planted: dict[frozenset[str], str]) -> None:
+def check(result: Audit, planted: Planted) -> None:
     """Of these copies 95 % are found, and of images without one at most 1 % are paired, whatever they show.
 
     These are the shares of one draw, no bounds for others: 300 copies tell them to 2 points either way, and a kind
@@ -77,24 +94,30 @@ def check(result: Audit, planted: dict[frozenset[str], str]) -> None:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("origin", "target", "seed"), [("train", "test", 3), ("test", "train", 11)])
 def test_copies_planted_among_flowers(
-    found: Found, real: Path, tmp_path: Path, model: str, origin: str, target: str, seed: int
+    found: Found, real: Path, made: Made, model: str, origin: str, target: str, seed: int
 ) -> None:
-    root = tmp_path / f"flowers-{origin}"
-    link(real / "data" / "flowers102_small", root)
-    planted = plant_some(root, origin, target, seed)
+    def make(root: Path) -> Planted:
+        link(real / "data" / "flowers102_small", root)
+        return plant_some(root, origin, target, seed)
+
+    root, planted = made(f"flowers-{origin}", make)
     check(found(model, MODELS[model], root), planted)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_copies_planted_among_small_images(found: Found, real: Path, tmp_path: Path, model: str) -> None:
+def test_copies_planted_among_small_images(found: Found, real: Path, made: Made, model: str) -> None:
     """About 2,600 train and 1,100 test images of CIFAR-10, 32 pixels wide."""
-    root, random = tmp_path / "cifar", np.random.default_rng(5)
-    with tarfile.open(real / "data" / "cifar10_jpg.tar.xz") as archive:
-        for member in archive:
-            share = 0.05 if member.name.startswith("train/") else 0.12
-            if member.isfile() and random.random() < share:
-                archive.extract(member, root, filter="data")
-    planted = plant_some(root, "train", "test", 5)
+
+    def make(root: Path) -> Planted:
+        random = np.random.default_rng(5)
+        with tarfile.open(real / "data" / "cifar10_jpg.tar.xz") as archive:
+            for member in archive:
+                share = 0.05 if member.name.startswith("train/") else 0.12
+                if member.isfile() and random.random() < share:
+                    archive.extract(member, root, filter="data")
+        return plant_some(root, "train", "test", 5)
+
+    root, planted = made("cifar", make)
     check(found(model, MODELS[model], root), planted)
 
 
