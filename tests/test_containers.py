@@ -457,9 +457,12 @@ def test_a_table_inside_an_archive_is_told(tmp_path: Path) -> None:
     words = f"It holds labels.csv: .* --data labels.csv --images {path}$"
     with pytest.raises(DataError, match=words):
         load_dataset(path)
-    rows = (f"images/{number}.png,{'ab'[number % 2]}\n" for number in range(6))
-    (tmp_path / "labels.csv").write_text("".join(["image,label\n", *rows]))
-    assert load_dataset(tmp_path / "labels.csv", layout=Layout(images=str(path))).classes == ("a", "b")
+    for form in ("images/{}.png", "{}.png", "{}", "old/{}.png"):
+        rows = (f"{form.format(number)},{'ab'[number % 2]}\n" for number in range(6))
+        (tmp_path / "labels.csv").write_text("".join(["image,label\n", *rows]))
+        found = load_dataset(tmp_path / "labels.csv", layout=Layout(images=str(path)))
+        assert (found.classes, found.read(3)) == (("a", "b"), b"png 3")
+        assert any("'0' is 'images/0.png'" in line for line in found.warnings) == (form == "{}")
 
 
 @pytest.mark.parametrize(

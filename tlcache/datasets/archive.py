@@ -69,10 +69,13 @@ class Archive(Source):
 
     def tables(self, data: str) -> list[str]:
         """Return the members that may list its images, which are not looked into."""
+        return [name for name in self.members(data) if posixpath.splitext(name)[1].lower() in SUFFIXES]
+
+    def members(self, data: str) -> list[str]:
+        """Return the names of all members, sorted; without what a Mac packs with them."""
         given = pattern_of(data, ".tar")
         places, _ = merged(_KINDS[_ending(given)], given)
-        shown = (name for name in sorted(places) if not name.startswith("__MACOSX/"))
-        return [name for name in shown if posixpath.splitext(name)[1].lower() in SUFFIXES]
+        return [name for name in sorted(places) if not name.startswith("__MACOSX/")]
 
     def images(self, data: str) -> Images:
         """Return the images in it, whatever their labels."""

@@ -221,8 +221,10 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
 
 
 def _listing(source: Source, given: str, layout: Layout) -> Listing:
-    images = _archived(str(layout.images or "")) if source is MANIFEST else None
-    return MANIFEST.among(given, layout, images) if images else source.find(given, layout)
+    place = str(layout.images or "")
+    if source is not MANIFEST or not (images := _archived(place)):
+        return source.find(given, layout)
+    return MANIFEST.among(given, layout, images, ARCHIVE.members(place) if ARCHIVE.takes(place) else ())
 
 
 def _archived(place: str) -> Images | None:

@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tlcache.datasets.table import is_image_name
 from tlcache.datasets.tree import scan
 from tlcache.errors import DataError
 
-__all__ = ["folder_of", "locate"]
+__all__ = ["find_members", "folder_of", "locate"]
 
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _NOT_PLAIN = re.compile(r"(^|/)\.{0,2}(/|$)")  # absolute, or with . or .. or nothing between two slashes
@@ -67,6 +67,24 @@ def locate(
     return paths, (
         f"Of the list's paths, {len(other):,} are read like this: '{given[other[0]]}' is '{paths[other[0]]}'.",
     )
+
+
+def find_members(given: list[str], names: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the members of an archive that paths mean, and a note where they are not called so.
+
+    Where no path is a member, each is the one image of its name, with or without an ending, if that is so for all.
+    """
+    if not names or not {*names}.isdisjoint(given):
+        return given, ()
+    by_name = defaultdict[str, set[str]](set)
+    for name in filter(is_image_name, names):
+        for own in (_name(name), _name(name).rpartition(".")[0]):
+            by_name[own].add(name)
+    found = [by_name.get(_name(path), set()) for path in given]
+    if any(len(each) != 1 for each in found):
+        return given, ()
+    paths = [next(iter(each)) for each in found]
+    return paths, (f"The list's paths are read like this: '{given[0]}' is '{paths[0]}'.",)
 
 
 def folder_of(given: Sequence[str], listed_in: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -14,7 +14,7 @@ from tlcache.datasets.columns import NO_LABEL, NO_SPLIT, Columns, find_columns, 
 from tlcache.datasets.folder import open_folder
 from tlcache.datasets.labels import check_numbers, is_missing, may_be_missing, whole_numbers
 from tlcache.datasets.layout import Layout, ignoring, splitting_of
-from tlcache.datasets.lookup import folder_of, locate
+from tlcache.datasets.lookup import find_members, folder_of, locate
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS, Row
 from tlcache.datasets.table import SUFFIXES, Table, read_table
@@ -56,10 +56,13 @@ class Manifest(Source):
         images, data = open_folder(root.resolve()), str(path.absolute())
         return Listing(path.stem, data, images, found.rows, found.passed_over, found.notes)
 
-    def among(self, data: str, layout: Layout, images: Images) -> Listing:
-        """Return the rows of a table whose paths are those of images elsewhere: of the members of an archive."""
+    def among(self, data: str, layout: Layout, images: Images, names: Collection[str] = ()) -> Listing:
+        """Return the rows of a table whose paths are those of images elsewhere: of the members of an archive.
+
+        `names` are those of all members, where they are known: a list may leave out folders and endings.
+        """
         path = Path(data).expanduser()
-        found = rows_of(read_table(path), layout)
+        found = rows_of(read_table(path), layout, find=lambda written, _: find_members(written, names))
         return Listing(path.stem, str(path.absolute()), images, found.rows, found.passed_over, found.notes)
 
 
