@@ -44,7 +44,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         pytest.param(["audit", "--help"], id="help"),
         pytest.param(["heads"], id="table"),
         pytest.param(["ls", "--json", "-"], id="figures"),
-        pytest.param(["models", "nonsense", "--quiet"], id="error"),
+        pytest.param(["help", "cache"], id="page"),
     ],
 )
 def test_who_reads_may_stop_at_any_time(arguments: list[str]) -> None:

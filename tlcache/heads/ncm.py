@@ -60,9 +60,10 @@ class Ncm(Head):
         within = np.diag(basis.power) - (among.T * weights) @ among
         power, turned = np.linalg.eigh(within / weights.sum())
         power, vectors = np.maximum(power, 0), (basis.vectors @ turned).astype(np.float32)
-        least = _LEAST * basis.power.mean() / weights.sum()
+        directions = max(len(power), 1)  # there are none where all rows are equal
+        least = _LEAST * basis.power.sum() / directions / weights.sum()
         for head in heads:
-            shrunk = (1 - head.shrinkage) * power + head.shrinkage * power.mean() + least
+            shrunk = (1 - head.shrinkage) * power + head.shrinkage * power.sum() / directions + least
             head.middle_, head.axes_ = middle.astype(np.float32), vectors / np.sqrt(shrunk).astype(np.float32)
             head.means_ = unit_rows((centres - middle).astype(np.float32) @ head.axes_)
             head.weights_ = weights.astype(np.float32)
