@@ -24,7 +24,7 @@ from tlcache.cli import app
 from tlcache.datasets.dataset import list_datasets
 from tlcache.demo import RECIPE, next_step
 from tlcache.evaluation.compare import compare
-from tlcache.evaluation.metrics import METRICS
+from tlcache.evaluation.task import figure_names
 from tlcache.heads.table import HEADS
 from tlcache.runs.record import RUNS
 
@@ -499,7 +499,7 @@ def test_help_answers_at_once(command: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
-        ("tlcache fit-heads --metric ", set(METRICS)),
+        ("tlcache fit-heads --metric ", set(figure_names())),
         ("tlcache fit-heads --heads ri", {"ridge"}),
         ("tlcache extract --model resnet5", {"resnet50"}),
         ("tlcache finetune --optimizer ad", {"adam", "adamw"}),

@@ -74,7 +74,7 @@ def test_a_column_that_tells_the_label_is_named(made: Path, head: str) -> None:
     assert found.alone.accuracy > 0.85
     assert found.both.accuracy > 0.85
     assert found.both_over_image.low > 0.2
-    assert (found.n, found.baseline) == (100, ("cat", 0.5))
+    assert (found.n, found.baseline.answer, found.baseline.accuracy) == (100, "cat", 0.5)
     line = shortcut([found])
     assert f"The columns alone reach {found.alone.accuracy:.3f} ({head}), always answering 'cat' 0.500" in line
     assert "): site predicts the label. That is more than the images alone" in line

@@ -111,7 +111,7 @@ PANELS = DATA, NETWORK, CHOOSING, TRAINING, SPEED, OUTPUT = (  # of --help, in t
 )
 
 FIGURE = replace(
-    chosen_from("tlcache.evaluation.metrics:METRICS"),
+    chosen_from("tlcache.evaluation.task:figure_names"),
     read=lambda word: {"ap": "average_precision"}.get(word, word),
 )
 

@@ -39,12 +39,12 @@ from tlcache.cache.find import find_features
 from tlcache.cache.groups import groups_path, write_groups
 from tlcache.datasets.overview import drawn_splits
 from tlcache.datasets.splits import SPLITS
-from tlcache.datasets.tasks import MULTILABEL
 from tlcache.errors import CacheError, DataError, HeadError, UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.files import check_folder, relative
 from tlcache.options import described
 from tlcache.runs.folder import runs_folder
+from tlcache.tasks import MULTILABEL
 from tlcache.text import counted
 
 __all__ = ["audit"]

@@ -17,9 +17,10 @@ from tlcache.cache.joined import Joined
 from tlcache.datasets.dataset import NEEDS_LABELS
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS, draw_splits
-from tlcache.datasets.tasks import CLASSIFY, rows_digest, task_of
+from tlcache.datasets.tasks import rows_digest, task_of
 from tlcache.errors import CacheError, DataError, UnknownNameError, closest
 from tlcache.keys import some
+from tlcache.tasks import CLASSIFY
 from tlcache.text import counted
 
 __all__ = ["GIVEN", "KINDS", "FeatureSet", "Resplit", "apply_split", "split_fields"]
@@ -115,7 +116,7 @@ def apply_split(
 ) -> FeatureSet:
     """Return the file as it is (`given`), or its rows split by the dataset's recorded groups (`group`).
 
-    `tasks` are those of `tlcache.datasets.tasks.TASKS` that whoever asks can do.
+    `tasks` are those of `tlcache.tasks.TASKS` that whoever asks can do.
 
     Raises
     ------

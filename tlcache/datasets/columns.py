@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tlcache.datasets.table import Table
-from tlcache.datasets.tasks import MULTILABEL, joined_label
 from tlcache.errors import DataError
+from tlcache.tasks import MULTILABEL, joined_label
 
 __all__ = [
     "NO_LABEL",

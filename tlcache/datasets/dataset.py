@@ -26,11 +26,12 @@ from tlcache.datasets.parquet import PARQUET
 from tlcache.datasets.source import Form, ImageList, Images, Listing, Source
 from tlcache.datasets.splits import FRACTION, SPLITS, Row, check_splits, split_names
 from tlcache.datasets.table import SUFFIXES
-from tlcache.datasets.tasks import CLASSIFY, Targets, read_labels
+from tlcache.datasets.tasks import Targets, read_labels
 from tlcache.datasets.tree import OTHER_DATA
 from tlcache.errors import DataError, OptionError
 from tlcache.keys import slug, some
 from tlcache.kinds import listing
+from tlcache.tasks import CLASSIFY
 
 __all__ = [
     "NEEDS_LABELS",
@@ -123,7 +124,7 @@ class Dataset(ImageList):
 
     @property
     def task(self) -> str:
-        """What is to be learned, a name of `tlcache.datasets.tasks.TASKS`."""
+        """What is to be learned, a name of `tlcache.tasks.TASKS`."""
         return self.targets.task if self.targets else CLASSIFY
 
     @property
@@ -136,7 +137,10 @@ class Dataset(ImageList):
         if self.targets:
             check_splits(np.zeros_like(self.labels), self.splits, ("all images",), self.groups)
         elif self.classes:
-            check_splits(self.labels, self.splits, self.classes, self.groups)
+            try:
+                check_splits(self.labels, self.splits, self.classes, self.groups)
+            except DataError as error:  # rare classes may be none: lists, or measurements
+                raise DataError(" ".join([str(error), *(line for line in self.warnings if "--task" in line)])) from None
 
     def check_labelled(self) -> None:
         """Raise DataError where the images have no labels."""

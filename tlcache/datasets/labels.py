@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from tlcache.datasets.layout import ignoring
 from tlcache.datasets.splits import Row
-from tlcache.datasets.tasks import REGRESSION
 from tlcache.errors import DataError
 from tlcache.keys import few, some
+from tlcache.tasks import REGRESSION
 
 __all__ = ["check_numbers", "composed", "is_missing", "may_be_missing", "notes_on", "whole_numbers"]
 

@@ -16,10 +16,10 @@ from unicodedata import normalize
 
 from tlcache.arguments import DATA
 from tlcache.datasets.splits import FRACTION, ROLES, SPLITS, Row, split_names
-from tlcache.datasets.tasks import TASKS
 from tlcache.errors import DataError, OptionError
 from tlcache.kinds import PLACE, SWITCH, Kind, choice, listing, number, several, text, whole
 from tlcache.options import Option, check_fields, described
+from tlcache.tasks import TASKS
 
 __all__ = ["Layout", "ignoring", "splitting", "splitting_of"]
 

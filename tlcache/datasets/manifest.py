@@ -18,9 +18,10 @@ from tlcache.datasets.lookup import find_members, folder_of, locate
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS, Row
 from tlcache.datasets.table import SUFFIXES, Table, read_table
-from tlcache.datasets.tasks import MULTILABEL, NONE, REGRESSION, separator_of
+from tlcache.datasets.tasks import separator_of
 from tlcache.errors import DataError
 from tlcache.keys import printable, some
+from tlcache.tasks import MULTILABEL, NONE, REGRESSION
 from tlcache.text import counted
 
 __all__ = ["MANIFEST", "Listed", "read_rows", "rows_of"]

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.splits import SPLITS, draw_splits, missing_splits
-from tlcache.datasets.tasks import CLASSIFY, MULTILABEL, REGRESSION, Targets, task_of
+from tlcache.datasets.tasks import Targets, task_of
 from tlcache.keys import canonical_json, few, quoted
+from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION
 from tlcache.text import counted
 
 __all__ = ["Overview", "drawn_splits"]
@@ -37,7 +38,7 @@ class Overview:
     passed_over
         Kind -> how many, as in `tlcache.datasets.dataset.Dataset`; None where that is not known.
     task
-        A name of `tlcache.datasets.tasks.TASKS`.
+        A name of `tlcache.tasks.TASKS`.
     numbers
         The least, the median and the largest of the numbers to be learned; None where there are none.
     """

@@ -12,8 +12,8 @@ from tlcache.datasets.labels import is_missing, whole_numbers
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.lookup import locate
 from tlcache.datasets.table import read_table
-from tlcache.datasets.tasks import MULTILABEL
 from tlcache.errors import DataError
+from tlcache.tasks import MULTILABEL
 
 __all__ = ["read_paths"]
 

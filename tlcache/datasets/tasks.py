@@ -11,19 +11,14 @@ from typing import TYPE_CHECKING, Any
 from tlcache.datasets.splits import Row
 from tlcache.errors import DataError
 from tlcache.keys import hash_json
+from tlcache.tasks import CLASSIFY, MULTILABEL, NONE, REGRESSION, joined_label
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = [
-    "CLASSIFY",
-    "MULTILABEL",
-    "NONE",
-    "REGRESSION",
-    "TASKS",
     "Targets",
-    "joined_label",
     "read_labels",
     "rows_digest",
     "separator_of",
@@ -31,8 +26,6 @@ __all__ = [
     "told_of",
 ]
 
-TASKS = CLASSIFY, MULTILABEL, REGRESSION = ("classify", "multilabel", "regression")
-NONE = ";"  # the label of an image that has none of the labels
 _SEPARATORS = ";|,"  # the first that any label has
 _LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)", re.DOTALL)  # as Python and JSON write several
 _BINS = 10  # of numbers, each of which has its share in every split
@@ -102,15 +95,6 @@ def told_of(task: str) -> dict[str, str]:
 def rows_digest(classes: Sequence[str], rows: Sequence[Sequence[Any]], task: str) -> str:
     """Return what runs on the same rows have in common: a hash of classes and (path, sha256, label, split, group)."""
     return hash_json({"classes": classes, "rows": rows, **told_of(task)})
-
-
-def joined_label(names: Sequence[str]) -> str:
-    """Return the label of an image that has labels of these names.
-
-    >>> joined_label(["dog", "cat", "dog"]), joined_label([])
-    ('cat;dog', ';')
-    """
-    return NONE.join(sorted(set(names))) or NONE
 
 
 def read_labels(rows: Sequence[Row], task: str | None) -> tuple[list[Row], tuple[str, ...]]:

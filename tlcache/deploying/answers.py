@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from tlcache.backbones.onnx_file import ONNX_FILE
 from tlcache.deploying.saved import Saved, find_saved
 from tlcache.extraction.several import Network
+from tlcache.heads.answering import Answering
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import native
+from tlcache.tasks import CLASSIFY, TASKS
 
 __all__ = ["Answers", "find_answers"]
 
@@ -41,6 +43,8 @@ class Answers:
         Returns `answer`.
     uncertainty
         Returns what the model keeps of how sure it is; None: nothing.
+    answering
+        How its answers are read, where they are not of classes.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Answers:
     networks: Sequence[Network]
     load: Callable[[], Answer]
     uncertainty: Callable[[], Uncertainty | None] = lambda: None
+    answering: Answering | None = None
 
     @cached_property
     def answer(self) -> Answer:
@@ -72,7 +77,7 @@ def find_answers(run: str | Path, runs: str | Path | None = None) -> Answers:
     """
     if ONNX_FILE.find(str(run)):
         return _of_file(Path(run).expanduser())
-    saved = find_saved(run, runs)
+    saved = find_saved(run, runs, TASKS)
     return _of_tuned(saved) if saved.tuned else _of_head(saved)
 
 
@@ -89,7 +94,8 @@ def _of_head(saved: Saved) -> Answers:
         return None if run and run.uncertainty is None else saved.asked.uncertainty
 
     networks = [(_USUAL | request, key) for request, key in saved.networks]
-    return Answers(saved.path.stem, classes, networks, load, uncertainty)
+    how = saved.asked.answering if run is None or run.task != CLASSIFY else None  # reading the head takes a while
+    return Answers(saved.path.stem, classes, networks, load, uncertainty, how)
 
 
 def _of_tuned(saved: Saved) -> Answers:

@@ -73,12 +73,15 @@ def _equal(found: Comparison) -> list[Entry]:
     """Return the runs that reach as much as the first one, on validation, or on test where they were picked there."""
     if found.without_test:
         return [entry for entry in found.entries if entry.run.validated == found.picked[0].run.validated]
-    return [entry for entry in found.entries if entry.accuracy == found.picked[0].accuracy]
+    return [entry for entry in found.entries if entry.figure(found.by) == found.picked[0].figure(found.by)]
 
 
 def _why(chosen: Entry, found: Comparison, equal: int) -> str:
-    reached = f"{chosen.accuracy:.3f} ({chosen.low:.3f}-{chosen.high:.3f}) on {chosen.run.test.n:,} test images"
-    how = "picked on validation" if found.without_test else "the most accurate on the test images"
+    value, low, high = chosen.figure(found.by)
+    figure = "" if found.by == "accuracy" else f"{found.by} "
+    reached = f"{figure}{value:.3f} ({low:.3f}-{high:.3f}) on {chosen.run.test.n:,} test images"
+    best = "most accurate" if found.by == "accuracy" else "best"
+    how = "picked on validation" if found.without_test else f"the {best} on the test images"
     rank = f"{how}, of {len(found.entries)} recorded" if len(found.entries) > 1 else "the only one recorded"
     if equal > 1:
         rank = f"of {equal} that are {how} of {len(found.entries)} recorded, the cheapest to use"

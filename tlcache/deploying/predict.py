@@ -120,7 +120,9 @@ def predict(
         warn(f"No confidence is enough for {right:g} right answers: all images are unsure.")
     if least := judge.least_unusual:
         warn(f"With so few training images no p-value is below {least:.3g}: --reject {reject:g} rejects nothing.")
-    found = Predicted.of(answers.name, answers.classes, listed.paths, top, judge)
+    if answers.answering and top != 1:
+        raise OptionError(f"--top is of classes, and '{answers.name}' is of --task {answers.answering.task}.")
+    found = Predicted.of(answers.name, answers.classes, listed.paths, top, judge, answers.answering)
     with _writer(out, found.columns) as write:
 
         def take(block: Block) -> None:

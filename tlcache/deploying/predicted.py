@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from tlcache.deploying.judging import Judge, Judged, ranked
 from tlcache.deploying.rows import Columns, PredictedRow
 from tlcache.evaluation.significance import accuracy_interval
 from tlcache.records import as_json
+
+if TYPE_CHECKING:
+    from tlcache.heads.answering import Answering
 
 __all__ = ["Checked", "Predicted", "check"]
 
@@ -75,6 +78,8 @@ class Predicted:
         Images that went through the network, and whose embedding was there.
     seconds
         On the clock.
+    answering
+        How `confidences` (N, C) are read of a model of several labels, whose probabilities they are, or of a number.
     """
 
     model: str
@@ -90,18 +95,31 @@ class Predicted:
     embedded: int = 0
     reused: int = 0
     seconds: float = 0.0
+    answering: Answering | None = None
 
     @classmethod
-    def of(cls, model: str, classes: tuple[str, ...], paths: Sequence[str], top: int, judge: Judge) -> Predicted:
+    def of(
+        cls,
+        model: str,
+        classes: tuple[str, ...],
+        paths: Sequence[str],
+        top: int,
+        judge: Judge,
+        answering: Answering | None = None,
+    ) -> Predicted:
         """Return what is to be filled: nothing is said of any image yet."""
-        shape = len(paths), min(top, len(classes))
+        shape = len(paths), min(top, len(classes)) if answering is None else len(classes)
         found = cls(model, classes, paths, np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32))
         found.sets = {} if judge.sets else None
         found.p_values = np.full(len(paths), np.nan) if judge.knows_distances else None
+        found.answering = answering
         return found
 
     def fill(self, numbers: Sequence[int], probabilities: Rows, judged: Judged) -> None:
         """Say of some images what their probabilities (n, C) are, and what was judged of them."""
+        if self.answering is not None:
+            self.ranked[numbers], self.confidences[numbers] = 0, probabilities
+            return
         best = ranked(probabilities, self.ranked.shape[1])
         self.ranked[numbers], self.confidences[numbers] = best, np.take_along_axis(probabilities, best, axis=1)
         self.withheld |= {number: word for number, word in zip(numbers, judged.withheld, strict=True) if word}
@@ -116,6 +134,9 @@ class Predicted:
     @property
     def labels(self) -> list[str]:
         """What is said of each image (N,): its likeliest class, or `withheld`; empty of one that cannot be used."""
+        if self.answering is not None:
+            texts = self.answering.said(self.confidences)
+            return ["" if number in self.errors else text for number, text in enumerate(texts)]
         best = self.ranked[:, 0].tolist()
         return ["" if at < 0 else self.withheld.get(number, self.classes[at]) for number, at in enumerate(best)]
 
@@ -127,13 +148,19 @@ class Predicted:
     @property
     def columns(self) -> Columns:
         """The columns of `rows`."""
-        return Columns(self.ranked.shape[1], self.sets is not None, self.p_values is not None)
+        each = self.answering.further if self.answering else ()
+        return Columns(self.ranked.shape[1], self.sets is not None, self.p_values is not None, each)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[PredictedRow]:
         """Yield what is said of the images, or of some that follow each other."""
         for number in range(start, len(self) if stop is None else stop):
             if number in self.errors:
                 yield PredictedRow(self.paths[number], error=self.errors[number])
+                continue
+            if self.answering is not None:
+                answers = self.confidences[number]
+                each = dict(zip(self.answering.further, self.answering.beside(answers), strict=True))
+                yield PredictedRow(self.paths[number], self.answering.said(answers[None]), each=each)
                 continue
             labels = [self.classes[label] for label in self.ranked[number].tolist()]
             labels[0] = self.withheld.get(number, labels[0])
@@ -164,7 +191,7 @@ class Predicted:
 
 def check(found: Predicted, labels: Sequence[str]) -> Checked | None:
     """Compare what was said with labels (N,), empty where an image has none; None where no image has one."""
-    if not any(labels):
+    if not any(labels) or found.answering is not None:
         return None
     number = {name: at for at, name in enumerate(found.classes)}
     known = np.array([number.get(label, -1) for label in labels], np.int64)

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,6 +42,8 @@ class PredictedRow:
         Share of what the model was trained on that is as far from the rest; None where the model does not know.
     error
         Why the image cannot be used; empty where it can.
+    each
+        Of a model of several labels or of a number, which has no confidence: the further columns.
     """
 
     path: str
@@ -50,6 +52,7 @@ class PredictedRow:
     set: Sequence[str] | None = None
     unusual: float | None = None
     error: str = ""
+    each: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Columns:
         So many classes of each image.
     sets, unusual
         Whether there are columns for these.
+    each
+        Further ones in the place of confidences: a probability of every label, or the ends of a number's interval.
 
     Examples
     --------
@@ -72,10 +77,13 @@ class Columns:
     top: int = 1
     sets: bool = False
     unusual: bool = False
+    each: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """What they are called, in their order."""
+        if self.each:
+            return ("path", "label", *self.each, "error")
         further = (f"{name}_{place}" for place in range(2, self.top + 1) for name in ("label", "confidence"))
         asked = [name for name, wanted in (("set", self.sets), ("unusual", self.unusual)) if wanted]
         return ("path", "label", "confidence", *further, *asked, "error")
@@ -84,6 +92,9 @@ class Columns:
         """Return a row as JSON values by the names of the columns; null where there is nothing to say."""
         found: dict[str, Any] = {"path": row.path, "set": list(row.set or ()), "error": row.error or None}
         found["unusual"] = _rounded(row.unusual)
+        if self.each:
+            each = {name: _rounded(value) for name, value in row.each.items()}
+            return {name: {**found, "label": next(iter(row.labels), None), **each}.get(name) for name in self.names}
         for place, (label, confidence) in enumerate(zip(row.labels, row.confidences, strict=True), 1):
             ending = f"_{place}" if place > 1 else ""
             found |= {f"label{ending}": label, f"confidence{ending}": _rounded(confidence)}
@@ -153,7 +164,9 @@ def _json_lines(path: Path, columns: Columns) -> Iterator[Write]:
 @contextmanager
 def _parquet(path: Path, columns: Columns) -> Iterator[Write]:
     arrow = _pyarrow()
-    schema = arrow.schema([(name, _kind(arrow, name)) for name in columns.names])
+    schema = arrow.schema(
+        [(name, arrow.float32() if name in columns.each else _kind(arrow, name)) for name in columns.names]
+    )
     with arrow.parquet.ParquetWriter(path, schema) as writer:
         yield lambda rows: writer.write_table(
             arrow.Table.from_pylist([_valid(columns.values(row)) for row in rows], schema)

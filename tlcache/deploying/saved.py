@@ -22,6 +22,7 @@ from tlcache.runs.folder import ENDINGS, read_runs, runs_folder
 from tlcache.runs.joined import JoinedRun
 from tlcache.runs.naming import named_runs
 from tlcache.runs.record import RUNS, Run
+from tlcache.tasks import CLASSIFY
 
 if TYPE_CHECKING:
     from tlcache.heads.fitted import FittedHead
@@ -127,19 +128,33 @@ class Saved:
         )
 
 
-def find_saved(run: str | Path, runs: str | Path | None = None) -> Saved:
+def find_saved(run: str | Path, runs: str | Path | None = None, tasks: Sequence[str] = (CLASSIFY,)) -> Saved:
     """Return the files of a run.
 
     Parameters
     ----------
     run
         Its record, its `.safetensors`, or the name of both, which is looked for in `runs`.
+    tasks
+        What it may have learned, names of `tlcache.tasks.TASKS`.
 
     Raises
     ------
     OptionError, CacheError
-        There is no such run, or its files are not whole.
+        There is no such run, its files are not whole, or it learned something else.
     """
+    found = _find_saved(run, runs)
+    answering = None if found.run or found.tuned else found.asked.answering
+    task = found.run.task if found.run else answering.task if answering else CLASSIFY
+    if task not in tasks:
+        raise OptionError(
+            f"'{found.path.stem}' is of --task {task}, and this is of --task {' or '.join(tasks)} alone. "
+            "What it says of images: tlcache predict; its network: tlcache export --model; the head: load_head."
+        )
+    return found
+
+
+def _find_saved(run: str | Path, runs: str | Path | None) -> Saved:
     path = Path(run).expanduser()
     if path.is_file():
         record = path.with_suffix(".json")

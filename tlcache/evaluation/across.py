@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.evaluation.metrics import METRICS
 from tlcache.evaluation.significance import LEVEL, correct_for_many
+from tlcache.evaluation.task import larger_is_better
 
 if TYPE_CHECKING:
     from tlcache.evaluation.comparison import Comparison
@@ -65,12 +65,13 @@ def across(comparisons: Sequence[Comparison]) -> Across | None:
     """
     first: dict[str, Comparison] = {}
     for found in comparisons:
-        first.setdefault(found.dataset, found)
+        if found.by == comparisons[0].by:  # classes and numbers have no figure in common
+            first.setdefault(found.dataset, found)
     each = [_values(found) for found in first.values()]
     shared = [name for name in each[0] if all(name in values for values in each)] if each else []
     if len(each) < 2 or len(shared) < 2:
         return None
-    sign = 1 if METRICS[comparisons[0].by].larger_is_better else -1
+    sign = 1 if larger_is_better(comparisons[0].by) else -1
     values = np.array([[of[name] for name in shared] for of in each])
     placed = ranks(-sign * values)
     order = np.lexsort((-sign * values.mean(axis=0), placed.mean(axis=0)))

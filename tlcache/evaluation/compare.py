@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from math import isnan, nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.baseline import Baseline
 from tlcache.evaluation.comparison import Comparison, Entry, Groups, Pair
 from tlcache.evaluation.estimates import Estimate, compare_figures
-from tlcache.evaluation.metrics import METRICS, estimates, figures
+from tlcache.evaluation.metrics import estimates, figures
+from tlcache.evaluation.multilabel import right as multilabel_right
 from tlcache.evaluation.perclass import class_figures
 from tlcache.evaluation.resampled import compare_folds
 from tlcache.evaluation.significance import (
@@ -27,6 +29,7 @@ from tlcache.evaluation.significance import (
     correct_for_many,
     unit_numbers,
 )
+from tlcache.evaluation.task import TASKS, USUAL, figure_of, larger_is_better, task_named
 from tlcache.options import described
 from tlcache.progress import warn
 from tlcache.runs.classes import ClassFigures
@@ -35,6 +38,7 @@ from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.naming import backbone_label, head_label
 from tlcache.runs.predictions import Predictions, TopPredictions
 from tlcache.runs.record import Run
+from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION
 
 __all__ = ["compare", "compare_runs"]
 
@@ -96,7 +100,13 @@ def compare_runs(
     for run in sorted(runs, key=lambda run: run.created, reverse=True):
         alike.setdefault((run.dataset, run.dataset_digest), []).append(run)
     ordered = sorted(alike.items(), key=lambda item: item[0][0])
-    found = (_compare(dataset, digest, group, by, on_warning) for (dataset, digest), group in ordered)
+    found = []
+    for (dataset, digest), group in ordered:
+        own, task = figure_of(group[0].task, by), group[0].task
+        if own in TASKS[task]:
+            found.append(_compare(dataset, digest, group, own, on_warning))
+        else:
+            on_warning(f"{dataset} is left out, as --task {task} has no {by}, but {', '.join(TASKS[task])}.")
     return [replace(each, margin=margin) for each in found if each]
 
 
@@ -110,10 +120,13 @@ class _Tested:
     per_class: tuple[ClassFigures, ...]
     compared: Estimate | None
     fold: NDArray[np.int64] | None
+    errors: NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, run: Run, found: Predictions, units: Units | None, by: str) -> _Tested:
         known, classes = run.test.others, run.per_class
+        if run.task != CLASSIFY:
+            return cls._of_columns(run, found, by)
         if not classes:  # in records of earlier versions
             known = {**known, **figures(found.label, found.probabilities, units)}
             classes = class_figures(run.classes, found.label, found.probabilities, units)
@@ -127,10 +140,28 @@ class _Tested:
                 )
         return cls(run, found.top(), known, classes, compared, found.fold)
 
+    @classmethod
+    def _of_columns(cls, run: Run, found: Predictions, by: str) -> _Tested:
+        """Return a run on several labels, of which all of an image are right or not, or on numbers."""
+        compared = task_named(run.task, run.answering).estimates(found.label, found.probabilities).get(by)
+        if compared is None:
+            raise OptionError(f"The test images of '{run.dataset}' have no say in {by}; leave --by out.")
+        if run.task == MULTILABEL:
+            right, errors = multilabel_right(found.label, found.probabilities, np.array(run.thresholds)), None
+        else:
+            right, errors = np.zeros(len(found.row), bool), np.abs(found.label - found.probabilities)[:, 0]
+        top = TopPredictions(
+            found.row, np.ones(len(right), np.int64), right.astype(np.int64), found.probabilities[:, 0]
+        )
+        return cls(run, top, run.test.others, run.per_class, compared, None, errors)
+
     def over(self, other: _Tested, units: Units | None) -> Difference:
         """Return what it has over another."""
         if self.compared and other.compared:
-            return compare_figures(self.compared, other.compared, (self.top.right, other.top.right), units)
+            right = self.top.right, other.top.right
+            if self.errors is not None and other.errors is not None:
+                right = self.errors < other.errors, other.errors < self.errors  # of numbers, which is nearer
+            return compare_figures(self.compared, other.compared, right, units)
         if isinstance(self.run, FrozenRun) and self.run.cross_validation and self.fold is not None:
             return compare_folds(self.top.right, other.top.right, self.fold, self.run.cross_validation.share)
         return compare_paired(self.top.right, other.top.right, units)
@@ -149,7 +180,7 @@ def _compare(
     tested, units, groups = _tested(runs, by, on_warning)
     if not tested:
         return None
-    named, sign = [each.run for each in tested], 1 if METRICS[by].larger_is_better else -1
+    named, sign = [each.run for each in tested], 1 if larger_is_better(by) else -1
     scores = [_held_out(run, by) for run in named]
     without_test = None not in scores
     held_out = [sign * (score or 0.0) for score in scores]
@@ -166,7 +197,7 @@ def _compare(
         Pair(entries[a], entries[b], difference, float(p), len(two))
         for (a, b), difference, p in zip(two, differences, corrected, strict=True)
     )
-    baseline = Baseline.of(tested[0].top.label, named[0].classes)
+    baseline = _baseline(tested[0], by)
     picked = tuple(entries[number] for number in order)
     return Comparison(dataset, digest, by, entries, picked, without_test, pairs, groups, baseline)
 
@@ -191,8 +222,16 @@ def _tested(
                 "run, with --force."
             )
         tested.append(_Tested.of(run, replace(found, row=rows), units, by))
-    sign = 1 if METRICS[by].larger_is_better else -1
+    sign = 1 if larger_is_better(by) else -1
     return sorted(tested, key=lambda each: _rank(each, sign)), units, groups
+
+
+def _baseline(tested: _Tested, by: str) -> Baseline | None:
+    """Return what a constant answer would reach, where runs are compared by the usual figure of their task."""
+    run = tested.run
+    if run.task == CLASSIFY:
+        return Baseline.of(tested.top.label, run.classes)
+    return Baseline.of_columns(run.predictions().label) if by == USUAL[run.task] else None
 
 
 def _held_out(run: Run, by: str) -> float | None:
@@ -200,7 +239,7 @@ def _held_out(run: Run, by: str) -> float | None:
     if by in run.validated:
         return run.validated[by]
     found = None if by == "accuracy" else run.held_out()
-    return None if found is None else METRICS[by].value(found.label, found.probabilities)
+    return None if found is None else TASKS[run.task][by].value(found.label, found.probabilities)
 
 
 def _worse(
@@ -230,7 +269,8 @@ def _rank(tested: _Tested, sign: int) -> tuple[float, float, str]:
     best = -float(tested.top.right.mean())
     if tested.compared:
         best = -sign * tested.compared.value
-    return best, tested.run.test.log_loss, str(tested.run.path)
+    loss = tested.run.test.log_loss
+    return best, 0.0 if isnan(loss) else loss, str(tested.run.path)
 
 
 def _entry(tested: _Tested, runs: Sequence[Run], units: Units | None, score: float | None, best: bool) -> Entry:
@@ -243,7 +283,7 @@ def _entry(tested: _Tested, runs: Sequence[Run], units: Units | None, score: flo
         top=tested.top,
         backbone=backbone_label(run, runs),
         head=head_label(run, runs),
-        accuracy=float(tested.top.right.mean()),
+        accuracy=float(tested.top.right.mean()) if run.task != REGRESSION else nan,
         low=low,
         high=high,
         macro_f1=run.test.macro_f1,

@@ -10,17 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from tlcache.datasets.tasks import told_of
 from tlcache.evaluation.baseline import Baseline
 from tlcache.evaluation.margins import Margin, margins
-from tlcache.evaluation.metrics import METRICS
 from tlcache.evaluation.significance import LEVEL, Difference, Units, correct_for_many, effective_groups, smallest_shown
+from tlcache.evaluation.task import larger_is_better
 from tlcache.records import as_json
 from tlcache.runs.classes import ClassFigures
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.pergroup import PerGroup
 from tlcache.runs.predictions import TopPredictions
 from tlcache.runs.record import Run
+from tlcache.tasks import CLASSIFY, REGRESSION
 
+_OF_CLASSES = ("accuracy", "low", "high", "macro_f1", "log_loss", "ece")  # figures that numbers do not have
 __all__ = ["Comparison", "Entry", "Groups", "Pair", "pareto"]
 
 
@@ -109,6 +112,8 @@ class Entry:
             name: value for name, value in vars(self).items() if name not in ("run", "top", "figures", "per_class")
         }
         wanted = ("strategy", "weights", "key", "record", "created")
+        if self.run.task == REGRESSION:
+            figures = {name: value for name, value in figures.items() if name not in _OF_CLASSES}
         return {
             **figures,
             **self.figures,
@@ -181,7 +186,7 @@ class Comparison:
     groups
         The groups that the test images are in, which intervals and tests then count; None where they have none.
     baseline
-        What always answering the largest class of the test images would reach.
+        What always giving one answer would reach; None where the figure that is compared by says nothing of that.
     margin
         Points up to which runs count as equally good; None where that is not asked.
     """
@@ -194,8 +199,13 @@ class Comparison:
     without_test: bool
     pairs: tuple[Pair, ...]
     groups: Groups | None
-    baseline: Baseline
+    baseline: Baseline | None
     margin: float | None = None
+
+    @property
+    def task(self) -> str:
+        """What was learned, a name of `tlcache.tasks.TASKS`."""
+        return self.entries[0].run.task
 
     def pair(self, a: Entry, b: Entry) -> Pair:
         """Return what `a` has over `b`, corrected for all pairs of runs."""
@@ -270,7 +280,7 @@ class Comparison:
             return []
         others = [entry for entry in self.entries if entry is not self.picked[0]]
         found = [self.pair(entry, self.picked[0]).found for entry in others]
-        better = METRICS[self.by].larger_is_better
+        better = larger_is_better(self.by)
         runs = [(entry.name, str(entry.run.path)) for entry in others]
         return margins(runs, [each if better else each.reversed() for each in found], self.margin / 100)
 
@@ -287,6 +297,7 @@ class Comparison:
         return {
             "dataset": self.dataset,
             "digest": self.digest,
+            **told_of(self.task),
             "groups": self.groups and self.groups.number,
             "by": self.by,
             "picked": str(self.picked[0].run.path),
@@ -298,9 +309,15 @@ class Comparison:
             "tunings": [pair.as_json() for pair in self.tunings],
             **({"layers": [pair.as_json() for pair in self.layer_choices]} if self.layer_choices else {}),
             **({"margin": self.margin, "margins": [each.as_json() for each in self.margins]} if self.margin else {}),
-            "baseline_accuracy": self.baseline.accuracy,
-            "baseline_class": self.baseline.answer,
+            **self._of_baseline(),
         }
+
+    def _of_baseline(self) -> dict[str, Any]:
+        if self.baseline is None:
+            return {}
+        if self.task == CLASSIFY:
+            return {"baseline_accuracy": self.baseline.accuracy, "baseline_class": self.baseline.answer}
+        return {f"baseline_{self.baseline.figure}": self.baseline.accuracy}
 
 
 def pareto(entries: Sequence[Entry]) -> list[Entry]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from tlcache.evaluation.metrics import METRICS
+from tlcache.evaluation.task import larger_is_better
 from tlcache.keys import printable, some
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.frozen import FrozenRun
+from tlcache.tasks import REGRESSION
 from tlcache.text import duration
 
 if TYPE_CHECKING:
@@ -220,6 +221,8 @@ def _advice(run: FinetunedRun) -> str:
 def _quickest(found: Comparison) -> str:
     """Name the quickest of those that share the mark and are no more than a point behind, unless it was picked."""
     picked = found.picked[0]
+    if found.task == REGRESSION:  # what is near is for who knows the unit to say
+        return ""
     near = [entry for entry in found.entries if entry.best and _near(entry, picked, found.by)]
     quickest = min(near, key=lambda entry: entry.first_s)
     if quickest is picked:
@@ -236,7 +239,17 @@ def _near(entry: Entry, picked: Entry, by: str) -> bool:
 
 def _baseline(found: Comparison) -> str:
     """Say it where the most accurate run may be no better than a constant answer."""
-    answer, accuracy = found.baseline
+    if found.baseline is None:
+        return ""
+    if found.baseline.figure != "accuracy":
+        value, low, high = found.picked[0].figure(found.by)
+        behind = _sign(found.by) * (found.baseline.accuracy - (low if _sign(found.by) > 0 else high)) >= 0
+        return (
+            f"{found.picked[0].name} is not shown to be better than a constant answer. {found.baseline}"
+            if behind
+            else ""
+        )
+    answer, accuracy, _ = found.baseline
     picked, runs = found.picked[0], 1 if found.without_test else len(found.entries)
     wider = NormalDist().inv_cdf(1 - 0.025 / runs) / NormalDist().inv_cdf(0.975)  # for the best of so many (Bonferroni)
     if picked.accuracy - wider * (picked.accuracy - picked.low) > accuracy:
@@ -263,7 +276,7 @@ def size(difference: float, by: str = "accuracy") -> str:
 
 
 def _sign(by: str) -> int:
-    return 1 if METRICS[by].larger_is_better else -1
+    return 1 if larger_is_better(by) else -1
 
 
 def p_text(p: float) -> str:

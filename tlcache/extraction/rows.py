@@ -20,13 +20,14 @@ from tlcache.cache.shards import Rejected
 from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks
-from tlcache.datasets.tasks import REGRESSION, rows_digest, told_of
+from tlcache.datasets.tasks import rows_digest, told_of
 from tlcache.errors import CacheError, DamagedError, DataError
 from tlcache.extraction.job import EmbedResult
 from tlcache.images import REVISION
 from tlcache.images.notes import sentences
 from tlcache.keys import canonical_json, few, quoted, some
 from tlcache.machine import hardware, now, versions
+from tlcache.tasks import REGRESSION
 
 __all__ = ["Rows", "assemble"]
 

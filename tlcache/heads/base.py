@@ -17,9 +17,11 @@ from tlcache.heads.logits import linear, softmax
 from tlcache.heads.rows import Array, Features, View, blocks
 from tlcache.threads import blas_for
 
-__all__ = ["Head", "LinearHead", "Validation"]
+__all__ = ["ColumnValidation", "Columns", "Head", "LinearHead", "Validation"]
 
 Validation = tuple[Features, NDArray[np.int64]] | None
+Columns = NDArray[np.uint8] | NDArray[np.float32]
+ColumnValidation = tuple[Features, Columns] | None
 
 
 class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -103,6 +105,40 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         with blas_for(len(features) * features.shape[1]):
             for group in by_weight.values():
                 cls._fit_heads(group, features, target, validation)
+
+    @classmethod
+    def fit_columns(
+        cls,
+        settings: Sequence[Mapping[str, Any]],
+        X: Features,
+        Y: Columns,
+        X_val: Features | None = None,
+        Y_val: Columns | None = None,
+    ) -> list[Self]:
+        """Return a head for each of `settings` whose logits (n, C) are those of columns, each by itself.
+
+        Parameters
+        ----------
+        X, X_val
+            float32 (n, dim) rows.
+        Y, Y_val
+            uint8 (n, C), whether an image has each of several labels: the logistic function of a logit is its
+            probability. Or float32 (n, C), numbers, which are what the logits are.
+
+        Raises
+        ------
+        NotImplementedError
+            The head is of classes alone.
+        """
+        heads = [cls(**setting) for setting in settings]
+        for head in heads:
+            head.n_features_in_, head.classes_ = X.shape[1], np.arange(Y.shape[1])
+        cls._fit_columns(heads, X, Y, None if X_val is None or Y_val is None else (X_val, Y_val))
+        return heads
+
+    @classmethod
+    def _fit_columns(cls, heads: Sequence[Self], X: Features, Y: Columns, validation: ColumnValidation) -> None:
+        raise NotImplementedError(f"{cls.__name__} is of classes alone")
 
     def chosen(self) -> dict[str, Any]:
         """Return the parameters to fit again with, what early stopping found included."""

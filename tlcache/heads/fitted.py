@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcache.errors import HeadError, first_line
 from tlcache.files import whole
+from tlcache.heads.answering import Answering
 from tlcache.heads.logits import Fitted, softmax
 from tlcache.heads.rows import Array, Scaler, View
 from tlcache.heads.table import HeadRow, find_head
@@ -47,6 +48,8 @@ class FittedHead:
         Name and model key of the backbone whose embeddings it takes.
     uncertainty
         What it promises of new images; None where `--coverage` was not asked for.
+    answering
+        How its logits are read, where it was fitted on several labels, or numbers; None of classes.
     """
 
     name: str
@@ -57,9 +60,13 @@ class FittedHead:
     backbone: str
     key: str
     uncertainty: Uncertainty | None = None
+    answering: Answering | None = None
 
     def predict_proba(self, features: ArrayLike, key: str | None = None) -> Array:
-        """Return calibrated probabilities, float32 (n, len(classes)); arguments and errors as of `logits`."""
+        """Return calibrated probabilities, float32 (n, len(classes)); arguments and errors as of `logits`.
+
+        Of numbers that were learned, it is these, (n, 1).
+        """
         return self.probabilities(self.logits(features, key))
 
     def logits(self, features: ArrayLike, key: str | None = None) -> Array:
@@ -107,12 +114,16 @@ class FittedHead:
 
         Another temperature than the head's own: 1 undoes the calibration.
         """
+        if self.answering is not None:
+            return self.answering.answers(logits, temperature or self.temperature)
         probabilities = np.zeros((len(logits), len(self.classes)), np.float32)
         probabilities[:, self.head.classes_] = softmax(logits / (temperature or self.temperature))
         return probabilities
 
     def predict(self, features: ArrayLike) -> NDArray[np.str_]:
-        """Return the names of the most probable classes, (n,)."""
+        """Return the names of the most probable classes, (n,); of several labels `a;b`, of numbers these as texts."""
+        if self.answering is not None:
+            return np.array(self.answering.said(self.predict_proba(features)), np.str_)
         names: NDArray[np.str_] = np.array(self.classes)[self.predict_proba(features).argmax(axis=1)]
         return names
 
@@ -174,6 +185,7 @@ class FittedHead:
             "key": self.key,
             "crc32": _checksum(arrays),
             **({"widths": self.scaler.widths} if self.scaler.widths else {}),
+            **({"answering": self.answering.as_fields()} if self.answering else {}),
         }
         metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "fields": canonical_json(fields)}
         with whole(path) as unfinished:
@@ -235,6 +247,7 @@ def _load(
         fields["backbone"],
         fields["key"],
         Uncertainty.of_tables(promised) if promised else None,
+        Answering.of_fields(fields["answering"]) if "answering" in fields else None,
     )
 
 

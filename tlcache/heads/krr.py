@@ -44,7 +44,7 @@ class Krr(KernelHead):
         self.seed = seed
 
     @classmethod
-    def _fit_alike(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], landmarks: NDArray[Any]) -> None:
+    def _fit_alike(cls, heads: Sequence[Self], X: Features, y: NDArray[Any], landmarks: NDArray[Any]) -> None:
         """Solve for every penalty in the features of one kernel."""
         landmarks.flat[:: len(landmarks) + 1] += _JITTER
         factor = np.linalg.cholesky(landmarks)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Head, Validation
+from tlcache.heads.base import Columns, ColumnValidation, Head, Validation
 from tlcache.heads.logits import gaussian, kernel, squared_distances
 from tlcache.heads.rows import Array, Features
 
@@ -38,7 +38,7 @@ class KernelHead(Head):
     seed: int
 
     @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[Any], validation: Validation) -> None:
         """Fit every head; those with one kernel share its features, often more than `X` has, which then are gone."""
         del validation
         for _, some in groupby(sorted(heads, key=cls._kernel_settings), key=cls._kernel_settings):
@@ -49,7 +49,13 @@ class KernelHead(Head):
             cls._fit_alike(alike, X, y, points)
 
     @classmethod
-    def _fit_alike(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], landmarks: NDArray[Any]) -> None:
+    def _fit_columns(cls, heads: Sequence[Self], X: Features, Y: Columns, validation: ColumnValidation) -> None:
+        """Fit every head on columns, in the same way."""
+        del validation
+        cls._fit_heads(heads, X, Y, None)
+
+    @classmethod
+    def _fit_alike(cls, heads: Sequence[Self], X: Features, y: NDArray[Any], landmarks: NDArray[Any]) -> None:
         """Fit heads of one kernel, given its values between the landmarks, float64 (m, m)."""
         raise NotImplementedError
 

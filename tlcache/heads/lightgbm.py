@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Head, Validation
+from tlcache.heads.base import Columns, ColumnValidation, Head, Validation
 from tlcache.heads.logits import components, trees
 from tlcache.heads.rows import Array, Features, View
 from tlcache.heads.solver import Basis
@@ -83,13 +84,40 @@ class LightGbm(Head):
         return {**self.get_params(), "rounds": self.best_round_, "seconds": None}
 
     def _fit(self, X: Features, y: NDArray[np.int64], validation: Validation) -> None:
+        self._turn(X)
+        held_out = validation and (components(self, validation[0]), validation[1])
+        several = {"objective": "multiclass", "num_class": len(self.classes_)}
+        text, self.best_round_ = self._boost(components(self, X), y, self.row_weights(y), held_out, several)
+        self.text_ = np.frombuffer(text.encode(), np.uint8)
+
+    @classmethod
+    def _fit_columns(cls, heads: Sequence[Self], X: Features, Y: Columns, validation: ColumnValidation) -> None:
+        """Boost trees for every column; the rounds to fit again with are the median over the columns."""
+        for head in heads:
+            head._turn(X)
+            Z, Z_val = components(head, X), None if validation is None else components(head, validation[0])
+            options = {"objective": "binary" if Y.dtype == np.uint8 else "regression"}
+            found = []
+            for number, column in enumerate(Y.T):
+                held_out = None if validation is None or Z_val is None else (Z_val, validation[1][:, number])
+                found.append(head._boost(Z, column, None, held_out, options))
+            head.best_round_ = round(median(rounds for _, rounds in found))
+            head.text_ = np.frombuffer("\0".join(text for text, _ in found).encode(), np.uint8)
+
+    def _boost(
+        self,
+        Z: Array,
+        y: NDArray[Any],
+        weights: Array | None,
+        validation: tuple[Array, NDArray[Any]] | None,
+        objective: Mapping[str, Any],
+    ) -> tuple[str, int]:
+        """Return a model of components (n, k) as text, and its best round."""
         import lightgbm
 
-        self._turn(X)
         first = self.vectors_.shape[1]
         options = {
-            "objective": "multiclass",
-            "num_class": len(self.classes_),
+            **objective,
             "num_leaves": self.leaves,
             "learning_rate": self.learning_rate,
             "feature_fraction_bynode": 0.2 if first else 1.0,
@@ -105,21 +133,19 @@ class LightGbm(Head):
             **({"min_data_per_group": 3} if self.categories else {}),
         }
         named: Any = [*range(first, first + self.categories)] or "auto"
-        rows = lightgbm.Dataset(
-            components(self, X), y, weight=self.row_weights(y), params=options, categorical_feature=named
-        )
+        rows = lightgbm.Dataset(Z, y, weight=weights, params=options, categorical_feature=named)
         watched: list[lightgbm.Dataset] = []
         callbacks: list[Callable[..., Any]] = []
         if validation is not None:
-            watched = [lightgbm.Dataset(components(self, validation[0]), validation[1], reference=rows)]
+            watched = [lightgbm.Dataset(*validation, reference=rows)]
             callbacks = [lightgbm.early_stopping(self.patience, verbose=False)]
         if self.seconds is not None:
-            callbacks.append(_Limit(time.monotonic() + self.seconds))
+            models = 1 if "num_class" in objective else len(self.classes_)
+            callbacks.append(_Limit(time.monotonic() + self.seconds / models))
         rounds = min(self.rounds, max(1, _TREES // len(self.classes_)))
         booster = lightgbm.train(options, rows, rounds, valid_sets=watched, callbacks=callbacks)
-        self.best_round_ = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-        text = booster.model_to_string(num_iteration=self.best_round_)
-        self.text_ = np.frombuffer(text.encode(), np.uint8)
+        best = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
+        return booster.model_to_string(num_iteration=best), best
 
     def _turn(self, X: Features) -> None:
         """Find the principal components of what is no column."""

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression."""
+"""Logistic regression: multinomial, or of every label by itself."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import LinearHead, Validation
+from tlcache.heads.base import Columns, ColumnValidation, LinearHead, Validation
 from tlcache.heads.rows import Features
-from tlcache.heads.solver import Basis, softmax_loss, solve_path
+from tlcache.heads.solver import Basis, logistic_loss, softmax_loss, solve_path
 
 __all__ = ["LogReg"]
 
@@ -37,5 +37,14 @@ class LogReg(LinearHead):
         basis, ordered = Basis.of(X), sorted(heads, key=lambda head: head.C)
         Z, penalties = basis.coordinates(X), [float(head.C) for head in ordered]
         found = solve_path(Z, y, penalties, softmax_loss, ordered[0].row_weights(y))
+        for head, weights in zip(ordered, found, strict=True):
+            head.coef_, head.intercept_ = basis.back(weights)
+
+    @classmethod
+    def _fit_columns(cls, heads: Sequence[Self], X: Features, Y: Columns, validation: ColumnValidation) -> None:
+        """Fit the whole path of penalties of all labels together, from one eigendecomposition."""
+        del validation
+        basis, ordered = Basis.of(X), sorted(heads, key=lambda head: head.C)
+        found = solve_path(basis.coordinates(X), Y, [float(head.C) for head in ordered], logistic_loss)
         for head, weights in zip(ordered, found, strict=True):
             head.coef_, head.intercept_ = basis.back(weights)

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import LinearHead, Validation
+from tlcache.heads.base import Columns, ColumnValidation, LinearHead, Validation
 from tlcache.heads.rows import Array, Features, blocks, one_hot
 from tlcache.heads.solver import Basis
 
@@ -36,25 +36,49 @@ class Ridge(LinearHead):
     def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
         """Solve for every penalty in one eigenbasis."""
         del validation
-        found = least_squares(X, y, [head.alpha for head in heads], heads[0].row_weights(y))
+        cls._solve(heads, X, y, heads[0].row_weights(y))
+
+    @classmethod
+    def _fit_columns(cls, heads: Sequence[Self], X: Features, Y: Columns, validation: ColumnValidation) -> None:
+        """Solve for every penalty and column in one eigenbasis."""
+        del validation
+        cls._solve(heads, X, Y, None)
+
+    @staticmethod
+    def _solve(heads: Sequence[Ridge], X: Features, y: NDArray[Any], row_weights: Array | None) -> None:
+        found = least_squares(X, y, [head.alpha for head in heads], row_weights)
         for head, layer in zip(heads, found, strict=True):
             head.coef_, head.intercept_ = layer
 
 
 def least_squares(
-    X: Features, y: NDArray[np.int64], penalties: Sequence[float], row_weights: Array | None
+    X: Features, y: NDArray[Any], penalties: Sequence[float], row_weights: Array | None
 ) -> Iterator[tuple[Array, Array]]:
-    """Yield `coef` (dim, C) and `intercept` (C,) of `Ridge` for every penalty."""
+    """Yield `coef` (dim, C) and `intercept` (C,) of `Ridge` for every penalty, on labels (n,) or columns (n, C)."""
     basis = Basis.of(X, row_weights)
     share = np.ones(len(y), np.float32) if row_weights is None else row_weights
-    counts = np.bincount(y, share.astype(np.float64))
-    middle = (2 * counts / counts.sum() - 1).astype(np.float32)
+    middle = _middle(y, share)
     along, total = np.zeros((len(middle), X.shape[1])), np.zeros(len(middle))
     for some in blocks(len(X)):  # of the targets, n x C, there is never more than a block
-        pull = share[some, None] * (2 * one_hot(y[some], len(middle)) - 1 - middle)
+        pull = share[some, None] * (_targets(y[some], len(middle)) - middle)
         along += pull.T @ X[some]
         total += pull.sum(axis=0, dtype=np.float64)
     products = (along - np.outer(total, basis.middle)) @ basis.vectors
     for penalty in penalties:
         weights = products / (basis.power + penalty)
         yield basis.back(np.column_stack([weights, middle]))
+
+
+def _middle(y: NDArray[Any], share: Array) -> Array:
+    """Return the weighted mean of `_targets`, float32 (C,)."""
+    if y.ndim == 1:
+        counts = np.bincount(y, share.astype(np.float64))
+        middle: Array = (2 * counts / counts.sum() - 1).astype(np.float32)
+        return middle
+    return np.average(_targets(y, y.shape[1]), axis=0, weights=share).astype(np.float32)
+
+
+def _targets(y: NDArray[Any], columns: int) -> Array:
+    """Return what logits should be, float32 (n, C): -1 or 1 for classes and several labels, else numbers."""
+    found: Array = one_hot(y, columns) if y.ndim == 1 else y.astype(np.float32)
+    return found if y.dtype.kind == "f" else 2 * found - 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,12 @@ from tlcache.heads.large import empty
 from tlcache.heads.lbfgs import Doubles, minimise
 from tlcache.heads.rows import BLOCK, Array, Features, Labels, blocks
 
-__all__ = ["Basis", "Loss", "softmax_loss", "solve_path", "squared_hinge"]
+__all__ = ["Basis", "Loss", "logistic_loss", "softmax_loss", "solve_path", "squared_hinge", "squared_tube"]
 
-Loss = Callable[[Array, Labels], tuple[Array, Array]]
+Loss = Callable[[Array, Any], tuple[Array, Array]]
 
 _COLUMNS = 64  # of scores in one product: with fewer, the cores wait for memory; with more, warm starts save more
+_TUBE = np.float32(0.1)  # of numbers whose standard deviation is 1
 _SMALLEST = 1e-8  # eigenvalues below this share of the largest are rounding
 
 
@@ -87,7 +88,7 @@ class Basis:
 
 
 def solve_path(
-    Z: Array, y: Labels, penalties: Sequence[float], loss: Loss, row_weights: Array | None = None
+    Z: Array, y: NDArray[Any], penalties: Sequence[float], loss: Loss, row_weights: Array | None = None
 ) -> Iterator[Array]:
     """Minimise `C * sum of weighted losses + |weights|^2 / 2` for every C of ascending `penalties`.
 
@@ -95,13 +96,15 @@ def solve_path(
     ----------
     Z
         float32 (n, r + 1): features whose columns are nearly orthogonal, and ones in the last column.
+    y
+        Labels (n,), or what each of C columns is to be (n, C), as the loss takes it.
 
     Yields
     ------
     array
         float32 (classes, r + 1) for every C, intercepts last and free of penalty.
     """
-    together = max(1, _COLUMNS // (int(y.max()) + 1))
+    together = max(1, _COLUMNS // _columns(y))
     start = None
     for first in range(0, len(penalties), together):
         found = _solve(Z, y, penalties[first : first + together], loss, row_weights, start)
@@ -109,14 +112,18 @@ def solve_path(
         yield from found
 
 
+def _columns(y: NDArray[Any]) -> int:
+    return int(y.max()) + 1 if y.ndim == 1 else y.shape[1]
+
+
 def _solve(
-    Z: Array, y: Labels, penalties: Sequence[float], loss: Loss, row_weights: Array | None, start: Array | None
+    Z: Array, y: NDArray[Any], penalties: Sequence[float], loss: Loss, row_weights: Array | None, start: Array | None
 ) -> Array:
     """Return (B, classes, r + 1) weights for B penalties; all start from `start` (classes, r + 1), or from 0."""
-    (n, width), classes, C = Z.shape, int(y.max()) + 1, np.array(penalties)
+    (n, width), classes, C = Z.shape, _columns(y), np.array(penalties)
     penalised = np.ones(width, np.float32)
     penalised[-1] = 0
-    curvature = (2.0 if loss is squared_hinge else 1.0 / classes) * np.einsum("ij,ij->j", Z, Z)
+    curvature = _CURVATURES.get(loss, 1.0 / classes) * np.einsum("ij,ij->j", Z, Z)
     scale = np.sqrt(C[:, None] * curvature + penalised).astype(np.float32)[:, None]
 
     def objective(flat: Array, some: Labels) -> tuple[Doubles, Array]:
@@ -162,3 +169,27 @@ def squared_hinge(scores: Array, y: Labels) -> tuple[Array, Array]:
     scores *= 2
     scores[:, y, row] *= -1
     return losses, scores
+
+
+def logistic_loss(scores: Array, y: NDArray[np.uint8]) -> tuple[Array, Array]:
+    """Return the log-losses (B, n) of independent labels, summed over the labels, and their slopes (B, C, n).
+
+    `scores` are (B, C, n), and `y` (n, C) is 1 where a row has a label.
+    """
+    has = np.ascontiguousarray(y.T, np.float32)
+    small = np.exp(-np.abs(scores))
+    losses: Array = (np.maximum(scores, 0) + np.log(1 + small) - has * scores).sum(axis=1)
+    return losses, np.where(scores < 0, small, np.float32(1)) / (1 + small) - has
+
+
+def squared_tube(scores: Array, y: Array) -> tuple[Array, Array]:
+    """Return the squares (B, n) of how far scores (B, C, n) are outside a tube about numbers (n, C), and their slopes.
+
+    That is the squared epsilon-insensitive loss of support vector regression, with an epsilon of 0.1.
+    """
+    apart = scores - np.ascontiguousarray(y.T)
+    outside = np.sign(apart) * np.maximum(np.abs(apart) - _TUBE, 0)
+    return np.einsum("bcn,bcn->bn", outside, outside), 2 * outside
+
+
+_CURVATURES: dict[Loss, float] = {squared_hinge: 2.0, squared_tube: 2.0, logistic_loss: 0.25}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tlcache.heads.landmarks import KernelHead
 from tlcache.heads.rows import Features
-from tlcache.heads.solver import Basis, solve_path, squared_hinge
+from tlcache.heads.solver import Basis, solve_path, squared_hinge, squared_tube
 
 __all__ = ["Svm"]
 
@@ -19,6 +19,8 @@ _SMALLEST = 1e-6  # eigenvalues of the landmarks' kernel below this, as equal ro
 
 class Svm(KernelHead):
     """One-against-rest support vector machine, squared hinge loss, Gaussian kernel as of `KernelHead`.
+
+    Of numbers it is support vector regression with the squared epsilon-insensitive loss.
 
     Parameters
     ----------
@@ -40,11 +42,12 @@ class Svm(KernelHead):
         self.seed = seed
 
     @classmethod
-    def _fit_alike(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], landmarks: NDArray[Any]) -> None:
+    def _fit_alike(cls, heads: Sequence[Self], X: Features, y: NDArray[Any], landmarks: NDArray[Any]) -> None:
         """Fit the whole path of weights in features whose products are the kernel."""
         ordered, basis = sorted(heads, key=lambda head: head.C), _diagonal(landmarks)
+        loss = squared_hinge if y.ndim == 1 else squared_tube
         Z = basis.coordinates(X, ordered[0]._kernel)
-        found = solve_path(Z, y, [float(head.C) for head in ordered], squared_hinge, ordered[0].row_weights(y))
+        found = solve_path(Z, y, [float(head.C) for head in ordered], loss, ordered[0].row_weights(y))
         for head, weights in zip(ordered, found, strict=True):
             head.coef_, head.intercept_ = basis.back(weights)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tlcache.errors import UnknownNameError, closest
 from tlcache.heads.optimizers import OPTIMIZERS
 from tlcache.kinds import listing
+from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION, TASKS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +55,8 @@ class HeadRow:
     takes_columns
         Whether it takes columns of a table as they are, with the parameters `columns` and `categories` of
         `tlcache.heads.lightgbm.LightGbm`; what does not is given them as flags and standardised numbers.
+    tasks
+        What it learns, names of `tlcache.tasks.TASKS`; of others than classes by `Head.fit_columns`.
     """
 
     name: str
@@ -68,6 +71,7 @@ class HeadRow:
     tolerance: float = 1e-5
     logits: str | None = None
     takes_columns: bool = False
+    tasks: tuple[str, ...] = (CLASSIFY,)
 
     def space(self, search: str = "quick") -> Mapping[str, tuple[Any, ...]]:
         """Return the search space called `quick` or `full`."""
@@ -112,6 +116,7 @@ _ROWS = (
         about="multinomial logistic regression, L2",
         relative_cost=12.0,
         logits="tlcache.heads.logits:linear",
+        tasks=(CLASSIFY, MULTILABEL),
     ),
     HeadRow(
         "ridge",
@@ -122,6 +127,7 @@ _ROWS = (
         about="ridge regression in closed form",
         relative_cost=1.0,
         logits="tlcache.heads.logits:linear",
+        tasks=TASKS,
     ),
     HeadRow(
         "knn",
@@ -133,6 +139,7 @@ _ROWS = (
         relative_cost=0.3,
         exporter="exporters.classify:neighbours",
         logits="tlcache.heads.logits:neighbours",
+        tasks=TASKS,
     ),
     HeadRow(
         "svm",
@@ -145,6 +152,7 @@ _ROWS = (
         exporter="exporters.classify:kernel",
         tolerance=1e-3,  # a small temperature magnifies what rounding does to the kernel
         logits="tlcache.heads.logits:kernel",
+        tasks=(CLASSIFY, REGRESSION),
     ),
     HeadRow(
         "krr",
@@ -157,6 +165,7 @@ _ROWS = (
         exporter="exporters.classify:kernel",
         tolerance=1e-3,
         logits="tlcache.heads.logits:kernel",
+        tasks=TASKS,
     ),
     HeadRow(
         "ncm",
@@ -180,6 +189,7 @@ _ROWS = (
         exporter="exporters.trees:boosted",
         logits="tlcache.heads.logits:trees",
         takes_columns=True,
+        tasks=TASKS,
     ),
     HeadRow(
         "linear",
@@ -191,6 +201,7 @@ _ROWS = (
         relative_cost=5.0,
         starts_from="logreg",  # whose optimum is the same, and known without gradient steps
         logits="tlcache.heads.logits:layered",
+        tasks=(CLASSIFY, MULTILABEL),
     ),
     HeadRow(
         "dense",
@@ -202,6 +213,7 @@ _ROWS = (
         relative_cost=12.0,
         starts_from="dense",
         logits="tlcache.heads.logits:layered",
+        tasks=TASKS,
     ),
 )
 

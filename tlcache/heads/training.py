@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from tlcache.heads.base import Validation
 from tlcache.heads.large import empty
+from tlcache.heads.losses import OF_CLASSES, Loss, loss_of
 from tlcache.heads.optimizers import Optimizer, find_optimizer
 from tlcache.heads.rows import Array, Features, blocks
 
@@ -88,12 +87,19 @@ _ROWS = 1024  # that are scored at a time
 _NEWEST = 0.3  # share of the newest weights in the average
 
 
-def train(heads: Sequence[Network], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
+def train(
+    heads: Sequence[Network], X: Features, y: NDArray[Any], validation: tuple[Features, NDArray[Any]] | None
+) -> None:
     """Train networks of one shape until each has had its epochs, or no better validation score for its patience.
 
     Every network draws its weights, its order of rows and its dropout from its own seed, and so becomes the same, up
     to rounding, whatever is trained beside it. What is scored and kept is the moving average of its weights after each
     epoch, which is steadier and a little better than the last weights (Polyak and Juditsky, 1992).
+
+    Parameters
+    ----------
+    y
+        Labels (n,), or columns (n, C) as `tlcache.heads.base.Head.fit_columns` takes them.
 
     Raises
     ------
@@ -101,11 +107,11 @@ def train(heads: Sequence[Network], X: Features, y: NDArray[np.int64], validatio
         A loss is not finite.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    row_weights = heads[0].row_weights(y)
+    row_weights, loss = heads[0].row_weights(y) if y.ndim == 1 else None, loss_of(y)
     weights = np.ones(len(y), np.float32) if row_weights is None else row_weights
-    rows = [_tensor(X, device), *(torch.from_numpy(part).to(device) for part in (y, weights))]
-    held_out = validation and (_tensor(validation[0], device), torch.from_numpy(validation[1]).to(device))
-    stack = _Stack.start(heads, X.shape[1], device)
+    rows = [_tensor(X, device), *(torch.from_numpy(part).to(device) for part in (loss.wanted(y), weights))]
+    held_out = validation and (_tensor(validation[0], device), torch.from_numpy(loss.wanted(validation[1])).to(device))
+    stack = _Stack.start(heads, X.shape[1], device, loss)
     for epoch in range(1, heads[0].epochs + 1):
         losses = stack.epoch(*rows)
         scores = None if held_out is None else stack.score(*held_out)
@@ -122,7 +128,7 @@ def train(heads: Sequence[Network], X: Features, y: NDArray[np.int64], validatio
             stack = stack.of([number for number, on in enumerate(going) if on])
 
 
-def _note(head: Network, epoch: int, loss: float, score: tuple[float, float] | None) -> bool:
+def _note(head: Network, epoch: int, loss: float, score: tuple[float | None, float] | None) -> bool:
     """Note what an epoch brought; return whether the network is to have another one."""
     if not np.isfinite(loss):
         raise FloatingPointError(f"the loss became {loss} in epoch {epoch}")
@@ -132,9 +138,10 @@ def _note(head: Network, epoch: int, loss: float, score: tuple[float, float] | N
         head.best_epoch_ = epoch if epoch == head.epochs else 0
         return epoch < head.epochs
     accuracy, val_loss = score
-    best = head.history_[head.best_epoch_ - 1] if head.best_epoch_ else {"val_accuracy": -1.0, "val_loss": 0.0}
-    head.history_.append({**figures, "val_loss": val_loss, "val_accuracy": accuracy})
-    if (accuracy, -val_loss) > (best["val_accuracy"], -best["val_loss"]):
+    best = head.history_[head.best_epoch_ - 1] if head.best_epoch_ else {"val_accuracy": -1.0, "val_loss": np.inf}
+    known = {} if accuracy is None else {"val_accuracy": accuracy}  # without it, the loss alone decides
+    head.history_.append({**figures, "val_loss": val_loss, **known})
+    if (accuracy or 0.0, -val_loss) > (best.get("val_accuracy", 0.0), -best["val_loss"]):
         head.best_epoch_ = epoch
     return epoch < head.epochs and epoch - head.best_epoch_ < head.patience
 
@@ -173,7 +180,9 @@ class _Stack:
         numbers: Tensor,
         averages: Tensor,
         randoms: list[np.random.Generator],
+        loss: Loss,
     ) -> None:
+        self._loss = loss
         self.heads, self.numbers, self.averages, self.randoms = heads, numbers, averages, randoms
         self._width, self._gradient = width, torch.zeros_like(numbers)
         self._memories = [_Memory.fresh(own) for own in numbers]
@@ -182,7 +191,7 @@ class _Stack:
         self._makes_up = torch.from_numpy((65536 / (65536 - threshold)).astype(np.float32)).to(numbers.device)
 
     @classmethod
-    def start(cls, heads: Sequence[Network], width: int, device: torch.device) -> _Stack:
+    def start(cls, heads: Sequence[Network], width: int, device: torch.device, loss: Loss = OF_CLASSES) -> _Stack:
         """Draw weights as torch draws those of its linear layers: uniform within 1 / sqrt(inputs)."""
         randoms = [np.random.default_rng(head.seed) for head in heads]
         drawn = [
@@ -192,7 +201,7 @@ class _Stack:
         for head in heads:
             head.history_, head.best_epoch_ = [], 0
         numbers = torch.from_numpy(np.stack([np.concatenate(layers) for layers in drawn]).astype(np.float32))
-        return cls(heads, width, numbers.to(device), torch.empty(0), randoms)
+        return cls(heads, width, numbers.to(device), torch.empty(0), randoms, loss)
 
     def _layers(self, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return views of (B, P) numbers: of each layer the weights (B, in, out) and biases (B, 1, out)."""
@@ -207,7 +216,7 @@ class _Stack:
     def of(self, numbers: list[int]) -> _Stack:
         """Return some of the networks, which go on as if nothing had happened."""
         heads, randoms = [self.heads[number] for number in numbers], [self.randoms[number] for number in numbers]
-        fewer = _Stack(heads, self._width, self.numbers[numbers], self.averages[numbers], randoms)
+        fewer = _Stack(heads, self._width, self.numbers[numbers], self.averages[numbers], randoms, self._loss)
         fewer._memories = [self._memories[number] for number in numbers]
         return fewer
 
@@ -233,10 +242,7 @@ class _Stack:
     def _descend(self, x: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Set the gradients of the losses, the weighted sums over rows, and return these."""
         logits, inputs, matrices = self._forward(self.numbers, x, dropping=True)
-        logs = logits.log_softmax(2)
-        chosen = labels[:, :, None]
-        losses = -(logs.gather(2, chosen)[:, :, 0] * weights).sum(1)
-        back = logs.exp_().scatter_add_(2, chosen, torch.full_like(logs[:, :, :1], -1)).mul_(weights[:, :, None])
+        losses, back = self._loss.descend(logits, labels, weights)
         gradients = self._layers(self._gradient)
         for number in reversed(range(len(inputs))):
             of_weights, of_biases = gradients[number]
@@ -267,13 +273,10 @@ class _Stack:
         return torch.from_numpy(drawn >= self._threshold).to(self.numbers.device)
 
     @torch.inference_mode()
-    def score(self, features: Tensor, labels: Tensor) -> list[tuple[float, float]]:
-        """Return each network's accuracy and mean log-loss on validation rows."""
+    def score(self, features: Tensor, labels: Tensor) -> list[tuple[float | None, float]]:
+        """Return each network's accuracy, where there is one, and its mean loss on validation rows."""
         parts = [self._forward(self.averages, some, dropping=False) for some in torch.split(features, _ROWS)]
-        logits = torch.cat([logits for logits, _, _ in parts], dim=1)
-        accuracy = (logits.argmax(2) == labels).float().mean(1)
-        losses = cross_entropy(logits.mT, labels.expand(len(logits), -1), reduction="none").mean(1)
-        return list(zip(accuracy.tolist(), losses.tolist(), strict=True))
+        return self._loss.score(torch.cat([logits for logits, _, _ in parts], dim=1), labels)
 
     def layers_of(self, number: int) -> list[tuple[Array, Array]]:
         """Return the layers of one network as arrays, (in, out) and (out,)."""

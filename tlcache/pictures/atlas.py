@@ -19,13 +19,13 @@ from tlcache.cache.groups import groups_path, read_groups
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
 from tlcache.datasets.splits import SPLITS
-from tlcache.datasets.tasks import REGRESSION
 from tlcache.deploying.best import best_run
 from tlcache.deploying.saved import find_saved
 from tlcache.errors import CacheError, OptionError, UnknownNameError
 from tlcache.pictures.projection import Projection, components, pca, tsne
 from tlcache.progress import say
 from tlcache.runs.record import Run
+from tlcache.tasks import REGRESSION
 
 __all__ = ["Atlas", "Column", "make_atlas"]
 

@@ -26,6 +26,7 @@ from tlcache.arguments import (
     SplitSeed,
 )
 from tlcache.cache.find import find_labelled
+from tlcache.datasets.tasks import task_of
 from tlcache.errors import HeadError, OptionError
 from tlcache.files import check_folder
 from tlcache.heads.table import find_heads
@@ -33,6 +34,7 @@ from tlcache.kinds import listing
 from tlcache.options import described, made
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.progress import Advance, step_bar, warn
+from tlcache.tasks import CLASSIFY, TASKS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +107,7 @@ def fit_heads(
     files = find_labelled(paths, features, data)
     found = _found(files, join)
     from tlcache.probing.nested import fit_file as cross_validate
-    from tlcache.probing.run import fit_file, opened, say_once
+    from tlcache.probing.run import able_rows, fit_file, opened, say_once
     from tlcache.runs.folder import runs_folder
 
     folder = check_folder(runs_folder(runs), "--runs")
@@ -115,10 +117,12 @@ def fit_heads(
     results, told = [], set[str]()
     with _fitting(memory, len(found) * len(rows)) as advance:
         for own in found:
-            with opened(own, split, folder, split_seed) as file:
+            with opened(own, split, folder, split_seed, TASKS if cv is None else (CLASSIFY,)) as file:
                 say_once(file, told)
+                able = able_rows(rows, task_of(file.attrs), heads is not None, on_warning)
+                advance(len(rows) - len(able))
                 if cv is None:
-                    results += fit_file(file, rows, folder, how, force, advance, on_warning)
+                    results += fit_file(file, able, folder, how, force, advance, on_warning)
                 else:
                     results += cross_validate(file, rows, folder, how, cv, force, advance, on_warning)
     return _some(results)

@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
 from tlcache.datasets.splits import joined_rows
+from tlcache.datasets.stratified import deal
 from tlcache.errors import DataError
 from tlcache.heads.rows import Indices
 from tlcache.probing.protocol import FEW, FOLDS
@@ -34,14 +36,19 @@ def choosing_folds(rows: Split, train_rows: int, folds: int | None, seed: int) -
     """
     train, val = rows.part(slice(train_rows)), rows.part(slice(train_rows, None))
     few = folds is None and len(val) < FEW and _divisible(rows)
-    if not (folds or few) and len(val) and np.isin(val.labels, train.labels).all():
-        return [Fold(train.view(), train.labels, val.view(), val.labels, np.arange(train_rows, len(rows)))]
+    if not (folds or few) and len(val) and (rows.targets or np.isin(val.labels, train.labels).all()):
+        return [Fold(train.view(), train.wanted, val.view(), val.wanted, np.arange(train_rows, len(rows)))]
     return [Fold.of(rows, *parts) for parts in split_folds(rows, fold_count(rows, folds), seed)]
 
 
 def _divisible(rows: Split) -> bool:
     """Return whether there are two folds to make: a class, and groups, of two or more."""
-    return int(np.bincount(rows.labels).max()) > 1 and int(group_numbers(rows).max()) > 0
+    return _largest(rows) > 1 and int(group_numbers(rows).max()) > 0
+
+
+def _largest(rows: Split) -> int:
+    """Return how many rows the largest class has; all of them where labels are no classes."""
+    return len(rows) if rows.targets else int(np.bincount(rows.labels).max())
 
 
 def inner_folds(rows: Split, fit: Indices, folds: int | None, seed: int) -> list[Fold]:
@@ -58,7 +65,7 @@ def inner_folds(rows: Split, fit: Indices, folds: int | None, seed: int) -> list
 
 def fold_count(rows: Split, folds: int | None = None) -> int:
     """Return the number of folds: as it was asked for, else five, or as many as groups or as the largest class has."""
-    return folds or max(2, min(FOLDS, int(group_numbers(rows).max()) + 1, int(np.bincount(rows.labels).max())))
+    return folds or max(2, min(FOLDS, int(group_numbers(rows).max()) + 1, _largest(rows)))
 
 
 def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Indices, Indices]]:
@@ -74,12 +81,23 @@ def split_folds(rows: Split, folds: int, seed: int) -> Iterator[tuple[Indices, I
     groups = group_numbers(rows)
     if groups.max() + 1 < folds:
         raise DataError(f"{folds} folds need as many images or groups of images; found {groups.max() + 1}.")
-    if (largest := int(np.bincount(rows.labels).max())) < folds:
+    if (largest := _largest(rows)) < folds:
         raise DataError(f"{folds} folds need a class with as many images; the largest has {largest}.")
+    if (strata := rows.strata).ndim == 2:
+        yield from _dealt(strata, groups, folds, seed)
+        return
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings(action="ignore"):  # of classes smaller than the number of folds
-        pairs = list(splitter.split(rows.features, rows.labels, groups))
+        pairs = list(splitter.split(rows.features, strata, groups))
     yield from ((fit, held) for fit, held in pairs if len(held))
+
+
+def _dealt(labels: NDArray[np.uint8], groups: Indices, folds: int, seed: int) -> Iterator[tuple[Indices, Indices]]:
+    """Yield the same of rows with several labels (n, L), each fold with its share of every label."""
+    order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
+    together = [np.flatnonzero(groups == group).tolist() for group in order]
+    parts = deal(labels, together, [1 / folds] * folds)
+    yield from ((np.flatnonzero(parts != part), np.flatnonzero(parts == part)) for part in np.unique(parts))
 
 
 def group_numbers(rows: Split) -> Indices:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from tlcache.arguments import CHOOSING, FIGURE, Budget, ClassWeight, Coverage, PerClass, Seed, check_coverage
+from tlcache.errors import OptionError
 from tlcache.heads.table import HeadRow
 from tlcache.kinds import SWITCH, Kind, choice, whole
 from tlcache.options import Option, asked, check_fields, described
+from tlcache.tasks import CLASSIFY
 
 __all__ = ["FEW", "FOLDS", "SearchProtocol"]
 
@@ -19,7 +21,8 @@ _FOLDS = Kind(
 )
 _METRIC_MORE = (
     "accuracy, macro_f1, log_loss, auroc, average_precision (ap), balanced_accuracy, mcc, kappa, top5 or brier: "
-    "docs/statistics.md"
+    "docs/statistics.md; of several labels mean_average_precision, micro_f1, macro_f1, subset_accuracy or hamming, of "
+    "numbers mae, rmse, r2 or spearman: docs/tasks.md"
 )
 _FOLDS_MORE = "Folds are stratified; groups and byte-identical images stay together"
 
@@ -87,6 +90,29 @@ class SearchProtocol:
         Without any there is nothing else than folds; that has always been called 0.
         """
         return self.folds if self.folds is not None else FOLDS if 0 < val_rows < FEW else 0
+
+    def of_task(self, name: str) -> SearchProtocol:
+        """Return the same for a task, whose usual figure stands for that of classes, where that was not asked for.
+
+        Raises
+        ------
+        OptionError
+            An option that is of classes alone, or a figure that the task does not have.
+        """
+        from tlcache.evaluation.task import TASKS, figure_of  # which a command line's help does without
+
+        metrics, how = TASKS[name], replace(self, metric=figure_of(name, self.metric))
+        idle = {
+            "--class-weight": self.class_weight,
+            "--per-class": self.per_class,
+            "--repeats": self.repeats > 1,
+            "--per": self.per,
+        }
+        if name != CLASSIFY and (given := [flag for flag, value in idle.items() if value]):
+            raise OptionError(f"{given[0]} is of classes, and the labels are of --task {name}; leave it out.")
+        if how.metric not in metrics:
+            raise OptionError(f"--metric {how.metric} is not of --task {name}, which has {', '.join(metrics)}.")
+        return how
 
     def settings(self, row: HeadRow) -> list[dict[str, Any]]:
         """Return complete parameters for every candidate of a head."""

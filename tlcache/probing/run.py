@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,23 @@ import numpy as np
 from tlcache.cache.feature_file import Split
 from tlcache.cache.joined import Joined, open_joined
 from tlcache.cache.resplit import FeatureSet, apply_split
+from tlcache.datasets.tasks import task_of
 from tlcache.errors import CacheError, DamagedError, DataError, HeadError
-from tlcache.evaluation.calibration import calibration_error
-from tlcache.evaluation.metrics import evaluate
-from tlcache.evaluation.perclass import class_figures
 from tlcache.evaluation.pergroup import Grouped, per_group
+from tlcache.evaluation.regression import interval_on
 from tlcache.evaluation.significance import Units, unit_numbers
+from tlcache.evaluation.task import CLASSES, Task, task_on
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.heads.fitted import FittedHead
-from tlcache.heads.logits import softmax
 from tlcache.heads.rows import Array, Scaler, blocks
-from tlcache.heads.table import HeadRow
+from tlcache.heads.table import HEADS, HeadRow
 from tlcache.heads.uncertainty import Distances, Uncertainty
 from tlcache.keys import some
 from tlcache.machine import hardware, now, versions
 from tlcache.probing.folds import choosing_folds
 from tlcache.probing.heldout import distances_of, uncertainty_of
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.search import Candidate, Fold, choose, fitting, search
+from tlcache.probing.search import Candidate, Fold, choose, fit_each, fitting, search
 from tlcache.progress import Advance, say, warn
 from tlcache.records import from_json
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
@@ -42,8 +42,9 @@ from tlcache.runs.joined import kind_of_run, strategy_of
 from tlcache.runs.pergroup import PerGroup
 from tlcache.runs.predictions import Predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
+from tlcache.tasks import CLASSIFY, REGRESSION
 
-__all__ = ["Data", "chosen_setting", "fit_file", "frozen_identity", "opened", "refit", "say_once", "tried"]
+__all__ = ["Data", "able_rows", "chosen_setting", "fit_file", "frozen_identity", "opened", "refit", "say_once", "tried"]
 
 
 _KEPT = 20_000_000  # probabilities: 80 MB before compression
@@ -62,14 +63,27 @@ def fit_file(
 
     A head that cannot be fitted is left out, after an `on_warning`.
     """
+    protocol = protocol.of_task(task_of(file.attrs))
     known = {} if force else _known(file.attrs, rows, folder, protocol)
     advance(len(known))
     known |= _fit_all(file, [row for row in rows if row.name not in known], folder, protocol, advance, on_warning)
     return [known[row.name] for row in rows if row.name in known]
 
 
+def able_rows(
+    rows: Sequence[HeadRow], task: str, asked: bool, on_warning: Callable[[str], None] = warn
+) -> list[HeadRow]:
+    """Return the heads that learn such labels; of others, where they were asked for, it is said that they do not."""
+    unable = [row.name for row in rows if task not in row.tasks]
+    if unable and asked:
+        able = [row.name for row in HEADS.values() if task in row.tasks]
+        on_warning(f"--task {task} is not of the {' and '.join(unable)} head, but of {', '.join(able)}.")
+    return [row for row in rows if task in row.tasks]
+
+
 def frozen_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol) -> Identity:
     """Return what tells the run of a head on a feature file, given by its attributes, from all others."""
+    protocol = protocol.of_task(task_of(attrs))
     space = {name: list(values) for name, values in row.space(protocol.search).items()}
     return Identity.of(
         attrs, strategy_of(attrs), row.name, {**protocol.arguments(int(attrs["val_rows"])), "space": space}
@@ -103,7 +117,7 @@ def _fit_all(
         )
     folds = data.folds(protocol)
     unseen = [file.classes[label] for label in np.setdiff1d(data.val.labels, data.train.labels)]
-    if unseen and not protocol.folds:
+    if unseen and not protocol.folds and not data.fitting.targets:
         warn(
             f"Settings are chosen by {len(folds)}-fold cross-validation over train and val, "
             f"since train has no image of {some(unseen)}."
@@ -120,13 +134,18 @@ def _fit_all(
 
 
 @contextmanager
-def opened(paths: Sequence[Path], split: str, runs: Path, seed: int) -> Iterator[FeatureSet]:
-    """Open a feature file, or several as one, to read all rows, under a split of `tlcache.cache.resplit.KINDS`."""
+def opened(
+    paths: Sequence[Path], split: str, runs: Path, seed: int, tasks: Sequence[str] = (CLASSIFY,)
+) -> Iterator[FeatureSet]:
+    """Open a feature file, or several as one, to read all rows, under a split of `tlcache.cache.resplit.KINDS`.
+
+    `tasks` are what whoever asks can learn.
+    """
     try:
         with open_joined(paths) as file:
             if isinstance(file, Joined) and file.left_out:
                 warn(file.left_out)
-            yield apply_split(file, split, runs, seed)
+            yield apply_split(file, split, runs, seed, tasks)
     except DamagedError as error:
         raise DamagedError(f"{error} To leave it out, name the others: tlcache fit-heads PATH ...") from None
 
@@ -152,13 +171,18 @@ class Data:
     test
         The rows that nothing is chosen by.
     classes
-        Number of classes.
+        Number of classes, or of columns.
     """
 
     fitting: Split
     train_rows: int
     test: Split
     classes: int
+
+    @cached_property
+    def task(self) -> Task:
+        """What is learned."""
+        return task_on(self.fitting)
 
     @property
     def train(self) -> Split:
@@ -183,13 +207,15 @@ class Data:
         -----
         All rows are equal.
         """
-        data = cls(file.split("train", "val"), int(file.attrs["train_rows"]), file.split("test"), len(file.classes))
+        fitting, train_rows, test = file.split("train", "val"), int(file.attrs["train_rows"]), file.split("test")
+        names = fitting.targets.names if fitting.targets else file.classes
+        data = cls(fitting, train_rows, test, len(names))
         for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
             if not len(split) and name != "val":
                 raise DataError(f"'{file.path}' has no {name} images; heads need train and test.")
             if not all(np.isfinite(split.features[some]).all() for some in blocks(len(split))):
                 raise CacheError(f"'{file.path}' holds features that are not finite. Extract again.")
-        if len(data.val) and not np.isin(data.val.labels, data.train.labels).any():
+        if len(data.val) and not fitting.targets and not np.isin(data.val.labels, data.train.labels).any():
             raise DataError(f"'{file.path}' has no class that is in train and in val; settings cannot be chosen.")
         if _are_equal(data.fitting.features):
             warn(
@@ -228,23 +254,24 @@ def _fit_one(
     budget_s: float | None,
 ) -> FrozenRun:
     started, settings = time.perf_counter(), protocol.settings(row)
-    candidates = search(row, settings, folds, data.classes, budget_s, protocol.metric)
-    best = choose(candidates, protocol.metric, protocol.one_se)
+    candidates = search(row, settings, folds, data.classes, budget_s, protocol.metric, data.task)
+    best = choose(candidates, protocol.metric, protocol.one_se, data.task)
+    task = _chosen_on(data.task, folds, best, protocol)
     searched = time.perf_counter()
-    fitted = refit(row, file, data.fitting, best, protocol)
+    fitted = refit(row, file, data.fitting, best, protocol, task)
     ended = time.perf_counter()
     promised = _promised(row, data, best, protocol)
     promised_s = time.perf_counter() - ended
     logits = [head.logits(data.test.features) for head in fitted]
     each = [head.probabilities(found) for head, found in zip(fitted, logits, strict=True)]
-    units = data.groups
-    tests = [evaluate(data.test.labels, probabilities, units) for probabilities in each]
+    units, wanted = data.groups, data.test.wanted
+    tests = [task.figures(wanted, answers, units) for answers in each]
     plain = fitted[0].probabilities(logits[0], temperature=1.0)
-    held = _held_out(data.fitting, folds, best)
+    held = _held_out(data.fitting, folds, best, task)
     identity = frozen_identity(file.attrs, row, protocol)
     path = path_of(folder, identity)
     run = kind_of_run(file.attrs)(
-        **fields_of_features(file.attrs, file.classes),
+        **fields_of_features(file.attrs, fitted[0].classes),
         rows=SplitSizes(train=len(data.train), val=len(data.val), test=len(data.test)),
         head=identity.head,
         arguments=identity.arguments,
@@ -253,18 +280,14 @@ def _fit_one(
         candidates=tuple(tried(row, protocol, candidate) for candidate in candidates),
         skipped=len(settings) - len(candidates),
         history=tuple(from_json(HeadEpoch, epoch) for epoch in best.history),
-        calibration=TemperatureScaling(
-            temperature=best.temperature,
-            val_ece_before=best.ece_before,
-            val_ece_after=best.ece_after,
-            test_ece_before=calibration_error(data.test.labels, plain),
-            test_ece_after=tests[0].ece,
-        ),
+        calibration=_calibration(best, task.calibration_error(wanted, plain), tests[0]),
         test=tests[0],
-        per_class=class_figures(file.classes, data.test.labels, each[0], units),
+        per_class=task.per_class(fitted[0].classes, wanted, each[0], units),
+        thresholds=task.answering.thresholds if task.answering else (),
+        interval=interval_on(task.answering, wanted, each[0], units),
         uncertainty=_held(promised, data, file.classes, each[0], units, promised_s),
         per_group=_per_group(data, each[0], held, protocol),
-        repeats=_repeats([head.head for head in fitted], tests),
+        repeats=_repeats([head.head for head in fitted], tests) if task.name != REGRESSION else None,
         fit_s=ended - started,
         search_s=searched - started,
         refit_s=ended - searched,
@@ -280,13 +303,34 @@ def _fit_one(
     return run
 
 
-def _held_out(rows: Split, folds: Sequence[Fold], best: Candidate) -> Predictions | None:
+def _chosen_on(task: Task, folds: Sequence[Fold], best: Candidate, protocol: SearchProtocol) -> Task:
+    """Return the task with what is chosen on the rows that the setting was chosen by: thresholds, or a margin."""
+    if task.answering is None or best.logits is None:
+        return task
+    wanted = np.concatenate([fold.y_val for fold in folds])
+    return task.chosen_on(wanted, task.answers(best.logits, best.temperature), protocol.coverage)
+
+
+def _calibration(best: Candidate, before: float, test: Figures) -> TemperatureScaling | None:
+    """Return what the temperature does; None of numbers, which have none."""
+    if isnan(before):
+        return None
+    return TemperatureScaling(
+        temperature=best.temperature,
+        val_ece_before=best.ece_before,
+        val_ece_after=best.ece_after,
+        test_ece_before=before,
+        test_ece_after=test.ece,
+    )
+
+
+def _held_out(rows: Split, folds: Sequence[Fold], best: Candidate, task: Task) -> Predictions | None:
     """Return what the chosen setting said of the rows that it was chosen by, where that is not too much to keep."""
     numbers = [fold.held for fold in folds if fold.held is not None]
     if best.logits is None or len(numbers) < len(folds) or best.logits.size > _KEPT:
         return None
     images = rows.of(np.concatenate(numbers))
-    return Predictions.of(images, softmax(best.logits / best.temperature))
+    return Predictions.of(images, task.answers(best.logits, best.temperature))
 
 
 def _per_group(data: Data, probabilities: Array, held: Predictions | None, protocol: SearchProtocol) -> PerGroup | None:
@@ -301,7 +345,7 @@ def _per_group(data: Data, probabilities: Array, held: Predictions | None, proto
 
 def _promised(row: HeadRow, data: Data, best: Candidate, protocol: SearchProtocol) -> Uncertainty | None:
     """Return what the head promises, where that was asked for."""
-    if protocol.coverage is None:
+    if protocol.coverage is None or data.fitting.targets:
         return None
     return uncertainty_of(row, data.fitting, best, data.classes, protocol, data.distances)
 
@@ -321,17 +365,18 @@ def _held(
     return uncertainty_figures(promised, method, classes, test.labels, probabilities, test.features, units, seconds)
 
 
-def refit(row: HeadRow, file: FeatureSet, rows: Split, best: Candidate, protocol: SearchProtocol) -> list[FittedHead]:
+def refit(
+    row: HeadRow, file: FeatureSet, rows: Split, best: Candidate, protocol: SearchProtocol, task: Task = CLASSES
+) -> list[FittedHead]:
     """Fit the chosen setting on all rows, with every seed of the protocol; the temperature is the candidate's."""
     scaler, attrs = Scaler.of(rows.view(), row.scaled), file.attrs
     seeds = range(protocol.seed, protocol.seed + protocol.repeats) if "seed" in best.params else ()
     settings = [{**best.params, "seed": seed} for seed in seeds] or [dict(best.params)]
     with fitting(row):
-        heads = row.type().fit_each(settings, scaler.over(rows.features), rows.labels)
-    return [
-        FittedHead(row.name, head, scaler, best.temperature, file.classes, attrs["backbone"], attrs["key"])
-        for head in heads
-    ]
+        heads = fit_each(row, settings, task, scaler.over(rows.features), rows.wanted)
+    names, how = task.answering.names if task.answering else file.classes, task.answering
+    made_by = attrs["backbone"], attrs["key"]
+    return [FittedHead(row.name, head, scaler, best.temperature, names, *made_by, answering=how) for head in heads]
 
 
 def _repeats(heads: Sequence[Any], tests: Sequence[Figures]) -> Repeats:

@@ -7,37 +7,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
 from tlcache.errors import HeadError, TlcacheError, first_line
-from tlcache.evaluation.calibration import calibration_error, fit_temperature
-from tlcache.evaluation.metrics import METRICS, Metric
-from tlcache.heads.logits import softmax
+from tlcache.evaluation.metrics import Metric
+from tlcache.evaluation.task import CLASSES, Task
 from tlcache.heads.rows import Array, Features, Labels, Scaler
 from tlcache.heads.table import HeadRow
 
-__all__ = ["Candidate", "Fold", "agreed", "choose", "fitting", "search"]
+if TYPE_CHECKING:
+    from tlcache.heads.base import Head
+
+__all__ = ["Candidate", "Fold", "agreed", "choose", "fit_each", "fitting", "search"]
 
 _Tried = tuple[Mapping[str, Any], Sequence[Mapping[str, float]], Array]  # parameters, history, logits (n, C)
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows to fit on and rows to judge by: features float32 (n, dim), labels (n,), and the numbers of the latter."""
+    """Rows to fit on and rows to judge by: features float32 (n, dim), what is wanted, and the numbers of the latter."""
 
     X: Features
-    y: Labels
+    y: NDArray[Any]
     X_val: Features
-    y_val: Labels
+    y_val: NDArray[Any]
     held: Labels | None = None
 
     @classmethod
     def of(cls, rows: Split, fit: Labels, held: Labels) -> Fold:
         """Return the fold that fits on some rows, by their numbers, and judges by others."""
-        return cls(rows.view(fit), rows.labels[fit], rows.view(held), rows.labels[held], held)
+        return cls(rows.view(fit), rows.wanted[fit], rows.view(held), rows.wanted[held], held)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def search(
     classes: int,
     budget_s: float | None,
     metric: str = "accuracy",
+    task: Task = CLASSES,
 ) -> list[Candidate]:
     """Fit every setting on every fold and judge it on the rows held out, all folds pooled.
 
@@ -98,13 +102,15 @@ def search(
     folds
         One, if there is a validation split; several for cross-validation.
     classes
-        Number of classes of the dataset; a fold may lack some.
+        Number of classes, or columns, of the dataset; a fold may lack some classes.
     budget_s
         When given, settings are fitted one by one, those nearest to the head's defaults first, and no more are begun
         once another one like the slowest, and the last fit of all, would not be done within so many seconds. One is
         always fitted; boosting stops in time.
     metric
         What is to be chosen by.
+    task
+        What is learned.
 
     Raises
     ------
@@ -112,9 +118,9 @@ def search(
         The head cannot be fitted on these rows.
     """
     ready = [_scaled(row, fold) for fold in folds]
-    told = [each for each in METRICS.values() if each.always or each.name == metric]
+    told = [each for each in task.metrics.values() if each.always or each.name == metric]
     if budget_s is None:
-        return _fit(row, settings, ready, classes, told)
+        return _fit(row, settings, ready, classes, told, task)
     found: dict[int, Candidate] = {}
     started = time.perf_counter()
     limit = {"seconds": budget_s / 3 / len(folds)} if "seconds" in row.defaults() else {}
@@ -122,7 +128,7 @@ def search(
         slowest = max((each.fit_s for each in found.values()), default=0.0)
         if found and time.perf_counter() - started + 2 * slowest > budget_s:
             break
-        (found[number],) = _fit(row, [{**settings[number], **limit}], ready, classes, told)
+        (found[number],) = _fit(row, [{**settings[number], **limit}], ready, classes, told, task)
     return [found[number] for number in sorted(found)]
 
 
@@ -137,14 +143,14 @@ def _nearest_first(row: HeadRow, settings: Sequence[Mapping[str, Any]]) -> list[
     return sorted(range(len(settings)), key=lambda number: abs(number - middle))
 
 
-def choose(candidates: Sequence[Candidate], metric: str, one_se: bool) -> Candidate:
+def choose(candidates: Sequence[Candidate], metric: str, one_se: bool, task: Task = CLASSES) -> Candidate:
     """Return the candidate with the best `metric`, ties decided by log-loss.
 
     With `one_se`, the first candidate that is no more than one standard error of the best worse than it (Breiman et
     al., 1984); they are in the order of their flexibility.
     """
-    sign = 1 if METRICS[metric].larger_is_better else -1
-    best = max(candidates, key=lambda each: (sign * each.scores[metric], -each.scores["log_loss"]))
+    sign = 1 if task.metrics[metric].larger_is_better else -1
+    best = max(candidates, key=lambda each: (sign * each.scores[metric], -each.scores.get("log_loss", 0.0)))
     if not one_se:
         return best
     least = sign * best.scores[metric] - best.errors[metric]
@@ -180,10 +186,11 @@ def _fit(
     folds: Sequence[Fold],
     classes: int,
     told: Sequence[Metric],
+    task: Task,
 ) -> list[Candidate]:
     started = time.perf_counter()
     with fitting(row):
-        tried = [list(_on_fold(row, settings, fold, classes)) for fold in folds]
+        tried = [list(_on_fold(row, settings, fold, classes, task)) for fold in folds]
     seconds = (time.perf_counter() - started) / len(settings)
     labels, found = np.concatenate([fold.y_val for fold in folds]), []
     for of_setting in zip(*tried, strict=True):
@@ -196,14 +203,32 @@ def _fit(
                 seconds,
                 histories[0],
                 told,
+                task,
             )
         )
     return found
 
 
-def _on_fold(row: HeadRow, settings: Sequence[Mapping[str, Any]], fold: Fold, classes: int) -> Iterator[_Tried]:
+def fit_each(
+    row: HeadRow,
+    settings: Sequence[Mapping[str, Any]],
+    task: Task,
+    X: Features,
+    y: NDArray[Any],
+    X_val: Features | None = None,
+    y_val: NDArray[Any] | None = None,
+) -> list[Head]:
+    """Return a head for each of these settings, fitted on rows and what is wanted of them."""
+    held_out = (X_val, None if y_val is None else task.learned(y_val))
+    fit = row.type().fit_each if task.answering is None else row.type().fit_columns
+    return fit(settings, X, task.learned(y), *held_out)
+
+
+def _on_fold(
+    row: HeadRow, settings: Sequence[Mapping[str, Any]], fold: Fold, classes: int, task: Task
+) -> Iterator[_Tried]:
     """Fit every setting on a fold; of the heads, which may hold all rows, no more than this is left."""
-    heads = row.type().fit_each(settings, fold.X, fold.y, fold.X_val, fold.y_val)
+    heads = fit_each(row, settings, task, fold.X, fold.y, fold.X_val, fold.y_val)
     for head, logits in zip(heads, row.type().logits_each(heads, fold.X_val), strict=True):
         wide = np.full((len(logits), classes), -np.inf, np.float32)  # -inf for classes that the head has not seen
         wide[:, head.classes_] = logits
@@ -225,22 +250,23 @@ def _middle(values: Sequence[Any]) -> Any:
 def _judge(
     params: Mapping[str, Any],
     logits: Array,
-    labels: Labels,
+    labels: NDArray[Any],
     fit_s: float,
     history: Sequence[Mapping[str, float]],
     told: Sequence[Metric],
+    task: Task,
 ) -> Candidate:
-    known = np.isfinite(logits[np.arange(len(labels)), labels])
-    temperature = fit_temperature(logits, labels)
-    before, after = softmax(logits), softmax(logits / temperature)
+    known = task.known(logits, labels)
+    temperature = task.temperature(logits, labels)
+    before, after = task.answers(logits), task.answers(logits, temperature)
     judged = [(metric, known if metric.seen_only else slice(None)) for metric in told]
     return Candidate(
         params,
         {metric.name: metric.value(labels[rows], after[rows]) for metric, rows in judged},
         {metric.name: metric.error(labels[rows], after[rows]) for metric, rows in judged},
         temperature,
-        calibration_error(labels, before),
-        calibration_error(labels, after),
+        task.calibration_error(labels, before),
+        task.calibration_error(labels, after),
         fit_s,
         history,
         logits,

@@ -18,6 +18,7 @@ from tlcache.evaluation.verdict import p_text, points, verdict
 from tlcache.keys import some
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval
+from tlcache.report.reached import COLUMNS
 from tlcache.report.tables import (
     baseline_line,
     group_interval,
@@ -29,6 +30,7 @@ from tlcache.report.tables import (
     per_group_lines,
 )
 from tlcache.runs.pergroup import PerGroup
+from tlcache.tasks import CLASSIFY
 
 __all__ = [
     "COSTS",
@@ -47,7 +49,7 @@ __all__ = [
 
 FIGURES = ("Accuracy (95 %)", "Val", "F1", "AUROC", "Loss", "ECE")
 _FEWER = ("Accuracy (95 %)", "Val", "F1", "Loss")
-_LEAST = ("AUROC", "ECE", "Loss", "F1", "Val")  # what is left out first
+_LEAST = ("AUROC", "ECE", "Loss", "Micro F1", "Spearman", "F1", "RMSE", "R2", "Val")  # what is left out first
 SECONDS = ("Embed s", "Train s", "Total s")
 COSTS = (*SECONDS, "Img/s", "Params")
 LEGEND = (
@@ -144,7 +146,8 @@ def difference(pair: Pair | Margin, by: str) -> str:
 
 
 def _title(by: str) -> str:
-    return "Accuracy (95 %)" if by == "accuracy" else f"{by} (95 %)"
+    known = {column.name: column.title for each in COLUMNS.values() for column in each[:1]}
+    return f"{known.get(by, by)} (95 %)"
 
 
 def _or_none(value: float | None) -> str:
@@ -167,13 +170,18 @@ def leak_line(found: Comparison, audits: Sequence[Audit], gaps: Sequence[Leakage
     return alarm(audit, gaps) if audit else ("", False)
 
 
-def columns(by: str = "accuracy") -> tuple[str, ...]:
+def columns(by: str = "accuracy", task: str = CLASSIFY) -> tuple[str, ...]:
     """Return the titles of `figures`."""
+    if task != CLASSIFY:
+        return _title(by), "Val", *(each.title for each in COLUMNS[task] if each.name != by)
     return FIGURES if by == "accuracy" else (_title(by), *FIGURES)
 
 
 def figures(entry: Entry, by: str = "accuracy") -> tuple[str, ...]:
-    """Return what a run reaches: the figure that is compared by, and those of `FIGURES`."""
+    """Return what a run reaches: the figure that is compared by, and those of `FIGURES`, or of its task."""
+    if (task := entry.run.task) != CLASSIFY:
+        others = (each.cell(entry) for each in COLUMNS[task] if each.name != by)
+        return interval(*entry.figure(by)), _or_none(entry.val_score), *others
     first = () if by == "accuracy" else (interval(*entry.figure(by)),)
     rest = (entry.val_score, entry.macro_f1, entry.figures.get("auroc"), entry.log_loss, entry.ece)
     return *first, interval(entry.accuracy, entry.low, entry.high), *map(_or_none, rest)
@@ -203,7 +211,7 @@ class _Wide:
     found: Comparison
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        every = columns(self.found.by)
+        every = columns(self.found.by, self.found.task)
         fewer = tuple(name for name in every if name in _FEWER or name not in FIGURES)
         for titles, apart in ((every + COSTS, 2), (every + COSTS, 1), (every + SECONDS, 1), (fewer + SECONDS, 1)):
             table = self._table(titles)
@@ -217,7 +225,8 @@ class _Wide:
     def _table(self, titles: Sequence[str], leave_out: Sequence[str] = ()) -> FittedTable:
         table, by = FittedTable(("", "Backbone", "Head"), titles, leave_out), self.found.by
         for entry in self.found.entries:
-            cells = dict(zip((*columns(by), *COSTS), figures(entry, by) + costs(entry), strict=True))
+            titles_of_all = (*columns(by, self.found.task), *COSTS)
+            cells = dict(zip(titles_of_all, figures(entry, by) + costs(entry), strict=True))
             names = (mark(entry, self.found), entry.backbone, entry.head)
             table.add_row(*names, *(cells[each] for each in titles), style="bold green" if names[0] == "*" else "")
             if (one := entry.per_group) and not set(titles) <= set(COSTS):

@@ -16,6 +16,7 @@ from tlcache.evaluation.comparison import Comparison, Entry, Pair
 from tlcache.evaluation.metrics import confusion, recalls
 from tlcache.evaluation.mistakes import hardest_classes
 from tlcache.evaluation.screening import Screening, latest
+from tlcache.evaluation.task import USUAL
 from tlcache.evaluation.verdict import p_of, points, times, verdict
 from tlcache.keys import printable, quoted, slug
 from tlcache.pictures.reasons import Reasons
@@ -29,6 +30,7 @@ from tlcache.report.findings import Leaks, leaks
 from tlcache.report.inline import inline_svg
 from tlcache.report.mistakes import Mistakes, mistakes
 from tlcache.report.plain import interval
+from tlcache.report.reached import COLUMNS
 from tlcache.report.reproduce import commands, map_of
 from tlcache.report.thumbnails import Thumbnails
 from tlcache.runs.classes import Share
@@ -36,6 +38,7 @@ from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.licences import licences
 from tlcache.runs.record import Run
+from tlcache.tasks import CLASSIFY
 from tlcache.text import duration
 
 __all__ = ["Chapter", "chapter"]
@@ -116,6 +119,7 @@ class Chapter:
     use: Entry
     reproduce: Sequence[tuple[Entry, list[str]]]
     hardware: Mapping[str, Any]
+    labels: Sequence[tuple[Entry, Sequence[OfClass]]] = ()
 
 
 def chapter(
@@ -130,6 +134,8 @@ def chapter(
     """Read what the records of a comparison hold, and draw it; of all others, take those that belong."""
     name = f"{slug(found.dataset)}-{found.digest[:8]}"
     tops = [entry for strategy in _KINDS if (entry := found.top(strategy))] or [found.picked[0]]
+    if found.task != CLASSIFY:
+        return _of_columns(name, found, tops, audit_of(audits, found.digest), gaps, room)
     counts = [confusion(entry.top.label, entry.top.predicted, len(entry.run.classes)) for entry in tops]
     run = found.entries[0].run
     figure, hints = cost_figure(found.entries)
@@ -164,6 +170,50 @@ def chapter(
     )
 
 
+def _of_columns(
+    name: str,
+    found: Comparison,
+    tops: Sequence[Entry],
+    audit: Audit | None,
+    gaps: Sequence[LeakageGap],
+    room: Thumbnails,
+) -> Chapter:
+    """Return what a page shows of runs on several labels, or on numbers: nothing that is of classes alone."""
+    run = found.entries[0].run
+    tuned = [(entry, entry.run) for entry in found.entries if isinstance(entry.run, FinetunedRun)]
+    title = COLUMNS[found.task][0].title if found.by == USUAL[found.task] else found.by
+    tiles = [
+        Tile(_kind(entry), f"{title} {interval(*entry.figure(found.by))}", f"{entry.name}; {duration(entry.first_s)}")
+        for entry in tops
+    ]
+    return Chapter(
+        slug=name,
+        found=found,
+        verdict=verdict(found),
+        run=run,
+        tiles=[*tiles, *([Tile("Without looking", "", str(found.baseline))] if found.baseline else [])],
+        cost="",
+        recall="",
+        recall_note="",
+        calibration="",
+        errors=[],
+        map=None,
+        learning=[_learning(f"{name}-learning{n}", entry, run) for n, (entry, run) in enumerate(tuned)],
+        shots="",
+        shortcuts=shortcuts([]),
+        leaks=leaks(audit, gaps, None, room) if audit else None,
+        gaps=[],
+        screening=None,
+        weights=sorted(
+            {(entry.backbone, entry.run.weights, "; ".join(licences(entry.run))) for entry in found.entries}
+        ),
+        use=best_of(found),
+        reproduce=[(entry, commands(entry.run)) for entry in found.entries],
+        hardware=as_json(run.hardware),
+        labels=[(entry, _classes(entry)) for entry in tops if entry.per_class],
+    )
+
+
 def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
     tiles = [
         Tile(
@@ -177,7 +227,9 @@ def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
     tiles += _gain(found, "Fine-tuning", found.top("finetune"), found.top("frozen", "joined"))
     if not found.top("finetune") and any(entry.run.untuned for entry in found.entries):
         tiles.append(Tile("Fine-tuning", "0 epochs", "kept: none was better on validation than the head it began with"))
-    answer, accuracy = found.baseline
+    if found.baseline is None:
+        return tiles
+    answer, accuracy, _ = found.baseline
     return [
         *tiles,
         Tile("Always the same answer", f"{100 * accuracy:.1f} %", f"{printable(answer)}, the largest test class"),

@@ -43,7 +43,7 @@ from tlcache.report.contents import OF_CLASS, Chapter, chapter
 from tlcache.report.inline import rendered
 from tlcache.report.plain import interval
 from tlcache.report.reproduce import commands, uses
-from tlcache.report.tables import baseline_line, group_name, groups_lines, per_group_lines
+from tlcache.report.tables import baseline_line, group_name, groups_lines, learned, per_group_lines
 from tlcache.report.thumbnails import Thumbnails
 from tlcache.runs.folder import runs_folder
 from tlcache.version import __version__
@@ -140,6 +140,7 @@ def _html(chapters: Sequence[Chapter], left_out: int) -> str:
         group_name=group_name,
         per_group_lines=per_group_lines,
         interval=interval,
+        learned=learned,
         mark=mark,
         marks=marks,
         all_costs=COSTS,
@@ -166,7 +167,7 @@ def _markdown(
         line, matters = leak_line(found, audits, gaps)
         lines += [f"**{line}**" if matters else line, ""] if line else []
         lines += [verdict(found), ""]
-        heads = (*columns(found.by), *COSTS)
+        heads = (*columns(found.by, found.task), *COSTS)
         lines += ["|".join(["", "", "Backbone", "Head", *heads, ""])]
         lines += ["|---" * 4 + "|--:" * (len(heads) - 1) + "|"]
         for entry in found.entries:

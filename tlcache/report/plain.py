@@ -8,8 +8,8 @@ __all__ = ["interval", "plain_table"]
 
 
 def interval(middle: float, low: float, high: float) -> str:
-    """Return a share with its interval."""
-    return f"{middle:.3f} ({low:.3f}-{high:.3f})"
+    """Return a figure with its interval."""
+    return f"{middle:.3f} ({low:.3f}{'-' if low >= 0 else ' to '}{high:.3f})"
 
 
 def plain_table(*columns: str, numbers: slice = slice(0), apart: int = 2) -> Table:

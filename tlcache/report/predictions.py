@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tlcache.deploying.predicted import Predicted
+from tlcache.heads.answering import Answering
 from tlcache.keys import printable, some
 from tlcache.report.plain import interval, plain_table
+from tlcache.tasks import REGRESSION
 from tlcache.text import counted
 
 __all__ = ["predictions_lines", "predictions_table", "unusable_line"]
@@ -20,6 +23,8 @@ _CLASSES = 3  # of each
 
 def predictions_table(found: Predicted) -> RenderableType:
     """Return a line for each image if there are a few, else how many are taken for each class."""
+    if found.answering is not None:
+        return _answers(found, found.answering)
     if len(found) > _FEW:
         return _counts(found)
     columns = found.columns
@@ -37,6 +42,27 @@ def predictions_table(found: Predicted) -> RenderableType:
     if columns.top == classes:
         return table
     return Group(table, Text(f"Of the {columns.top:,} likeliest classes {classes} are shown; --out has all.", "dim"))
+
+
+def _answers(found: Predicted, answering: Answering) -> RenderableType:
+    """Return a line for each image if there are a few, of many labels how many have each, of many numbers the range."""
+    if len(found) <= _FEW:
+        ends = answering.further if answering.task == REGRESSION else ()
+        table = plain_table("Path", "Label", *map(str.capitalize, ends), "Error", numbers=slice(2, 2 + len(ends)))
+        for row in found.rows():
+            cells = (f"{row.each[name]:.6g}" if row.each else "" for name in ends)
+            table.add_row(printable(row.path), printable("".join(row.labels)), *cells, row.error)
+        return table
+    usable = [number for number in range(len(found)) if number not in found.errors]
+    answers = found.confidences[usable]
+    if answering.task == REGRESSION:
+        table = plain_table("Images", "Least", "Median", "Largest", numbers=slice(0, 4))
+        table.add_row(f"{len(usable):,}", *(f"{value:.6g}" for value in np.quantile(answers, (0, 0.5, 1))))
+        return table
+    table = plain_table("Label", "Images", numbers=slice(1, 2))
+    for name, count in zip(answering.names, (answers >= answering.thresholds).sum(axis=0), strict=True):
+        table.add_row(printable(name), f"{count:,}")
+    return table
 
 
 def _counts(found: Predicted) -> RenderableType:

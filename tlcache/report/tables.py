@@ -19,13 +19,15 @@ from tlcache.datasets.source import Form
 from tlcache.extraction.job import Extraction
 from tlcache.heads.table import HeadRow
 from tlcache.inventory import CacheEntry, Check, Leftover
-from tlcache.keys import hash_json, printable, some
+from tlcache.keys import hash_json, some
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval, plain_table
+from tlcache.report.reached import COLUMNS
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.naming import set_apart
 from tlcache.runs.pergroup import PerGroup
 from tlcache.runs.record import Run
+from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION
 from tlcache.text import counted
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ __all__ = [
     "marks",
     "heading",
     "heads_table",
+    "learned",
     "leftovers_table",
     "models_table",
     "per_group_lines",
@@ -205,9 +208,16 @@ def recorded_table(runs: Sequence[Run], folder: Path) -> RenderableType:
     """Return one row per run: what its files are called, what it reached, how old it is."""
     table = FittedTable(("Dataset", "Run"), ("Accuracy", "Age"))
     for run in runs:
-        table.add_row(run.dataset, run.path.stem, f"{run.test.accuracy:.3f}", _age(run.created))
+        table.add_row(run.dataset, run.path.stem, _reached(run), _age(run.created))
     note = f"{counted(len(runs), 'run')} in '{folder}'; a name with .json is its record"
     return Group(table, Text(note, style="dim"))
+
+
+def _reached(run: Run) -> str:
+    """Return the accuracy of a run, or with its name the usual figure of its task."""
+    first = COLUMNS[run.task][0]
+    usual = f"{first.title} {run.test.others.get(first.name, math.nan):.3f}"
+    return f"{run.test.accuracy:.3f}" if run.task == CLASSIFY else usual
 
 
 def runs_tables(comparisons: Sequence[Comparison]) -> RenderableType:
@@ -217,11 +227,12 @@ def runs_tables(comparisons: Sequence[Comparison]) -> RenderableType:
 
 
 def _runs_table(found: Comparison) -> RenderableType:
-    figures = ("Accuracy (95 %)", "F1", "Loss", "Train s")
-    table = FittedTable(("", "Backbone", "Head"), figures, ("Loss", "F1", "Train s"))
+    first, *others = COLUMNS[found.task]
+    titles = (f"{first.title} (95 %)", *(each.title for each in others), "Train s")
+    table = FittedTable(("", "Backbone", "Head"), titles, (*(each.title for each in reversed(others)), "Train s"))
     for entry in found.entries:
-        accuracy = interval(entry.accuracy, entry.low, entry.high)
-        cells = (accuracy, f"{entry.macro_f1:.3f}", f"{entry.log_loss:.3f}", f"{entry.train_s:,.1f}")
+        figures = (interval(*entry.figure(first.name)), *(each.cell(entry) for each in others))
+        cells = (*figures, f"{entry.train_s:,.1f}")
         sign = mark(entry, found)
         table.add_row(sign, entry.backbone, entry.head, *cells, style="bold green" if sign == "*" else "")
         if one := entry.per_group:
@@ -307,9 +318,9 @@ def per_group_lines(found: Comparison) -> list[Text]:
     return [Text(line) for line in sorted(lines)]
 
 
-def baseline_line(found: Baseline) -> str:
-    """Return what to hold accuracies against."""
-    return f"Always answering '{printable(found.answer)}', the largest class of the test images: {found.accuracy:.3f}."
+def baseline_line(found: Baseline | None) -> str:
+    """Return what to hold figures against; nothing where there is no such thing."""
+    return str(found or "")
 
 
 def heading(runs: Sequence[Run], more: str = "") -> Text:
@@ -323,8 +334,14 @@ def heading(runs: Sequence[Run], more: str = "") -> Text:
     images = f"{counted(first.test.n, 'test image')}{_drawn(first)}"
     if isinstance(first, FrozenRun) and first.cross_validation:
         images = f"{counted(first.test.n, 'image')} tested by {first.test_split}"
-    title = f"{first.dataset}: {images}, {len(first.classes)} classes"
+    title = f"{first.dataset}: {images}, {learned(first)}"
     return Text(f"{title}{more}, weights: {weights}", style="bold")
+
+
+def learned(run: Run) -> str:
+    """Return what a run learned."""
+    known = {REGRESSION: "numbers", MULTILABEL: counted(len(run.classes), "label")}
+    return known.get(run.task, f"{len(run.classes)} classes")
 
 
 def _drawn(run: Run) -> str:

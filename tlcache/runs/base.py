@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,11 +13,14 @@ from msgspec import Struct
 from tlcache.cache.feature_file import STAGES
 from tlcache.cache.resplit import GIVEN, split_fields
 from tlcache.datasets.overview import drawn_splits
+from tlcache.datasets.tasks import task_of
+from tlcache.heads.answering import Answering
 from tlcache.keys import hash_json, native
 from tlcache.records import as_json
 from tlcache.runs.classes import ClassFigures
 from tlcache.runs.predictions import Predictions, read_held_out, read_predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
+from tlcache.tasks import CLASSIFY
 
 __all__ = [
     "ExtractSeconds",
@@ -24,6 +28,7 @@ __all__ = [
     "GroupedBy",
     "Hardware",
     "Identity",
+    "NumberInterval",
     "RunRecord",
     "SplitSizes",
     "apart",
@@ -70,7 +75,7 @@ class Identity(Struct, frozen=True, kw_only=True):
 
 
 class Figures(Struct, frozen=True, kw_only=True):
-    """What a run reaches on the test images.
+    """What a run reaches on the test images; nan, and not in its record, what its task has no figure of.
 
     The interval is the 95 % one, by group where there are groups; `others` are all other figures of
     `tlcache.evaluation.metrics.evaluate`, which records of earlier versions do not have.
@@ -92,7 +97,25 @@ class Figures(Struct, frozen=True, kw_only=True):
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures by their names, `others` among them."""
-        return beside(as_json(self), "others")
+        return {name: value for name, value in beside(as_json(self), "others").items() if not isnan(value)}
+
+
+class NumberInterval(Struct, frozen=True, kw_only=True):
+    """What is promised of predicted numbers: the truth is no further than `margin` from that many.
+
+    Parameters
+    ----------
+    coverage, margin
+        How often that is to hold, and how far, in the units of the labels.
+    test_coverage, test_low, test_high
+        How often it holds on the test images, with the 95 % interval of that.
+    """
+
+    coverage: float
+    margin: float
+    test_coverage: float
+    test_low: float
+    test_high: float
 
 
 class SplitSizes(Struct, frozen=True, kw_only=True):
@@ -165,6 +188,9 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     test: Figures
     per_class: tuple[ClassFigures, ...] = ()
     uncertainty: UncertaintyFigures | None = None
+    task: str = CLASSIFY
+    thresholds: tuple[float, ...] = ()
+    interval: NumberInterval | None = None
 
     versions: Mapping[str, str]
     hardware: Hardware
@@ -209,6 +235,11 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
         return read_held_out(self.predictions_path)
 
     @property
+    def answering(self) -> Answering | None:
+        """How what it predicted is read, where it is not of classes."""
+        return None if self.task == CLASSIFY else Answering(self.task, self.classes, self.thresholds)
+
+    @property
     def backbones(self) -> tuple[str, ...]:
         """The names of the networks that an image goes through."""
         return (self.backbone,)
@@ -243,9 +274,9 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields: dict[str, Any] = as_json(self)
-        for name in ("licence", "uncertainty"):
-            if fields[name] is None:
-                del fields[name]
+        usual = {"licence": None, "uncertainty": None, "task": CLASSIFY, "thresholds": (), "interval": None}
+        for name in (name for name, value in usual.items() if getattr(self, name) == value):
+            del fields[name]
         shared = ("strategy", *RunRecord.__struct_fields__)
         first = {name: fields[name] for name in shared if name in fields}  # for people's eyes
         candidates = [beside(each, "setting", "scores") for each in fields["candidates"]]
@@ -260,6 +291,7 @@ def fields_of_features(attrs: Mapping[str, Any], classes: Sequence[str]) -> dict
         **{name: attrs[name] for name in same},
         "licence": attrs.get("licence"),
         **split,
+        "task": task_of(attrs),
         "drawn": drawn_splits(attrs),
         "grouping": split["grouping"] and GroupedBy(**split["grouping"]),
         "classes": tuple(classes),

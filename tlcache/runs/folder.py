@@ -82,7 +82,7 @@ def write_run(
 ) -> None:
     """Write the predictions, then the record: a record that is there is whole."""
     found = replace(Predictions.of(test, probabilities), fold=fold)
-    write_predictions(run.predictions_path, run.classes, found, held_out)
+    write_predictions(run.predictions_path, run.classes, found, held_out, run.answering)
     RUNS.write(run.path, run.as_json())
 
 

@@ -97,8 +97,8 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
     candidates: tuple[HeadCandidate, ...]
     skipped: int
     history: tuple[HeadEpoch, ...]
-    calibration: TemperatureScaling
-    repeats: Repeats
+    calibration: TemperatureScaling | None = None
+    repeats: Repeats | None = None
     fit_s: float
     search_s: float
     refit_s: float
@@ -110,7 +110,7 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields = super().as_json()
-        for name in ("layers", "cross_validation", "per_group"):
+        for name in ("layers", "cross_validation", "per_group", "calibration", "repeats"):
             if not getattr(self, name):
                 del fields[name]
         if self.per_group:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from tlcache.cache.feature_file import Split
 from tlcache.errors import CacheError, first_line
 from tlcache.files import write_whole
+from tlcache.heads.answering import Answering
+from tlcache.tasks import MULTILABEL
 from tlcache.text import as_csv
 
 __all__ = ["Predictions", "TopPredictions", "read_held_out", "read_predictions", "write_predictions"]
@@ -30,15 +33,15 @@ class Predictions:
     row, group
         (n,) bytes: each image's path, and the name of its group, or nothing.
     label
-        (n,) int64: columns of `probabilities`.
+        (n,) int64: columns of `probabilities`. Of several labels uint8 0 or 1, of numbers float64, (n, C).
     probabilities
-        (n, C) float32, calibrated.
+        (n, C) float32, calibrated; of numbers what was predicted.
     fold
         (n,) int64: of a cross-validation, which fold of all repetitions; every image is there once for each of these.
     """
 
     row: NDArray[np.bytes_]
-    label: NDArray[np.int64]
+    label: NDArray[Any]
     probabilities: NDArray[np.float32]
     group: NDArray[np.bytes_]
     fold: NDArray[np.int64] | None = None
@@ -49,7 +52,7 @@ class Predictions:
         row, group = (
             np.array([os.fsencode(name) for name in names], np.bytes_) for names in (images.paths, images.groups)
         )
-        return cls(row, images.labels, probabilities, group)
+        return cls(row, images.wanted, probabilities, group)
 
     def top(self) -> TopPredictions:
         """Return the likeliest class of each image."""
@@ -96,18 +99,35 @@ class TopPredictions:
 
 
 def write_predictions(
-    path: Path, classes: Sequence[str], found: Predictions, held_out: Predictions | None = None
+    path: Path,
+    classes: Sequence[str],
+    found: Predictions,
+    held_out: Predictions | None = None,
+    answering: Answering | None = None,
 ) -> None:
     """Write what a run said of the test images: `path` is the `.npz`, and the `.csv` is written beside it.
 
     What it said of images that were held out of training is written with it, unless it has more than a run may take.
+    `answering` says how `probabilities` are read where they are not of classes.
     """
     more = {f"{_HELD_OUT}{name}": values for name, values in vars(held_out).items()} if held_out else {}
     arrays = {name: values for name, values in {**vars(found), **more}.items() if values is not None}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays, classes=np.array(classes, np.str_))
     write_whole(path, buffer.getbuffer())
-    write_whole(path.with_suffix(".csv"), os.fsencode(_csv(found.top(), classes)))
+    rows = _csv(found.top(), classes) if answering is None else _columns_csv(found, answering)
+    write_whole(path.with_suffix(".csv"), os.fsencode(rows))
+
+
+def _columns_csv(found: Predictions, answering: Answering) -> str:
+    """Return path, label and what was predicted; of several labels the probability of each, too."""
+    several = answering.task == MULTILABEL
+    right = replace(answering, thresholds=(0.5,)).said(found.label.astype(np.float32))
+    cells = zip(map(os.fsdecode, found.row.tolist()), right, answering.said(found.probabilities), strict=True)
+    names = [f"p({name})" for name in answering.names] if several else []
+    each = ([f"{value:.4f}" for value in row] if several else [] for row in found.probabilities.tolist())
+    rows = ((*first, *rest) for first, rest in zip(cells, each, strict=True))
+    return as_csv([("path", "label", "predicted", *names), *rows])
 
 
 def _csv(found: TopPredictions, classes: Sequence[str]) -> str:

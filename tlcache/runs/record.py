@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import nan
 from typing import Any
 
 from tlcache.records import Form
@@ -11,6 +12,7 @@ from tlcache.runs.finetuned import FinetunedRun, TunedCandidate, TunedChoice
 from tlcache.runs.frozen import FrozenRun, HeadCandidate
 from tlcache.runs.joined import JoinedRun
 from tlcache.runs.pergroup import PerGroup
+from tlcache.tasks import REGRESSION
 
 __all__ = ["RUNS", "Run"]
 
@@ -24,7 +26,11 @@ def _nested(fields: dict[str, Any]) -> dict[str, Any]:
     candidates = [_candidate(each, kind) for each in fields["candidates"]]
     chosen = apart(fields["chosen"], TunedChoice, "setting") if tuned else fields["chosen"]
     per_group = {"per_group": PerGroup.nested(fields.get("per_group"))}
-    test = apart(fields["test"], Figures, "others")
+    test = fields["test"]
+    if fields.get("task") == REGRESSION:  # whose figures are others than those of classes
+        test = {**dict.fromkeys(Figures.__struct_fields__, nan), **test}
+        test.pop("others")
+    test = apart(test, Figures, "others")
     return {**fields, "test": test, "candidates": candidates, "chosen": chosen, **per_group}
 
 

@@ -1,0 +1,84 @@
+"""How logits of columns are read: as probabilities of several labels, each with its threshold, or as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.heads.logits import logistic
+from tlcache.heads.rows import Array
+from tlcache.tasks import MULTILABEL, joined_label
+
+__all__ = ["Answering"]
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What a head of columns says by its logits.
+
+    Parameters
+    ----------
+    task
+        `multilabel` or `regression`.
+    names
+        (C,) of the columns.
+    thresholds
+        Of several labels (C,): the probability from which on an image is said to have the label.
+    middle, spread
+        Of numbers: what a logit of 0 is, and how much a logit of 1 is more; the units are those of the labels.
+    margin, coverage
+        Of numbers: the truth is no further from an answer than `margin` with a probability of `coverage`.
+    """
+
+    task: str
+    names: tuple[str, ...]
+    thresholds: tuple[float, ...] = ()
+    middle: float = 0.0
+    spread: float = 1.0
+    margin: float = 0.0
+    coverage: float = 0.0
+
+    def answers(self, logits: NDArray[np.floating], temperature: float = 1.0) -> Array:
+        """Return probabilities, or numbers, float32 (n, C)."""
+        if self.task == MULTILABEL:
+            return logistic(logits / temperature)
+        found: Array = (self.middle + self.spread * logits.astype(np.float64)).astype(np.float32)
+        return found
+
+    def said(self, answers: NDArray[np.floating]) -> list[str]:
+        """Return what is said of each image (n,): its labels with `;` between them, or a number.
+
+        >>> Answering("multilabel", ("cat", "dog"), (0.5, 0.2)).said(np.float32([[0.9, 0.3], [0.1, 0.1]]))
+        ['cat;dog', ';']
+        """
+        if self.task != MULTILABEL:
+            return [f"{value:.6g}" for value in answers[:, 0].tolist()]
+        names, chosen = np.array(self.names), answers >= np.array(self.thresholds)
+        return [joined_label(names[row].tolist()) for row in chosen]
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """What columns stand beside what is said: a probability of every label, or the ends of a number's interval."""
+        if self.task == MULTILABEL:
+            return tuple(f"p({name})" for name in self.names)
+        return ("low", "high") if self.coverage else ()
+
+    def beside(self, answers: NDArray[np.floating]) -> list[float]:
+        """Return these of an image, from its answers (C,)."""
+        if self.task == MULTILABEL:
+            return [float(each) for each in answers]
+        return [float(answers[0]) + sign * self.margin for sign in (-1, 1)] if self.coverage else []
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return what a head's file says of it."""
+        return dict(vars(self))
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Return it from what a head's file says."""
+        lists = {name: tuple(fields[name]) for name in ("names", "thresholds")}
+        return cls(**{**fields, **lists})
