@@ -67,7 +67,7 @@ def test_a_stranger_reads_the_file_with_plain_h5py(made: Path) -> None:
         attrs = dict(file.attrs)
     expected = """format format_version state key key_json dataset dataset_digest source arguments backbone weights
         preprocess dim train_rows val_rows test_rows provider decode_s infer_s write_s wall_s created generated_by
-        decoder drawn passed_over header_sha256"""
+        decoder drawn passed_over licence header_sha256"""
     assert set(expected.split()) == set(attrs)
     assert attrs["state"].decode() == "complete"
 

@@ -229,7 +229,7 @@ class FeatureFile:
     def label(self) -> str:
         """Its backbone for people, with layer and pooling, as the table of `tlcache extract` has them."""
         made, asked = json.loads(self.attrs["key_json"]), json.loads(self.attrs["arguments"])
-        return " ".join(filter(None, (self.attrs["backbone"], asked.get("output"), made["pool"])))
+        return " ".join(filter(None, (self.attrs["backbone"], asked.get("output"), made.get("pool"))))
 
     @property
     def dim(self) -> int:

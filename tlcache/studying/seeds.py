@@ -111,7 +111,7 @@ class Spread:
 def spreads(steps: Sequence[Step], runs: Runs = None) -> list[Spread]:
     """Return what the seeds of a study say, of each dataset on which both strategies are there with every seed."""
     seeds = sorted({step.seed for step in steps})
-    recorded = read_runs(runs_folder(runs))
+    recorded = read_runs(runs_folder(runs), lambda _: None)  # the report tells of records that are damaged
     each = []
     for seed in seeds:
         own = {record for step in steps if step.seed == seed for record in step.records}
