@@ -13,7 +13,7 @@ from pathlib import Path
 from tlcache.errors import CacheError
 
 __all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "hub_folder", "naming", "relative", "reserve",
-           "sync_folder", "whole", "write_whole"]  # fmt: skip
+           "sync_folder", "whole", "write_whole", "writing_to"]  # fmt: skip
 
 
 def cache_folder() -> Path:
@@ -51,6 +51,17 @@ def check_room(folder: Path, size: int) -> None:
             f"This needs {size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in '{folder}'. What is finished is "
             "kept: make room, or give another folder with --features, and run the same command again."
         )
+
+
+@contextmanager
+def writing_to(
+    folder: Path, advice: str = "What is finished is kept; mend that and run the same command again."
+) -> Iterator[None]:
+    """Let an OSError of what is written into `folder` be a CacheError that says so, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(f"Cannot write to '{folder}': {error.strerror}. {advice}") from None
 
 
 def hash_file(path: Path) -> str:

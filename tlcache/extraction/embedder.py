@@ -20,8 +20,8 @@ from tlcache.cache.find import features_folder, kept_folder
 from tlcache.cache.index import Index
 from tlcache.cache.publish import read_rows
 from tlcache.cache.shards import Shard, write_shard
-from tlcache.errors import CacheError
 from tlcache.extraction.given import GivenImage, check_several
+from tlcache.files import writing_to
 from tlcache.images.notes import sentences
 from tlcache.progress import image_bar, warn
 from tlcache.threads import available_cpus
@@ -184,13 +184,9 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     def _keep(self, model: Model, part: Shard) -> None:
         folder = kept_folder(features_folder(self.features)) / model.file_stem
-        try:
-            if self.cache:
+        if self.cache:
+            with writing_to(folder, "Pass cache=False to keep nothing."):
                 write_shard(folder, part)
-        except OSError as error:
-            raise CacheError(
-                f"Cannot write to '{folder}': {error.strerror}. Pass cache=False to keep nothing."
-            ) from None
 
 
 _Batch = tuple[Sequence[GivenImage], Embedded]

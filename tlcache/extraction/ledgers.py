@@ -18,10 +18,9 @@ import msgspec
 
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import SHARD_FOLDERS, Rejected
-from tlcache.errors import CacheError
 from tlcache.extraction.claims import Claimant, claimed, is_held
 from tlcache.extraction.job import EmbedResult
-from tlcache.files import write_whole
+from tlcache.files import write_whole, writing_to
 
 __all__ = ["Ledger", "Ledgers", "count_done", "is_worked_on", "shards_of", "write_ledger"]
 
@@ -59,13 +58,8 @@ class Ledger:
 
 def write_ledger(path: Path, ledger: Ledger) -> None:
     """Say that a shard is done, whose parts are on disk; raises CacheError where that cannot be written."""
-    try:
+    with writing_to(path.parent):
         write_whole(path, msgspec.json.encode(ledger))
-    except OSError as error:
-        raise CacheError(
-            f"Cannot write to '{path.parent}': {error.strerror}. What is finished is kept; mend that and run the same "
-            "command again."
-        ) from None
 
 
 class Ledgers:

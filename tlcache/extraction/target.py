@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +25,7 @@ from tlcache.errors import CacheError
 from tlcache.extraction.job import EmbedResult, Extraction, Sink, check_rejected
 from tlcache.extraction.ledgers import Ledgers, is_worked_on
 from tlcache.extraction.rows import Rows, assemble
-from tlcache.files import check_room, write_whole
+from tlcache.files import check_room, write_whole, writing_to
 from tlcache.locks import Lock
 from tlcache.machine import peak_rss_bytes
 from tlcache.progress import say
@@ -154,7 +154,7 @@ class Target:
         CacheError
             It cannot be made, or is a symbolic link.
         """
-        with self._explaining():
+        with self._writing():
             if self.workspace.is_symlink():
                 raise CacheError(f"'{self.workspace}' is a symbolic link; nothing is written through it. Remove it.")
             self.workspace.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ class Target:
     def claimed(self, wait: bool) -> Iterator[None]:
         """Hold the lock of the workspace, begin, and remove it in the end if no part is left in it."""
         workspace, run = self.workspace, self._run
-        with self._explaining():
+        with self._writing():
             workspace.parent.mkdir(parents=True, exist_ok=True)
             lock = lock_of(workspace)
             try:
@@ -192,14 +192,8 @@ class Target:
     def _run(self) -> Path:
         return self.workspace / "run.json"
 
-    @contextmanager
-    def _explaining(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise CacheError(
-                f"Cannot write to '{self.workspace.parent}': {error.strerror}. Give another folder with --features."
-            ) from None
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing_to(self.workspace.parent, "Give another folder with --features.")
 
     def _attributes(self, table: Rows) -> dict[str, Any]:
         network, index = self.network, self.index

@@ -27,11 +27,11 @@ from tlcache.backbones.network import NotFiniteError
 from tlcache.backbones.several import Several
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import Rejected, Shard, write_shard
-from tlcache.errors import CacheError, ImageReadError, ModelError, UnreachableError
+from tlcache.errors import ImageReadError, ModelError, UnreachableError
 from tlcache.extraction.board import Board, Section
 from tlcache.extraction.forks import shared_lock
 from tlcache.extraction.job import EmbedResult, Job, Sink, check_rejected
-from tlcache.files import check_room
+from tlcache.files import check_room, writing_to
 from tlcache.images import BadImageError, OneTorchThread, Stored, prepare
 
 __all__ = ["Pass", "Worker"]
@@ -282,13 +282,8 @@ class _Pending:
 def _write(workspace: Path, part: Shard) -> float:
     """Write a part and return the seconds that took."""
     began = time.perf_counter()
-    try:
+    with writing_to(workspace):
         write_shard(workspace, part)
-    except OSError as error:
-        raise CacheError(
-            f"Cannot write to '{workspace}': {error.strerror}. What is finished is kept; "
-            "mend that and run the same command again."
-        ) from None
     return time.perf_counter() - began
 
 
