@@ -114,8 +114,8 @@ class Ledgers:
 
     def broken(self, result: EmbedResult, rows: Collection[str]) -> list[int]:
         """Return the numbers of shards of whose images some have no row any more; `rows` are the hashes of those."""
-        gone = [sha256 != "" and sha256 not in rows and sha256 not in result.bad for sha256 in result.sha256]
-        return [number for number, each in enumerate(self.shards) if any(gone[each.start : each.stop])]
+        parts = (result.sha256[each.start : each.stop] for each in self.shards)
+        return [number for number, part in enumerate(parts) if _is_broken(part, result.bad, rows)]
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Let shards be done again; their parts stay."""
@@ -126,7 +126,7 @@ class Ledgers:
         """Let those shards be done again whose ledgers promise rows that are gone; `rows` are those that are there."""
         for number in range(len(self.shards)):
             ledger = self._read(number)
-            if ledger and any(each and each not in rows and each not in ledger.bad for each in ledger.sha256):
+            if ledger and _is_broken(ledger.sha256, ledger.bad, rows):
                 self.drop([number])
 
     def _read(self, number: int) -> Ledger | None:
@@ -147,6 +147,11 @@ def count_done(workspace: Path) -> int:
 def is_worked_on(workspace: Path) -> bool:
     """Return whether somebody is at a shard in a folder of parts."""
     return any(map(is_held, workspace.glob(SHARD_FOLDERS)))
+
+
+def _is_broken(sha256: Sequence[str], bad: Collection[str], rows: Collection[str]) -> bool:
+    """Return whether a row is gone of images that were read, by their hashes, and can be used."""
+    return any(each and each not in rows and each not in bad for each in sha256)
 
 
 def _digest(key: str, paths: Sequence[str]) -> str:

@@ -45,8 +45,7 @@ def merged(target: Target, own: EmbedResult, wait: bool, seed: int, max_bad: flo
     with target.claimed(wait):
         if not find_shards(target.workspace):  # somebody else has published them meanwhile
             result.embedded = 0
-        target.look_around({}, parts=False)
-        target.index.add_shards(target.workspace)
+        target.look_around({})
         if lost := ledgers.broken(result, target.index.rows):
             ledgers.drop(lost)
             raise CacheError(
