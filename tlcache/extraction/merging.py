@@ -9,7 +9,6 @@ from tlcache.cache.shards import find_shards
 from tlcache.datasets.overview import Overview
 from tlcache.errors import CacheError
 from tlcache.extraction.job import EmbedResult, Extraction
-from tlcache.extraction.ledgers import Ledgers
 from tlcache.extraction.target import Target, named_seconds
 from tlcache.machine import peak_rss_bytes
 from tlcache.text import counted
@@ -17,7 +16,15 @@ from tlcache.text import counted
 __all__ = ["merged"]
 
 
-def merged(target: Target, own: EmbedResult, wait: bool, seed: int, max_bad: float, started: float) -> Extraction:
+def merged(
+    target: Target,
+    own: EmbedResult,
+    overview: Overview,
+    wait: bool,
+    seed: int,
+    max_bad: float,
+    started: float,
+) -> Extraction:
     """Publish what the ledgers of all shards say, as `Target.published` does; no image is read.
 
     Parameters
@@ -26,6 +33,8 @@ def merged(target: Target, own: EmbedResult, wait: bool, seed: int, max_bad: flo
         The file.
     own
         What this process did of it; only that is counted as embedded now.
+    overview
+        What the dataset is expected to be.
     wait, seed, max_bad, started
         As for `Target.claimed` and `Target.published`.
 
@@ -41,7 +50,7 @@ def merged(target: Target, own: EmbedResult, wait: bool, seed: int, max_bad: flo
     """
     ledgers = target.ledgers
     if (result := ledgers.result()) is None:
-        return _unfinished(target, ledgers, own, started)
+        return _unfinished(target, own, overview, started)
     with target.claimed(wait):
         if not find_shards(target.workspace):  # somebody else has published them meanwhile
             result.embedded = 0
@@ -62,8 +71,8 @@ def merged(target: Target, own: EmbedResult, wait: bool, seed: int, max_bad: flo
     )
 
 
-def _unfinished(target: Target, ledgers: Ledgers, own: EmbedResult, started: float) -> Extraction:
-    seconds = named_seconds(own, time.perf_counter() - started)
+def _unfinished(target: Target, own: EmbedResult, overview: Overview, started: float) -> Extraction:
+    seconds, shards = named_seconds(own, time.perf_counter() - started), len(target.ledgers.shards)
     return Extraction(
         path=target.path,
         dataset=target.dataset.name,
@@ -77,8 +86,8 @@ def _unfinished(target: Target, ledgers: Ledgers, own: EmbedResult, started: flo
         images_per_s=own.embedded / seconds["wall_s"],
         peak_rss_bytes=peak_rss_bytes() + own.forked_bytes,
         provider="",
-        overview=Overview.expected(target.dataset),
+        overview=overview,
         output=target.note["arguments"]["output"],
         pool=target.note["arguments"]["pool"],
-        shards=(len(ledgers.shards) - len(ledgers.missing()), len(ledgers.shards)),
+        shards=(shards - len(target.ledgers.missing()), shards),
     )

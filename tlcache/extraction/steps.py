@@ -111,7 +111,7 @@ def _extract(
     for targets in _by_pixels(files):
         make = partial(job, targets)
         how["started"] = started
-        made = _shared(targets, make, share, **how) if share else _alone(targets, make, _runner(ray), **how)
+        made = _shared(targets, make, share, overview, **how) if share else _alone(targets, make, _runner(ray), **how)
         done |= {target.path: each for target, each in zip(targets, made, strict=True)}
         started = time.perf_counter()
     first = done[files[0].path]
@@ -163,7 +163,7 @@ def _alone(
 
 
 def _shared(
-    targets: Sequence[Target], job: Callable[[], Job], share: Share, wait: bool, **publish: Any
+    targets: Sequence[Target], job: Callable[[], Job], share: Share, overview: Overview, **how: Any
 ) -> list[Extraction]:
     """Do a share of the images, and publish the files if all shards are done then."""
     books = [target.ledgers for target in targets]
@@ -178,7 +178,7 @@ def _shared(
             target.begin()
         results = do_share(job(), books, todo, share.claimant)
     pairs = zip(targets, results, strict=True)
-    return [merged(target, result, wait=wait, **publish) for target, result in pairs]
+    return [merged(target, result, overview, **how) for target, result in pairs]
 
 
 def merge_here(
@@ -195,7 +195,8 @@ def merge_here(
     del rejected, in_flight
     dataset = load_dataset(request["data"], request["name"], Layout.of(request))
     (target,) = _targets(features, dataset, {**request, "max_bad": max_bad, "seed": seed}, [{}])
-    return merged(target, EmbedResult(), wait=True, seed=seed, max_bad=max_bad, started=started)
+    overview = Overview.expected(dataset)
+    return merged(target, EmbedResult(), overview, wait=True, seed=seed, max_bad=max_bad, started=started)
 
 
 def check_name(folder: Path, dataset: Dataset, advice: str = "Give this one another name with --name.") -> None:

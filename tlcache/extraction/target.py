@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,7 +82,7 @@ class Target:
         index = self.index
         return Sink(self.network, index.rows, index.bad, self.workspace, index.outdated)
 
-    @property
+    @cached_property
     def ledgers(self) -> Ledgers:
         """What came of each shard of the images."""
         return Ledgers(self.workspace, self.network.key, self.dataset.paths)
