@@ -57,7 +57,8 @@ class Overview:
         return cls(
             {name: int(attrs[f"{name}_rows"]) for name in SPLITS},
             drawn_splits(attrs),
-            *_counted(labels, classes, None if passed_over is None else json.loads(passed_over), task_of(attrs)),
+            passed_over=None if passed_over is None else json.loads(passed_over),
+            **_to_learn(labels, classes, task_of(attrs)),
         )
 
     @classmethod
@@ -73,7 +74,8 @@ class Overview:
         """Return that of images (n,) of a dataset: their splits as given, how many each then has, and their labels."""
         drawn = tuple(name for name in reversed(missing_splits(given)) if dataset.shares[name])
         splits = {name: sizes.get(name, 0) for name in SPLITS}
-        return cls(splits, drawn, *_counted(labels, dataset.classes, dict(dataset.passed_over), dataset.task))
+        learned = _to_learn(labels, dataset.classes, dataset.task)
+        return cls(splits, drawn, passed_over=dict(dataset.passed_over), **learned)
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -103,19 +105,17 @@ def drawn_splits(attrs: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(filter(None, attrs["drawn"].split(","))) if "drawn" in attrs else None
 
 
-def _counted(
-    labels: NDArray[np.int64], classes: Sequence[str], passed_over: Mapping[str, int] | None, task: str
-) -> tuple[dict[str, int], Mapping[str, int] | None, str, tuple[float, float, float] | None]:
-    """Return the last fields of an overview: images by class or label, what was passed over, the task, and numbers."""
+def _to_learn(labels: NDArray[np.int64], classes: Sequence[str], task: str) -> dict[str, Any]:
+    """Return what an overview says of what is to be learned: `classes`, `task` and `numbers`."""
     targets = Targets.of(task, classes)
     if targets is None:
         counts = np.bincount(labels, minlength=len(classes)).tolist() if classes else []
-        return dict(zip(classes, counts, strict=True)), passed_over, CLASSIFY, None
+        return {"classes": dict(zip(classes, counts, strict=True))}
     values = targets.values[labels]
     if task == REGRESSION:
-        least, middle, most = (float(np.quantile(values, share)) for share in (0, 0.5, 1))
-        return {}, passed_over, task, (least, middle, most)
-    return dict(zip(targets.names, values.sum(axis=0, dtype=int).tolist(), strict=True)), passed_over, task, None
+        numbers = tuple(float(np.quantile(values, share)) for share in (0, 0.5, 1))
+        return {"classes": {}, "task": task, "numbers": numbers}
+    return {"classes": dict(zip(targets.names, values.sum(axis=0, dtype=int).tolist(), strict=True)), "task": task}
 
 
 def _classes(classes: Mapping[str, int], noun: str) -> str:
