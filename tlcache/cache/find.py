@@ -60,11 +60,11 @@ def named(model: str | None, about: Mapping[Path, str]) -> list[Path]:
     about
         Feature file -> its backbone.
     """
-    from tlcache.backbones.sources import lookup
-
     found = [path for path, backbone in about.items() if model in (None, backbone, path.stem)]
     if found or model is None:
         return found
+    from tlcache.backbones.sources import lookup  # all sources, which take a while to load
+
     row = lookup(model)
     return [path for path, backbone in about.items() if row and row.name == backbone]
 
