@@ -90,6 +90,7 @@ def _extract(
         dataset.check_labelled()
     dataset.check_splits()
     files = _targets(features, dataset, {**request, "max_bad": max_bad}, wanted)
+    share = Share(shard, claim) if shard or claim else None
 
     def job(targets: Sequence[Target]) -> Job:
         for target in targets:
@@ -105,12 +106,10 @@ def _extract(
             may_fork=in_flight is not None and can_fork() and found == "cpu",
         )
 
-    share = Share(shard, claim) if shard or claim else None
-    how = {"wait": wait, "seed": request["seed"], "max_bad": max_bad}
     done = dict[Path, Extraction]()
     for targets in _by_pixels(files):
         make = partial(job, targets)
-        how["started"] = started
+        how = {"wait": wait, "seed": request["seed"], "max_bad": max_bad, "started": started}
         made = _shared(targets, make, share, overview, **how) if share else _alone(targets, make, _runner(ray), **how)
         done |= {target.path: each for target, each in zip(targets, made, strict=True)}
         started = time.perf_counter()
@@ -185,7 +184,6 @@ def merge_here(
     *,
     features: str,
     max_bad: float,
-    seed: int,
     rejected: object = None,
     in_flight: object = None,
     **request: Any,
@@ -194,9 +192,9 @@ def merge_here(
     started = time.perf_counter()
     del rejected, in_flight
     dataset = load_dataset(request["data"], request["name"], Layout.of(request))
-    (target,) = _targets(features, dataset, {**request, "max_bad": max_bad, "seed": seed}, [{}])
-    overview = Overview.expected(dataset)
-    return merged(target, EmbedResult(), overview, wait=True, seed=seed, max_bad=max_bad, started=started)
+    (target,) = _targets(features, dataset, {**request, "max_bad": max_bad}, [{}])
+    how = {"wait": True, "seed": request["seed"], "max_bad": max_bad, "started": started}
+    return merged(target, EmbedResult(), Overview.expected(dataset), **how)
 
 
 def check_name(folder: Path, dataset: Dataset, advice: str = "Give this one another name with --name.") -> None:
