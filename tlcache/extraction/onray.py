@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from tlcache.backbones.model import Onnx
+from tlcache.cache.feature_file import stage_seconds
 from tlcache.errors import CacheError, DeviceError, TlcacheError, first_line
 from tlcache.extraction.job import EmbedResult, Job, check_rejected
 from tlcache.extraction.ledgers import Ledgers
@@ -179,10 +180,10 @@ def _result(book: Ledgers, done: Sequence[tuple[int, Sequence[float]]]) -> Embed
     result = book.result()
     if result is None:
         raise CacheError("A ledger was damaged or removed while this run went on. Run the same command again.")
-    own = EmbedResult()
-    for embedded, seconds in done:
-        own.add(EmbedResult(embedded=embedded, seconds=own.seconds * 0 + seconds))
-    return replace(result, embedded=own.embedded, seconds=own.seconds)
+    embedded, seconds = 0, stage_seconds()
+    for count, took in done:
+        embedded, seconds = embedded + count, seconds + took
+    return replace(result, embedded=embedded, seconds=seconds)
 
 
 def _by_host(told: Any, images: Sequence[int]) -> list[str]:
