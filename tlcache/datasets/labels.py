@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from tlcache.datasets.layout import ignoring
 from tlcache.datasets.splits import Row
+from tlcache.datasets.tasks import LIST
 from tlcache.errors import DataError
 from tlcache.keys import few, some
 from tlcache.tasks import REGRESSION
@@ -25,7 +26,6 @@ _PERHAPS = {  # what people write for it, and what is a class of some
 }
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
-_LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)", re.DOTALL)
 _FEW = 20  # so many values may be grades
 _SEVERAL = "To learn several labels: --task multilabel; if each is a class: --task classify."
 _NUMBERS = "To learn numbers: --task regression; if they are classes: --task classify."
@@ -114,7 +114,7 @@ def notes_on(classes: Collection[str], task: str | None = None) -> tuple[str, ..
 
 def _lists(classes: Iterable[str]) -> list[str]:
     """Return a note on labels that Python or JSON wrote as lists, sets or objects."""
-    found = sorted(name for name in classes if _LIST.fullmatch(name))
+    found = sorted(name for name in classes if LIST.fullmatch(name))
     what = "Labels that are written as lists, each of which is a class by its whole text"
     return [f"{what}: {few(list(map(repr, found)))}. {_SEVERAL}"] if found else []
 

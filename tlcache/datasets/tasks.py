@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "LIST",
     "Targets",
     "read_labels",
     "rows_digest",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 _SEPARATORS = ";|,"  # the first that any label has
-_LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)", re.DOTALL)  # as Python and JSON write several
+LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)", re.DOTALL)  # as Python and JSON write several
 _BINS = 10  # of numbers, each of which has its share in every split
 
 
@@ -129,7 +130,7 @@ def separator_of(texts: Iterable[str]) -> str:
 
 def _parts(text: str, separator: str) -> list[str]:
     """Return the names that a text joins, or lists as Python and JSON do."""
-    if _LIST.fullmatch(text):
+    if LIST.fullmatch(text):
         names = [name.strip().strip("'\"") for name in text[1:-1].split(",")]
     else:
         names = [name.strip() for name in text.split(separator)]
