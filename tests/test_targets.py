@@ -65,6 +65,12 @@ def test_a_head_learns_columns_and_answers_the_same_from_its_arrays(name: str, t
         assert row.type()(**head.chosen()).get_params() == head.chosen()
 
 
+def test_a_head_of_classes_alone_refuses_columns() -> None:
+    assert "multilabel" not in HEADS["ncm"].tasks
+    with pytest.raises(NotImplementedError, match="Ncm is of classes alone"):
+        HEADS["ncm"].type().fit_columns([{}], View(X), HAS)
+
+
 def _skill(logits: Array, wanted: Array) -> float:
     if wanted.dtype == np.uint8:
         return float(reference.average_precision_score(wanted, logits))

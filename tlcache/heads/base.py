@@ -17,18 +17,18 @@ from tlcache.heads.logits import linear, softmax
 from tlcache.heads.rows import Array, Features, View, blocks
 from tlcache.threads import blas_for
 
-__all__ = ["ColumnValidation", "Columns", "Head", "LinearHead", "Validation"]
+__all__ = ["Head", "LinearHead", "Validation"]
 
-Validation = tuple[Features, NDArray[np.int64]] | None
+Validation = tuple[Features, NDArray[Any]] | None
 Columns = NDArray[np.uint8] | NDArray[np.float32]
-ColumnValidation = tuple[Features, Columns] | None
 
 
 class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A classifier on embeddings.
 
     A subclass sets its parameters in `__init__` as scikit-learn wants them, fits in `_fit` (or, where several settings
-    share work, in `_fit_heads`) and answers in `_logits`; `STATE` names the fitted arrays that make it what it is.
+    share work, in `_fit_heads`) and answers in `_logits`; `STATE` names the fitted arrays that make it what it is, and
+    `LEARNS_COLUMNS` says whether it can be fitted on what `fit_columns` takes, too.
 
     Attributes
     ----------
@@ -37,6 +37,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
     """
 
     STATE: ClassVar[tuple[str, ...]] = ()
+    LEARNS_COLUMNS: ClassVar[bool] = False
 
     class_weight: Any
 
@@ -130,15 +131,14 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         NotImplementedError
             The head is of classes alone.
         """
+        if not cls.LEARNS_COLUMNS:
+            raise NotImplementedError(f"{cls.__name__} is of classes alone")
         heads = [cls(**setting) for setting in settings]
         for head in heads:
             head.n_features_in_, head.classes_ = X.shape[1], np.arange(Y.shape[1])
-        cls._fit_columns(heads, X, Y, None if X_val is None or Y_val is None else (X_val, Y_val))
+        with blas_for(len(X) * X.shape[1]):
+            cls._fit_heads(heads, X, Y, None if X_val is None or Y_val is None else (X_val, Y_val))
         return heads
-
-    @classmethod
-    def _fit_columns(cls, heads: Sequence[Self], X: Features, Y: Columns, validation: ColumnValidation) -> None:
-        raise NotImplementedError(f"{cls.__name__} is of classes alone")
 
     def chosen(self) -> dict[str, Any]:
         """Return the parameters to fit again with, what early stopping found included."""
@@ -185,17 +185,17 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         return head
 
     @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
-        """Fit heads of one class weight; `y` are indices into their `classes_`."""
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[Any], validation: Validation) -> None:
+        """Fit heads of one class weight; `y` are indices (n,) into their `classes_`, or the columns (n, C)."""
         for head in heads:
             head._fit(X, y, validation)
 
-    def _fit(self, X: Features, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit(self, X: Features, y: NDArray[Any], validation: Validation) -> None:
         raise NotImplementedError
 
-    def row_weights(self, y: NDArray[np.int64]) -> Array | None:
-        """Return a weight for each row, float32 (n,), or None where all are 1."""
-        if self.class_weight is None:
+    def row_weights(self, y: NDArray[Any]) -> Array | None:
+        """Return a weight for each row, float32 (n,), or None where all are 1, as on columns (n, C)."""
+        if self.class_weight is None or y.ndim == 2:
             return None
         weights: Array = compute_sample_weight(self.class_weight, self.classes_[y]).astype(np.float32)
         return weights

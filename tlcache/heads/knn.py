@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tlcache.heads.base import Columns, ColumnValidation, Head, Validation
+from tlcache.heads.base import Head, Validation
 from tlcache.heads.cosines import unit_rows
 from tlcache.heads.large import empty
 from tlcache.heads.logits import neighbours, votes
@@ -31,6 +31,7 @@ class Knn(Head):
     """
 
     STATE: ClassVar[tuple[str, ...]] = ("rows_", "targets_", "weights_")
+    LEARNS_COLUMNS: ClassVar[bool] = True
 
     def __init__(self, k: int = 10, temperature: float = 0.07, class_weight: Any = None) -> None:
         self.k = k
@@ -38,7 +39,7 @@ class Knn(Head):
         self.class_weight = class_weight
 
     @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[Any], validation: Validation) -> None:
         """Keep the rows, once for all heads."""
         del validation
         rows, weights = empty(X.shape), heads[0].row_weights(y)
@@ -47,14 +48,6 @@ class Knn(Head):
         for head in heads:
             head.rows_, head.targets_ = rows, y
             head.weights_ = np.ones(len(y), np.float32) if weights is None else weights
-
-    @classmethod
-    def _fit_columns(cls, heads: Sequence[Self], X: Features, Y: Columns, validation: ColumnValidation) -> None:
-        """Keep the rows, and for each what its columns are: uint8 or float32 (n, C)."""
-        del validation
-        cls._fit_heads(heads, X, np.zeros(len(Y), np.int64), None)
-        for head in heads:
-            head.targets_ = Y
 
     @classmethod
     def logits_each(cls, heads: Sequence[Self], X: ArrayLike | View) -> list[Array]:

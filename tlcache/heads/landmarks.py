@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Columns, ColumnValidation, Head, Validation
+from tlcache.heads.base import Head, Validation
 from tlcache.heads.logits import gaussian, kernel, squared_distances
 from tlcache.heads.rows import Array, Features
 
@@ -32,6 +32,7 @@ class KernelHead(Head):
     """
 
     STATE: ClassVar[tuple[str, ...]] = ("points_", "width_", "coef_", "intercept_")
+    LEARNS_COLUMNS: ClassVar[bool] = True
 
     gamma: float
     landmarks: int
@@ -47,12 +48,6 @@ class KernelHead(Head):
             for head in alike:
                 head.points_, head.width_ = alike[0].points_, alike[0].width_
             cls._fit_alike(alike, X, y, points)
-
-    @classmethod
-    def _fit_columns(cls, heads: Sequence[Self], X: Features, Y: Columns, validation: ColumnValidation) -> None:
-        """Fit every head on columns, in the same way."""
-        del validation
-        cls._fit_heads(heads, X, Y, None)
 
     @classmethod
     def _fit_alike(cls, heads: Sequence[Self], X: Features, y: NDArray[Any], landmarks: NDArray[Any]) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from statistics import median
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Columns, ColumnValidation, Head, Validation
+from tlcache.heads.base import Head, Validation
 from tlcache.heads.logits import components, trees
 from tlcache.heads.rows import Array, Features, View
 from tlcache.heads.solver import Basis
@@ -52,6 +52,7 @@ class LightGbm(Head):
     """
 
     STATE: ClassVar[tuple[str, ...]] = ("middle_", "vectors_", "text_")
+    LEARNS_COLUMNS: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -83,26 +84,21 @@ class LightGbm(Head):
         """Return the parameters, with the number of rounds that was best on validation, which need no limit."""
         return {**self.get_params(), "rounds": self.best_round_, "seconds": None}
 
-    def _fit(self, X: Features, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit(self, X: Features, y: NDArray[Any], validation: Validation) -> None:
+        """Boost trees of all classes, or those of every column; rounds to fit again with are the columns' median."""
         self._turn(X)
-        held_out = validation and (components(self, validation[0]), validation[1])
-        several = {"objective": "multiclass", "num_class": len(self.classes_)}
-        text, self.best_round_ = self._boost(components(self, X), y, self.row_weights(y), held_out, several)
-        self.text_ = np.frombuffer(text.encode(), np.uint8)
-
-    @classmethod
-    def _fit_columns(cls, heads: Sequence[Self], X: Features, Y: Columns, validation: ColumnValidation) -> None:
-        """Boost trees for every column; the rounds to fit again with are the median over the columns."""
-        for head in heads:
-            head._turn(X)
-            Z, Z_val = components(head, X), None if validation is None else components(head, validation[0])
-            options = {"objective": "binary" if Y.dtype == np.uint8 else "regression"}
-            found = []
-            for number, column in enumerate(Y.T):
-                held_out = None if validation is None or Z_val is None else (Z_val, validation[1][:, number])
-                found.append(head._boost(Z, column, None, held_out, options))
-            head.best_round_ = round(median(rounds for _, rounds in found))
-            head.text_ = np.frombuffer("\0".join(text for text, _ in found).encode(), np.uint8)
+        Z, held_out = components(self, X), validation and (components(self, validation[0]), validation[1])
+        if y.ndim == 1:
+            several = {"objective": "multiclass", "num_class": len(self.classes_)}
+            found = [self._boost(Z, y, self.row_weights(y), held_out, several)]
+        else:
+            each = {"objective": "binary" if y.dtype == np.uint8 else "regression"}
+            found = [
+                self._boost(Z, column, None, held_out and (held_out[0], held_out[1][:, number]), each)
+                for number, column in enumerate(y.T)
+            ]
+        self.best_round_ = round(median(rounds for _, rounds in found))
+        self.text_ = np.frombuffer("\0".join(text for text, _ in found).encode(), np.uint8)
 
     def _boost(
         self,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Columns, ColumnValidation, Head, Validation
+from tlcache.heads.base import Head, Validation
 from tlcache.heads.logits import layered, split_layers
 from tlcache.heads.optimizers import find_optimizer
 from tlcache.heads.rows import Array, Features
@@ -24,6 +24,7 @@ class Network(Head):
     """
 
     STATE: ClassVar[tuple[str, ...]] = ("layers_", "shapes_")
+    LEARNS_COLUMNS: ClassVar[bool] = True
 
     optimizer: str
     learning_rate: float
@@ -48,17 +49,7 @@ class Network(Head):
         return {**self.get_params(), "epochs": self.best_epoch_}
 
     @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
-        cls._train(heads, X, y, validation)
-
-    @classmethod
-    def _fit_columns(cls, heads: Sequence[Self], X: Features, Y: Columns, validation: ColumnValidation) -> None:
-        cls._train(heads, X, Y, validation)
-
-    @classmethod
-    def _train(
-        cls, heads: Sequence[Self], X: Features, y: NDArray[Any], validation: tuple[Features, NDArray[Any]] | None
-    ) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[Any], validation: Validation) -> None:
         from tlcache.heads.training import train
 
         for head in heads:

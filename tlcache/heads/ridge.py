@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.heads.base import Columns, ColumnValidation, LinearHead, Validation
+from tlcache.heads.base import LinearHead, Validation
 from tlcache.heads.rows import Array, Features, blocks, one_hot
 from tlcache.heads.solver import Basis
 
@@ -28,25 +28,17 @@ class Ridge(LinearHead):
         `balanced`, a weight per label, or None.
     """
 
+    LEARNS_COLUMNS: ClassVar[bool] = True
+
     def __init__(self, alpha: float = 1000.0, class_weight: Any = None) -> None:
         self.alpha = alpha
         self.class_weight = class_weight
 
     @classmethod
-    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[np.int64], validation: Validation) -> None:
+    def _fit_heads(cls, heads: Sequence[Self], X: Features, y: NDArray[Any], validation: Validation) -> None:
         """Solve for every penalty in one eigenbasis."""
         del validation
-        cls._solve(heads, X, y, heads[0].row_weights(y))
-
-    @classmethod
-    def _fit_columns(cls, heads: Sequence[Self], X: Features, Y: Columns, validation: ColumnValidation) -> None:
-        """Solve for every penalty and column in one eigenbasis."""
-        del validation
-        cls._solve(heads, X, Y, None)
-
-    @staticmethod
-    def _solve(heads: Sequence[Ridge], X: Features, y: NDArray[Any], row_weights: Array | None) -> None:
-        found = least_squares(X, y, [head.alpha for head in heads], row_weights)
+        found = least_squares(X, y, [head.alpha for head in heads], heads[0].row_weights(y))
         for head, layer in zip(heads, found, strict=True):
             head.coef_, head.intercept_ = layer
 

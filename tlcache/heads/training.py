@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tlcache.heads.base import Validation
 from tlcache.heads.large import empty
 from tlcache.heads.losses import OF_CLASSES, Loss, loss_of
 from tlcache.heads.optimizers import Optimizer, find_optimizer
@@ -87,9 +88,7 @@ _ROWS = 1024  # that are scored at a time
 _NEWEST = 0.3  # share of the newest weights in the average
 
 
-def train(
-    heads: Sequence[Network], X: Features, y: NDArray[Any], validation: tuple[Features, NDArray[Any]] | None
-) -> None:
+def train(heads: Sequence[Network], X: Features, y: NDArray[Any], validation: Validation) -> None:
     """Train networks of one shape until each has had its epochs, or no better validation score for its patience.
 
     Every network draws its weights, its order of rows and its dropout from its own seed, and so becomes the same, up
@@ -107,7 +106,7 @@ def train(
         A loss is not finite.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    row_weights, loss = heads[0].row_weights(y) if y.ndim == 1 else None, loss_of(y)
+    row_weights, loss = heads[0].row_weights(y), loss_of(y)
     weights = np.ones(len(y), np.float32) if row_weights is None else row_weights
     rows = [_tensor(X, device), *(torch.from_numpy(part).to(device) for part in (loss.wanted(y), weights))]
     held_out = validation and (_tensor(validation[0], device), torch.from_numpy(loss.wanted(validation[1])).to(device))
