@@ -14,10 +14,7 @@ __all__ = ["OF_CLASSES", "Loss", "loss_of"]
 
 
 class Loss(Protocol):
-    """A loss of logits (B, n, C) of B networks."""
-
-    def wanted(self, y: NDArray[Any]) -> NDArray[Any]:
-        """Return labels or columns as the other functions take them, as a tensor."""
+    """A loss of logits (B, n, C) of B networks; `wanted` are labels (n,), or columns (n, C) as floats."""
 
     def descend(self, logits: Tensor, wanted: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sums of losses (B,) weighted by rows (B, n), and their slopes, which may be the logits' memory."""
@@ -32,9 +29,6 @@ def loss_of(y: NDArray[Any]) -> Loss:
 
 
 class _Softmax:
-    def wanted(self, y: NDArray[Any]) -> NDArray[Any]:
-        return y
-
     def descend(self, logits: Tensor, wanted: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         logs = logits.log_softmax(2)
         chosen = wanted[:, :, None]
@@ -52,9 +46,6 @@ class _Softmax:
 class _Logistic:
     """The log-losses of independent labels, summed over the labels."""
 
-    def wanted(self, y: NDArray[Any]) -> NDArray[Any]:
-        return y.astype(np.float32)
-
     def descend(self, logits: Tensor, wanted: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         losses = binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(2)
         return (losses * weights).sum(1), (logits.sigmoid() - wanted).mul_(weights[:, :, None])
@@ -66,9 +57,6 @@ class _Logistic:
 
 class _Square:
     """Half of the squared errors."""
-
-    def wanted(self, y: NDArray[Any]) -> NDArray[Any]:
-        return y.astype(np.float32)
 
     def descend(self, logits: Tensor, wanted: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         apart = logits - wanted

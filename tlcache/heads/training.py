@@ -108,8 +108,8 @@ def train(heads: Sequence[Network], X: Features, y: NDArray[Any], validation: Va
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     row_weights, loss = heads[0].row_weights(y), loss_of(y)
     weights = np.ones(len(y), np.float32) if row_weights is None else row_weights
-    rows = [_tensor(X, device), *(torch.from_numpy(part).to(device) for part in (loss.wanted(y), weights))]
-    held_out = validation and (_tensor(validation[0], device), torch.from_numpy(loss.wanted(validation[1])).to(device))
+    rows = _tensor(X, device), _wanted(y, device), torch.from_numpy(weights).to(device)
+    held_out = validation and (_tensor(validation[0], device), _wanted(validation[1], device))
     stack = _Stack.start(heads, X.shape[1], device, loss)
     for epoch in range(1, heads[0].epochs + 1):
         losses = stack.epoch(*rows)
@@ -153,6 +153,11 @@ def _tensor(X: Features, device: torch.device) -> Tensor:
     for some in blocks(len(X)):
         rows[some] = torch.from_numpy(X[some])
     return rows
+
+
+def _wanted(y: NDArray[Any], device: torch.device) -> Tensor:
+    """Return labels (n,), or columns (n, C), as losses take them."""
+    return torch.from_numpy(y if y.ndim == 1 else y.astype(np.float32)).to(device)
 
 
 def _kind(device: torch.device) -> torch.dtype:
