@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from tlcache.evaluation.distributions import t_below, t_quantile
 from tlcache.evaluation.significance import Difference, Units, effective_groups, share_interval, variance_of
 
-__all__ = ["Estimate", "Mean", "compare_figures", "mean_estimate", "ratio"]
+__all__ = ["Estimate", "Mean", "compare_figures", "mean_estimate", "ratio", "with_intervals"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,15 @@ class Estimate:
         width = most - least
         low, high = share_interval((self.value - least) / width, self.pulls / width, units, self.worth)
         return least + width * low, least + width * high
+
+
+def with_intervals(found: Mapping[str, Estimate], units: Units | None = None) -> dict[str, float]:
+    """Return every figure by its name, and with `_low` and `_high` its 95 % interval."""
+    told = dict[str, float]()
+    for name, each in found.items():
+        low, high = each.interval(units)
+        told |= {name: each.value, f"{name}_low": low, f"{name}_high": high}
+    return told
 
 
 def mean_estimate(values: NDArray[np.float64], bounds: tuple[float, float] = (0.0, 1.0)) -> Estimate:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from tlcache.evaluation.agreement import Agreement
 from tlcache.evaluation.calibration import calibration_error
-from tlcache.evaluation.estimates import Estimate, mean_estimate
+from tlcache.evaluation.estimates import Estimate, mean_estimate, with_intervals
 from tlcache.evaluation.ranking import rank_classes
 from tlcache.evaluation.significance import Units, clustered_interval
 from tlcache.runs.base import Figures
 
 __all__ = [
+    "LARGEST_LOSS",
     "METRICS",
     "Metric",
     "Probabilities",
@@ -27,6 +28,7 @@ __all__ = [
     "figures",
     "log_loss",
     "log_losses",
+    "losses_of_truth",
     "macro_f1",
     "recalls",
     "top5",
@@ -36,7 +38,7 @@ Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float32]
 
 _LEAST = 1e-7  # probability of the true class, in a log-loss
-_MOST = float(-np.log(_LEAST))
+LARGEST_LOSS = float(-np.log(_LEAST))
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,7 @@ def evaluate(labels: Labels, probabilities: Probabilities, units: Units | None =
 
 def figures(labels: Labels, probabilities: Probabilities, units: Units | None = None) -> dict[str, float]:
     """Return every figure of `estimates` by its name, and with `_low` and `_high` its 95 % interval."""
-    found = dict[str, float]()
-    for name, each in estimates(labels, probabilities).items():
-        low, high = each.interval(units)
-        found |= {name: each.value, f"{name}_low": low, f"{name}_high": high}
-    return found
+    return with_intervals(estimates(labels, probabilities), units)
 
 
 def estimates(labels: Labels, probabilities: Probabilities) -> dict[str, Estimate]:
@@ -95,7 +93,7 @@ def estimates(labels: Labels, probabilities: Probabilities) -> dict[str, Estimat
     if ranked := rank_classes(labels, probabilities):
         found |= {name: getattr(ranked, name) for name in _RANKED}
     found |= {"top5": top5(labels, probabilities), "brier": brier(labels, probabilities)}
-    found["log_loss"] = mean_estimate(log_losses(labels, probabilities), (0.0, _MOST))
+    found["log_loss"] = mean_estimate(log_losses(labels, probabilities), (0.0, LARGEST_LOSS))
     return {name: each for name, each in found.items() if each}
 
 
@@ -148,8 +146,13 @@ def _log_loss_error(labels: Labels, probabilities: Probabilities) -> float:
 
 def log_losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     """Return -log(probability of the true class) (n,), natural logarithm, probabilities clipped at 1e-7."""
-    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return np.abs(np.log(np.clip(chosen, _LEAST, 1)))
+    return losses_of_truth(probabilities[np.arange(len(labels)), labels])
+
+
+def losses_of_truth(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return -log of probabilities of what is true, clipped at 1e-7, in their shape."""
+    losses: NDArray[np.float64] = np.abs(np.log(np.clip(probabilities.astype(np.float64), _LEAST, 1)))
+    return losses
 
 
 _AGREED: Mapping[str, Callable[[Agreement], Estimate]] = {

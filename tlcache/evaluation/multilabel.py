@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.evaluation.calibration import calibration_error
-from tlcache.evaluation.estimates import Estimate, Mean, mean_estimate, ratio
+from tlcache.evaluation.estimates import Estimate, Mean, mean_estimate, ratio, with_intervals
+from tlcache.evaluation.metrics import LARGEST_LOSS, losses_of_truth
+from tlcache.evaluation.perclass import figures_of, share_of
 from tlcache.evaluation.ranking import Ranked
 from tlcache.evaluation.significance import Units
 from tlcache.runs.base import Figures
-from tlcache.runs.classes import ClassFigures, Share
+from tlcache.runs.classes import ClassFigures
 
 __all__ = ["best_thresholds", "binary_error", "estimates", "evaluate", "label_figures", "log_losses", "right"]
 
 Has = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
 Thresholds = NDArray[np.float64]
-
-_LEAST = 1e-7  # probability of what is, in a log-loss
-_MOST = float(-np.log(_LEAST))
 
 
 def evaluate(has: Has, probabilities: Probabilities, thresholds: Thresholds, units: Units | None = None) -> Figures:
@@ -36,12 +36,9 @@ def evaluate(has: Has, probabilities: Probabilities, thresholds: Thresholds, uni
     units
         (n,) number of each image's group; None: images are independent.
     """
-    found: dict[str, float] = {"n": len(has), "ece": binary_error(has, probabilities)}
-    for name, each in estimates(has, probabilities, thresholds).items():
-        low, high = each.interval(units)
-        found |= {name: each.value, f"{name}_low": low, f"{name}_high": high}
+    found = with_intervals(estimates(has, probabilities, thresholds), units)
     exact = {f"accuracy{end}": found[f"subset_accuracy{end}"] for end in ("", "_low", "_high")}
-    return Figures.of({**found, **exact})
+    return Figures.of({"n": len(has), "ece": binary_error(has, probabilities), **found, **exact})
 
 
 def estimates(has: Has, probabilities: Probabilities, thresholds: Thresholds) -> dict[str, Estimate]:
@@ -53,9 +50,9 @@ def estimates(has: Has, probabilities: Probabilities, thresholds: Thresholds) ->
         "auroc": None,
         "micro_f1": ratio(2 * hits, either) if either.any() else None,
         "macro_f1": _macro_f1(wanted, said),
-        "subset_accuracy": mean_estimate((wanted == said).all(axis=1).astype(np.float64)),
+        "subset_accuracy": mean_estimate(right(has, probabilities, thresholds).astype(np.float64)),
         "hamming": mean_estimate((wanted != said).mean(axis=1)),
-        "log_loss": mean_estimate(log_losses(has, probabilities), (0.0, _MOST)),
+        "log_loss": mean_estimate(log_losses(has, probabilities), (0.0, LARGEST_LOSS)),
     }
     ranked = [each for each in _ranked(wanted, probabilities) if each]
     if ranked:
@@ -71,18 +68,12 @@ def label_figures(
     names: Sequence[str], has: Has, probabilities: Probabilities, thresholds: Thresholds, units: Units | None = None
 ) -> tuple[ClassFigures, ...]:
     """Return what is reached on each label; parameters are those of `evaluate`."""
-
-    def share(figure: Estimate) -> Share:
-        low, high = figure.interval(units)
-        return Share(value=figure.value, low=low, high=high)
-
-    wanted, said, found = has.astype(bool), probabilities >= thresholds, []
-    for name, of, taken, ranked in zip(names, wanted.T, said.T, _ranked(wanted, probabilities), strict=True):
-        hit = of & taken
-        parts = {"precision": (hit, taken), "recall": (hit, of), "f1": (2.0 * hit, 1.0 * of + taken)}
-        each = {figure: share(ratio(*pair)) if pair[1].any() else None for figure, pair in parts.items()}
-        area, mean = (share(ranked.auroc()), share(ranked.average_precision())) if ranked else (None, None)
-        found.append(ClassFigures(name=name, n=int(of.sum()), **each, auroc=area, average_precision=mean))
+    wanted, share = has.astype(bool), partial(share_of, units=units)
+    each = zip(names, wanted.T, (probabilities >= thresholds).T, _ranked(wanted, probabilities), strict=True)
+    found = []
+    for name, of, taken, ranked in each:
+        areas = (share(ranked.auroc()), share(ranked.average_precision())) if ranked else None
+        found.append(figures_of(name, of, taken, share, areas))
     return tuple(found)
 
 
@@ -96,7 +87,7 @@ def log_losses(has: Has, probabilities: Probabilities) -> NDArray[np.float64]:
     """Return the mean over the labels of -log(probability of what is) (n,), probabilities clipped at 1e-7."""
     wide = probabilities.astype(np.float64)
     of_truth = np.where(has == 1, wide, 1 - wide)
-    losses: NDArray[np.float64] = np.abs(np.log(np.clip(of_truth, _LEAST, 1))).mean(axis=1)
+    losses: NDArray[np.float64] = losses_of_truth(of_truth).mean(axis=1)
     return losses
 
 

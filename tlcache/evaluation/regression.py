@@ -9,7 +9,7 @@ from math import atanh, exp, log, nan, sqrt, tanh
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.evaluation.estimates import Estimate
+from tlcache.evaluation.estimates import Estimate, with_intervals
 from tlcache.evaluation.significance import Units, clustered_interval, effective_groups
 from tlcache.heads.answering import Answering
 from tlcache.runs.base import Figures, NumberInterval
@@ -62,11 +62,8 @@ def evaluate(wanted: Numbers, predicted: Numbers, units: Units | None = None) ->
     units
         (n,) number of each image's group; None: images are independent.
     """
-    found: dict[str, float] = {"n": len(wanted), **dict.fromkeys(_OF_CLASSES, nan)}
-    for name, each in estimates(wanted, predicted).items():
-        low, high = each.interval(units)
-        found |= {name: each.value, f"{name}_low": low, f"{name}_high": high}
-    return Figures.of(found)
+    found = with_intervals(estimates(wanted, predicted), units)
+    return Figures.of({"n": len(wanted), **dict.fromkeys(_OF_CLASSES, nan), **found})
 
 
 _OF_CLASSES = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "ece")
