@@ -11,7 +11,7 @@ READING = """
 import sys
 from tlcache.cli import app
 heavy = {"torch", "onnx", "onnxruntime", "lightgbm", "scipy", "sklearn"}
-for words in ("ls", "runs", "verify", "compare --pairs", "report --out page.html"):
+for words in ("ls", "runs", "verify", "compare --pairs", "compare --margin 2", "report --out page.html"):
     app(words.split(), standalone_mode=False)
     drawn = {"scipy", "sklearn"} if words.startswith("report") else set()  # for its map
     print(words, (heavy - drawn) & set(sys.modules), file=sys.stderr)
@@ -22,5 +22,5 @@ def test_who_reads_what_is_there_loads_nothing_that_computes(photos: Path, tiny_
     fit_heads([extract(photos, str(tiny_model)).path], ["ridge", "knn"])
     done = subprocess.run([sys.executable, "-c", READING], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert [line.rpartition(" ")[2] for line in done.stderr.splitlines() if "set()" in line] == 5 * ["set()"]
+    assert [line.rpartition(" ")[2] for line in done.stderr.splitlines() if "set()" in line] == 6 * ["set()"]
     assert "tiny" in Path("page.html").read_text()

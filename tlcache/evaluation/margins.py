@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import erfc, sqrt
 from typing import Any
 
 from tlcache.evaluation.significance import LEVEL, Difference, correct_for_many
@@ -68,7 +69,5 @@ def margins(runs: Sequence[tuple[str, str]], differences: Sequence[Difference], 
 
 def _beyond(found: Difference, margin: float) -> float:
     """Return p of the difference being minus the margin or less."""
-    from scipy.special import ndtr
-
     middle, error = (found.low + found.high) / 2, found.error
-    return float(ndtr(-(middle + margin) / error)) if error else float(middle <= -margin)
+    return erfc((middle + margin) / error / sqrt(2)) / 2 if error else float(middle <= -margin)

@@ -9,6 +9,7 @@ from math import atanh, exp, log, nan, sqrt, tanh
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.evaluation.distributions import t_quantile
 from tlcache.evaluation.estimates import Estimate, with_intervals
 from tlcache.evaluation.significance import Units, clustered_interval, effective_groups
 from tlcache.heads.answering import Answering
@@ -33,14 +34,12 @@ class Free(Estimate):
 
     def interval(self, units: Units | None = None) -> tuple[float, float]:
         """Return the 95 % interval; `units` (n,) number each image's group, None: images are independent."""
-        from scipy.special import stdtrit
-
         least, most = self.bounds
         if self.scale is None or not least < self.value < most:
             return self.value, self.value
         to, back, slope = self.scale
         groups = len(self.pulls) if units is None else effective_groups(np.bincount(units))
-        half = float(stdtrit(max(groups - 1, 0.1), 0.975)) * self.error(units) * abs(slope(self.value))
+        half = t_quantile(max(groups - 1, 0.1), 0.975) * self.error(units) * abs(slope(self.value))
         middle = to(self.value)
         ends = sorted((back(middle - half), back(middle + half)))
         return ends[0], ends[1]
