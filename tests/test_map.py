@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,19 @@ def test_components_are_those_of_the_rows_of_length_1() -> None:
     made = pca(unit, found, shares)
     assert made.points == pytest.approx(found[:, :2])
     assert made.note == f"{shares[:2].sum():.0%} of the variance"
+
+
+@pytest.mark.parametrize(("rows", "rank"), [(np.full((20, 8), 0.3), 0), (np.eye(2, 8)[np.arange(20) % 2], 1)])
+def test_equal_images_and_those_on_a_line_are_a_map_too(
+    monkeypatch: pytest.MonkeyPatch, rows: np.ndarray, rank: int
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.decomposition", None)  # which takes a second to load
+    unit, found, shares = components(rows.astype(np.float32))
+    assert found.shape == (20, rank)
+    made = pca(unit, found, shares)
+    assert made.note == f"{rank:.0%} of the variance"
+    assert np.abs(made.points) == pytest.approx(np.tile([np.sqrt(0.5) * rank, 0], (20, 1)), abs=1e-6)
+    assert tsne(unit, found) is None
 
 
 def test_t_sne_keeps_clusters_together_and_is_the_same_again() -> None:

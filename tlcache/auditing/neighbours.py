@@ -15,7 +15,7 @@ from tlcache.heads.solver import Basis
 from tlcache.progress import step_bar
 from tlcache.threads import blas_for
 
-__all__ = ["Array", "Pairs", "Space", "Impostors", "find_pairs", "fit_space", "nearest_impostors"]
+__all__ = ["Array", "Pairs", "Space", "Impostors", "find_pairs", "fit_basis", "fit_space", "nearest_impostors"]
 
 Array = NDArray[np.float32]
 
@@ -53,20 +53,24 @@ class Space:
         return rows
 
 
+def fit_basis(X: Array) -> Basis:
+    """Decompose embeddings (n, dim), 20,000 random ones where there are more; the same input, the same basis."""
+    n = len(X)
+    rows = X[np.sort(np.random.default_rng(0).choice(n, _FIT_ROWS, replace=False))] if n > _FIT_ROWS else X
+    with blas_for(rows.size):
+        return Basis.of(rows)
+
+
 def fit_space(X: Array) -> Space:
-    """Fit the space to embeddings (n, dim), to 20,000 random ones where there are more; the same input, the same space.
+    """Fit the space to the basis of embeddings (n, dim); the same input, the same space.
 
     It has at most 256 dimensions, half of the embedding's, and (past 128 images) one for every eight images: with more,
     what little sets two copies of one image apart would be blown up to the size of everything else.
     """
     n, dim = X.shape
-    some = np.sort(np.random.default_rng(0).choice(n, _FIT_ROWS, replace=False)) if n > _FIT_ROWS else slice(None)
     width = max(1, min(_WIDTH, dim // 2, n // 2, max(16, n // 8)))
-    rows = X[some]
-    with blas_for(rows.size):
-        basis = Basis.of(rows)
-    largest = slice(None, -width - 1, -1)
-    deviations = np.sqrt(basis.power[largest] / max(1, len(rows) - 1))
+    basis, largest = fit_basis(X), slice(None, -width - 1, -1)
+    deviations = np.sqrt(basis.power[largest] / max(1, min(n, _FIT_ROWS) - 1))
     return Space(basis.middle, (basis.vectors[:, largest] / deviations).astype(np.float32))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.auditing.neighbours import fit_basis
 from tlcache.errors import OptionError
 from tlcache.extras import extra
 from tlcache.heads.cosines import unit_rows
@@ -16,7 +17,6 @@ from tlcache.threads import available_cpus
 __all__ = ["Projection", "components", "pca", "tsne", "trustworthiness"]
 
 _WIDTH = 50  # components that t-SNE is given, as its authors do
-_FIT_ROWS = 20_000
 _NEIGHBOURS = 15
 _ASKED = 1000  # rows whose neighbours are looked at
 _FEWEST = 10  # images that t-SNE makes sense of
@@ -48,14 +48,11 @@ class Projection:
 
 def components(rows: Array) -> tuple[Array, Array, NDArray[np.float64]]:
     """Return rows (n, dim) of length 1, their principal components (n, k), and the variance that each has (k,)."""
-    from sklearn.decomposition import PCA
-
     unit = unit_rows(rows)
-    n = len(unit)
-    some = np.sort(np.random.default_rng(0).choice(n, _FIT_ROWS, replace=False)) if n > _FIT_ROWS else slice(None)
-    fitted = PCA(min(_WIDTH, n, unit.shape[1]), random_state=0).fit(unit[some])
-    parts = [fitted.transform(unit[block]).astype(np.float32) for block in blocks(n, 8192)]
-    return unit, np.concatenate(parts), fitted.explained_variance_ratio_
+    basis = fit_basis(unit)
+    vectors = basis.vectors[:, : -_WIDTH - 1 : -1]
+    parts = [(unit[block] - basis.middle) @ vectors for block in blocks(len(unit), 8192)]
+    return unit, np.concatenate(parts), basis.power[: -_WIDTH - 1 : -1] / basis.power.sum()
 
 
 def pca(unit: Array, found: Array, shares: NDArray[np.float64]) -> Projection:
@@ -66,7 +63,7 @@ def pca(unit: Array, found: Array, shares: NDArray[np.float64]) -> Projection:
 
 
 def tsne(unit: Array, found: Array) -> Projection | None:
-    """Return a map of openTSNE, of what `components` returns; None for too few images.
+    """Return a map of openTSNE, of what `components` returns; None for too few images, or all of them on a line.
 
     Raises
     ------
@@ -77,7 +74,7 @@ def tsne(unit: Array, found: Array) -> Projection | None:
     ----------
     Kobak and Berens, "The art of using t-SNE for single-cell transcriptomics", 2019: the start at the components.
     """
-    if len(found) < _FEWEST:
+    if len(found) < _FEWEST or found.shape[1] < 2:
         return None
     library = extra("openTSNE", "openTSNE, which makes the other map,", '"tlcache[map]"', OptionError)
     perplexity = min(_PERPLEXITY, (len(found) - 1) / 3)
