@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from tlcache.errors import UnknownNameError, closest
@@ -36,12 +35,14 @@ def find_topic(topic: str) -> str:
     **backbone**: the pretrained network without its last layer
     """
     name = topic.strip().lower().removesuffix(".md")
-    if name in list_topics():
-        return (_PAGES / f"{name}.md").read_text("utf-8")
-    known: Mapping[str, str] = _words() | _commands()
-    if name not in known:
-        raise UnknownNameError(closest("topic", topic, sorted([*list_topics(), *_commands()])))
-    return known[name]
+    pages = {path.stem: path for path in _PAGES.glob("*.md")}
+    if name in pages:
+        return pages[name].read_text("utf-8")
+    words, commands = _words(), _commands()
+    said = (words | commands).get(name)
+    if said is None:
+        raise UnknownNameError(closest("topic", topic, sorted([*pages, *commands])))
+    return said
 
 
 def _commands() -> dict[str, str]:

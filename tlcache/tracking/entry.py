@@ -49,8 +49,8 @@ class Entry:
 class Tracker(Protocol):
     """Where runs go."""
 
-    def state(self, entry: Entry) -> str:
-        """Return `"new"`, `"same"`, or `"changed"` where a run of this name is there with another record."""
+    def known(self, entry: Entry) -> str | None:
+        """Return the digest with which a run of this name is there, `""` where it is not whole; None: there is none."""
 
     def add(self, entry: Entry) -> None:
         """Add a run, in place of one of that name."""

@@ -34,12 +34,10 @@ class MLflow:
         asked = f"tags.`{_NAME}` = '{entry.name}' and attributes.status = 'FINISHED'"
         return list(self.client.search_runs([self._experiment(entry)], asked))
 
-    def state(self, entry: Entry) -> str:
+    def known(self, entry: Entry) -> str | None:
         """See `Tracker`."""
-        own = self._own(entry)
-        if not own:
-            return "new"
-        return "same" if any(run.data.tags.get(_DIGEST) == entry.digest for run in own) else "changed"
+        digests = [run.data.tags.get(_DIGEST, "") for run in self._own(entry)]
+        return entry.digest if entry.digest in digests else next(iter(digests), None)
 
     def add(self, entry: Entry) -> None:
         """See `Tracker`."""

@@ -25,13 +25,13 @@ class TensorBoard:
     def _of(self, entry: Entry) -> Path:
         return self.folder / slug(entry.dataset) / entry.name
 
-    def state(self, entry: Entry) -> str:
+    def known(self, entry: Entry) -> str | None:
         """See `Tracker`."""
         own = self._of(entry)
         if not own.exists():
-            return "new"
+            return None
         said = own / _DIGEST
-        return "same" if said.exists() and said.read_text("utf-8") == entry.digest else "changed"
+        return said.read_text("utf-8") if said.exists() else ""
 
     def add(self, entry: Entry) -> None:
         """See `Tracker`."""

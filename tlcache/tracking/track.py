@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from tlcache.arguments import OUTPUT, OnlyDatasets, Runs
 from tlcache.kinds import choice, text
@@ -18,9 +18,20 @@ if TYPE_CHECKING:
 
 __all__ = ["TRACKERS", "Tracked", "track"]
 
-TRACKERS = {"mlflow": "MLflow", "tensorboard": "TensorBoard", "wandb": "WeightsAndBiases"}  # modules, and classes
-_PLACES = {"mlflow": ("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"), "wandb": ("WANDB_PROJECT", "tlcache")}
-_SAME = "same"
+
+class _Row(NamedTuple):
+    """A tracker: its class in the module of its name, the variable that may say where runs go, and where else."""
+
+    opens: str
+    variable: str
+    default: str
+
+
+TRACKERS = {
+    "mlflow": _Row("MLflow", "MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
+    "tensorboard": _Row("TensorBoard", "", "tensorboard"),
+    "wandb": _Row("WeightsAndBiases", "WANDB_PROJECT", "tlcache"),
+}
 
 
 @dataclass(frozen=True)
@@ -80,17 +91,16 @@ def track(
     from tlcache.runs.folder import list_runs
     from tlcache.tracking.entry import entry_of
 
-    found = list_runs(runs, data, on_warning)
-    variable, default = _PLACES.get(to, ("", "tensorboard"))
-    opened = getattr(import_module(f"tlcache.tracking.{to}"), TRACKERS[to])
-    tracker: Tracker = opened(str(place or os.environ.get(variable) or default))
+    found, row = list_runs(runs, data, on_warning), TRACKERS[to]
+    opens = getattr(import_module(f"tlcache.tracking.{to}"), row.opens)
+    tracker: Tracker = opens(str(place or os.environ.get(row.variable) or row.default))
     done = []
     with step_bar(f"to {to}", len(found)) as advance:
         for entry in map(entry_of, found):
-            state = tracker.state(entry)
-            if state != _SAME:
+            known = tracker.known(entry)
+            if known != entry.digest:
                 tracker.add(entry)
-            words = {"new": "added", "changed": "replaced"}.get(state, state)
-            done.append(Tracked(entry.name, entry.dataset, words))
+            state = "added" if known is None else "same" if known == entry.digest else "replaced"
+            done.append(Tracked(entry.name, entry.dataset, state))
             advance(1)
     return done

@@ -37,9 +37,9 @@ class WeightsAndBiases:
                 return False
             raise TlcacheError(f"Weights & Biases does not answer: {first_line(error)}") from None
 
-    def state(self, entry: Entry) -> str:
+    def known(self, entry: Entry) -> str | None:
         """See `Tracker`; a run that was done again is another one here, beside the old."""
-        return "same" if self._is_there(entry) else "new"
+        return entry.digest if self._is_there(entry) else None
 
     def add(self, entry: Entry) -> None:
         """See `Tracker`."""
