@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 import torch
-from torch import Tensor
 
 from tlcache.finetuning.classifier import Classifier
-from tlcache.finetuning.speed import ComputeFormat
+from tlcache.finetuning.speed import ComputeFormat, quickest, training_step
 
 __all__ = ["Pace", "measured"]
 
@@ -52,29 +49,11 @@ def measured(network: Classifier, way: ComputeFormat, crop: int, device: str) ->
     network.train()
     with way.computing(device):
         ready = network.before(batch).float()
-        once_s = _seconds(lambda: network.before(batch), device)
-    train_s = _seconds(lambda: _step(network, way, ready), device)
+        once_s = quickest(lambda: network.before(batch), device, _TIMES)
+    train_s = quickest(lambda: training_step(way, network, ready, ready=True), device, _TIMES)
     network.eval()
     with torch.no_grad():
-        look_s = _seconds(lambda: way.forward(network, ready, ready=True), device)
+        look_s = quickest(lambda: way.forward(network, ready, ready=True), device, _TIMES)
     network.zero_grad(set_to_none=True)
-    pace = Pace(train_s, look_s, once_s, ready[0].numel() * ready.element_size())
+    pace = Pace(train_s / _IMAGES, look_s / _IMAGES, once_s / _IMAGES, ready[0].numel() * ready.element_size())
     return pace if network.cut else pace.anew()
-
-
-def _step(network: Classifier, way: ComputeFormat, ready: Tensor) -> Tensor:
-    loss = way.forward(network, ready, ready=True).square().mean()
-    loss.backward()  # type: ignore[no-untyped-call]
-    return loss
-
-
-def _seconds(act: Callable[[], object], device: str) -> float:
-    """Return the seconds for an image of the quickest of a few calls; the first one sets things up."""
-    seconds = []
-    for _ in range(1 + _TIMES):
-        began = time.perf_counter()
-        act()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds[1:]) / _IMAGES

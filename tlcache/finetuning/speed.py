@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,16 @@ from tlcache.backbones.engines import DEVICES
 from tlcache.errors import DeviceError, UnknownNameError, closest
 from tlcache.finetuning.classifier import Classifier
 
-__all__ = ["CHOICE_IMAGES", "COMPUTE_FORMATS", "ComputeFormat", "choose_format", "find_torch_device", "images_per_s"]
+__all__ = [
+    "CHOICE_IMAGES",
+    "COMPUTE_FORMATS",
+    "ComputeFormat",
+    "choose_format",
+    "find_torch_device",
+    "images_per_s",
+    "quickest",
+    "training_step",
+]
 
 _IMAGES, _STEPS = 8, 3
 _WORTH = 1.1  # a way that rounds more or is less usual has to be faster by more than a short measurement's noise
@@ -101,11 +110,21 @@ def images_per_s(
     way.lay(network)
     network.unfreeze()
     network.train()
+    return images / quickest(lambda: training_step(way, network, batch), device, steps)
+
+
+def training_step(way: ComputeFormat, network: Classifier, inputs: Tensor, ready: bool = False) -> None:
+    """Do a training step without an optimizer; inputs as for `ComputeFormat.forward`."""
+    way.forward(network, inputs, ready).square().mean().backward()  # type: ignore[no-untyped-call]
+
+
+def quickest(act: Callable[[], object], device: str, times: int) -> float:
+    """Return the seconds of the quickest of a few calls; one before them sets things up."""
     seconds = []
-    for _ in range(1 + steps):
+    for _ in range(1 + times):
         began = time.perf_counter()
-        way.forward(network, batch, ready=False).square().mean().backward()  # type: ignore[no-untyped-call]
+        act()
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return images / min(seconds[1:])
+    return min(seconds[1:])
