@@ -19,7 +19,7 @@ from tlcache.finetuning.trial import Task, Trial
 from tlcache.progress import detail, say
 from tlcache.records import Form
 from tlcache.runs.finetuned import Race
-from tlcache.text import duration
+from tlcache.text import counted, duration
 
 __all__ = ["run_race"]
 
@@ -101,7 +101,7 @@ def _result(found: TrainedVariant) -> str:
     if found.state is None:
         return "the loss went out of bounds"
     epochs = len(found.state.history) - 1
-    where = f"{epochs} epoch{'s' * (epochs > 1)} on {found.images:,} images"
+    where = f"{counted(epochs, 'epoch')} on {counted(found.images, 'image')}"
     accuracy, began = _score(found)[0], found.state.history[0]["val_accuracy"]
     return f"{where}, accuracy on validation {accuracy:.3f} (before: {began:.3f}); {duration(found.seconds)}"
 
@@ -122,19 +122,20 @@ def _timed(task: Task, base: Recipe, folder: Path) -> _Timed:
     began = time.perf_counter()
     trial, crop = Trial(task, replace(base, recipe=None)), task.preprocess.crop
     way, _ = choose_format(base.precision, base.layout, trial.network, crop, task.device)
-    images = len(task.splits["train"]) + len(task.splits["val"])
-
-    def pace(name: str) -> Pace:
-        found = replace(by_part[suited[name]], views=RECIPES[name].get("views", 1))
-        return found if worth_keeping(images, found) else found.anew()
-
     suited = {name: unfreeze for name in RACED if trial.suits(unfreeze := RECIPES[name].get("unfreeze", "all"))}
     parts = {unfreeze: trial.classifier(unfreeze) for unfreeze in ("all", *suited.values())}
     by_part = dict[str, Pace]()
     for unfreeze, network in list(parts.items()) * _PASSES:
         again = measured(network, way, crop, task.device)
         by_part[unfreeze] = again.least(by_part.get(unfreeze, again))
-    paces = {name: pace(name) for name in suited}
+    images = len(task.splits["train"]) + len(task.splits["val"])
+    paces = {name: _kept(by_part[unfreeze], RECIPES[name].get("views", 1), images) for name, unfreeze in suited.items()}
     found = _Timed(way.precision, way.layout, paces, by_part["all"], time.perf_counter() - began)
     _TIMED.write(path, found)
     return found
+
+
+def _kept(once: Pace, views: int, images: int) -> Pace:
+    """Return the pace with so many views of what is frozen, which is kept if it is small enough."""
+    found = replace(once, views=views)
+    return found if worth_keeping(images, found) else found.anew()

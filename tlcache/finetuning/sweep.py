@@ -35,7 +35,7 @@ class TrainedVariant:
     seconds
         Of training and validation.
     images
-        That it was trained on, where that is not all of train.
+        That it was trained on, in a race; 0 otherwise.
     """
 
     setting: dict[str, Any]
