@@ -169,6 +169,19 @@ def test_what_has_not_changed_by_the_word_of_the_store_is_not_read(store: Store,
     assert store.requests["GET"] == before + 2 + 25
 
 
+def test_hashes_of_a_whole_dataset_are_read_once(store: Store, bucket: Path) -> None:
+    (store.root / "b" / "photos" / "red" / "0.png").unlink()
+    dataset = load_dataset("s3://b/photos")
+    (store.root / "b" / "photos" / "red" / "1.png").unlink()  # after it was listed
+    found = dict(zip(dataset.paths, dataset.hashes(), strict=True))
+    assert found.pop("red/1.png") == ""
+    assert found == {path: hashlib.sha256((bucket / path).read_bytes()).hexdigest() for path in found}
+    assert len(found) == 22
+    before = store.requests["GET"]
+    assert load_dataset("s3://b/photos").hashes() == list(found.values())
+    assert store.requests["GET"] == before
+
+
 @pytest.mark.parametrize("form", ["bucket", "archive"])
 def test_a_table_here_lists_images_there(store: Store, bucket: Path, form: str) -> None:
     there = "s3://b/photos" if form == "bucket" else f"s3://b/{put(store, stored, bucket)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,10 +29,12 @@ from tlcache.datasets.splits import FRACTION, SPLITS, Row, check_splits, split_n
 from tlcache.datasets.table import SUFFIXES
 from tlcache.datasets.tasks import Targets, read_labels
 from tlcache.datasets.tree import OTHER_DATA
-from tlcache.errors import DataError, OptionError
+from tlcache.errors import DataError, ImageReadError, OptionError
 from tlcache.keys import slug, some
 from tlcache.kinds import listing
+from tlcache.progress import image_bar
 from tlcache.tasks import CLASSIFY
+from tlcache.threads import in_threads
 
 __all__ = [
     "NEEDS_LABELS",
@@ -131,6 +134,24 @@ class Dataset(ImageList):
     def strata(self) -> NDArray[Any]:
         """What splits are to have alike: classes (N,), or what `Targets.strata` returns."""
         return self.targets.strata(self.labels) if self.targets else self.labels
+
+    def hashes(self) -> list[str]:
+        """Return the sha256 of the bytes of all images (N,), empty where one cannot be read; a store may know some."""
+        known = dict(self.images.told())
+        left = [path for path in self.paths if path not in known]
+        self.images.expect(left)
+        with image_bar("hashing images", len(left)) as advance:
+            for path, sha256 in zip(left, in_threads(self._hash, left), strict=True):
+                known[path] = sha256
+                advance(1)
+        found = [known[path] for path in self.paths]
+        self.images.remember(self.paths, found)
+        return found
+
+    def _hash(self, path: str) -> str:
+        with suppress(ImageReadError):
+            return hashlib.sha256(self.images.read(path)).hexdigest()
+        return ""
 
     def check_splits(self) -> None:
         """Raise DataError where the images are too few for the splits that must be drawn; see `check_splits`."""

@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tlcache.cache.index import Index
 from tlcache.cache.publish import Plan, publish
 from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.layout import Layout
-from tlcache.errors import ImageReadError, OptionError
+from tlcache.errors import OptionError
 from tlcache.exchange.arrays import GivenRows
 from tlcache.exchange.images import Matched, match
 from tlcache.exchange.readers import Found, read
@@ -33,9 +32,8 @@ from tlcache.heads.rows import blocks
 from tlcache.images import REVISION, RULES_VERSION
 from tlcache.keys import hash_json, slug
 from tlcache.machine import uncollected
-from tlcache.progress import image_bar, say
+from tlcache.progress import say
 from tlcache.records import as_json
-from tlcache.threads import in_threads
 
 __all__ = ["Adoption", "publish_given"]
 
@@ -139,24 +137,12 @@ def _hashes(found: Found, matched: Matched, rows: GivenRows) -> list[str]:
     if given and all(len(each) == _HASH for each in given):
         return [given[row] for row in matched.rows]
     dataset = matched.dataset
-    hashes = [""] * len(dataset)
-    if dataset.images.exists():
-        with image_bar("hashing images", len(dataset)) as advance:
-            for number, each in enumerate(in_threads(partial(_hash_of, dataset), range(len(dataset)))):
-                hashes[number] = each
-                advance(1)
+    hashes = dataset.hashes() if dataset.images.exists() else [""] * len(dataset)
     for some in blocks(len(dataset)):
         embeddings = rows.features(np.array(matched.rows[some], np.int64))
         for number, row in enumerate(embeddings, some.start):
             hashes[number] = hashes[number] or hashlib.sha256(row.data).hexdigest()
     return hashes
-
-
-def _hash_of(dataset: Dataset, number: int) -> str:
-    try:
-        return hashlib.sha256(dataset.read(number)).hexdigest()
-    except ImageReadError:
-        return ""
 
 
 def _stored(found: Found) -> NDArray[np.int32]:

@@ -100,12 +100,10 @@ def sample(dataset: Dataset) -> NDArray[np.int64]:
     Where the test images are not given, which they are follows from the content of all images, so that all are read.
     """
     drawn = "test" in missing_splits(dataset.splits) and dataset.shares["test"]
-    hashes = dict(_hashes(dataset) if drawn else enumerate(map(_hashed, map(os.fsencode, dataset.paths))))
-    readable = list(hashes)
+    hashes = dataset.hashes() if drawn else [_hashed(os.fsencode(path)) for path in dataset.paths]
+    readable = [row for row, known in enumerate(hashes) if known]
     order = sorted(readable, key=hashes.__getitem__)  # as random as any, and the same every time
-    given, groups = ([values[row] for row in readable] for values in (dataset.splits, dataset.groups))
-    made = draw_splits(dataset.labels[readable], given, groups, list(hashes.values()), 0, dataset.shares)
-    splits = dict(zip(readable, made if drawn else given, strict=True))
+    splits = _drawn(dataset, readable, hashes) if drawn else dataset.splits
     usable = [row for row in order if splits[row] != "test"]
     share, by_class = _IMAGES / max(1, len(usable)), dict[int, list[int]]()
     for row in usable:
@@ -113,11 +111,10 @@ def sample(dataset: Dataset) -> NDArray[np.int64]:
     return np.sort([row for own in by_class.values() for row in own[: max(_PER_CLASS, round(share * len(own)))]])
 
 
-def _hashes(dataset: Dataset) -> Iterator[tuple[int, str]]:
-    """Yield the numbers of the images that can be read, with the hashes of their bytes."""
-    for row in range(len(dataset)):
-        with suppress(ImageReadError):
-            yield row, _hashed(dataset.read(row))
+def _drawn(dataset: Dataset, rows: Sequence[int], hashes: Sequence[str]) -> dict[int, str]:
+    """Return the split that each of these images will be in."""
+    given, groups, content = ([values[row] for row in rows] for values in (dataset.splits, dataset.groups, hashes))
+    return dict(zip(rows, draw_splits(dataset.labels[rows], given, groups, content, 0, dataset.shares), strict=True))
 
 
 def _hashed(data: bytes) -> str:
