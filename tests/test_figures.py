@@ -23,6 +23,7 @@ from tlcache.evaluation.ranking import Ranked, rank_classes
 from tlcache.evaluation.significance import clustered_interval, compare_paired
 from tlcache.extraction.extract import extract
 from tlcache.probing.fit import fit_heads
+from tlcache.report.page import write_report
 from tlcache.runs.predictions import Predictions
 
 Labels = NDArray[np.int64]
@@ -244,6 +245,14 @@ def test_what_a_threshold_of_validation_reaches_on_test_is_told() -> None:
     assert "Left out, as their records hold nothing to choose a threshold by: knn on tinynet" in " ".join(
         output.split()
     )
+    page, markdown, _ = (
+        path.read_text() for path in write_report("page.html", positive="malign", at=("specificity", 0.9))
+    )
+    for text in (page.replace("&#39;", "'"), markdown):
+        assert "'malign' against the rest, specificity of 0.9 held on validation" in text
+        assert f"{point.threshold:.4f}" in text
+        assert f"{point.sensitivity.value:.3f} ({point.sensitivity.low:.3f}" in text
+        assert "Left out, as their records hold nothing" in text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Annotated
 from tlcache.errors import OptionError
 from tlcache.kinds import (
     PATH,
+    RATE,
     SECONDS,
     SIZE,
     SWITCH,
@@ -439,6 +440,13 @@ By = Annotated[
         CHOOSING,
         more="See docs/statistics.md; ap: average_precision",
     ),
+]
+Positive = Annotated[
+    str | None, Option("With --at: the class to be found, all others being the rest", text("CLASS"), CHOOSING)
+]
+At = Annotated[
+    tuple[str, float] | None,
+    Option("With --positive: hold specificity=0.9 or sensitivity=0.9, by a threshold from validation", RATE, CHOOSING),
 ]
 Margin = Annotated[
     float | None,

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from tlcache.arguments import (
-    CHOOSING,
     OUTPUT,
     Against,
+    At,
     By,
     ComparedBy,
     Drop,
@@ -23,6 +23,7 @@ from tlcache.arguments import (
     Overwrite,
     Page,
     Paths,
+    Positive,
     Regroup,
     Runs,
     Seed,
@@ -32,7 +33,7 @@ from tlcache.commands.base import Problems, app, fail_after, stoppable
 from tlcache.commands.shown import show_leakage
 from tlcache.errors import OptionError
 from tlcache.flags import Output, command
-from tlcache.kinds import PATH, RATE, SWITCH, text
+from tlcache.kinds import PATH, SWITCH
 from tlcache.options import Option
 from tlcache.progress import say, warn
 
@@ -46,17 +47,8 @@ def compare(
     output: Output,
     data: OnlyDatasets = None,
     by: By = "accuracy",
-    positive: Annotated[
-        str | None, Option("With --at: the class to be found, all others being the rest", text("CLASS"), CHOOSING)
-    ] = None,
-    at: Annotated[
-        tuple[str, float] | None,
-        Option(
-            "With --positive: hold specificity=0.9 or sensitivity=0.9, by a threshold from validation",
-            RATE,
-            CHOOSING,
-        ),
-    ] = None,
+    positive: Positive = None,
+    at: At = None,
     margin: Margin = None,
     pairs: Annotated[bool, Option("Show every two runs, too", SWITCH, OUTPUT)] = False,
     runs: Runs = None,
@@ -100,6 +92,8 @@ def report(
     by: By = "accuracy",
     runs: Runs = None,
     margin: Margin = None,
+    positive: Positive = None,
+    at: At = None,
     thumbnails: Thumbnail = 20_000_000,
 ) -> None:
     """Write what compare finds as one HTML page: the answer, cost, mistakes, calibration, curves, commands.
@@ -109,7 +103,7 @@ def report(
     from tlcache.report.page import write_report
 
     problems = Problems()
-    paths = write_report(out, runs, data, problems, by, thumbnails, margin)
+    paths = write_report(out, runs, data, problems, by, thumbnails, margin, positive, at)
     output.write({"files": [str(path) for path in paths]})
     for path in paths:
         output.say(path)

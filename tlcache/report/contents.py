@@ -15,6 +15,7 @@ from tlcache.deploying.best import best_of
 from tlcache.evaluation.comparison import Comparison, Entry, Pair
 from tlcache.evaluation.metrics import confusion, recalls
 from tlcache.evaluation.mistakes import hardest_classes
+from tlcache.evaluation.operating import Rates
 from tlcache.evaluation.screening import Screening, latest
 from tlcache.evaluation.task import USUAL
 from tlcache.evaluation.verdict import p_of, points, times, verdict
@@ -120,6 +121,7 @@ class Chapter:
     reproduce: Sequence[tuple[Entry, list[str]]]
     hardware: Mapping[str, Any]
     labels: Sequence[tuple[Entry, Sequence[OfClass]]] = ()
+    rates: Rates | None = None
 
 
 def chapter(

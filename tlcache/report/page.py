@@ -6,11 +6,12 @@ import csv
 import datetime
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tlcache.arguments import By, Margin, OnlyDatasets, Page, Runs, Thumbnail
+from tlcache.arguments import At, By, Margin, OnlyDatasets, Page, Positive, Runs, Thumbnail
 from tlcache.auditing.findings import Audit
 from tlcache.auditing.leakage import LeakageGap, leakage_gaps
 from tlcache.auditing.records import read_audits
@@ -18,6 +19,7 @@ from tlcache.deploying.best import best_of
 from tlcache.errors import CacheError, OptionError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison, Entry
+from tlcache.evaluation.operating import Wanted, operating_points
 from tlcache.evaluation.screening import Screening, latest, read_screenings
 from tlcache.evaluation.verdict import verdict
 from tlcache.files import check_folder, relative, write_whole
@@ -42,6 +44,7 @@ from tlcache.report.compared import (
 from tlcache.report.contents import OF_CLASS, Chapter, chapter
 from tlcache.report.inline import rendered
 from tlcache.report.plain import interval
+from tlcache.report.rates import RATES, rates_notes, rates_rows, rates_title
 from tlcache.report.reproduce import commands, uses
 from tlcache.report.tables import baseline_line, group_name, groups_lines, learned, per_group_lines
 from tlcache.report.thumbnails import Thumbnails
@@ -62,6 +65,8 @@ def write_report(
     by: By = "accuracy",
     thumbnails: Thumbnail = 20_000_000,
     margin: Margin = None,
+    positive: Positive = None,
+    at: At = None,
 ) -> list[Path]:
     """Write what `compare` finds as a page, with `.md` and `.csv` beside it.
 
@@ -92,6 +97,7 @@ def write_report(
     ['report.html', 'report.md', 'report.csv']
     """
     page = check_page(out)
+    wanted = Wanted.of(positive, at)
     folder, found = runs_folder(runs), compare(runs, data, on_warning, by, margin)
     curves, audits = read_curves(folder, on_warning), read_audits(folder, on_warning)
     beside = read_column_comparisons(folder, on_warning)
@@ -99,11 +105,12 @@ def write_report(
     chapters, rooms = [], [Thumbnails(thumbnails // len(found)) for _ in found]
     with step_bar("drawing", len(found)) as advance:
         for each, room in zip(found, rooms, strict=True):
-            chapters.append(chapter(each, curves, beside, audits, gaps, screenings, room))
+            made = chapter(each, curves, beside, audits, gaps, screenings, room)
+            chapters.append(replace(made, rates=operating_points(each, wanted) if wanted else None))
             advance(1)
     texts = {
         page: _html(chapters, sum(room.left_out for room in rooms)),
-        page.with_suffix(".md"): _markdown(found, audits, gaps, screenings),
+        page.with_suffix(".md"): _markdown(chapters, audits, gaps, screenings),
         page.with_suffix(".csv"): _csv(found, page.parent),
     }
     for path, text in texts.items():
@@ -141,6 +148,10 @@ def _html(chapters: Sequence[Chapter], left_out: int) -> str:
         per_group_lines=per_group_lines,
         interval=interval,
         learned=learned,
+        rate_columns=RATES,
+        rates_notes=rates_notes,
+        rates_rows=rates_rows,
+        rates_title=rates_title,
         mark=mark,
         marks=marks,
         all_costs=COSTS,
@@ -156,13 +167,13 @@ def _html(chapters: Sequence[Chapter], left_out: int) -> str:
 
 
 def _markdown(
-    comparisons: Sequence[Comparison],
+    chapters: Sequence[Chapter],
     audits: Sequence[Audit],
     gaps: Sequence[LeakageGap],
     screenings: Sequence[Screening],
 ) -> str:
-    lines = []
-    for found in comparisons:
+    lines, comparisons = [], [each.found for each in chapters]
+    for found, rates in ((each.found, each.rates) for each in chapters):
         lines += [f"## {title(found, comparisons).plain}", ""]
         line, matters = leak_line(found, audits, gaps)
         lines += [f"**{line}**" if matters else line, ""] if line else []
@@ -177,10 +188,13 @@ def _markdown(
                 blank = ("",) * len(COSTS)
                 of_groups = group_figures(one, found.by)
                 rows.append(("", entry.backbone, f"{entry.head}, {group_name(one)}", *of_groups, *blank))
-            lines += ["|".join(["", *(_cell(each) for each in row), ""]) for row in rows]
+            lines += map(_row, rows)
         lines_of_groups = (*groups_lines(found.groups), *per_group_lines(found))
         notes = (baseline_line(found.baseline), *(line.plain for line in lines_of_groups))
         lines += ["", " ".join(notes), "", f"\\{marks(found)} {LEGEND}", ""]
+        if rates:
+            lines += [f"**{rates_title(rates)}**", "", _row(RATES), "|---" * 2 + "|--:" * 3 + "|"]
+            lines += [*map(_row, rates_rows(rates)), "", " ".join(rates_notes(rates)), ""]
         if screening := latest(screenings, found.dataset):
             lines += ["```", str(screening), "```", ""]
         use, again = best_of(found), dict.fromkeys(line for entry in found.entries for line in commands(entry.run))
@@ -189,8 +203,8 @@ def _markdown(
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*")
+def _row(cells: Iterable[str]) -> str:
+    return "|".join(["", *(text.replace("|", "\\|").replace("*", "\\*") for text in cells), ""])
 
 
 def _flat(entry: Entry) -> dict[str, Any]:
