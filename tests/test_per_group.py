@@ -117,6 +117,22 @@ def test_both_lines_are_in_the_record_the_tables_and_the_page(tmp_path: Path, ti
     assert "per_group" not in rows[0]
 
 
+def test_folds_answer_for_each_group_in_every_repetition(tmp_path: Path, tiny_model: Path) -> None:
+    file = extract(grouped(tmp_path), str(tiny_model)).path
+    (run,) = fit_heads([file], ["ridge"], cv="3x2", per="group")
+    one, said, again = run.per_group, run.predictions(), []
+    assert one is not None
+    for half in (slice(0, len(said.label) // 2), slice(len(said.label) // 2, None)):
+        units = np.unique(said.group[half], return_inverse=True)[1]
+        joined = Grouped.of(said.label[half], said.probabilities[half], units)
+        again.append(evaluate(joined.labels, joined.probabilities[one.rule]))
+    assert one.test.accuracy == pytest.approx(np.mean([each.accuracy for each in again]))
+    assert one.test.n == again[0].n == len(set(said.group.tolist()))
+    assert one.test.accuracy_high - one.test.accuracy_low > 0.8 * (again[0].accuracy_high - again[0].accuracy_low)
+    assert set(one.validated) == set(RULES)
+    assert "per group, " in invoke("compare")
+
+
 def test_a_run_without_it_is_as_before(tmp_path: Path, tiny_model: Path) -> None:
     file = extract(grouped(tmp_path), str(tiny_model)).path
     (run,) = fit_heads([file], ["ridge"])
@@ -132,7 +148,7 @@ def test_images_without_groups_have_no_answer_for_each(tmp_path: Path, tiny_mode
         DataError, match=r"--per group .* 'photos' have no groups\. Give them to extract \(--group-column"
     ):
         fit_heads([file], ["ridge"], per="group")
-    with pytest.raises(OptionError, match="--per is of heads that are tested on one split"):
+    with pytest.raises(DataError, match="'photos' have no groups"):
         fit_heads([file], ["ridge"], per="group", cv="2x1")
     with pytest.raises(OptionError, match="--per is of the heads that are kept"):
         fit_curves([file], [1], ["ridge"], per="group")

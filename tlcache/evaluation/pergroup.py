@@ -46,6 +46,8 @@ class Grouped:
 
     Parameters
     ----------
+    groups
+        (G,) their numbers, as they were given.
     labels
         (G,), columns of the probabilities.
     probabilities
@@ -54,6 +56,7 @@ class Grouped:
         How many groups are of several classes, and not among them.
     """
 
+    groups: Labels
     labels: Labels
     probabilities: Mapping[str, Probabilities]
     mixed: int
@@ -62,23 +65,24 @@ class Grouped:
     def of(cls, labels: Labels, probabilities: Probabilities, units: Units) -> Self:
         """Join what was said of images: labels (n,), probabilities (n, C), and the number of each one's group (n,)."""
         order = np.argsort(units, kind="stable")
-        sizes = np.bincount(units)
+        groups, sizes = np.unique(units, return_counts=True)
         starts = np.cumsum(sizes) - sizes
         least, most = (each.reduceat(labels[order], starts) for each in (np.minimum, np.maximum))
         whole = least == most
         wide = sizes[:, None].astype(np.float32)
         joined = {name: rule(probabilities[order], starts, wide)[whole] for name, rule in RULES.items()}
-        return cls(least[whole], joined, int((~whole).sum()))
+        return cls(groups[whole], least[whole], joined, int((~whole).sum()))
 
     def scores(self, metric: str) -> dict[str, float]:
         """Return what each rule reaches."""
         return {name: METRICS[metric].value(self.labels, each) for name, each in self.probabilities.items()}
 
 
-def per_group(test: Grouped, held_out: Grouped | None, metric: str) -> PerGroup | None:
+def per_group(test: Grouped, held_out: Grouped | None, metric: str, units: Units | None = None) -> PerGroup | None:
     """Choose a rule on groups that were held out of training, and tell what it reaches on test.
 
-    Of equal ones it is the first. None, after a warning, where no test group is of one class.
+    Of equal ones it is the first. Intervals count `units` (G,), where groups are tested several times. None, after a
+    warning, where no test group is of one class.
     """
     if not len(test.labels):
         warn(f"There is no answer for each group: all {test.mixed} of the test images are of several classes.")
@@ -86,4 +90,5 @@ def per_group(test: Grouped, held_out: Grouped | None, metric: str) -> PerGroup 
     scores = held_out.scores(metric) if held_out and len(held_out.labels) else {}
     sign = 1 if METRICS[metric].larger_is_better else -1
     rule = max(scores, key=lambda name: sign * scores[name]) if scores else next(iter(RULES))
-    return PerGroup(rule=rule, validated=scores, mixed=test.mixed, test=evaluate(test.labels, test.probabilities[rule]))
+    figures = evaluate(test.labels, test.probabilities[rule], units)
+    return PerGroup(rule=rule, validated=scores, mixed=test.mixed, test=figures)

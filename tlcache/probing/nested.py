@@ -19,8 +19,10 @@ from tlcache.cache.resplit import FeatureSet
 from tlcache.errors import DataError, HeadError
 from tlcache.evaluation.metrics import evaluate
 from tlcache.evaluation.perclass import class_figures
+from tlcache.evaluation.pergroup import Grouped, per_group
 from tlcache.evaluation.resampled import resampled, within
 from tlcache.evaluation.significance import Units, unit_numbers
+from tlcache.heads.logits import softmax
 from tlcache.heads.rows import Array, Indices
 from tlcache.heads.table import HeadRow
 from tlcache.keys import hash_json, native
@@ -28,13 +30,14 @@ from tlcache.machine import hardware, now, versions
 from tlcache.probing.folds import inner_folds, split_folds
 from tlcache.probing.heldout import held_probabilities
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.run import chosen_setting, refit
+from tlcache.probing.run import check_groups, chosen_setting, refit
 from tlcache.probing.search import Candidate, Fold, agreed, choose, search
 from tlcache.progress import Advance, warn
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.folder import path_of, recorded, write_run
 from tlcache.runs.frozen import CrossValidation, FrozenRun, Repeats, TemperatureScaling
 from tlcache.runs.joined import kind_of_run, strategy_of
+from tlcache.runs.pergroup import PerGroup
 
 __all__ = ["fit_file"]
 
@@ -75,6 +78,7 @@ def fit_file(
     missing = [row for row in rows if row.name not in found]
     if missing:
         pool = _pool(file)
+        check_groups(protocol, unit_numbers(pool.groups), str(attrs["dataset"]))
         parts = list(_parts(pool, cv, protocol))
         for row in missing:
             try:
@@ -159,6 +163,7 @@ def _fit_one(
             test_ece_after=tested.figures.ece,
         ),
         test=tested.figures,
+        per_group=_per_group(pool, parts, chosen, tested, protocol),
         per_class=class_figures(file.classes, tested.images.labels, tested.probabilities, tested.units),
         cross_validation=CrossValidation(
             folds=len(parts) // (parts[-1].repeat + 1),
@@ -180,6 +185,31 @@ def _fit_one(
     fitted.save(run.head_path)
     write_run(run, tested.images, tested.probabilities, fold=tested.fold)
     return run
+
+
+def _per_group(
+    pool: Split, parts: Sequence[_Part], chosen: Sequence[Candidate], tested: _Tested, protocol: SearchProtocol
+) -> PerGroup | None:
+    """Return what one answer for each group reaches, by the rule that is best on what settings were chosen by.
+
+    A group is one in every repetition, of which intervals and counts know.
+    """
+    numbers = unit_numbers(pool.groups)
+    if protocol.per is None or numbers is None:
+        return None
+    count, repeats = numbers.max() + 1, len(tested.repeats.seeds)
+    rows = [np.concatenate([fold.held for fold in part.inner if fold.held is not None]) for part in parts]
+    logits = [softmax(each.logits / each.temperature) for each in chosen if each.logits is not None]
+    of_parts = np.concatenate([number * count + numbers[own] for number, own in enumerate(rows)])
+    held_out = Grouped.of(pool.labels[np.concatenate(rows)], np.concatenate(logits), of_parts)
+    held = np.concatenate([part.held for part in parts])
+    of_repeats = tested.repeat[tested.fold] * count + numbers[held]
+    test = Grouped.of(tested.images.labels, tested.probabilities, of_repeats)
+    found = per_group(test, held_out, protocol.metric, test.groups % count)
+    if found is None:
+        return None
+    figures = msgspec.structs.replace(found.test, n=len(test.labels) // repeats)
+    return msgspec.structs.replace(found, test=figures, mixed=test.mixed // repeats)
 
 
 def _usual(chosen: Sequence[Candidate], space: Iterable[str]) -> Candidate:

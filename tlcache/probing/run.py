@@ -110,11 +110,7 @@ def _fit_all(
     if not rows:
         return {}
     data, began, fitted = Data.of(file), time.perf_counter(), dict[str, FrozenRun]()
-    if protocol.per and data.groups is None:
-        raise DataError(
-            f"--per group was asked for, and the test images of '{file.attrs['dataset']}' have no groups. Give them to "
-            "extract (--group-column), or find near-duplicates: tlcache audit, then fit-heads --split group"
-        )
+    check_groups(protocol, data.groups, file.attrs["dataset"])
     folds = data.folds(protocol)
     unseen = [file.classes[label] for label in np.setdiff1d(data.val.labels, data.train.labels)]
     if unseen and not protocol.folds and not data.fitting.targets:
@@ -301,6 +297,15 @@ def _fit_one(
     replace(fitted[0], uncertainty=promised).save(run.head_path)
     write_run(run, data.test, each[0], held)
     return run
+
+
+def check_groups(protocol: SearchProtocol, groups: Units | None, dataset: str) -> None:
+    """Raise DataError where an answer for each group is asked for, and the images that are tested have none."""
+    if protocol.per and groups is None:
+        raise DataError(
+            f"--per group was asked for, and the test images of '{dataset}' have no groups. Give them to "
+            "extract (--group-column), or find near-duplicates: tlcache audit, then fit-heads --split group"
+        )
 
 
 def _chosen_on(task: Task, folds: Sequence[Fold], best: Candidate, protocol: SearchProtocol) -> Task:
