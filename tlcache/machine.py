@@ -17,6 +17,7 @@ from tlcache.threads import available_cpus
 from tlcache.version import __version__
 
 __all__ = [
+    "forget_peak_rss",
     "free_memory_bytes",
     "hardware",
     "is_first",
@@ -71,6 +72,12 @@ def peak_rss_bytes() -> int:
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def forget_peak_rss() -> None:
+    """Let `peak_rss_bytes` count from now on, on Linux; elsewhere it counts from the beginning."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def free_memory_bytes() -> int:

@@ -22,12 +22,17 @@ def show_runs(output: Output, done: Sequence[Run], runs: str | Path | None) -> N
     from tlcache.evaluation.compare import compare_runs
     from tlcache.evaluation.verdict import layer_choices, no_gain
     from tlcache.report.tables import runs_tables
+    from tlcache.report.tried import tried_table
     from tlcache.report.uncertainty import uncertainty_table
+    from tlcache.runs.finetuned import FinetunedRun
 
     compared = compare_runs(done)
     output.show(runs_tables(compared))
     for line in filter(None, map(layer_choices, compared)):
         output.say(f"\n{line}")
+    for run in (run for run in done if isinstance(run, FinetunedRun)):
+        output.show()
+        output.show(tried_table(run))
     if any(run.uncertainty for run in done):
         output.show()
         output.show(uncertainty_table(done))

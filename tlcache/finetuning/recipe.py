@@ -25,16 +25,23 @@ _LOSS = chosen_from("tlcache.finetuning.losses:LOSSES")
 _LAYERS = pattern(
     "all|(last|stage|top):0*[1-9][0-9]*", "WHICH", "all, last:N, stage:K or top:N with a number from 1 on"
 )
+_METHOD = pattern(
+    "full|last|bias|norm|lora:0*[1-9][0-9]*", "HOW", "full, last, bias, norm, or lora:R with a rank from 1 on"
+)
 _BATCH = whole(2, why="as BatchNorm has no statistics of a single image")
 _UNFREEZE = "What is trained: all, last:N (layers), top:N (stages), or stage:K (from K on)"
 _LAYERS_MORE = "Layers are those with parameters: a convolution and its BatchNorm are two; a backbone has 4 or 5 stages"
+_METHODS = "What of these: full, last (stage), bias, norm, or lora:R (updates of rank R)"
+_METHODS_MORE = "The head always. `last` is --unfreeze top:1; `norm`: weights and biases of normalisations"
+_LR_MORE = "Ten times that with --method bias, norm or lora"
 _CACHED = "cached: begin with a head fitted on cached features; scratch: train a fresh one first"
 _CACHED_MORE = (
     "The first is linear probing, then fine-tuning (Kumar et al., 2022); a fresh head trains with the backbone frozen"
 )
 
 _SHARED = {"head", "class_weight", "seed", "coverage", "per_class", "precision", "layout", "batch_size", "refit"}
-_BEFORE = {"clip": 0.0}  # how it was before there were these settings: records leave them out then
+_LARGER = 10
+_BEFORE = {"clip": 0.0, "method": "full"}  # how it was before there were these settings: records leave them out then
 _RECIPE = "race, own, top, upper, bare, steady, bold, adapt or before"
 _RECIPE_MORE = (
     "`own`: the settings as they are; `race`: what is best on validation of those that follow, in a time that is told "
@@ -63,12 +70,14 @@ class Recipe:
     head_lr: Annotated[float, Option("Learning rate of a fresh head", _ABOVE_0, TRAINING)] = 1e-3
     epochs: Annotated[int, Option("Most epochs that train the backbone", whole(1), TRAINING)] = 15
     lr: Annotated[
-        float | None, Option("Learning rate of those", _ABOVE_0, TRAINING, default="by optimizer, 3e-4 for adamw")
+        float | None,
+        Option("Learning rate of those", _ABOVE_0, TRAINING, default="by optimizer, 3e-4 for adamw", more=_LR_MORE),
     ] = None
     unfreeze: Annotated[
         str,
         Option(_UNFREEZE, _LAYERS, NETWORK, more=_LAYERS_MORE),
     ] = "all"
+    method: Annotated[str, Option(_METHODS, _METHOD, NETWORK, more=_METHODS_MORE)] = "full"
     optimizer: Annotated[
         str,
         Option("sgd, rmsprop, adam, nadam or adamw", _OPTIMIZER, TRAINING, more="SGD with momentum 0.9"),
@@ -162,7 +171,9 @@ class Recipe:
         if self.recipe == RACE and (decided := self._differs()):
             named = ", ".join(f"--{name.replace('_', '-')}" for name in decided)
             raise OptionError(f"The race tries several values of {named}. Leave that out, or give --recipe own.")
-        if self.cached_prefix and self.unfreeze == "all":
+        if self.method == "last" and self.unfreeze != "all":
+            raise OptionError(f"--method last is --unfreeze top:1; found --unfreeze {self.unfreeze}. Give one of them.")
+        if self.cached_prefix and self.unfrozen == "all":
             raise OptionError("cached-prefix needs frozen layers to cache: unfreeze last:N, stage:K or top:N.")
         if self.views > 1 and not self.cached_prefix:
             raise OptionError("views says how many augmented views cached-prefix keeps; give that too.")
@@ -177,8 +188,14 @@ class Recipe:
 
     @property
     def learning_rate(self) -> float:
-        """Of the phase that trains the backbone."""
-        return find_optimizer(self.optimizer).learning_rate if self.lr is None else self.lr
+        """Of the phase that trains the backbone; small parts of it bear larger steps."""
+        usual = find_optimizer(self.optimizer).learning_rate * (1 if self.method in ("full", "last") else _LARGER)
+        return usual if self.lr is None else self.lr
+
+    @property
+    def unfrozen(self) -> str:
+        """Which layers are trained, as `unfreeze` says it."""
+        return "top:1" if self.method == "last" else self.unfreeze
 
     def as_json(self) -> dict[str, Any]:
         """Return all settings as records hold them, the learning rate in force included."""

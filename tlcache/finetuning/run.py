@@ -148,6 +148,8 @@ def _train_and_test(
         epoch_s=epoch_s,
         images_per_s=images_per_s,
         race=race,
+        trained_parameters=best.trained_parameters,
+        peak_bytes=max(best.peak_bytes, trial.peak_bytes),
         test=evaluate(test.labels, probabilities, units),
         per_class=class_figures(task.classes, test.labels, probabilities, units),
         uncertainty=_held(promised, best.recipe, task.classes, test, probabilities, units),

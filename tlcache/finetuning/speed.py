@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tlcache.backbones.engines import DEVICES
 from tlcache.errors import DeviceError, UnknownNameError, closest
 from tlcache.finetuning.classifier import Classifier
+from tlcache.machine import forget_peak_rss, peak_rss_bytes
 
 __all__ = [
     "CHOICE_IMAGES",
@@ -20,7 +21,9 @@ __all__ = [
     "ComputeFormat",
     "choose_format",
     "find_torch_device",
+    "forget_peak",
     "images_per_s",
+    "peak_bytes",
     "quickest",
     "training_step",
 ]
@@ -128,3 +131,13 @@ def quickest(act: Callable[[], object], device: str, times: int) -> float:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return min(seconds[1:])
+
+
+def forget_peak(device: str) -> None:
+    """Begin anew to note the largest memory."""
+    torch.cuda.reset_peak_memory_stats() if device == "cuda" else forget_peak_rss()
+
+
+def peak_bytes(device: str) -> int:
+    """Return the largest memory since then: what tensors take on a GPU, else all that this process has."""
+    return int(torch.cuda.max_memory_allocated()) if device == "cuda" else peak_rss_bytes()

@@ -36,6 +36,8 @@ class TrainedVariant:
         Of training and validation.
     images
         That it was trained on, in a race; 0 otherwise.
+    trained_parameters, peak_bytes
+        As those of its trial.
     """
 
     setting: dict[str, Any]
@@ -44,6 +46,8 @@ class TrainedVariant:
     state: State | None
     seconds: float
     images: int = 0
+    trained_parameters: int = 0
+    peak_bytes: int = 0
 
     def score(self) -> tuple[float, float]:
         """Return what candidates are compared by: accuracy on validation, then loss."""
@@ -60,6 +64,8 @@ class TrainedVariant:
             epochs=best_epochs(self.state),
             train_s=self.seconds,
             images=self.images,
+            trained_parameters=self.trained_parameters,
+            peak_bytes=self.peak_bytes,
             history=tuple(TunedEpoch(**epoch) for epoch in self.state.history) if self.images else (),
         )
 
@@ -96,7 +102,9 @@ def train_variant(
             raise
         say(str(error))
         return TrainedVariant(setting, recipe, None, None, 0.0)
-    return TrainedVariant(setting, recipe, trial, state, trial.setup_s + seconds_of(state.history))
+    seconds = trial.setup_s + seconds_of(state.history)
+    costs = {"trained_parameters": trial.trained_parameters, "peak_bytes": trial.peak_bytes}
+    return TrainedVariant(setting, recipe, trial, state, seconds, **costs)
 
 
 def checkpoints_of(folder: Path, recipe: Recipe) -> Checkpoints:

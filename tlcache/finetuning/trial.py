@@ -30,11 +30,12 @@ from tlcache.files import cache_folder
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import cached_head, fresh_head
+from tlcache.finetuning.methods import layers_to_train, merge
 from tlcache.finetuning.pixels import Pixels, open_pixels
 from tlcache.finetuning.ranks import first_alone, shared, size
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
-from tlcache.finetuning.speed import ComputeFormat, choose_format
+from tlcache.finetuning.speed import ComputeFormat, choose_format, forget_peak, peak_bytes
 from tlcache.finetuning.training import Phase, State, Tell, Training, logits_of
 from tlcache.images import MAX_PIXELS, Preprocess
 from tlcache.progress import say
@@ -147,13 +148,15 @@ class Trial:
 
     Attributes
     ----------
+    trained_parameters, peak_bytes
+        How many numbers are trained, and the largest memory that this process, or the GPU, had while they were.
     setup_s
         Seconds beside the epochs: the cached head, decoding, activations, measuring how to compute, checkpoints. Of a
         run that was resumed, those since then.
     """
 
     def __init__(self, task: Task, recipe: Recipe, refit: Mapping[str, int] | None = None) -> None:
-        started = time.perf_counter()
+        started, self.peak_bytes = time.perf_counter(), 0
         self.task, self.recipe, self._refit = task, recipe, refit
         self._fitted = ("train",) if refit is None else ("train", "val")
         backbone = task.backbone
@@ -165,8 +168,13 @@ class Trial:
         self.model = self._network.module.to(task.device)
         if recipe.batch_size < 2 * size():
             raise OptionError(f"--batch-size {recipe.batch_size} leaves {size()} processes less than 2 images each.")
-        self.layers = trained_layers(backbone, self._network, recipe.unfreeze, recipe.cached_prefix)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.layers = layers_to_train(recipe, backbone, self._network)
         self.network = self._classifier(self.layers)
+        named = dict(self.model.named_parameters())
+        own = [named[name] for layer in self.layers for name in layer.parameters]
+        self.trained_parameters = sum(each.numel() for each in (*own, *self.head.parameters()))
         self.setup_s = time.perf_counter() - started
 
     def train(self, checkpoints: Checkpoints, way: ComputeFormat | None = None, tell: Tell = say) -> State:
@@ -180,7 +188,11 @@ class Trial:
         with torch.random.fork_rng():
             state = shared(lambda: self._begin(training.both, checkpoints, way))
             known = len(state.history)
-            found = training.run(first_alone(self._phases), state)
+            phases = first_alone(self._phases)
+            forget_peak(task.device)
+            found = training.run(phases, state)
+            self.peak_bytes = peak_bytes(task.device)
+        merge(self.model)
         self.setup_s += time.perf_counter() - started - seconds_of(found.history[known:])
         return found
 

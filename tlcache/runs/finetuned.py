@@ -83,6 +83,8 @@ class TunedCandidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
     train_s: float = 0.0
     diverged: bool = False
     images: int = 0
+    trained_parameters: int = 0
+    peak_bytes: int = 0
     history: tuple[TunedEpoch, ...] = ()
 
 
@@ -132,6 +134,8 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
     epoch_s: float
     images_per_s: float
     race: Race | None = None
+    trained_parameters: int = 0
+    peak_bytes: int = 0
 
     @property
     def untuned(self) -> bool:
@@ -152,6 +156,7 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields = super().as_json()
-        if self.race is None:
-            del fields["race"]
+        for name in ("race", "trained_parameters", "peak_bytes"):
+            if not getattr(self, name):
+                del fields[name]
         return {**fields, "chosen": beside(fields["chosen"], "setting")}

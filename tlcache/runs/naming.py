@@ -15,7 +15,7 @@ from tlcache.runs.record import Run
 __all__ = ["backbone_label", "head_label", "named_runs", "set_apart"]
 
 _DIGITS = 6  # of a key, in a name
-_BY_VALUE = {"unfreeze", "output", "pool"}  # which say what they are
+_BY_VALUE = {"unfreeze", "method", "output", "pool"}  # which say what they are
 _UNSAID = {"layers", "space", "budget_s", "budget"}  # follow from others, or change nothing but the time
 
 

@@ -21,8 +21,9 @@ from tlcache.backbones.weights import is_here
 from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.overview import Overview
 from tlcache.errors import ImageReadError
-from tlcache.finetuning.classifier import Classifier, trained_layers
+from tlcache.finetuning.classifier import Classifier
 from tlcache.finetuning.heads import fresh_head
+from tlcache.finetuning.methods import layers_to_train
 from tlcache.finetuning.pace import Pace
 from tlcache.finetuning.plan import Rows, budget_of
 from tlcache.finetuning.recipe import Recipe
@@ -187,7 +188,7 @@ def _training_pace(
     """
     backbone, preprocess, whole = cell.backbone, cell.preprocess, untrained(cell.backbone, seed=0)
     head = fresh_head(recipe.head, backbone.dim, len(cell.dataset.classes))
-    layers = trained_layers(backbone, whole, recipe.unfreeze)
+    layers = layers_to_train(recipe, backbone, whole)
     network = Classifier(backbone, whole, head, preprocess, layers, recipe.batch_norm == "eval").to(device)
     images = int(min(16, max(2, _STEP / operations(backbone, preprocess))))
     rates = {way: images_per_s(way, network, preprocess.crop, device, images, steps=2) for way in ways}

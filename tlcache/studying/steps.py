@@ -188,13 +188,13 @@ class StudyPlan:
     _places: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.recipe is None or self.recipe.unfreeze == "all":
+        if self.recipe is None or (self.recipe.unfrozen, self.recipe.method) == ("all", "full"):
             return
         from tlcache.backbones.torch_network import untrained
-        from tlcache.finetuning.classifier import trained_layers
+        from tlcache.finetuning.methods import layers_to_train
 
         for row in {cell.backbone.name: cell.backbone for cell in self.cells.values()}.values():  # not all have as many
-            trained_layers(row, untrained(row, seed=0), self.recipe.unfreeze, self.recipe.cached_prefix)
+            layers_to_train(self.recipe, row, untrained(row, seed=0))
 
     def again(self, number: int) -> StudyPlan:
         """Return the same with other seeds, so many further on: of splits that are drawn, heads and fine-tunings."""

@@ -1,0 +1,30 @@
+"""What a fine-tuning tried, as a table for a terminal: what each training reached on validation, and what it cost."""
+
+from __future__ import annotations
+
+from rich import filesize
+from rich.table import Table
+
+from tlcache.report.plain import plain_table
+from tlcache.runs.finetuned import FinetunedRun, TunedCandidate
+
+__all__ = ["tried_table"]
+
+
+def tried_table(run: FinetunedRun) -> Table:
+    """Return one row per training of a sweep or a race, in their order."""
+    table = plain_table("Trained", "Validation", "Parameters", "Memory", "Seconds", numbers=slice(1, None))
+    for each in run.candidates:
+        reached = f"{each.scores['val_accuracy']:.3f}" if each.scores else "diverged"
+        memory = filesize.decimal(each.peak_bytes) if each.peak_bytes else "-"
+        trained = f"{each.trained_parameters:,}" if each.trained_parameters else "-"
+        table.add_row(_named(each, run), reached, trained, memory, f"{each.train_s:,.1f}")
+    return table
+
+
+def _named(each: TunedCandidate, run: FinetunedRun) -> str:
+    """Return what was trained: of a race the recipe and its epochs, of a sweep the values that it tried."""
+    if run.race:
+        return f"{each.setting['recipe']}, {each.setting['epochs']} epochs, {each.images:,} images"
+    asked = each.setting or {name: run.settings[name] for name in ("unfreeze", "method") if name in run.settings}
+    return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in asked.items())
