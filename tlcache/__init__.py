@@ -12,6 +12,7 @@ seconds. The command line and this module offer the same:
   itself, `export` to write a network as an ONNX file;
 - runs: `list_runs` and `remove_runs`, `predict` what one of them says of new images, and `unknown`, which
   measures how well it tells what it does not know;
+- images that are made worse: what runs reach on them, `robust`;
 - labels: `suggest` which images of many to label next;
 - pictures: the `similar` images of a dataset, and `write_map` of all of them as a page;
 - answers: `compare` what is recorded, `verdict` of that in sentences, `audit` whether the split is honest,

@@ -37,6 +37,7 @@ from tlcache.progress import hide_progress as hide_progress
 from tlcache.progress import show_progress as show_progress
 from tlcache.report.map import write_map as write_map
 from tlcache.report.page import write_report as write_report
+from tlcache.robustness.robust import robust as robust
 from tlcache.runs.folder import list_runs as list_runs
 from tlcache.runs.folder import remove_runs as remove_runs
 from tlcache.studying.run import compare_study as compare_study

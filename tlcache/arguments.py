@@ -64,6 +64,7 @@ __all__ = [
     "Heads",
     "Join",
     "Joins",
+    "JudgedModels",
     "Layers",
     "LoneModel",
     "LookedAtBy",
@@ -225,6 +226,10 @@ LookedAtBy = Annotated[
         more="Where it has several feature files, the name of one without .h5",
         hints=_models,
     ),
+]
+JudgedModels = Annotated[
+    str | Sequence[str] | None,
+    Option("Runs on these backbones alone", several(_MODEL), NETWORK, "--model", "-m", default="all", hints=_models),
 ]
 LoneModel = Annotated[
     str | Path | None,

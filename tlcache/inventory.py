@@ -69,8 +69,8 @@ class CacheEntry:
         What decided the embeddings, as in the key; empty when it cannot be read.
     state
         `complete`, `running` (a process works on these parts), `unfinished` (parts that the next extraction continues
-        from), `kept` (embeddings that `ImageEmbedder` has computed, which extractions use as well), `outdated` (made by
-        a version whose embeddings this one would not use), or `damaged`.
+        from), `kept` (embeddings that `ImageEmbedder` or `robust` has computed), `outdated` (made by a version whose
+        embeddings this one would not use), or `damaged`.
     detail
         What there is to say of the state.
     output
@@ -225,7 +225,7 @@ def find_stores(features: Features = None) -> list[Leftover]:
         cache_folder() / "activations": "what frozen layers give, for --cached-prefix",
         cache_folder() / "indexes": "where images lie in archives",
         cache_folder() / "hashes": "hashes of images in stores, which are read again without",
-        kept_folder(features_folder(features)): "embeddings that ImageEmbedder has computed",
+        kept_folder(features_folder(features)): "embeddings that ImageEmbedder or robust has computed",
     }
     found = []
     for folder, what in places.items():

@@ -109,7 +109,7 @@ class Parameter:
             return self.option.default
         if self.default is True:
             return "true"
-        return ", ".join(self.default) if isinstance(self.default, tuple) else str(self.default)
+        return ", ".join(map(str, self.default)) if isinstance(self.default, tuple) else str(self.default)
 
     def check(self, value: Any) -> None:
         """Raise OptionError where this is no value for it."""

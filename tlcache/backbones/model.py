@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -84,6 +84,11 @@ class Model:
     def precision(self) -> str:
         """Of the network's arithmetic: `fp32`, `fp16` or `bf16`."""
         return str(self.identity["precision"])
+
+    def corrupted(self, corruption: str) -> Model:
+        """Return the same network for images that are made worse first, like `blur:3`."""
+        preprocess = replace(self.preprocess, corruption=corruption)
+        return replace(self, preprocess=preprocess, identity={**self.identity, "preprocess": preprocess.as_json()})
 
 
 def model_identity(network: Mapping[str, Any], output: str, pool: str | None, preprocess: Preprocess) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What data and runs are worth: comparison, report, audit, what a head does not know."""
+"""What data and runs are worth: comparison, report, audit, robustness, what a head does not know."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,10 +34,11 @@ from tlcache.commands.shown import show_leakage
 from tlcache.errors import OptionError
 from tlcache.flags import Output, command
 from tlcache.kinds import PATH, SWITCH
-from tlcache.options import Option
+from tlcache.options import Option, parameters
 from tlcache.progress import say, warn
+from tlcache.robustness.robust import robust as _robust
 
-__all__ = ["audit", "compare", "report", "unknown"]
+__all__ = ["audit", "compare", "report", "robust", "unknown"]
 
 PANEL = "What it is worth"
 
@@ -202,3 +203,23 @@ def unknown(
     found = measure(run, against=against, features=features, runs=runs, seed=seed)
     output.write(found.as_json())
     output.show(unknown_table(found))
+
+
+@command(app, parameters(_robust), panel=PANEL)
+def robust(output: Output, /, **options: Any) -> None:
+    """Judge recorded runs on test images that are made worse: blurred, noisy, dark, turned, compressed and others.
+
+    The images are embedded once for each kind and severity, whatever the number of heads, and every fine-tuning sees
+    the same ones. The tables are in tlcache report afterwards.
+
+    Example: tlcache robust --data photos --kinds blur,noise,jpeg --severity 1,3,5
+    """
+    from tlcache.report.robustness import robustness_tables
+    from tlcache.robustness.robust import robust as run
+
+    problems = Problems()
+    with stoppable("what is embedded is kept: the same command goes on"):
+        found = run(**options, on_warning=problems)
+    output.write({"datasets": [each.as_json() for each in found]})
+    output.show(robustness_tables(found))
+    fail_after(problems)

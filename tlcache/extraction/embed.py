@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,16 +85,18 @@ def embed(
     features: str | Path | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    source: str | None = None,
+    corruptions: Sequence[str] = (),
 ) -> Embedded:
     """Embed images and hand their embeddings on, a block at a time, in order.
 
-    Embeddings that are in the folder of features, of whatever dataset, are not computed again; nothing is added there.
-    An image that cannot be used is told with its block.
+    Embeddings that are in the folder of features, of whatever dataset, are not computed again; nothing is added there,
+    save of images that are made worse. An image that cannot be used is told with its block.
 
     Parameters
     ----------
     paths
-        Of the images' files.
+        Of the images' files, or in `source`.
     request
         The arguments of an extraction, which say what network it is and how images are prepared for it.
     key
@@ -105,6 +107,11 @@ def embed(
         Folder of feature files.
     device, batch_size
         As for `tlcache.extract`.
+    source
+        Where the images are, as a run record says it.
+    corruptions
+        Ways to make the images worse, like `blur:3`: all images go through the first, then through the second, and so
+        on, and are numbered like that. None: they are as they are.
 
     Raises
     ------
@@ -127,7 +134,8 @@ def embed(
     with tempfile.TemporaryDirectory(prefix="tlcache-") as folder:
         workspace = Path(folder)
         listed = workspace / "images"
-        listed.write_bytes(b"".join(os.fsencode(absolute(path)) + b"\0" for path in paths))
+        places = paths if source else map(absolute, paths)
+        listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in places))
         run_apart(
             {
                 **request,
@@ -137,6 +145,8 @@ def embed(
                 "device": device,
                 "batch_size": batch_size,
                 "workspace": str(workspace),
+                "source": source,
+                "corruptions": list(corruptions),
             },
             told,
         )

@@ -37,7 +37,7 @@ def embed_several(
     take
         Called with each block.
     **how
-        `features`, `device` and `batch_size`, as for `embed`, whose errors these are.
+        `features`, `device` and others, as for `embed`, whose errors these are.
 
     Returns
     -------
@@ -48,7 +48,8 @@ def embed_several(
     if earlier:
         say(f"{len(networks)} networks are to see the images, one after the other.")
     with tempfile.TemporaryDirectory(prefix="tlcache-") as folder, ExitStack() as opened:
-        kept = [_Kept(Path(folder) / f"{number}.npy", len(paths)) for number in range(len(earlier))]
+        images = len(paths) * max(1, len(how.get("corruptions", ())))
+        kept = [_Kept(Path(folder) / f"{number}.npy", images) for number in range(len(earlier))]
         for each in kept:
             opened.callback(each.close)
         bad = list[int]()

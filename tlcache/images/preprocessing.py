@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from tlcache.errors import OptionError, UnknownNameError, closest
+from tlcache.images.corruptions import check_corruption
 
 __all__ = ["MAX_PIXELS", "REVISION", "RULES_VERSION", "Preprocess"]
 
@@ -44,6 +45,8 @@ class Preprocess:
     crop_mode
         `squash` where both sides become `resize` long and an image is stretched, `border` where the long side does and
         the mean surrounds what there is, as timm has it; None: nothing is stretched or added, and the centre cut out.
+    corruption
+        How the network's images are made worse in the end, like `blur:3` (`tlcache.images.corruptions`); None: not.
     max_pixels
         Largest image to read. It changes no pixels, and so no key.
     """
@@ -59,6 +62,7 @@ class Preprocess:
     channels: str | None = None
     range: int | None = None
     crop_mode: str | None = None
+    corruption: str | None = None
     max_pixels: int = field(default=MAX_PIXELS, compare=False)
 
     @property
@@ -83,6 +87,8 @@ class Preprocess:
             raise UnknownNameError(closest("order of channels", self.channels, ("rgb", "bgr")))
         if self.crop_mode not in (None, "squash", "border"):
             raise UnknownNameError(closest("crop mode", self.crop_mode, ("squash", "border")))
+        if self.corruption is not None:
+            check_corruption(self.corruption)
         if self.range is not None and self.range < 1:
             raise OptionError(f"White is a whole number from 1 on; found {self.range}.")
         if self.window is not None and not -inf < self.window[0] < self.window[1] < inf:

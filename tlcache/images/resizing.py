@@ -8,6 +8,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.images.corruptions import corrupt
 from tlcache.images.decoding import decode_padded
 from tlcache.images.formats import Stored
 from tlcache.images.kernels import Kernel, Placed, by_torch, by_whole
@@ -57,6 +58,8 @@ def prepare(
     fit(pixels, preprocess, out, kernel)
     if _is_flat(out):
         notes.add(ONE_COLOUR)
+    if preprocess.corruption is not None:
+        corrupt(out, preprocess.corruption, data)
     return out, stored
 
 

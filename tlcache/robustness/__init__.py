@@ -1,0 +1,1 @@
+"""What runs are worth on images that are made worse."""
