@@ -118,7 +118,8 @@ def fine_tuned(task: Task, recipe: Recipe, rows: NDArray[np.int64], head: nn.Mod
     train = from_pixels(task.pixels, *known, recipe.augment, recipe.seed, task.device)
     phase = Phase("backbone", network, layers, recipe.epochs, recipe.epochs, recipe.learning_rate, train, None)
     with tempfile.TemporaryDirectory() as kept, torch.random.fork_rng(devices=[]):
-        training = Training(whole.module, head, recipe, len(task.classes), task.device, Checkpoints(Path(kept)))
+        learned = task.target, len(task.classes)
+        training = Training(whole.module, head, recipe, *learned, task.device, Checkpoints(Path(kept)))
         training.run([phase], State(way.precision, way.layout, {}, training.both.state_dict()))
     wanted = from_pixels(task.pixels, task.rows(split), task.labels(split), "none", 0, task.device)
     labels: NDArray[np.int64] = logits_of(network, wanted, task.device, way).argmax(1)

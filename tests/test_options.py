@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +31,7 @@ from tlcache.flags import Output
 from tlcache.inventory import list_cache, verify
 from tlcache.keys import hash_json
 from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, listed, number, numbers, pattern, several, text, whole
-from tlcache.options import Option, Parameter, check_fields, described, made, parameters
+from tlcache.options import Option, Parameter, asked, check_fields, described, made, parameters
 from tlcache.probing.fit import fit_columns, fit_curves, fit_heads
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.report.page import write_report
@@ -63,7 +63,7 @@ def test_what_is_recorded_is_read_by_the_names_of_today() -> None:
     recipe = Recipe(class_weight="balanced", lr=0.01, coverage=0.9, per_class=True)
     sweep = {"class_weight": [None, "balanced"], "lr": [0.1]}
     assert settings_of(arguments_of(recipe, sweep, 90.0)) == {
-        **asdict(recipe), "recipe": "own", "sweep": sweep, "budget_s": 90.0,
+        **asked(recipe), "recipe": "own", "sweep": sweep, "budget_s": 90.0,
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from tlcache.kinds import (
     whole,
 )
 from tlcache.options import Option
+from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION
 
 __all__ = [
     "Against",
@@ -101,6 +102,7 @@ __all__ = [
     "Weights",
     "Window",
     "check_coverage",
+    "check_task",
 ]
 
 PANELS = DATA, NETWORK, CHOOSING, TRAINING, SPEED, OUTPUT = (  # of --help, in this order
@@ -493,6 +495,19 @@ def check_coverage(coverage: float | None, per_class: bool) -> None:
     """Raise OptionError where there is nothing that is to hold in every class."""
     if per_class and coverage is None:
         raise OptionError("--per-class is of the sets of --coverage; give both.")
+
+
+_LEARNED = {CLASSIFY: "classes", MULTILABEL: "several labels", REGRESSION: "numbers"}
+_OF_TASKS = {"coverage": (CLASSIFY, REGRESSION)}  # all others that are checked are of classes alone
+
+
+def check_task(task: str, **given: object) -> None:
+    """Raise OptionError where an option is given, by its name, that means nothing with what is learned."""
+    for name in (name for name, value in given.items() if value):
+        tasks = _OF_TASKS.get(name, (CLASSIFY,))
+        if task not in tasks:
+            flag, of = f"--{name.replace('_', '-')}", " and of ".join(_LEARNED[each] for each in tasks)
+            raise OptionError(f"{flag} is of {of}, and the labels are of --task {task}; leave it out.")
 
 
 Memory = Annotated[

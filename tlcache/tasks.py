@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["CLASSIFY", "MULTILABEL", "NONE", "REGRESSION", "TASKS", "joined_label"]
+__all__ = ["CLASSIFY", "MULTILABEL", "NONE", "REGRESSION", "SMALLER", "TASKS", "USUAL", "joined_label"]
 
 TASKS = CLASSIFY, MULTILABEL, REGRESSION = ("classify", "multilabel", "regression")
+USUAL = {CLASSIFY: "accuracy", MULTILABEL: "mean_average_precision", REGRESSION: "mae"}  # what runs are chosen by
+SMALLER = ("mae",)  # of these, the figures of which less is better
 NONE = ";"  # the label of an image that has none of the labels
 
 

@@ -94,7 +94,7 @@ def _of_head(saved: Saved) -> Answers:
         return None if run and run.uncertainty is None else saved.asked.uncertainty
 
     networks = [(_USUAL | request, key) for request, key in saved.networks]
-    how = saved.asked.answering if run is None or run.task != CLASSIFY else None  # reading the head takes a while
+    how = saved.answering if run is None or run.task != CLASSIFY else None  # reading the head takes a while
     return Answers(saved.path.stem, classes, networks, load, uncertainty, how)
 
 
@@ -102,8 +102,8 @@ def _of_tuned(saved: Saved) -> Answers:
     def load() -> Answer:
         from tlcache.finetuning.saved import load_tuned_head
 
-        probabilities = load_tuned_head(saved.path)
-        return lambda rows: (probabilities(rows), None)
+        answers = load_tuned_head(saved.path)
+        return lambda rows: (answers(rows), None)
 
     assert saved.tuned
     prepared = asdict(Preprocess.from_json(saved.tuned["preprocess"]))
@@ -111,7 +111,7 @@ def _of_tuned(saved: Saved) -> Answers:
     request = {"model": saved.tuned["backbone"], "weights": str(saved.path.absolute()), **prepared}
     classes = tuple(saved.tuned["classes"])
     networks = [({**_USUAL, **request, "max_pixels": limit}, None)]
-    return Answers(saved.path.stem, classes, networks, load, lambda: saved.uncertainty)
+    return Answers(saved.path.stem, classes, networks, load, lambda: saved.uncertainty, saved.answering)
 
 
 def _of_file(path: Path) -> Answers:

@@ -14,6 +14,7 @@ from tlcache.backbones.load import load_again, load_model
 from tlcache.backbones.model import Model
 from tlcache.backbones.sources import lookup
 from tlcache.errors import CacheError, HeadError, ModelError, OptionError
+from tlcache.heads.answering import Answering, answering_of
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import native
@@ -64,6 +65,11 @@ class Saved:
         from tlcache.heads.fitted import load_to_ask
 
         return load_to_ask(self.path)
+
+    @property
+    def answering(self) -> Answering | None:
+        """How its answers are read, where they are not of classes."""
+        return answering_of(self.tuned) if self.tuned else self.asked.answering
 
     @property
     def uncertainty(self) -> Uncertainty | None:
@@ -144,7 +150,7 @@ def find_saved(run: str | Path, runs: str | Path | None = None, tasks: Sequence[
         There is no such run, its files are not whole, or it learned something else.
     """
     found = _find_saved(run, runs)
-    answering = None if found.run or found.tuned else found.asked.answering
+    answering = None if found.run else found.answering
     task = found.run.task if found.run else answering.task if answering else CLASSIFY
     if task not in tasks:
         raise OptionError(

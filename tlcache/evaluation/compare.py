@@ -29,7 +29,7 @@ from tlcache.evaluation.significance import (
     correct_for_many,
     unit_numbers,
 )
-from tlcache.evaluation.task import TASKS, USUAL, figure_of, larger_is_better, task_named
+from tlcache.evaluation.task import TASKS, figure_of, larger_is_better, task_named
 from tlcache.options import described
 from tlcache.progress import warn
 from tlcache.runs.classes import ClassFigures
@@ -38,7 +38,7 @@ from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.naming import backbone_label, head_label
 from tlcache.runs.predictions import Predictions, TopPredictions
 from tlcache.runs.record import Run
-from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION
+from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION, USUAL
 
 __all__ = ["compare", "compare_runs"]
 

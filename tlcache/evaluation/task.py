@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
-from tlcache.errors import OptionError
 from tlcache.evaluation import metrics, multilabel, regression
 from tlcache.evaluation.calibration import calibration_error, fit_temperature
 from tlcache.evaluation.estimates import Estimate
@@ -25,12 +24,11 @@ from tlcache.heads.logits import softmax
 from tlcache.heads.rows import Array
 from tlcache.runs.base import Figures
 from tlcache.runs.classes import ClassFigures
-from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION
+from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION, USUAL
 
 __all__ = [
     "CLASSES",
     "TASKS",
-    "USUAL",
     "Task",
     "figure_names",
     "figure_of",
@@ -68,6 +66,9 @@ class Task(Protocol):
 
     def known(self, logits: Array, wanted: Wanted) -> NDArray[np.bool_]:
         """Return whether the head could have said what is wanted (n,)."""
+
+    def seen(self, fitted: Wanted, wanted: Wanted) -> NDArray[np.bool_]:
+        """Return whether what is wanted (n,) can be learned of rows to fit on: whether they have its class."""
 
     def calibration_error(self, wanted: Wanted, answers: Array) -> float:
         """Return how far probabilities are from what happens; nan of numbers."""
@@ -107,6 +108,9 @@ class _Classes:
 
     def known(self, logits: Array, wanted: Wanted) -> NDArray[np.bool_]:
         return np.isfinite(logits[np.arange(len(wanted)), wanted])
+
+    def seen(self, fitted: Wanted, wanted: Wanted) -> NDArray[np.bool_]:
+        return np.isin(wanted, fitted)
 
     def calibration_error(self, wanted: Wanted, answers: Array) -> float:
         return calibration_error(wanted, answers)
@@ -155,12 +159,15 @@ class _Labels:
         del logits
         return np.ones(len(wanted), bool)
 
+    def seen(self, fitted: Wanted, wanted: Wanted) -> NDArray[np.bool_]:
+        del fitted
+        return np.ones(len(wanted), bool)
+
     def calibration_error(self, wanted: Wanted, answers: Array) -> float:
         return multilabel.binary_error(wanted, answers)
 
     def chosen_on(self, wanted: Wanted, answers: Array, coverage: float | None) -> Task:
-        if coverage is not None:
-            raise OptionError("--coverage is of classes and of numbers, and these are several labels; leave it out.")
+        del coverage
         return replace(
             self,
             answering=replace(self.answering, thresholds=tuple(multilabel.best_thresholds(wanted, answers).tolist())),
@@ -200,6 +207,10 @@ class _Numbers:
 
     def known(self, logits: Array, wanted: Wanted) -> NDArray[np.bool_]:
         del logits
+        return np.ones(len(wanted), bool)
+
+    def seen(self, fitted: Wanted, wanted: Wanted) -> NDArray[np.bool_]:
+        del fitted
         return np.ones(len(wanted), bool)
 
     def calibration_error(self, wanted: Wanted, answers: Array) -> float:
@@ -255,7 +266,6 @@ _LARGER = ("mean_average_precision", "micro_f1", "macro_f1", "subset_accuracy", 
 _OF_LABELS = _metrics(_halves, _LARGER, ("hamming", "log_loss"))
 _OF_NUMBERS = _metrics(regression.estimates, ("r2", "spearman"), ("mae", "rmse"))
 CLASSES: Task = _Classes()
-USUAL = {CLASSIFY: "accuracy", MULTILABEL: "mean_average_precision", REGRESSION: "mae"}
 TASKS: Mapping[str, Mapping[str, Metric]] = {CLASSIFY: METRICS, MULTILABEL: _OF_LABELS, REGRESSION: _OF_NUMBERS}
 
 

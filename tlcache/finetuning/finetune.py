@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tlcache.arguments import (
@@ -31,6 +32,7 @@ from tlcache.finetuning.recipe import Recipe, arguments_of, resolved, variants
 from tlcache.finetuning.typed import SWEEP
 from tlcache.options import Option, dealt, described
 from tlcache.progress import warn
+from tlcache.tasks import CLASSIFY, TASKS
 
 if TYPE_CHECKING:
     from tlcache.runs.finetuned import FinetunedRun
@@ -89,7 +91,8 @@ def finetune(
     >>> run.strategy, [epoch.epoch for epoch in run.history]
     ('finetune', [0, 1])
     """
-    layout, base = dealt(resolved(settings, sweep), Layout, Recipe)
+    layout, asked = dealt(resolved(settings, sweep), Layout, Recipe)
+    base = replace(asked, task=layout.task or CLASSIFY)
     wanted = variants(base, sweep or {})
     from tlcache.backbones.sources import find_trainable
     from tlcache.cache.feature_file import FeatureFile
@@ -119,7 +122,7 @@ def finetune(
     for line in () if found.up_to_date else found.warnings:
         warn(line)
     with FeatureFile(found.path) as file:
-        task = Task.of(apply_split(file, split, folder, split_seed), weights, found_device)
+        task = Task.of(apply_split(file, split, folder, split_seed, TASKS), weights, found_device)
     identity = Identity.of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s))
     if not force and isinstance(run := recorded(folder, identity), FinetunedRun):
         return run

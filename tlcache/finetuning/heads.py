@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tlcache.cache.feature_file import Split
+from tlcache.evaluation.task import CLASSES, Task
 from tlcache.heads.rows import Array, Scaler
 from tlcache.heads.table import find_head
 from tlcache.probing.folds import choosing_folds
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.search import choose, search
+from tlcache.probing.search import choose, fit_each, search
 
 __all__ = ["Layered", "as_module", "cached_head", "fresh_head"]
 
@@ -40,26 +41,33 @@ def fresh_head(kind: str, width: int, classes: int) -> nn.Sequential:
 
 
 def cached_head(
-    kind: str, train: Split, val: Split, classes: int, seed: int, refit: bool = False, class_weight: str | None = None
+    kind: str,
+    train: Split,
+    val: Split,
+    classes: int,
+    seed: int,
+    refit: bool = False,
+    class_weight: str | None = None,
+    target: Task = CLASSES,
 ) -> nn.Sequential:
     """Return a head fitted on the embeddings of train, its settings chosen on val, the standardisation folded in.
 
-    Of the settings within one standard error of the best accuracy, the first is taken: of logistic regressions the most
-    regularised (Breiman et al., 1984), whose boundaries move least with single images. Its logits are near 0, and so
-    its loss is large although its answers are right: the first steps would repair the loss and tear the backbone from
-    what it knows. The logits are therefore divided by the temperature that calibrates them on val.
+    Of the settings within one standard error of the best figure of the task, the first is taken: of logistic
+    regressions the most regularised (Breiman et al., 1984), whose boundaries move least with single images. Its logits
+    are near 0, and so its loss is large although its answers are right: the first steps would repair the loss and tear
+    the backbone from what it knows. The logits are therefore divided by the temperature that calibrates them on val.
 
     Only with `refit` it is then fitted on train + val, as `fit_heads` does: what follows is otherwise chosen on val.
     """
-    start = find_head(kind).starts_from
-    assert start is not None
-    row, protocol = find_head(start), SearchProtocol(seed=seed, class_weight=class_weight)
-    both = train.joined(val if refit else val.of(np.flatnonzero(np.isin(val.labels, train.labels))))
-    folds = choosing_folds(both, len(train), 0, seed)
-    chosen = choose(search(row, protocol.settings(row), folds, classes, None), protocol.metric, one_se=True)
+    row = find_head(kind).start(target.name)
+    protocol = SearchProtocol(seed=seed, class_weight=class_weight).of_task(target.name)
+    both = train.joined(val if refit else val.of(np.flatnonzero(target.seen(train.wanted, val.wanted))))
+    folds, metric = choosing_folds(both, len(train), 0, seed), protocol.metric
+    tried = search(row, protocol.settings(row), folds, classes, None, metric, target)
+    chosen = choose(tried, metric, one_se=True, task=target)
     rows = both if refit else train
     scaler = Scaler.of(rows.features, row.scaled)
-    head = row.type()(**chosen.params).fit(scaler.over(rows.features), rows.labels)
+    (head,) = fit_each(row, [chosen.params], target, scaler.over(rows.features), rows.wanted)
     return as_module(kind, cast(Layered, head), scaler, classes, chosen.temperature)
 
 

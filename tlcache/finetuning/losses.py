@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from tlcache.tasks import MULTILABEL, REGRESSION
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LOSSES", "Loss", "make_loss"]
+__all__ = ["LOSSES", "Loss", "hits", "make_loss"]
 
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]
 
@@ -31,12 +33,41 @@ def _binary_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, weig
     return (losses * weights[labels]).sum() / weights[labels].sum()
 
 
+def _logistic(logits: Tensor, has: Tensor, smoothing: float, weights: Tensor | None) -> Tensor:
+    """Return the binary cross-entropy of labels (n, C) of 0 and 1, summed over labels."""
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    del smoothing, weights  # which are of classes
+    return binary_cross_entropy_with_logits(logits, has.float(), reduction="none").sum(1).mean()
+
+
+def _square(logits: Tensor, numbers: Tensor, smoothing: float, weights: Tensor | None) -> Tensor:
+    """Return half of the squared errors of standardised numbers (n, C)."""
+    del smoothing, weights
+    return (logits - numbers).square().sum(1).mean() / 2
+
+
 LOSSES: Mapping[str, Callable[[Tensor, Tensor, float, Tensor | None], Tensor]] = {
     "ce": _cross_entropy,
     "bce": _binary_cross_entropy,
 }
+_OF_COLUMNS = {MULTILABEL: _logistic, REGRESSION: _square}
 
 
 def make_loss(name: str, smoothing: float = 0.0, weights: Tensor | None = None) -> Loss:
-    """Return the mean loss of logits (n, C) and labels (n,): a name of `LOSSES`, classes weighted by `weights` (C,)."""
-    return lambda logits, labels: LOSSES[name](logits, labels, smoothing, weights)
+    """Return the mean loss of logits (n, C) and what is learned.
+
+    Parameters
+    ----------
+    name
+        Of `LOSSES`, with labels (n,); or a task other than classes, with its columns (n, C).
+    smoothing, weights
+        Share of a label that is spread over all classes; weights of the classes (C,).
+    """
+    loss = {**LOSSES, **_OF_COLUMNS}[name]
+    return lambda logits, wanted: loss(logits, wanted, smoothing, weights)
+
+
+def hits(logits: Tensor, wanted: Tensor) -> int:
+    """Return how many labels (n,) have the largest logit (n, C); 0 of columns (n, C), which are not counted."""
+    return int((logits.argmax(1) == wanted).sum()) if wanted.ndim == 1 else 0

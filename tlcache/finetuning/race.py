@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from tlcache.finetuning.training import TrainingError
 from tlcache.finetuning.trial import Task, Trial
 from tlcache.progress import detail, say
 from tlcache.records import Form
-from tlcache.runs.finetuned import Race
+from tlcache.runs.finetuned import Race, TunedEpoch
 from tlcache.text import counted, duration
 
 __all__ = ["run_race"]
@@ -92,9 +93,12 @@ def _run(
 
 
 def _score(found: TrainedVariant) -> tuple[float, float]:
-    """Return what recipes are compared by: the best epoch that was trained, accuracy on validation before loss."""
-    epochs = [epoch for epoch in (found.state.history if found.state else ()) if epoch["epoch"]]
-    return max(((each["val_accuracy"], -each["val_loss"]) for each in epochs), default=(-1.0, 0.0))
+    """Return what recipes are compared by: that of the best epoch that was trained."""
+    return max((each.score for each in _trained(found)), default=(-math.inf, 0.0))
+
+
+def _trained(found: TrainedVariant) -> list[TunedEpoch]:
+    return [TunedEpoch(**epoch) for epoch in (found.state.history if found.state else ()) if epoch["epoch"]]
 
 
 def _result(found: TrainedVariant) -> str:
@@ -102,8 +106,9 @@ def _result(found: TrainedVariant) -> str:
         return "the loss went out of bounds"
     epochs = len(found.state.history) - 1
     where = f"{counted(epochs, 'epoch')} on {counted(found.images, 'image')}"
-    accuracy, began = _score(found)[0], found.state.history[0]["val_accuracy"]
-    return f"{where}, accuracy on validation {accuracy:.3f} (before: {began:.3f}); {duration(found.seconds)}"
+    began, best = TunedEpoch(**found.state.history[0]), max(_trained(found), key=lambda each: each.score)
+    reached = f"{best.figure.replace('_', ' ')} on validation {best.value:.3f} (before: {began.value:.3f})"
+    return f"{where}, {reached}; {duration(found.seconds)}"
 
 
 def _announced(plan: Plan) -> str:

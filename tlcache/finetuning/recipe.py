@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Annotated, Any
 
-from tlcache.arguments import CHOOSING, NETWORK, SPEED, TRAINING, ClassWeight, Coverage, PerClass, Seed, check_coverage
+from tlcache.arguments import (
+    CHOOSING,
+    NETWORK,
+    SPEED,
+    TRAINING,
+    ClassWeight,
+    Coverage,
+    PerClass,
+    Seed,
+    check_coverage,
+    check_task,
+)
 from tlcache.errors import OptionError
 from tlcache.finetuning.recipes import OWN, RACE, RECIPES
 from tlcache.heads.optimizers import find_optimizer
 from tlcache.kinds import SWITCH, choice, chosen_from, number, pattern, whole
-from tlcache.options import Option, asked, check_fields, described, made, parameters
+from tlcache.options import Option, asked, check_fields, check_names, described, parameters
+from tlcache.tasks import CLASSIFY
 
 __all__ = ["Recipe", "arguments_of", "resolved", "settings_of", "variants"]
 
@@ -40,6 +52,7 @@ _CACHED_MORE = (
 )
 
 _SHARED = {"head", "class_weight", "seed", "coverage", "per_class", "precision", "layout", "batch_size", "refit"}
+_OF_CLASSES = ("loss", "label_smoothing", "class_weight")  # that others do not have
 _LARGER = 10
 _BEFORE = {"clip": 0.0, "method": "full"}  # how it was before there were these settings: records leave them out then
 _RECIPE = "race, own, top, upper, bare, steady, bold, adapt or before"
@@ -52,7 +65,13 @@ _RECIPE_MORE = (
 @described()
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a fine-tuning."""
+    """The settings of a fine-tuning.
+
+    Parameters
+    ----------
+    task
+        What is learned, which is no option of its own.
+    """
 
     recipe: Annotated[
         str | None,
@@ -164,10 +183,14 @@ class Recipe:
     seed: Seed = 0
     coverage: Coverage = None
     per_class: PerClass = False
+    task: str = CLASSIFY
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_coverage(self.coverage, self.per_class)
+        said = {name: getattr(self, name) for name in ("class_weight", "per_class", "coverage")}
+        spread = self.label_smoothing not in (0, Recipe.label_smoothing)
+        check_task(self.task, **said, loss=self.loss != Recipe.loss, label_smoothing=spread)
         if self.recipe == RACE and (decided := self._differs()):
             named = ", ".join(f"--{name.replace('_', '-')}" for name in decided)
             raise OptionError(f"The race tries several values of {named}. Leave that out, or give --recipe own.")
@@ -197,11 +220,17 @@ class Recipe:
         """Which layers are trained, as `unfreeze` says it."""
         return "top:1" if self.method == "last" else self.unfreeze
 
+    @property
+    def criterion(self) -> str:
+        """What is minimised, as `tlcache.finetuning.losses.make_loss` names it."""
+        return self.loss if self.task == CLASSIFY else self.task
+
     def as_json(self) -> dict[str, Any]:
         """Return all settings as records hold them, the learning rate in force included."""
         given = {**asked(self, "coverage", "per_class", "recipe"), "lr": self.learning_rate}
-        before = [name for name, value in _BEFORE.items() if given.get(name) == value]
-        return dict(_recorded(*each) for each in given.items() if each[0] not in before)
+        idle = {name for name, value in _BEFORE.items() if given.get(name) == value}
+        idle |= set(_OF_CLASSES) if self.task != CLASSIFY else set()
+        return dict(_recorded(*each) for each in given.items() if each[0] not in idle)
 
 
 def _decided() -> set[str]:
@@ -259,4 +288,5 @@ def variants(recipe: Recipe, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[d
     [{'lr': 0.1}, {'lr': 0.01}]
     """
     settings = [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
-    return [(setting, made(Recipe, {**asdict(recipe), **setting})) for setting in settings]
+    check_names(Recipe, sweep)
+    return [(setting, replace(recipe, **setting)) for setting in settings]

@@ -16,9 +16,7 @@ from msgspec.structs import asdict
 
 from tlcache.cache.feature_file import Split
 from tlcache.errors import CacheError
-from tlcache.evaluation.calibration import fit_temperature
-from tlcache.evaluation.metrics import evaluate
-from tlcache.evaluation.perclass import class_figures
+from tlcache.evaluation.regression import interval_on
 from tlcache.evaluation.significance import Units, unit_numbers
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.finetuning.checkpoints import Checkpoints
@@ -31,7 +29,6 @@ from tlcache.finetuning.speed import ComputeFormat
 from tlcache.finetuning.sweep import Variant, best_epochs, checkpoints_of, run_sweep
 from tlcache.finetuning.training import State
 from tlcache.finetuning.trial import Task, Trial, seconds_of
-from tlcache.heads.logits import softmax
 from tlcache.heads.rows import Array, Labels
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.locks import Lock
@@ -118,15 +115,17 @@ def _train_and_test(
     assert state is not None
     way = ComputeFormat("fp32", state.layout)  # what is reported is computed as it will be used
     validation = trial.logits("val", way)
-    temperature = fit_temperature(validation, task.labels("val"))
-    promised = _promised(best.recipe, softmax(validation / temperature), task.labels("val"))
+    temperature = task.target.temperature(validation, task.labels("val"))
+    held_out = task.target.answers(validation, temperature)
+    target = task.target.chosen_on(task.labels("val"), held_out, best.recipe.coverage)
+    promised = None if target.answering else _promised(best.recipe, held_out, task.labels("val"))
     seconds, refit = sum(each.seconds for each in candidates), list[dict[str, Any]]()
     seconds += race.timing_s if race else 0.0
     if best.recipe.refit:
         trial = Trial(task, best.recipe, refit=asdict(best_epochs(state)))
         refit = trial.train(Checkpoints(folder / "refit"), state.way).history
         seconds += trial.setup_s + seconds_of(refit)
-    probabilities = softmax(trial.logits("test", way) / temperature)
+    answers = target.answers(trial.logits("test", way), temperature)
     test = task.splits["test"]
     units = unit_numbers(test.groups)
     epoch_s, images_per_s = _speeds(state)
@@ -150,18 +149,19 @@ def _train_and_test(
         race=race,
         trained_parameters=best.trained_parameters,
         peak_bytes=max(best.peak_bytes, trial.peak_bytes),
-        test=evaluate(test.labels, probabilities, units),
-        per_class=class_figures(task.classes, test.labels, probabilities, units),
-        uncertainty=_held(promised, best.recipe, task.classes, test, probabilities, units),
+        test=target.figures(test.wanted, answers, units),
+        per_class=target.per_class(task.classes, test.wanted, answers, units),
+        uncertainty=_held(promised, best.recipe, task.classes, test, answers, units),
+        thresholds=target.answering.thresholds if target.answering else (),
+        interval=interval_on(target.answering, test.wanted, answers, units),
         versions=versions(),
         hardware=Hardware(**hardware(), device=task.device, threads=torch.get_num_threads()),
         created=now(),
         record=str(path),
     )
     if rank() == 0:
-        save_weights(trial.model, trial.head, run, promised)
-        held_out = Predictions.of(task.splits["val"], softmax(validation / temperature))
-        write_run(run, test, probabilities, held_out)
+        save_weights(trial.model, trial.head, run, promised, target.answering)
+        write_run(run, test, answers, Predictions.of(task.splits["val"], held_out))
         shutil.rmtree(folder, ignore_errors=True)
     return run
 

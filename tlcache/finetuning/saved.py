@@ -21,6 +21,7 @@ from tlcache.backbones.weights import HEAD_PREFIX, load_state
 from tlcache.errors import ModelError
 from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
+from tlcache.heads.answering import Answering, answering_of
 from tlcache.heads.logits import softmax
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
@@ -32,15 +33,22 @@ __all__ = ["FORMAT", "export_tuned", "load_tuned_head", "save_weights"]
 _ABOUT = ("backbone", "head", "classes", "preprocess", "temperature", "key")
 
 
-def save_weights(model: nn.Module, head: nn.Module, run: FinetunedRun, promised: Uncertainty | None = None) -> None:
+def save_weights(
+    model: nn.Module,
+    head: nn.Module,
+    run: FinetunedRun,
+    promised: Uncertainty | None = None,
+    answering: Answering | None = None,
+) -> None:
     """Write the network of a run: the backbone under its source's names, for `--weights`, and the head beside it.
 
-    What it promises is in the metadata, with the head's classes and temperature.
+    What it promises is in the metadata, with the head's classes and temperature, and how it answers if not by classes.
     """
     state = model.state_dict() | {HEAD_PREFIX + name: each for name, each in head.state_dict().items()}
     tensors = {name: each.detach().cpu().contiguous() for name, each in state.items()}
     about = {name: getattr(run, name) for name in _ABOUT}
     about |= {"uncertainty": promised.tables()} if promised else {}
+    about |= {"answering": answering.as_fields()} if answering else {}
     write_whole(run.head_path, save(tensors, {"format": FORMAT, "fields": canonical_json(about)}))
 
 
@@ -62,7 +70,9 @@ def export_tuned(path: Path) -> bytes:
 
 
 def load_tuned_head(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Return what makes calibrated probabilities (n, C) of embeddings (n, dim) of a network that `finetune` saved.
+    """Return what makes answers (n, C) of embeddings (n, dim) of a network that `finetune` saved.
+
+    They are calibrated probabilities, or numbers where it learned these.
 
     Raises
     ------
@@ -70,13 +80,14 @@ def load_tuned_head(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.fl
         Not such a file.
     """
     tensors, fields = _read(path)
-    head, temperature = _head(tensors, fields).eval(), float(fields["temperature"])
+    head, temperature, answering = _head(tensors, fields).eval(), float(fields["temperature"]), answering_of(fields)
 
-    def probabilities(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def answers(rows: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return softmax(head(torch.from_numpy(rows)).numpy() / temperature)
+            logits = head(torch.from_numpy(rows)).numpy()
+        return answering.answers(logits, temperature) if answering else softmax(logits / temperature)
 
-    return probabilities
+    return answers
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

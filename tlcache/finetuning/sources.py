@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,14 +36,14 @@ class Source:
     Parameters
     ----------
     labels
-        int64 (n,).
+        What is wanted of each, as `tlcache.cache.feature_file.Split.wanted`: labels (n,), or columns (n, C).
     fetch
         Numbers of rows and an epoch -> what goes in: uint8 images, or with `ready` what `Classifier.after` takes.
     ready
         The frozen part of the network has been applied.
     """
 
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     fetch: Callable[[FeatureSet, int], Tensor]
     ready: bool = False
 
@@ -86,9 +87,7 @@ def _helper() -> ThreadPoolExecutor:
     return pool
 
 
-def from_pixels(
-    pixels: Pixels, rows: FeatureSet, labels: NDArray[np.int64], preset: str, seed: int, device: str
-) -> Source:
+def from_pixels(pixels: Pixels, rows: FeatureSet, labels: NDArray[Any], preset: str, seed: int, device: str) -> Source:
     """Return some rows of the pixel store, augmented anew every epoch."""
 
     def fetch(numbers: FeatureSet, epoch: int) -> Tensor:
@@ -97,7 +96,7 @@ def from_pixels(
     return Source(labels, fetch)
 
 
-def from_embeddings(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Source:
+def from_embeddings(embeddings: NDArray[np.float32], labels: NDArray[Any]) -> Source:
     """Return cached embeddings (n, dim), the same in every epoch."""
     return Source(labels, lambda numbers, _: torch.from_numpy(embeddings[numbers]), ready=True)
 
@@ -107,7 +106,7 @@ def from_activations(
     shape: tuple[int, ...],
     pixels: Pixels,
     rows: FeatureSet,
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     preset: str,
     seed: int,
     views: int,

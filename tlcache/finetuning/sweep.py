@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,17 +51,17 @@ class TrainedVariant:
     peak_bytes: int = 0
 
     def score(self) -> tuple[float, float]:
-        """Return what candidates are compared by: accuracy on validation, then loss."""
-        best = self.state.best if self.state else {"val_accuracy": -1.0, "val_loss": 0.0}
-        return best["val_accuracy"], -best["val_loss"]
+        """Return what candidates are compared by: that of their best epoch on validation."""
+        return self.state.best_epoch.score if self.state else (-math.inf, 0.0)
 
     def described(self) -> TunedCandidate:
         """Return the setting and how it did, for the record."""
         if self.state is None:
             return TunedCandidate(setting=self.setting, diverged=True, images=self.images)
+        best = self.state.best_epoch
         return TunedCandidate(
             setting=self.setting,
-            scores={name: self.state.best[name] for name in ("val_accuracy", "val_loss")},
+            scores={f"val_{best.figure}": best.value, "val_loss": best.val_loss},
             epochs=best_epochs(self.state),
             train_s=self.seconds,
             images=self.images,
@@ -119,5 +120,5 @@ def best_epochs(state: State) -> PhaseEpochs:
     for phase in found:
         own = [epoch for epoch in best if epoch["phase"] == phase]
         if own:
-            found[phase] = max(own, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))["epoch"]
+            found[phase] = max((TunedEpoch(**epoch) for epoch in own), key=lambda epoch: epoch.score).epoch
     return PhaseEpochs(**found)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from tlcache.backbones.backbone import Layer
 from tlcache.errors import TlcacheError
+from tlcache.evaluation.task import Task
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier
-from tlcache.finetuning.losses import Loss, make_loss
+from tlcache.finetuning.losses import Loss, hits, make_loss
 from tlcache.finetuning.optimisation import Average, balance, make_optimizer
 from tlcache.finetuning.ranks import add_gradients, broadcast, rank, shared, size, total
 from tlcache.finetuning.recipe import Recipe
@@ -26,6 +27,8 @@ from tlcache.finetuning.schedules import learning_rate_factor
 from tlcache.finetuning.sources import Source
 from tlcache.finetuning.speed import ComputeFormat
 from tlcache.progress import say, training_bar
+from tlcache.runs.finetuned import TunedEpoch
+from tlcache.tasks import USUAL
 from tlcache.text import duration
 
 if TYPE_CHECKING:
@@ -80,9 +83,9 @@ class State:
     phase, epoch
         Phases that are finished, and epochs of the one that is not.
     history
-        Per epoch: phase, epoch, losses, accuracies, learning rate, seconds, images per second.
+        Per epoch: phase, epoch, losses, figures, learning rate, seconds, images per second.
     best
-        Validation accuracy, loss, `history` index and weights of the best epoch so far.
+        Length of `history` up to the best epoch so far, and its weights.
     weights, optimizer, average
         After the last epoch.
     precision, layout, measured
@@ -101,6 +104,11 @@ class State:
     average: dict[str, Any] | None = None
 
     @property
+    def best_epoch(self) -> TunedEpoch:
+        """The best epoch so far, of those that were validated."""
+        return TunedEpoch(**self.history[self.best["epochs"] - 1])
+
+    @property
     def way(self) -> ComputeFormat:
         """How the network is computed."""
         return ComputeFormat(self.precision, self.layout)
@@ -115,8 +123,8 @@ class Training:
         What is trained, on `device`.
     recipe
         The settings.
-    classes
-        Number of classes.
+    target, classes
+        What is learned; number of classes, or columns.
     checkpoints
         Where the state is kept after every epoch.
     tell
@@ -128,12 +136,14 @@ class Training:
         model: nn.Module,
         head: nn.Module,
         recipe: Recipe,
+        target: Task,
         classes: int,
         device: str,
         checkpoints: Checkpoints,
         tell: Tell = say,
     ) -> None:
-        self.model, self.head, self.recipe, self.classes, self.device = model, head, recipe, classes, device
+        self.model, self.head, self.recipe, self.device = model, head, recipe, device
+        self.target, self.classes = target, classes
         self.both = nn.ModuleDict({"model": model, "head": head})
         self._checkpoints, self._tell = checkpoints, tell
 
@@ -186,8 +196,8 @@ class Training:
         if state.optimizer is not None:
             optimizer.load_state_dict(state.optimizer)
         average = Average(self.both, recipe.ema, state.average) if recipe.ema else None
-        loss_of = make_loss(recipe.loss, recipe.label_smoothing, weights)
-        return _Step(phase, state.way, self.device, optimizer, average, loss_of, weights, recipe.clip)
+        loss_of = make_loss(recipe.criterion, recipe.label_smoothing, weights)
+        return _Step(phase, state.way, self.device, self.target, optimizer, average, loss_of, weights, recipe.clip)
 
     def _keep(self, state: State) -> None:
         if rank() == 0:
@@ -213,15 +223,16 @@ class Training:
             if not math.isfinite(loss):
                 raise self._not_finite(phase, state)
             seen, right, loss_sum = seen + images, right + hits, loss_sum + loss * images
-            figures = f"loss {loss_sum / seen:.3f}, accuracy {right / seen:.3f}"
-            advance(images, f"{_where(phase, state.epoch + 1)}: {figures}")
+            counted = {"train_accuracy": right / seen} if phase.train.labels.ndim == 1 else {}
+            told = "".join(f", accuracy {share:.3f}" for share in counted.values())
+            advance(images, f"{_where(phase, state.epoch + 1)}: loss {loss_sum / seen:.3f}{told}")
         broadcast(self.both)  # BatchNorms have other statistics in every process
         seconds = time.perf_counter() - began
         return {
             "phase": phase.name,
             "epoch": state.epoch + 1,
             "train_loss": loss_sum / seen,
-            "train_accuracy": right / seen,
+            **counted,
             "lr": phase.learning_rate * self._factor(phase, (state.epoch + 1) * steps - 1, steps),
             "train_s": seconds,
             "images_per_s": seen / seconds,
@@ -237,20 +248,20 @@ class Training:
         if not math.isfinite(figures.get("val_loss", 0.0)):
             raise self._not_finite(phase, state)
         state.history.append(figures)
-        best, accuracy, loss = state.best, figures.get("val_accuracy", 0.0), figures.get("val_loss", math.inf)
-        if phase.val is None or not best or (accuracy, -loss) > (best["val_accuracy"], -best["val_loss"]):
+        if phase.val is None or not state.best or TunedEpoch(**figures).score > state.best_epoch.score:
             weights = {name: each.detach().clone() for name, each in self.both.state_dict().items()}
-            state.best = {"val_accuracy": accuracy, "val_loss": loss, "epochs": len(state.history), "weights": weights}
+            state.best = {"epochs": len(state.history), "weights": weights}
 
     def _validated(self, phase: Phase, state: State, figures: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
         if phase.val is not None:
-            logits = torch.from_numpy(logits_of(phase.network, phase.val, self.device, state.way))
-            labels = torch.from_numpy(phase.val.labels)
-            accuracy = float((logits.argmax(1) == labels).double().mean())
-            known = torch.isin(labels, torch.from_numpy(phase.train.labels))  # the loss of others is whatever it was
-            loss = float(make_loss(self.recipe.loss)(logits[known], labels[known]))
-            figures = {**figures, "val_loss": loss, "val_accuracy": accuracy}
+            target, wanted, name = self.target, phase.val.labels, USUAL[self.target.name]
+            logits = logits_of(phase.network, phase.val, self.device, state.way)
+            known = target.seen(phase.train.labels, wanted)  # the loss of others is whatever it was
+            learned = (torch.from_numpy(each[known]) for each in (logits, target.learned(wanted)))
+            loss = float(make_loss(self.recipe.criterion)(*learned))
+            value = target.metrics[name].value(wanted, target.answers(logits))
+            figures = {**figures, "val_loss": loss, f"val_{name}": value}
         return {**figures, "val_s": time.perf_counter() - began}
 
     def _not_finite(self, phase: Phase, state: State) -> TrainingError:
@@ -269,6 +280,7 @@ class _Step:
     phase: Phase
     way: ComputeFormat
     device: str
+    target: Task
     optimizer: torch.optim.Optimizer
     average: Average | None
     loss_of: Loss
@@ -282,7 +294,7 @@ class _Step:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * self.phase.learning_rate * factor
-        targets = labels.to(self.device)
+        targets = torch.from_numpy(self.target.learned(labels.numpy())).to(self.device)
         logits = self.way.forward(self.phase.network, inputs.to(self.device), self.phase.train.ready)
         weight = float(len(labels) if self.weights is None else self.weights[targets].sum())
         loss = self.loss_of(logits, targets) * (weight / total(weight)[0])
@@ -295,8 +307,7 @@ class _Step:
         self.optimizer.step()
         if self.average:
             self.average.update()
-        hits = int((logits.argmax(1) == targets).sum())
-        mean, right, images = total(float(loss.detach()), hits, len(labels))
+        mean, right, images = total(float(loss.detach()), hits(logits, targets), len(labels))
         return mean, int(right), int(images)
 
 
@@ -315,10 +326,13 @@ def _where(phase: Phase, epoch: int) -> str:
 
 
 def _line(figures: dict[str, Any], phase: Phase) -> str:
-    val = f"val {figures['val_loss']:.3f} {figures['val_accuracy']:.3f}" if "val_loss" in figures else ""
-    where = f"{_where(phase, figures['epoch'])}: loss and accuracy: "
+    judged = TunedEpoch(**figures) if "val_loss" in figures else None
+    val = f"val {judged.val_loss:.3f} {judged.value:.3f}" if judged else ""
+    name = judged.figure.replace("_", " ") if judged else "accuracy" if "train_accuracy" in figures else ""
+    where = f"{_where(phase, figures['epoch'])}: {' and '.join(filter(None, ('loss', name)))}: "
     if not figures["epoch"]:
         return f"{where}{val}, of the head that it begins with"
-    train = f"train {figures['train_loss']:.3f} {figures['train_accuracy']:.3f}"
+    reached = (figures[each] for each in ("train_loss", "train_accuracy") if each in figures)
+    train = " ".join(["train", *(f"{each:.3f}" for each in reached)])
     took = duration(figures["train_s"] + figures["val_s"])
     return f"{where}{', '.join(filter(None, (train, val)))}; {figures['images_per_s']:.0f} images/s, {took}"

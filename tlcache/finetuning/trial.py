@@ -26,6 +26,7 @@ from tlcache.cache.resplit import FeatureSet
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import DataError, OptionError
+from tlcache.evaluation import task as tasks
 from tlcache.files import cache_folder
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, trained_layers
@@ -49,8 +50,10 @@ class Task:
 
     Parameters
     ----------
-    attrs, classes, splits
+    attrs, splits
         As in `tlcache.cache.feature_file.FeatureFile`.
+    classes
+        Names of the classes, or of the columns where labels are several or numbers.
     sha256
         Of every row's image.
     backbone, weights, preprocess
@@ -90,13 +93,15 @@ class Task:
         for name, split in splits.items():
             if not len(split):
                 raise DataError(f"'{file.path}' has no {name} images; fine-tuning needs train, val and test.")
-        if not np.isin(splits["val"].labels, splits["train"].labels).any():
+        target = tasks.task_on(splits["train"])
+        if not target.seen(splits["train"].wanted, splits["val"].wanted).any():
             raise DataError(f"'{file.path}' has no class that is in train and in val; epochs cannot be judged.")
         backbone, sha256 = find(file.attrs["backbone"]), tuple(sha256.decode() for sha256 in file.hashes())
         preprocess = Preprocess.from_json(json.loads(file.attrs["preprocess"]))
         allowed = json.loads(file.attrs["arguments"]).get("max_pixels") or MAX_PIXELS
         preprocess = replace(preprocess, max_pixels=allowed)
-        return cls(file.attrs, file.classes, splits, sha256, backbone, resolve(backbone, weights), preprocess, device)
+        names = target.answering.names if target.answering else file.classes
+        return cls(file.attrs, names, splits, sha256, backbone, resolve(backbone, weights), preprocess, device)
 
     def rows(self, *names: str) -> NDArray[np.int64]:
         """Return the numbers of the rows of some splits; in the file, splits follow each other."""
@@ -105,16 +110,24 @@ class Task:
             starts[name], start = start, start + len(self.splits[name])
         return np.concatenate([starts[name] + self._kept(name) for name in names])
 
-    def labels(self, *names: str) -> NDArray[np.int64]:
-        """Return the labels of the rows of some splits."""
-        return np.concatenate([self.splits[name].labels[self._kept(name)] for name in names])
+    @cached_property
+    def target(self) -> tasks.Task:
+        """What is learned of the labels; numbers are standardised by those of train."""
+        return tasks.task_on(self.splits["train"])
+
+    def labels(self, *names: str) -> NDArray[Any]:
+        """Return what is wanted of the rows of some splits: labels (n,), or columns (n, C)."""
+        return np.concatenate([self.splits[name].wanted[self._kept(name)] for name in names])
 
     def features(self, *names: str) -> NDArray[np.float32]:
         """Return the cached embeddings of the rows of some splits."""
         return np.concatenate([self.splits[name].features[self._kept(name)] for name in names])
 
     def sampled(self, seed: int, **images: int) -> Task:
-        """Return the task with at most so many images of some splits, which have all classes in their proportions."""
+        """Return the task with at most so many images of some splits, which have all classes in their proportions.
+
+        Of several labels, all combinations of them.
+        """
         kept = {name: _sample(self.splits[name].labels, count, seed) for name, count in images.items()}
         return replace(self, kept=kept)
 
@@ -122,8 +135,8 @@ class Task:
         """Return a head that was fitted on the cached embeddings, of all images; it is fitted once."""
         asked = (kind, seed, refit, class_weight)
         if asked not in self.heads:
-            splits = self.splits["train"], self.splits["val"]
-            self.heads[asked] = cached_head(kind, *splits, len(self.classes), seed, refit, class_weight)
+            train, val, classes = self.splits["train"], self.splits["val"], len(self.classes)
+            self.heads[asked] = cached_head(kind, train, val, classes, seed, refit, class_weight, self.target)
         return deepcopy(self.heads[asked])
 
     def _kept(self, name: str) -> NDArray[np.int64]:
@@ -184,7 +197,9 @@ class Trial:
         epoch.
         """
         task, recipe, started = self.task, self.recipe, time.perf_counter()
-        training = Training(self.model, self.head, recipe, len(task.classes), task.device, checkpoints, tell)
+        training = Training(
+            self.model, self.head, recipe, task.target, len(task.classes), task.device, checkpoints, tell
+        )
         with torch.random.fork_rng():
             state = shared(lambda: self._begin(training.both, checkpoints, way))
             known = len(state.history)
@@ -208,7 +223,7 @@ class Trial:
     def logits(self, split: str, way: ComputeFormat) -> NDArray[np.float32]:
         """Return logits (n, C) of the images of a split as they are; -inf for classes without an image to train on."""
         logits = logits_of(self.network, self._images("none", split), self.task.device, way)
-        logits[:, ~np.isin(np.arange(logits.shape[1]), self.task.labels(*self._fitted))] = -np.inf
+        logits[:, ~self.task.target.seen(self.task.labels(*self._fitted), np.arange(logits.shape[1]))] = -np.inf
         return logits
 
     def _head(self) -> nn.Sequential:

@@ -13,7 +13,7 @@ from tlcache.heads.logits import logistic
 from tlcache.heads.rows import Array
 from tlcache.tasks import MULTILABEL, joined_label
 
-__all__ = ["Answering"]
+__all__ = ["Answering", "answering_of"]
 
 
 @dataclass(frozen=True)
@@ -82,3 +82,8 @@ class Answering:
         """Return it from what a head's file says."""
         lists = {name: tuple(fields[name]) for name in ("names", "thresholds")}
         return cls(**{**fields, **lists})
+
+
+def answering_of(fields: Mapping[str, Any]) -> Answering | None:
+    """Return how the head is read of which a file says `fields`; None of classes."""
+    return Answering.of_fields(fields["answering"]) if "answering" in fields else None

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcache.errors import HeadError, first_line
 from tlcache.files import whole
-from tlcache.heads.answering import Answering
+from tlcache.heads.answering import Answering, answering_of
 from tlcache.heads.logits import Fitted, softmax
 from tlcache.heads.rows import Array, Scaler, View
 from tlcache.heads.table import HeadRow, find_head
@@ -247,7 +247,7 @@ def _load(
         fields["backbone"],
         fields["key"],
         Uncertainty.of_tables(promised) if promised else None,
-        Answering.of_fields(fields["answering"]) if "answering" in fields else None,
+        answering_of(fields),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from tlcache.errors import UnknownNameError, closest
+from tlcache.errors import OptionError, UnknownNameError, closest
 from tlcache.heads.optimizers import OPTIMIZERS
 from tlcache.kinds import listing
 from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION, TASKS
@@ -42,8 +42,9 @@ class HeadRow:
     relative_cost
         About how long choosing and fitting take where ridge takes 1, for the estimates of a study.
     starts_from
-        The head whose fitted layers are what fine-tuning begins with, by its name; None: fine-tuning has no such head.
-        The class of this row then has `build`, the class of that one `layers`, as `tlcache.heads.base.LinearHead` has.
+        The head whose fitted layers are what fine-tuning begins with, by its name, or several: the first that learns
+        such labels; None: fine-tuning has no such head. The class of this row then has `build`, the class of that one
+        `layers`, as `tlcache.heads.base.LinearHead` has.
     exporter
         `module:function` that adds the head's logits to an ONNX graph, as those of `exporters.classify` do; None: what
         has `layers` is exported by these, and nothing else is.
@@ -66,7 +67,7 @@ class HeadRow:
     scaled: bool
     about: str
     relative_cost: float
-    starts_from: str | None = None
+    starts_from: str | tuple[str, ...] | None = None
     exporter: str | None = None
     tolerance: float = 1e-5
     logits: str | None = None
@@ -81,6 +82,19 @@ class HeadRow:
         """Return every combination of a search space."""
         space = self.space(search)
         return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+
+    def start(self, task: str) -> HeadRow:
+        """Return the head whose fitted layers fine-tuning begins with, of labels of a task.
+
+        Raises
+        ------
+        OptionError
+            None learns such labels.
+        """
+        for row in map(find_head, listing(self.starts_from or ())):
+            if task in row.tasks:
+                return row
+        raise OptionError(f"No head learns --task {task} that --head {self.name} can begin with. Give another --head.")
 
     def defaults(self) -> dict[str, Any]:
         """Return the head's parameters as they are when nothing is given."""
@@ -199,7 +213,7 @@ _ROWS = (
         scaled=True,
         about="softmax layer, stochastic gradient descent",
         relative_cost=5.0,
-        starts_from="logreg",  # whose optimum is the same, and known without gradient steps
+        starts_from=("logreg", "ridge"),  # whose optimum is the same, and known without gradient steps
         logits="tlcache.heads.logits:layered",
         tasks=(CLASSIFY, MULTILABEL),
     ),

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from tlcache.arguments import CHOOSING, FIGURE, Budget, ClassWeight, Coverage, PerClass, Seed, check_coverage
+from tlcache.arguments import (
+    CHOOSING,
+    FIGURE,
+    Budget,
+    ClassWeight,
+    Coverage,
+    PerClass,
+    Seed,
+    check_coverage,
+    check_task,
+)
 from tlcache.errors import OptionError
 from tlcache.heads.table import HeadRow
 from tlcache.kinds import SWITCH, Kind, choice, whole
 from tlcache.options import Option, asked, check_fields, described
-from tlcache.tasks import CLASSIFY
 
 __all__ = ["FEW", "FOLDS", "SearchProtocol"]
 
@@ -102,14 +111,8 @@ class SearchProtocol:
         from tlcache.evaluation.task import TASKS, figure_of  # which a command line's help does without
 
         metrics, how = TASKS[name], replace(self, metric=figure_of(name, self.metric))
-        idle = {
-            "--class-weight": self.class_weight,
-            "--per-class": self.per_class,
-            "--repeats": self.repeats > 1,
-            "--per": self.per,
-        }
-        if name != CLASSIFY and (given := [flag for flag, value in idle.items() if value]):
-            raise OptionError(f"{given[0]} is of classes, and the labels are of --task {name}; leave it out.")
+        several, said = self.repeats > 1, {"class_weight": self.class_weight, "per_class": self.per_class}
+        check_task(name, **said, repeats=several, per=self.per, coverage=self.coverage)
         if how.metric not in metrics:
             raise OptionError(f"--metric {how.metric} is not of --task {name}, which has {', '.join(metrics)}.")
         return how

@@ -17,7 +17,6 @@ from tlcache.evaluation.metrics import confusion, recalls
 from tlcache.evaluation.mistakes import hardest_classes
 from tlcache.evaluation.operating import Rates
 from tlcache.evaluation.screening import Screening, latest
-from tlcache.evaluation.task import USUAL
 from tlcache.evaluation.verdict import p_of, points, times, verdict
 from tlcache.keys import printable, quoted, slug
 from tlcache.pictures.reasons import Reasons
@@ -39,7 +38,7 @@ from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.licences import licences
 from tlcache.runs.record import Run
-from tlcache.tasks import CLASSIFY
+from tlcache.tasks import CLASSIFY, USUAL
 from tlcache.text import duration
 
 __all__ = ["Chapter", "chapter"]
@@ -349,8 +348,9 @@ def _short(name: str) -> str:
 
 
 def _learning(name: str, entry: Entry, run: FinetunedRun) -> tuple[str, str]:
-    last = run.history[-1].val_accuracy
-    alt = f"Learning curves of {entry.name}: validation accuracy {last:.3f} after the last epoch."
+    last = run.history[-1]
+    reached = f"{last.figure.replace('_', ' ')} {last.value:.3f}"
+    alt = f"Learning curves of {entry.name}: validation {reached} after the last epoch."
     return entry.name, inline_svg(learning_curves(run), name, alt)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlcache.report.plots import PALETTE
 from tlcache.runs.finetuned import FinetunedRun, TunedCandidate, TunedEpoch
+from tlcache.tasks import SMALLER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,41 +23,45 @@ _COLOURS = dict(zip(("train", "val"), PALETTE, strict=False))
 
 
 def learning_curves(run: FinetunedRun) -> Figure:
-    """Draw loss, accuracy and learning rate of every epoch, the chosen epoch marked; of a race, its trainings too."""
+    """Draw loss, figure and learning rate of every epoch, the chosen epoch marked; of a race, its trainings too."""
     from matplotlib.figure import Figure
 
     history, raced = run.history, run.candidates[:-1] if run.race else ()
     figure = Figure(figsize=(10 + 3.3 * bool(raced), 3.2), layout="constrained")
-    loss, accuracy, rate, *race = figure.subplots(1, 3 + bool(raced))
+    loss, reached, rate, *race = figure.subplots(1, 3 + bool(raced))
+    name = history[0].figure
     if raced:
         _race(race[0], raced)
     _lines(loss, history, "loss", best=_best(history))
-    _lines(accuracy, history, "accuracy", best=_best(history))
+    _lines(reached, history, name, best=_best(history))
     loss.set_ylim(bottom=0)
-    accuracy.set_ylim(top=1.01)
+    reached.set_ylim(**({"bottom": 0} if name in SMALLER else {"top": 1.01}))
     steps = [(number, epoch.lr) for number, epoch in enumerate(history) if epoch.lr is not None]
     rate.plot(*zip(*steps, strict=True), color="0.3", marker=".")
     rate.set_title("learning rate", fontsize=10)
-    for axes in (loss, accuracy, rate):
+    for axes in (loss, reached, rate):
         _mark_phases(axes, history)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     loss.legend(frameon=False)
-    figure.suptitle(
-        f"{run.dataset}: {run.backbone}, {run.settings['optimizer']}; test accuracy {run.test.accuracy:.3f}",
-        fontsize=11,
-    )
+    tested = f"test {_words(name)} {run.test.as_json()[name]:.3f}"
+    figure.suptitle(f"{run.dataset}: {run.backbone}, {run.settings['optimizer']}; {tested}", fontsize=11)
     return figure
 
 
 def _lines(axes: Any, history: Sequence[TunedEpoch], what: str, best: int) -> None:
     for split, colour in _COLOURS.items():
-        values = [(number, getattr(epoch, f"{split}_{what}")) for number, epoch in enumerate(history)]
+        values = [(number, getattr(epoch, f"{split}_{what}", None)) for number, epoch in enumerate(history)]
         points = [(number, value) for number, value in values if value is not None]
-        axes.plot(*zip(*points, strict=True), color=colour, label=split, marker=".")
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, label=split, marker=".")
     axes.plot(best, getattr(history[best], f"val_{what}"), "o", mfc="none", mec=_COLOURS["val"], ms=10, label="chosen")
-    axes.set_title(what, fontsize=10)
+    axes.set_title(_words(what), fontsize=10)
+
+
+def _words(figure: str) -> str:
+    return figure.replace("_", " ")
 
 
 def _race(axes: Axes, raced: Sequence[TunedCandidate]) -> None:
@@ -66,12 +71,12 @@ def _race(axes: Axes, raced: Sequence[TunedCandidate]) -> None:
     names = dict.fromkeys(each.setting["recipe"] for each in raced)
     colours = dict(zip(names, cycle(PALETTE), strict=False))
     for each in raced:
-        name, accuracies = each.setting["recipe"], [epoch.val_accuracy for epoch in each.history]
-        axes.plot(accuracies, color=colours[name], label=name if name in names else None, marker=".", markersize=3)
+        name, values = each.setting["recipe"], [epoch.value for epoch in each.history]
+        axes.plot(values, color=colours[name], label=name if name in names else None, marker=".", markersize=3)
         names.pop(name, None)
     axes.set(xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title("recipes, accuracy on val", fontsize=10)
+    axes.set_title(f"recipes, {_words(raced[0].history[0].figure)} on val", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from msgspec import Struct
 
 from tlcache.runs.base import RunRecord, beside
+from tlcache.tasks import SMALLER, USUAL
 
 __all__ = [
     "FORMAT",
@@ -38,13 +39,13 @@ class TunedChoice(Struct, frozen=True, kw_only=True):
     epochs: PhaseEpochs
 
 
-class RefitEpoch(Struct, frozen=True, kw_only=True):
+class RefitEpoch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An epoch of the training on train + val, which nothing validates."""
 
     phase: str
     epoch: int
     train_loss: float
-    train_accuracy: float
+    train_accuracy: float | None = None
     lr: float
     train_s: float
     images_per_s: float
@@ -52,7 +53,10 @@ class RefitEpoch(Struct, frozen=True, kw_only=True):
 
 
 class TunedEpoch(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An epoch of a fine-tuning. Number 0 is the network before it, with the head that it begins with."""
+    """An epoch of a fine-tuning. Number 0 is the network before it, with the head that it begins with.
+
+    Beside the loss on validation there is the usual figure of what is learned, one of `tlcache.tasks.USUAL`.
+    """
 
     phase: str
     epoch: int
@@ -62,17 +66,29 @@ class TunedEpoch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     train_s: float | None = None
     images_per_s: float | None = None
     val_loss: float
-    val_accuracy: float
+    val_accuracy: float | None = None
+    val_mean_average_precision: float | None = None
+    val_mae: float | None = None
     val_s: float
 
     @property
+    def figure(self) -> str:
+        """The name of the figure that epochs are compared by."""
+        return next(name for name in USUAL.values() if getattr(self, f"val_{name}") is not None)
+
+    @property
+    def value(self) -> float:
+        """Their figure on validation."""
+        return float(getattr(self, f"val_{self.figure}"))
+
+    @property
     def score(self) -> tuple[float, float]:
-        """What epochs are compared by: accuracy on validation, then loss."""
-        return self.val_accuracy, -self.val_loss
+        """What epochs are compared by, the larger the better: the figure on validation, then loss."""
+        return -self.value if self.figure in SMALLER else self.value, -self.val_loss
 
 
 class TunedCandidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A setting of a sweep: `scores` are `val_accuracy` and `val_loss`; there are none where training diverged.
+    """A setting of a sweep: `scores` are `val_<figure>` and `val_loss`; there are none where training diverged.
 
     Those of a race have the number of images that they were trained on, and their learning curves.
     """
@@ -146,7 +162,7 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
     def validated(self) -> Mapping[str, float]:
         """Figures on the validation images, of the epoch that was kept."""
         best = max(self.history, key=lambda epoch: epoch.score)
-        return {"accuracy": best.val_accuracy, "log_loss": best.val_loss}
+        return {best.figure: best.value, **({} if best.val_accuracy is None else {"log_loss": best.val_loss})}
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 
@@ -15,7 +15,7 @@ from tlcache.errors import HeadError, TlcacheError
 from tlcache.evaluation.compare import compare_runs
 from tlcache.evaluation.comparison import Comparison
 from tlcache.extraction.extract import extract
-from tlcache.options import described
+from tlcache.options import asked, described
 from tlcache.probing.fit import fit_heads
 from tlcache.progress import say, warn
 from tlcache.runs.folder import read_runs, runs_folder
@@ -190,7 +190,7 @@ def _finetune(plan: StudyPlan, step: Step) -> str:
         features=plan.features,
         runs=plan.runs,
         device=plan.device,
-        **asdict(plan.recipe),
+        **asked(plan.recipe),
         **plan.layout.arguments,
     )
     return DONE

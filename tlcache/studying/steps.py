@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,7 @@ from tlcache.records import as_json
 from tlcache.runs.base import Identity
 from tlcache.runs.folder import recorded
 from tlcache.runs.record import Run
+from tlcache.tasks import SMALLER, USUAL
 
 __all__ = ["StudyPlan", "Cell", "Step", "find_cells", "find_joined"]
 
@@ -287,6 +289,7 @@ class StudyPlan:
         return [row.name for row in self.heads if row.name not in found]
 
     def best_validation(self, step: Step) -> float:
-        """Return the best accuracy on validation of the backbone's heads; -1 where none is recorded."""
-        tried = [each for run in self.runs_of(replace(step, kind=FIT)) for each in run.candidates]
-        return max((each.scores["val_accuracy"] for each in tried), default=-1.0)
+        """Return the best usual figure of the backbone's heads on validation, negative where less of it is better."""
+        runs = self.runs_of(replace(step, kind=FIT))
+        tried = [(name := USUAL[run.task], each.scores[f"val_{name}"]) for run in runs for each in run.candidates]
+        return max((-value if name in SMALLER else value for name, value in tried), default=-math.inf)

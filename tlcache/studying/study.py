@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tlcache.arguments import (
@@ -29,6 +30,7 @@ from tlcache.kinds import SWITCH, listing, whole
 from tlcache.options import Option, dealt, described
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.progress import say
+from tlcache.tasks import CLASSIFY
 
 if TYPE_CHECKING:
     from tlcache.studying.steps import Step
@@ -114,9 +116,12 @@ def study(
     >>> [(step.kind, step.state) for step in steps]
     [('extract', 'done'), ('fit-heads', 'done'), ('report', 'done')]
     """
-    chosen = tuple(find_heads(heads))
+    asked = find_heads(heads)
     layout, recipe = dealt(resolved({"refit": True, **settings}), Layout, Recipe)
+    task = layout.task or CLASSIFY
+    recipe = replace(recipe, task=task)
     from tlcache.datasets.overview import Overview
+    from tlcache.probing.run import able_rows
     from tlcache.report.page import check_page
     from tlcache.runs.folder import runs_folder
     from tlcache.studying.screen import screened
@@ -135,7 +140,7 @@ def study(
         cells = screened(cells, screen, records, features=place, device=device)
     study_plan = StudyPlan(
         cells=cells,
-        heads=chosen,
+        heads=tuple(able_rows(asked, task, heads is not None)),
         recipe=recipe if finetune else None,
         protocol=SearchProtocol(coverage=recipe.coverage, per_class=recipe.per_class),
         layout=layout,
