@@ -144,5 +144,7 @@ def test_nothing_outside_backbones_asks_which_backbone_or_which_source_it_is() -
     forbidden = re.compile(rf"(?<!ai)\.onnx|\.safetensors|checkpoint|inception|{'|'.join(names)}")
     files = [path for folder in ("tlcache", "exporters") for path in sorted((root / folder).rglob("*.py"))]
     found = {path.relative_to(root).as_posix(): list(filter(forbidden.search, questions(path))) for path in files}
-    own = {f"tlcache/backbones/{name}.py" for name in ("exported", "onnx_file", "torchvision")}  # each asks for its own
+    own = {
+        f"tlcache/backbones/{name}.py" for name in ("exported", "kept", "onnx_file", "torchvision")
+    }  # each asks for its own
     assert {name for name, each in found.items() if each} == own

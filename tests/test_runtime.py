@@ -149,7 +149,12 @@ def test_fp16_keeps_inputs_and_outputs_and_stays_within_its_bound(name: str, wei
     ("asked", "kind", "words"),
     [
         (("cpu", "tvm", "fp32"), UnknownNameError, "Unknown engine 'tvm'. Known: onnxruntime, openvino."),
-        (("cpu", "openvino", "int8"), UnknownNameError, "Unknown precision 'int8'. Known: fp32, fp16, bf16."),
+        (
+            ("cpu", "openvino", "int4"),
+            UnknownNameError,
+            "Unknown precision 'int4'. Did you mean 'int8'? Known: fp32, fp16, bf16, int8.",
+        ),
+        (("cpu", "openvino", "int8"), DeviceError, "asked: int8, which --engine onnxruntime --device cpu has."),
         (("cuda", "openvino", "fp32"), DeviceError, "--engine openvino runs on cpu; asked: cuda."),
         (("cpu", "onnxruntime", "bf16"), DeviceError, "asked: bf16, which --engine openvino --device cpu has."),
         (("cpu", "onnxruntime", "fp16"), DeviceError, "asked: fp16, which --engine onnxruntime --device cuda has."),

@@ -17,9 +17,11 @@ from tlcache.threads import available_cpus
 from tlcache.version import __version__
 
 __all__ = [
+    "cpu_flags",
     "forget_peak_rss",
     "free_memory_bytes",
     "hardware",
+    "has_vnni",
     "is_first",
     "loading",
     "now",
@@ -109,6 +111,21 @@ def versions() -> dict[str, str]:
 def hardware() -> dict[str, Any]:
     """Return the processor's name, the CPUs this process may use, and the operating system."""
     return {"cpu": _cpu_name(), "cpus": available_cpus(), "system": platform.platform()}
+
+
+def has_vnni() -> bool:
+    """Return whether products of 8-bit integers are exact here: by AVX2 alone, pairs of them overflow 16 bits."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(cpu_flags())
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return what the processor can do, by Linux's names; none where that is not told."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return frozenset(next(line for line in lines if line.startswith(("flags", "Features"))).split())
+    return frozenset()
 
 
 def now() -> str:

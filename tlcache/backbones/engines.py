@@ -23,6 +23,7 @@ from tlcache.backbones.opening import open_tested
 from tlcache.backbones.several import Several, open_several
 from tlcache.errors import DeviceError, ModelError, UnknownNameError, closest, first_line, one_line
 from tlcache.extras import extra
+from tlcache.machine import has_vnni
 from tlcache.progress import say
 from tlcache.threads import available_cpus
 
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 # Images per call of the network. Measured on 2 CPU cores, images/s with 8 and with 32 to a call: ONNX Runtime 1,220 and
@@ -108,7 +109,8 @@ def open_network(
         A name of `ENGINES`.
     precision
         Of the arithmetic: `fp32`; `bf16` with OpenVINO; `fp16` on a GPU, where the model itself is in float16
-        (`tlcache.backbones.half`).
+        (`tlcache.backbones.half`); `int8` with ONNX Runtime on the CPU, where it is in integers
+        (`tlcache.backbones.integers`).
     batch
         How many images calls will bring; OpenVINO compiles for it, and pads smaller batches.
     callers
@@ -216,7 +218,7 @@ class OpenVinoNetwork(Network):
 ENGINES: Mapping[str, Engine] = {
     row.name: row
     for row in (
-        Engine("onnxruntime", {"cpu": ("fp32",), "cuda": ("fp32", "fp16")}, True, OnnxRuntimeNetwork),
+        Engine("onnxruntime", {"cpu": ("fp32", "int8"), "cuda": ("fp32", "fp16")}, True, OnnxRuntimeNetwork),
         Engine("openvino", {"cpu": ("fp32", "bf16")}, False, OpenVinoNetwork),
     )
 }
@@ -251,6 +253,11 @@ def find_device(device: str, engine: str = "onnxruntime", precision: str = "fp32
     found = ("cuda" if "cuda" in able and _has_gpu() else "cpu") if device == "auto" else device
     if found == "cuda" and not _has_gpu():
         raise DeviceError(f"CUDA was asked for, but {_why_no_gpu()}. Pass --device cpu or auto.")
+    if precision == "int8" and not has_vnni():
+        raise DeviceError(
+            "int8 was asked for, but this processor has no products of 8-bit integers (VNNI), without which sums may "
+            "overflow. Pass --precision fp32."
+        )
     if precision not in able[found]:
         where = [
             f"--engine {row.name} --device {name}"

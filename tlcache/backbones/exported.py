@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from tlcache.backbones.backbone import Backbone, Weights
+from tlcache.backbones.kept import kept
 from tlcache.backbones.model import EXPORT_VERSION, Model, model_identity
 from tlcache.backbones.weights import resolve
 from tlcache.errors import OptionError
-from tlcache.files import cache_folder, write_whole
 from tlcache.images import Preprocess
 from tlcache.keys import hash_json, slug
 from tlcache.progress import say
@@ -51,19 +50,12 @@ def _model(backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: s
 def _kept(
     backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: str, identity: Mapping[str, Any], told: str
 ) -> bytes:
-    """Return the exported network from the cache folder, whose file names carry the hash of their content.
+    """Return the exported network: the one place where tlcache calls `exporters`, which is built on it."""
 
-    This is the one place where tlcache calls `exporters`, which is built on it.
-    """
-    folder, stem = cache_folder() / "onnx", f"{slug(backbone.name)}-{hash_json(identity)[:12]}-"
-    for path in folder.glob(f"{stem}*.onnx"):
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest()[:12] == path.stem.removeprefix(stem):
-            return data
-        path.unlink(missing_ok=True)
-    say(f"exporting {told} (once) ...")
-    from exporters.export import export
+    def exported() -> bytes:
+        say(f"exporting {told} (once) ...")
+        from exporters.export import export
 
-    data = export(backbone, weights, preprocess, pool)
-    write_whole(folder / f"{stem}{hashlib.sha256(data).hexdigest()[:12]}.onnx", data)
-    return data
+        return export(backbone, weights, preprocess, pool)
+
+    return kept(f"{slug(backbone.name)}-{hash_json(identity)[:12]}", exported)

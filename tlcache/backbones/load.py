@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from tlcache.backbones.backbone import LAST
+from tlcache.backbones.calibration import CALIBRATION
 from tlcache.backbones.model import Model, Onnx
 from tlcache.backbones.sources import find
 from tlcache.errors import OptionError
@@ -43,7 +44,8 @@ def load_model(
     output
         Only with an ONNX file: the tensor that is the embedding.
     precision
-        Of the network's arithmetic: `fp32`, `fp16` (weights are converted) or `bf16` (the engine computes so).
+        Of the network's arithmetic: `fp32`, `fp16` (weights are converted), `bf16` (the engine computes so) or `int8`
+        (converted, with ranges that images show which are part of tlcache).
     **changes
         Fields of `Preprocess` that replace the backbone's own; None leaves a field as it is.
 
@@ -132,11 +134,22 @@ def _at(precision: str, model: Model) -> Model:
     """Return a float32 model as one of another precision."""
     if precision == "fp32":
         return model
-    onnx = partial(_half, model.onnx) if precision == "fp16" else model.onnx
-    return replace(model, identity={**model.identity, "precision": precision}, onnx=onnx)
+    other = replace(model, identity={**model.identity, "precision": precision})
+    if precision == "fp16":
+        return replace(other, onnx=partial(_half, model.onnx))
+    if precision == "int8":
+        other = replace(other, identity={**other.identity, "calibration": CALIBRATION})
+        return replace(other, onnx=partial(_int8, other.file_stem, model))
+    return other
 
 
 def _half(onnx: Callable[[], Onnx]) -> Onnx:
     from tlcache.backbones.half import to_half
 
     return to_half(onnx())
+
+
+def _int8(stem: str, exact: Model) -> Onnx:
+    from tlcache.backbones.integers import kept_int8
+
+    return kept_int8(exact.name, stem, exact.onnx, exact.preprocess.size)

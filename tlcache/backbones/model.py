@@ -82,7 +82,7 @@ class Model:
 
     @property
     def precision(self) -> str:
-        """Of the network's arithmetic: `fp32`, `fp16` or `bf16`."""
+        """Of the network's arithmetic: `fp32`, `fp16`, `bf16` or `int8`."""
         return str(self.identity["precision"])
 
     def corrupted(self, corruption: str) -> Model:

@@ -53,7 +53,7 @@ class Network(ABC):
     dim
         Length of an embedding.
     precision
-        Of its arithmetic: `fp32`, `fp16` or `bf16`.
+        Of its arithmetic: `fp32`, `fp16`, `bf16` or `int8`.
     """
 
     provider: str

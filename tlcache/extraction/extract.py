@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["extract", "extract_layers"]
 
-_ENGINES, _PRECISIONS = choice(("onnxruntime", "openvino")), choice(("fp32", "fp16", "bf16"))
+_ENGINES, _PRECISIONS = choice(("onnxruntime", "openvino")), choice(("fp32", "fp16", "bf16", "int8"))
 _RGB = numbers(3, "0.485,0.456,0.406")
 
 
@@ -83,10 +83,10 @@ def extract(
     precision: Annotated[
         str,
         Option(
-            "fp32, fp16 (onnxruntime on a GPU) or bf16 (openvino)",
+            "fp32, fp16 (GPU), bf16 (openvino) or int8 (CPU)",
             _PRECISIONS,
             SPEED,
-            more="It decides the embeddings, so that those of each precision are kept apart",
+            more="It decides the embeddings, so that those of each precision are kept apart (docs/speed.md)",
         ),
     ] = "fp32",
     features: Features = None,
