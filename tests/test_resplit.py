@@ -21,6 +21,7 @@ from tlcache.evaluation.significance import clustered_interval, unit_numbers
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
 from tlcache.probing.fit import fit_curves, fit_heads
+from tlcache.report.page import write_report
 from tlcache.runs.folder import read_runs, runs_folder
 
 
@@ -196,3 +197,28 @@ def test_fine_tuning_under_the_group_split_uses_the_same_rows_as_heads(patients:
     assert tuned.dataset_digest == head.dataset_digest != tuned.given_digest
     assert [*tuned.predictions().row] == [*head.predictions().row]
     assert np.array_equal(tuned.predictions().label, head.predictions().label)
+
+
+def test_folds_that_tear_known_groups_apart_are_told_and_measured(made: Path) -> None:
+    by_patient()
+    fit_heads([made], ["ridge"], cv="2x2")
+    said = " ".join(CliRunner().invoke(app, ["compare"]).output.split())
+    torn = "These folds tear apart what belongs together: an audit found 12 groups of 72 images, the largest of 6."
+    assert f"{torn} To keep them whole: tlcache fit-heads --cv ... --split group" in said
+    fit_heads([made], ["ridge"], cv="2x2", split="group")
+    (gap,) = leakage_gaps(compare())
+    given, group = (next(run for run in read_runs(runs_folder()) if run.split == split) for split in ("given", "group"))
+    assert (gap.given[0], gap.group[0]) == (given.test.accuracy, group.test.accuracy)
+    output = " ".join(CliRunner().invoke(app, ["compare"]).output.split())
+    assert output.count(torn) == 1
+    assert f"{torn} Measured with ridge on" in output
+    page, markdown, _ = (path.read_text() for path in write_report("page.html"))
+    assert torn in page
+    assert torn in markdown
+
+
+def test_folds_keep_groups_of_the_dataset_itself_whole_and_say_nothing(patients: Path, tiny_model: Path) -> None:
+    file = extract(with_groups(patients), str(tiny_model)).path
+    audit()
+    fit_heads([file], ["ridge"], cv="2x1")
+    assert "tear apart" not in CliRunner().invoke(app, ["compare"]).output

@@ -11,7 +11,7 @@ from tlcache.auditing.leak import Leak
 from tlcache.auditing.leakage import LeakageGap
 from tlcache.text import counted
 
-__all__ = ["alarm", "told", "verdict"]
+__all__ = ["alarm", "told", "torn_by_folds", "verdict"]
 
 _LITTLE = 0.10  # share of test images; below it the split leaks a little
 
@@ -63,6 +63,20 @@ def alarm(audit: Audit, gaps: Sequence[LeakageGap]) -> tuple[str, bool]:
     matters = not measured or bool(_shown(measured))
     little = " a little" if not measured and audit.leak.leaking < _LITTLE * audit.leak.test else ""
     return f"{f'The split leaks{little}. ' if matters else ''}{told(audit, gaps)}", matters
+
+
+def torn_by_folds(audit: Audit, gaps: Sequence[LeakageGap], digest: str) -> tuple[str, bool]:
+    """Return that folds tear apart what an audit grouped, and whether that is a warning; empty where they do not.
+
+    Folds keep groups of the dataset's own and byte-identical images whole; `digest` is that of runs on these folds.
+    """
+    if audit.group_by == "column" or not (audit.near_count or audit.alike or audit.group_by == "regex"):
+        return "", False
+    found = f"{counted(audit.groups, 'group')} of {audit.images:,} images, the largest of {audit.largest:,}"
+    torn = f"These folds tear apart what belongs together: an audit found {found}."
+    if measured := [each for each in gaps if each.digest == digest]:
+        return f"{torn} {_measured(measured)}", bool(_shown(measured))
+    return f"{torn} To keep them whole: tlcache fit-heads --cv ... --split group", True
 
 
 def _groups_whole(leak: Leak) -> str:

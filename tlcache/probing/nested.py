@@ -91,8 +91,8 @@ def fit_file(
 
 def _attrs(file: FeatureSet, cv: str, seed: int) -> dict[str, Any]:
     """Return the attributes of the file, with a digest for these folds, as they are other test images."""
-    digest = hash_json({"digest": file.attrs["dataset_digest"], "cv": cv, "seed": seed})
-    return {**file.attrs, "dataset_digest": digest}
+    own = file.attrs["dataset_digest"]
+    return {"given_digest": own, **file.attrs, "dataset_digest": hash_json({"digest": own, "cv": cv, "seed": seed})}
 
 
 def _identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol, cv: str) -> Identity:

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from tlcache.auditing.findings import Audit, audit_of
 from tlcache.auditing.leakage import LeakageGap
-from tlcache.auditing.verdict import alarm
+from tlcache.auditing.verdict import alarm, torn_by_folds
+from tlcache.cache.resplit import GIVEN
 from tlcache.evaluation.across import Across
 from tlcache.evaluation.comparison import Comparison, Entry, Pair
 from tlcache.evaluation.margins import Margin
@@ -29,6 +30,7 @@ from tlcache.report.tables import (
     marks,
     per_group_lines,
 )
+from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.pergroup import PerGroup
 from tlcache.tasks import CLASSIFY
 
@@ -166,8 +168,12 @@ def _several(found: Comparison, comparisons: Sequence[Comparison]) -> bool:
 
 def leak_line(found: Comparison, audits: Sequence[Audit], gaps: Sequence[LeakageGap]) -> tuple[str, bool]:
     """Return that the split leaks, where an audit found it, and whether that is a warning; else an empty line."""
-    audit = audit_of(audits, found.digest)
-    return alarm(audit, gaps) if audit else ("", False)
+    run = found.entries[0].run
+    if audit := audit_of(audits, found.digest):
+        return alarm(audit, gaps)
+    if isinstance(run, FrozenRun) and run.cross_validation and run.split == GIVEN and run.given_digest:
+        audit = audit_of(audits, run.given_digest)
+    return torn_by_folds(audit, gaps, found.digest) if audit else ("", False)
 
 
 def columns(by: str = "accuracy", task: str = CLASSIFY) -> tuple[str, ...]:

@@ -121,6 +121,7 @@ class Chapter:
     hardware: Mapping[str, Any]
     labels: Sequence[tuple[Entry, Sequence[OfClass]]] = ()
     rates: Rates | None = None
+    torn: str = ""  # that folds tear groups apart; where an audit is of these splits, `leaks` has all of it
 
 
 def chapter(

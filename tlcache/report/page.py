@@ -106,7 +106,8 @@ def write_report(
     with step_bar("drawing", len(found)) as advance:
         for each, room in zip(found, rooms, strict=True):
             made = chapter(each, curves, beside, audits, gaps, screenings, room)
-            chapters.append(replace(made, rates=operating_points(each, wanted) if wanted else None))
+            rates, (torn, _) = operating_points(each, wanted) if wanted else None, leak_line(each, audits, gaps)
+            chapters.append(replace(made, rates=rates, torn="" if made.leaks else torn))
             advance(1)
     texts = {
         page: _html(chapters, sum(room.left_out for room in rooms)),
