@@ -94,6 +94,11 @@ def test_a_fine_tuning_is_compared_with_the_frozen_head_image_by_image(photos: P
     assert gains.mean.difference == pytest.approx(np.mean(rights["finetune"]) - np.mean(rights["frozen"]))
     assert gains.frozen.startswith(frozen.head)
     assert robust().embedded == 0
+    page = tlcache.write_report("r.html")[0].read_text()
+    assert f"<h4>{gains.tuned} against {gains.frozen}</h4>" in page
+    for gain in gains.each:
+        points = f"{100 * gain.difference:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+        assert f'<td class="text">{gain.corruption}</td><td>{points}</td>' in page
 
 
 def test_an_image_made_worse_in_many_ways_stays_one_image() -> None:
@@ -161,12 +166,20 @@ def test_the_command_shows_tables_and_writes_the_figures(cached: Path, photos: P
     tlcache.fit_heads([cached], heads=["ridge", "knn"])
     write_image(photos / "red" / "new.png", 5, 2)  # is of no run, and not looked at
     output = invoke("robust", "--data", "photos", "--kinds", "noise,dark", "--severity", "5", "--json", "r.json")
-    assert "6 test images, each made worse in 2 ways; 12 embedded now." in output
+    assert "6 test images, each made worse in 2 ways. 12 embedded now." in output
     (dataset,) = json.loads(Path("r.json").read_text())["datasets"]
     assert dataset["corruptions"] == WAYS
     for run in dataset["runs"]:
         assert f"{run['mean']['accuracy']:.3f} ({run['mean']['low']:.3f}-{run['mean']['high']:.3f})" in output
     assert max(map(len, output.splitlines())) <= 80
+    page = tlcache.write_report("r.html")[0].read_text()
+    assert page.count("On images that are made worse") == 1
+    assert "6 test images, each made worse in 2 ways." in page
+    for run in dataset["runs"]:
+        assert f"made worse {run['mean']['accuracy']:.3f}" in page or run != dataset["runs"][0]
+        assert f"<td>{run['mean']['accuracy']:.3f} (" in page
+    tlcache.fit_heads([cached], heads=["ridge"], runs="others")
+    assert "made worse" not in tlcache.write_report("r.html", runs="others")[0].read_text()
 
 
 @pytest.mark.parametrize(

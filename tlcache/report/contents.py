@@ -32,6 +32,7 @@ from tlcache.report.mistakes import Mistakes, mistakes
 from tlcache.report.plain import interval
 from tlcache.report.reached import COLUMNS
 from tlcache.report.reproduce import commands, map_of
+from tlcache.report.robustness import Worse
 from tlcache.report.thumbnails import Thumbnails
 from tlcache.runs.classes import Share
 from tlcache.runs.finetuned import FinetunedRun
@@ -122,6 +123,7 @@ class Chapter:
     labels: Sequence[tuple[Entry, Sequence[OfClass]]] = ()
     rates: Rates | None = None
     torn: str = ""  # that folds tear groups apart; where an audit is of these splits, `leaks` has all of it
+    worse: Worse | None = None
 
 
 def chapter(

@@ -18,13 +18,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["calibration_figure", "confusion_figure", "cost_figure", "map_figure", "recall_figure"]
+    from tlcache.robustness.records import RobustRun
+
+__all__ = [
+    "calibration_figure",
+    "confusion_figure",
+    "cost_figure",
+    "map_figure",
+    "recall_figure",
+    "severity_figure",
+]
 
 FROZEN, TUNED, JOINED = PALETTE[:3]
 _COLOURS = {"frozen": FROZEN, "joined": JOINED, "finetune": TUNED}
 _WORDS = {"frozen": "frozen, head fitted", "joined": "joined, head fitted", "finetune": "fine-tuned"}
 _MARKERS = "os^DvPX*"
 _HINTS = 300  # confusions that are told when pointed at
+_PANELS = 5  # in a row, of kinds of corruption
 _NAMED = 20  # classes that are named at an axis of a large confusion matrix
 
 
@@ -136,6 +146,37 @@ def map_figure(points: NDArray[np.float32], wrong: NDArray[np.bool_]) -> Figure:
     axes.set_aspect("equal", "datalim")
     axes.set(xticks=[], yticks=[])
     axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, markerscale=2)
+    return figure
+
+
+def severity_figure(runs: Sequence[RobustRun]) -> Figure:
+    """Draw accuracy against severity, a panel for each kind of corruption; severity 0 are images as they are."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    kinds = list(dict.fromkeys(each.kind for each in runs[0].reached))
+    lines = -(-len(kinds) // _PANELS)
+    figure = Figure(figsize=(7.2, 0.6 + 2.0 * lines), layout="constrained")
+    panels = figure.subplots(lines, min(len(kinds), _PANELS), sharey=True, sharex=True, squeeze=False).flat
+    for axes, kind in zip(panels, kinds, strict=False):
+        for run, marker in zip(runs, _MARKERS, strict=False):
+            points = [
+                (0, run.clean.accuracy),
+                *((each.severity, each.accuracy) for each in run.reached if each.kind == kind),
+            ]
+            axes.plot(
+                *zip(*points, strict=True), marker=marker, color=_COLOURS[run.strategy], markersize=5, label=run.name
+            )
+        axes.set_title(kind, fontsize=10)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in list(panels)[len(kinds) :]:
+        axes.set_visible(False)
+    figure.supxlabel("Severity (0: as they are)", fontsize=10)
+    figure.supylabel("Test accuracy", fontsize=10)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, fontsize=8, loc="outside upper center", ncols=2)
     return figure
 
 

@@ -46,8 +46,10 @@ from tlcache.report.inline import rendered
 from tlcache.report.plain import interval
 from tlcache.report.rates import RATES, rates_notes, rates_rows, rates_title
 from tlcache.report.reproduce import commands, uses
+from tlcache.report.robustness import GAINS, RUNS, worse
 from tlcache.report.tables import baseline_line, group_name, groups_lines, learned, per_group_lines
 from tlcache.report.thumbnails import Thumbnails
+from tlcache.robustness.records import read_robustness
 from tlcache.runs.folder import runs_folder
 from tlcache.version import __version__
 
@@ -100,14 +102,15 @@ def write_report(
     wanted = Wanted.of(positive, at)
     folder, found = runs_folder(runs), compare(runs, data, on_warning, by, margin)
     curves, audits = read_curves(folder, on_warning), read_audits(folder, on_warning)
-    beside = read_column_comparisons(folder, on_warning)
+    beside, robustness = read_column_comparisons(folder, on_warning), read_robustness(folder, on_warning)
     gaps, screenings = leakage_gaps(found), read_screenings(folder, on_warning)
     chapters, rooms = [], [Thumbnails(thumbnails // len(found)) for _ in found]
     with step_bar("drawing", len(found)) as advance:
         for each, room in zip(found, rooms, strict=True):
             made = chapter(each, curves, beside, audits, gaps, screenings, room)
             rates, (torn, _) = operating_points(each, wanted) if wanted else None, leak_line(each, audits, gaps)
-            chapters.append(replace(made, rates=rates, torn="" if made.leaks else torn))
+            judged = worse(made.slug, robustness, each.digest)
+            chapters.append(replace(made, rates=rates, torn="" if made.leaks else torn, worse=judged))
             advance(1)
     texts = {
         page: _html(chapters, sum(room.left_out for room in rooms)),
@@ -153,6 +156,8 @@ def _html(chapters: Sequence[Chapter], left_out: int) -> str:
         rates_notes=rates_notes,
         rates_rows=rates_rows,
         rates_title=rates_title,
+        of_worse=RUNS,
+        of_gains=GAINS,
         mark=mark,
         marks=marks,
         all_costs=COSTS,

@@ -24,6 +24,16 @@ class Reached:
     low: float
     high: float
 
+    @property
+    def kind(self) -> str:
+        """Of the corruption."""
+        return self.corruption.partition(":")[0]
+
+    @property
+    def severity(self) -> int:
+        """Of the corruption, from 1 to 5."""
+        return int(self.corruption.partition(":")[2])
+
 
 @dataclass(frozen=True)
 class RobustRun:
