@@ -3,9 +3,11 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tlcache.cache.feature_file import Split
@@ -15,9 +17,10 @@ from tlcache.files import cache_folder
 from tlcache.finetuning import race
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.pace import Pace
-from tlcache.finetuning.plan import Rows, budget_of, planned, usual_epochs
+from tlcache.finetuning.plan import Plan, Round, Rows, budget_of, fitted, planned, usual_epochs
 from tlcache.finetuning.recipe import Recipe, resolved
 from tlcache.finetuning.recipes import RACED, RECIPES
+from tlcache.finetuning.training import _Step
 from tlcache.finetuning.trial import Task
 from tlcache.probing.fit import fit_heads
 from tlcache.report.curves import learning_curves
@@ -35,6 +38,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "RACED", ("steady", "bold", "adapt"))
     monkeypatch.setattr("tlcache.finetuning.plan._FEW", 3)
     monkeypatch.setattr("tlcache.finetuning.plan._MANY", 4)
+    monkeypatch.setattr("tlcache.finetuning.clock._SETTING_UP_S", 1e6)  # whatever else this machine does
 
 
 def raced(photos: Path, **settings: object) -> FinetunedRun:
@@ -166,6 +170,8 @@ def test_a_race_is_recorded_with_all_that_it_tried_and_its_end_can_be_had_alone(
     assert {each["images"] for each in tried} == {run.rows.train}
     assert tried[9]["history"] == record["history"]
     assert record["race"]["budget_s"] == 10
+    assert record["race"]["spent_s"] == run.train_s
+    assert record["race"]["cut"] == []
     assert run.train_s > sum(each["train_s"] for each in tried)
     assert RUNS.read(run.path) == run
     assert record["chosen"]["asked_epochs"] == run.settings["epochs"] == 4
@@ -241,3 +247,68 @@ def test_a_sweep_over_epochs_says_what_it_chose(photos: Path) -> None:
     """Whose name is also that of what came of it."""
     run = raced(photos, sweep={"epochs": [1, 2]}, refit=False)
     assert [each.setting["epochs"] for each in RUNS.read(run.path).candidates] == [1, 2]
+
+
+LEFT = Plan(100.0, {"a": 8, "b": 6}, (Round(2, 4, 728, 706),), ())
+
+
+@pytest.mark.parametrize("times", [1.0, 1.5, 3.0, 10.0])
+def test_what_is_left_is_cut_to_the_time_that_is_left(times: float) -> None:
+    paces = dict.fromkeys("ab", Pace(0.004, 0.001).slowed(times))
+    left = fitted(LEFT, FLOWERS, paces, 110.0)
+    rounds = [2 * seconds(Rows(each.train, each.val), paces["a"], each.epochs, False) for each in left.rounds]
+    spent = sum(rounds) + seconds(FLOWERS, paces["a"], max(left.epochs.values()), True)
+    assert (left == LEFT) == (times == 1)
+    assert spent <= 110 or left.epochs == {"a": 1, "b": 1}
+    assert spent > 55
+    assert left.epochs["b"] <= left.epochs["a"]
+
+
+def test_where_no_time_is_left_one_epoch_is_trained() -> None:
+    left = fitted(LEFT, FLOWERS, dict.fromkeys("ab", SLOW), -5.0)
+    assert (left.epochs, left.rounds) == ({"a": 1, "b": 1}, ())
+
+
+@pytest.mark.parametrize(
+    ("slow_after", "times", "cut"),
+    [
+        (
+            0,
+            6,
+            "the machine takes 6.0 times as long as it was timed to; to end in time: no other round, at most 1 epoch",
+        ),
+        (12, 6, "no time is left in this round for adapt"),
+        (72, 6, "at most 1 epoch in the end, not 4 epochs"),
+        (120, 8, "time ended the training after 2 epochs"),
+        (168, 20, "the training on train + val would take too long"),
+        (120, 2, None),  # for which there is time
+    ],
+)
+@pytest.mark.usefixtures("tinynet", "short")
+def test_a_race_keeps_its_budget_when_the_machine_becomes_busier(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, slow_after: int, times: int, cut: str | None
+) -> None:
+    """Image by image on a clock of its own: 1 s each, several after so many of them.
+
+    The first round has 72, the second 48, the last training 48, the refit 18 an epoch.
+    """
+    monkeypatch.setattr("tlcache.finetuning.clock._SETTING_UP_S", 30.0)
+    now, images = [0.0], [0]
+    fake = SimpleNamespace(perf_counter=lambda: now[0])
+    for module in ("training", "trial", "race"):
+        monkeypatch.setattr(f"tlcache.finetuning.{module}.time", fake)
+    plain = _Step.__call__
+
+    def step(self: _Step, inputs: torch.Tensor, labels: torch.Tensor, factor: float) -> tuple[float, int, int]:
+        images[0] += len(labels)
+        now[0] += len(labels) * (times if images[0] > slow_after else 1)
+        return plain(self, inputs, labels, factor)
+
+    monkeypatch.setattr(_Step, "__call__", step)
+    monkeypatch.setattr(race, "measured", lambda *_: Pace(1.0, 0.0))
+    run = raced(photos, budget_s=400)
+    assert run.race is not None
+    assert run.race.spent_s == pytest.approx(now[0]) == run.train_s
+    assert 100 < run.race.spent_s <= 1.5 * 400
+    assert any(cut in line for line in run.race.cut) if cut else not run.race.cut
+    assert RUNS.read(run.path) == run

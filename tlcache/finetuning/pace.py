@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import torch
 
@@ -35,6 +35,10 @@ class Pace:
     def least(self, other: Pace) -> Pace:
         """Return the quicker of each."""
         return Pace(*map(min, astuple(self), astuple(other)))
+
+    def slowed(self, times: float) -> Pace:
+        """Return the pace where everything takes so many times as long."""
+        return replace(self, train_s=times * self.train_s, look_s=times * self.look_s, once_s=times * self.once_s)
 
     def anew(self) -> Pace:
         """Return the pace where what is frozen is not kept."""

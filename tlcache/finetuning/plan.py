@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from tlcache.finetuning.pace import Pace
 
-__all__ = ["Plan", "Round", "Rows", "budget_of", "planned", "usual_epochs", "worth_keeping"]
+__all__ = ["Plan", "Round", "Rows", "budget_of", "fitted", "planned", "usual_epochs", "worth_keeping"]
 
 _IMAGE_S, _FLOOR_S, _LEAST_S, _MOST_S = 0.13, 200.0, 10.0, 7_200.0
 _WORTH = 40  # epochs of all layers: more time than they take is not needed
@@ -99,6 +99,41 @@ def planned(rows: Rows, paces: Mapping[str, Pace], budget_s: float, batch_size: 
     longest = max(epochs.values())
     rounds = tuple(_round(rows, own, count, max(2, longest // part), budget_s) for count, part in _halved(len(own)))
     return Plan(budget_s, epochs, rounds, tuple(name for name in paces if name not in epochs))
+
+
+def fitted(plan: Plan, rows: Rows, paces: Mapping[str, Pace], left_s: float) -> Plan:
+    """Return what is left of a plan, cut where it would take longer than `left_s`.
+
+    `plan` has the rounds and the recipes that are left, `paces` are what these take by now. A third of the time is for
+    a round; one that finds none is left out. The training that follows has one epoch at least.
+    """
+    if _left_s(plan, rows, paces) <= left_s:
+        return plan
+    cut = (_shorter(each, rows, paces, left_s / 3) for each in plan.rounds)
+    rounds = [each for each in cut if _sum_s(each, rows, paces) <= left_s / 2]
+    room = left_s * (2 / 3 if rounds else 1)
+    epochs = {name: max(1, min(number, _epochs_in(room, rows, paces[name]))) for name, number in plan.epochs.items()}
+    return replace(plan, epochs=epochs, rounds=tuple(rounds))
+
+
+def _shorter(each: Round, rows: Rows, paces: Mapping[str, Pace], seconds: float) -> Round:
+    """Return a round with fewer images, and if there are few anyway, fewer epochs."""
+    some = _round(rows, paces, each.recipes, each.epochs, seconds / _ROUND)
+    share = min(1.0, seconds / _sum_s(some, rows, paces)) if seconds > 0 else 0.0
+    return replace(some, epochs=max(2, int(share * each.epochs)))
+
+
+def _sum_s(each: Round, rows: Rows, paces: Mapping[str, Pace]) -> float:
+    """Return the seconds of a round, whichever recipes are in it."""
+    some = replace(rows, train=each.train, val=each.val)
+    return sum(sorted((_round_s(some, pace, each.epochs) for pace in paces.values()), reverse=True)[: each.recipes])
+
+
+def _left_s(plan: Plan, rows: Rows, paces: Mapping[str, Pace]) -> float:
+    """Return what the rounds of a plan take, and the training that follows, of whichever recipe."""
+    own = {name: (paces[name], epochs) for name, epochs in plan.epochs.items()}
+    last = (_kept_s(rows, pace, pace.views) + epochs * _epoch_s(rows, pace) for pace, epochs in own.values())
+    return sum(_sum_s(each, rows, paces) for each in plan.rounds) + max(last)
 
 
 def _halved(recipes: int) -> list[tuple[int, int]]:

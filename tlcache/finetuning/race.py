@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
+from tlcache.finetuning.clock import Clock, slowed
 from tlcache.finetuning.pace import Pace, measured
-from tlcache.finetuning.plan import Plan, Rows, budget_of, planned, worth_keeping
+from tlcache.finetuning.plan import Plan, Round, Rows, budget_of, fitted, planned, worth_keeping
 from tlcache.finetuning.ranks import shared
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.recipes import RACED, RECIPES
 from tlcache.finetuning.speed import choose_format
 from tlcache.finetuning.sweep import TrainedVariant, train_variant
-from tlcache.finetuning.training import TrainingError
+from tlcache.finetuning.training import Late, TrainingError
 from tlcache.finetuning.trial import Task, Trial
 from tlcache.progress import detail, say
 from tlcache.records import Form
@@ -23,6 +25,8 @@ from tlcache.runs.finetuned import Race, TunedEpoch
 from tlcache.text import counted, duration
 
 __all__ = ["run_race"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,58 +41,110 @@ class _Timed:
 
 
 _TIMED: Form[_Timed] = Form("tlcache-race", 1, "what a race was planned by", _Timed)
+_PLAN: Form[Plan] = Form("tlcache-race-plan", 1, "what is left of a race", Plan)
 _PASSES = 2  # the machine may have had something else to do in one of them
 
 
-def run_race(task: Task, base: Recipe, budget_s: float | None, folder: Path) -> tuple[list[TrainedVariant], Race]:
+def run_race(
+    task: Task, base: Recipe, budget_s: float | None, folder: Path
+) -> tuple[list[TrainedVariant], Race, Clock]:
     """Train the recipes of `RACED`: all for a few epochs, the better half for more, the best of these in earnest.
 
     That is successive halving (Jamieson and Talwalkar, 2016), each training with its whole schedule. `base` has what
-    the recipes share.
+    the recipes share. Where the machine becomes busier than it was when it was timed, what follows is cut.
 
     Returns
     -------
-    list of TrainedVariant, Race
-        All that was trained, the last with its network, and what there was to begin with.
+    list of TrainedVariant, Race, Clock
+        All that was trained, the last with its network, what there was to begin with, and the time that is spent.
 
     Raises
     ------
     TrainingError
         The loss went out of bounds with every recipe.
     """
-    timed = shared(lambda: _timed(task, base, folder))
+    timed = shared(lambda: _once(_TIMED, folder / "race.json", lambda: _timed(task, base)))
     rows = Rows(len(task.splits["train"]), len(task.splits["val"]), base.refit)
     budget = budget_of(rows, timed.whole) if budget_s is None else budget_s
     plan = planned(rows, timed.paces, budget, base.batch_size)
     say(_announced(plan))
-    done, names = list[TrainedVariant](), list(plan.epochs)
-    for number, each in enumerate(plan.rounds, 1):
-        some = task.sampled(base.seed, train=each.train, val=each.val)
-        found = dict[str, TrainedVariant]()
-        for name in names[: each.recipes]:
-            found[name] = _run(some, base, timed, name, each.epochs, folder / str(number))
-            say(f"round {number}: {name}: {_result(found[name])}")
+    clock, done, number, left_out = Clock(budget), list[TrainedVariant](), 0, plan.left_out
+    clock.spent_s, names = timed.seconds, list(plan.epochs)
+    while plan.rounds:
+        number += 1
+        found = _round(task, base, timed, plan.rounds[0], names, clock, folder / str(number))
         done += found.values()
         names = sorted(found, key=lambda name: _score(found[name]), reverse=True)
+        plan = _rest(plan, names, rows, timed, found, clock, folder / f"plan-{number}.json")
     if done and all(each.state is None for each in done):
         raise TrainingError("The loss went out of bounds with every recipe of the race. Give a smaller --lr.")
-    say(f"the recipe is {names[0]}, for {plan.epochs[names[0]]} epochs")
-    final = _run(task, base, timed, names[0], plan.epochs[names[0]], folder, alone=True)
+    say(f"the recipe is {names[0]}, for {counted(plan.epochs[names[0]], 'epoch')}")
+    ends = clock.final_ends((rows.train + rows.val) / rows.train if rows.refit else 0.0)
+    final = _run(task, base, timed, names[0], plan.epochs[names[0]], folder, ends, alone=True)
+    clock.spend(final.seconds)
+    if (trained := len(final.state.history) - 1 if final.state else 0) < plan.epochs[names[0]]:
+        clock.note(f"time ended the training after {counted(trained, 'epoch')}")
     rates = {name: 1 / pace.train_s for name, pace in timed.paces.items()}
-    race = Race(budget_s=budget, timing_s=timed.seconds, images_per_s=rates, left_out=plan.left_out)
-    return [*done, final], race
+    race = Race(budget_s=budget, timing_s=timed.seconds, images_per_s=rates, left_out=left_out)
+    return [*done, final], race, clock
+
+
+def _round(
+    task: Task, base: Recipe, timed: _Timed, each: Round, names: Sequence[str], clock: Clock, folder: Path
+) -> dict[str, TrainedVariant]:
+    """Train the first of these recipes; those that would begin when the round has to end are left out."""
+    some, found = task.sampled(base.seed, train=each.train, val=each.val), dict[str, TrainedVariant]()
+    ends, wanted = clock.round_ends(), names[: each.recipes]
+    for name in wanted:
+        if found and ends([]):
+            clock.note(f"no time is left in this round for {', '.join(wanted[len(found) :])}")
+            break
+        found[name] = _run(some, base, timed, name, each.epochs, folder, ends)
+        clock.spend(found[name].seconds)
+        say(f"round {folder.name}: {name}: {_result(found[name])}")
+    return found
+
+
+def _rest(
+    plan: Plan,
+    names: Sequence[str],
+    rows: Rows,
+    timed: _Timed,
+    found: Mapping[str, TrainedVariant],
+    clock: Clock,
+    path: Path,
+) -> Plan:
+    """Return what follows a round, by the pace that it had."""
+    going_on = names[: plan.rounds[1].recipes if len(plan.rounds) > 1 else 1]
+    rest = replace(plan, rounds=plan.rounds[1:], epochs={name: plan.epochs[name] for name in going_on})
+    times = max(slowed(timed.paces[name], each.state.history) for name, each in found.items() if each.state)
+    paces = {name: timed.paces[name].slowed(times) for name in going_on}
+    kept = shared(lambda: _once(_PLAN, path, lambda: fitted(rest, rows, paces, clock.left_s)))
+    if kept != rest:
+        clock.note(_cut(rest, kept, times))
+    return kept
+
+
+def _cut(before: Plan, now: Plan, times: float) -> str:
+    """Return in words how what follows is shortened."""
+    rounds = [
+        f"{counted(each.train, 'image')} and {counted(each.epochs, 'epoch')} in the next round" for each in now.rounds
+    ]
+    was, are = (counted(max(plan.epochs.values()), "epoch") for plan in (before, now))
+    told = [*(rounds or ["no other round"] * len(before.rounds)), f"at most {are} in the end, not {was}"]
+    return f"the machine takes {times:.1f} times as long as it was timed to; to end in time: {', '.join(told)}"
 
 
 def _run(
-    task: Task, base: Recipe, timed: _Timed, name: str, epochs: int, folder: Path, alone: bool = False
+    task: Task, base: Recipe, timed: _Timed, name: str, epochs: int, folder: Path, ends: Late, alone: bool = False
 ) -> TrainedVariant:
-    """Train a recipe for so many epochs; none ends early, as the learning rate comes down last."""
+    """Train a recipe for so many epochs; none ends early but for time, as the learning rate comes down last."""
     settings = {**RECIPES[name], "epochs": epochs, "patience": epochs}
     if settings.get("cached_prefix"):
         keeps = timed.paces[name].kept_bytes > 0
         settings |= {"cached_prefix": keeps, "views": min(settings.get("views", 1), epochs) if keeps else 1}
     recipe = replace(base, recipe=None, precision=timed.precision, layout=timed.layout, **settings)
-    found = train_variant(task, {"recipe": name, **settings}, recipe, folder, alone, say if alone else detail)
+    found = train_variant(task, {"recipe": name, **settings}, recipe, folder, alone, say if alone else detail, ends)
     return replace(found, images=len(task.rows("train")), trial=found.trial if alone else None)
 
 
@@ -120,10 +176,14 @@ def _announced(plan: Plan) -> str:
     return line
 
 
-def _timed(task: Task, base: Recipe, folder: Path) -> _Timed:
-    path = folder / "race.json"
-    if path.exists():
-        return _TIMED.read(path)
+def _once(form: Form[T], path: Path, make: Callable[[], T]) -> T:
+    """Return what is made once, and kept so that a race goes on as it would have."""
+    if not path.exists():
+        form.write(path, make())
+    return form.read(path)
+
+
+def _timed(task: Task, base: Recipe) -> _Timed:
     began = time.perf_counter()
     trial, crop = Trial(task, replace(base, recipe=None)), task.preprocess.crop
     way, _ = choose_format(base.precision, base.layout, trial.network, crop, task.device)
@@ -135,9 +195,7 @@ def _timed(task: Task, base: Recipe, folder: Path) -> _Timed:
         by_part[unfreeze] = again.least(by_part.get(unfreeze, again))
     images = len(task.splits["train"]) + len(task.splits["val"])
     paces = {name: _kept(by_part[unfreeze], RECIPES[name].get("views", 1), images) for name, unfreeze in suited.items()}
-    found = _Timed(way.precision, way.layout, paces, by_part["all"], time.perf_counter() - began)
-    _TIMED.write(path, found)
-    return found
+    return _Timed(way.precision, way.layout, paces, by_part["all"], time.perf_counter() - began)
 
 
 def _kept(once: Pace, views: int, images: int) -> Pace:

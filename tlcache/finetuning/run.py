@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from filelock import Timeout
-from msgspec.structs import asdict
+from msgspec import structs
 
 from tlcache.cache.feature_file import Split
 from tlcache.errors import CacheError
@@ -33,6 +33,7 @@ from tlcache.heads.rows import Array, Labels
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.locks import Lock
 from tlcache.machine import hardware, now, versions
+from tlcache.progress import say
 from tlcache.runs.base import Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.finetuned import FinetunedRun, Layers, RefitEpoch, TunedChoice, TunedEpoch
 from tlcache.runs.folder import checkpoints_path, lock_path, write_run
@@ -103,10 +104,10 @@ def _train_and_test(
     task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Identity, path: Path
 ) -> FinetunedRun:
     folder = checkpoints_path(path)
-    race, first = None, wanted[0][1]
+    race, clock, first = None, None, wanted[0][1]
     if first.recipe == RACE:
         task = replace(task, activations=folder / "activations")  # of samples of the images: nobody needs them again
-        candidates, race = run_race(task, first, budget_s, folder)
+        candidates, race, clock = run_race(task, first, budget_s, folder)
     else:
         candidates = run_sweep(task, wanted, budget_s, folder)
     (best,) = (each for each in candidates if each.trial)
@@ -122,9 +123,18 @@ def _train_and_test(
     seconds, refit = sum(each.seconds for each in candidates), list[dict[str, Any]]()
     seconds += race.timing_s if race else 0.0
     if best.recipe.refit:
-        trial = Trial(task, best.recipe, refit=asdict(best_epochs(state)))
-        refit = trial.train(Checkpoints(folder / "refit"), state.way).history
-        seconds += trial.setup_s + seconds_of(refit)
+        epochs = structs.asdict(best_epochs(state))
+        again, late = Trial(task, best.recipe, refit=epochs), clock.refit_ends(sum(epochs.values())) if clock else None
+        history = again.train(Checkpoints(folder / "refit"), state.way, late=late).history
+        seconds += again.setup_s + seconds_of(history)
+        if len(history) == sum(epochs.values()):
+            trial, refit = again, history
+        elif clock:
+            clock.note("the training on train + val would take too long: the network is kept that was trained on train")
+    if race and clock:
+        clock.spent_s = seconds
+        say(clock.told())
+        race = structs.replace(race, spent_s=seconds, cut=tuple(clock.cut))
     answers = target.answers(trial.logits("test", way), temperature)
     test = task.splits["test"]
     units = unit_numbers(test.groups)
@@ -151,7 +161,7 @@ def _train_and_test(
         peak_bytes=max(best.peak_bytes, trial.peak_bytes),
         test=target.figures(test.wanted, answers, units),
         per_class=target.per_class(task.classes, test.wanted, answers, units),
-        uncertainty=_held(promised, best.recipe, task.classes, test, answers, units),
+        uncertainty=_held(promised, replace(best.recipe, refit=bool(refit)), task.classes, test, answers, units),
         thresholds=target.answering.thresholds if target.answering else (),
         interval=interval_on(target.answering, test.wanted, answers, units),
         versions=versions(),

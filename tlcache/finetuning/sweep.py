@@ -10,7 +10,7 @@ from typing import Any
 
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.recipe import Recipe
-from tlcache.finetuning.training import State, Tell, TrainingError
+from tlcache.finetuning.training import Late, State, Tell, TrainingError
 from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.keys import hash_json
 from tlcache.progress import say
@@ -92,12 +92,18 @@ def run_sweep(task: Task, wanted: Sequence[Variant], budget_s: float | None, fol
 
 
 def train_variant(
-    task: Task, setting: dict[str, Any], recipe: Recipe, folder: Path, alone: bool, tell: Tell = say
+    task: Task,
+    setting: dict[str, Any],
+    recipe: Recipe,
+    folder: Path,
+    alone: bool,
+    tell: Tell = say,
+    late: Late | None = None,
 ) -> TrainedVariant:
     """Train a setting; a loss that goes out of bounds is an error where it is `alone`."""
     trial = Trial(task, recipe)
     try:
-        state = trial.train(checkpoints_of(folder, recipe), tell=tell)
+        state = trial.train(checkpoints_of(folder, recipe), tell=tell, late=late)
     except TrainingError as error:
         if alone:
             raise

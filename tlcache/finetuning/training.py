@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,9 +34,10 @@ from tlcache.text import duration
 if TYPE_CHECKING:
     from tlcache.display import Update
 
-__all__ = ["Phase", "State", "Tell", "Training", "TrainingError", "logits_of"]
+__all__ = ["Late", "Phase", "State", "Tell", "Training", "TrainingError", "logits_of"]
 
 Tell = Callable[[str], None]
+Late = Callable[[Sequence[Mapping[str, Any]]], bool]  # epochs that were trained -> whether no other is to follow
 
 
 class TrainingError(TlcacheError):
@@ -129,6 +130,8 @@ class Training:
         Where the state is kept after every epoch.
     tell
         What is told how every epoch went.
+    late
+        What ends it before its last epoch; never before the first.
     """
 
     def __init__(
@@ -141,11 +144,12 @@ class Training:
         device: str,
         checkpoints: Checkpoints,
         tell: Tell = say,
+        late: Late | None = None,
     ) -> None:
         self.model, self.head, self.recipe, self.device = model, head, recipe, device
         self.target, self.classes = target, classes
         self.both = nn.ModuleDict({"model": model, "head": head})
-        self._checkpoints, self._tell = checkpoints, tell
+        self._checkpoints, self._tell, self._late = checkpoints, tell, late
 
     def run(self, phases: Sequence[Phase], state: State) -> State:
         """Train from `state` on to the end of the last phase, and load the best weights.
@@ -204,7 +208,9 @@ class Training:
             self._checkpoints.save(len(state.history) + state.phase, vars(state))  # the end of a phase is one more
 
     def _is_stale(self, phase: Phase, state: State) -> bool:
-        """Return whether the best epoch is further back than patience reaches; each phase has its own patience."""
+        """Return whether it is late, or the best epoch further back than the patience that each phase has reaches."""
+        if state.epoch and self._late is not None and shared(lambda: bool(self._late and self._late(state.history))):
+            return True
         if phase.val is None or not state.best:
             return False
         begin = len(state.history) - state.epoch

@@ -37,7 +37,7 @@ from tlcache.finetuning.ranks import first_alone, shared, size
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
 from tlcache.finetuning.speed import ComputeFormat, choose_format, forget_peak, peak_bytes
-from tlcache.finetuning.training import Phase, State, Tell, Training, logits_of
+from tlcache.finetuning.training import Late, Phase, State, Tell, Training, logits_of
 from tlcache.images import MAX_PIXELS, Preprocess
 from tlcache.progress import say
 
@@ -190,15 +190,21 @@ class Trial:
         self.trained_parameters = sum(each.numel() for each in (*own, *self.head.parameters()))
         self.setup_s = time.perf_counter() - started
 
-    def train(self, checkpoints: Checkpoints, way: ComputeFormat | None = None, tell: Tell = say) -> State:
+    def train(
+        self,
+        checkpoints: Checkpoints,
+        way: ComputeFormat | None = None,
+        tell: Tell = say,
+        late: Late | None = None,
+    ) -> State:
         """Train, or go on where the checkpoints end; the best weights are in the network afterwards.
 
         How to compute is measured, where the recipe leaves it open and `way` does not say. `tell` is told of every
-        epoch.
+        epoch, and `late` may end it after one.
         """
         task, recipe, started = self.task, self.recipe, time.perf_counter()
         training = Training(
-            self.model, self.head, recipe, task.target, len(task.classes), task.device, checkpoints, tell
+            self.model, self.head, recipe, task.target, len(task.classes), task.device, checkpoints, tell, late
         )
         with torch.random.fork_rng():
             state = shared(lambda: self._begin(training.both, checkpoints, way))

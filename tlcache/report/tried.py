@@ -15,7 +15,8 @@ def tried_table(run: FinetunedRun) -> Table:
     """Return one row per training of a sweep or a race, in their order."""
     table = plain_table("Trained", "Validation", "Parameters", "Memory", "Seconds", numbers=slice(1, None))
     for each in run.candidates:
-        reached = f"{each.scores['val_accuracy']:.3f}" if each.scores else "diverged"
+        value = next((value for name, value in each.scores.items() if name != "val_loss"), None)
+        reached = "diverged" if value is None else f"{value:.3f}"
         memory = filesize.decimal(each.peak_bytes) if each.peak_bytes else "-"
         trained = f"{each.trained_parameters:,}" if each.trained_parameters else "-"
         table.add_row(_named(each, run), reached, trained, memory, f"{each.train_s:,.1f}")

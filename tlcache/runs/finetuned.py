@@ -124,12 +124,18 @@ class Race(Struct, frozen=True, kw_only=True):
         Of each recipe, while training.
     left_out
         The recipes for which there was no time.
+    spent_s
+        Seconds that the race and what followed took.
+    cut
+        What was shortened or left out because the machine became busier, in words.
     """
 
     budget_s: float
     timing_s: float
     images_per_s: Mapping[str, float]
     left_out: tuple[str, ...] = ()
+    spent_s: float = 0.0
+    cut: tuple[str, ...] = ()
 
 
 class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):

@@ -1,0 +1,97 @@
+"""What a race has spent of its time, and when a training has to end because the machine has become busier."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tlcache.finetuning.pace import Pace
+from tlcache.finetuning.ranks import shared
+from tlcache.finetuning.training import Late
+from tlcache.finetuning.trial import seconds_of
+from tlcache.progress import say
+from tlcache.runs.finetuned import TunedEpoch
+from tlcache.text import duration
+
+__all__ = ["Clock", "slowed"]
+
+_ROUND = 0.25  # of the budget, that is planned for a round
+_LATE, _MOST = (
+    0.25,
+    0.5,
+)  # of the budget: by how much what follows is cut to be late at most, and when a refit is given up
+_SETTING_UP_S = (
+    30.0  # for each round and the rest, as fitting a head or exporting a network may take longer than training
+)
+
+
+class Clock:
+    """The time of a race, by the seconds that its trainings note down: one that is resumed goes on by the same clock.
+
+    Parameters
+    ----------
+    budget_s
+        As promised.
+
+    Attributes
+    ----------
+    spent_s
+        Of the trainings that are finished.
+    cut
+        What was left out or shortened, in words.
+    """
+
+    def __init__(self, budget_s: float) -> None:
+        self.budget_s, self.spent_s, self.cut = budget_s, 0.0, list[str]()
+
+    @property
+    def left_s(self) -> float:
+        """Until when what follows is to end; less than 0 if that has passed."""
+        return self._end(_LATE) - self.spent_s
+
+    def spend(self, seconds: float) -> None:
+        """Count a training that is finished: in every process as the first one does."""
+        self.spent_s += shared(lambda: seconds)
+
+    def note(self, line: str) -> None:
+        """Say and remember that something was cut."""
+        say(line)
+        self.cut.append(line)
+
+    def round_ends(self) -> Late:
+        """Return what ends a training of the round that begins now."""
+        end = self.spent_s + _ROUND * self.budget_s + max(_ROUND * self.budget_s / 2, _SETTING_UP_S)
+        return lambda history: self.spent_s + seconds_of(history) > end
+
+    def final_ends(self, again: float) -> Late:
+        """Return what ends the training in earnest: that after it, with `again` times the images, has to have time."""
+
+        def is_late(history: Sequence[Mapping[str, Any]]) -> bool:
+            trained = [TunedEpoch(**epoch) for epoch in history if epoch["epoch"]]
+            best = max(trained, key=lambda epoch: epoch.score).epoch
+            follows = again * sum(epoch.train_s or 0.0 for epoch in trained[:best])
+            return seconds_of(history) + follows > self.left_s
+
+        return is_late
+
+    def refit_ends(self, epochs: int) -> Late:
+        """Return what gives up the training on train + val: it would take far longer than was promised."""
+
+        def is_late(history: Sequence[Mapping[str, Any]]) -> bool:
+            return self.spent_s + seconds_of(history) * epochs / max(1, len(history)) > self._end(_MOST)
+
+        return is_late
+
+    def _end(self, late: float) -> float:
+        return self.budget_s + max(late * self.budget_s, 2 * _SETTING_UP_S)
+
+    def told(self) -> str:
+        """Return how long it took, beside what was promised."""
+        return f"the race and what followed took {duration(self.spent_s)} of {duration(self.budget_s)}"
+
+
+def slowed(pace: Pace, history: Sequence[Mapping[str, Any]]) -> float:
+    """Return how many times as long as was timed an image takes, by the median of some epochs; at least 1."""
+    rates = [epoch["images_per_s"] for epoch in history if epoch.get("images_per_s")]
+    return max(1.0, 1 / (pace.train_s * statistics.median(rates))) if rates else 1.0
