@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from torch import nn
 
 from benchmarks import tables
 from benchmarks.audit import measure_audit
@@ -14,6 +16,7 @@ from benchmarks.growth import measure_growth, measure_large_file
 from benchmarks.heads import measure_memory
 from benchmarks.images import describe, find_images, make_photos, write_images, write_manifest
 from benchmarks.peers import Peer, candidates, measure
+from benchmarks.recipes import PLAIN
 from benchmarks.timing import Rates, in_sequence, in_turn, ratio
 from tlcache.datasets.dataset import load_dataset
 from tlcache.finetuning.speed import COMPUTE_FORMATS
@@ -145,3 +148,38 @@ def test_fine_tuning_is_measured_against_a_bare_step_and_with_its_prefix(tmp_pat
 def test_a_peer_measures_whole_batches(tmp_path: Path) -> None:
     write_images(tmp_path / "photos", list(make_photos(2, 300, 200)), 128)
     assert measure(Peer("bf16", 1, 1), "squeezenet1_1", tmp_path / "photos", 0.1, "cpu") > 1
+
+
+class Small(nn.Module):
+    """What the plain recipes ask of a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), nn.Linear(3, 2)
+
+    def unfreeze(self) -> None:
+        for parameter in self.body.parameters():
+            parameter.requires_grad_(True)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("torchvision", [{0: [0.1], 299: [0.1], 300: [0.01], 600: [0.001], 899: [0.001]}]),
+        ("timm", [{0: [0.05 / 15 / 1000], 3: [0.01], 15: [0.05], 457: [0.025], 899: [0.0]}]),
+        ("fastai", [{0: [8e-5], 99: [0.0]}, {0: [2e-6, 2e-5, 2e-4], 269: [1e-5, 1e-4, 1e-3], 899: [0.0, 0.0, 0.0]}]),
+    ],
+)
+def test_plain_recipes_have_the_learning_rates_of_their_scripts(
+    name: str, expected: list[dict[int, list[float]]]
+) -> None:
+    network = Small()
+    phases = PLAIN[name].phases(cast(Any, network), 100, 9)
+    for (optimizer, schedule, total), known in zip(phases, expected, strict=True):
+        for step in range(total):
+            if step in known:
+                rates = [group["lr"] for group in optimizer.param_groups]
+                assert rates == pytest.approx(known[step], rel=0.02, abs=1e-6 if step > 90 else 1e-9)
+            optimizer.step()
+            schedule.step()
+    assert all(parameter.requires_grad for parameter in network.parameters())
