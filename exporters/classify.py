@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from tlcache.backbones.onnx_graph import freed
 from tlcache.backbones.onnx_nodes import Nodes
 from tlcache.errors import ModelError
+from tlcache.heads.answering import Answering
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Array, Scaler
 from tlcache.heads.table import find_head
@@ -33,7 +34,7 @@ __all__ = [
     "stated",
 ]
 
-OUTPUTS = ("probabilities", "label", "embedding", "distance")
+OUTPUTS = ("probabilities", "label", "labels", "value", "low", "high", "embedding", "distance")
 _OURS = ("image", *OUTPUTS)
 _MOST_ROWS = 100_000  # of nearest neighbours, which a file holds at 4 bytes a feature
 _MOST_BYTES = 2**31 - 1  # that a single ONNX file can have
@@ -58,7 +59,9 @@ def classified(network: bytes, head: FittedHead) -> onnx.ModelProto:
     onnx.ModelProto
         Input `image`; outputs `probabilities`, float32 (n, C), calibrated, 0 for classes that were never seen; `label`,
         (n,) the name of the likeliest class; `embedding`, float32 (n, dim); and `distance`, float32 (n,), where the
-        head can tell by it what is unusual.
+        head can tell by it what is unusual. Of several labels `labels` instead of `label`, bool (n, C): what reaches
+        its threshold. Of a number instead of both `value`, and `low` and `high` where an interval is promised, float32
+        (n, 1).
 
     Raises
     ------
@@ -95,11 +98,16 @@ def _with_head(model: onnx.ModelProto, nodes: Nodes, head: FittedHead) -> onnx.M
         distance = _distance(nodes, rows, far)
         nodes.made.append(helper.make_node("Identity", [distance], ["distance"]))
         model.graph.output.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]))
-    return answered(model, nodes, calibrated, head.classes, head.head.classes_)
+    return answered(model, nodes, calibrated, head.classes, head.head.classes_, head.answering)
 
 
 def answered(
-    model: onnx.ModelProto, nodes: Nodes, logits: str, classes: Sequence[str], seen: NDArray[np.int64] | None = None
+    model: onnx.ModelProto,
+    nodes: Nodes,
+    logits: str,
+    classes: Sequence[str],
+    seen: NDArray[np.int64] | None = None,
+    answering: Answering | None = None,
 ) -> onnx.ModelProto:
     """Add nodes and what makes answers of calibrated logits to a model that may give embeddings, and its outputs.
 
@@ -113,7 +121,25 @@ def answered(
         Names of all classes.
     seen
         int64 (k,): of which classes the logits are; default: of all.
+    answering
+        How logits are read that are not of classes.
     """
+    made = _of_columns(nodes, logits, answering) if answering else _of_classes(nodes, logits, classes, seen)
+    nodes.made += [helper.make_node("Identity", [each], [name]) for name, (each, _, _) in made.items()]
+    for domain in {node.domain for node in nodes.made} - {entry.domain for entry in model.opset_import} - {""}:
+        model.opset_import.append(helper.make_opsetid(domain, _DOMAINS[domain]))
+    model.graph.node.extend(nodes.made)
+    others = [value for value in model.graph.output if value.name in OUTPUTS]
+    del model.graph.output[:]
+    own = [helper.make_tensor_value_info(name, kind, ["batch", *shape]) for name, (_, kind, shape) in made.items()]
+    model.graph.output.extend([*own, *others])
+    return model
+
+
+_Outputs = dict[str, tuple[str, int, list[int]]]  # name -> tensor, type and shape after the batch
+
+
+def _of_classes(nodes: Nodes, logits: str, classes: Sequence[str], seen: NDArray[np.int64] | None) -> _Outputs:
     probabilities = nodes.add("Softmax", logits, axis=1)
     if seen is not None and len(seen) < len(classes):
         probabilities = _placed(nodes, probabilities, seen, len(classes))
@@ -121,23 +147,31 @@ def answered(
     names = [portable(name).encode(errors="backslashreplace") for name in classes]
     table = nodes.add("Constant", value=helper.make_tensor("classes", TensorProto.STRING, [len(names)], names))
     label = nodes.add("Gather", table, best, axis=0)
-    nodes.made += [
-        helper.make_node("Identity", [made], [name])
-        for made, name in ((probabilities, "probabilities"), (label, "label"))
-    ]
-    for domain in {node.domain for node in nodes.made} - {entry.domain for entry in model.opset_import} - {""}:
-        model.opset_import.append(helper.make_opsetid(domain, _DOMAINS[domain]))
-    model.graph.node.extend(nodes.made)
-    others = [value for value in model.graph.output if value.name in OUTPUTS]
-    del model.graph.output[:]
-    model.graph.output.extend(
-        [
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(classes)]),
-            helper.make_tensor_value_info("label", TensorProto.STRING, ["batch"]),
-            *others,
-        ]
+    return {
+        "probabilities": (probabilities, TensorProto.FLOAT, [len(classes)]),
+        "label": (label, TensorProto.STRING, []),
+    }
+
+
+def _of_columns(nodes: Nodes, logits: str, answering: Answering) -> _Outputs:
+    if answering.output == "probabilities":
+        probabilities, count = nodes.add("Sigmoid", logits), len(answering.names)
+        least = nodes.constant(np.array(answering.thresholds, np.float32))
+        said = nodes.add("Not", nodes.add("Less", probabilities, least))
+        return {
+            "probabilities": (probabilities, TensorProto.FLOAT, [count]),
+            "labels": (said, TensorProto.BOOL, [count]),
+        }
+    middle, spread, margin = (
+        nodes.constant(np.float64(each)) for each in (answering.middle, answering.spread, answering.margin)
     )
-    return model
+    wide = nodes.add("Cast", logits, to=TensorProto.DOUBLE)  # of numbers far from 0 float32 has too few digits
+    value = nodes.add("Add", nodes.add("Mul", wide, spread), middle)
+    ends = {"low": "Sub", "high": "Add"} if answering.coverage else {}
+    made = {"value": value, **{name: nodes.add(operator, value, margin) for name, operator in ends.items()}}
+    return {
+        name: (nodes.add("Cast", each, to=TensorProto.FLOAT), TensorProto.FLOAT, [1]) for name, each in made.items()
+    }
 
 
 def stated(model: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:
@@ -213,6 +247,8 @@ def neighbours(nodes: Nodes, rows: str, head: Any) -> str:
     nearer = nodes.add("Div", nodes.add("Sub", similar, best), nodes.constant(np.float32(head.temperature)))
     weights = nodes.add("Gather", nodes.constant(head.weights_), nearest)
     votes = nodes.add("Mul", nodes.add("Exp", nearer), weights)
+    if head.targets_.ndim == 2:
+        return _neighbours_mean(nodes, votes, nearest, head)
     count = len(head.classes_)
     targets = nodes.add("Gather", nodes.constant(head.targets_.astype(np.int64)), nearest)
     depth, off_on = nodes.constant(np.array([count], np.int64)), nodes.constant(np.array([0, 1], np.float32))
@@ -222,6 +258,21 @@ def neighbours(nodes: Nodes, rows: str, head: Any) -> str:
     share = nodes.add("Div", tally, nodes.add("MatMul", tally, nodes.constant(np.ones((count, 1), np.float32))))
     smooth = nodes.add("Add", share, nodes.constant(np.float32(SMOOTHING)))
     return nodes.add("Log", nodes.add("Div", smooth, nodes.constant(np.float32(1 + count * SMOOTHING))))
+
+
+def _neighbours_mean(nodes: Nodes, votes: str, nearest: str, head: Any) -> str:
+    """Add the weighted means of the neighbours' columns, of labels as logits."""
+    from tlcache.heads.logits import SMOOTHING
+
+    several = nodes.add("MatMul", votes, nodes.constant(np.ones((min(head.k, len(head.rows_)), 1), np.float32)))
+    weights = nodes.add("Reshape", nodes.add("Div", votes, several), nodes.constant(np.array([0, 1, -1], np.int64)))
+    targets = nodes.add("Gather", nodes.constant(head.targets_.astype(np.float32)), nearest)
+    means = nodes.add("Reshape", nodes.add("MatMul", weights, targets), nodes.constant(np.array([0, -1], np.int64)))
+    if head.targets_.dtype != np.uint8:
+        return means
+    smooth = nodes.add("Add", means, nodes.constant(np.float32(SMOOTHING)))
+    share = nodes.add("Div", smooth, nodes.constant(np.float32(1 + 2 * SMOOTHING)))
+    return nodes.add("Log", nodes.add("Div", share, nodes.add("Sub", nodes.constant(np.float32(1)), share)))
 
 
 def _builder(head: FittedHead) -> Builder:

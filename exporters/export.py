@@ -23,6 +23,7 @@ from tlcache.backbones.onnx_nodes import Nodes
 from tlcache.backbones.torch_network import embedding, pretrained
 from tlcache.backbones.weights import load_state
 from tlcache.errors import ModelError, root_line
+from tlcache.heads.answering import Answering
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json
 
@@ -52,7 +53,12 @@ def export(backbone: Backbone, weights: Weights, preprocess: Preprocess, pool: s
 
 
 def export_classifier(
-    network: nn.Module, backbone: Backbone, weights: Weights, preprocess: Preprocess, classes: Sequence[str]
+    network: nn.Module,
+    backbone: Backbone,
+    weights: Weights,
+    preprocess: Preprocess,
+    classes: Sequence[str],
+    answering: Answering | None = None,
 ) -> bytes:
     """Export a fine-tuned network, as `export` does with a frozen one.
 
@@ -62,6 +68,8 @@ def export_classifier(
         uint8 images -> calibrated logits (n, C) and embeddings (n, dim).
     classes
         Names of the classes, in the order of the logits.
+    answering
+        How these are read, where they are not of classes.
 
     Returns
     -------
@@ -71,7 +79,7 @@ def export_classifier(
     metadata = _metadata(backbone, weights, preprocess, backbone.pool())
     data = _to_onnx(network, ("logits", "embedding"), preprocess.crop, metadata)
     model = onnx.load_model_from_string(data)
-    return serialized(answered(model, Nodes("tlcache.answer", OPSET), "logits", classes))
+    return serialized(answered(model, Nodes("tlcache.answer", OPSET), "logits", classes, answering=answering))
 
 
 def _to_onnx(network: nn.Module, outputs: tuple[str, ...], size: int, metadata: dict[str, str]) -> bytes:

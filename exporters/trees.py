@@ -21,9 +21,11 @@ def boosted(nodes: Nodes, rows: str, head: Any) -> str:
 
     centred = nodes.add("Sub", rows, nodes.constant(head.middle_))
     components = nodes.add("MatMul", centred, nodes.constant(head.vectors_))
-    booster, columns = lightgbm.Booster(model_str=head.text_.tobytes().decode()), defaultdict[str, list[Any]](list)
-    for number, tree in enumerate(booster.dump_model()["tree_info"]):
-        _add(columns, number, number % len(head.classes_), tree["tree_structure"])
+    boosters = [lightgbm.Booster(model_str=text) for text in head.text_.tobytes().decode().split("\0")]
+    trees = [(at, tree) for at, each in enumerate(boosters) for tree in each.dump_model()["tree_info"]]
+    columns = defaultdict[str, list[Any]](list)
+    for number, (at, tree) in enumerate(trees):  # a booster for each column, or one with trees of all classes in turn
+        _add(columns, number, at if len(boosters) > 1 else number % len(head.classes_), tree["tree_structure"])
     return nodes.add(
         "TreeEnsembleRegressor",
         components,

@@ -18,7 +18,6 @@ from sklearn.linear_model import Ridge as Reference
 from test_runs import fields_of, page_fields
 
 from tlcache.cache.feature_file import open_features
-from tlcache.deploying.export import export
 from tlcache.deploying.predict import predict
 from tlcache.errors import DataError, HeadError, OptionError
 from tlcache.evaluation import multilabel, regression
@@ -261,8 +260,6 @@ def test_labels_of_new_images_are_said_with_the_probability_of_each(tiny_model: 
     assert [{"red", "warm"} & {*row["label"].split(";")} for row in rows] == [{"red"}, {"red", "warm"}, set()]
     assert found.labels[2] == ""
     assert rows[2]["error"]
-    with pytest.raises(OptionError, match="is of --task multilabel, and this is of --task classify alone"):
-        export(run.path, out="out.onnx")
 
 
 def test_what_is_of_classes_alone_is_refused(tiny_model: Path) -> None:

@@ -34,7 +34,7 @@ COLOURS = ("blue", "green", "red")
 FIXED = {"recipe": "before", "precision": "fp32", "layout": "contiguous", "batch_size": 12}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def tables(tinynet: None) -> dict[str, Path]:
     """Photographs whose colours are their labels, and whose brightness is their number, as tables of both."""
     del tinynet

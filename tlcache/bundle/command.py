@@ -14,7 +14,7 @@ from tlcache.bundle.packing import pack, packed
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.table import is_image_name
 from tlcache.datasets.tree import scan
-from tlcache.deploying.rows import Columns, open_writer
+from tlcache.deploying.rows import open_writer
 from tlcache.deploying.stdin import standard_input
 from tlcache.errors import DataError, OptionError, TlcacheError
 from tlcache.kinds import Kind, whole
@@ -53,7 +53,7 @@ def _predict(bundle: Bundle, asked: argparse.Namespace) -> int:
     """Write what images show; return 1 where none of them can be used."""
     judge = bundle.judge(sets=asked.sets, right=asked.right, reject=asked.reject)
     paths, bad = _paths(asked.images), 0
-    columns = Columns(min(asked.top, len(bundle.classes)), asked.sets, judge.knows_distances)
+    columns = bundle.columns(judge, asked.top)
     if judge.answers_nothing:
         _end(f"No confidence is enough for {asked.right:g} right answers: all images are unsure.", 0)
     if least := judge.least_unusual:

@@ -15,9 +15,10 @@ from PIL import Image
 
 from tlcache.backbones.engines import default_batch, open_session
 from tlcache.datasets.folder import open_folder
-from tlcache.deploying.judging import Judge, ranked
-from tlcache.deploying.rows import PredictedRow
+from tlcache.deploying.judging import Judge, Judged, ranked
+from tlcache.deploying.rows import Columns, PredictedRow
 from tlcache.errors import ImageReadError, ModelError, OptionError, one_line
+from tlcache.heads.answering import ANSWERS, answering_of
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import BadImageError, Preprocess, by_pillow, fit, prepare, upright
 from tlcache.keys import native
@@ -80,6 +81,8 @@ class Bundle:
         What happens to an image before the network.
     uncertainty
         What sets, `right` and `reject` go by; None where the head was fitted without `--coverage`.
+    answering
+        How its answers are read, where they are several labels or a number; None of classes.
     """
 
     def __init__(self, model: bytes, name: str, max_pixels: int | None = None) -> None:
@@ -89,13 +92,14 @@ class Bundle:
             raise ModelError(f"'{name}' is no model that can be used here. {_EXPECTED} ({error})") from None
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         outputs = [each.name for each in self._session.get_outputs()]
-        if "classes" not in self.metadata or "probabilities" not in outputs:
+        if "classes" not in self.metadata or not {*ANSWERS}.intersection(outputs):
             raise ModelError(f"'{name}' gives {', '.join(outputs)} and names no classes. {_EXPECTED}")
         try:
             self.classes: list[str] = native(json.loads(self.metadata["classes"]))
             preprocess = Preprocess.from_json(json.loads(self.metadata["preprocess"]))
-            kept = json.loads(self.metadata.get("uncertainty", "null"))
-            self.uncertainty = Uncertainty.of_tables(kept) if kept else None
+            kept = {name: native(json.loads(self.metadata.get(name, "null"))) for name in ("uncertainty", "answering")}
+            self.uncertainty = Uncertainty.of_tables(kept["uncertainty"]) if kept["uncertainty"] else None
+            self.answering = answering_of(kept)
         except (KeyError, TypeError, ValueError, OptionError) as error:
             raise ModelError(
                 f"'{name}' does not say what a model of tlcache says ({one_line(error)}). If a newer tlcache made it "
@@ -143,12 +147,27 @@ class Bundle:
             if value is not None and not TAKES[option].allows(value):
                 raise OptionError(f"{option} takes {TAKES[option].takes}; asked: {value!r}.")
         judge = self.judge(sets=sets, right=right, reject=reject)
+        self.columns(judge, top)
         given = [images] if _is_one(images) else list(images)
         return [row for rows in self.rows(given, judge, top) for row in rows]
 
     def judge(self, **asked: Any) -> Judge:
         """Return what judges answers as is asked for by `sets`, `right` and `reject`."""
         return Judge(self.uncertainty, **asked, advice=_ADVICE)
+
+    def columns(self, judge: Judge, top: int = 1) -> Columns:
+        """Return what columns the rows have.
+
+        Raises
+        ------
+        OptionError
+            Several classes are asked for, and it has none.
+        """
+        if self.answering is None:
+            return Columns(min(top, len(self.classes)), judge.sets, judge.knows_distances)
+        if top != 1:
+            raise OptionError(f"top is of classes, and the model is of --task {self.answering.task}; leave it out.")
+        return Columns(each=self.answering.further)
 
     def rows(self, images: Sequence[Any], judge: Judge, top: int = 1) -> Iterator[list[PredictedRow]]:
         """Yield what `predict` returns, a batch at a time; meanwhile the next ones are decoded."""
@@ -200,22 +219,25 @@ class Bundle:
         if not len(usable):
             return rows
         found = self.outputs(pixels[usable])
-        probabilities, judged = found["probabilities"], judge.judge(found["probabilities"], found.get("distance"))
-        best = ranked(probabilities, top)
-        for which, at in enumerate(usable):
-            own, order = probabilities[which], best[which]
-            if not np.isfinite(own).all():
-                rows[at] = replace(rows[at], error="the network gives numbers that are not finite")
-                continue
-            labels = self._named(order)
-            rows[at] = replace(
-                rows[at],
-                labels=[judged.withheld[which] or labels[0], *labels[1:]],
-                confidences=own[order].tolist(),
-                set=None if judged.sets is None else self._named(judged.sets[which]),
-                unusual=None if judged.unusual is None else judged.unusual[which],
-            )
+        answers = next(found[name] for name in ANSWERS if name in found)
+        said = self._of_classes(answers, judge.judge(answers, found.get("distance")), top)
+        if self.answering:
+            said = ({"labels": self.answering.said(own[None]), "each": self.answering.each(own)} for own in answers)
+        for at, own, fields in zip(usable, answers, said, strict=True):
+            bad = {} if np.isfinite(own).all() else {"error": "the network gives numbers that are not finite"}
+            rows[at] = replace(rows[at], **(bad or fields))
         return rows
+
+    def _of_classes(self, probabilities: NDArray[np.float32], judged: Judged, top: int) -> Iterator[dict[str, Any]]:
+        """Yield what rows say of images, of the probabilities of classes (n, C)."""
+        for which, (own, order) in enumerate(zip(probabilities, ranked(probabilities, top), strict=True)):
+            labels = self._named(order)
+            yield {
+                "labels": [judged.withheld[which] or labels[0], *labels[1:]],
+                "confidences": own[order].tolist(),
+                "set": None if judged.sets is None else self._named(judged.sets[which]),
+                "unusual": None if judged.unusual is None else judged.unusual[which],
+            }
 
     def _named(self, numbers: Iterable[int]) -> list[str]:
         return [self.classes[number] for number in numbers]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tlcache.backbones.onnx_file import ONNX_FILE
 from tlcache.deploying.saved import Saved, find_saved
 from tlcache.extraction.several import Network
-from tlcache.heads.answering import Answering
+from tlcache.heads.answering import Answering, answering_of
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import native
@@ -118,8 +118,7 @@ def _of_file(path: Path) -> Answers:
     from tlcache.deploying.tail import load_tail, stated_in
 
     stated = stated_in(path)
-    kept = stated.get("uncertainty")
-    uncertainty = Uncertainty.of_tables(json.loads(kept)) if kept else None
-    request = {**_USUAL, "model": str(path.absolute())}
-    classes = tuple(native(json.loads(stated["classes"])))
-    return Answers(path.name, classes, [(request, None)], partial(load_tail, path), lambda: uncertainty)
+    kept = {name: native(json.loads(stated.get(name, "null"))) for name in ("classes", "uncertainty", "answering")}
+    uncertainty = Uncertainty.of_tables(kept["uncertainty"]) if kept["uncertainty"] else None
+    networks, load = [({**_USUAL, "model": str(path.absolute())}, None)], partial(load_tail, path)
+    return Answers(path.name, tuple(kept["classes"]), networks, load, lambda: uncertainty, answering_of(kept))

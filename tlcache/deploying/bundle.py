@@ -30,6 +30,7 @@ from tlcache.keys import canonical_json
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.licences import licences
 from tlcache.runs.record import Run
+from tlcache.tasks import USUAL
 from tlcache.version import __version__
 
 if TYPE_CHECKING:
@@ -42,16 +43,15 @@ _ROWS, _IMAGES = 4_096, 16  # that are compared
 
 @dataclass(frozen=True)
 class Recorded:
-    """How answers for `n` test images compare with the recorded ones: of `same` class, probabilities off by `worst`."""
+    """How answers for `n` test images compare with the recorded ones: `same` say the same, they are off by `worst`."""
 
     n: int
     same: int
     worst: float
+    of: str = "probabilities"
 
     def __str__(self) -> str:
-        return (
-            f"Of {self.n} test images it answers {self.same} as recorded, with probabilities within {self.worst:.0e}."
-        )
+        return f"Of {self.n} test images it answers {self.same} as recorded, with {self.of} within {self.worst:.0e}."
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def make_bundle(saved: Saved, precision: str = "fp32", max_loss: float = 1.0) ->
 
         data, cost = make_smaller(saved, data, precision, model.preprocess, max_loss)
         checks = ()
-    return Bundle(data, checks, _recorded(saved.run, data, numbers, images), cost)
+    return Bundle(data, checks, _recorded(saved, data, numbers, images), cost)
 
 
 def _on_embeddings(saved: Saved) -> Parity:
@@ -149,18 +149,20 @@ def _of_head(saved: Saved) -> dict[str, str]:
     stated |= {"head": str(own["head"]), "temperature": repr(float(own["temperature"]))}
     if promised := saved.uncertainty:
         stated["uncertainty"] = canonical_json(promised.tables())
+    if answering := saved.answering:
+        stated |= {"task": answering.task, "answering": canonical_json(answering.as_fields())}
     return stated
 
 
 def _of_run(run: Run | None) -> dict[str, str]:
     if run is None:
         return {"licence": UNKNOWN}
-    test = run.test
-    reached = {"accuracy": test.accuracy, "low": test.accuracy_low, "high": test.accuracy_high, "n": test.n}
+    figures, name = run.test.as_json(), USUAL[run.task]
+    reached = {name: figures[name], "low": figures[f"{name}_low"], "high": figures[f"{name}_high"], "n": run.test.n}
     return {
         "run": run.path.stem,
         "dataset": run.dataset,
-        "accuracy": canonical_json({**reached, "split": run.test_split}),
+        name: canonical_json({**reached, "split": run.test_split}),
         "licence": "; ".join(licences(run)),
     }
 
@@ -191,9 +193,10 @@ def _test_images(run: Run | None, preprocess: Preprocess) -> tuple[list[int], ND
     return numbers, np.array(images, np.uint8)
 
 
-def _recorded(run: Run | None, data: bytes, numbers: list[int], images: NDArray[np.uint8]) -> Recorded | None:
-    if run is None or not numbers:
+def _recorded(saved: Saved, data: bytes, numbers: list[int], images: NDArray[np.uint8]) -> Recorded | None:
+    if saved.run is None or not numbers:
         return None
-    known, found = run.predictions().probabilities[numbers], answers(data, images)
-    same = int((known.argmax(axis=1) == found.argmax(axis=1)).sum())
-    return Recorded(len(numbers), same, float(np.abs(known - found).max()))
+    known, found, how = saved.run.predictions().probabilities[numbers], answers(data, images), saved.answering
+    same = how.same(known, found) if how else known.argmax(axis=1) == found.argmax(axis=1)
+    of = "numbers" if how and how.output == "value" else "probabilities"
+    return Recorded(len(numbers), int(same.sum()), float(np.abs(known - found).max()), of)

@@ -13,6 +13,7 @@ from tlcache.files import write_whole
 from tlcache.kinds import SWITCH, number, text
 from tlcache.options import Option, described
 from tlcache.progress import say, warn
+from tlcache.tasks import TASKS
 
 if TYPE_CHECKING:
     from tlcache.deploying.bundle import Recorded
@@ -86,11 +87,12 @@ def export(
     ] = None,
     runs: Runs = None,
 ) -> Exported:
-    """Write a run as an ONNX file that classifies images, or a network alone as one that embeds them.
+    """Write a run as an ONNX file that answers for images, or a network alone as one that embeds them.
 
     The file takes uint8 RGB images `image` (n, 3, H, W), prepared as its metadata says. Of a run it gives calibrated
-    `probabilities` (n, C), the `label` (n,) and the `embedding` (n, D); of a network (`model`) the `embedding`. It is
-    compared with what went into it before it is written.
+    `probabilities` (n, C), the `label` (n,) and the `embedding` (n, D); of one that learned several labels `labels`, of
+    a number `value`, `low` and `high` (docs/deploy.md); of a network (`model`) the `embedding`. It is compared with
+    what went into it before it is written.
 
     Raises
     ------
@@ -121,7 +123,9 @@ def export(
             raise OptionError("A run has its own weights, layer and pooling. Leave out --weights, --layer and --pool.")
         if half and int8:
             raise OptionError("--half and --int8 are two precisions. Give one of them.")
-        return _of_run(find_saved(run, runs), Path(out), "fp16" if half else "int8" if int8 else "fp32", max_loss)
+        return _of_run(
+            find_saved(run, runs, TASKS), Path(out), "fp16" if half else "int8" if int8 else "fp32", max_loss
+        )
     if half or int8:
         raise OptionError("What --half and --int8 cost is measured with a head. Give a run instead of --model.")
     check_written(out)
@@ -136,6 +140,11 @@ def _of_run(saved: Saved, out: Path, precision: str, max_loss: float | None) -> 
     from tlcache.backbones.onnx_file import check_written
     from tlcache.deploying.bundle import make_bundle
 
+    if precision != "fp32" and saved.answering:
+        raise OptionError(
+            f"What --half and --int8 cost is measured by accuracy, and '{saved.path.stem}' is of --task "
+            f"{saved.answering.task}. Leave them out."
+        )
     _check_apart(out, saved)
     check_written(out)
     made = make_bundle(saved, precision, _MAX_LOSS if max_loss is None else max_loss)

@@ -13,6 +13,7 @@ from exporters.classify import head_alone
 from tlcache.backbones.engines import open_session
 from tlcache.backbones.network import Network
 from tlcache.errors import ModelError
+from tlcache.heads.answering import ANSWERS
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import Array, blocks
 from tlcache.heads.table import find_head
@@ -33,20 +34,23 @@ class Parity:
     n, what
         How many were compared, and of what they are: "cached embeddings".
     worst
-        The largest difference, save those `at_a_jump`.
+        The largest difference, save those `at_a_jump`; of numbers in their units.
     at_a_jump
         Rows whose probabilities change as much when their embedding is rounded: a neighbour takes another's place, or a
         number passes a threshold of a tree.
+    of
+        What was compared: `probabilities` or `numbers`.
     """
 
     n: int
     what: str
     worst: float
     at_a_jump: int
+    of: str = "probabilities"
 
     def __str__(self) -> str:
         jumps = f", save {self.at_a_jump} where rounding alone changes it as much" if self.at_a_jump else ""
-        return f"Its probabilities are those of the head within {self.worst:.0e}{jumps} ({self.n:,} {self.what})."
+        return f"Its {self.of} are those of the head within {self.worst:.0e}{jumps} ({self.n:,} {self.what})."
 
 
 def check_head(head: FittedHead, rows: Array, what: str) -> Parity:
@@ -58,7 +62,7 @@ def check_head(head: FittedHead, rows: Array, what: str) -> Parity:
         They differ by more than rounding: by more than the `tolerance` of the head's row.
     """
     session = open_session(head_alone(head))
-    parts = [session.run(["probabilities"], {"embedding": rows[some]})[0] for some in blocks(len(rows), _BLOCK)]
+    parts = [session.run([_main(session)], {"embedding": rows[some]})[0] for some in blocks(len(rows), _BLOCK)]
     return _compared(head, rows, np.concatenate(parts), what)
 
 
@@ -74,9 +78,15 @@ def check_images(bundle: bytes, network: Network, head: FittedHead, images: NDAr
 
 
 def answers(bundle: bytes, images: NDArray[np.uint8]) -> Array:
-    """Return the probabilities that a bundle gives for images, one alone and then the others: float32 (n, C)."""
-    session, names = open_session(bundle), ["probabilities"]
-    return np.concatenate([run(session, images[some], names)[0] for some in (slice(1), slice(1, None))])
+    """Return the probabilities, or numbers, that a bundle gives for images, one alone and then the others (n, C)."""
+    session = open_session(bundle)
+    return np.concatenate([run(session, images[some], [_main(session)])[0] for some in (slice(1), slice(1, None))])
+
+
+def _main(session: onnxruntime.InferenceSession) -> str:
+    """Return the name of what it answers."""
+    name: str = next(each.name for each in session.get_outputs() if each.name in ANSWERS)
+    return name
 
 
 def run(
@@ -106,6 +116,9 @@ def made_images(size: tuple[int, int], n: int = 4) -> NDArray[np.uint8]:
 
 def _compared(head: FittedHead, rows: Array, found: Array, what: str) -> Parity:
     expected, tolerance = head.predict_proba(rows), find_head(head.name).tolerance
+    numbers = head.answering is not None and head.answering.output == "value"
+    if numbers and head.answering:  # whose scale is their own, and which float32 rounds
+        tolerance = tolerance * head.answering.spread + float(np.spacing(np.abs(expected).max()))
     apart = np.abs(found - expected).max(axis=1)
     jumps = ~(apart <= tolerance)
     jumps[jumps] = _at_a_jump(head, rows[jumps], expected[jumps], tolerance)
@@ -113,10 +126,10 @@ def _compared(head: FittedHead, rows: Array, found: Array, what: str) -> Parity:
     if not worst <= tolerance or jumps.sum() > 1 + _JUMPS * len(rows):
         raise ModelError(
             f"The exported {head.name} head is not the same: for {int((apart > tolerance).sum()):,} of {len(rows):,} "
-            f"{what} a probability differs from the head's own by up to {apart.max():.1e}; at most {tolerance:.0e} is "
+            f"{what} an answer differs from the head's own by up to {apart.max():.1e}; at most {tolerance:.0e} is "
             "accepted. Nothing was written. Report this with the versions of onnx and onnxruntime."
         )
-    return Parity(len(rows), what, worst, int(jumps.sum()))
+    return Parity(len(rows), what, worst, int(jumps.sum()), "numbers" if numbers else "probabilities")
 
 
 def _at_a_jump(head: FittedHead, rows: Array, expected: Array, tolerance: float) -> NDArray[np.bool_]:

@@ -148,7 +148,7 @@ class Predicted:
     @property
     def columns(self) -> Columns:
         """The columns of `rows`."""
-        each = self.answering.further if self.answering else ()
+        each = self.answering.further if self.answering else None
         return Columns(self.ranked.shape[1], self.sets is not None, self.p_values is not None, each)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[PredictedRow]:
@@ -159,8 +159,8 @@ class Predicted:
                 continue
             if self.answering is not None:
                 answers = self.confidences[number]
-                each = dict(zip(self.answering.further, self.answering.beside(answers), strict=True))
-                yield PredictedRow(self.paths[number], self.answering.said(answers[None]), each=each)
+                said = self.answering.said(answers[None])
+                yield PredictedRow(self.paths[number], said, each=self.answering.each(answers))
                 continue
             labels = [self.classes[label] for label in self.ranked[number].tolist()]
             labels[0] = self.withheld.get(number, labels[0])

@@ -66,7 +66,8 @@ class Columns:
     sets, unusual
         Whether there are columns for these.
     each
-        Further ones in the place of confidences: a probability of every label, or the ends of a number's interval.
+        Further ones in the place of confidences: a probability of every label, or the ends of a number's interval, if
+        it has one. None: there are confidences, of classes.
 
     Examples
     --------
@@ -77,12 +78,12 @@ class Columns:
     top: int = 1
     sets: bool = False
     unusual: bool = False
-    each: tuple[str, ...] = ()
+    each: tuple[str, ...] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """What they are called, in their order."""
-        if self.each:
+        if self.each is not None:
             return ("path", "label", *self.each, "error")
         further = (f"{name}_{place}" for place in range(2, self.top + 1) for name in ("label", "confidence"))
         asked = [name for name, wanted in (("set", self.sets), ("unusual", self.unusual)) if wanted]
@@ -92,7 +93,7 @@ class Columns:
         """Return a row as JSON values by the names of the columns; null where there is nothing to say."""
         found: dict[str, Any] = {"path": row.path, "set": list(row.set or ()), "error": row.error or None}
         found["unusual"] = _rounded(row.unusual)
-        if self.each:
+        if self.each is not None:
             each = {name: _rounded(value) for name, value in row.each.items()}
             return {name: {**found, "label": next(iter(row.labels), None), **each}.get(name) for name in self.names}
         for place, (label, confidence) in enumerate(zip(row.labels, row.confidences, strict=True), 1):
@@ -165,7 +166,7 @@ def _json_lines(path: Path, columns: Columns) -> Iterator[Write]:
 def _parquet(path: Path, columns: Columns) -> Iterator[Write]:
     arrow = _pyarrow()
     schema = arrow.schema(
-        [(name, arrow.float32() if name in columns.each else _kind(arrow, name)) for name in columns.names]
+        [(name, arrow.float32() if name in (columns.each or ()) else _kind(arrow, name)) for name in columns.names]
     )
     with arrow.parquet.ParquetWriter(path, schema) as writer:
         yield lambda rows: writer.write_table(

@@ -155,7 +155,7 @@ def find_saved(run: str | Path, runs: str | Path | None = None, tasks: Sequence[
     if task not in tasks:
         raise OptionError(
             f"'{found.path.stem}' is of --task {task}, and this is of --task {' or '.join(tasks)} alone. "
-            "What it says of images: tlcache predict; its network: tlcache export --model; the head: load_head."
+            "What it says of images: tlcache predict; as a file: tlcache export; the head: load_head."
         )
     return found
 

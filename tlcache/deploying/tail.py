@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from tlcache.backbones.onnx_file import read_onnx
 from tlcache.backbones.onnx_output import cut
 from tlcache.errors import ModelError
+from tlcache.heads.answering import ANSWERS
 
 __all__ = ["load_tail", "stated_in"]
 
-_ENDS = ("probabilities", "distance")
+_ENDS = (*ANSWERS, "distance")
 Rows = NDArray[np.float32]
 
 
@@ -30,7 +31,7 @@ def stated_in(path: Path) -> Mapping[str, str]:
     model = read_onnx(path)[1]
     stated = {entry.key: entry.value for entry in model.metadata_props}
     outputs = [value.name for value in model.graph.output]
-    if "classes" not in stated or not {"embedding", "probabilities"} <= set(outputs):
+    if "classes" not in stated or "embedding" not in outputs or not {*ANSWERS}.intersection(outputs):
         raise ModelError(
             f"'{path}' gives {', '.join(outputs)} and is no file of a run, which says what its classes are. Make one "
             "with: tlcache export RUN --out model.onnx"
@@ -39,7 +40,7 @@ def stated_in(path: Path) -> Mapping[str, str]:
 
 
 def load_tail(path: Path) -> Callable[[Rows], tuple[Rows, Rows | None]]:
-    """Return what makes probabilities (n, C) and, where it knows them, distances (n,) of embeddings (n, dim).
+    """Return what makes answers (n, C) and, where it knows them, distances (n,) of embeddings (n, dim).
 
     That is the head of such a file in ONNX Runtime: what it gives for embeddings of images, the file gives for these.
     """
@@ -47,10 +48,11 @@ def load_tail(path: Path) -> Callable[[Rows], tuple[Rows, Rows | None]]:
 
     model = _after_embedding(read_onnx(path)[1])
     names, session = [value.name for value in model.graph.output], open_session(model.SerializeToString())
+    (main,) = (name for name in names if name in ANSWERS)
 
     def answer(rows: Rows) -> tuple[Rows, Rows | None]:
         found = dict(zip(names, session.run(names, {"embedding": rows}), strict=True))
-        return found["probabilities"], found.get("distance")
+        return found[main], found.get("distance")
 
     return answer
 

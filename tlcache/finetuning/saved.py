@@ -66,7 +66,7 @@ def export_tuned(path: Path) -> bytes:
     backbone, preprocess = find(fields["backbone"]), Preprocess.from_json(fields["preprocess"])
     weights = Weights(f"file:{path.name}", path, hash_file(path))
     network = _Tuned(backbone, weights, preprocess, _head(head, fields), float(fields["temperature"]))
-    return export_classifier(network.eval(), backbone, weights, preprocess, fields["classes"])
+    return export_classifier(network.eval(), backbone, weights, preprocess, fields["classes"], answering_of(fields))
 
 
 def load_tuned_head(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

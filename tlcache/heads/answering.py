@@ -13,7 +13,10 @@ from tlcache.heads.logits import logistic
 from tlcache.heads.rows import Array
 from tlcache.tasks import MULTILABEL, joined_label
 
-__all__ = ["Answering", "answering_of"]
+__all__ = ["ANSWERS", "Answering", "answering_of"]
+
+ANSWERS = ("probabilities", "value")  # what exported files call what is answered: of classes and labels, of a number
+_SAME = 1e-4  # of the spread of numbers
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,27 @@ class Answering:
             return tuple(f"p({name})" for name in self.names)
         return ("low", "high") if self.coverage else ()
 
-    def beside(self, answers: NDArray[np.floating]) -> list[float]:
-        """Return these of an image, from its answers (C,)."""
+    def each(self, answers: NDArray[np.floating]) -> dict[str, float]:
+        """Return what stands in these, of an image, from its answers (C,)."""
         if self.task == MULTILABEL:
-            return [float(each) for each in answers]
-        return [float(answers[0]) + sign * self.margin for sign in (-1, 1)] if self.coverage else []
+            values = [float(each) for each in answers]
+        else:
+            values = [float(answers[0]) + sign * self.margin for sign in (-1, 1)] if self.coverage else []
+        return dict(zip(self.further, values, strict=True))
+
+    @property
+    def output(self) -> str:
+        """What exported files call the answers: one of `ANSWERS`."""
+        return ANSWERS[self.task != MULTILABEL]
+
+    def same(self, one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Return whether two answers (n, C) say the same of each image: the same labels, or nearly the same number."""
+        if self.task == MULTILABEL:
+            equal = (one >= np.array(self.thresholds)) == (other >= np.array(self.thresholds))
+        else:
+            equal = np.abs(one - other) <= _SAME * self.spread
+        found: NDArray[np.bool_] = equal.all(axis=1)
+        return found
 
     def as_fields(self) -> dict[str, Any]:
         """Return what a head's file says of it."""
@@ -86,4 +105,4 @@ class Answering:
 
 def answering_of(fields: Mapping[str, Any]) -> Answering | None:
     """Return how the head is read of which a file says `fields`; None of classes."""
-    return Answering.of_fields(fields["answering"]) if "answering" in fields else None
+    return Answering.of_fields(fields["answering"]) if fields.get("answering") else None
