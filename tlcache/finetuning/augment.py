@@ -13,7 +13,9 @@ from torch.nn.functional import grid_sample
 
 from tlcache.finetuning.presets import Preset
 
-__all__ = ["augment", "draws"]
+__all__ = ["Mix", "augment", "draws", "mixing"]
+
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 _DRAWS = 7  # random numbers per image: which of them decides what is fixed below
 _WEIGHTS = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # of red, green and blue in grey (ITU-R BT.601)
@@ -59,6 +61,19 @@ def augment(pixels: Tensor, crop: int, preset: Preset, random: NDArray[np.float6
         for image, which, number in zip(changed, chosen, random[:, 6], strict=True):
             image.copy_(_TRIVIAL[which](image, 2 * float(number) - 1))
     return changed
+
+
+def mixing(mixup: float, cutmix: float, classes: int) -> Mix | None:
+    """Return what mixes pairs of a batch: images (n, 3, H, W) as floats, and labels (n,) as shares of classes (n, C).
+
+    Either is torchvision's MixUp (Zhang et al., 2018) or CutMix (Yun et al., 2019) with this alpha; of both, one by
+    chance for each batch. None where both are 0.
+    """
+    from torchvision.transforms.v2 import CutMix, MixUp, RandomChoice
+
+    kinds = [kind(alpha=alpha, num_classes=classes) for kind, alpha in ((MixUp, mixup), (CutMix, cutmix)) if alpha]
+    choice = RandomChoice(kinds) if kinds else None
+    return choice and (lambda images, labels: choice(images.float(), labels))
 
 
 def _placed(side: int, crop: int, preset: Preset, numbers: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from tlcache.tasks import MULTILABEL, REGRESSION
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LOSSES", "Loss", "hits", "make_loss"]
+__all__ = ["LOSSES", "Loss", "hits", "make_loss", "row_weights"]
 
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]
 
@@ -18,7 +18,8 @@ Loss = Callable[["Tensor", "Tensor"], "Tensor"]
 def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, weights: Tensor | None) -> Tensor:
     from torch.nn.functional import cross_entropy
 
-    return cross_entropy(logits, labels, weights, label_smoothing=smoothing)
+    loss = cross_entropy(logits, labels, weights, label_smoothing=smoothing)
+    return loss if labels.ndim == 1 or weights is None else loss * len(labels) / row_weights(labels, weights).sum()
 
 
 def _binary_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, weights: Tensor | None) -> Tensor:
@@ -26,11 +27,13 @@ def _binary_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, weig
     from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
     classes = logits.shape[1]
-    targets = one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
+    shares = one_hot(labels, classes).float() if labels.ndim == 1 else labels
+    targets = shares * (1 - smoothing) + smoothing / classes
     losses = binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
     if weights is None:
         return losses.mean()
-    return (losses * weights[labels]).sum() / weights[labels].sum()
+    own = row_weights(labels, weights)
+    return (losses * own).sum() / own.sum()
 
 
 def _logistic(logits: Tensor, has: Tensor, smoothing: float, weights: Tensor | None) -> Tensor:
@@ -60,12 +63,17 @@ def make_loss(name: str, smoothing: float = 0.0, weights: Tensor | None = None) 
     Parameters
     ----------
     name
-        Of `LOSSES`, with labels (n,); or a task other than classes, with its columns (n, C).
+        Of `LOSSES`, with labels (n,) or shares of classes (n, C); or a task other than classes, with its columns.
     smoothing, weights
         Share of a label that is spread over all classes; weights of the classes (C,).
     """
     loss = {**LOSSES, **_OF_COLUMNS}[name]
     return lambda logits, wanted: loss(logits, wanted, smoothing, weights)
+
+
+def row_weights(labels: Tensor, weights: Tensor) -> Tensor:
+    """Return the weights (n,) of labels (n,), or of shares of classes (n, C), by those of classes (C,)."""
+    return weights[labels] if labels.ndim == 1 else labels @ weights
 
 
 def hits(logits: Tensor, wanted: Tensor) -> int:

@@ -46,15 +46,21 @@ _LAYERS_MORE = "Layers are those with parameters: a convolution and its BatchNor
 _METHODS = "What of these: full, last (stage), bias, norm, or lora:R (updates of rank R)"
 _METHODS_MORE = "The head always. `last` is --unfreeze top:1; `norm`: weights and biases of normalisations"
 _LR_MORE = "Ten times that with --method bias, norm or lora"
+_MIX_MORE = "With --mixup one of them, by chance for each batch; 0: none of it"
 _CACHED = "cached: begin with a head fitted on cached features; scratch: train a fresh one first"
 _CACHED_MORE = (
     "The first is linear probing, then fine-tuning (Kumar et al., 2022); a fresh head trains with the backbone frozen"
 )
 
 _SHARED = {"head", "class_weight", "seed", "coverage", "per_class", "precision", "layout", "batch_size", "refit"}
-_OF_CLASSES = ("loss", "label_smoothing", "class_weight")  # that others do not have
+_OF_CLASSES = ("loss", "label_smoothing", "class_weight", "mixup", "cutmix")  # that others do not have
 _LARGER = 10
-_BEFORE = {"clip": 0.0, "method": "full"}  # how it was before there were these settings: records leave them out then
+_BEFORE = {
+    "clip": 0.0,
+    "method": "full",
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}  # how it was before there were these settings: records leave them out then
 _RECIPE = "race, own, top, upper, bare, steady, bold, adapt or before"
 _RECIPE_MORE = (
     "`own`: the settings as they are; `race`: what is best on validation of those that follow, in a time that is told "
@@ -127,6 +133,12 @@ class Recipe:
             more="`light`: flip, crop; `study`: rotation, flips, contrast, saturation; `strong`: TrivialAugment",
         ),
     ] = "light"
+    mixup: Annotated[float, Option("Mix pairs of images and labels, with this alpha like 0.2", number(0), TRAINING)] = (
+        0.0
+    )
+    cutmix: Annotated[
+        float, Option("Put parts of images into others, alpha like 1", number(0), TRAINING, more=_MIX_MORE)
+    ] = 0.0
     loss: Annotated[str, Option("ce (cross-entropy) or bce (binary, on one-hot labels)", _LOSS, TRAINING)] = "ce"
     label_smoothing: Annotated[float, Option("Share of a label spread over all classes", _SHARE, TRAINING)] = 0.1
     clip: Annotated[float, Option("Largest norm of a step's gradient; 0: any", number(0), TRAINING)] = 1.0
@@ -188,7 +200,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_fields(self)
         check_coverage(self.coverage, self.per_class)
-        said = {name: getattr(self, name) for name in ("class_weight", "per_class", "coverage")}
+        said = {name: getattr(self, name) for name in ("class_weight", "per_class", "coverage", "mixup", "cutmix")}
         spread = self.label_smoothing not in (0, Recipe.label_smoothing)
         check_task(self.task, **said, loss=self.loss != Recipe.loss, label_smoothing=spread)
         if self.recipe == RACE and (decided := self._differs()):
@@ -198,6 +210,11 @@ class Recipe:
             raise OptionError(f"--method last is --unfreeze top:1; found --unfreeze {self.unfreeze}. Give one of them.")
         if self.cached_prefix and self.unfrozen == "all":
             raise OptionError("cached-prefix needs frozen layers to cache: unfreeze last:N, stage:K or top:N.")
+        if (self.mixup or self.cutmix) and self.cached_prefix:
+            name = "mixup" if self.mixup else "cutmix"
+            raise OptionError(
+                f"--{name} mixes images, --cached-prefix keeps activations of single ones: give one of them."
+            )
         if self.views > 1 and not self.cached_prefix:
             raise OptionError("views says how many augmented views cached-prefix keeps; give that too.")
 
@@ -213,6 +230,7 @@ class Recipe:
     def learning_rate(self) -> float:
         """Of the phase that trains the backbone; small parts of it bear larger steps."""
         usual = find_optimizer(self.optimizer).learning_rate * (1 if self.method in ("full", "last") else _LARGER)
+        usual = round(usual, 12)  # 0.003, not 0.0029999999999999996, in names and records
         return usual if self.lr is None else self.lr
 
     @property

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from tlcache.backbones.backbone import Layer
 from tlcache.errors import TlcacheError
 from tlcache.evaluation.task import Task
+from tlcache.finetuning.augment import Mix, mixing
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier
-from tlcache.finetuning.losses import Loss, hits, make_loss
+from tlcache.finetuning.losses import Loss, hits, make_loss, row_weights
 from tlcache.finetuning.optimisation import Average, balance, make_optimizer
 from tlcache.finetuning.ranks import add_gradients, broadcast, rank, shared, size, total
 from tlcache.finetuning.recipe import Recipe
@@ -201,7 +202,8 @@ class Training:
             optimizer.load_state_dict(state.optimizer)
         average = Average(self.both, recipe.ema, state.average) if recipe.ema else None
         loss_of = make_loss(recipe.criterion, recipe.label_smoothing, weights)
-        return _Step(phase, state.way, self.device, self.target, optimizer, average, loss_of, weights, recipe.clip)
+        mix = None if phase.train.ready else mixing(recipe.mixup, recipe.cutmix, self.classes)
+        return _Step(phase, state.way, self.device, self.target, optimizer, average, loss_of, weights, recipe.clip, mix)
 
     def _keep(self, state: State) -> None:
         if rank() == 0:
@@ -292,6 +294,7 @@ class _Step:
     loss_of: Loss
     weights: Tensor | None
     clip: float = 0.0
+    mix: Mix | None = None
 
     def __call__(self, inputs: Tensor, labels: Tensor, factor: float) -> tuple[float, int, int]:
         """Return the loss of the batch, before the update, how many of it were right, and how many there were.
@@ -301,8 +304,11 @@ class _Step:
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * self.phase.learning_rate * factor
         targets = torch.from_numpy(self.target.learned(labels.numpy())).to(self.device)
-        logits = self.way.forward(self.phase.network, inputs.to(self.device), self.phase.train.ready)
-        weight = float(len(labels) if self.weights is None else self.weights[targets].sum())
+        inputs = inputs.to(self.device)
+        if self.mix:
+            inputs, targets = self.mix(inputs, targets)
+        logits = self.way.forward(self.phase.network, inputs, self.phase.train.ready)
+        weight = float(len(labels) if self.weights is None else row_weights(targets, self.weights).sum())
         loss = self.loss_of(logits, targets) * (weight / total(weight)[0])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -313,7 +319,8 @@ class _Step:
         self.optimizer.step()
         if self.average:
             self.average.update()
-        mean, right, images = total(float(loss.detach()), hits(logits, targets), len(labels))
+        shown = targets.argmax(1) if self.mix else targets  # of a mixed image, what it has most of
+        mean, right, images = total(float(loss.detach()), hits(logits, shown), len(labels))
         return mean, int(right), int(images)
 
 
