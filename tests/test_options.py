@@ -247,7 +247,7 @@ def test_the_docs_of_public_functions_have_all_their_options(function: Callable[
 def test_choices_are_those_of_the_tables() -> None:
     of_extract, of_recipe = parameters(extract), parameters(Recipe)
     assert tuple(of_extract["device"].kind.choices()) == DEVICES
-    assert set(of_extract["engine"].kind.choices()) == set(ENGINES)
+    assert set(of_extract["engine"].kind.choices()) == {"auto", *ENGINES}
     assert tuple(of_extract["precision"].kind.choices()) == PRECISIONS
     assert tuple(parameters(fit_heads)["split"].kind.choices()) == KINDS
     assert set(of_recipe["schedule"].kind.choices()) == set(SCHEDULES)

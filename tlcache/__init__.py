@@ -20,7 +20,7 @@ seconds. The command line and this module offer the same:
 - all of it: `study` for the whole experiment and `compare_study` for its answer, `run_demo` for a first look;
 - what was exported, without the rest: `load_model`;
 - the cache: `list_cache`, `verify`, `find_leftovers` and `remove_leftovers`, `find_stores` and `empty_stores`;
-- this machine: `run_doctor`, what is found and works here;
+- this machine: `run_doctor`, what is found and works here, `engines`, how fast each runs a network and what it costs;
 - elsewhere: `track` adds runs to MLflow, TensorBoard or Weights & Biases;
 - what goes on: `show_progress` in a script, where all of this is quiet otherwise, and `hide_progress`.
 """

@@ -30,6 +30,7 @@ from tlcache.inventory import list_cache as list_cache
 from tlcache.inventory import remove_leftovers as remove_leftovers
 from tlcache.inventory import verify as verify
 from tlcache.pictures.similar import similar as similar
+from tlcache.probing.engines import engines as engines
 from tlcache.probing.fit import fit_columns as fit_columns
 from tlcache.probing.fit import fit_curves as fit_curves
 from tlcache.probing.fit import fit_heads as fit_heads

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import distributions
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tlcache.cache.find import features_folder
-from tlcache.errors import CacheError, TlcacheError, first_line
+from tlcache.errors import CacheError, first_line
 from tlcache.files import cache_folder, check_folder, hub_folder
 from tlcache.locks import Lock
 from tlcache.machine import hardware, versions
@@ -97,24 +98,14 @@ def _processor() -> Finding:
 
 
 def _engines() -> Iterator[Finding]:
-    from tlcache.backbones.engines import ENGINES, find_device
+    from tlcache.backbones.paces import ways
 
-    for engine in ENGINES.values():
-        for device, precisions in engine.precisions.items():
-            able, why = [], ""
-            for precision in precisions:
-                try:
-                    find_device(device, engine.name, precision)
-                    able.append(precision)
-                except TlcacheError as error:
-                    why = f"{precision}: {_reason(error)}" if able else _reason(error)
-            words = "; ".join(filter(None, [", ".join(able), why]))
-            yield Finding(f"{engine.name} on {device}", "ok" if able else "no", words)
-
-
-def _reason(error: TlcacheError) -> str:
-    """Return what is missing, without what was asked for and what to pass instead: nobody asked for it."""
-    return first_line(error).partition(" was asked for, but ")[2].partition(". Pass ")[0] or first_line(error)
+    for name, found in groupby(ways(), lambda each: f"{each[0].engine} on {each[0].device}"):
+        known = list(found)
+        able = [way.precision for way, why in known if not why]
+        whys = (f"{way.precision}: {why}" if able else why for way, why in known if why)
+        words = "; ".join(filter(None, [", ".join(able), *dict.fromkeys(whys)]))
+        yield Finding(name, "ok" if able else "no", words)
 
 
 def _folders(folders: dict[str, Path]) -> Iterator[Finding]:

@@ -73,7 +73,7 @@ def kept_int8(name: str, stem: str, network: Callable[[], Onnx], size: tuple[int
     data = kept(stem, made)
     apart = _told(data)
     if apart.share > _FAR or apart.faster < _SLOW:
-        warn(f"int8 does not suit {name}: {apart}. --precision fp32 is exact.")
+        warn(f"int8 does not suit {name}: {apart}. --precision fp32 is exact; tlcache engines tells what each costs.")
     return data
 
 

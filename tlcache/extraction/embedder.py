@@ -15,6 +15,7 @@ from tlcache.backbones.engines import default_batch, find_device, open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
 from tlcache.backbones.network import Embedded, Encoded, Network, embed_images
+from tlcache.backbones.paces import AUTO, fastest_engine
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.find import features_folder, kept_folder
 from tlcache.cache.index import Index
@@ -159,9 +160,10 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     def _network(self, model: Model) -> tuple[Network, int]:
         """Return what runs the network, and how many images it is given at once."""
-        device = find_device(self.device, self.engine, self.precision)
-        size = default_batch(self.engine, device, model.preprocess.crop)
-        return open_network(model.onnx(), device, engine=self.engine, precision=self.precision, batch=size), size
+        engine = fastest_engine(model, self.device) if self.engine == AUTO else self.engine
+        device = find_device(self.device, engine, self.precision)
+        size = default_batch(engine, device, model.preprocess.crop)
+        return open_network(model.onnx(), device, engine=engine, precision=self.precision, batch=size), size
 
     def _embed(self, model: Model, images: Mapping[str, GivenImage], index: Index) -> dict[str, NDArray[np.float32]]:
         """Return the embedding of every image by the hash of its bytes, and keep them; notes are added to the index."""

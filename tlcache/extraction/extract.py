@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["extract", "extract_layers"]
 
-_ENGINES, _PRECISIONS = choice(("onnxruntime", "openvino")), choice(("fp32", "fp16", "bf16", "int8"))
+_ENGINES, _PRECISIONS = choice(("auto", "onnxruntime", "openvino")), choice(("fp32", "fp16", "bf16", "int8"))
 _RGB = numbers(3, "0.485,0.456,0.406")
 
 
@@ -79,7 +79,7 @@ def extract(
         int | None, Option("White for an .onnx file: 1, or 255", whole(1), NETWORK)
     ] = None,
     device: Device = "auto",
-    engine: Annotated[str, Option("What runs the network: onnxruntime or openvino", _ENGINES, SPEED)] = "onnxruntime",
+    engine: Annotated[str, Option("onnxruntime, openvino, or auto: the faster", _ENGINES, SPEED)] = "onnxruntime",
     precision: Annotated[
         str,
         Option(

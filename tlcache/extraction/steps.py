@@ -11,6 +11,7 @@ from typing import Any
 
 from tlcache.backbones.engines import default_batch, find_device
 from tlcache.backbones.load import load_again, load_layers
+from tlcache.backbones.paces import AUTO, fastest_engine
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.datasets.dataset import Dataset, load_dataset, reopen
 from tlcache.datasets.layout import Layout
@@ -85,6 +86,8 @@ def _extract(
     dataset = load_dataset(request["data"], request["name"], Layout.of(request))
     overview = Overview.expected(dataset)
     say(f"{dataset.name}: {overview}")
+    if request["engine"] == AUTO:
+        request["engine"] = fastest_engine(load_again({**request, **wanted[0]}), device)
     found = find_device(device, request["engine"], request["precision"])
     if labelled:
         dataset.check_labelled()
