@@ -20,7 +20,9 @@ from tlcache.auditing.neighbours import Array, Space, fit_space, nearest_imposto
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.find import named
 from tlcache.datasets.splits import SPLITS
+from tlcache.datasets.tasks import task_of
 from tlcache.errors import CacheError
+from tlcache.tasks import REGRESSION
 
 __all__ = ["Choice", "Projected", "calibrated", "choose_files", "project"]
 
@@ -110,8 +112,9 @@ def calibrated(file: FeatureFile, make: Callable[[], Projected], runs: Path) -> 
     if kept := read_calibration(path):
         return kept
     own = make()
-    labels = own.rows.labels if file.classes else np.arange(len(own.rows))  # without any, all others are impostors
+    certain = bool(file.classes) and task_of(file.attrs) != REGRESSION  # another number may be that of a copy
+    labels = own.rows.labels if certain else np.arange(len(own.rows))  # without any, all others are impostors
     impostors = nearest_impostors(own.embeddings, labels)
-    found = calibrate(file, own.space, own.embeddings, impostors, certain=bool(file.classes))
+    found = calibrate(file, own.space, own.embeddings, impostors, certain=certain)
     write_calibration(path, found)
     return found

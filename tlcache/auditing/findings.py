@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from tlcache.auditing.calibration import Calibration
 from tlcache.auditing.labels import FOUND, NeighbourGap
 from tlcache.auditing.leak import Leak
+from tlcache.datasets.tasks import told_of
 from tlcache.records import as_json
+from tlcache.tasks import CLASSIFY
 
 __all__ = ["Audit", "DuplicatePair", "End", "LabelIssue", "OddImage", "audit_of"]
 
@@ -25,7 +27,10 @@ class End(NamedTuple):
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """Two images that are the same or nearly; `exact` when their bytes are equal. Splits and labels are names."""
+    """Two images that are the same or nearly; `exact` when their bytes are equal. Splits and labels are names.
+
+    `apart` says of numbers whether they differ by more than half of their standard deviation; None of other labels.
+    """
 
     first: str
     second: str
@@ -35,6 +40,7 @@ class DuplicatePair:
     second_split: str
     first_label: str
     second_label: str
+    apart: bool | None = None
 
     @property
     def ends(self) -> tuple[End, End]:
@@ -54,13 +60,13 @@ class DuplicatePair:
 
     @property
     def conflict(self) -> bool:
-        """Whether they carry different labels."""
-        return self.first_label != self.second_label
+        """Whether they carry different labels, or numbers that are far apart."""
+        return self.first_label != self.second_label if self.apart is None else self.apart
 
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """An image whose label a head that never saw it disagrees with."""
+    """An image whose label a head that never saw it disagrees with; see `tlcache.auditing.labels.FlaggedRow`."""
 
     path: str
     split: str
@@ -105,8 +111,9 @@ class Audit:
     label_issues
         Probable label errors; none where these cannot be told.
     labels_accuracy, labels_found
-        How often the heads behind them were right, on groups they did not see, and the share of labels changed at
-        random that would be among them; None where they could not be fitted.
+        How often the heads behind them were right, on groups they did not see (of a number the share of the variance
+        that they explain), and the share of labels changed at random that would be among them; None where they could
+        not be fitted.
     outliers
         Paths of images unlike all others.
     neighbour_gap
@@ -125,6 +132,8 @@ class Audit:
         The splits that were drawn from train; None where that is not known.
     odd
         Images that look odd among the others, those in most ways first; None where the images are gone.
+    task
+        What labels say: a name of `tlcache.tasks.TASKS`.
     """
 
     dataset: str
@@ -158,6 +167,7 @@ class Audit:
     drawn: tuple[str, ...] | None = None
     odd: tuple[OddImage, ...] | None = None
     torn: tuple[str, ...] | None = None
+    task: str = CLASSIFY
 
     @property
     def leaks(self) -> bool:
@@ -184,6 +194,7 @@ class Audit:
         names = ("dataset", "dataset_digest", "backbone", "why", "images", "group_by", "groups", "largest", "verdict")
         return {
             **{name: getattr(self, name) for name in names},
+            **told_of(self.task),
             "splits": dict(self.splits),
             "drawn": as_json(self.drawn),
             "exact": {

@@ -13,6 +13,7 @@ from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.runs.naming import backbone_label, head_label
 from tlcache.runs.record import Run
+from tlcache.tasks import CLASSIFY
 
 __all__ = ["LeakageGap", "leakage_gaps", "leakage_gaps_of"]
 
@@ -47,7 +48,7 @@ class LeakageGap:
 
 
 def leakage_gaps(comparisons: Iterable[Comparison]) -> list[LeakageGap]:
-    """Pair runs that differ in nothing but the split; by dataset, the most accurate under the group split first.
+    """Pair runs of classes that differ in nothing but the split; by dataset, the best under the group split first.
 
     Where a dataset was split several times, the run made last counts.
 
@@ -58,7 +59,7 @@ def leakage_gaps(comparisons: Iterable[Comparison]) -> list[LeakageGap]:
     []
     """
     splits: dict[str, dict[str, Entry]] = {GIVEN: {}, "group": {}}
-    entries = (entry for found in comparisons for entry in found.entries)
+    entries = (entry for found in comparisons for entry in found.entries if entry.run.task == CLASSIFY)
     for entry in sorted(entries, key=lambda entry: entry.run.created):
         splits[entry.run.split][_identity(entry.run)] = entry
     pairs = [(splits[GIVEN][name], entry) for name, entry in splits["group"].items() if name in splits[GIVEN]]

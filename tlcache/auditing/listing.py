@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,11 @@ from tlcache.auditing.labels import FlaggedRow
 from tlcache.auditing.neighbours import Pairs
 from tlcache.cache.feature_file import Split
 from tlcache.datasets.splits import SPLITS
+from tlcache.tasks import REGRESSION
 
 __all__ = ["Listing"]
+
+_APART = 0.5  # of the standard deviation of all numbers, between those of copies
 
 
 class Listing:
@@ -43,7 +47,19 @@ class Listing:
             second_split=self.split(second),
             first_label=self.label(first),
             second_label=self.label(second),
+            apart=self._apart(first, second),
         )
+
+    def _apart(self, first: int, second: int) -> bool | None:
+        """Return whether the numbers of two rows differ by more than half of their standard deviation."""
+        if self._rows.targets is None or self._rows.targets.task != REGRESSION:
+            return None
+        one, other = (float(self._numbers[row]) for row in (first, second))
+        return abs(one - other) > _APART * float(self._numbers.std())
+
+    @cached_property
+    def _numbers(self) -> NDArray[np.float64]:
+        return self._rows.wanted.astype(np.float64).ravel()
 
     def exact(self, hashes: NDArray[np.bytes_]) -> tuple[DuplicatePair, ...]:
         """Return every further copy of an image with the first one."""
@@ -83,7 +99,7 @@ class Listing:
                 self._rows.paths[each.row],
                 self.split(each.row),
                 self.label(each.row),
-                self._classes[each.predicted],
+                each.predicted if isinstance(each.predicted, str) else self._classes[each.predicted],
                 each.confidence,
             )
             for each in issues

@@ -21,8 +21,8 @@ from tlcache.auditing.groups import choose_groups
 from tlcache.auditing.labels import (
     LabelIssues,
     NeighbourGap,
-    find_label_issues,
     find_outliers,
+    label_issues,
     neighbour_gap,
     out_of_fold,
 )
@@ -39,6 +39,7 @@ from tlcache.cache.find import find_features
 from tlcache.cache.groups import groups_path, write_groups
 from tlcache.datasets.overview import drawn_splits
 from tlcache.datasets.splits import SPLITS
+from tlcache.datasets.tasks import task_of
 from tlcache.errors import CacheError, DataError, HeadError, UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.files import check_folder, relative
@@ -138,7 +139,9 @@ def _audit(chosen: Choice, folder: Path, group_by: str | None, group_regex: str 
             calibration.judges,
             _measured(folder, attrs, leak),
             guessed=not calibration.images,
+            accuracies=rows.targets is None,
         ),
+        task=task_of(attrs),
         record=record_path(folder, attrs),
         drawn=drawn_splits(attrs),
         odd=listed.odd(find_odd(looks)) if any(looks) else None,
@@ -219,19 +222,20 @@ def _judge(
     -------
     tuple
         Label issues, the heads' accuracy, the nearest neighbour against a linear head, and the test rows which that
-        head, fitted on train and val, has right: bool (n,).
+        head, fitted on train and val, has right: bool (n,). The last two are of classes alone.
     """
-    classes = int(rows.labels.max()) + 1
-    if not classes or rows.targets:  # several labels, or a number, of an image are not judged
+    classes = len(rows.targets.names) if rows.targets else int(rows.labels.max()) + 1
+    if not classes:
         return None, None, None, None
     try:
-        probabilities, best = out_of_fold(rows, classes)
+        answers, best = out_of_fold(rows, classes)
     except (DataError, HeadError):
         return None, None, None, None
-    accuracy = float((probabilities.argmax(axis=1) == rows.labels).mean())
+    issues, accuracy = label_issues(rows, answers)
     fitting, test = np.flatnonzero(splits != _TEST), np.flatnonzero(splits == _TEST)
-    gap, right = neighbour_gap(rows.of(fitting), rows.of(test), best) if len(test) and len(fitting) else (None, None)
-    return find_label_issues(rows.labels, probabilities), accuracy, gap, right
+    if rows.targets or not len(test) or not len(fitting):
+        return issues, accuracy, None, None
+    return issues, accuracy, *neighbour_gap(rows.of(fitting), rows.of(test), best)
 
 
 def _small(test: NDArray[Any], file: FeatureFile) -> tuple[str, ...]:

@@ -13,6 +13,10 @@ from tlcache.text import counted
 
 __all__ = ["alarm", "told", "torn_by_folds", "verdict"]
 
+_BETTER = (
+    "Figures on this split are better for that than on new images. "
+    "To measure them on a split that tears no group apart:"
+)
 _LITTLE = 0.10  # share of test images; below it the split leaks a little
 
 
@@ -24,6 +28,7 @@ def verdict(
     measured: Sequence[LeakageGap] = (),
     *,
     guessed: bool = False,
+    accuracies: bool = True,
 ) -> str:
     """Return what the leak means for accuracies on this split, and what to do.
 
@@ -37,12 +42,15 @@ def verdict(
         Leakage gaps under this split.
     guessed
         Whether there were no altered copies to compare with.
+    accuracies
+        Whether it is accuracies that a leak is told to be worth.
     """
     if not leak.test:
         return "There is no test split, so nothing can leak into it."
     if not leak.found:
         return " ".join(filter(None, (_groups_whole(leak), _clean(leak, judged, guessed), _suspicion(gap))))
-    worth = _measured(measured) if measured else f"{_at_most(leak)} {command}"
+    bound = _at_most(leak) if accuracies else _BETTER
+    worth = _measured(measured) if measured else f"{bound} {command}"
     return f"{_counts(leak)} {worth}"
 
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from tlcache.cache.feature_file import Split
-from tlcache.heads.logits import softmax
+from tlcache.evaluation.task import task_on
 from tlcache.heads.rows import Array, Indices, Scaler
 from tlcache.heads.table import HeadRow
 from tlcache.heads.uncertainty import Distances, Uncertainty
 from tlcache.probing.folds import fold_count, group_numbers, split_folds
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.search import Candidate, fitting
+from tlcache.probing.search import Candidate, fit_each, fitting
 
-__all__ = ["distances_of", "held_probabilities", "out_of_fold", "uncertainty_of"]
+__all__ = ["distances_of", "held_answers", "out_of_fold", "uncertainty_of"]
 
 _NEIGHBOUR = 5  # the nearest one alone makes near-duplicates of training images count for more
 _KEPT_ROWS = 4096  # that new images are compared with: a fused file of 1,280 features grows by 21 MB
 
 
 def out_of_fold(row: HeadRow, rows: Split, best: Candidate, classes: int, folds: int, seed: int) -> Array:
-    """Return calibrated probabilities (n, classes) of heads that saw neither the row nor any of its group or copies.
+    """Return answers (n, classes) of heads that saw neither the row nor any of its group or copies.
+
+    They are calibrated probabilities, of classes or of each of several labels, or numbers.
 
     A class that the other folds do not have is given the probability 0.
 
@@ -38,14 +40,14 @@ def out_of_fold(row: HeadRow, rows: Split, best: Candidate, classes: int, folds:
     DataError, HeadError
         Fewer groups than folds, or rows that cannot be fitted.
     """
-    probabilities = np.zeros((len(rows), classes), np.float32)
+    answers = np.zeros((len(rows), classes), np.float32)
     for fit, held in split_folds(rows, folds, seed):
-        probabilities[held] = held_probabilities(row, rows, best, classes, fit, held)
-    return probabilities
+        answers[held] = held_answers(row, rows, best, classes, fit, held)
+    return answers
 
 
-def held_probabilities(row: HeadRow, rows: Split, best: Candidate, classes: int, fit: Indices, held: Indices) -> Array:
-    """Return calibrated probabilities (m, classes) of some rows, by their numbers (m,), of a head fitted on others.
+def held_answers(row: HeadRow, rows: Split, best: Candidate, classes: int, fit: Indices, held: Indices) -> Array:
+    """Return answers (m, classes) for some rows, by their numbers (m,), of a head fitted on others.
 
     A class that these others do not have is given the probability 0. Parameters are those of `out_of_fold`.
 
@@ -54,13 +56,12 @@ def held_probabilities(row: HeadRow, rows: Split, best: Candidate, classes: int,
     HeadError
         Rows that cannot be fitted.
     """
-    scaler = Scaler.of(rows.view(fit), row.scaled)
+    scaler, task = Scaler.of(rows.view(fit), row.scaled), task_on(rows)
     with fitting(row):
-        head = row.type()(**best.params).fit(scaler.over(rows.view(fit)), rows.labels[fit])
-        logits = head.logits(scaler.over(rows.view(held)))
-    probabilities = np.zeros((len(held), classes), np.float32)
-    probabilities[:, head.classes_] = softmax(logits / best.temperature)
-    return probabilities
+        (head,) = fit_each(row, [best.params], task, scaler.over(rows.view(fit)), rows.wanted[fit])
+        logits = np.full((len(held), classes), -np.inf, np.float32)
+        logits[:, head.classes_] = head.logits(scaler.over(rows.view(held)))
+    return task.answers(logits, best.temperature)
 
 
 def distances_of(rows: Split) -> Distances:

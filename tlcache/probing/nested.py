@@ -28,7 +28,7 @@ from tlcache.heads.table import HeadRow
 from tlcache.keys import hash_json, native
 from tlcache.machine import hardware, now, versions
 from tlcache.probing.folds import inner_folds, split_folds
-from tlcache.probing.heldout import held_probabilities
+from tlcache.probing.heldout import held_answers
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import check_groups, chosen_setting, refit
 from tlcache.probing.search import Candidate, Fold, agreed, choose, search
@@ -138,7 +138,7 @@ def _fit_one(
     for part in parts:
         candidates = search(row, settings, part.inner, classes, None, protocol.metric)
         chosen.append(choose(candidates, protocol.metric, protocol.one_se))
-        said.append(held_probabilities(row, pool, chosen[-1], classes, part.fit, part.held))
+        said.append(held_answers(row, pool, chosen[-1], classes, part.fit, part.held))
     searched, usual = time.perf_counter(), _usual(chosen, row.space(protocol.search))
     (fitted,) = refit(row, file, pool, usual, replace(protocol, repeats=1))
     ended = time.perf_counter()

@@ -22,6 +22,7 @@ from tlcache.errors import DataError
 from tlcache.keys import printable, some
 from tlcache.report.plain import interval, plain_table
 from tlcache.report.reproduce import extraction
+from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION
 from tlcache.text import counted
 
 __all__ = [
@@ -51,7 +52,7 @@ def audits_tables(audits: Sequence[Audit]) -> RenderableType:
     for found in audits:
         drawn = dict.fromkeys(found.drawn or (), " (drawn)")
         sizes = ", ".join(f"{count:,} {name}{drawn.get(name, '')}" for name, count in found.splits.items() if count)
-        title = f"{found.dataset}: {counted(found.images, 'image')} ({sizes}), {len(found.classes) or 'no'} classes"
+        title = f"{found.dataset}: {counted(found.images, 'image')} ({sizes}), {_learned(found)}"
         table = plain_table("Finding", "Count", "", numbers=slice(1, 2))
         for name, count, note in audit_counts(found):
             table.add_row(name, count, Text(note, overflow="fold"))
@@ -203,8 +204,9 @@ def audit_counts(found: Audit) -> Iterator[tuple[str, str, str]]:
         across = sum(pair.across for pair in found.alike)
         note = f"{across:,} across splits; cosine above {found.calibration.alike:.3f}, other pixels: they share a group"
         yield "Pairs alike", f"{len(found.alike):,}", note
-    if found.classes:
-        yield "Under two labels", f"{len(found.conflicts()):,}", "duplicates and near-duplicates with different labels"
+    if found.classes or found.task == REGRESSION:
+        labels = "numbers far apart" if found.task == REGRESSION else "different labels"
+        yield "Under two labels", f"{len(found.conflicts()):,}", f"duplicates and near-duplicates with {labels}"
         yield "Label issues", f"{len(found.label_issues):,}" if found.labels_judged else "-", _label_issues(found)
     yield "Outliers", f"{len(found.outliers):,}", "images unlike all others"
     yield "Odd images", "-" if found.odd is None else f"{len(found.odd):,}", _odd(found)
@@ -238,16 +240,27 @@ def _odd(found: Audit) -> str:
     )
 
 
+def _learned(found: Audit) -> str:
+    return "numbers" if found.task == REGRESSION else f"{len(found.classes) or 'no'} classes"
+
+
 def _threshold(found: Audit) -> str:
     if found.calibration.pixels is None:
         return f"{found.calibration.threshold:.3f}, guessed from labels"
     return f"{found.calibration.threshold:.3f} and pixels that agree, as altered copies do"
 
 
+_RIGHT = {
+    CLASSIFY: "is right on {:.0%}",
+    MULTILABEL: "has all labels right of {:.0%}",
+    REGRESSION: "explains {:.0%} of the variance",
+}
+
+
 def _label_issues(found: Audit) -> str:
     if found.labels_accuracy is None or found.labels_found is None:
         return "cannot be judged: too few groups"
-    right = f"a linear head is right on {found.labels_accuracy:.0%} of images it has not seen"
+    right = f"a linear head {_RIGHT[found.task].format(found.labels_accuracy)} of images it has not seen"
     if not found.labels_judged:
         return f"cannot be judged: {right}, and only {found.labels_found:.0%} of wrong labels would stand out"
     return f"wrong or hard: {found.labels_found:.0%} of labels changed at random would be among them; {right}"
