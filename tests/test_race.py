@@ -299,10 +299,12 @@ def test_a_race_keeps_its_budget_when_the_machine_becomes_busier(
         monkeypatch.setattr(f"tlcache.finetuning.{module}.time", fake)
     plain = _Step.__call__
 
-    def step(self: _Step, inputs: torch.Tensor, labels: torch.Tensor, factor: float) -> tuple[float, int, int]:
+    def step(
+        self: _Step, inputs: torch.Tensor, labels: torch.Tensor, factor: float, *more: torch.Tensor
+    ) -> tuple[float, int, int]:
         images[0] += len(labels)
         now[0] += len(labels) * (times if images[0] > slow_after else 1)
-        return plain(self, inputs, labels, factor)
+        return plain(self, inputs, labels, factor, *more)
 
     monkeypatch.setattr(_Step, "__call__", step)
     monkeypatch.setattr(race, "measured", lambda *_: Pace(1.0, 0.0))

@@ -35,6 +35,7 @@ from tlcache.progress import warn
 from tlcache.tasks import CLASSIFY, TASKS
 
 if TYPE_CHECKING:
+    from tlcache.finetuning.teacher import Teacher
     from tlcache.runs.finetuned import FinetunedRun
 
 __all__ = ["finetune"]
@@ -99,6 +100,7 @@ def finetune(
     from tlcache.cache.resplit import apply_split
     from tlcache.finetuning.run import train_and_test
     from tlcache.finetuning.speed import find_torch_device
+    from tlcache.finetuning.teacher import find_teacher
     from tlcache.finetuning.trial import Task
     from tlcache.runs.base import Identity
     from tlcache.runs.finetuned import FinetunedRun
@@ -123,7 +125,16 @@ def finetune(
         warn(line)
     with FeatureFile(found.path) as file:
         task = Task.of(apply_split(file, split, folder, split_seed, TASKS), weights, found_device)
+    names = {each.distill for each in (base, *(each for _, each in wanted)) if each.distill}
+    teachers = {name: find_teacher(name, folder) for name in names}
+    task = replace(task, teachers={each.run.path.stem: each for each in teachers.values()})
+    base, wanted = _taught(base, teachers), [(setting, _taught(each, teachers)) for setting, each in wanted]
     identity = Identity.of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s))
     if not force and isinstance(run := recorded(folder, identity), FinetunedRun):
         return run
     return train_and_test(task, wanted, budget_s, identity, path_of(folder, identity))
+
+
+def _taught(recipe: Recipe, teachers: Mapping[str, Teacher]) -> Recipe:
+    """Return a recipe with its teacher called as its files are, wherever these lie."""
+    return replace(recipe, distill=teachers[recipe.distill].run.path.stem) if recipe.distill else recipe

@@ -22,7 +22,7 @@ from tlcache.arguments import (
 from tlcache.errors import OptionError
 from tlcache.finetuning.recipes import OWN, RACE, RECIPES
 from tlcache.heads.optimizers import find_optimizer
-from tlcache.kinds import SWITCH, choice, chosen_from, number, pattern, whole
+from tlcache.kinds import SWITCH, choice, chosen_from, number, pattern, text, whole
 from tlcache.options import Option, asked, check_fields, check_names, described, parameters
 from tlcache.tasks import CLASSIFY
 
@@ -40,6 +40,7 @@ _LAYERS = pattern(
 _METHOD = pattern(
     "full|last|bias|norm|lora:0*[1-9][0-9]*", "HOW", "full, last, bias, norm, or lora:R with a rank from 1 on"
 )
+_RUN = text("RUN")
 _BATCH = whole(2, why="as BatchNorm has no statistics of a single image")
 _UNFREEZE = "What is trained: all, last:N (layers), top:N (stages), or stage:K (from K on)"
 _LAYERS_MORE = "Layers are those with parameters: a convolution and its BatchNorm are two; a backbone has 4 or 5 stages"
@@ -47,19 +48,22 @@ _METHODS = "What of these: full, last (stage), bias, norm, or lora:R (updates of
 _METHODS_MORE = "The head always. `last` is --unfreeze top:1; `norm`: weights and biases of normalisations"
 _LR_MORE = "Ten times that with --method bias, norm or lora"
 _MIX_MORE = "With --mixup one of them, by chance for each batch; 0: none of it"
+_TEACHER = "Its head is fitted anew, to answer for images that it has not seen; joined ones may teach, too"
 _CACHED = "cached: begin with a head fitted on cached features; scratch: train a fresh one first"
 _CACHED_MORE = (
     "The first is linear probing, then fine-tuning (Kumar et al., 2022); a fresh head trains with the backbone frozen"
 )
 
 _SHARED = {"head", "class_weight", "seed", "coverage", "per_class", "precision", "layout", "batch_size", "refit"}
-_OF_CLASSES = ("loss", "label_smoothing", "class_weight", "mixup", "cutmix")  # that others do not have
+_TEACHING = {"distill": None, "distill_weight": 0.5, "distill_temperature": 2.0}
+_OF_CLASSES = ("loss", "label_smoothing", "class_weight", "mixup", "cutmix", *_TEACHING)  # that others do not have
 _LARGER = 10
-_BEFORE = {
+_BEFORE: Mapping[str, Any] = {
     "clip": 0.0,
     "method": "full",
     "mixup": 0.0,
     "cutmix": 0.0,
+    **_TEACHING,
 }  # how it was before there were these settings: records leave them out then
 _RECIPE = "race, own, top, upper, bare, steady, bold, adapt or before"
 _RECIPE_MORE = (
@@ -142,6 +146,14 @@ class Recipe:
     loss: Annotated[str, Option("ce (cross-entropy) or bce (binary, on one-hot labels)", _LOSS, TRAINING)] = "ce"
     label_smoothing: Annotated[float, Option("Share of a label spread over all classes", _SHARE, TRAINING)] = 0.1
     clip: Annotated[float, Option("Largest norm of a step's gradient; 0: any", number(0), TRAINING)] = 1.0
+    distill: Annotated[
+        str | None,
+        Option("A run of fit-heads whose answers are learned beside the labels", _RUN, TRAINING, more=_TEACHER),
+    ] = None
+    distill_weight: Annotated[float, Option("Share of these in the loss", number(above=0, most=1), TRAINING)] = 0.5
+    distill_temperature: Annotated[
+        float, Option("What its logits and the network's are divided by", _ABOVE_0, TRAINING)
+    ] = 2.0
     class_weight: ClassWeight = None
     batch_norm: Annotated[
         str,
@@ -200,7 +212,8 @@ class Recipe:
     def __post_init__(self) -> None:
         check_fields(self)
         check_coverage(self.coverage, self.per_class)
-        said = {name: getattr(self, name) for name in ("class_weight", "per_class", "coverage", "mixup", "cutmix")}
+        of_classes = ("class_weight", "per_class", "coverage", "mixup", "cutmix", "distill")
+        said = {name: getattr(self, name) for name in of_classes}
         spread = self.label_smoothing not in (0, Recipe.label_smoothing)
         check_task(self.task, **said, loss=self.loss != Recipe.loss, label_smoothing=spread)
         if self.recipe == RACE and (decided := self._differs()):
@@ -215,6 +228,12 @@ class Recipe:
             raise OptionError(
                 f"--{name} mixes images, --cached-prefix keeps activations of single ones: give one of them."
             )
+        if self.distill and (self.mixup or self.cutmix):
+            raise OptionError(
+                "--distill teaches what single images show, --mixup and --cutmix mix them: give one of them."
+            )
+        if not self.distill and any(getattr(self, name) != value for name, value in _TEACHING.items()):
+            raise OptionError("--distill-weight and --distill-temperature are of --distill; give that too.")
         if self.views > 1 and not self.cached_prefix:
             raise OptionError("views says how many augmented views cached-prefix keeps; give that too.")
 

@@ -24,7 +24,7 @@ from tlcache.keys import hash_json
 from tlcache.progress import image_bar
 from tlcache.threads import in_threads
 
-__all__ = ["Source", "from_activations", "from_embeddings", "from_pixels"]
+__all__ = ["Source", "from_activations", "from_embeddings", "from_pixels", "parts_of"]
 
 FeatureSet = NDArray[np.int64]
 
@@ -55,15 +55,9 @@ class Source:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs and labels in the given order, the next batch being made while one is used.
 
-        With `share` (i, n), only the i-th of n parts of every batch. A last batch that would leave a part with a single
-        row joins the one before it: BatchNorm has no statistics of one image.
+        With `share` (i, n), only the i-th of n parts of every batch, as `parts_of` says.
         """
-        mine, of = share
-        starts = list(range(0, len(order), size))
-        if len(starts) > 1 and len(order) - starts[-1] < 2 * of:
-            del starts[-1]
-        whole = [order[start:stop] for start, stop in zip(starts, [*starts[1:], len(order)], strict=True)]
-        parts = [batch[mine::of] for batch in whole]
+        parts = parts_of(order, size, share)
         with _helper() as pool:
             coming = pool.submit(self.fetch, parts[0], epoch)
             for part, after in zip(parts, [*parts[1:], None], strict=True):
@@ -71,6 +65,20 @@ class Source:
                 if after is not None:
                     coming = pool.submit(self.fetch, after, epoch)
                 yield inputs, torch.from_numpy(self.labels[part])
+
+
+def parts_of(order: FeatureSet, size: int, share: tuple[int, int] = (0, 1)) -> list[FeatureSet]:
+    """Return the rows of each batch, or with `share` (i, n) of the i-th of n parts of it.
+
+    A last batch that would leave a part with a single row joins the one before it: BatchNorm has no statistics of one
+    image.
+    """
+    mine, of = share
+    starts = list(range(0, len(order), size))
+    if len(starts) > 1 and len(order) - starts[-1] < 2 * of:
+        del starts[-1]
+    whole = (order[start:stop] for start, stop in zip(starts, [*starts[1:], len(order)], strict=True))
+    return [batch[mine::of] for batch in whole]
 
 
 def _helper() -> ThreadPoolExecutor:

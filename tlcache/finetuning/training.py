@@ -20,12 +20,12 @@ from tlcache.evaluation.task import Task
 from tlcache.finetuning.augment import Mix, mixing
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier
-from tlcache.finetuning.losses import Loss, hits, make_loss, row_weights
+from tlcache.finetuning.losses import Loss, hits, make_loss, row_weights, teaching
 from tlcache.finetuning.optimisation import Average, balance, make_optimizer
 from tlcache.finetuning.ranks import add_gradients, broadcast, rank, shared, size, total
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.schedules import learning_rate_factor
-from tlcache.finetuning.sources import Source
+from tlcache.finetuning.sources import Source, parts_of
 from tlcache.finetuning.speed import ComputeFormat
 from tlcache.progress import say, training_bar
 from tlcache.runs.finetuned import TunedEpoch
@@ -61,6 +61,8 @@ class Phase:
         Epochs after which the phase ends in any case.
     train, val
         What is trained on, and what decides which epoch was best; without `val` the last one is kept.
+    taught
+        What a teacher says of the images that are trained on, (n, C); None without one.
     again
         Whether this is the training after the one that chose the number of epochs.
     """
@@ -73,6 +75,7 @@ class Phase:
     learning_rate: float
     train: Source
     val: Source | None
+    taught: Tensor | None = None
     again: bool = False
 
 
@@ -203,7 +206,7 @@ class Training:
         average = Average(self.both, recipe.ema, state.average) if recipe.ema else None
         loss_of = make_loss(recipe.criterion, recipe.label_smoothing, weights)
         mix = None if phase.train.ready else mixing(recipe.mixup, recipe.cutmix, self.classes)
-        return _Step(phase, state.way, self.device, self.target, optimizer, average, loss_of, weights, recipe.clip, mix)
+        return _Step(phase, state.way, self.device, recipe, self.target, optimizer, average, loss_of, weights, mix)
 
     def _keep(self, state: State) -> None:
         if rank() == 0:
@@ -225,9 +228,11 @@ class Training:
         steps = math.ceil(len(order) / self.recipe.batch_size)
         began, seen, right, loss_sum = time.perf_counter(), 0, 0, 0.0
         phase.network.train()
-        batches = phase.train.batches(order, self.recipe.batch_size, state.epoch, (rank(), size()))
-        for number, (inputs, labels) in enumerate(batches, state.epoch * steps):
-            loss, hits, images = step(inputs, labels, self._factor(phase, number, steps))
+        batch, share = self.recipe.batch_size, (rank(), size())
+        batches = zip(phase.train.batches(order, batch, state.epoch, share), parts_of(order, batch, share), strict=True)
+        for number, ((inputs, labels), rows) in enumerate(batches, state.epoch * steps):
+            taught = () if phase.taught is None else (phase.taught[torch.from_numpy(rows)],)
+            loss, hits, images = step(inputs, labels, self._factor(phase, number, steps), *taught)
             if not math.isfinite(loss):
                 raise self._not_finite(phase, state)
             seen, right, loss_sum = seen + images, right + hits, loss_sum + loss * images
@@ -288,15 +293,17 @@ class _Step:
     phase: Phase
     way: ComputeFormat
     device: str
+    recipe: Recipe
     target: Task
     optimizer: torch.optim.Optimizer
     average: Average | None
     loss_of: Loss
     weights: Tensor | None
-    clip: float = 0.0
     mix: Mix | None = None
 
-    def __call__(self, inputs: Tensor, labels: Tensor, factor: float) -> tuple[float, int, int]:
+    def __call__(
+        self, inputs: Tensor, labels: Tensor, factor: float, taught: Tensor | None = None
+    ) -> tuple[float, int, int]:
         """Return the loss of the batch, before the update, how many of it were right, and how many there were.
 
         Of several processes each has a part of the batch; the loss is the mean over the whole.
@@ -310,12 +317,16 @@ class _Step:
         logits = self.way.forward(self.phase.network, inputs, self.phase.train.ready)
         weight = float(len(labels) if self.weights is None else row_weights(targets, self.weights).sum())
         loss = self.loss_of(logits, targets) * (weight / total(weight)[0])
+        if taught is not None:
+            share, softness = self.recipe.distill_weight, self.recipe.distill_temperature
+            told = teaching(logits, taught.to(self.device), softness) * (len(labels) / total(len(labels))[0])
+            loss = (1 - share) * loss + share * told
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         trained = [each for group in self.optimizer.param_groups for each in group["params"]]
         add_gradients(trained)
-        if self.clip:
-            nn.utils.clip_grad_norm_(trained, self.clip)
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(trained, self.recipe.clip)
         self.optimizer.step()
         if self.average:
             self.average.update()

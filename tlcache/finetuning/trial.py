@@ -37,6 +37,7 @@ from tlcache.finetuning.ranks import first_alone, shared, size
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
 from tlcache.finetuning.speed import ComputeFormat, choose_format, forget_peak, peak_bytes
+from tlcache.finetuning.teacher import Teacher
 from tlcache.finetuning.training import Late, Phase, State, Tell, Training, logits_of
 from tlcache.images import MAX_PIXELS, Preprocess
 from tlcache.progress import say
@@ -64,6 +65,8 @@ class Task:
         Where those of frozen layers are kept; in the cache unless something else is said.
     kept
         Of splits that are trained and judged on in part, the numbers of the rows that are.
+    teachers
+        Whose answers may be learned beside the labels, by the names of their runs.
     heads
         Heads to begin with that were fitted already.
     """
@@ -78,6 +81,7 @@ class Task:
     device: str
     activations: Path | None = None
     kept: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    teachers: Mapping[str, Teacher] = field(default_factory=dict)
     heads: dict[Any, nn.Sequential] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -266,7 +270,20 @@ class Trial:
         train = source(self.recipe.augment, *self._fitted)
         val = None if self._refit else source("none", "val")
         stop = self._refit[name] if self._refit else epochs
-        return Phase(name, network, layers, epochs, stop, rate, train, val, again=self._refit is not None)
+        return Phase(name, network, layers, epochs, stop, rate, train, val, self._taught, self._refit is not None)
+
+    @cached_property
+    def _taught(self) -> torch.Tensor | None:
+        """What the teacher says of the images that are trained on."""
+        task = self.task
+        if self.recipe.distill is None:
+            return None
+        first, *more = (task.splits[name] for name in self._fitted)
+        rows = first.joined(more[0]) if more else first
+        hashes = tuple(task.sha256[row] for row in task.rows(*self._fitted))
+        return torch.from_numpy(
+            task.teachers[self.recipe.distill].answers(rows, hashes, len(task.classes), self.recipe.seed)
+        )
 
     def _images(self, preset: str, *splits: str) -> Source:
         task = self.task
