@@ -219,7 +219,7 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "extraction/several.py:take": "embeddings that were computed",
     "extraction/forks.py:own_bytes": "what the system says of a process",
     "finetuning/checkpoints.py:latest": "checkpoints",
-    "finetuning/saved.py:export_tuned": "weights",
+    "finetuning/saved.py:load_tuned": "weights",
     "finetuning/stored.py": "pixels and activations that were computed",
     "report/inline.py:_template": "templates of pages",
 }

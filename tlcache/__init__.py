@@ -14,7 +14,8 @@ seconds. The command line and this module offer the same:
   measures how well it tells what it does not know;
 - images that are made worse: what runs reach on them, `robust`;
 - labels: `suggest` which images of many to label next;
-- pictures: the `similar` images of a dataset, and `write_map` of all of them as a page;
+- pictures: the `similar` images of a dataset, `write_map` of all of them as a page, and `explain`, which places of an
+  image speak for an answer;
 - answers: `compare` what is recorded, `verdict` of that in sentences, `audit` whether the split is honest,
   `leakage_gaps` what it costs when it is not and `write_clean` the dataset without, `write_report` as a page;
 - all of it: `study` for the whole experiment and `compare_study` for its answer, `run_demo` for a first look;

@@ -29,6 +29,7 @@ from tlcache.inventory import find_stores as find_stores
 from tlcache.inventory import list_cache as list_cache
 from tlcache.inventory import remove_leftovers as remove_leftovers
 from tlcache.inventory import verify as verify
+from tlcache.pictures.explain import explain as explain
 from tlcache.pictures.similar import similar as similar
 from tlcache.probing.engines import engines as engines
 from tlcache.probing.fit import fit_columns as fit_columns

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tlcache.arguments import DATA, GIVEN, CardsPage, Thumbnail
+from tlcache.arguments import DATA, GIVEN, OUTPUT, CardsPage, Thumbnail
 from tlcache.commands.base import app, stoppable
 from tlcache.flags import Output, command
+from tlcache.kinds import PATH
 from tlcache.options import Option, parameters
+from tlcache.pictures.explain import explain as _explain
 from tlcache.pictures.similar import similar as _similar
 from tlcache.progress import say, warn
 from tlcache.report.map import write_map as _write_map
 
-__all__ = ["draw_map", "similar"]
+__all__ = ["draw_map", "explain", "similar"]
 
 PANEL = "Look"
 
@@ -49,8 +52,51 @@ def similar(
         write_similar(found, page, thumbnails)
     output.show(similar_tables(found))
     if found.errors:
-        warn(errors_line(found))
+        warn(errors_line(found.errors, len(found.asked)))
     if not found.asked:
+        raise typer.Exit(1)
+
+
+@command(app, parameters(_explain), panel=PANEL)
+def explain(
+    output: Output,
+    run_images: Annotated[
+        Sequence[str],
+        Option(
+            "A run; then images as for tlcache predict, or paths of the run's own test images",
+            GIVEN,
+            DATA,
+            "RUN IMAGES",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        Option("Write the maps over the images: a page (.html) or a picture (.png)", PATH, OUTPUT, "--out", "-o"),
+    ] = None,
+    **options: Any,
+) -> None:
+    """Say which places of images speak for what a run says of them, by which method, and what that cannot show.
+
+    Exact for linear heads on embeddings that are a mean over places; Grad-CAM for fine-tuned networks; for the rest
+    patches of the image are covered.
+
+    Example: tlcache explain mobilenetv2-ridge-86f155aef3dd new/1.jpg --out explained.html
+    """
+    from tlcache.pictures.explain import explain as run
+    from tlcache.report.heat import check_out, explained_table, write_explained
+    from tlcache.report.similar import errors_line
+
+    if out:
+        check_out(out)
+    say("explaining ...")
+    found = run(run_images[0], run_images[1:], **options)
+    output.write(found.as_json())
+    if out and found.images:
+        write_explained(found, out)
+    output.show(explained_table(found))
+    if found.errors:
+        warn(errors_line(found.errors, len(found.images)))
+    if not found.images:
         raise typer.Exit(1)
 
 

@@ -28,7 +28,7 @@ from tlcache.images import Preprocess
 from tlcache.keys import canonical_json, native
 from tlcache.runs.finetuned import FORMAT, FinetunedRun
 
-__all__ = ["FORMAT", "export_tuned", "load_tuned_head", "save_weights"]
+__all__ = ["FORMAT", "Tuned", "export_tuned", "load_tuned", "load_tuned_head", "save_weights"]
 
 _ABOUT = ("backbone", "head", "classes", "preprocess", "temperature", "key")
 
@@ -62,11 +62,24 @@ def export_tuned(path: Path) -> bytes:
     """
     from exporters.export import export_classifier
 
+    network, fields = load_tuned(path), _read(path)[1]
+    made_of = network.backbone, network.weights, network.preprocess
+    return export_classifier(network, *made_of, fields["classes"], answering_of(fields))
+
+
+def load_tuned(path: Path) -> Tuned:
+    """Return a network that `finetune` saved as a torch module, ready to answer.
+
+    Raises
+    ------
+    ModelError
+        Not such a file.
+    """
     head, fields = _read(path)
     backbone, preprocess = find(fields["backbone"]), Preprocess.from_json(fields["preprocess"])
     weights = Weights(f"file:{path.name}", path, hash_file(path))
-    network = _Tuned(backbone, weights, preprocess, _head(head, fields), float(fields["temperature"]))
-    return export_classifier(network.eval(), backbone, weights, preprocess, fields["classes"], answering_of(fields))
+    network = Tuned(backbone, weights, preprocess, _head(head, fields), float(fields["temperature"]))
+    return network.eval()
 
 
 def load_tuned_head(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
@@ -110,7 +123,7 @@ def _head(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> nn.Module
     return head
 
 
-class _Tuned(nn.Module):
+class Tuned(nn.Module):
     """Images -> logits, divided by the temperature so that their softmax is calibrated, and embeddings."""
 
     def __init__(
@@ -122,10 +135,12 @@ class _Tuned(nn.Module):
         temperature: float,
     ) -> None:
         super().__init__()
+        self.backbone, self.weights, self.preprocess = backbone, weights, preprocess
         network = pretrained(backbone, load_state(weights), weights.label, preprocess)
         self.embedding = embedding(backbone, network, backbone.pool(), preprocess)
         self.head, self.temperature = head, temperature
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both, of uint8 images (n, 3, H, W)."""
         embeddings = cast(Tensor, self.embedding(image))
         return self.head(embeddings) / self.temperature, embeddings

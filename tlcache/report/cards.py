@@ -40,7 +40,11 @@ def check_cards(page: Path) -> None:
     check_folder(page.expanduser().parent, "--page")
 
 
-def write_cards(page: Path, title: str, summary: str, parts: Sequence[Part]) -> None:
-    """Write a page that needs no other file; a picture is left out where an image is gone or there is no room."""
-    text = rendered("cards.html.j2", {"printable": printable}, title=title, summary=summary, parts=parts)
+def write_cards(page: Path, title: str, summary: str, parts: Sequence[Part], wide: bool = False) -> None:
+    """Write a page that needs no other file; a picture is left out where an image is gone or there is no room.
+
+    With `wide`, pictures are twice as wide as high.
+    """
+    values = {"title": title, "summary": summary, "parts": parts, "wide": wide}
+    text = rendered("cards.html.j2", {"printable": printable}, **values)
     write_whole(page.expanduser(), text.encode("utf-8", "replace"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -43,11 +44,11 @@ def _summary(found: Similar) -> str:
     )
 
 
-def errors_line(found: Similar) -> str:
-    """Return which images cannot be used, and why."""
-    asked = len(found.errors) + len(found.asked)
-    why = few([f"{printable(path)} ({why})" for path, why in found.errors.items()])
-    return f"{len(found.errors):,} of {counted(asked, 'image')} cannot be used: {why}."
+def errors_line(errors: Mapping[str, str], used: int) -> str:
+    """Return which images cannot be used, and why, beside so many that can."""
+    asked = len(errors) + used
+    why = few([f"{printable(path)} ({why})" for path, why in errors.items()])
+    return f"{len(errors):,} of {counted(asked, 'image')} cannot be used: {why}."
 
 
 def write_similar(found: Similar, page: Path, thumbnails: int) -> None:

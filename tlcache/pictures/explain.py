@@ -1,0 +1,159 @@
+"""A run and images -> which places of each speak for what the run says of it, and how that is known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tlcache.arguments import CHOOSING, Device, Runs
+from tlcache.errors import ImageReadError, UnknownNameError, closest
+from tlcache.kinds import text
+from tlcache.options import Option, described
+
+if TYPE_CHECKING:
+    from tlcache.deploying.saved import Saved
+    from tlcache.pictures.heat import Pixels, Values
+
+__all__ = ["Explained", "Explanation", "explain"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What speaks for a class in an image.
+
+    Parameters
+    ----------
+    path
+        Of the image.
+    label, probability
+        The class, and how likely the run says it is.
+    predicted
+        What the run says the image is.
+    heat
+        float32 (h, w): how much each place speaks for the class, below 0 against it; the first row is the top.
+    pixels
+        uint8 (3, H, W), RGB: the image as the network sees it, which is what `heat` is laid over.
+    """
+
+    path: str
+    label: str
+    probability: float
+    predicted: str
+    heat: Values
+    pixels: Pixels
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` promises; the pixels are left out."""
+        named = {name: getattr(self, name) for name in ("path", "label", "probability", "predicted")}
+        return {**named, "heat": [[round(value, 5) for value in row] for row in self.heat.tolist()]}
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What speaks for the answers of a run.
+
+    Parameters
+    ----------
+    run
+        Its name.
+    method, shows
+        How the maps were made, and what they show and cannot show, in sentences.
+    images
+        In the order in which they were given.
+    errors
+        Path -> why an image cannot be used.
+    """
+
+    run: str
+    method: str
+    shows: str
+    images: tuple[Explanation, ...]
+    errors: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` promises."""
+        about = {name: getattr(self, name) for name in ("run", "method", "shows", "errors")}
+        return {**about, "images": [each.as_json() for each in self.images]}
+
+
+@described()
+def explain(
+    run: str | Path,
+    images: str | PathLike[str] | Iterable[str | PathLike[str]],
+    *,
+    label: Annotated[
+        str | None, Option("The class to look for", text("CLASS"), CHOOSING, default="what the run says")
+    ] = None,
+    runs: Runs = None,
+    device: Device = "auto",
+) -> Explained:
+    """Say which places of images speak for what a run says of them.
+
+    Of a linear head on an embedding that is a mean over places, the map is exact (class activation); of a fine-tuned
+    network it is Grad-CAM; of all others it is what covering patches of the image changes.
+
+    Parameters
+    ----------
+    run
+        Its record (`.json`), the `.safetensors` beside it, or the name of both.
+    images
+        As for `predict`; or paths of the run's own test images.
+
+    Raises
+    ------
+    OptionError, DataError
+        There is no such run or class, or nothing at a place where images are said to be.
+    HeadError, ModelError, WeightsError, DeviceError
+        The run's files are damaged, or its network cannot be had or run.
+
+    Examples
+    --------
+    >>> run = fit_heads([feature_file], heads=["ridge"], runs=folder)[0]
+    >>> found = explain(run.path, photos / "red" / "0.png")
+    >>> found.method, found.images[0].predicted, found.images[0].heat.shape
+    ('class activation map', 'red', (4, 4))
+    """
+    from tlcache.deploying.saved import find_saved
+    from tlcache.images import BadImageError, prepare
+    from tlcache.pictures.choosing import chosen_method
+
+    saved = find_saved(run, runs)
+    method, classes, preprocess = chosen_method(saved, device)
+    if label is not None and label not in classes:
+        raise UnknownNameError(closest("class", label, classes))
+    found, errors = list[Explanation](), dict[str, str]()
+    for path, read in _images(images, saved, classes):
+        try:
+            pixels, _ = prepare(read(path), preprocess)
+        except (BadImageError, ImageReadError) as error:
+            errors[path] = str(error)
+            continue
+        probabilities = method.probabilities(pixels)
+        best = int(probabilities.argmax())
+        number = best if label is None else classes.index(label)
+        heat = method.heat(pixels, number)
+        found.append(Explanation(path, classes[number], float(probabilities[number]), classes[best], heat, pixels))
+    return Explained(saved.path.stem, method.name, method.shows, tuple(found), errors)
+
+
+def _images(given: Any, saved: Saved, classes: Sequence[str]) -> list[tuple[str, Callable[[str], bytes]]]:
+    """Return paths with what reads them: files as they are given, and test images of the run by their names there."""
+    from tlcache.datasets.anywhere import absolute, open_anywhere
+    from tlcache.datasets.dataset import reopen
+    from tlcache.deploying.inputs import list_images
+    from tlcache.kinds import listing
+
+    asked = [os.fspath(each) for each in listing(given)]
+    tested = {os.fsdecode(row) for row in saved.run.predictions().row.tolist()} if saved.run else set[str]()
+    own = [each for each in asked if each in tested and not os.path.lexists(each)]  # noqa: PTH110
+    others = [each for each in asked if each not in own]
+    paths = list_images(others, classes).paths if others or not own else []
+    anywhere = open_anywhere(map(absolute, paths))
+    files = [(path, lambda path: anywhere.read(absolute(path))) for path in paths]
+    if not own or saved.run is None:
+        return files
+    return [*((path, reopen(saved.run.source).read) for path in own), *files]
