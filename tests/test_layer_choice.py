@@ -27,7 +27,13 @@ OPTIONS: dict[str, Any] = {"resize": 16, "crop": 16, "mean": (0.0, 0.0, 0.0), "s
 
 
 @pytest.fixture
-def files(photos: Path) -> list[Path]:
+def files(photos: Path, forgetful: str) -> list[Path]:
+    """Embeddings of that network's layers."""
+    return [each.path for each in extract_layers(photos, forgetful, ["colours", "last"], ["avg", "max"], **OPTIONS)]
+
+
+@pytest.fixture
+def forgetful() -> str:
     """A network whose first layer has the colours, and whose last has forgotten them."""
     forget = np.full((3, 4), 1 / 3, np.float32) + np.random.default_rng(0).normal(0, 1e-3, (3, 4)).astype(np.float32)
     nodes = [
@@ -45,7 +51,7 @@ def files(photos: Path) -> list[Path]:
         [numpy_helper.from_array(forget, "forget")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), "model.onnx")
-    return [each.path for each in extract_layers(photos, "model.onnx", ["colours", "last"], ["avg", "max"], **OPTIONS)]
+    return "model.onnx"
 
 
 def test_each_head_chooses_on_validation_and_is_compared_with_the_last(files: list[Path]) -> None:
@@ -67,6 +73,31 @@ def test_each_head_chooses_on_validation_and_is_compared_with_the_last(files: li
     assert "The layer of model that was best of 3 on validation (colours " in verdict(found)
     assert json.loads(chosen.path.read_text())["layers"][2]["output"] is None
     assert "layers" not in json.loads(last.path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "figure"),
+    [
+        ("multilabel", {"red": "warm;bright", "green": "bright", "blue": ";"}, "mean_average_precision"),
+        ("regression", {"red": "3.5", "green": "1", "blue": "-2"}, "mae"),
+    ],
+)
+def test_labels_and_numbers_choose_a_layer_too(
+    photos: Path, forgetful: str, task: str, labels: dict[str, str], figure: str
+) -> None:
+    lines = [f"{path.relative_to(Path.cwd())},{labels[path.parent.name]}" for path in sorted(photos.glob("*/*"))]
+    Path("table.csv").write_text("\n".join(["path,label", *lines]))
+    made = extract_layers("table.csv", forgetful, ["colours", "last"], ["avg"], task=task, **OPTIONS)
+    told: list[str] = []
+    last, chosen = fit_heads([each.path for each in made], ["ridge", "ncm"], layers="all", on_warning=told.append)
+    assert ["ncm" in line for line in told] == [True]
+    scores = {each.name: each.scores[f"val_{figure}"] for each in chosen.layers}
+    assert chosen.extract_arguments["output"] == "colours"
+    assert scores["colours avg"] == (min if figure == "mae" else max)(scores.values())
+    assert chosen.validated[figure] == scores["colours avg"]
+    assert (chosen.test.as_json()[figure] < last.test.as_json()[figure]) == (figure == "mae")
+    again = fit_heads([each.path for each in made], ["ridge"], layers="all")
+    assert [run.created for run in again] == [last.created, chosen.created]
 
 
 def test_what_is_recorded_is_read(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,8 @@ def fit_heads(
 
     folder = check_folder(runs_folder(runs), "--runs")
     if layers is not None:
-        given = (files, listing(layers), rows, split, split_seed, folder, how, force, memory, on_warning)
+        asked = heads is not None
+        given = (files, listing(layers), rows, asked, split, split_seed, folder, how, force, memory, on_warning)
         return _some(_of_layers(*given))
     results, told = [], set[str]()
     with _fitting(memory, len(found) * len(rows)) as advance:
@@ -276,6 +277,7 @@ def _of_layers(
     paths: Sequence[Path],
     layers: Sequence[str],
     rows: Sequence[HeadRow],
+    asked: bool,
     split: str,
     split_seed: int,
     folder: Path,
@@ -294,7 +296,7 @@ def _of_layers(
         return [
             run
             for group in groups
-            for run in fit_layers(group, rows, split, split_seed, folder, protocol, force, advance, on_warning)
+            for run in fit_layers(group, rows, asked, split, split_seed, folder, protocol, force, advance, on_warning)
         ]
 
 

@@ -14,16 +14,18 @@ from tlcache.backbones.backbone import LAST
 from tlcache.backbones.pools import POOLS
 from tlcache.backbones.sources import lookup
 from tlcache.cache.feature_file import FeatureFile
+from tlcache.datasets.tasks import task_of
 from tlcache.errors import CacheError, HeadError
-from tlcache.evaluation.metrics import METRICS
+from tlcache.evaluation.task import larger_is_better
 from tlcache.heads.table import HeadRow
 from tlcache.keys import hash_json, native, slug, some
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.run import Data, fit_file, frozen_identity, opened, tried
+from tlcache.probing.run import Data, able_rows, fit_file, frozen_identity, opened, tried
 from tlcache.probing.search import choose, search
 from tlcache.progress import Advance
 from tlcache.runs.folder import read_runs
 from tlcache.runs.frozen import FrozenRun, HeadCandidate, LayerScore
+from tlcache.tasks import TASKS
 
 __all__ = ["ALL", "alternatives", "fit_layers"]
 
@@ -86,6 +88,7 @@ def _network(attrs: Mapping[str, Any]) -> str:
 def fit_layers(
     paths: Sequence[Path],
     rows: Sequence[HeadRow],
+    asked: bool,
     split: str,
     split_seed: int,
     folder: Path,
@@ -100,31 +103,35 @@ def fit_layers(
     ----------
     paths
         Feature files of one network, the usual embedding last.
+    asked
+        Whether these heads were named; if so, it is said which do not learn such labels.
     rows, split, split_seed, folder, protocol, force, advance, on_warning
         As for `tlcache.probing.run.fit_file` and `opened`.
     """
-    with opened(paths[-1:], split, folder, split_seed) as file:
+    with opened(paths[-1:], split, folder, split_seed, TASKS) as file:
+        protocol, rows = protocol.of_task(task_of(file.attrs)), able_rows(rows, task_of(file.attrs), asked, on_warning)
         usual = fit_file(file, rows, folder, protocol, force, advance, on_warning)
         known = {} if force else _recorded(folder, file.attrs, _keys(paths), rows, protocol)
     advance(len(known))
     missing = [row for row in rows if row.name not in known]
     scores: dict[str, list[LayerScore]] = {row.name: [] for row in missing}
     for path in paths if missing else ():
-        with opened([path], split, folder, split_seed) as file:
+        with opened([path], split, folder, split_seed, TASKS) as file:
             data = Data.of(file)
             folds = data.folds(protocol)
             for row in missing:
                 with suppress(HeadError):  # which is told where the head is fitted on the usual embedding
                     began = time.perf_counter()
-                    found = search(row, protocol.settings(row), folds, data.classes, None, protocol.metric)
-                    best = tried(row, protocol, choose(found, protocol.metric, protocol.one_se))
+                    settings, metric = protocol.settings(row), protocol.metric
+                    found = search(row, settings, folds, data.classes, None, metric, data.task)
+                    best = tried(row, protocol, choose(found, metric, protocol.one_se, data.task))
                     scores[row.name].append(_score(file.attrs, path, best, time.perf_counter() - began))
     for row in missing:
         if not scores[row.name]:
             continue
         best_of = _best(scores[row.name], protocol.metric)
         how = replace(protocol, layers=tuple(scores[row.name]))
-        with opened([Path(best_of.features)], split, folder, split_seed) as file:
+        with opened([Path(best_of.features)], split, folder, split_seed, TASKS) as file:
             known |= {run.head: run for run in fit_file(file, [row], folder, how, force, advance, on_warning)}
     return [run for run in (*usual, *known.values()) if run.head in {row.name for row in rows}]
 
@@ -166,8 +173,10 @@ def _score(attrs: Mapping[str, Any], path: Path, best: HeadCandidate, search_s: 
 
 def _best(scores: Sequence[LayerScore], metric: str) -> LayerScore:
     """Return the best on validation; of equals the one nearest to the usual embedding."""
-    sign = 1 if METRICS[metric].larger_is_better else -1
-    return max(
-        enumerate(scores),
-        key=lambda each: (sign * each[1].scores[f"val_{metric}"], -each[1].scores["val_log_loss"], each[0]),
-    )[1]
+    sign = 1 if larger_is_better(metric) else -1
+
+    def key(each: tuple[int, LayerScore]) -> tuple[float, float, int]:
+        place, found = each[0], each[1].scores
+        return sign * found[f"val_{metric}"], -found.get("val_log_loss", 0.0), place
+
+    return max(enumerate(scores), key=key)[1]
