@@ -24,7 +24,7 @@ from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, cut_before, trained_layers
 from tlcache.finetuning.heads import cached_head
 from tlcache.finetuning.losses import make_loss
-from tlcache.finetuning.optimisation import Average, balance, make_optimizer
+from tlcache.finetuning.optimisation import averaged, balance, in_place, make_optimizer
 from tlcache.finetuning.pixels import open_pixels
 from tlcache.finetuning.presets import PRESETS, Preset
 from tlcache.finetuning.recipe import Recipe
@@ -262,11 +262,11 @@ def test_losses() -> None:
 def test_an_average_follows_and_is_put_in_place_for_a_while() -> None:
     layer = nn.Linear(1, 1)
     nn.init.zeros_(layer.weight)
-    average = Average(layer, 0.9)
+    average = averaged(layer, 0.9)
     for _ in range(200):
         nn.init.ones_(layer.weight)
-        average.update()
-    with average.in_place():
+        average.update_parameters(layer)
+    with in_place(average, layer):
         assert 0.99 < layer.weight.item() < 1
     assert layer.weight.item() == 1
 

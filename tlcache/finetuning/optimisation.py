@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from tlcache.backbones.backbone import Layer
 from tlcache.finetuning.recipe import Recipe
 from tlcache.heads.optimizers import find_optimizer
 
-__all__ = ["Average", "balance", "make_optimizer"]
+__all__ = ["averaged", "balance", "in_place", "make_optimizer"]
 
 
 def balance(labels: NDArray[np.int64], classes: int) -> Tensor:
@@ -54,51 +55,27 @@ def _groups(parameters: list[nn.Parameter], share: float, decay: float) -> list[
     return [{"params": each, "share": share, "weight_decay": amount} for each, amount in kinds if each]
 
 
-class Average:
-    """An exponential moving average of a module's floating-point state.
+def averaged(module: nn.Module, decay: float) -> AveragedModel:
+    """Return a moving average of a module's parameters and statistics.
 
-    Parameters
-    ----------
-    module
-        What is averaged.
-    decay
-        Share of the average that a step keeps; smaller in the first steps, so that the beginning is forgotten.
-    saved
-        What `state` returned, to go on from there.
+    `decay` is the share of it that a step keeps; it is smaller in the first steps, so that the beginning is forgotten.
     """
 
-    def __init__(self, module: nn.Module, decay: float, saved: Mapping[str, Any] | None = None) -> None:
-        self._module, self._decay = module, decay
-        start: Mapping[str, Any] = saved or {"steps": 0, "weights": dict(self._tensors())}
-        self.steps: int = start["steps"]
-        self.weights: dict[str, Tensor] = {name: each.clone() for name, each in start["weights"].items()}
+    def follow(mean: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
+        keep = min(decay, int(steps) / (int(steps) + 10))
+        return mean.lerp(new, 1 - keep) if mean.is_floating_point() else new  # BatchNorms count their batches
 
-    def state(self) -> dict[str, Any]:
-        """Return the average for a checkpoint."""
-        return {"steps": self.steps, "weights": self.weights}
+    found = AveragedModel(module, avg_fn=follow, use_buffers=True)
+    found.n_averaged.fill_(1)  # what it begins with is averaged, too
+    return found
 
-    def update(self) -> None:
-        """Take the weights of this step in."""
-        self.steps += 1
-        keep = min(self._decay, self.steps / (self.steps + 10))
-        with torch.no_grad():
-            for name, each in self._tensors():
-                self.weights[name].lerp_(each, 1 - keep)
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Put the averages into the module for a while."""
-        own = {name: each.clone() for name, each in self._tensors()}
-        self._put(self.weights)
-        try:
-            yield
-        finally:
-            self._put(own)
-
-    def _put(self, weights: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, each in self._tensors():
-                each.copy_(weights[name])
-
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, each) for name, each in self._module.state_dict().items() if each.is_floating_point())
+@contextmanager
+def in_place(average: AveragedModel, module: nn.Module) -> Iterator[None]:
+    """Put the averages into the module for a while."""
+    own = {name: each.clone() for name, each in module.state_dict().items()}
+    module.load_state_dict(average.module.state_dict())
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)

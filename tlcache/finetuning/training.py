@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from tlcache.backbones.backbone import Layer
 from tlcache.errors import TlcacheError
@@ -21,7 +22,7 @@ from tlcache.finetuning.augment import Mix, mixing
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier
 from tlcache.finetuning.losses import Loss, hits, make_loss, row_weights, teaching
-from tlcache.finetuning.optimisation import Average, balance, make_optimizer
+from tlcache.finetuning.optimisation import averaged, balance, in_place, make_optimizer
 from tlcache.finetuning.ranks import add_gradients, broadcast, rank, shared, size, total
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.schedules import learning_rate_factor
@@ -188,11 +189,11 @@ class Training:
         step = self._step(phase, state)
         while state.epoch < phase.stop and not self._is_stale(phase, state):
             figures = self._train_epoch(phase, state, step, advance)
-            with step.average.in_place() if step.average else nullcontext():
+            with in_place(step.average, self.both) if step.average else nullcontext():
                 self._judge(phase, state, figures)
             state.epoch += 1
             state.weights, state.optimizer = self.both.state_dict(), step.optimizer.state_dict()
-            state.average = step.average.state() if step.average else None
+            state.average = step.average.state_dict() if step.average else None
             self._keep(state)
             self._tell(_line(state.history[-1], phase))
 
@@ -203,10 +204,14 @@ class Training:
         optimizer = make_optimizer(recipe, phase.learning_rate, self.model, self.head, phase.layers)
         if state.optimizer is not None:
             optimizer.load_state_dict(state.optimizer)
-        average = Average(self.both, recipe.ema, state.average) if recipe.ema else None
+        average = averaged(self.both, recipe.ema) if recipe.ema else None
+        if average and state.average:
+            average.load_state_dict(state.average)
         loss_of = make_loss(recipe.criterion, recipe.label_smoothing, weights)
         mix = None if phase.train.ready else mixing(recipe.mixup, recipe.cutmix, self.classes)
-        return _Step(phase, state.way, self.device, recipe, self.target, optimizer, average, loss_of, weights, mix)
+        return _Step(
+            phase, self.both, state.way, self.device, recipe, self.target, optimizer, average, loss_of, weights, mix
+        )
 
     def _keep(self, state: State) -> None:
         if rank() == 0:
@@ -291,12 +296,13 @@ class _Step:
     """Forward, backward and update for one batch: called with inputs, labels and the factor of the learning rate."""
 
     phase: Phase
+    both: nn.Module
     way: ComputeFormat
     device: str
     recipe: Recipe
     target: Task
     optimizer: torch.optim.Optimizer
-    average: Average | None
+    average: AveragedModel | None
     loss_of: Loss
     weights: Tensor | None
     mix: Mix | None = None
@@ -329,7 +335,7 @@ class _Step:
             nn.utils.clip_grad_norm_(trained, self.recipe.clip)
         self.optimizer.step()
         if self.average:
-            self.average.update()
+            self.average.update_parameters(self.both)
         shown = targets.argmax(1) if self.mix else targets  # of a mixed image, what it has most of
         mean, right, images = total(float(loss.detach()), hits(logits, shown), len(labels))
         return mean, int(right), int(images)

@@ -223,7 +223,7 @@ class Trial:
 
     def _begin(self, both: nn.Module, checkpoints: Checkpoints, way: ComputeFormat | None) -> State:
         saved = checkpoints.latest()
-        if saved:
+        if saved and (saved["average"] is None or "n_averaged" in saved["average"]):  # earlier versions kept another
             return State(**saved)
         recipe, task, rates = self.recipe, self.task, dict[str, float]()
         if way is None:
