@@ -177,7 +177,7 @@ def test_what_is_stopped_while_it_is_computed_leaves_nothing(tmp_path: Path) -> 
         StoredArray(tmp_path / "some.npy", (3, 2), np.float32, fill)
     assert not list(tmp_path.iterdir())
     assert StoredArray(tmp_path / "some.npy", (3, 2), np.float32, lambda array: array.fill(2)).rows.sum() == 12
-    assert {path.name for path in tmp_path.iterdir()} == {"some.npy", "some.crc32"}
+    assert {path.name for path in tmp_path.iterdir()} == {"some.npy", "some.crc32", "some.seconds"}
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -170,7 +170,8 @@ def test_a_race_is_recorded_with_all_that_it_tried_and_its_end_can_be_had_alone(
     assert {each["images"] for each in tried} == {run.rows.train}
     assert tried[9]["history"] == record["history"]
     assert record["race"]["budget_s"] == 10
-    assert record["race"]["spent_s"] == run.train_s
+    assert record["race"]["spent_s"] == pytest.approx(record["search_s"] + record["refit_s"])
+    assert run.train_s == pytest.approx(record["race"]["spent_s"] + record["decode_s"])
     assert record["race"]["cut"] == []
     assert run.train_s > sum(each["train_s"] for each in tried)
     assert RUNS.read(run.path) == run
@@ -310,7 +311,7 @@ def test_a_race_keeps_its_budget_when_the_machine_becomes_busier(
     monkeypatch.setattr(race, "measured", lambda *_: Pace(1.0, 0.0))
     run = raced(photos, budget_s=400)
     assert run.race is not None
-    assert run.race.spent_s == pytest.approx(now[0]) == run.train_s
+    assert run.race.spent_s == pytest.approx(now[0]) == run.search_s + run.refit_s
     assert 100 < run.race.spent_s <= 1.5 * 400
     assert any(cut in line for line in run.race.cut) if cut else not run.race.cut
     assert RUNS.read(run.path) == run

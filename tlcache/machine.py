@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tlcache.threads import available_cpus
 from tlcache.version import __version__
 
 __all__ = [
+    "Energy",
     "cpu_flags",
     "forget_peak_rss",
     "free_memory_bytes",
@@ -31,6 +33,8 @@ __all__ = [
     "versions",
 ]
 
+_POWERCAP = Path("/sys/class/powercap")
+_MOST_WATTS = 600  # of a processor: a counter of less than so many seconds' worth may go round unnoticed
 _PACKAGES = ("h5py", "lightgbm", "numpy", "onnx", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
 
 
@@ -80,6 +84,33 @@ def forget_peak_rss() -> None:
     """Let `peak_rss_bytes` count from now on, on Linux; elsewhere it counts from the beginning."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+class Energy:
+    """Energy that processors take from now on, where the machine tells it (RAPL, Linux): of all that runs on it."""
+
+    def __init__(self) -> None:
+        self._began, self._since = _counters(), time.monotonic()
+
+    def joules(self) -> float | None:
+        """Return what they took; None where it is not told, or a counter may have gone round more than once."""
+        now, seconds, spent = _counters(), time.monotonic() - self._since, 0
+        for zone, (count, limit) in self._began.items():
+            if zone not in now or seconds * _MOST_WATTS > limit / 1e6:
+                return None
+            spent += (now[zone][0] - count) % (limit + 1)
+        return spent / 1e6 if self._began else None
+
+
+def _counters() -> dict[str, tuple[int, int]]:
+    """Return micro-joules of each processor that may be read, and where its counter begins anew."""
+    found = {}
+    for zone in _POWERCAP.glob("intel-rapl:*"):
+        if zone.name.count(":") == 1:  # parts of a processor have another
+            with contextlib.suppress(OSError, ValueError):
+                count, limit = (int((zone / name).read_text()) for name in ("energy_uj", "max_energy_range_uj"))
+                found[zone.name] = count, limit
+    return found
 
 
 def free_memory_bytes() -> int:

@@ -21,7 +21,7 @@ from tlcache.evaluation.significance import Units, unit_numbers
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.race import run_race
-from tlcache.finetuning.ranks import joined, rank
+from tlcache.finetuning.ranks import first_alone, joined, rank
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.recipes import RACE
 from tlcache.finetuning.saved import save_weights
@@ -32,7 +32,7 @@ from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.rows import Array, Labels
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.locks import Lock
-from tlcache.machine import hardware, now, versions
+from tlcache.machine import Energy, hardware, now, versions
 from tlcache.progress import say
 from tlcache.runs.base import Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.finetuned import FinetunedRun, Layers, RefitEpoch, TunedChoice, TunedEpoch
@@ -104,9 +104,11 @@ def _train_and_test(
     task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Identity, path: Path
 ) -> FinetunedRun:
     folder = checkpoints_path(path)
-    race, clock, first = None, None, wanted[0][1]
+    race, clock, first, energy = None, None, wanted[0][1], Energy()
     if first.recipe == RACE:
         task = replace(task, activations=folder / "activations")  # of samples of the images: nobody needs them again
+    decode_s = first_alone(lambda: task.pixels).images.seconds
+    if first.recipe == RACE:
         candidates, race, clock = run_race(task, first, budget_s, folder)
     else:
         candidates = run_sweep(task, wanted, budget_s, folder)
@@ -120,21 +122,22 @@ def _train_and_test(
     held_out = task.target.answers(validation, temperature)
     target = task.target.chosen_on(task.labels("val"), held_out, best.recipe.coverage)
     promised = None if target.answering else _promised(best.recipe, held_out, task.labels("val"))
-    seconds, refit = sum(each.seconds for each in candidates), list[dict[str, Any]]()
-    seconds += race.timing_s if race else 0.0
+    search_s = sum(each.seconds for each in candidates) + (race.timing_s if race else 0.0)
+    refit_s, refit = 0.0, list[dict[str, Any]]()
     if best.recipe.refit:
         epochs = structs.asdict(best_epochs(state))
         again, late = Trial(task, best.recipe, refit=epochs), clock.refit_ends(sum(epochs.values())) if clock else None
         history = again.train(Checkpoints(folder / "refit"), state.way, late=late).history
-        seconds += again.setup_s + seconds_of(history)
+        refit_s = again.setup_s + seconds_of(history)
         if len(history) == sum(epochs.values()):
             trial, refit = again, history
         elif clock:
             clock.note("the training on train + val would take too long: the network is kept that was trained on train")
     if race and clock:
-        clock.spent_s = seconds
+        clock.spent_s = search_s + refit_s
         say(clock.told())
-        race = structs.replace(race, spent_s=seconds, cut=tuple(clock.cut))
+        race = structs.replace(race, spent_s=clock.spent_s, cut=tuple(clock.cut))
+    energy_j = energy.joules()
     answers = target.answers(trial.logits("test", way), temperature)
     test = task.splits["test"]
     units = unit_numbers(test.groups)
@@ -153,7 +156,11 @@ def _train_and_test(
         train_precision=state.precision,
         layout=state.layout,
         measured_images_per_s=state.measured,
-        train_s=seconds,
+        train_s=decode_s + search_s + refit_s,
+        decode_s=decode_s,
+        search_s=search_s,
+        refit_s=refit_s,
+        energy_j=energy_j,
         epoch_s=epoch_s,
         images_per_s=images_per_s,
         race=race,

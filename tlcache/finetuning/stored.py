@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,11 @@ class StoredArray:
     fill
         Called with the array when there is no such file, to compute all rows. A run that is killed meanwhile leaves
         nothing under this name.
+
+    Attributes
+    ----------
+    seconds
+        What computing it took, whenever that was; 0 where that is not known.
     """
 
     def __init__(
@@ -38,6 +44,8 @@ class StoredArray:
             path.parent.mkdir(parents=True, exist_ok=True)
             check_room(path.parent, int(np.prod(shape)) * np.dtype(dtype).itemsize)
             self._make(sums, shape, dtype, fill)
+        took = self._took()
+        self.seconds = float(took.read_text()) if took.exists() else 0.0
         self.rows: NDArray[Any] = np.load(path, "r")
         self._checksums = np.frombuffer(sums.read_bytes(), np.uint32)
 
@@ -55,11 +63,16 @@ class StoredArray:
                 raise CacheError(f"'{self.path}' is damaged. Remove it and run the same command: it is made again.")
         return found
 
+    def _took(self) -> Path:
+        return self.path.with_suffix(".seconds")
+
     def _make(
         self, sums: Path, shape: tuple[int, ...], dtype: type[np.generic], fill: Callable[[NDArray[Any]], None]
     ) -> None:
         with whole(self.path) as unfinished:
             array = np.lib.format.open_memmap(unfinished, "w+", dtype, shape)
+            began = time.perf_counter()
             fill(array)
             array.flush()
+            write_whole(self._took(), f"{time.perf_counter() - began:.3f}".encode())
             write_whole(sums, np.array([zlib.crc32(row) for row in array], np.uint32).data)

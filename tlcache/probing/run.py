@@ -28,7 +28,7 @@ from tlcache.heads.rows import Array, Scaler, blocks
 from tlcache.heads.table import HEADS, HeadRow
 from tlcache.heads.uncertainty import Distances, Uncertainty
 from tlcache.keys import some
-from tlcache.machine import hardware, now, versions
+from tlcache.machine import Energy, hardware, now, versions
 from tlcache.probing.folds import choosing_folds
 from tlcache.probing.heldout import distances_of, uncertainty_of
 from tlcache.probing.protocol import SearchProtocol
@@ -249,13 +249,13 @@ def _fit_one(
     protocol: SearchProtocol,
     budget_s: float | None,
 ) -> FrozenRun:
-    started, settings = time.perf_counter(), protocol.settings(row)
+    started, energy, settings = time.perf_counter(), Energy(), protocol.settings(row)
     candidates = search(row, settings, folds, data.classes, budget_s, protocol.metric, data.task)
     best = choose(candidates, protocol.metric, protocol.one_se, data.task)
     task = _chosen_on(data.task, folds, best, protocol)
     searched = time.perf_counter()
     fitted = refit(row, file, data.fitting, best, protocol, task)
-    ended = time.perf_counter()
+    ended, energy_j = time.perf_counter(), energy.joules()
     promised = _promised(row, data, best, protocol)
     promised_s = time.perf_counter() - ended
     logits = [head.logits(data.test.features) for head in fitted]
@@ -287,6 +287,7 @@ def _fit_one(
         fit_s=ended - started,
         search_s=searched - started,
         refit_s=ended - searched,
+        energy_j=energy_j,
         features=str(file.path),
         layers=protocol.layers,
         versions=versions(),

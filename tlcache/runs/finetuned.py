@@ -158,6 +158,10 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
     race: Race | None = None
     trained_parameters: int = 0
     peak_bytes: int = 0
+    decode_s: float = 0.0
+    search_s: float = 0.0
+    refit_s: float = 0.0
+    energy_j: float | None = None
 
     @property
     def untuned(self) -> bool:
@@ -178,7 +182,9 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields = super().as_json()
-        for name in ("race", "trained_parameters", "peak_bytes"):
+        for name in ("race", "trained_parameters", "peak_bytes", "decode_s", "search_s", "refit_s"):
             if not getattr(self, name):
                 del fields[name]
+        if self.energy_j is None:
+            del fields["energy_j"]
         return {**fields, "chosen": beside(fields["chosen"], "setting")}

@@ -106,6 +106,7 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
     layers: tuple[LayerScore, ...] = ()
     cross_validation: CrossValidation | None = None
     per_group: PerGroup | None = None
+    energy_j: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
@@ -113,6 +114,8 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
         for name in ("layers", "cross_validation", "per_group", "calibration", "repeats"):
             if not getattr(self, name):
                 del fields[name]
+        if self.energy_j is None:
+            del fields["energy_j"]
         if self.per_group:
             fields["per_group"] = self.per_group.as_json()
         return fields
