@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn.functional import binary_cross_entropy
 from tlcache.deploying.predict import predict
 from tlcache.errors import OptionError
 from tlcache.evaluation.compare import compare
+from tlcache.evaluation.resampled import resampled
 from tlcache.finetuning import race
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.losses import make_loss
@@ -26,6 +28,7 @@ from tlcache.report.reproduce import commands
 from tlcache.runs.finetuned import FinetunedRun, TunedEpoch
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import RUNS
+from tlcache.studying.seeds import Spread
 from tlcache.studying.study import study
 
 TASKS = ("multilabel", "regression")
@@ -163,3 +166,17 @@ def test_a_study_is_of_the_heads_that_learn_the_task_and_of_fine_tuning(tables: 
     ]
     again = study([tables["regression"]], ["tinynet"], "random", heads=["ridge"], **how)
     assert {step.state for step in again[:3]} == {"recorded"}
+
+
+def test_a_screening_is_of_classes(tables: dict[str, Path]) -> None:
+    with pytest.raises(OptionError, match="--screen is of classes, and the labels are of --task regression"):
+        study([tables["regression"]], ["tinynet"], "random", task="regression", screen=1)
+
+
+def test_what_seeds_say_of_an_error_is_in_its_units_and_less_of_it_is_better() -> None:
+    pair: Any = SimpleNamespace(found=SimpleNamespace(difference=-1.5, low=-2.0, high=-1.0), shown=True)
+    values = (-2.0, -1.0, 0.5)
+    text = str(Spread("ages", values, True, resampled(np.array(values), 0.25), pair, "mae"))
+    assert "fine-tuning has -0.833 of mae over the frozen head" in text
+    assert "ahead in 2 seeds" in text
+    assert "On the first split alone it has -1.500 (95 % CI -2.000 to -1.000)" in text

@@ -12,10 +12,12 @@ from tlcache.arguments import Runs
 from tlcache.evaluation.compare import compare_runs
 from tlcache.evaluation.comparison import Comparison, Entry, Pair
 from tlcache.evaluation.resampled import Resampled, resampled
+from tlcache.evaluation.task import larger_is_better
 from tlcache.evaluation.verdict import interval_of, points
 from tlcache.runs.folder import read_runs, runs_folder
 from tlcache.studying.run import run_study, take
 from tlcache.studying.steps import EXTRACT, FAILED, FINETUNE, FIT, JOIN, REPORT, Step, StudyPlan
+from tlcache.tasks import CLASSIFY, USUAL
 from tlcache.text import counted
 
 __all__ = ["Spread", "run_seeds", "spreads"]
@@ -51,13 +53,15 @@ class Spread:
     dataset
         Its name.
     differences
-        (K,) of accuracies on the test images.
+        (K,) of the figure that is compared by on the test images.
     drawn
         Whether each seed has test images of its own.
     over
         Their mean with its interval: the corrected resampled t-test (Nadeau and Bengio, 2003) where splits were drawn.
     first
         The same pair on the first seed's test images.
+    by
+        The figure.
     """
 
     dataset: str
@@ -65,6 +69,7 @@ class Spread:
     drawn: bool
     over: Resampled
     first: Pair
+    by: str = USUAL[CLASSIFY]
 
     @property
     def disagrees(self) -> bool:
@@ -75,13 +80,15 @@ class Spread:
     def __str__(self) -> str:
         """Return it as a sentence."""
         what = "other splits, heads and fine-tunings" if self.drawn else "the same splits, other fine-tunings"
-        each = np.array(self.differences)
-        spread = f"sd {points(float(each.std(ddof=1)))}, {points(each.min())} to {points(each.max())}"
+        told = points if self.by == USUAL[CLASSIFY] else "{:.3f}".format
+        each, unit = np.array(self.differences), "points" if self.by == USUAL[CLASSIFY] else f"of {self.by}"
+        spread = f"sd {told(float(each.std(ddof=1)))}, {told(each.min())} to {told(each.max())}"
+        ahead = int((each > 0 if larger_is_better(self.by) else each < 0).sum())
         text = (
-            f"Over {len(each)} seeds ({what}) fine-tuning has {points(self.over.mean)} points over the frozen head on "
-            f"average ({spread}; 95 % CI of the mean {points(self.over.low)} to {points(self.over.high)}), and is "
-            f"ahead in {counted(int((each > 0).sum()), 'seed')}. On the first split alone it has "
-            f"{points(self.first.found.difference)} ({interval_of(self.first)})."
+            f"Over {len(each)} seeds ({what}) fine-tuning has {told(self.over.mean)} {unit} over the frozen head on "
+            f"average ({spread}; 95 % CI of the mean {told(self.over.low)} to {told(self.over.high)}), and is "
+            f"ahead in {counted(ahead, 'seed')}. On the first split alone it has "
+            f"{told(self.first.found.difference)} ({interval_of(self.first, self.by)})."
         )
         return f"{text}{self._disagreement}"
 
@@ -130,7 +137,7 @@ def _spreads(datasets: Sequence[Sequence[Comparison]]) -> Iterator[Spread]:
         drawn = len({found.digest for found in comparisons}) > 1
         rows = first.entries[0].run.rows
         over = resampled(values, rows.test / (rows.train + rows.val) if drawn else 0.0)
-        yield Spread(first.dataset, tuple(values.tolist()), drawn, over, pairs[0])
+        yield Spread(first.dataset, tuple(values.tolist()), drawn, over, pairs[0], first.by)
 
 
 def _both(found: Comparison) -> tuple[Entry, Entry] | None:

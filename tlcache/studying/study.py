@@ -19,6 +19,7 @@ from tlcache.arguments import (
     Models,
     Page,
     Runs,
+    check_task,
 )
 from tlcache.backbones.groups import GROUPS, ungrouped
 from tlcache.cache.find import features_folder
@@ -119,6 +120,7 @@ def study(
     asked = find_heads(heads)
     layout, recipe = dealt(resolved({"refit": True, **settings}), Layout, Recipe)
     task = layout.task or CLASSIFY
+    check_task(task, screen=screen)
     recipe = replace(recipe, task=task)
     from tlcache.datasets.overview import Overview
     from tlcache.probing.run import able_rows
