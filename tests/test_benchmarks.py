@@ -17,6 +17,7 @@ from benchmarks.heads import measure_memory
 from benchmarks.images import describe, find_images, make_photos, write_images, write_manifest
 from benchmarks.peers import Peer, candidates, measure
 from benchmarks.recipes import PLAIN
+from benchmarks.targets import held, measure_paths
 from benchmarks.timing import Rates, in_sequence, in_turn, ratio
 from tlcache.datasets.dataset import load_dataset
 from tlcache.finetuning.speed import COMPUTE_FORMATS
@@ -183,3 +184,11 @@ def test_plain_recipes_have_the_learning_rates_of_their_scripts(
             optimizer.step()
             schedule.step()
     assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_paths_of_labels_are_timed_and_intervals_drawn_again_hold_as_often_as_promised() -> None:
+    found = measure_paths("ridge", 120, 8, 5)
+    assert found["map_apart"] < 1e-9
+    assert {"labels_cpu_s", "classes_wall_s"} <= set(found)
+    shares = list(held(np.abs(np.random.default_rng(0).normal(size=400)), 0.8, 300))
+    assert np.mean(shares) == pytest.approx(0.802, abs=0.01)
