@@ -19,7 +19,7 @@ from tlcache.datasets.splits import SPLITS, draw_splits
 from tlcache.datasets.stratified import deal
 from tlcache.errors import DataError, OptionError
 from tlcache.extraction.extract import extract
-from tlcache.probing.fit import fit_curves
+from tlcache.probing.fit import fit_columns, fit_curves, fit_heads
 
 SEVERAL = {"0.png": {"cat", "dog"}, "1.png": {"cat"}, "2.png": set(), "3.png": {"dog", "owl"}}
 
@@ -194,5 +194,8 @@ def test_a_feature_file_keeps_the_task_and_that_of_classes_does_not_name_it(tiny
 
 def test_what_learns_classes_refuses_other_tasks(tiny_model: Path) -> None:
     done = extract(listed(12, lambda number: number**1.5), tiny_model, task="regression")
-    with pytest.raises(DataError, match="is of --task regression, and what was asked for is of --task classify alone"):
-        fit_curves([done.path], [1], ["ridge"])
+    for fit, asked in ((fit_curves, {"shots": [1]}), (fit_heads, {"cv": "2x1"}), (fit_columns, {"columns": "site"})):
+        with pytest.raises(
+            OptionError, match=f"--{next(iter(asked))} is of classes, and the labels are of --task regr"
+        ):
+            fit([done.path], heads=["ridge"], **asked)

@@ -24,6 +24,7 @@ from tlcache.arguments import (
     Shots,
     Split,
     SplitSeed,
+    check_task,
 )
 from tlcache.cache.find import find_labelled
 from tlcache.datasets.tasks import task_of
@@ -34,7 +35,7 @@ from tlcache.kinds import listing
 from tlcache.options import described, made
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.progress import Advance, step_bar, warn
-from tlcache.tasks import CLASSIFY, TASKS
+from tlcache.tasks import TASKS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +119,8 @@ def fit_heads(
     results, told = [], set[str]()
     with _fitting(memory, len(found) * len(rows)) as advance:
         for own in found:
-            with opened(own, split, folder, split_seed, TASKS if cv is None else (CLASSIFY,)) as file:
+            with opened(own, split, folder, split_seed, TASKS) as file:
+                check_task(task_of(file.attrs), cv=cv)
                 say_once(file, told)
                 able = able_rows(rows, task_of(file.attrs), heads is not None, on_warning)
                 advance(len(rows) - len(able))
@@ -201,7 +203,8 @@ def fit_curves(
     curves, told = [], set[str]()
     with _fitting(memory, len(found) * len(rows) * len(wanted)) as advance:
         for own in found:
-            with opened(own, split, folder, split_seed) as file:
+            with opened(own, split, folder, split_seed, TASKS) as file:
+                check_task(task_of(file.attrs), shots=shots)
                 say_once(file, told)
                 curves += fit_file(file, rows, folder, how, wanted, force, advance, on_warning)
     return _some(curves)
@@ -267,7 +270,8 @@ def fit_columns(
     results, told = [], set[str]()
     with _fitting(memory, 2 * len(found) * len(rows)) as advance:
         for own in found:
-            with opened(own, split, folder, split_seed) as file:
+            with opened(own, split, folder, split_seed, TASKS) as file:
+                check_task(task_of(file.attrs), columns=columns)
                 say_once(file, told)
                 results += compare_columns(file, own[0], names, rows, folder, how, force, advance, on_warning)
     return _some(results)
