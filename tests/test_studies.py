@@ -213,9 +213,49 @@ def test_an_interrupted_study_goes_on_where_it_was(photos: Path, monkeypatch: py
         with pytest.raises(KeyboardInterrupt):
             go(photos)
     before = files()
-    expected = [(*what, "recorded" if place < number else "done") for place, what in enumerate(ALL)]
+    known = {"extract"}  # which all backbones have from one pass
+    expected = [(*what, "recorded" if at < number or what[0] in known else "done") for at, what in enumerate(ALL)]
     assert states(go(photos)) == expected
     assert before.items() <= files().items()
+
+
+def test_images_are_decoded_once_for_all_backbones(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlcache.extraction import worker
+
+    alone = go(photos, models=["tinynet"], finetune=False, features="alone", runs="alone")
+    decoded = list[bytes]()
+    plain = worker.prepare
+    monkeypatch.setattr(worker, "prepare", lambda data, *how: decoded.append(data) or plain(data, *how))
+    done = go(photos, finetune=False)
+    assert states(done)[:4] == [(*what, "done") for what in ALL[:4]]
+    assert len(decoded) == len(set(decoded)) == 24
+    assert [step.note for step in done[:4]] == ["", "", "in one pass with tinier", ""]
+    (one,), other = Path("alone").rglob("*.h5"), Path("features")
+    with FeatureFile(one) as here, FeatureFile(next(other.rglob(one.name))) as there:
+        assert np.array_equal(here.split("train").features, there.split("train").features)
+    assert alone[0].note == ""
+
+
+def test_a_backbone_that_fails_leaves_the_others_to_their_own_steps(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: Any, *given: Any, **how: Any) -> Any:
+        if str(model) == "tinynet":
+            raise ModelError("no such weights any more")
+        return plain(model, *given, **how)
+
+    from tlcache.backbones import load
+
+    plain = load.load_model
+    monkeypatch.setattr(load, "load_model", broken)
+    done = go(photos, finetune=False)
+    assert [step.state for step in done] == ["done", "done", "failed", "left out", "done"]
+    assert "no such weights any more" in done[2].note
+
+
+def test_within_a_budget_each_backbone_is_embedded_by_itself(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "extract_layers", lambda *_, **__: pytest.fail("all have to fit in"))
+    assert [step.state for step in go(photos, finetune=False, budget_s=1e6)][:4] == ["done"] * 4
 
 
 def test_heads_that_are_recorded_are_not_fitted_again(photos: Path) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
+from typing import Any
 
 from tlcache.arguments import Runs
 from tlcache.backbones.engines import find_device
 from tlcache.errors import HeadError, TlcacheError
 from tlcache.evaluation.compare import compare_runs
 from tlcache.evaluation.comparison import Comparison
-from tlcache.extraction.extract import extract
+from tlcache.extraction.extract import extract, extract_layers
 from tlcache.options import asked, described
 from tlcache.probing.fit import fit_heads
 from tlcache.progress import say, warn
@@ -30,6 +31,7 @@ from tlcache.studying.steps import (
     RECORDED,
     REPORT,
     TO_DO,
+    OnePass,
     Step,
     StudyPlan,
 )
@@ -43,6 +45,7 @@ _MEASURING_S = 4.0  # for the packages, and for each network
 def run_study(plan: StudyPlan, only_plan: bool, budget_s: float | None) -> list[Step]:
     """Take the steps that fit in the budget, or with `only_plan` say what they are and how long they take."""
     find_device(plan.device)  # that it is there is told now
+    plan = replace(plan, one_pass=budget_s is None)  # each network has to fit in by itself
     steps = plan.steps()
     networks = {model for step in steps for model in step.models if step.state == TO_DO}
     if networks and (only_plan or budget_s is not None):
@@ -132,31 +135,60 @@ def take(plan: StudyPlan, step: Step) -> Step:
     except (TlcacheError, OSError, MemoryError, RuntimeError) as error:  # the last is torch's when memory is full
         state, note = FAILED, str(error)
         say(f"failed: {error}")
-    return replace(step, state=state, seconds=time.perf_counter() - began, note=note)
+    return replace(step, state=state, seconds=time.perf_counter() - began, note=note or _shared(plan, step))
 
 
 def _about(step: Step) -> str:
     return f", about {duration(step.seconds)}" if step.seconds else ""
 
 
+def _shared(plan: StudyPlan, step: Step) -> str:
+    """Return with which other backbone the images were seen."""
+    found = plan.passes.get(step.data)
+    alone = step.kind != EXTRACT or found is None or step.model not in found.done or step.model == found.first
+    return "" if alone or found is None else f"in one pass with {found.first}"
+
+
 def _extract(plan: StudyPlan, step: Step) -> str:
     cell = plan.cell(step)
-    if cell.download:
-        say(cell.download)
-    found = extract(
-        cell.data,
-        step.model,
-        cell.weights,
-        split_seed=plan.split_seed,
-        features=plan.features,
-        device=plan.device,
-        **plan.layout.arguments,
-    )
+    if plan.one_pass and step.data not in plan.passes:
+        plan.passes[step.data] = OnePass(step.model)
+        _embed_together(plan, step)
+    found = plan.passes[step.data].done.get(step.model) if plan.one_pass else None
+    if found is None:
+        if cell.download:
+            say(cell.download)
+        found = extract(step.data, step.model, cell.weights, **_how(plan))
     for line in () if found.up_to_date else found.warnings:
         if (step.data, line) not in plan.warned:  # by another network's extraction
             warn(line)
     plan.warned.update((step.data, line) for line in found.warnings)
     return RECORDED if found.up_to_date else DONE
+
+
+def _how(plan: StudyPlan) -> dict[str, Any]:
+    same = {"split_seed": plan.split_seed, "features": plan.features, "device": plan.device}
+    return {**same, **plan.layout.arguments}
+
+
+def _embed_together(plan: StudyPlan, step: Step) -> None:
+    """Embed a dataset by all backbones that have no features of it; where one fails, each is left to its own step."""
+    own = [replace(step, model=cell.backbone.name) for cell in plan.cells.values() if cell.data == step.data]
+    cells = [plan.cell(each) for each in own if not plan.is_recorded(each)]
+    if len(cells) < 2:
+        return
+    names = [cell.backbone.name for cell in cells]
+    for cell in cells:
+        if cell.download:
+            say(f"{cell.backbone.name}: {cell.download}")
+    say(f"{step.dataset}: one pass for {', '.join(names)}")
+    weights = {cell.backbone.name: cell.weights for cell in cells if cell.weights}
+    try:
+        done = extract_layers(step.data, names, weights=weights, **_how(plan))
+    except TlcacheError as error:
+        say(f"{error} Each backbone is tried by itself.")
+    else:
+        plan.passes[step.data].done.update(zip(names, done, strict=True))
 
 
 def _fit(plan: StudyPlan, step: Step) -> str:

@@ -22,6 +22,7 @@ from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, DataError, OptionError, UnknownNameError, closest
+from tlcache.extraction.job import Extraction
 from tlcache.finetuning.recipe import Recipe, arguments_of
 from tlcache.heads.table import HeadRow
 from tlcache.images import Preprocess
@@ -33,7 +34,7 @@ from tlcache.runs.folder import recorded
 from tlcache.runs.record import Run
 from tlcache.tasks import SMALLER, USUAL
 
-__all__ = ["StudyPlan", "Cell", "Step", "find_cells", "find_joined"]
+__all__ = ["StudyPlan", "Cell", "OnePass", "Step", "find_cells", "find_joined"]
 
 EXTRACT, FIT, FINETUNE, REPORT = "extract", "fit-heads", "finetune", "report"  # called as the commands are
 JOIN = "join"  # fit-heads --join
@@ -167,11 +168,19 @@ def _distinct(data: Iterable[str], features: Path, layout: Layout) -> dict[str, 
 
 
 @dataclass(frozen=True)
+class OnePass:
+    """One pass over a dataset for several backbones: which of them began it, and what is made of each."""
+
+    first: str
+    done: dict[str, Extraction] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class StudyPlan:
     """What a study is to do: on every cell all `heads` by `protocol`, and a fine-tuning by `recipe` unless None.
 
     `joins` are backbones that heads are fitted on together, too, as `find_joined` returns them; those of which a
-    dataset lacks a backbone are not among its steps.
+    dataset lacks a backbone are not among its steps. With `one_pass` a dataset is embedded by all backbones together.
     """
 
     cells: Mapping[tuple[str, str], Cell]
@@ -186,6 +195,8 @@ class StudyPlan:
     joins: tuple[str, ...] = ()
     split_seed: int = 0
     reports: bool = True
+    one_pass: bool = True
+    passes: dict[str, OnePass] = field(default_factory=dict)  # of datasets that were embedded
     warned: set[tuple[str, str]] = field(default_factory=set)  # datasets and what was said of them
     _places: dict[tuple[str, str], Path] = field(default_factory=dict)
 
@@ -202,7 +213,7 @@ class StudyPlan:
         """Return the same with other seeds, so many further on: of splits that are drawn, heads and fine-tunings."""
         recipe = self.recipe and replace(self.recipe, seed=self.recipe.seed + number)
         protocol = replace(self.protocol, seed=self.protocol.seed + number)
-        return replace(self, split_seed=self.split_seed + number, recipe=recipe, protocol=protocol)
+        return replace(self, split_seed=self.split_seed + number, recipe=recipe, protocol=protocol, passes={})
 
     def steps(self) -> list[Step]:
         """Return all steps with their states: each network and its heads, then joins, fine-tunings, and the report."""
