@@ -1,9 +1,10 @@
 """`python -m benchmarks.pointing CIFAR --weights FILE`: how often maps of `tlcache explain` point at the right place.
 
 Heads are fitted on CIFAR-10 images (a folder with `train` and `test`) of 112 pixels. Four test images of other classes
-each make a mosaic of 224, and the map of each class has to have its largest value in the quarter of its image. Deletion
-and insertion (Petsiuk et al., 2018) are the mean probability while cells are covered, or uncovered, from the largest
-value on.
+each make a mosaic of 224, and the map of each class has to have its largest value in the quarter of its image; once of
+any images, once of those that are classified rightly on their own with a confidence of 0.9 (as in the grid pointing
+game of Boehle et al., 2021). Deletion and insertion (Petsiuk et al., 2018) are the mean probability while cells are
+covered, or uncovered, from the largest value on.
 """
 
 from __future__ import annotations
@@ -49,16 +50,31 @@ def measure(cifar: Path, weights: Path, folder: Path, mosaics: int, images: int)
                 shutil.copy(path, place)
     file = tlcache.extract(data, "mobilenetv2", str(weights), resize=HALF, crop=HALF, features=folder / "features").path
     figures: dict[str, Any] = {}
-    for run in tlcache.fit_heads([file], heads=["ridge", "logreg", "knn"], runs=folder / "runs"):
+    for run in tlcache.fit_heads([file], heads=["ridge", "logreg"], runs=folder / "runs"):
         saved = find_saved(run.path)
         maps = _maps(saved, load_model("mobilenetv2", str(weights)), random)
-        spare = {name: sorted((cifar / "test" / name).iterdir())[40:] for name in run.classes}
-        figures[run.head] = {"accuracy": run.test.accuracy, "pointing": _pointing(saved, maps, spare, mosaics)}
+        spare = {name: sorted((cifar / "test" / name).iterdir())[40:190] for name in run.classes}
+        sure = {name: _sure(saved, number, paths) for number, (name, paths) in enumerate(spare.items())}
+        figures[run.head] = {
+            "accuracy": run.test.accuracy,
+            "pointing": _pointing(saved, maps, spare, mosaics),
+            "pointing_sure": _pointing(saved, maps, sure, mosaics),
+            "sure": sum(map(len, sure.values())),
+        }
         if "exact" in maps:
             small = _maps(saved, saved.model(), random)
             figures[run.head]["curves"] = _curves(saved, small, spare, images)
         print(json.dumps({run.head: figures[run.head]}), flush=True)
     return figures
+
+
+def _sure(saved: Saved, label: int, paths: list[Path]) -> list[Path]:
+    """Return those that are classified rightly on their own, with a confidence of 0.9 or more."""
+    model = saved.model()
+    network = open_network(joined(model.onnx()), "cpu")
+    pixels = np.stack([prepare(path.read_bytes(), model.preprocess)[0] for path in paths])
+    likely = _likely(saved, network.embed(pixels), label)
+    return [path for path, probability in zip(paths, likely, strict=True) if probability >= 0.9]
 
 
 def _maps(saved: Saved, model: Model, random: np.random.Generator) -> dict[str, Map]:
@@ -67,7 +83,9 @@ def _maps(saved: Saved, model: Model, random: np.random.Generator) -> dict[str, 
     network = open_network(joined(model.onnx()), "cpu")
     found: dict[str, Map] = {"random": lambda *_: random.random((cells, cells)).astype(np.float32)}
     if exact := ClassActivation.of(model, saved.asked):
-        found |= {"exact": exact.heat, "gradcam": lambda pixels, label: np.maximum(exact.heat(pixels, label), 0)}
+        bias = saved.asked.logits(np.zeros((1, network.dim), np.float32))[0] / cells**2
+        found["exact"] = exact.heat
+        found["gradcam"] = lambda pixels, label: np.maximum(exact.heat(pixels, label) - bias[label], 0)
     occlusion = Occlusion(network, saved.asked.predict_proba)
     return {**found, "occlusion": occlusion.heat}
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from fakes import tiny_network
+from fakes import tiny_network, write_image
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from PIL import Image
@@ -27,7 +27,6 @@ from tlcache.errors import DataError, OptionError
 from tlcache.heads.fitted import load_head
 from tlcache.images import prepare
 from tlcache.pictures.choosing import chosen_method
-from tlcache.pictures.explain import Explanation
 from tlcache.pictures.heat import grid_of
 from tlcache.pictures.occlusion import Occlusion
 from tlcache.report.heat import overlay
@@ -184,10 +183,9 @@ def test_places_are_a_grid_in_the_proportions_of_the_image(
 
 def test_an_overlay_is_orange_where_it_speaks_for_and_blue_where_against() -> None:
     heat = np.array([[2, 0], [0, -1]], np.float32)
-    made = overlay(Explanation("a", "red", 0.5, "red", heat, np.full((3, 32, 32), 100, np.uint8)))
-    assert made.shape == (32, 64, 3)
-    assert (made[:, :32] == 100).all()
-    strongest, weakest = made[0, 32].astype(int), made[-1, -1].astype(int)
+    made = overlay(np.full((3, 32, 32), 100, np.uint8), heat)
+    assert made.shape == (32, 32, 3)
+    strongest, weakest = made[0, 0].astype(int), made[-1, -1].astype(int)
     assert strongest[0] > 150 > strongest[2]
     assert weakest[2] > 110 > weakest[0]
 
@@ -206,6 +204,35 @@ def test_the_command_says_how_it_is_known_and_writes_pages_and_pictures(cached: 
     invoke("explain", run.path, photos / "red" / "0.png", "--out", "e.png", "--label", "blue", "-q")
     with Image.open("e.png") as picture:
         assert picture.size == (32, 16)
+
+
+def test_the_report_has_the_maps_of_mistakes_that_were_asked_for(photos: Path, tiny_model: Path) -> None:
+    for number in range(8):  # images of one class among those of another, so that there are mistakes
+        write_image(photos / "green" / f"odd{number}.png", 300 + number, 2)
+    run = fitted(tlcache.extract(photos, tiny_model).path, "ridge")
+    top = run.predictions().in_order().top()
+    wrong = {path for path, right in zip(top.paths, top.right, strict=True) if not right}
+    assert wrong
+    before = tlcache.write_report("r.html")[0].read_text()
+    assert f"tlcache explain {run.path.stem} --mistakes" in before
+    found = tlcache.explain(run.path, mistakes=True)
+    assert {each.path for each in found.images} == wrong
+    page = tlcache.write_report("r.html")[0].read_text()
+    assert "tlcache explain" not in page
+    assert "Maps: class activation map. Exact" in page
+    for each in found.images:
+        assert f"class activation map: what speaks for {each.predicted}" in page
+    assert page.count("data:image/jpeg;base64,") > before.count("data:image/jpeg;base64,")
+    record = run.path.parent / "explained" / run.path.name
+    assert record in tlcache.remove_runs([run])
+    assert not record.exists()
+
+
+def test_a_run_without_mistakes_says_so(cached: Path) -> None:
+    run = fitted(cached, "ridge")
+    assert run.predictions().top().right.all()
+    with pytest.raises(OptionError, match="makes no mistake"):
+        tlcache.explain(run.path, mistakes=True)
 
 
 def test_an_image_that_cannot_be_used_costs_itself_alone(cached: Path, photos: Path, tmp_path: Path) -> None:

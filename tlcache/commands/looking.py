@@ -90,6 +90,8 @@ def explain(
         check_out(out)
     say("explaining ...")
     found = run(run_images[0], run_images[1:], **options)
+    if "mistakes" in options:
+        output.say("The report has the maps of these mistakes from now on: tlcache report")
     output.write(found.as_json())
     if out and found.images:
         write_explained(found, out)

@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 from tlcache.evaluation.metrics import recalls
 from tlcache.runs.predictions import TopPredictions
 
-__all__ = ["Confusion", "confusions", "hardest_classes", "surest_mistakes"]
+__all__ = [
+    "PAIRS",
+    "SUREST",
+    "Confusion",
+    "confusions",
+    "hardest_classes",
+    "shown_mistakes",
+    "surest_mistakes",
+    "surest_of",
+]
+
+SUREST, PAIRS = 12, 10  # mistakes and confused pairs of classes that a report shows as pictures
 
 
 class Confusion(NamedTuple):
@@ -49,3 +60,15 @@ def surest_mistakes(top: TopPredictions, most: int) -> NDArray[np.int64]:
     """Return the numbers of the images that are classified wrongly with the largest confidence, at most so many."""
     wrong = np.flatnonzero(~top.right)
     return wrong[np.argsort(-top.confidence[wrong], kind="stable")][:most]
+
+
+def surest_of(top: TopPredictions, pair: Confusion) -> int:
+    """Return the number of the test image of one class that was taken for the other with the largest confidence."""
+    rows = np.flatnonzero((top.label == pair.true) & (top.predicted == pair.predicted))
+    return int(rows[top.confidence[rows].argmax()])
+
+
+def shown_mistakes(top: TopPredictions, counts: NDArray[np.int64]) -> list[int]:
+    """Return the numbers of the mistakes that a report shows as pictures, each once."""
+    pairs = [surest_of(top, each) for each in confusions(counts, PAIRS)]
+    return list(dict.fromkeys([*surest_mistakes(top, SUREST).tolist(), *pairs]))

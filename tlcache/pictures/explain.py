@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tlcache.arguments import CHOOSING, Device, Runs
-from tlcache.errors import ImageReadError, UnknownNameError, closest
-from tlcache.kinds import text
+from tlcache.errors import ImageReadError, OptionError, UnknownNameError, closest
+from tlcache.kinds import SWITCH, listing, text
 from tlcache.options import Option, described
 
 if TYPE_CHECKING:
     from tlcache.deploying.saved import Saved
+    from tlcache.images import Preprocess
     from tlcache.pictures.heat import Pixels, Values
 
 __all__ = ["Explained", "Explanation", "explain"]
@@ -83,8 +84,12 @@ class Explained:
 @described()
 def explain(
     run: str | Path,
-    images: str | PathLike[str] | Iterable[str | PathLike[str]],
+    images: str | PathLike[str] | Iterable[str | PathLike[str]] = (),
     *,
+    mistakes: Annotated[
+        bool,
+        Option("The test images that a report shows as the run's mistakes; it then has their maps", SWITCH, CHOOSING),
+    ] = False,
     label: Annotated[
         str | None, Option("The class to look for", text("CLASS"), CHOOSING, default="what the run says")
     ] = None,
@@ -126,7 +131,8 @@ def explain(
     if label is not None and label not in classes:
         raise UnknownNameError(closest("class", label, classes))
     found, errors = list[Explanation](), dict[str, str]()
-    for path, read in _images(images, saved, classes):
+    asked = [*(_mistaken(saved) if mistakes else ()), *map(os.fspath, listing(images))]
+    for path, read in _images(asked, saved, classes):
         try:
             pixels, _ = prepare(read(path), preprocess)
         except (BadImageError, ImageReadError) as error:
@@ -137,17 +143,48 @@ def explain(
         number = best if label is None else classes.index(label)
         heat = method.heat(pixels, number)
         found.append(Explanation(path, classes[number], float(probabilities[number]), classes[best], heat, pixels))
-    return Explained(saved.path.stem, method.name, method.shows, tuple(found), errors)
+    made = Explained(saved.path.stem, method.name, method.shows, tuple(found), errors)
+    if mistakes and saved.run and label is None:
+        _keep(made, saved.run.path, preprocess)
+    return made
 
 
-def _images(given: Any, saved: Saved, classes: Sequence[str]) -> list[tuple[str, Callable[[str], bytes]]]:
+def _mistaken(saved: Saved) -> list[str]:
+    """Return the test images that a report shows as mistakes of the run.
+
+    Raises
+    ------
+    OptionError
+        There are none.
+    """
+    from tlcache.evaluation.metrics import confusion
+    from tlcache.evaluation.mistakes import shown_mistakes
+
+    if saved.run is None:
+        raise OptionError(f"'{saved.path.name}' has no record beside it, which says where it is wrong. Name images.")
+    top = saved.run.predictions().in_order().top()
+    rows = shown_mistakes(top, confusion(top.label, top.predicted, len(saved.run.classes)))
+    if not rows:
+        raise OptionError(
+            f"'{saved.path.stem}' makes no mistake on its test images. Name images in place of --mistakes."
+        )
+    return [top.paths[row] for row in rows]
+
+
+def _keep(made: Explained, run: Path, preprocess: Preprocess) -> None:
+    from tlcache.pictures.recorded import MistakeMaps, write_maps
+    from tlcache.runs.folder import explained_path
+
+    heats = {each.path: each.as_json()["heat"] for each in made.images}
+    write_maps(MistakeMaps(made.method, made.shows, preprocess.as_json(), heats, explained_path(run)))
+
+
+def _images(asked: Sequence[str], saved: Saved, classes: Sequence[str]) -> list[tuple[str, Callable[[str], bytes]]]:
     """Return paths with what reads them: files as they are given, and test images of the run by their names there."""
     from tlcache.datasets.anywhere import absolute, open_anywhere
     from tlcache.datasets.dataset import reopen
     from tlcache.deploying.inputs import list_images
-    from tlcache.kinds import listing
 
-    asked = [os.fspath(each) for each in listing(given)]
     tested = {os.fsdecode(row) for row in saved.run.predictions().row.tolist()} if saved.run else set[str]()
     own = [each for each in asked if each in tested and not os.path.lexists(each)]  # noqa: PTH110
     others = [each for each in asked if each not in own]

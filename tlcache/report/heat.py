@@ -23,7 +23,7 @@ from tlcache.report.thumbnails import Picture
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["check_out", "explained_table", "overlay", "write_explained"]
+__all__ = ["check_out", "explained_table", "heat_address", "overlay", "write_explained"]
 
 _FOR, _AGAINST = (213, 94, 0), (0, 114, 178)  # orange and blue of `tlcache.report.plots.PALETTE`
 _STRENGTH = 0.8  # of the colour where a map is strongest
@@ -38,26 +38,50 @@ def check_out(out: Path) -> None:
     check_folder(out.expanduser().parent, "--out")
 
 
-def overlay(each: Explanation) -> NDArray[np.uint8]:
-    """Return an image beside itself in grey with its map, uint8 (H, 2 W, 3): orange is for the class, blue against."""
+def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return an image in grey with a map over it, uint8 (H, W, 3): orange is for the class, blue against.
+
+    Parameters
+    ----------
+    pixels
+        uint8 (3, H, W).
+    heat
+        float32 (h, w).
+    """
     from PIL import Image
 
-    pixels = each.pixels.transpose(1, 2, 0)
-    heat = each.heat / max(float(np.abs(each.heat).max()), 1e-30)
-    smooth = Image.fromarray(heat).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR)
+    scaled = heat / max(float(np.abs(heat).max()), 1e-30)
+    smooth = Image.fromarray(scaled).resize((pixels.shape[2], pixels.shape[1]), Image.Resampling.BILINEAR)
     values = np.asarray(smooth)[:, :, None]
-    grey = pixels.mean(axis=2, keepdims=True)
+    grey = pixels.mean(axis=0)[:, :, None]
     share = _STRENGTH * np.abs(values)
     mixed = (1 - share) * grey + share * np.where(values > 0, _FOR, _AGAINST)
-    return np.concatenate([pixels, mixed.astype(np.uint8)], axis=1)
+    made: NDArray[np.uint8] = mixed.astype(np.uint8)
+    return made
+
+
+def heat_address(pixels: NDArray[np.uint8], heat: NDArray[np.float32], side: int) -> str:
+    """Return such a picture of so many pixels in height as a data address."""
+    from PIL import Image
+
+    image = Image.fromarray(overlay(pixels, heat))
+    image.thumbnail((2 * side, side))
+    return _address(image)
+
+
+def _pair(each: Explanation) -> NDArray[np.uint8]:
+    """Return an image beside its map, uint8 (H, 2 W, 3)."""
+    return np.concatenate([each.pixels.transpose(1, 2, 0), overlay(each.pixels, each.heat)], axis=1)
 
 
 def write_explained(found: Explained, out: Path) -> None:
     """Write a page that needs no other file, or a picture."""
+    from PIL import Image
+
     if out.suffix.lower() == ".png":
         write_whole(out.expanduser(), _as_bytes(_sheet(found), "PNG"))
         return
-    cards = [Card(each.path, Picture(_address(each)), _lines(each)) for each in found.images]
+    cards = [Card(each.path, Picture(_address(Image.fromarray(_pair(each)))), _lines(each)) for each in found.images]
     title = f"what speaks for the answers of {found.run}"
     write_cards(out, title, f"{found.method[0].upper()}{found.method[1:]}. {_legend(found)}", [Part(cards)], wide=True)
 
@@ -95,16 +119,14 @@ def _lines(each: Explanation) -> list[str]:
     return [said if each.label == each.predicted else f"{said}; the run says {each.predicted}"]
 
 
-def _address(each: Explanation) -> str:
-    from PIL import Image
-
-    return f"data:image/jpeg;base64,{base64.b64encode(_as_bytes(Image.fromarray(overlay(each)), 'JPEG')).decode()}"
+def _address(image: Image.Image) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(_as_bytes(image, 'JPEG')).decode()}"
 
 
 def _sheet(found: Explained) -> Image.Image:
     from PIL import Image
 
-    pairs = [overlay(each) for each in found.images]
+    pairs = [_pair(each) for each in found.images]
     height, width, _ = pairs[0].shape
     columns = min(_COLUMNS, len(pairs))
     sheet = np.full((-(-len(pairs) // columns) * height, columns * width, 3), 255, np.uint8)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.datasets.dataset import reopen
+from tlcache.errors import ImageReadError
 from tlcache.evaluation.comparison import Entry
-from tlcache.evaluation.mistakes import Confusion, confusions, surest_mistakes
+from tlcache.evaluation.mistakes import PAIRS, SUREST, Confusion, confusions, surest_mistakes, surest_of
+from tlcache.images import BadImageError, Preprocess, by_pillow, prepare
 from tlcache.keys import printable
 from tlcache.pictures.reasons import Reasons, near_in
+from tlcache.pictures.recorded import read_maps
+from tlcache.report.heat import heat_address
 from tlcache.report.thumbnails import Listed, Shown, Thumbnails
 
 __all__ = ["Confused", "Mistakes", "mistakes"]
 
-_SUREST = 12
-_PAIRS = 10
+_MAP = 96  # pixels in height
 
 
 class Confused(NamedTuple):
@@ -34,11 +38,15 @@ class Confused(NamedTuple):
 
 @dataclass(frozen=True)
 class Mistakes:
-    """The most confused pairs of classes, the surest mistakes, and what the nearest images are by, where there are."""
+    """The most confused pairs of classes, the surest mistakes, and what the nearest images are by, where there are.
+
+    `maps` says what the maps beside them show; empty where there are none.
+    """
 
     pairs: Sequence[Confused]
     surest: Sequence[Listed]
     near_by: str
+    maps: str = ""
 
 
 def mistakes(entry: Entry, counts: NDArray[np.int64], reasons: Reasons | None, room: Thumbnails) -> Mistakes:
@@ -56,9 +64,9 @@ def mistakes(entry: Entry, counts: NDArray[np.int64], reasons: Reasons | None, r
         For the pictures.
     """
     drawn = _Drawn(entry, reasons, room)
-    surest = [drawn.mistake(row) for row in surest_mistakes(entry.top, _SUREST).tolist()]
-    pairs = [drawn.confused(each) for each in confusions(counts, _PAIRS)]
-    return Mistakes(pairs, surest, reasons.backbone if reasons else "")
+    surest = [drawn.mistake(row) for row in surest_mistakes(entry.top, SUREST).tolist()]
+    pairs = [drawn.confused(each) for each in confusions(counts, PAIRS)]
+    return Mistakes(pairs, surest, reasons.backbone if reasons else "", drawn.maps)
 
 
 class _Drawn:
@@ -66,6 +74,12 @@ class _Drawn:
         self._top, self._classes, self._room = entry.top, entry.run.classes, room
         self._images, self._paths = reopen(entry.run.source), entry.top.paths
         self._near = near_in(reasons, self._paths)
+        self._maps = read_maps(entry.run.path)
+
+    @property
+    def maps(self) -> str:
+        """What the maps of what speaks for an answer are, and what they show."""
+        return f"Maps: {self._maps.method}. {self._maps.shows}" if self._maps else ""
 
     def mistake(self, row: int) -> Listed:
         """Return a test image by its number."""
@@ -77,11 +91,23 @@ class _Drawn:
                 words.append((near.path, f"nearest {printable(label)} of training ({near.cosine:.2f})"))
         pictures = self._room.of(self._images, [each for each, _ in words])
         shown = (Shown(picture, line, printable(each)) for picture, (each, line) in zip(pictures, words, strict=True))
-        return Listed((path, true, predicted, confidence), "", tuple(shown))
+        return Listed((path, true, predicted, confidence), "", (*shown, *self._explained(path, predicted)))
+
+    def _explained(self, path: str, predicted: str) -> Iterator[Shown]:
+        """Yield the map of what speaks for the wrong answer, where it is recorded."""
+        heat = self._maps.heat(path) if self._maps else None
+        if heat is None or self._maps is None:
+            return
+        address = ""
+        with suppress(ImageReadError, BadImageError):
+            seen = Preprocess.from_json(self._maps.preprocess)
+            pixels, _ = prepare(self._images.read(path), seen, kernel=by_pillow)
+            address = heat_address(pixels, heat, _MAP)
+        line = f"{self._maps.method}: what speaks for {printable(predicted)}"
+        yield Shown(self._room.place(address), line, printable(path))
 
     def confused(self, pair: Confusion) -> Confused:
         """Return two classes with the surest of the mistakes."""
-        rows = np.flatnonzero((self._top.label == pair.true) & (self._top.predicted == pair.predicted))
-        example = self.mistake(int(rows[self._top.confidence[rows].argmax()]))
+        example = self.mistake(surest_of(self._top, pair))
         names = printable(self._classes[pair.true]), printable(self._classes[pair.predicted])
         return Confused(*names, pair.times, pair.share, example)

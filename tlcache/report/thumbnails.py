@@ -61,14 +61,15 @@ class Thumbnails:
         wanted, found = list(paths), list[Picture]()
         while self._left > 0 and len(found) < len(wanted):
             some = wanted[len(found) : len(found) + _AT_A_TIME]
-            found += map(self._place, in_threads(partial(inline_image, images), some))
+            found += map(self.place, in_threads(partial(inline_image, images), some))
         return found + [self._no_room() for _ in wanted[len(found) :]]
 
     def one(self, images: Images, path: str) -> Picture:
         """Return the picture of an image."""
         return self.of(images, [path])[0]
 
-    def _place(self, address: str) -> Picture:
+    def place(self, address: str) -> Picture:
+        """Return a picture that is given as a data address, which may be empty."""
         if not address:
             return Picture("", "not there any more")
         if len(address) > self._left:

@@ -30,6 +30,7 @@ from tlcache.runs.record import RUNS, Run
 
 __all__ = [
     "ENDINGS",
+    "explained_path",
     "NAMED_BY",
     "list_runs",
     "lock_path",
@@ -66,6 +67,11 @@ def path_of(folder: Path, identity: Identity) -> Path:
 def checkpoints_path(path: Path) -> Path:
     """Return the folder where a fine-tuning that is not finished keeps its state."""
     return path.with_suffix(".checkpoints")
+
+
+def explained_path(path: Path) -> Path:
+    """Return where it is recorded what speaks for a run's mistakes."""
+    return path.parent / "explained" / path.name
 
 
 def lock_path(path: Path) -> Path:
@@ -174,7 +180,8 @@ def _remove(path: Path) -> list[Path]:
             held.acquire(0)
     except Timeout:
         raise CacheError(f"A process works on '{path}'. Wait for it, or stop it, and remove the run then.") from None
-    files = [each for each in (*(path.with_suffix(ending) for ending in ENDINGS), lock) if each.exists()]
+    own = [path.with_suffix(ending) for ending in ENDINGS]
+    files = [each for each in (*own, explained_path(path), lock) if each.exists()]
     folders = [each for each in (checkpoints_path(path),) if each.exists()]
     for file in files:
         file.unlink()
