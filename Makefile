@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow torture check format docs wheel-test bench clean
+.PHONY: help setup demo test test-slow test-oldest torture check format docs wheel-test bench clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -22,14 +22,20 @@ demo: $(READY)  ## The whole job on scikit-learn's digits: extract, fit all head
 	$(BIN)/tlcache demo
 
 # Threads that spin while they wait would take the cores from the other tests, and each of these has one core.
-test test-slow: export OMP_WAIT_POLICY = passive
-test: export OMP_NUM_THREADS = 1
+test test-slow test-oldest: export OMP_WAIT_POLICY = passive
+test test-oldest: export OMP_NUM_THREADS = 1
 
 test: $(READY)  ## Run the tests, but for those that take long
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not real"
 
 test-slow: $(READY)  ## Run those that take long, with real images and weights where they are at hand (TLCACHE_REAL)
 	$(BIN)/python -m pytest -m "slow or real"
+
+# What the oldest use is deprecated by the newest of what they depend on in turn: warnings are no errors there.
+test-oldest:  ## Run the tests with the oldest versions of what tlcache depends on, in an environment of their own
+	$(PYTHON) -m venv build/oldest
+	build/oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[dev]'
+	build/oldest/bin/python -m pytest -n auto --dist worksteal -W default -m "not slow and not real"
 
 torture: $(READY)  ## Provoke faults for a quarter of an hour: kills, full disks, flipped bits, damaged images
 	$(BIN)/python tests/torture.py --json torture.json
