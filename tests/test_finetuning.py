@@ -27,6 +27,7 @@ from tlcache.errors import CacheError, DataError, DeviceError, ModelError, Optio
 from tlcache.evaluation.metrics import evaluate
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
+from tlcache.finetuning.live import LiveEpoch
 from tlcache.finetuning.losses import LOSSES
 from tlcache.finetuning.presets import PRESETS
 from tlcache.finetuning.recipe import Recipe
@@ -80,6 +81,16 @@ def test_a_run_is_recorded_as_heads_are_and_on_the_same_rows(photos: Path) -> No
     epochs = sum(epoch.get("train_s", 0) + epoch["val_s"] for epoch in record["history"])
     assert epochs < record["train_s"] <= took  # decoding, the head and the rest count too
     assert not list(run.path.parent.glob("*.checkpoints"))
+
+
+def test_every_epoch_is_told_as_it_ends(photos: Path) -> None:
+    told = list[LiveEpoch]()
+    run = tune(photos, sweep={"lr": [1e-4, 1e-3]}, refit=True, on_epoch=told.append)
+    assert {(each.run, each.dataset) for each in told} == {(run.path.stem, "photos")}
+    assert [each.training for each in told] == ["lr 0.0001"] * 3 + ["lr 0.001"] * 3 + ["refit"] * len(run.refit_history)
+    assert [each.number for each in told[:6]] == [0, 1, 2, 0, 1, 2]
+    chosen = [each for each in told if each.training == f"lr {run.chosen.setting['lr']}"]
+    assert [each.figures["val_accuracy"] for each in chosen] == [epoch.val_accuracy for epoch in run.history]
 
 
 def test_the_same_run_is_not_done_again_unless_asked(photos: Path) -> None:

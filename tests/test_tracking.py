@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from typer.testing import CliRunner
 
 from tlcache.cli import app
 from tlcache.errors import OptionError, TlcacheError
+from tlcache.finetuning.live import LiveEpoch
 from tlcache.runs.folder import list_runs
 from tlcache.tracking.entry import entry_of
+from tlcache.tracking.live import LiveRun
 from tlcache.tracking.track import track
 
 RIGHT = np.arange(40) % 4 > 0
@@ -62,7 +65,8 @@ def mlflow_figures(place: Path) -> dict[str, dict[str, list[float]]]:
         found[run.info.run_name] = {
             name: [each.value for each in sorted(some, key=lambda each: each.step)] for name, some in history.items()
         }
-        assert [each.path for each in client.list_artifacts(run.info.run_id)] == [f"{run.info.run_name}.json"]
+        if run.info.status == "FINISHED":
+            assert [each.path for each in client.list_artifacts(run.info.run_id)] == [f"{run.info.run_name}.json"]
     return found
 
 
@@ -90,6 +94,59 @@ def test_runs_are_told_once_and_again_when_they_changed(
     assert by_head["ridge"]["test_accuracy"] == [0.25]
     assert by_head["linear"]["epoch_val_accuracy"] == [0.5, 0.75, 0.625]
     assert by_head["linear"]["val_accuracy"] == [0.75]
+
+
+LIVE = [
+    LiveEpoch("", "photos", "round 1: steady", 0, {"phase": "head", "epoch": 0, "val_accuracy": 0.25, "val_loss": 1.0}),
+    LiveEpoch("", "photos", "", 0, {"phase": "backbone", "epoch": 1, "val_accuracy": 0.5, "train_loss": None}),
+    LiveEpoch("", "photos", "", 1, {"phase": "backbone", "epoch": 2, "val_accuracy": 0.75}),
+]
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize(("to", "address", "figures"), TOLD)
+def test_epochs_are_told_as_they_end_and_the_record_takes_their_place(
+    to: str, address: Callable[[Path], str], figures: Callable[[Path], Any], tmp_path: Path, monkeypatch: Any
+) -> None:
+    pytest.importorskip(to)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    place = tmp_path / "tracked"
+    (run,) = (each for each in list_runs() if each.strategy == "finetune")
+    stopped, live = LiveRun(to, address(place)), LiveRun(to, address(place))
+    stopped.on_epoch(replace(LIVE[2], run=run.path.stem))  # killed, and begun again
+    for each in LIVE:
+        live.on_epoch(replace(each, run=run.path.stem))
+    assert list(figures(place).values()) == [
+        {
+            "round_1_steady/epoch_val_accuracy": [0.25],
+            "round_1_steady/epoch_val_loss": [1.0],
+            "epoch_val_accuracy": [0.5, 0.75],
+        }
+    ]
+    live.done(run)
+    (found,) = figures(place).values()
+    assert found["epoch_val_accuracy"] == [0.5, 0.75, 0.625]
+    assert found["test_accuracy"] == [0.75]
+    assert "round_1_steady/epoch_val_loss" not in found
+    assert states(track(to, address(place))) == ["added", "same"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("recorded")
+def test_what_was_cut_short_is_replaced_in_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    place = (tmp_path / "tracked").as_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            track("mlflow", place)
+    assert states(track("mlflow", place)) == ["added", "replaced"]
+    client = MlflowClient(tracking_uri=place)
+    (experiment,) = (each.experiment_id for each in client.search_experiments() if each.name == "photos")
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FINISHED", "FINISHED"]
 
 
 @pytest.mark.slow

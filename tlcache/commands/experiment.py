@@ -28,13 +28,14 @@ from tlcache.finetuning.finetune import finetune as _finetune
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.typed import read_settings
 from tlcache.flags import Output, command
-from tlcache.kinds import PATH, Kind, listing
+from tlcache.kinds import PATH, Kind, choice, listing
 from tlcache.options import Option, parameters
 from tlcache.probing.fit import fit_columns as _fit_columns
 from tlcache.probing.fit import fit_curves as _fit_curves
 from tlcache.probing.fit import fit_heads as _fit_heads
 from tlcache.progress import say, warn
 from tlcache.studying.study import study as _study
+from tlcache.tracking.track import TRACKERS
 
 if TYPE_CHECKING:
     from tlcache.extraction.job import Extraction
@@ -185,6 +186,7 @@ def fit_heads(
 def finetune(
     output: Output,
     plot: Annotated[Path | None, Option("Draw the learning curves to this .png or .svg", PATH, OUTPUT)] = None,
+    track: Annotated[str | None, Option("Tell this tracker of every epoch", choice(list(TRACKERS)), OUTPUT)] = None,
     **options: Any,
 ) -> None:
     """Train a backbone and its head on the images themselves, choose the epoch on validation, test once.
@@ -197,14 +199,18 @@ def finetune(
     from tlcache.finetuning.finetune import finetune as run
     from tlcache.machine import is_first
     from tlcache.report.plots import check_format, save_figure
+    from tlcache.tracking.live import LiveRun
 
     if plot is not None:
         check_format(plot)
+    live = LiveRun(track) if track else None
     say(f"fine-tuning {options['model']} on {options['data']} ...")
     with stoppable("run the same command to go on after the last finished epoch"):
-        done = run(**options)
+        done = run(**options, on_epoch=live.on_epoch if live else None)
     if not is_first():
         return
+    if live:
+        live.done(done)
     from tlcache.report.curves import learning_curves
 
     output.write({"runs": [done.as_json()]})

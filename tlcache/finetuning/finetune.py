@@ -28,6 +28,7 @@ from tlcache.arguments import (
 from tlcache.datasets.layout import Layout
 from tlcache.extraction.extract import extract
 from tlcache.files import check_folder
+from tlcache.finetuning.live import Live, OnEpoch
 from tlcache.finetuning.recipe import Recipe, arguments_of, resolved, variants
 from tlcache.finetuning.typed import SWEEP
 from tlcache.options import Option, dealt, described
@@ -64,6 +65,7 @@ def finetune(
     force: Force = False,
     sweep: Annotated[Mapping[str, Sequence[Any]] | None, Option(_SWEEP, SWEEP, CHOOSING, more=_SWEEP_MORE)] = None,
     budget_s: Budget = None,
+    on_epoch: OnEpoch | None = None,
     **settings: Any,
 ) -> FinetunedRun:
     """Train a backbone and its head on a dataset's images, choose the epoch on validation, and test once.
@@ -75,6 +77,12 @@ def finetune(
     Where none of the settings is given that decide the training, several recipes are raced, and the best is trained
     (`tlcache.finetuning.race`). The budget is for all of that; of a sweep it is for the training: a combination is not
     begun that would probably not fit in; the first always is.
+
+    Parameters
+    ----------
+    on_epoch
+        Called with a `tlcache.finetuning.live.LiveEpoch` after each epoch of each training; not for what a run that
+        goes on did before.
 
     Returns
     -------
@@ -132,7 +140,9 @@ def finetune(
     identity = Identity.of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s))
     if not force and isinstance(run := recorded(folder, identity), FinetunedRun):
         return run
-    return train_and_test(task, wanted, budget_s, identity, path_of(folder, identity))
+    path = path_of(folder, identity)
+    task = replace(task, live=Live(on_epoch, path.stem, task.attrs["dataset"]))
+    return train_and_test(task, wanted, budget_s, identity, path)
 
 
 def _taught(recipe: Recipe, teachers: Mapping[str, Teacher]) -> Recipe:

@@ -99,9 +99,10 @@ def _round(
         if found and ends([]):
             clock.note(f"no time is left in this round for {', '.join(wanted[len(found) :])}")
             break
-        found[name] = _run(some, base, timed, name, each.epochs, folder, ends)
+        where = f"round {folder.name}: {name}"
+        found[name] = _run(some.told_as(where), base, timed, name, each.epochs, folder, ends)
         clock.spend(found[name].seconds)
-        say(f"round {folder.name}: {name}: {_result(found[name])}")
+        say(f"{where}: {_result(found[name])}")
     return found
 
 

@@ -81,9 +81,10 @@ def run_sweep(task: Task, wanted: Sequence[Variant], budget_s: float | None, fol
             break
         way = next((each.state.way for each in done if each.state), None)
         recipe = replace(asked, precision=way.precision, layout=way.layout) if way else asked
-        if setting:
-            say(", ".join(f"{name} {value}" for name, value in setting.items()))
-        done.append(train_variant(task, setting, recipe, folder, alone=len(wanted) == 1))
+        named = ", ".join(f"{name} {value}" for name, value in setting.items())
+        if named:
+            say(named)
+        done.append(train_variant(task.told_as(named), setting, recipe, folder, alone=len(wanted) == 1))
         best = max(done, key=TrainedVariant.score)
         done = [each if each is best else replace(each, trial=None) for each in done]  # one network at a time
     if best.state is None:

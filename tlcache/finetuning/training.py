@@ -21,6 +21,7 @@ from tlcache.evaluation.task import Task
 from tlcache.finetuning.augment import Mix, mixing
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier
+from tlcache.finetuning.live import Live
 from tlcache.finetuning.losses import Loss, hits, make_loss, row_weights, teaching
 from tlcache.finetuning.optimisation import averaged, balance, in_place, make_optimizer
 from tlcache.finetuning.ranks import add_gradients, broadcast, rank, shared, size, total
@@ -137,6 +138,8 @@ class Training:
         What is told how every epoch went.
     late
         What ends it before its last epoch; never before the first.
+    live
+        Who is told of its figures.
     """
 
     def __init__(
@@ -150,11 +153,12 @@ class Training:
         checkpoints: Checkpoints,
         tell: Tell = say,
         late: Late | None = None,
+        live: Live | None = None,
     ) -> None:
         self.model, self.head, self.recipe, self.device = model, head, recipe, device
         self.target, self.classes = target, classes
         self.both = nn.ModuleDict({"model": model, "head": head})
-        self._checkpoints, self._tell, self._late = checkpoints, tell, late
+        self._checkpoints, self._tell, self._late, self._live = checkpoints, tell, late, live or Live()
 
     def run(self, phases: Sequence[Phase], state: State) -> State:
         """Train from `state` on to the end of the last phase, and load the best weights.
@@ -168,7 +172,7 @@ class Training:
         self.both.load_state_dict(state.weights)
         if self.recipe.init_head == "cached" and phases[0].val and not state.history:
             self._judge(phases[0], state, {"phase": phases[0].name, "epoch": 0})
-            self._tell(_line(state.history[0], phases[0]))
+            self._tell_epoch(state, phases[0])
         left = [phase.stop * len(phase.train) for phase in phases[state.phase :]]
         done = state.epoch * len(phases[state.phase].train) if left else 0
         with training_bar(sum(left) - done) as advance:
@@ -195,7 +199,11 @@ class Training:
             state.weights, state.optimizer = self.both.state_dict(), step.optimizer.state_dict()
             state.average = step.average.state_dict() if step.average else None
             self._keep(state)
-            self._tell(_line(state.history[-1], phase))
+            self._tell_epoch(state, phase)
+
+    def _tell_epoch(self, state: State, phase: Phase) -> None:
+        self._tell(_line(state.history[-1], phase))
+        self._live.tell(len(state.history) - 1, state.history[-1])
 
     def _step(self, phase: Phase, state: State) -> _Step:
         """Return what a step needs, the optimizer and the average as they were when the state was kept."""

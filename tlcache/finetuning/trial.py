@@ -31,6 +31,7 @@ from tlcache.files import cache_folder
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, trained_layers
 from tlcache.finetuning.heads import cached_head, fresh_head
+from tlcache.finetuning.live import Live
 from tlcache.finetuning.methods import layers_to_train, merge
 from tlcache.finetuning.pixels import Pixels, open_pixels
 from tlcache.finetuning.ranks import first_alone, shared, size
@@ -69,6 +70,8 @@ class Task:
         Whose answers may be learned beside the labels, by the names of their runs.
     heads
         Heads to begin with that were fitted already.
+    live
+        Who is told of every epoch.
     """
 
     attrs: Mapping[str, Any]
@@ -83,6 +86,7 @@ class Task:
     kept: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     teachers: Mapping[str, Teacher] = field(default_factory=dict)
     heads: dict[Any, nn.Sequential] = field(default_factory=dict, compare=False, repr=False)
+    live: Live = field(default_factory=Live, compare=False)
 
     @classmethod
     def of(cls, file: FeatureSet, weights: str | None, device: str) -> Task:
@@ -134,6 +138,10 @@ class Task:
         """
         kept = {name: _sample(self.splits[name].labels, count, seed) for name, count in images.items()}
         return replace(self, kept=kept)
+
+    def told_as(self, training: str) -> Task:
+        """Return the task whose epochs are told as those of one of several trainings."""
+        return replace(self, live=self.live.of(training))
 
     def head(self, kind: str, seed: int, refit: bool, class_weight: str | None) -> nn.Sequential:
         """Return a head that was fitted on the cached embeddings, of all images; it is fitted once."""
@@ -208,7 +216,16 @@ class Trial:
         """
         task, recipe, started = self.task, self.recipe, time.perf_counter()
         training = Training(
-            self.model, self.head, recipe, task.target, len(task.classes), task.device, checkpoints, tell, late
+            self.model,
+            self.head,
+            recipe,
+            task.target,
+            len(task.classes),
+            task.device,
+            checkpoints,
+            tell,
+            late,
+            task.live,
         )
         with torch.random.fork_rng():
             state = shared(lambda: self._begin(training.both, checkpoints, way))

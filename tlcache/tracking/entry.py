@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from tlcache.keys import hash_json
+from tlcache.finetuning.live import LiveEpoch
+from tlcache.keys import hash_json, slug
 from tlcache.records import as_json
 from tlcache.runs.record import Run
 
-__all__ = ["Entry", "Tracker", "entry_of"]
+__all__ = ["Entry", "Tracker", "entry_of", "figures_of"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class Tracker(Protocol):
     def add(self, entry: Entry) -> None:
         """Add a run, in place of one of that name."""
 
+    def tell(self, epoch: LiveEpoch) -> None:
+        """Show an epoch of a run that is not recorded yet; `add` will replace it."""
+
 
 _FIGURES = ("train_s", "epoch_s", "images_per_s", "fit_s", "search_s", "refit_s", "temperature")
 
@@ -87,6 +91,12 @@ def entry_of(run: Run) -> Entry:
         dict(_numbers(figures)),
         tuple({"epoch": number, **_curve(as_json(each))} for number, each in enumerate(run.history)),
     )
+
+
+def figures_of(epoch: LiveEpoch) -> dict[str, float]:
+    """Return the figures of an epoch by the names of curves; of several trainings each has curves of its own."""
+    training = f"{slug(epoch.training)}/" if epoch.training else ""
+    return {f"{training}{name}": value for name, value in _curve(epoch.figures).items()}
 
 
 def _flat(fields: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

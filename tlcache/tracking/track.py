@@ -16,7 +16,7 @@ from tlcache.progress import step_bar, warn
 if TYPE_CHECKING:
     from tlcache.tracking.entry import Tracker
 
-__all__ = ["TRACKERS", "Tracked", "track"]
+__all__ = ["TRACKERS", "Tracked", "open_tracker", "track"]
 
 
 class _Row(NamedTuple):
@@ -45,6 +45,20 @@ class Tracked:
     def as_json(self) -> dict[str, Any]:
         """Return it for `--json`."""
         return asdict(self)
+
+
+def open_tracker(to: str, place: str | None = None) -> Tracker:
+    """Return a tracker, at its usual place unless another is given; its package is imported here.
+
+    Raises
+    ------
+    OptionError, TlcacheError
+        The package is not installed; the tracker does not take runs there.
+    """
+    row = TRACKERS[to]
+    opens = getattr(import_module(f"tlcache.tracking.{to}"), row.opens)
+    tracker: Tracker = opens(str(place or os.environ.get(row.variable) or row.default))
+    return tracker
 
 
 @described()
@@ -91,9 +105,7 @@ def track(
     from tlcache.runs.folder import list_runs
     from tlcache.tracking.entry import entry_of
 
-    found, row = list_runs(runs, data, on_warning), TRACKERS[to]
-    opens = getattr(import_module(f"tlcache.tracking.{to}"), row.opens)
-    tracker: Tracker = opens(str(place or os.environ.get(row.variable) or row.default))
+    found, tracker = list_runs(runs, data, on_warning), open_tracker(to, place)
     done = []
     with step_bar(f"to {to}", len(found)) as advance:
         for entry in map(entry_of, found):

@@ -8,8 +8,9 @@ from typing import Any
 
 from tlcache.errors import TlcacheError, first_line
 from tlcache.extras import extra
+from tlcache.finetuning.live import LiveEpoch
 from tlcache.keys import slug
-from tlcache.tracking.entry import Entry
+from tlcache.tracking.entry import Entry, figures_of
 
 __all__ = ["WeightsAndBiases"]
 
@@ -22,6 +23,7 @@ class WeightsAndBiases:
     def __init__(self, place: str) -> None:
         self.wandb: Any = extra("wandb", "Weights & Biases", "'tlcache[wandb]'")
         self.project = place
+        self._live = dict[str, Any]()
 
     def _id(self, entry: Entry) -> str:
         return f"{slug(entry.name)}-{entry.digest}"[-64:]
@@ -42,7 +44,9 @@ class WeightsAndBiases:
         return entry.digest if self._is_there(entry) else None
 
     def add(self, entry: Entry) -> None:
-        """See `Tracker`."""
+        """See `Tracker`; epochs that were told of it before stay beside it."""
+        if entry.name in self._live:
+            self._live.pop(entry.name).finish()
         settings = {**entry.settings, "dataset": entry.dataset, _DIGEST: entry.digest}
         with self.wandb.init(
             project=self.project, id=self._id(entry), name=entry.name, group=entry.dataset, config=settings
@@ -50,3 +54,10 @@ class WeightsAndBiases:
             for each in entry.curves:
                 run.log({name: value for name, value in each.items() if name != "epoch"}, step=int(each["epoch"]))
             run.summary.update(dict(entry.figures))
+
+    def tell(self, epoch: LiveEpoch) -> None:
+        """See `Tracker`."""
+        if epoch.run not in self._live:
+            named = {"id": f"{slug(epoch.run)}-live"[-64:], "name": f"{epoch.run} (live)", "group": epoch.dataset}
+            self._live[epoch.run] = self.wandb.init(project=self.project, resume="allow", **named)
+        self._live[epoch.run].log(figures_of(epoch))
