@@ -26,6 +26,7 @@ from tlcache.cli import app
 from tlcache.errors import CacheError, DataError, DeviceError, ModelError, OptionError, UnknownNameError
 from tlcache.evaluation.metrics import evaluate
 from tlcache.extraction.extract import extract
+from tlcache.finetuning.classifier import Classifier
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.live import LiveEpoch
 from tlcache.finetuning.losses import LOSSES
@@ -33,6 +34,7 @@ from tlcache.finetuning.presets import PRESETS
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.saved import export_tuned
 from tlcache.finetuning.schedules import SCHEDULES
+from tlcache.finetuning.speed import ComputeFormat
 from tlcache.finetuning.training import TrainingError
 from tlcache.finetuning.trial import Task, Trial
 from tlcache.heads.optimizers import OPTIMIZERS
@@ -393,6 +395,43 @@ def test_what_cannot_be_tuned_says_why(photos: Path, tiny_model: Path, tmp_path:
         write_photos(tmp_path / "three" / name, 2)
     write_image(tmp_path / "three" / "val" / "red" / "0.png", 99, 2)
     assert tune(tmp_path / "three", batch_size=5).rows.val == 1  # a last batch of one joins another
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"class_weight": "balanced", "label_smoothing": 0.1},
+        {"loss": "bce", "unfreeze": "top:1", "cached_prefix": True, "refit": True},
+        {"mixup": 0.3},
+    ],
+)
+def test_a_batch_in_parts_gives_the_same_network(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
+) -> None:
+    plain, sizes = ComputeFormat.forward, list[int]()
+
+    def watched(way: ComputeFormat, network: Classifier, inputs: torch.Tensor, ready: bool) -> torch.Tensor:
+        sizes.extend([len(inputs)] * torch.is_grad_enabled())
+        return plain(way, network, inputs, ready)
+
+    monkeypatch.setattr(ComputeFormat, "forward", watched)
+    fixed = {"batch_norm": "eval", "lr": 0.003, "optimizer": "sgd", "patience": 9, **settings}
+    one, most = tune(photos, **fixed), max(sizes)
+    sizes.clear()
+    parts = tune(photos, **fixed, accumulate=3)  # 8 images are 3, 3 and 2, the last 4 are 4, as none is left alone
+    assert (most, max(sizes), min(sizes)) == (8, 4, 2)
+    first, second = weights_of(one), weights_of(parts)
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-4, atol=1e-5)
+    for mine, other in zip(one.history[1:], parts.history[1:], strict=True):
+        assert other.train_loss == pytest.approx(mine.train_loss, rel=1e-4)
+    assert parts.arguments["accumulate"] == 3
+    assert "accumulate" not in one.arguments
+
+
+def test_a_part_has_two_images_at_least(photos: Path) -> None:
+    with pytest.raises(OptionError, match=r"--batch-size 8 leaves 5 parts \(--accumulate\) less than 2 images each"):
+        tune(photos, accumulate=5)
 
 
 def test_two_processes_do_not_do_the_same(photos: Path) -> None:

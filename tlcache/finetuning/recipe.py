@@ -49,12 +49,24 @@ _METHODS_MORE = "The head always. `last` is --unfreeze top:1; `norm`: weights an
 _LR_MORE = "Ten times that with --method bias, norm or lora"
 _MIX_MORE = "With --mixup one of them, by chance for each batch; 0: none of it"
 _TEACHER = "Its head is fitted anew, to answer for images that it has not seen; joined ones may teach, too"
+_PARTS_MORE = "Their gradients are added: the same up to rounding, but for BatchNorms in training mode and dropout"
 _CACHED = "cached: begin with a head fitted on cached features; scratch: train a fresh one first"
 _CACHED_MORE = (
     "The first is linear probing, then fine-tuning (Kumar et al., 2022); a fresh head trains with the backbone frozen"
 )
 
-_SHARED = {"head", "class_weight", "seed", "coverage", "per_class", "precision", "layout", "batch_size", "refit"}
+_SHARED = {
+    "head",
+    "class_weight",
+    "seed",
+    "coverage",
+    "per_class",
+    "precision",
+    "layout",
+    "batch_size",
+    "accumulate",
+    "refit",
+}
 _TEACHING = {"distill": None, "distill_weight": 0.5, "distill_temperature": 2.0}
 _OF_CLASSES = ("loss", "label_smoothing", "class_weight", "mixup", "cutmix", *_TEACHING)  # that others do not have
 _LARGER = 10
@@ -63,6 +75,7 @@ _BEFORE: Mapping[str, Any] = {
     "method": "full",
     "mixup": 0.0,
     "cutmix": 0.0,
+    "accumulate": 1,
     **_TEACHING,
 }  # how it was before there were these settings: records leave them out then
 _RECIPE = "race, own, top, upper, bare, steady, bold, adapt or before"
@@ -184,6 +197,9 @@ class Recipe:
         ),
     ] = False
     views: Annotated[int, Option("Augmented views per image that --cached-prefix keeps", whole(1), SPEED)] = 1
+    accumulate: Annotated[
+        int, Option("Parts that a batch is computed in, to save memory", whole(1), SPEED, more=_PARTS_MORE)
+    ] = 1
     refit: Annotated[
         bool,
         Option(

@@ -320,7 +320,8 @@ class _Step:
     ) -> tuple[float, int, int]:
         """Return the loss of the batch, before the update, how many of it were right, and how many there were.
 
-        Of several processes each has a part of the batch; the loss is the mean over the whole.
+        Of several processes each has a part of the batch, and computes that in parts where gradients are accumulated;
+        the loss is the mean over the whole.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * self.phase.learning_rate * factor
@@ -328,15 +329,16 @@ class _Step:
         inputs = inputs.to(self.device)
         if self.mix:
             inputs, targets = self.mix(inputs, targets)
-        logits = self.way.forward(self.phase.network, inputs, self.phase.train.ready)
-        weight = float(len(labels) if self.weights is None else row_weights(targets, self.weights).sum())
-        loss = self.loss_of(logits, targets) * (weight / total(weight)[0])
-        if taught is not None:
-            share, softness = self.recipe.distill_weight, self.recipe.distill_temperature
-            told = teaching(logits, taught.to(self.device), softness) * (len(labels) / total(len(labels))[0])
-            loss = (1 - share) * loss + share * told
+        ones = torch.ones(len(labels), device=self.device)
+        weights = ones if self.weights is None else row_weights(targets, self.weights)
+        whole, count = total(float(weights.sum()), len(labels))
+        shares = torch.stack([weights / whole, ones / count], 1)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        most = math.ceil(self.recipe.batch_size / size() / self.recipe.accumulate)
+        parts = [slice(rows[0], rows[-1] + 1) for rows in parts_of(np.arange(len(labels)), most)]
+        done = [
+            self._descend(inputs[at], targets[at], shares[at], None if taught is None else taught[at]) for at in parts
+        ]
         trained = [each for group in self.optimizer.param_groups for each in group["params"]]
         add_gradients(trained)
         if self.recipe.clip:
@@ -344,9 +346,23 @@ class _Step:
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.both)
-        shown = targets.argmax(1) if self.mix else targets  # of a mixed image, what it has most of
-        mean, right, images = total(float(loss.detach()), hits(logits, shown), len(labels))
+        mean, right, images = total(*map(sum, zip(*done, strict=True)), len(labels))
         return mean, int(right), int(images)
+
+    def _descend(self, inputs: Tensor, targets: Tensor, shares: Tensor, taught: Tensor | None) -> tuple[float, int]:
+        """Add the gradient of some images; the loss is returned, and how many were right.
+
+        `shares` (n, 2) are those of each image in the loss of the whole batch, and in what a teacher says of it.
+        """
+        logits = self.way.forward(self.phase.network, inputs, self.phase.train.ready)
+        own, told = (float(each) for each in shares.sum(0))
+        loss = self.loss_of(logits, targets) * own
+        if taught is not None:
+            share, softness = self.recipe.distill_weight, self.recipe.distill_temperature
+            loss = (1 - share) * loss + share * told * teaching(logits, taught.to(self.device), softness)
+        loss.backward()  # type: ignore[no-untyped-call]
+        shown = targets.argmax(1) if self.mix else targets  # of a mixed image, what it has most of
+        return float(loss.detach()), hits(logits, shown)
 
 
 def logits_of(network: Classifier, source: Source, device: str, way: ComputeFormat) -> NDArray[np.float32]:

@@ -191,8 +191,12 @@ class Trial:
         state = load_state(task.weights)
         self._network = pretrained(backbone, state, task.weights.label, task.preprocess)
         self.model = self._network.module.to(task.device)
-        if recipe.batch_size < 2 * size():
-            raise OptionError(f"--batch-size {recipe.batch_size} leaves {size()} processes less than 2 images each.")
+        if recipe.batch_size < 2 * size() * recipe.accumulate:
+            parts = f"{size()} processes" if recipe.accumulate == 1 else f"{recipe.accumulate} parts (--accumulate)"
+            parts += f" of {size()} processes" if recipe.accumulate > 1 < size() else ""
+            raise OptionError(
+                f"--batch-size {recipe.batch_size} leaves {parts} less than 2 images each. Give a larger one."
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.layers = layers_to_train(recipe, backbone, self._network)
