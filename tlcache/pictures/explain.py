@@ -13,11 +13,12 @@ from tlcache.arguments import CHOOSING, Device, Runs
 from tlcache.errors import ImageReadError, OptionError, UnknownNameError, closest
 from tlcache.kinds import SWITCH, listing, text
 from tlcache.options import Option, described
+from tlcache.progress import image_bar
 
 if TYPE_CHECKING:
     from tlcache.deploying.saved import Saved
     from tlcache.images import Preprocess
-    from tlcache.pictures.heat import Pixels, Values
+    from tlcache.pictures.heat import Method, Pixels, Values
 
 __all__ = ["Explained", "Explanation", "explain"]
 
@@ -132,21 +133,28 @@ def explain(
         raise UnknownNameError(closest("class", label, classes))
     found, errors = list[Explanation](), dict[str, str]()
     asked = [*(_mistaken(saved) if mistakes else ()), *map(os.fspath, listing(images))]
-    for path, read in _images(asked, saved, classes):
-        try:
-            pixels, _ = prepare(read(path), preprocess)
-        except (BadImageError, ImageReadError) as error:
-            errors[path] = str(error)
-            continue
-        probabilities = method.probabilities(pixels)
-        best = int(probabilities.argmax())
-        number = best if label is None else classes.index(label)
-        heat = method.heat(pixels, number)
-        found.append(Explanation(path, classes[number], float(probabilities[number]), classes[best], heat, pixels))
+    places = _images(asked, saved, classes)
+    with image_bar("explaining", len(places)) as advance:
+        for path, read in places:
+            try:
+                pixels, _ = prepare(read(path), preprocess)
+            except (BadImageError, ImageReadError) as error:
+                errors[path] = str(error)
+            else:
+                found.append(_explained(method, classes, path, pixels, label))
+            advance(1)
     made = Explained(saved.path.stem, method.name, method.shows, tuple(found), errors)
     if mistakes and saved.run and label is None:
         _keep(made, saved.run.path, preprocess)
     return made
+
+
+def _explained(method: Method, classes: Sequence[str], path: str, pixels: Pixels, label: str | None) -> Explanation:
+    probabilities = method.probabilities(pixels)
+    best = int(probabilities.argmax())
+    number = best if label is None else classes.index(label)
+    heat = method.heat(pixels, number)
+    return Explanation(path, classes[number], float(probabilities[number]), classes[best], heat, pixels)
 
 
 def _mistaken(saved: Saved) -> list[str]:
