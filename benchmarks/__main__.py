@@ -24,11 +24,12 @@ from benchmarks.growth import measure_growth, measure_large_file
 from benchmarks.heads import measure_heads
 from benchmarks.images import describe, find_images, make_photos, write_images
 from benchmarks.peers import candidates, has_timm
+from benchmarks.timing import cpu_seconds
 from tlcache.backbones.engines import find_device
 from tlcache.backbones.sources import list_models
 from tlcache.finetuning.speed import COMPUTE_FORMATS, find_torch_device
 from tlcache.heads.table import HEADS
-from tlcache.machine import hardware, versions
+from tlcache.machine import cpu_flags, hardware, versions
 from tlcache.progress import show_progress, step_bar
 from tlcache.threads import available_cpus
 
@@ -45,14 +46,18 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options = parser.parse_args()
     show_progress()
-    device, began = find_device(options.device), time.perf_counter()
+    device, began, spent = find_device(options.device), time.perf_counter(), cpu_seconds()
+    load = os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="tlcache-bench-") as scratch:
         figures = _measure(options.quick, options.images, device, Path(scratch))
-    figures["wall_s"] = time.perf_counter() - began
+    figures |= {"wall_s": time.perf_counter() - began, "cpu_s": cpu_seconds() - spent}
+    figures["load"] = {"before": load, "after": os.getloadavg()}
     path = Path(__file__).parent / "results" / f"{figures['date']}-{device.replace('cuda', 'gpu')}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(figures, indent=1) + "\n")
-    Console(stderr=True).print(f"{figures['wall_s']:.0f} s; the same figures: {path}", highlight=False)
+    Console(stderr=True).print(
+        f"{figures['wall_s']:.0f} s, {figures['cpu_s']:.0f} CPU s; the same figures: {path}", highlight=False
+    )
     print(json.dumps(figures))
 
 
@@ -66,7 +71,7 @@ def _measure(quick: bool, images: Path | None, device: str, scratch: Path) -> di
     figures: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "quick": quick,
-        "hardware": hardware(),
+        "hardware": {**hardware(), "flags": sorted(cpu_flags())},
         "versions": versions(),
         "device": device,
         "images": describe(encoded),

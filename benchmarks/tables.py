@@ -23,7 +23,8 @@ def heading(figures: Figures) -> str:
     return (
         f"{hardware['cpu']}, {hardware['cpus']} CPUs, {figures['device']}; {figures['images']}; random weights.\n"
         "Medians of rounds in which all took turns; ratios are formed round by round. "
-        "'~' marks rounds that differ by more than 10 %."
+        "'~' marks rounds that differ by more than 10 %; a ratio whose rounds differ by more than 15 % is not told, "
+        "only from where to where they went."
     )
 
 
@@ -149,6 +150,8 @@ def _rate(rates: Figures) -> str:
 
 
 def _ratio(ratio: Figures) -> str:
+    if ratio["ratio"] is None:
+        return f"({ratio['ratio_low']:.2f} to {ratio['ratio_high']:.2f})"
     return f"{'~' if ratio['noisy'] else ''}{ratio['ratio']:.2f}"
 
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 from typing import Any
 
 from tlcache.extraction.forks import can_fork, forked
 
-__all__ = ["Rates", "in_processes", "in_sequence", "in_threads", "in_turn", "ratio"]
+__all__ = ["Rates", "Ratios", "cpu_seconds", "in_processes", "in_sequence", "in_threads", "in_turn", "ratio"]
 
 NOISY = 1.10  # fastest over slowest round
+UNTOLD = 1.15  # where the rounds of a ratio differ by more, it says nothing
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What one contender did in each round, in images (or whatever is counted) per second."""
+    """What one contender did in each round, in images (or whatever is counted) per second, and the CPU seconds."""
 
     rounds: tuple[float, ...]
+    cpu_s: tuple[float, ...] = field(default=(), kw_only=True)
 
     @property
     def median(self) -> float:
@@ -41,7 +44,21 @@ class Rates:
             f"{unit}_high": max(self.rounds),
             "rounds": list(self.rounds),
             "noisy": self.noisy,
+            **({"cpu_s": list(self.cpu_s)} if self.cpu_s else {}),
         }
+
+
+class Ratios(Rates):
+    """A ratio in each round; where the rounds disagree, there is none to quote."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the rounds differ by 15 % at most."""
+        return max(self.rounds) / min(self.rounds) <= UNTOLD
+
+    def as_json(self, unit: str = "ratio") -> dict[str, Any]:
+        """Return the same; the ratio itself is None where the rounds disagree."""
+        return {**super().as_json(unit), **({} if self.agrees else {unit: None})}
 
 
 def in_turn(
@@ -49,16 +66,24 @@ def in_turn(
 ) -> dict[str, Rates]:
     """Let every contender measure its rate once a round, in an order that turns round from one to the next."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
+    spent: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name in list(contenders)[:: -1 if number % 2 else 1]:
+            began = cpu_seconds()
             found[name].append(contenders[name]())
+            spent[name].append(cpu_seconds() - began)
             advance(1)
-    return {name: Rates(tuple(values)) for name, values in found.items()}
+    return {name: Rates(tuple(values), cpu_s=tuple(spent[name])) for name, values in found.items()}
 
 
-def ratio(first: Rates, second: Rates) -> Rates:
+def cpu_seconds() -> float:
+    """Return the CPU seconds that this process and those of its children that have ended have used."""
+    return sum(os.times()[:4])
+
+
+def ratio(first: Rates, second: Rates) -> Ratios:
     """Return first / second, round by round: what slows the machine for a while slows both."""
-    return Rates(tuple(a / b for a, b in zip(first.rounds, second.rounds, strict=True)))
+    return Ratios(tuple(a / b for a, b in zip(first.rounds, second.rounds, strict=True)))
 
 
 def in_sequence(first: Rates, second: Rates, items: int = 1) -> Rates:

@@ -1,6 +1,7 @@
 """What `make bench` measures with: fair turns, honest images, and the same work on both sides of a ratio."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +43,26 @@ def test_contenders_take_turns_and_ratios_are_formed_within_a_round() -> None:
     assert Rates((1, 3, 2)).as_json("x_per_s") == {
         "x_per_s": 2, "x_per_s_low": 1, "x_per_s_high": 3, "rounds": [1, 3, 2], "noisy": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rounds", "told"),
+    [((2.0, 2.2, 2.25), "~2.20"), ((2.0, 2.1), "2.05"), ((2.0, 2.2, 2.4), "(2.00 to 2.40)"), ((3.0,), "3.00")],
+)
+def test_a_ratio_whose_rounds_disagree_is_not_told(rounds: tuple[float, ...], told: str) -> None:
+    found = ratio(Rates(rounds), Rates((1.0,) * len(rounds))).as_json("ratio")
+    assert (found["ratio"] is None) == told.startswith("(")
+    assert found["rounds"] == list(rounds)
+    assert tables._ratio(found) == told
+
+
+def test_rounds_have_their_cpu_seconds() -> None:
+    def work() -> float:
+        return float(sum(number * number for number in range(200_000)))
+
+    rates = in_turn({"works": work, "sleeps": lambda: time.sleep(0.05) or 1.0}, 2, lambda _: None)
+    assert len(rates["works"].as_json()["cpu_s"]) == 2
+    assert sum(rates["works"].cpu_s) > sum(rates["sleeps"].cpu_s)
 
 
 def test_made_photographs_are_as_large_as_real_ones() -> None:
