@@ -219,7 +219,7 @@ def test_the_report_has_the_maps_of_mistakes_that_were_asked_for(photos: Path, t
     assert {each.path for each in found.images} == wrong
     page = tlcache.write_report("r.html")[0].read_text()
     assert "tlcache explain" not in page
-    assert "Maps: class activation map. Exact" in page
+    assert "Maps: class activation map; orange speaks for the wrong answer, blue against it. Exact" in page
     for each in found.images:
         assert f"class activation map: what speaks for {each.predicted}" in page
     assert page.count("data:image/jpeg;base64,") > before.count("data:image/jpeg;base64,")

@@ -79,7 +79,9 @@ class _Drawn:
     @property
     def maps(self) -> str:
         """What the maps of what speaks for an answer are, and what they show."""
-        return f"Maps: {self._maps.method}. {self._maps.shows}" if self._maps else ""
+        if self._maps is None:
+            return ""
+        return f"Maps: {self._maps.method}; orange speaks for the wrong answer, blue against it. {self._maps.shows}"
 
     def mistake(self, row: int) -> Listed:
         """Return a test image by its number."""
