@@ -166,7 +166,7 @@ class FittedHead:
         head = self.head.with_class(classes.index(name), self.scaler(rows))
         return replace(self, head=head, classes=classes, uncertainty=None)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write a safetensors file: arrays and JSON, no code."""
         from safetensors.numpy import save_file
 
@@ -188,7 +188,7 @@ class FittedHead:
             **({"answering": self.answering.as_fields()} if self.answering else {}),
         }
         metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "fields": canonical_json(fields)}
-        with whole(path) as unfinished:
+        with whole(Path(path)) as unfinished:
             save_file(arrays, unfinished, metadata)
 
 
