@@ -20,7 +20,7 @@ from tlcache.finetuning.pace import Pace
 from tlcache.finetuning.plan import Plan, Round, Rows, budget_of, fitted, planned, usual_epochs
 from tlcache.finetuning.recipe import Recipe, resolved
 from tlcache.finetuning.recipes import RACED, RECIPES
-from tlcache.finetuning.training import _Step
+from tlcache.finetuning.training import TrainingError, _Step
 from tlcache.finetuning.trial import Task
 from tlcache.probing.fit import fit_heads
 from tlcache.report.curves import learning_curves
@@ -241,6 +241,15 @@ def test_the_command_says_what_is_raced_and_when_nothing_came_of_it(
     assert advice in told
     refused = CliRunner().invoke(app, [*fixed, "--recipe", "race", "--lr", "1"])
     assert refused.exit_code == 2
+
+
+@pytest.mark.usefixtures("tinynet", "short")
+def test_a_race_in_which_every_loss_goes_out_of_bounds_says_so(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "RACED", ("steady", "bold"))
+    wild = {"lr": 1e30, "optimizer": "sgd", "schedule": "constant", "warmup_epochs": 0.0, "clip": 0.0}
+    monkeypatch.setattr(race, "RECIPES", {name: {**each, **wild} for name, each in RECIPES.items()})
+    with pytest.raises(TrainingError, match="The loss went out of bounds with every recipe of the race"):
+        raced(photos)
 
 
 @pytest.mark.usefixtures("tinynet")

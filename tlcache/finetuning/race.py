@@ -118,7 +118,8 @@ def _rest(
     """Return what follows a round, by the pace that it had."""
     going_on = names[: plan.rounds[1].recipes if len(plan.rounds) > 1 else 1]
     rest = replace(plan, rounds=plan.rounds[1:], epochs={name: plan.epochs[name] for name in going_on})
-    times = max(slowed(timed.paces[name], each.state.history) for name, each in found.items() if each.state)
+    histories = {name: each.state.history for name, each in found.items() if each.state}
+    times = max((slowed(timed.paces[name], history) for name, history in histories.items()), default=1.0)
     paces = {name: timed.paces[name].slowed(times) for name in going_on}
     kept = shared(lambda: _once(_PLAN, path, lambda: fitted(rest, rows, paces, clock.left_s)))
     if kept != rest:
