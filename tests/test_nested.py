@@ -148,6 +148,10 @@ def test_cross_validated_runs_are_compared_among_themselves(features: Path, tmp_
     assert "24 images tested by 2x2 cross-validation" in output
     assert "Nadeau and Bengio" in output
     assert len(json.loads((tmp_path / "c.json").read_text())["datasets"]) == 2
+    name = nested.entries[0].run.classes[0]
+    said = " ".join(invoke("compare", "--positive", name, "--at", "specificity=0.9").split())
+    assert "They were tested in folds; fit heads without --cv." in said
+    assert "--force" not in said
 
 
 @pytest.mark.parametrize(

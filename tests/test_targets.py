@@ -19,9 +19,10 @@ from test_runs import fields_of, page_fields
 
 from tlcache.cache.feature_file import open_features
 from tlcache.deploying.predict import predict
-from tlcache.errors import DataError, HeadError, OptionError
+from tlcache.errors import HeadError, OptionError
 from tlcache.evaluation import multilabel, regression
 from tlcache.evaluation.compare import compare
+from tlcache.evaluation.operating import Wanted, operating_points
 from tlcache.evaluation.verdict import verdict
 from tlcache.extraction.extract import extract
 from tlcache.heads.fitted import load_head
@@ -268,9 +269,14 @@ def test_what_is_of_classes_alone_is_refused(tiny_model: Path) -> None:
         fit_heads([done.path], ["ridge"], metric="auroc")
     with pytest.raises(OptionError, match="--class-weight is of classes"):
         fit_heads([done.path], ["ridge"], class_weight="balanced")
+    fit_heads([done.path], ["ridge"])
+    with pytest.raises(OptionError, match="--by top5 is no figure of --task regression, which has"):
+        compare(by="top5")
+    with pytest.raises(OptionError, match="--positive and --at are of classes, and .* is of --task regression"):
+        operating_points(compare()[0], Wanted("a", "specificity", 0.9))
     with pytest.raises(HeadError, match="None of the heads"):
         fit_heads([done.path], ["logreg"], on_warning=lambda _: None)
-    with pytest.raises(DataError, match="is of --task classify alone"):
+    with pytest.raises(OptionError, match="--cv is of classes"):
         fit_heads([done.path], ["ridge"], cv="5x1")
 
 

@@ -44,15 +44,36 @@ def sets_of(found: Dataset) -> dict[str, set[str]]:
         "path,label\n0.png,cat;dog\n1.png,cat\n2.png,;\n3.png,owl; dog;dog\n",
         "path,labels\n0.png,dog|cat\n1.png,cat\n2.png,|\n3.png,dog |owl\n",
         'path,label\n0.png,"cat, dog"\n1.png,cat\n2.png,","\n3.png,"dog,owl"\n',
+        'path,label\n0.png,"cat, dog"\n1.png,cat\n2.png,;\n3.png,"dog,owl"\n',
+        "path,label\n0.png,cat|dog\n1.png,cat\n2.png, ; \n3.png,dog|owl\n",
         "path,label\n0.png,\"['cat', 'dog']\"\n1.png,['cat']\n2.png,[]\n3.png,\"['owl', 'dog']\"\n",
         "path,label\n0.png,dog\n1.png,cat\n3.png,owl\n0.png,cat\n2.png,;\n3.png,dog\n3.png,dog\n",
         "path,cat,dog,owl\n0.png,1,1,0\n1.png,1,0,0\n2.png,0,0,0\n3.png,0,1,1\n",
         "path,cat,dog,owl\n0.png,1.0,1.0,0.0\n1.png,1.0,0.0,0\n2.png,0,0,0\n3.png,0,1,1\n",
     ],
-    ids=["semicolons", "bars", "commas", "lists", "rows", "columns", "columns of floats"],
+    ids=[
+        "semicolons",
+        "bars",
+        "commas",
+        "commas and none",
+        "bars and none",
+        "lists",
+        "rows",
+        "columns",
+        "columns of floats",
+    ],
 )
 def test_several_labels_are_read_in_each_form(text: str) -> None:
     assert sets_of(load(text, task="multilabel")) == SEVERAL
+
+
+def test_separators_that_are_a_part_of_names_are_told() -> None:
+    found = load("path,label\n0.png,a;b\n1.png,\"a,b\"\n2.png,a|b\n3.png,\"['a', 'b']\"\n", task="multilabel")
+    assert [line for line in found.warnings if "part of the names" in line] == [
+        f"';' separates the labels of an image, and '{other}' is a part of the names of 1 label, like 'a{other}b'; if "
+        "that separates labels, too, write ';'."
+        for other in "|,"
+    ]
 
 
 @pytest.mark.parametrize(

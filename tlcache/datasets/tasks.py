@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from tlcache.datasets.splits import Row
 from tlcache.errors import DataError
 from tlcache.keys import hash_json
 from tlcache.tasks import CLASSIFY, MULTILABEL, NONE, REGRESSION, joined_label
+from tlcache.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +113,7 @@ def read_labels(rows: Sequence[Row], task: str | None) -> tuple[list[Row], tuple
     if task == MULTILABEL:
         separator = separator_of(texts)
         known = {text: joined_label(_parts(text, separator)) for text in texts}
-        notes = () if separator == NONE else (f"Labels of an image are taken as separated by '{separator}'.",)
+        notes = tuple(_separated(texts, separator))
     else:
         known, notes = {text: _number(text, rows) for text in texts}, ()
     return [row._replace(label=known.get(row.label, "")) for row in rows], notes
@@ -121,11 +122,26 @@ def read_labels(rows: Sequence[Row], task: str | None) -> tuple[list[Row], tuple
 def separator_of(texts: Iterable[str]) -> str:
     """Return what stands between the labels of an image: the first of `;`, `|` and `,` that any text has.
 
-    >>> separator_of(["cat", "cat|dog, brown"]), separator_of(["cat"])
+    A `;` alone says that there is none.
+
+    >>> separator_of(["cat", "cat|dog, brown", ";"]), separator_of(["cat"])
     ('|', ';')
     """
-    texts = list(texts)
+    texts = [text for text in texts if text.strip() != NONE]
     return next((each for each in _SEPARATORS if any(each in text for text in texts)), NONE)
+
+
+def _separated(texts: Iterable[str], separator: str) -> Iterator[str]:
+    """Yield what is to be told of the separator, and of others that are then a part of names."""
+    if separator != NONE:
+        yield f"Labels of an image are taken as separated by '{separator}'."
+    plain = [text for text in texts if not LIST.fullmatch(text) and text.strip() != NONE]
+    for other in _SEPARATORS[_SEPARATORS.index(separator) + 1 :]:
+        if some := [text for text in plain if other in text]:
+            yield (
+                f"'{separator}' separates the labels of an image, and '{other}' is a part of the names of "
+                f"{counted(len(some), 'label')}, like '{some[0]}'; if that separates labels, too, write '{separator}'."
+            )
 
 
 def _parts(text: str, separator: str) -> list[str]:
@@ -133,7 +149,7 @@ def _parts(text: str, separator: str) -> list[str]:
     if LIST.fullmatch(text):
         names = [name.strip().strip("'\"") for name in text[1:-1].split(",")]
     else:
-        names = [name.strip() for name in text.split(separator)]
+        names = [] if text.strip() == NONE else [name.strip() for name in text.split(separator)]
     return [name for name in names if name]
 
 

@@ -72,8 +72,8 @@ def compare(
 
     Raises
     ------
-    CacheError
-        No runs that can be read, or none of that dataset.
+    CacheError, OptionError
+        No runs that can be read, or none of that dataset; none that has the figure.
 
     Examples
     --------
@@ -82,7 +82,11 @@ def compare(
     >>> len(found.entries), len(found.pairs)
     (3, 3)
     """
-    found = compare_runs(list_runs(runs, data, on_warning), on_warning, by, margin)
+    recorded = list_runs(runs, data, on_warning)
+    if not any(figure_of(run.task, by) in TASKS[run.task] for run in recorded):
+        task = recorded[0].task
+        raise OptionError(f"--by {by} is no figure of --task {task}, which has {', '.join(TASKS[task])}.")
+    found = compare_runs(recorded, on_warning, by, margin)
     if not found:
         where = runs_folder(runs)
         raise CacheError(f"No run in '{where}' has predictions that can be read. Do them again: tlcache fit-heads")

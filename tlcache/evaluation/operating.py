@@ -16,6 +16,7 @@ from tlcache.evaluation.significance import Units, unit_numbers
 from tlcache.records import as_json
 from tlcache.runs.classes import Share
 from tlcache.runs.predictions import Predictions
+from tlcache.tasks import CLASSIFY
 
 __all__ = ["OperatingPoint", "Rates", "Wanted", "operating_points", "threshold_of"]
 
@@ -86,9 +87,14 @@ def operating_points(found: Comparison, wanted: Wanted) -> Rates:
 
     Raises
     ------
-    UnknownNameError
-        The dataset has no such class.
+    UnknownNameError, OptionError
+        The dataset has no such class, or what is learned is no class.
     """
+    if found.task != CLASSIFY:
+        raise OptionError(
+            f"--positive and --at are of classes, and '{found.dataset}' is of --task {found.task}; leave them out, or "
+            "choose another dataset with --data."
+        )
     classes = found.entries[0].run.classes
     if wanted.positive not in classes:
         raise UnknownNameError(closest("class", wanted.positive, classes))

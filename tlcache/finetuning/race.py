@@ -133,7 +133,8 @@ def _cut(before: Plan, now: Plan, times: float) -> str:
         f"{counted(each.train, 'image')} and {counted(each.epochs, 'epoch')} in the next round" for each in now.rounds
     ]
     was, are = (counted(max(plan.epochs.values()), "epoch") for plan in (before, now))
-    told = [*(rounds or ["no other round"] * len(before.rounds)), f"at most {are} in the end, not {was}"]
+    end = [] if are == was else [f"at most {are} in the end, not {was}"]
+    told = [*(rounds or ["no other round"] * len(before.rounds)), *end] or ["fewer images"]
     return f"the machine takes {times:.1f} times as long as it was timed to; to end in time: {', '.join(told)}"
 
 

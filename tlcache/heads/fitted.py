@@ -193,7 +193,7 @@ class FittedHead:
 
 
 def load_head(path: str | Path) -> FittedHead:
-    """Load a head that `fit_heads` saved.
+    """Load a head that `fit_heads` saved, by its file or by the record of its run, which lies beside it.
 
     Raises
     ------
@@ -221,6 +221,7 @@ def _load(
 ) -> FittedHead:
     from safetensors import SafetensorError, safe_open
 
+    path = Path(path).with_suffix(".safetensors") if Path(path).suffix == ".json" else path
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
