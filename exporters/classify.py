@@ -60,7 +60,7 @@ def classified(network: bytes, head: FittedHead) -> onnx.ModelProto:
         Input `image`; outputs `probabilities`, float32 (n, C), calibrated, 0 for classes that were never seen; `label`,
         (n,) the name of the likeliest class; `embedding`, float32 (n, dim); and `distance`, float32 (n,), where the
         head can tell by it what is unusual. Of several labels `labels` instead of `label`, bool (n, C): what reaches
-        its threshold. Of a number instead of both `value`, and `low` and `high` where an interval is promised, float32
+        its threshold. Of a number instead of both `value`, and `low` and `high` where an interval is promised, float64
         (n, 1).
 
     Raises
@@ -169,9 +169,7 @@ def _of_columns(nodes: Nodes, logits: str, answering: Answering) -> _Outputs:
     value = nodes.add("Add", nodes.add("Mul", wide, spread), middle)
     ends = {"low": "Sub", "high": "Add"} if answering.coverage else {}
     made = {"value": value, **{name: nodes.add(operator, value, margin) for name, operator in ends.items()}}
-    return {
-        name: (nodes.add("Cast", each, to=TensorProto.FLOAT), TensorProto.FLOAT, [1]) for name, each in made.items()
-    }
+    return {name: (each, TensorProto.DOUBLE, [1]) for name, each in made.items()}
 
 
 def stated(model: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,18 @@ from sklearn.linear_model import Ridge as Reference
 from test_runs import fields_of, page_fields
 
 from tlcache.cache.feature_file import open_features
+from tlcache.datasets.tasks import Targets
+from tlcache.deploying.export import export
 from tlcache.deploying.predict import predict
-from tlcache.errors import HeadError, OptionError
+from tlcache.deploying.rows import Columns, PredictedRow
+from tlcache.errors import DataError, HeadError, OptionError
 from tlcache.evaluation import multilabel, regression
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.operating import Wanted, operating_points
+from tlcache.evaluation.task import task_on
 from tlcache.evaluation.verdict import verdict
 from tlcache.extraction.extract import extract
+from tlcache.heads.answering import Answering
 from tlcache.heads.fitted import load_head
 from tlcache.heads.rows import View
 from tlcache.heads.table import HEADS
@@ -154,6 +161,39 @@ def test_intervals_of_numbers_hold_the_truth() -> None:
     assert all(0.91 <= count / 300 <= 0.99 for count in inside.values()), inside
 
 
+@pytest.mark.parametrize(
+    ("y", "said", "known"),
+    [
+        ([0.1, 0.1, 0.1], [1.0, 2.0, 3.0], {"mae", "rmse"}),
+        ([1.0, 2.0, 3.0], [0.1, 0.1, 0.1], {"mae", "rmse", "r2"}),
+        ([1.0, 2.0, 3.0], [0.1, 0.1, 0.2], {"mae", "rmse", "r2", "spearman"}),
+    ],
+)
+def test_of_equal_numbers_no_correlation_is_told(y: list[float], said: list[float], known: set[str]) -> None:
+    wanted, predicted = (np.array(each)[:, None] for each in (y, said))
+    assert set(regression.estimates(wanted, predicted)) == known
+    assert np.isnan(regression.evaluate(wanted, predicted).others.get("spearman", np.nan)) == ("spearman" not in known)
+
+
+def test_equal_numbers_are_nothing_to_learn() -> None:
+    rows: Any = SimpleNamespace(targets=Targets.of("regression", ["0.1", "2.0"]), wanted=np.full((30, 1), 0.1))
+    with pytest.raises(DataError, match=r"All 30 images to learn from have the label 0\.1"):
+        task_on(rows)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_rows_read_back_as_what_was_answered(task: str) -> None:
+    how = Answering(task, ("value",), (0.5,), middle=1234567.0, spread=1e-6, margin=2e-7, coverage=0.9)
+    (answer,) = how.answers(np.array([[0.1]], np.float32))
+    columns, row = Columns(each=how.further, exact=how.are_numbers), PredictedRow("a", how.said(answer[None]))
+    *_, first, error = columns.cells(replace(row, each=how.each(answer)))
+    if task == "multilabel":
+        assert (row.labels, first, error) == (["value"], "0.524979", "")
+    else:
+        assert [float(label) for label in row.labels] == [answer[0]] == [1234567.0 + 1e-6 * float(np.float32(0.1))]
+        assert float(first) == answer[0] + 2e-7
+
+
 def test_groups_widen_the_intervals_of_numbers() -> None:
     random = np.random.default_rng(4)
     y, apart = random.normal(size=(60, 1)), np.repeat(random.normal(size=(6, 1)), 10, axis=0)
@@ -250,6 +290,23 @@ def test_a_number_from_a_table_to_a_verdict(tiny_model: Path) -> None:
     assert row.each == pytest.approx(
         {"low": values[0] - run.interval.margin, "high": values[0] + run.interval.margin}, abs=1e-3
     )
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(1e9, 1.0), (-1.7e9, 0.01), (0.0, 1e-12)])
+def test_numbers_are_learned_wherever_they_lie(offset: float, scale: float, tiny_model: Path) -> None:
+    done = extract(photos(60, lambda number: offset + scale * (number % 3)), tiny_model, task="regression")
+    (run,) = fit_heads([done.path], ["ridge"])
+    assert run.test.others["r2"] > 0.99
+    found = predict(run.path, ["000.png", "001.png", "002.png"], out="out.csv", features=done.path.parents[1])
+    rows = [{name: float(row[name]) for name in ("label", "low", "high")} for row in read(Path("out.csv"))]
+    assert [row["label"] for row in rows] == found.confidences[:, 0].tolist()
+    assert all(row["low"] <= row["label"] <= row["high"] for row in rows)
+    assert [(row["label"] - offset) / scale for row in rows] == pytest.approx([0, 1, 2], abs=0.2)
+    recorded = {row["path"]: float(row["label"]) for row in read(run.path.with_suffix(".csv"))}
+    assert all(value == offset + scale * (int(path[:3]) % 3) for path, value in recorded.items())
+    export(run.path, out="run.onnx")
+    by_file = predict("run.onnx", ["000.png", "001.png"]).confidences[:, 0]
+    assert ((by_file - offset) / scale).tolist() == pytest.approx([0, 1], abs=0.2)
 
 
 def test_labels_of_new_images_are_said_with_the_probability_of_each(tiny_model: Path) -> None:

@@ -81,6 +81,8 @@ def test_separators_that_are_a_part_of_names_are_told() -> None:
     [
         ("path,label\n0.png,1\n1.png,1.0\n2.png,2.50\n3.png,-0\n", [1, 1, 2.5, 0]),
         ("path,age\n0.png,1e3\n1.png,-7\n2.png,.5\n3.png,+4\n", [1000, -7, 0.5, 4]),
+        ("path,label\n0.png,1\n1.png,NA\n2.png,NaN\n3.png,4.\n", [1, 4]),
+        ("path,label\n0.png,1\n1.png,unknown\n2.png,-\n3.png,1000000000.25\n", [1, 1000000000.25]),
     ],
 )
 def test_numbers_are_read(text: str, values: list[float]) -> None:
@@ -94,7 +96,14 @@ def test_numbers_are_read(text: str, values: list[float]) -> None:
     [
         ("path,label\n0.png,1\n1.png,tall\n", "regression", "the label of '1.png' is 'tall'. Write a number like 3.5"),
         ("path,label\n0.png,1\n1.png,inf\n", "regression", "'1.png' is 'inf'"),
-        ('path,label\n0.png,1\n1.png,"3,5"\n', "regression", "'1.png' is '3,5'"),
+        (
+            'path,label\n0.png,1\n1.png,"3,5"\n2.png,"4,5"\n3.png,x\n',
+            "regression",
+            "'1.png' is '3,5'.*a point, no comma",
+        ),
+        ("path,label\n0.png,1\n1.png,1_000\n", "regression", "'1.png' is '1_000'"),
+        ("path,label\n0.png,1\n1.png,\u0663\n", "regression", "the label of '1.png'"),
+        ("path,label\n0.png,1\n1.png,1e400\n", "regression", "the label of '1.png'"),
         ("path,label\n0.png,1\n1.png,1.0\n", "regression", "have the label '1.0'; there is nothing to learn"),
         ("path,label\n0.png,a;b\n1.png,b;a\n", "multilabel", "have the label 'a;b'; there is nothing to learn"),
         ("path,label,split\n0.png,a,train\n0.png,b,test\n", "multilabel", r":3: '0.png' has the split 'test'.* line 2"),

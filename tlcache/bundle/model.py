@@ -167,7 +167,7 @@ class Bundle:
             return Columns(min(top, len(self.classes)), judge.sets, judge.knows_distances)
         if top != 1:
             raise OptionError(f"top is of classes, and the model is of --task {self.answering.task}; leave it out.")
-        return Columns(each=self.answering.further)
+        return Columns(each=self.answering.further, exact=self.answering.are_numbers)
 
     def rows(self, images: Sequence[Any], judge: Judge, top: int = 1) -> Iterator[list[PredictedRow]]:
         """Yield what `predict` returns, a batch at a time; meanwhile the next ones are decoded."""

@@ -14,7 +14,15 @@ from tlcache.errors import DataError
 from tlcache.keys import few, some
 from tlcache.tasks import REGRESSION
 
-__all__ = ["check_numbers", "composed", "is_missing", "may_be_missing", "notes_on", "whole_numbers"]
+__all__ = [
+    "check_numbers",
+    "composed",
+    "is_missing",
+    "is_missing_number",
+    "may_be_missing",
+    "notes_on",
+    "whole_numbers",
+]
 
 _NOTHING = {  # what pandas, JSON and spreadsheets write for it
     *("", "nan", "-nan", "<na>", "nat", "null"),
@@ -83,6 +91,15 @@ def whole_numbers(labels: Sequence[str], noun: str) -> tuple[Sequence[str], tupl
     return [each.partition(".")[0] for each in labels], (
         f"'{whole}' and '{label}' are one {noun}, as other numbers are.",
     )
+
+
+def is_missing_number(label: str) -> bool:
+    """Return whether a cell of numbers says that nothing is known: no number is called `NA`, or `unknown`.
+
+    >>> is_missing_number("NaN"), is_missing_number("NA"), is_missing_number("3,5")
+    (True, True, False)
+    """
+    return is_missing(label) or may_be_missing(label)
 
 
 def check_numbers(labels: Sequence[str], where: str, task: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tlcache.datasets.columns import NO_LABEL, NO_SPLIT, Columns, find_columns, join_classes, without_labels
 from tlcache.datasets.folder import open_folder
-from tlcache.datasets.labels import check_numbers, is_missing, may_be_missing, whole_numbers
+from tlcache.datasets.labels import check_numbers, is_missing, is_missing_number, may_be_missing, whole_numbers
 from tlcache.datasets.layout import Layout, ignoring, splitting_of
 from tlcache.datasets.lookup import find_members, folder_of, locate
 from tlcache.datasets.source import Form, Images, Listing, Source
@@ -169,7 +169,8 @@ def rows_of(
 
 def _lines(table: Table, columns: Columns, find: Find, task: str | None) -> tuple[list[_Line], tuple[str, ...]]:
     """Return the rows that have a label, and what to tell of those that have none, of their paths and labels."""
-    listed = [(line, cells) for line, cells in table.rows if not is_missing(cells[columns.label])]
+    missing = is_missing_number if task == REGRESSION else is_missing
+    listed = [(line, cells) for line, cells in table.rows if not missing(cells[columns.label])]
     if not listed:
         raise DataError(
             f"{table.path}: no row has a label." if table.rows else f"'{table.path}' has a header and no rows."
@@ -214,7 +215,8 @@ def _cell(cells: Sequence[str], at: int | None) -> str:
 
 def _unlabelled(table: Table, columns: Columns, task: str | None) -> list[str]:
     """Return a note on the rows that are left out because they have no label."""
-    lines = {line: cells[columns.label] for line, cells in table.rows if is_missing(cells[columns.label])}
+    missing = is_missing_number if task == REGRESSION else is_missing
+    lines = {line: cells[columns.label] for line, cells in table.rows if missing(cells[columns.label])}
     if not lines:
         return []
     written = " or ".join(["empty", *(f"'{printable(word)}'" for word in sorted({*lines.values()} - {""}))])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 from tlcache.datasets.splits import Row
@@ -30,6 +30,7 @@ __all__ = [
 
 _SEPARATORS = ";|,"  # the first that any label has
 LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)", re.DOTALL)  # as Python and JSON write several
+_WRITTEN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)  # numbers, as docs/tasks.md says
 _BINS = 10  # of numbers, each of which has its share in every split
 
 
@@ -109,7 +110,7 @@ def read_labels(rows: Sequence[Row], task: str | None) -> tuple[list[Row], tuple
     """
     if task not in (MULTILABEL, REGRESSION):
         return list(rows), ()
-    texts = {row.label for row in rows} - {""}
+    texts = [text for text in dict.fromkeys(row.label for row in rows) if text]  # errors are of the first
     if task == MULTILABEL:
         separator = separator_of(texts)
         known = {text: joined_label(_parts(text, separator)) for text in texts}
@@ -153,15 +154,16 @@ def _parts(text: str, separator: str) -> list[str]:
     return [name for name in names if name]
 
 
+_POINT = " (a point, no comma, and nothing between thousands)"
+
+
 def _number(text: str, rows: Sequence[Row]) -> str:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
+    value = float(text) if _WRITTEN.fullmatch(text.strip()) else inf
     if not isfinite(value):
         path = next(row.path for row in rows if row.label == text)
+        how = _POINT if "," in text else ""
         raise DataError(
-            f"--task regression learns numbers, and the label of '{path}' is '{text}'. Write a number like 3.5, leave "
-            "such rows out with --ignore, or leave --task out to learn classes."
+            f"--task regression learns numbers, and the label of '{path}' is '{text}'. Write a number like 3.5{how}, "
+            "leave such rows out with --ignore, or leave --task out to learn classes."
         )
     return repr(value + 0.0)  # of which -0 is 0

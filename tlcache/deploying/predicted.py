@@ -63,7 +63,7 @@ class Predicted:
     ranked
         int64 (N, top): indices into `classes`, the likeliest first; -1 of an image that cannot be used.
     confidences
-        float32 (N, top): their calibrated probabilities; nan of an image that cannot be used.
+        float32 (N, top): their calibrated probabilities, of a number it, float64; nan of an image that cannot be used.
     errors
         Number of an image -> why it cannot be used.
     withheld
@@ -86,7 +86,7 @@ class Predicted:
     classes: tuple[str, ...]
     paths: Sequence[str]
     ranked: NDArray[np.int64]
-    confidences: NDArray[np.float32]
+    confidences: NDArray[Any]
     errors: dict[int, str] = field(default_factory=dict)
     withheld: dict[int, str] = field(default_factory=dict)
     sets: dict[int, Sequence[int]] | None = None
@@ -109,7 +109,9 @@ class Predicted:
     ) -> Predicted:
         """Return what is to be filled: nothing is said of any image yet."""
         shape = len(paths), min(top, len(classes)) if answering is None else len(classes)
-        found = cls(model, classes, paths, np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32))
+        numbers = answering is not None and answering.are_numbers
+        kind = np.float64 if numbers else np.float32
+        found = cls(model, classes, paths, np.full(shape, -1, np.int64), np.full(shape, np.nan, kind))
         found.sets = {} if judge.sets else None
         found.p_values = np.full(len(paths), np.nan) if judge.knows_distances else None
         found.answering = answering
@@ -148,8 +150,9 @@ class Predicted:
     @property
     def columns(self) -> Columns:
         """The columns of `rows`."""
-        each = self.answering.further if self.answering else None
-        return Columns(self.ranked.shape[1], self.sets is not None, self.p_values is not None, each)
+        if self.answering is not None:
+            return Columns(each=self.answering.further, exact=self.answering.are_numbers)
+        return Columns(self.ranked.shape[1], self.sets is not None, self.p_values is not None)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[PredictedRow]:
         """Yield what is said of the images, or of some that follow each other."""

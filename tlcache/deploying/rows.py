@@ -68,6 +68,8 @@ class Columns:
     each
         Further ones in the place of confidences: a probability of every label, or the ends of a number's interval, if
         it has one. None: there are confidences, of classes.
+    exact
+        Whether `each` are numbers, which read back as what they are, and no probabilities.
 
     Examples
     --------
@@ -79,6 +81,7 @@ class Columns:
     sets: bool = False
     unusual: bool = False
     each: tuple[str, ...] | None = None
+    exact: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,12 +97,16 @@ class Columns:
         found: dict[str, Any] = {"path": row.path, "set": list(row.set or ()), "error": row.error or None}
         found["unusual"] = _rounded(row.unusual)
         if self.each is not None:
-            each = {name: _rounded(value) for name, value in row.each.items()}
+            each = dict(row.each) if self.exact else {name: _rounded(value) for name, value in row.each.items()}
             return {name: {**found, "label": next(iter(row.labels), None), **each}.get(name) for name in self.names}
         for place, (label, confidence) in enumerate(zip(row.labels, row.confidences, strict=True), 1):
             ending = f"_{place}" if place > 1 else ""
             found |= {f"label{ending}": label, f"confidence{ending}": _rounded(confidence)}
         return {name: found.get(name) for name in self.names}
+
+    def cells(self, row: PredictedRow) -> list[str]:
+        """Return a row as texts."""
+        return [_cell(value, self.exact) for value in self.values(row).values()]
 
 
 def open_writer(out: Path | BinaryIO, columns: Columns) -> AbstractContextManager[Write]:
@@ -144,7 +151,7 @@ def _streamed(stream: BinaryIO, columns: Columns) -> Iterator[Write]:
     stream.write(_csv([columns.names]))
 
     def write(rows: Sequence[PredictedRow]) -> None:
-        stream.write(_csv(_cells(columns.values(row)) for row in rows))
+        stream.write(_csv(map(columns.cells, rows)))
         stream.flush()
 
     yield write
@@ -165,8 +172,9 @@ def _json_lines(path: Path, columns: Columns) -> Iterator[Write]:
 @contextmanager
 def _parquet(path: Path, columns: Columns) -> Iterator[Write]:
     arrow = _pyarrow()
+    further = arrow.float64() if columns.exact else arrow.float32()
     schema = arrow.schema(
-        [(name, arrow.float32() if name in (columns.each or ()) else _kind(arrow, name)) for name in columns.names]
+        [(name, further if name in (columns.each or ()) else _kind(arrow, name)) for name in columns.names]
     )
     with arrow.parquet.ParquetWriter(path, schema) as writer:
         yield lambda rows: writer.write_table(
@@ -193,14 +201,11 @@ def _rounded(number: float | None) -> float | None:
     return None if number is None else round(float(number), _DIGITS)
 
 
-def _cells(values: Mapping[str, Any]) -> list[str]:
-    return [_cell(value) for value in values.values()]
-
-
-def _cell(value: Any) -> str:
+def _cell(value: Any, exact: bool) -> str:
     if isinstance(value, list):
         return as_csv([value], ";").removesuffix("\n")  # a cell of cells, as names may have any letter
-    return "" if value is None else f"{value:.{_DIGITS}f}" if isinstance(value, float) else str(value)
+    rounded = isinstance(value, float) and not exact
+    return "" if value is None else f"{value:.{_DIGITS}f}" if rounded else str(value)
 
 
 def _csv(rows: Iterable[Iterable[str]]) -> bytes:

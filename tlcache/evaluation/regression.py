@@ -71,7 +71,7 @@ _OF_CLASSES = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_los
 def estimates(wanted: Numbers, predicted: Numbers) -> dict[str, Estimate]:
     """Return mean absolute error, root of the mean squared error, R2 and Spearman's correlation.
 
-    The last two are left out where all numbers are equal.
+    The last two are left out where all numbers are equal, and the last where all that was predicted are.
     """
     y, said = (each.reshape(-1).astype(np.float64) for each in (wanted, predicted))
     apart, squares, n = np.abs(said - y), np.square(said - y), len(y)
@@ -83,19 +83,17 @@ def estimates(wanted: Numbers, predicted: Numbers) -> dict[str, Estimate]:
     }
     spread = np.square(y - y.mean())
     variance = float(spread.mean())
-    if variance > 0:
+    if y.min() < y.max():  # of equal numbers, too, rounding may leave a variance
         pulls = (mse * spread / variance - squares) / variance
         found["r2"] = Free(1 - mse / variance, pulls, n, (-_INFINITE, 1.0), _EXPLAINED)
-        found["spearman"] = _spearman(y, said)
+        found |= {"spearman": _spearman(y, said)} if said.min() < said.max() else {}
     return found
 
 
 def _spearman(y: NDArray[np.float64], said: NDArray[np.float64]) -> Estimate:
-    """Return Spearman's rank correlation with its influence function (Croux and Dehon, 2010); 0 of equal answers."""
+    """Return Spearman's rank correlation with its influence function (Croux and Dehon, 2010)."""
     first, second = _ranks(y), _ranks(said)
     scale = float(first.std() * second.std())
-    if not scale:
-        return Free(0.0, np.zeros(len(y)), len(y), (-1.0, 1.0), _CORRELATION)
     value = float(np.mean(first * second)) / scale
     pulls = first * second + _above(y, second) + _above(said, first)
     pulls = (pulls - pulls.mean()) / scale

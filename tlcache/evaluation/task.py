@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
+from tlcache.errors import DataError
 from tlcache.evaluation import metrics, multilabel, regression
 from tlcache.evaluation.calibration import calibration_error, fit_temperature
 from tlcache.evaluation.estimates import Estimate
@@ -296,12 +297,22 @@ def task_named(name: str, answering: Answering | None) -> Task:
 
 
 def task_on(rows: Split) -> Task:
-    """Return what is learned of rows to fit on; of numbers, mean and standard deviation are these rows'."""
+    """Return what is learned of rows to fit on; of numbers, mean and standard deviation are these rows'.
+
+    Raises
+    ------
+    DataError
+        All numbers are equal.
+    """
     targets = rows.targets
     if targets is None:
         return CLASSES
     if targets.task == MULTILABEL:
         return _Labels(Answering(MULTILABEL, targets.names))
     values = rows.wanted
-    spread = float(values.std())
-    return _Numbers(Answering(REGRESSION, targets.names, middle=float(values.mean()), spread=spread or 1.0))
+    if values.min() == values.max():
+        raise DataError(
+            f"All {len(values):,} images to learn from have the label {float(values.min())!r}; there is nothing to "
+            "learn. Give images with other numbers."
+        )
+    return _Numbers(Answering(REGRESSION, targets.names, middle=float(values.mean()), spread=float(values.std())))

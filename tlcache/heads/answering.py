@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.heads.logits import logistic
-from tlcache.heads.rows import Array
 from tlcache.tasks import MULTILABEL, joined_label
 
 __all__ = ["ANSWERS", "Answering", "answering_of"]
@@ -45,11 +44,11 @@ class Answering:
     margin: float = 0.0
     coverage: float = 0.0
 
-    def answers(self, logits: NDArray[np.floating], temperature: float = 1.0) -> Array:
-        """Return probabilities, or numbers, float32 (n, C)."""
+    def answers(self, logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[Any]:
+        """Return probabilities, float32 (n, C), or numbers, float64 (n, C): far from 0 float32 has too few digits."""
         if self.task == MULTILABEL:
             return logistic(logits / temperature)
-        found: Array = (self.middle + self.spread * logits.astype(np.float64)).astype(np.float32)
+        found: NDArray[np.float64] = self.middle + self.spread * logits.astype(np.float64)
         return found
 
     def said(self, answers: NDArray[np.floating]) -> list[str]:
@@ -59,7 +58,7 @@ class Answering:
         ['cat;dog', ';']
         """
         if self.task != MULTILABEL:
-            return [f"{value:.6g}" for value in answers[:, 0].tolist()]
+            return list(map(str, answers[:, 0]))  # with as many digits as tell it from all others of its kind
         names, chosen = np.array(self.names), answers >= np.array(self.thresholds)
         return [joined_label(names[row].tolist()) for row in chosen]
 
@@ -79,9 +78,14 @@ class Answering:
         return dict(zip(self.further, values, strict=True))
 
     @property
+    def are_numbers(self) -> bool:
+        """Whether answers are numbers, with a unit of their own, and no probabilities."""
+        return self.task != MULTILABEL
+
+    @property
     def output(self) -> str:
         """What exported files call the answers: one of `ANSWERS`."""
-        return ANSWERS[self.task != MULTILABEL]
+        return ANSWERS[self.are_numbers]
 
     def same(self, one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Return whether two answers (n, C) say the same of each image: the same labels, or nearly the same number."""

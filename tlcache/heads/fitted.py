@@ -62,10 +62,10 @@ class FittedHead:
     uncertainty: Uncertainty | None = None
     answering: Answering | None = None
 
-    def predict_proba(self, features: ArrayLike, key: str | None = None) -> Array:
+    def predict_proba(self, features: ArrayLike, key: str | None = None) -> NDArray[Any]:
         """Return calibrated probabilities, float32 (n, len(classes)); arguments and errors as of `logits`.
 
-        Of numbers that were learned, it is these, (n, 1).
+        Of numbers that were learned, it is these, float64 (n, 1).
         """
         return self.probabilities(self.logits(features, key))
 
@@ -109,7 +109,7 @@ class FittedHead:
             raise HeadError(f"{wanted}; given {rows.shape}.")
         return rows
 
-    def probabilities(self, logits: Array, temperature: float | None = None) -> Array:
+    def probabilities(self, logits: Array, temperature: float | None = None) -> NDArray[Any]:
         """Turn what `logits` returned into probabilities, float32 (n, len(classes)); classes never seen have 0.
 
         Another temperature than the head's own: 1 undoes the calibration.

@@ -40,7 +40,7 @@ def out_of_fold(row: HeadRow, rows: Split, best: Candidate, classes: int, folds:
     DataError, HeadError
         Fewer groups than folds, or rows that cannot be fitted.
     """
-    answers = np.zeros((len(rows), classes), np.float32)
+    answers = np.zeros((len(rows), classes), np.float64 if rows.wanted.dtype == np.float64 else np.float32)
     for fit, held in split_folds(rows, folds, seed):
         answers[held] = held_answers(row, rows, best, classes, fit, held)
     return answers

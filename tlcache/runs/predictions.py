@@ -35,19 +35,19 @@ class Predictions:
     label
         (n,) int64: columns of `probabilities`. Of several labels uint8 0 or 1, of numbers float64, (n, C).
     probabilities
-        (n, C) float32, calibrated; of numbers what was predicted.
+        (n, C) float32, calibrated; of numbers what was predicted, float64.
     fold
         (n,) int64: of a cross-validation, which fold of all repetitions; every image is there once for each of these.
     """
 
     row: NDArray[np.bytes_]
     label: NDArray[Any]
-    probabilities: NDArray[np.float32]
+    probabilities: NDArray[Any]
     group: NDArray[np.bytes_]
     fold: NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, images: Split, probabilities: NDArray[np.float32]) -> Predictions:
+    def of(cls, images: Split, probabilities: NDArray[Any]) -> Predictions:
         """Return what was said of some images."""
         row, group = (
             np.array([os.fsencode(name) for name in names], np.bytes_) for names in (images.paths, images.groups)
@@ -122,7 +122,7 @@ def write_predictions(
 def _columns_csv(found: Predictions, answering: Answering) -> str:
     """Return path, label and what was predicted; of several labels the probability of each, too."""
     several = answering.task == MULTILABEL
-    right = replace(answering, thresholds=(0.5,)).said(found.label.astype(np.float32))
+    right = replace(answering, thresholds=(0.5,)).said(found.label)
     cells = zip(map(os.fsdecode, found.row.tolist()), right, answering.said(found.probabilities), strict=True)
     names = [f"p({name})" for name in answering.names] if several else []
     each = ([f"{value:.4f}" for value in row] if several else [] for row in found.probabilities.tolist())
