@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from tlcache.finetuning.methods import layers_to_train, merge
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.saved import export_tuned
 from tlcache.images import Preprocess
+from tlcache.report.tried import _trained
 from tlcache.runs.record import RUNS, Run
 
 FIXED = {"recipe": "before", "precision": "fp32", "layout": "contiguous", "batch_size": 8, "epochs": 1}
@@ -167,3 +169,14 @@ def test_methods_are_compared_by_a_sweep_and_few_parameters_take_larger_steps(ph
     assert Recipe(method="norm").learning_rate == pytest.approx(10 * Recipe(method="last").learning_rate)
     assert "method" not in Recipe().as_json()
     assert Recipe(method="bias").as_json()["lr"] == pytest.approx(3e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"unfreeze": "all", "method": "last", "mixup": 0.0, "distill": None}, "unfreeze top:1, method last"),
+        ({"unfreeze": "top:2", "cutmix": 1.0, "distill": "a-ridge"}, "unfreeze top:2, cutmix 1.0, distill a-ridge"),
+    ],
+)
+def test_what_was_trained_is_told_with_what_tells_it_from_others(settings: dict[str, Any], words: str) -> None:
+    assert ", ".join(f"{name} {value}" for name, value in _trained(settings).items()) == words

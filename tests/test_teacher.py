@@ -104,6 +104,9 @@ def test_images_are_found_by_their_content(photos: Path, tmp_path: Path) -> None
     (fewer,) = fit_heads(heads=["ncm"], data="fewer")
     with pytest.raises(DataError, match=r"has no embeddings of \d+ of 12 images that are trained on: red/"):
         taught(photos, distill=str(fewer.path))
+    none = hashes[:0] + ("0" * 64,) * len(hashes)
+    with pytest.raises(DataError, match="is of other images: 'fewer', blue, green.* embeddings of none of 12 images"):
+        Teacher(fewer).answers(rows, none, 3, 0)
 
 
 def test_joined_embeddings_teach(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +122,7 @@ def test_joined_embeddings_teach(photos: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("tinynet")
 def test_what_cannot_teach_is_refused(photos: Path) -> None:
     with pytest.raises(UnknownNameError, match="Unknown run 'nobody'"):
-        taught(photos, distill="nobody")
+        taught(Path("no such folder"), distill="nobody")  # which is told before any image is read
     own = taught(photos, init_head="scratch", head_epochs=1)
     with pytest.raises(OptionError, match="--distill takes one run of fit-heads, of classes"):
         taught(photos, distill=own.path.stem)

@@ -115,6 +115,8 @@ def finetune(
     from tlcache.runs.folder import path_of, recorded, runs_folder
 
     folder, found_device = check_folder(runs_folder(runs), "--runs"), find_torch_device(device)
+    names = {each.distill for each in (base, *(each for _, each in wanted)) if each.distill}
+    teachers = {name: find_teacher(name, folder) for name in names}
     found = extract(
         *(data, find_trainable(str(model)).name, weights),
         crop_borders=crop_borders,
@@ -133,8 +135,6 @@ def finetune(
         warn(line)
     with FeatureFile(found.path) as file:
         task = Task.of(apply_split(file, split, folder, split_seed, TASKS), weights, found_device)
-    names = {each.distill for each in (base, *(each for _, each in wanted)) if each.distill}
-    teachers = {name: find_teacher(name, folder) for name in names}
     task = replace(task, teachers={each.run.path.stem: each for each in teachers.values()})
     base, wanted = _taught(base, teachers), [(setting, _taught(each, teachers)) for setting, each in wanted]
     identity = Identity.of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s))

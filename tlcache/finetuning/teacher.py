@@ -53,9 +53,15 @@ class Teacher:
             known, whole = file.hashes(), file.split(*SPLITS)
         number = {sha.decode(): row for row, sha in enumerate(known)}
         if missing := [path for path, sha in zip(rows.paths, sha256, strict=True) if sha not in number]:
+            name, of = self.run.path.stem, f"of {len(rows):,} images that are trained on"
+            if len(missing) == len(rows):
+                raise DataError(
+                    f"The run '{name}' is of other images: '{self.run.dataset}', {some(self.run.classes)}. It has "
+                    f"embeddings of none {of}. See: tlcache runs"
+                )
             raise DataError(
-                f"The run '{self.run.path.stem}' has no embeddings of {len(missing):,} of {len(rows):,} images that "
-                f"are trained on: {some(missing)}. Extract them with its backbones, or leave --distill out."
+                f"The run '{name}' has no embeddings of {len(missing):,} {of}: {some(missing)}. Extract them with its "
+                "backbones, or leave --distill out."
             )
         own = np.array([number[sha] for sha in sha256])
         taught = replace(rows, features=whole.features[own], widths=whole.widths)

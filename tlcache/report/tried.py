@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich import filesize
 from rich.table import Table
 
@@ -9,6 +12,8 @@ from tlcache.report.plain import plain_table
 from tlcache.runs.finetuned import FinetunedRun, TunedCandidate
 
 __all__ = ["tried_table"]
+
+_SAID = ("mixup", "cutmix", "distill")
 
 
 def tried_table(run: FinetunedRun) -> Table:
@@ -27,5 +32,13 @@ def _named(each: TunedCandidate, run: FinetunedRun) -> str:
     """Return what was trained: of a race the recipe and its epochs, of a sweep the values that it tried."""
     if run.race:
         return f"{each.setting['recipe']}, {each.setting['epochs']} epochs, {each.images:,} images"
-    asked = each.setting or {name: run.settings[name] for name in ("unfreeze", "method") if name in run.settings}
+    asked = each.setting or _trained(run.settings)
     return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in asked.items())
+
+
+def _trained(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was trained of the network, and what else tells it from a plain training."""
+    known = {name: settings[name] for name in ("unfreeze", "method", *_SAID) if settings.get(name)}
+    if known.get("method") == "last":
+        known["unfreeze"] = "top:1"
+    return known
