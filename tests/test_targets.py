@@ -20,6 +20,7 @@ from sklearn.linear_model import Ridge as Reference
 from test_runs import fields_of, page_fields
 
 from tlcache.cache.feature_file import open_features
+from tlcache.datasets.overview import Overview
 from tlcache.datasets.tasks import Targets
 from tlcache.deploying.export import export
 from tlcache.deploying.predict import predict
@@ -29,13 +30,14 @@ from tlcache.evaluation import multilabel, regression
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.operating import Wanted, operating_points
 from tlcache.evaluation.task import task_on
-from tlcache.evaluation.verdict import verdict
+from tlcache.evaluation.verdict import size, verdict
 from tlcache.extraction.extract import extract
 from tlcache.heads.answering import Answering
 from tlcache.heads.fitted import load_head
 from tlcache.heads.rows import View
 from tlcache.heads.table import HEADS
 from tlcache.probing.fit import fit_heads
+from tlcache.report.plain import interval
 from tlcache.runs.folder import list_runs
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run
@@ -173,6 +175,15 @@ def test_of_equal_numbers_no_correlation_is_told(y: list[float], said: list[floa
     wanted, predicted = (np.array(each)[:, None] for each in (y, said))
     assert set(regression.estimates(wanted, predicted)) == known
     assert np.isnan(regression.evaluate(wanted, predicted).others.get("spearman", np.nan)) == ("spearman" not in known)
+
+
+def test_figures_with_a_unit_are_shown_whatever_its_size() -> None:
+    assert interval(2.5e-13, 1e-13, 4.00019e-13, "mae") == "2.5e-13 (1e-13-4e-13)"
+    assert interval(593905231389.257, 5e11, 6e11, "rmse") == "5.939e+11 (5e+11-6e+11)"
+    assert interval(0.012, -0.5, 0.5, "r2") == "0.012 (-0.500 to 0.500)"
+    assert size(2e-13, "mae") == "2e-13 of mae"
+    told = Overview({"train": 3}, None, {}, None, task="regression", numbers=(1e9 + 4.25, 1e9 + 5.5, 1e9 + 8.75))
+    assert "numbers from 1000000004.25 to 1000000008.75, median 1000000005.5" in str(told)
 
 
 def test_equal_numbers_are_nothing_to_learn() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
+from math import ceil, inf, log10
 from types import SimpleNamespace
 
-__all__ = ["as_csv", "counted", "duration"]
+__all__ = ["as_csv", "counted", "duration", "figure_text", "numbers_text"]
+
+_MEASURED = ("mae", "rmse")  # figures in the unit of what is learned, which may be of any size
 
 
 def as_csv(rows: Iterable[Iterable[object]], delimiter: str = ",") -> str:
@@ -29,6 +32,29 @@ def counted(count: int, noun: str) -> str:
     ('1 image', '1,200 images')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def figure_text(value: float, name: str = "") -> str:
+    """Return a figure of this name in three decimals; where it has a unit and is far from 1, in four digits.
+
+    >>> figure_text(0.98765, "r2"), figure_text(2.25, "mae"), figure_text(1.23456e-12, "mae")
+    ('0.988', '2.250', '1.235e-12')
+    """
+    far = name in _MEASURED and value and not 0.1 <= abs(value) < 100_000
+    return f"{value:.4g}" if far else f"{value:.3f}"
+
+
+def numbers_text(values: Iterable[float], apart: float = 0.0) -> list[str]:
+    """Return numbers in six digits, or as many as show a thousandth of `apart`, or else of how far apart they are.
+
+    >>> numbers_text([1e9 - 4.126, 1e9 + 8.25]), numbers_text([1e-12, 2.5e-12]), numbers_text([3.0])
+    (['999999995.874', '1000000008.25'], ['1e-12', '2.5e-12'], ['3'])
+    """
+    values = list(values)
+    apart = apart or max(values) - min(values)
+    far = max(map(abs, values)) / apart if apart else 1.0
+    digits = min(17, max(6, ceil(log10(far)) + 4)) if 0 < far < inf else 6
+    return [f"{value:.{digits}g}" for value in values]
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from tlcache.datasets.splits import SPLITS, draw_splits, missing_splits
 from tlcache.datasets.tasks import Targets, task_of
 from tlcache.keys import canonical_json, few, quoted
 from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION
-from tlcache.text import counted
+from tlcache.text import counted, numbers_text
 
 __all__ = ["Overview", "drawn_splits"]
 
@@ -93,7 +93,7 @@ class Overview:
 
     def _learned(self) -> str:
         if self.numbers:
-            return "numbers from {:g} to {:g}, median {:g}".format(*(self.numbers[at] for at in (0, 2, 1)))
+            return "numbers from {} to {}, median {}".format(*numbers_text(self.numbers[at] for at in (0, 2, 1)))
         return _classes(self.classes, "labels" if self.task == MULTILABEL else "classes")
 
     def _how(self, split: str) -> str:

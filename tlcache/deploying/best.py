@@ -15,6 +15,7 @@ from tlcache.keys import some
 from tlcache.kinds import listing
 from tlcache.progress import warn
 from tlcache.runs.folder import NAMED_BY, runs_folder
+from tlcache.text import figure_text
 
 __all__ = ["best_of", "best_run", "refuse_runs"]
 
@@ -77,9 +78,9 @@ def _equal(found: Comparison) -> list[Entry]:
 
 
 def _why(chosen: Entry, found: Comparison, equal: int) -> str:
-    value, low, high = chosen.figure(found.by)
+    value, low, high = (figure_text(each, found.by) for each in chosen.figure(found.by))
     figure = "" if found.by == "accuracy" else f"{found.by} "
-    reached = f"{figure}{value:.3f} ({low:.3f}-{high:.3f}) on {chosen.run.test.n:,} test images"
+    reached = f"{figure}{value} ({low}-{high}) on {chosen.run.test.n:,} test images"
     best = "most accurate" if found.by == "accuracy" else "best"
     how = "picked on validation" if found.without_test else f"the {best} on the test images"
     rank = f"{how}, of {len(found.entries)} recorded" if len(found.entries) > 1 else "the only one recorded"

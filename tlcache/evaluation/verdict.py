@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from tlcache.keys import printable, some
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.frozen import FrozenRun
 from tlcache.tasks import REGRESSION
-from tlcache.text import duration
+from tlcache.text import duration, figure_text
 
 if TYPE_CHECKING:
     from tlcache.evaluation.comparison import Comparison, Entry, Pair
@@ -42,9 +43,9 @@ def verdict(found: Comparison) -> str:
 def _picked(found: Comparison) -> str:
     """Name the run that was picked, what it reaches, and which others are shown to be worse."""
     picked, others = found.picked[0], [entry for entry in found.entries if entry is not found.picked[0]]
-    value, low, high = picked.figure(found.by)
+    value, low, high = (figure_text(each, found.by) for each in picked.figure(found.by))
     what = "" if found.by == "accuracy" else f"{found.by} "
-    figures = f"{picked.name}, {what}{value:.3f} ({low:.3f}-{high:.3f})"
+    figures = f"{picked.name}, {what}{value} ({low}-{high})"
     if not others:
         return f"One run: {figures}. There is nothing to compare it with."
     alike = sum(entry.best for entry in others)
@@ -266,13 +267,13 @@ def p_of(pair: Pair) -> str:
 
 def interval_of(pair: Pair, by: str = "accuracy") -> str:
     """Return the interval of what one run has over another."""
-    shown = points if by == "accuracy" else "{:.3f}".format
+    shown = points if by == "accuracy" else partial(figure_text, name=by)
     return f"95 % CI {shown(pair.found.low)} to {shown(pair.found.high)}"
 
 
 def size(difference: float, by: str = "accuracy") -> str:
     """Return how large a difference is, of an accuracy in points."""
-    return f"{points(difference)} points" if by == "accuracy" else f"{difference:.3f} of {by}"
+    return f"{points(difference)} points" if by == "accuracy" else f"{figure_text(difference, by)} of {by}"
 
 
 def _sign(by: str) -> int:

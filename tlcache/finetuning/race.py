@@ -22,7 +22,7 @@ from tlcache.finetuning.trial import Task, Trial
 from tlcache.progress import detail, say
 from tlcache.records import Form
 from tlcache.runs.finetuned import Race, TunedEpoch
-from tlcache.text import counted, duration
+from tlcache.text import counted, duration, figure_text
 
 __all__ = ["run_race"]
 
@@ -166,7 +166,8 @@ def _result(found: TrainedVariant) -> str:
     epochs = len(found.state.history) - 1
     where = f"{counted(epochs, 'epoch')} on {counted(found.images, 'image')}"
     began, best = TunedEpoch(**found.state.history[0]), max(_trained(found), key=lambda each: each.score)
-    reached = f"{best.figure.replace('_', ' ')} on validation {best.value:.3f} (before: {began.value:.3f})"
+    value, before = (figure_text(each.value, best.figure) for each in (best, began))
+    reached = f"{best.figure.replace('_', ' ')} on validation {value} (before: {before})"
     return f"{where}, {reached}; {duration(found.seconds)}"
 
 

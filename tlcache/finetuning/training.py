@@ -32,7 +32,7 @@ from tlcache.finetuning.speed import ComputeFormat
 from tlcache.progress import say, training_bar
 from tlcache.runs.finetuned import TunedEpoch
 from tlcache.tasks import USUAL
-from tlcache.text import duration
+from tlcache.text import duration, figure_text
 
 if TYPE_CHECKING:
     from tlcache.display import Update
@@ -381,7 +381,7 @@ def _where(phase: Phase, epoch: int) -> str:
 
 def _line(figures: dict[str, Any], phase: Phase) -> str:
     judged = TunedEpoch(**figures) if "val_loss" in figures else None
-    val = f"val {judged.val_loss:.3f} {judged.value:.3f}" if judged else ""
+    val = f"val {judged.val_loss:.3f} {figure_text(judged.value, judged.figure)}" if judged else ""
     name = judged.figure.replace("_", " ") if judged else "accuracy" if "train_accuracy" in figures else ""
     where = f"{_where(phase, figures['epoch'])}: {' and '.join(filter(None, ('loss', name)))}: "
     if not figures["epoch"]:

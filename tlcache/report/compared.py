@@ -33,6 +33,7 @@ from tlcache.report.tables import (
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.pergroup import PerGroup
 from tlcache.tasks import CLASSIFY
+from tlcache.text import figure_text
 
 __all__ = [
     "COSTS",
@@ -98,7 +99,8 @@ def backbones_table(found: Comparison) -> list[RenderableType]:
     for entry in found.backbones:
         pair = next((each for each in found.between_backbones if (each.a, each.b) == (first, entry)), None)
         against, p = ("", "") if pair is None else (difference(pair, found.by), f"{pair.p_corrected:.3f}")
-        cells = (entry.backbone, entry.head, _or_none(entry.val_score), interval(*entry.figure(found.by)))
+        reached = interval(*entry.figure(found.by), found.by)
+        cells = (entry.backbone, entry.head, _or_none(entry.val_score, found.by), reached)
         table.add_row(*cells, against, p)
     many = found.between_backbones[0].many
     note = [Text(f"p is corrected for {many} pairs (Holm).", style="dim")] if many > 1 else []
@@ -143,7 +145,7 @@ def pairs_table(found: Comparison) -> list[RenderableType]:
 def difference(pair: Pair | Margin, by: str) -> str:
     """Return what one run has over another with its interval, of an accuracy in points."""
     of = [pair.found.difference, pair.found.low, pair.found.high]
-    middle, low, high = map(points, of) if by == "accuracy" else (f"{each:.3f}" for each in of)
+    middle, low, high = map(points, of) if by == "accuracy" else (figure_text(each, by) for each in of)
     return f"{middle} ({low} to {high})"
 
 
@@ -152,8 +154,8 @@ def _title(by: str) -> str:
     return f"{known.get(by, by)} (95 %)"
 
 
-def _or_none(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _or_none(value: float | None, name: str = "") -> str:
+    return "-" if value is None else figure_text(value, name)
 
 
 def title(found: Comparison, comparisons: Sequence[Comparison]) -> Text:
@@ -187,7 +189,7 @@ def figures(entry: Entry, by: str = "accuracy") -> tuple[str, ...]:
     """Return what a run reaches: the figure that is compared by, and those of `FIGURES`, or of its task."""
     if (task := entry.run.task) != CLASSIFY:
         others = (each.cell(entry) for each in COLUMNS[task] if each.name != by)
-        return interval(*entry.figure(by)), _or_none(entry.val_score), *others
+        return interval(*entry.figure(by), by), _or_none(entry.val_score, by), *others
     first = () if by == "accuracy" else (interval(*entry.figure(by)),)
     rest = (entry.val_score, entry.macro_f1, entry.figures.get("auroc"), entry.log_loss, entry.ece)
     return *first, interval(entry.accuracy, entry.low, entry.high), *map(_or_none, rest)
@@ -198,7 +200,7 @@ def group_figures(found: PerGroup, by: str = "accuracy") -> tuple[str, ...]:
     test = found.test
     known = {**test.others, "log_loss": test.log_loss, "macro_f1": test.macro_f1}
     of = [known[name] for name in (by, f"{by}_low", f"{by}_high") if name in known]
-    first = () if by == "accuracy" else (interval(*of) if len(of) == 3 else "-",)
+    first = () if by == "accuracy" else (interval(of[0], of[1], of[2]) if len(of) == 3 else "-",)
     rest = (found.validated.get(found.rule), test.macro_f1, test.others.get("auroc"), test.log_loss, test.ece)
     return *first, group_interval(found), *map(_or_none, rest)
 

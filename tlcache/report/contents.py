@@ -40,7 +40,7 @@ from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.licences import licences
 from tlcache.runs.record import Run
 from tlcache.tasks import CLASSIFY, USUAL
-from tlcache.text import duration
+from tlcache.text import duration, figure_text
 
 __all__ = ["Chapter", "chapter"]
 
@@ -187,8 +187,8 @@ def _of_columns(
     tuned = [(entry, entry.run) for entry in found.entries if isinstance(entry.run, FinetunedRun)]
     title = COLUMNS[found.task][0].title if found.by == USUAL[found.task] else found.by
     tiles = [
-        Tile(_kind(entry), f"{title} {interval(*entry.figure(found.by))}", f"{entry.name}; {duration(entry.first_s)}")
-        for entry in tops
+        Tile(_kind(entry), f"{title} {reached}", f"{entry.name}; {duration(entry.first_s)}")
+        for entry, reached in ((entry, interval(*entry.figure(found.by), found.by)) for entry in tops)
     ]
     return Chapter(
         slug=name,
@@ -352,7 +352,7 @@ def _short(name: str) -> str:
 
 def _learning(name: str, entry: Entry, run: FinetunedRun) -> tuple[str, str]:
     last = run.history[-1]
-    reached = f"{last.figure.replace('_', ' ')} {last.value:.3f}"
+    reached = f"{last.figure.replace('_', ' ')} {figure_text(last.value, last.figure)}"
     alt = f"Learning curves of {entry.name}: validation {reached} after the last epoch."
     return entry.name, inline_svg(learning_curves(run), name, alt)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from tlcache.text import figure_text
+
 __all__ = ["interval", "plain_table"]
 
 
-def interval(middle: float, low: float, high: float) -> str:
-    """Return a figure with its interval."""
-    return f"{middle:.3f} ({low:.3f}{'-' if low >= 0 else ' to '}{high:.3f})"
+def interval(middle: float, low: float, high: float, name: str = "") -> str:
+    """Return a figure of this name with its interval."""
+    value, least, most = (figure_text(each, name) for each in (middle, low, high))
+    return f"{value} ({least}{'-' if low >= 0 else ' to '}{most})"
 
 
 def plain_table(*columns: str, numbers: slice = slice(0), apart: int = 2) -> Table:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tlcache.deploying.predicted import Predicted
+from tlcache.deploying.rows import PredictedRow
 from tlcache.heads.answering import Answering
 from tlcache.keys import printable, some
 from tlcache.report.plain import interval, plain_table
 from tlcache.tasks import REGRESSION
-from tlcache.text import counted
+from tlcache.text import counted, numbers_text
 
 __all__ = ["predictions_lines", "predictions_table", "unusable_line"]
 
@@ -50,19 +52,25 @@ def _answers(found: Predicted, answering: Answering) -> RenderableType:
         ends = answering.further if answering.task == REGRESSION else ()
         table = plain_table("Path", "Label", *map(str.capitalize, ends), "Error", numbers=slice(2, 2 + len(ends)))
         for row in found.rows():
-            cells = (f"{row.each[name]:.6g}" if row.each else "" for name in ends)
-            table.add_row(printable(row.path), printable("".join(row.labels)), *cells, row.error)
+            cells = _ends(row, ends, answering.spread)
+            said = "".join(row.labels)
+            shown = numbers_text([float(said)], answering.spread)[0] if said and answering.are_numbers else said
+            table.add_row(printable(row.path), printable(shown), *cells, row.error)
         return table
     usable = [number for number in range(len(found)) if number not in found.errors]
     answers = found.confidences[usable]
     if answering.task == REGRESSION:
         table = plain_table("Images", "Least", "Median", "Largest", numbers=slice(0, 4))
-        table.add_row(f"{len(usable):,}", *(f"{value:.6g}" for value in np.quantile(answers, (0, 0.5, 1))))
+        table.add_row(f"{len(usable):,}", *numbers_text(np.quantile(answers, (0, 0.5, 1)).tolist()))
         return table
     table = plain_table("Label", "Images", numbers=slice(1, 2))
     for name, count in zip(answering.names, (answers >= answering.thresholds).sum(axis=0), strict=True):
         table.add_row(printable(name), f"{count:,}")
     return table
+
+
+def _ends(row: PredictedRow, names: Sequence[str], spread: float) -> list[str]:
+    return numbers_text([row.each[name] for name in names], spread) if row.each and names else ["" for _ in names]
 
 
 def _counts(found: Predicted) -> RenderableType:

@@ -7,6 +7,7 @@ from math import nan
 from typing import TYPE_CHECKING, NamedTuple
 
 from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION
+from tlcache.text import figure_text
 
 if TYPE_CHECKING:
     from tlcache.evaluation.comparison import Entry
@@ -23,7 +24,7 @@ class Column(NamedTuple):
     def cell(self, entry: Entry) -> str:
         """Return the figure of a run, without its interval."""
         value = entry.figures.get(self.name, getattr(entry, self.name, nan))
-        return "-" if value is None or value != value else f"{value:.3f}"
+        return "-" if value is None or value != value else figure_text(value, self.name)
 
 
 COLUMNS: Mapping[str, tuple[Column, ...]] = {  # the first is what runs are compared by

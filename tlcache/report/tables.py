@@ -28,7 +28,7 @@ from tlcache.runs.naming import set_apart
 from tlcache.runs.pergroup import PerGroup
 from tlcache.runs.record import Run
 from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION
-from tlcache.text import counted
+from tlcache.text import counted, figure_text
 
 if TYPE_CHECKING:
     from tlcache.evaluation.baseline import Baseline
@@ -216,7 +216,7 @@ def recorded_table(runs: Sequence[Run], folder: Path) -> RenderableType:
 def _reached(run: Run) -> str:
     """Return the accuracy of a run, or with its name the usual figure of its task."""
     first = COLUMNS[run.task][0]
-    usual = f"{first.title} {run.test.others.get(first.name, math.nan):.3f}"
+    usual = f"{first.title} {figure_text(run.test.others.get(first.name, math.nan), first.name)}"
     return f"{run.test.accuracy:.3f}" if run.task == CLASSIFY else usual
 
 
@@ -231,7 +231,7 @@ def _runs_table(found: Comparison) -> RenderableType:
     titles = (f"{first.title} (95 %)", *(each.title for each in others), "Train s")
     table = FittedTable(("", "Backbone", "Head"), titles, (*(each.title for each in reversed(others)), "Train s"))
     for entry in found.entries:
-        figures = (interval(*entry.figure(first.name)), *(each.cell(entry) for each in others))
+        figures = (interval(*entry.figure(first.name), first.name), *(each.cell(entry) for each in others))
         cells = (*figures, f"{entry.train_s:,.1f}")
         sign = mark(entry, found)
         table.add_row(sign, entry.backbone, entry.head, *cells, style="bold green" if sign == "*" else "")
