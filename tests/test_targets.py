@@ -27,6 +27,7 @@ from tlcache.deploying.predict import predict
 from tlcache.deploying.rows import Columns, PredictedRow
 from tlcache.errors import DataError, HeadError, OptionError
 from tlcache.evaluation import multilabel, regression
+from tlcache.evaluation.baseline import Baseline
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.operating import Wanted, operating_points
 from tlcache.evaluation.task import task_on
@@ -182,6 +183,7 @@ def test_figures_with_a_unit_are_shown_whatever_its_size() -> None:
     assert interval(593905231389.257, 5e11, 6e11, "rmse") == "5.939e+11 (5e+11-6e+11)"
     assert interval(0.012, -0.5, 0.5, "r2") == "0.012 (-0.500 to 0.500)"
     assert size(2e-13, "mae") == "2e-13 of mae"
+    assert Baseline.of_columns(np.array([[1e9 + 1], [1e9 + 2.5], [1e9 + 9]])).answer == "1000000002.5"
     told = Overview({"train": 3}, None, {}, None, task="regression", numbers=(1e9 + 4.25, 1e9 + 5.5, 1e9 + 8.75))
     assert "numbers from 1000000004.25 to 1000000008.75, median 1000000005.5" in str(told)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.keys import printable
+from tlcache.text import numbers_text
 
 __all__ = ["Baseline"]
 
@@ -33,7 +34,7 @@ class Baseline(NamedTuple):
             shares = wanted.mean(axis=0)
             return cls("", float(shares[(shares > 0) & (shares < 1)].mean()), "mean_average_precision")
         middle = float(np.median(wanted))
-        return cls(f"{middle:.4g}", float(np.abs(wanted - middle).mean()), "mae")
+        return cls(numbers_text([middle], float(np.ptp(wanted)))[0], float(np.abs(wanted - middle).mean()), "mae")
 
     def __str__(self) -> str:
         if self.figure == "mae":
