@@ -263,7 +263,7 @@ def test_prune_asks_for_what_is_made_again_on_its_own(photos: Path, tiny_model: 
     half = tmp_path / "features" / "set" / ".tiny-0.h5-x.tmp"
     half.write_bytes(b"half")
     said = tlcache("prune", "--json", tmp_path / "prune.json", answer="y\nn\n")
-    assert "images that fine-tuning has decoded, 3 files; made again when needed" in said
+    assert "images that fine-tuning has decoded, 4 files; made again when needed" in said
     assert not half.exists()
     assert [Path(each["path"]) for each in json.loads((tmp_path / "prune.json").read_text())["stores"]] == stores
     reader = StoredArray(stores[0] / "some.npy", (3, 2), np.float32, lambda _: None)

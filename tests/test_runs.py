@@ -84,13 +84,14 @@ def test_the_page_has_every_field_with_its_type_and_no_other(photos: Path, monke
         for name, kind in fields_of(record, "", pages[strategy]):
             assert kind in pages[strategy].get(name, ()), f"{name}: {kind}"
             missing[strategy].discard(name)
-    tasks = ("task", "thresholds", "interval.", "per_group.")  # of test_targets and test_per_group
+    tasks = ("task", "thresholds", "interval.", "per_group.", "energy_j")  # of tests of their own
     assert {name for name in missing["frozen"] if not name.startswith(tasks)} == set()
     shown = (
         *tasks,
         "grouping.",
         "uncertainty.",
         "race.left_out",
+        "race.cut",
     )  # by those of "frozen", and by a race that is short of time
     assert {name for name in missing["finetune"] if not name.startswith(shown)} == set()
 
