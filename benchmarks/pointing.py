@@ -82,7 +82,8 @@ def _maps(saved: Saved, model: Model, random: np.random.Generator) -> dict[str, 
     cells = model.preprocess.crop // 32
     network = open_network(joined(model.onnx()), "cpu")
     found: dict[str, Map] = {"random": lambda *_: random.random((cells, cells)).astype(np.float32)}
-    if exact := ClassActivation.of(model, saved.asked):
+    exact = ClassActivation.of(model, saved.asked, network)
+    if not isinstance(exact, str):
         bias = saved.asked.logits(np.zeros((1, network.dim), np.float32))[0] / cells**2
         found["exact"] = exact.heat
         found["gradcam"] = lambda pixels, label: np.maximum(exact.heat(pixels, label) - bias[label], 0)

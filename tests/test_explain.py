@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from fakes import tiny_network, write_image
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from PIL import Image
+from rich.console import Console
 from test_cli import invoke
 from typer.testing import CliRunner
 
 import tlcache
+from tlcache.backbones.integers import Apart
 from tlcache.backbones.load import load_model
 from tlcache.backbones.onnx_mean import averaged
 from tlcache.backbones.onnx_weights import joined
@@ -27,9 +30,10 @@ from tlcache.errors import DataError, OptionError
 from tlcache.heads.fitted import load_head
 from tlcache.images import prepare
 from tlcache.pictures.choosing import chosen_method
+from tlcache.pictures.explain import Explained, Explanation
 from tlcache.pictures.heat import grid_of
 from tlcache.pictures.occlusion import Occlusion
-from tlcache.report.heat import overlay
+from tlcache.report.heat import explained_table, overlay
 
 
 @pytest.fixture
@@ -62,8 +66,27 @@ def reduced(rank: int, axes_as_input: bool) -> onnx.ModelProto:
     return model
 
 
+def tiled(kernel: tuple[int, int]) -> onnx.ModelProto:
+    """Return the tiny network whose embedding is several means side by side, each of a tile of its 4 x 4 map."""
+    model = tiny_network()
+    kept = [node for node in model.graph.node if node.op_type not in ("GlobalAveragePool", "Flatten")]
+    pool = helper.make_node("AveragePool", ["z"], ["tiles"], kernel_shape=kernel, strides=kernel)
+    del model.graph.node[:]
+    model.graph.node.extend([*kept, pool, helper.make_node("Flatten", ["tiles"], ["embedding"])])
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 8 * 16 // (kernel[0] * kernel[1])
+    return model
+
+
 @pytest.mark.parametrize(
-    "made", [tiny_network, lambda: reduced(4, True), lambda: reduced(4, False), lambda: reduced(3, True)]
+    "made",
+    [
+        tiny_network,
+        lambda: reduced(4, True),
+        lambda: reduced(4, False),
+        lambda: reduced(3, True),
+        lambda: tiled((2, 2)),
+        lambda: tiled((4, 2)),
+    ],
 )
 @pytest.mark.parametrize("head", ["ridge", "logreg", "linear"])
 def test_the_sum_of_the_map_is_the_logit(photos: Path, tmp_path: Path, made: Any, head: str) -> None:
@@ -121,22 +144,69 @@ def test_heads_that_are_not_linear_are_explained_by_covering(cached: Path, photo
     found = tlcache.explain(fitted(cached, "knn").path, photos / "red" / "0.png")
     assert (found.method, found.images[0].heat.shape) == ("occlusion", (8, 8))
     assert "never seen" in found.shows
+    assert "the knn head is not linear" in found.shows
+
+
+@pytest.mark.parametrize("head", ["ridge", "ncm"])
+def test_the_network_is_explained_in_the_precision_of_the_run(
+    photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    monkeypatch.setattr("tlcache.backbones.engines.has_vnni", lambda: True)
+    monkeypatch.setattr("tlcache.backbones.integers._compare", lambda *_: Apart(0.1, 2.0))
+    image, said = quarter_red(tmp_path / "two.png"), {}
+    for precision in ("fp32", "int8"):
+        run = fitted(tlcache.extract(photos, tiny_model, precision=precision).path, head)
+        (found,) = tlcache.explain(run.path, image).images
+        assert found.probability == pytest.approx(float(tlcache.predict(run.path, image).confidences[0, 0]), abs=1e-6)
+        said[precision] = found.heat
+    apart = said["fp32"].shape != said["int8"].shape or np.abs(said["fp32"] - said["int8"]).max() > 1e-5
+    assert apart
+
+
+class Corner:
+    """A network that sees the first pixels alone."""
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return images[:, 0, :2, :2].reshape(len(images), -1).astype(np.float32)
+
+
+def test_where_a_head_is_sure_its_odds_still_fall() -> None:
+    def answer(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        logit = rows.mean(axis=1) / 5
+        return np.stack([1 / (1 + np.exp(-logit)), np.exp(-logit) / (1 + np.exp(-logit))], axis=1).astype(np.float32)
+
+    pixels = np.full((3, 16, 16), 150, np.uint8)
+    pixels[:, :2, :2] = 250
+    heat = Occlusion(Corner(), answer).heat(pixels, 0)
+    assert answer(Corner().embed(pixels[None]))[0, 0] == 1
+    assert heat[0, 0] == pytest.approx((250 - int(pixels[0].mean())) / 5, rel=1e-4)
+
+
+def test_what_changes_next_to_nothing_is_said_and_painted_so() -> None:
+    grey, faint = np.full((3, 32, 32), 100, np.uint8), np.full((8, 8), 6e-4, np.float32)
+    assert np.abs(overlay(grey, faint, 0.1).astype(int) - 100).max() <= 1
+    assert np.abs(overlay(grey, faint).astype(int) - 100).max() > 50
+    images = tuple(
+        Explanation(name, "red", 1.0, "red", heat, grey) for name, heat in (("a", faint), ("b", 1000 * faint))
+    )
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(explained_table(Explained("r", "occlusion", "", images, {}, 0.1)))
+    text = " ".join(console.export_text().split())
+    assert text.count("changes next to") == 1
+    assert "+0.0006 covering" in text
+    assert "+0.6 row 1 of 8" in text
 
 
 def test_a_cell_is_told_by_all_patches_that_cover_it() -> None:
-    class Network:
-        def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-            return images[:, 0, :2, :2].reshape(len(images), -1).astype(np.float32)  # the first cell alone
-
     def answer(rows: NDArray[np.float32]) -> NDArray[np.float32]:
         share = rows.mean(axis=1) / 255
         return np.stack([share, 1 - share], axis=1).astype(np.float32)
 
     pixels = np.full((3, 16, 16), 51, np.uint8)
-    pixels[:, :2, :2] = 255
-    heat = Occlusion(Network(), answer).heat(pixels, 0)  # type: ignore[arg-type]
+    pixels[:, :2, :2] = 204
+    heat = Occlusion(Corner(), answer).heat(pixels, 0)
     mean = int(pixels[0].mean())
-    assert heat[0, 0] == pytest.approx(np.log(1 / (mean / 255)), rel=1e-5)
+    assert heat[0, 0] == pytest.approx(np.log(4) - np.log(mean / (255 - mean)), rel=1e-5)
     assert heat[0, 1] == pytest.approx(heat[0, 0] / 2, rel=1e-5)  # two of the four patches over it cover the first, too
     assert heat[1, 1] == pytest.approx(heat[0, 0] / 4, rel=1e-5)
     assert (heat[2:, 2:] == 0).all()
@@ -203,7 +273,10 @@ def test_the_command_says_how_it_is_known_and_writes_pages_and_pictures(cached: 
     assert found["shows"].split(".")[0] in page.replace("&#39;", "'")
     invoke("explain", run.path, photos / "red" / "0.png", "--out", "e.png", "--label", "blue", "-q")
     with Image.open("e.png") as picture:
-        assert picture.size == (32, 16)
+        assert picture.width >= 2 * 224
+        assert picture.height >= 224 + 5 * 15
+        below = np.asarray(picture.convert("L"))[224:]
+        assert (below < 100).sum() > 200  # letters
 
 
 def test_the_report_has_the_maps_of_mistakes_that_were_asked_for(photos: Path, tiny_model: Path) -> None:
@@ -245,6 +318,15 @@ def test_an_image_that_cannot_be_used_costs_itself_alone(cached: Path, photos: P
     assert result.exit_code == 0
     assert "2 of 3 images cannot be used" in " ".join(result.output.split())
     assert CliRunner().invoke(app, ["explain", str(run.path), str(tmp_path / "cut.png")]).exit_code == 1
+
+
+def test_of_no_usable_image_nothing_is_shown_but_why(cached: Path) -> None:
+    result = CliRunner().invoke(app, ["explain", str(fitted(cached, "ridge").path), "no.png"])
+    assert result.exit_code == 1
+    assert "no.png (No such file or directory)" in " ".join(result.output.split())
+    assert "embed again" not in result.output
+    assert "Strongest" not in result.output
+    assert "Exact" not in result.output
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from test_joins import networks as networks
 import tlcache
 from tlcache.backbones.load import load_model
 from tlcache.backbones.network import Network
-from tlcache.errors import CacheError, DataError, ModelError, OptionError
+from tlcache.errors import CacheError, DataError, ModelError, OptionError, UnknownNameError
 from tlcache.evaluation.significance import clustered_interval, compare_paired
 from tlcache.heads.fitted import load_head
 from tlcache.images import prepare
@@ -74,6 +74,9 @@ def test_what_is_embedded_is_kept_for_other_heads_and_other_kinds(cached: Path) 
     (more,) = tlcache.robust("photos", ["noise", "contrast"], [4, 5])
     assert more.embedded == 18
     assert {each.state for each in tlcache.list_cache()} == {"complete", "kept"}
+    made_worse = {each.detail for each in tlcache.list_cache() if each.state == "kept"}
+    assert made_worse == {"noise:4", "noise:5", "dark:5", "contrast:4", "contrast:5"}
+    assert "kept, contrast:4" in " ".join(invoke("ls").split())
     assert len(tlcache.fit_heads(heads=["ridge"])) == 1  # nothing that is made worse is fitted on
 
 
@@ -139,6 +142,9 @@ def test_runs_that_cannot_be_judged_are_named_with_the_reason(cached: Path) -> N
     said: list[str] = []
     with pytest.raises(CacheError, match="no run that could be judged"):
         robust(on_warning=said.append)
+    with pytest.raises(CacheError, match="1 run left out") as told:
+        robust()
+    assert "tlcache fit-heads" not in str(told.value)
     assert len(said) == 1
     assert "a cross-validation leaves no head" in said[0]
 
@@ -189,7 +195,9 @@ def test_the_command_shows_tables_and_writes_the_figures(cached: Path, photos: P
         ({"kinds": []}, OptionError, "nothing"),
         ({"severity": [6]}, OptionError, "from 1 to 5"),
         ({"severity": [0]}, OptionError, "from 1 to 5"),
-        ({"model": "resnet50"}, CacheError, "no run that could be judged"),
+        ({"model": "resnet50"}, CacheError, "no run that could be judged on resnet50"),
+        ({"model": "nosuch"}, UnknownNameError, "Unknown backbone of these runs 'nosuch'. Known: tiny"),
+        ({"model": ["tiny", "tinyy"]}, UnknownNameError, "Did you mean 'tiny'"),
     ],
 )
 def test_what_cannot_be_asked_is_said(

@@ -17,7 +17,7 @@ from filelock import Timeout
 from tlcache.arguments import Features, Paths, Repair
 from tlcache.backbones.model import EXPORT_VERSION, KEY_VERSION
 from tlcache.cache.feature_file import FeatureFile, open_remains
-from tlcache.cache.find import features_folder, find_features, kept_folder
+from tlcache.cache.find import features_folder, find_features, kept_folder, made_worse
 from tlcache.cache.shards import Shard, find_shards, read_shard
 from tlcache.datasets.dataset import source_of
 from tlcache.errors import CacheError, DamagedError, DataError, OutdatedError, TlcacheError
@@ -72,7 +72,7 @@ class CacheEntry:
         from), `kept` (embeddings that `ImageEmbedder` or `robust` has computed), `outdated` (made by a version whose
         embeddings this one would not use), or `damaged`.
     detail
-        What there is to say of the state.
+        What there is to say of the state; of what `robust` keeps, the kind and severity, like `noise:3`.
     output
         The layer that was asked for; None where it is the last.
     """
@@ -320,6 +320,7 @@ def _entry_of_kept(folder: Path) -> CacheEntry:
         created="",
         identity={},
         state="kept",
+        detail=made_worse(folder),
     )
 
 

@@ -16,12 +16,31 @@ from tlcache.kinds import listing
 from tlcache.options import made
 from tlcache.progress import say
 
-__all__ = ["features_folder", "find_dataset", "find_features", "find_file", "find_labelled", "kept_folder", "named"]
+__all__ = [
+    "MADE_WORSE",
+    "features_folder",
+    "find_dataset",
+    "find_features",
+    "find_file",
+    "find_labelled",
+    "kept_folder",
+    "made_worse",
+    "named",
+]
 
 
 def features_folder(features: str | Path | None = None) -> Path:
     """Return the folder of feature files: the argument, else `TLCACHE_FEATURES`, else `features`."""
     return Path(features or os.environ.get("TLCACHE_FEATURES") or "features").expanduser()
+
+
+MADE_WORSE = "made-worse.txt"  # in a folder of kept embeddings: by what the images are, like `noise:3`
+
+
+def made_worse(folder: Path) -> str:
+    """Return what images were made worse by whose embeddings are kept in a folder, like `noise:3`; else nothing."""
+    note = folder / MADE_WORSE
+    return note.read_text().strip() if note.is_file() else ""
 
 
 def kept_folder(features: Path) -> Path:

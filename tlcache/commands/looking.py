@@ -95,7 +95,8 @@ def explain(
     output.write(found.as_json())
     if out and found.images:
         write_explained(found, out)
-    output.show(explained_table(found))
+    if found.images:
+        output.show(explained_table(found))
     if found.errors:
         warn(errors_line(found.errors, len(found.images)))
     if not found.images:

@@ -18,7 +18,7 @@ import numpy as np
 from tlcache.backbones.engines import default_batch, find_device
 from tlcache.backbones.load import load_again
 from tlcache.backbones.model import Model
-from tlcache.cache.find import kept_folder
+from tlcache.cache.find import MADE_WORSE, kept_folder
 from tlcache.cache.index import Index
 from tlcache.cache.publish import read_rows
 from tlcache.cache.shards import Rejected, find_shards
@@ -98,7 +98,10 @@ def embed_here(
     with image_bar(network.name, whole) as advance:
         advance(done)
         for start, model in zip(range(0, whole, len(images)), _models(network, corruptions), strict=True):
-            parts = _made(kept_folder(Path(features)) / model.file_stem) if corruptions else place
+            parts = place
+            if corruptions:
+                parts = _made(kept_folder(Path(features)) / model.file_stem)
+                (parts / MADE_WORSE).write_text(model.preprocess.corruption or "")
             cached = _cached(model, Path(features), kept, rejected or {})
             sinks = (Sink(model, cached.rows, cached.bad, parts, cached.outdated),)
             for block in _blocks(max(0, done - start), len(images)):

@@ -17,7 +17,7 @@ from tlcache.backbones.onnx_weights import joined
 from tlcache.backbones.opening import some_images
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import View
-from tlcache.pictures.heat import Pixels, Values, grid_of
+from tlcache.pictures.heat import Embeds, Pixels, Values, grid_of
 
 __all__ = ["ClassActivation"]
 
@@ -32,27 +32,31 @@ class ClassActivation:
         "Exact: what each place adds to the logit of the class, or takes from it; their sum is the logit. A place "
         "is a cell of the network's last map, which has seen its surroundings, too; nothing finer is known."
     )
+    least = 0.0
 
-    def __init__(self, found: Averaged, head: FittedHead) -> None:
-        self._found, self._head = found, head
+    def __init__(self, found: Averaged, head: FittedHead, network: Embeds) -> None:
+        self._found, self._head, self._network = found, head, network
         self._session = open_session(found.network, "cpu")
         weights, bias = _linear(head)
         self._weights = weights / head.scaler.scale[:, None]
         self._bias = bias - head.scaler.middle @ self._weights
 
     @classmethod
-    def of(cls, model: Model, head: FittedHead) -> Self | None:
-        """Return it; None where the embedding is no mean over places, or the head is not linear."""
-        found = averaged(joined(model.onnx())) if _is_linear(head) else None
+    def of(cls, model: Model, head: FittedHead, network: Embeds) -> Self | str:
+        """Return it; or why not: the head is not linear, or what the network gives, as the run has it, is no mean."""
+        if not _is_linear(head):
+            return f"Not exact: the {head.name} head is not linear."
+        found = averaged(joined(model.onnx()))
         if found is None:
-            return None
-        made = cls(found, head)
-        images = some_images(*model.preprocess.size)
-        return made if all(made._is_exact(pixels) for pixels in images) else None
+            return f"Not exact: {model.name} in {model.precision} does not end with a mean over places."
+        made = cls(found, head, network)
+        if all(made._is_exact(pixels) for pixels in some_images(*model.preprocess.size)):
+            return made
+        return f"Not exact: logits on {model.name} in {model.precision} are not the sums over the places of its map."
 
     def probabilities(self, pixels: Pixels) -> Values:
         """Return what the run says of an image, float32 (C,)."""
-        found: Values = self._head.predict_proba(self._run(pixels)[0])[0]
+        found: Values = self._head.predict_proba(self._network.embed(pixels[None]))[0]
         return found
 
     def heat(self, pixels: Pixels, label: int) -> Values:
@@ -74,7 +78,7 @@ class ClassActivation:
         embedding, places = self._run(pixels)
         if places.shape[1:] != embedding.shape[1:] or grid_of(len(places), *pixels.shape[1:]) is None:
             return False
-        logits = self._head.logits(embedding)[0]
+        logits = self._head.logits(self._network.embed(pixels[None]))[0]
         sums = places.mean(axis=0) @ self._weights + self._bias
         return bool(np.abs(sums - logits).max() <= _CLOSE * max(1.0, np.abs(logits).max()))
 

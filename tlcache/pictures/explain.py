@@ -48,10 +48,19 @@ class Explanation:
     heat: Values
     pixels: Pixels
 
+    @property
+    def effect(self) -> float:
+        """The largest value of `heat`, in the unit that `Explained.shows` says."""
+        return float(self.heat.max())
+
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises; the pixels are left out."""
         named = {name: getattr(self, name) for name in ("path", "label", "probability", "predicted")}
-        return {**named, "heat": [[round(value, 5) for value in row] for row in self.heat.tolist()]}
+        return {
+            **named,
+            "effect": round(self.effect, 5),
+            "heat": [[round(value, 5) for value in row] for row in self.heat.tolist()],
+        }
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class Explained:
         In the order in which they were given.
     errors
         Path -> why an image cannot be used.
+    least
+        An effect that is smaller is next to nothing, and is painted faintly; 0 where none is known to be.
     """
 
     run: str
@@ -75,10 +86,11 @@ class Explained:
     shows: str
     images: tuple[Explanation, ...]
     errors: dict[str, str]
+    least: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` promises."""
-        about = {name: getattr(self, name) for name in ("run", "method", "shows", "errors")}
+        about = {name: getattr(self, name) for name in ("run", "method", "shows", "errors", "least")}
         return {**about, "images": [each.as_json() for each in self.images]}
 
 
@@ -139,11 +151,11 @@ def explain(
             try:
                 pixels, _ = prepare(read(path), preprocess)
             except (BadImageError, ImageReadError) as error:
-                errors[path] = str(error)
+                errors[path] = getattr(error, "reason", "") or str(error)  # without what cached images may need
             else:
                 found.append(_explained(method, classes, path, pixels, label))
             advance(1)
-    made = Explained(saved.path.stem, method.name, method.shows, tuple(found), errors)
+    made = Explained(saved.path.stem, method.name, method.shows, tuple(found), errors, method.least)
     if mistakes and saved.run and label is None:
         _keep(made, saved.run.path, preprocess)
     return made
@@ -184,7 +196,7 @@ def _keep(made: Explained, run: Path, preprocess: Preprocess) -> None:
     from tlcache.runs.folder import explained_path
 
     heats = {each.path: each.as_json()["heat"] for each in made.images}
-    write_maps(MistakeMaps(made.method, made.shows, preprocess.as_json(), heats, explained_path(run)))
+    write_maps(MistakeMaps(made.method, made.shows, preprocess.as_json(), heats, explained_path(run), made.least))
 
 
 def _images(asked: Sequence[str], saved: Saved, classes: Sequence[str]) -> list[tuple[str, Callable[[str], bytes]]]:

@@ -26,6 +26,7 @@ class GradCam:
         "the image. It shows no place that speaks against the class, and its values have no unit; finer than the cells "
         "of the network's last map nothing is known."
     )
+    least = 0.0
 
     def __init__(self, network: Any) -> None:
         self._network = network

@@ -7,10 +7,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Method", "Pixels", "Values", "grid_of"]
+__all__ = ["Embeds", "Method", "Pixels", "Values", "grid_of"]
 
 Pixels = NDArray[np.uint8]
 Values = NDArray[np.float32]
+
+
+class Embeds(Protocol):
+    """What embeds images, as a network does."""
+
+    def embed(self, images: Pixels) -> Values:
+        """Return embeddings (n, dim) of uint8 (n, 3, H, W) images."""
 
 
 class Method(Protocol):
@@ -22,10 +29,13 @@ class Method(Protocol):
         As the field calls it.
     shows
         What a map says, and what it does not, in sentences.
+    least
+        The largest value of a map, in its own unit, below which it says next to nothing, and is painted faintly.
     """
 
     name: str
     shows: str
+    least: float
 
     def probabilities(self, pixels: Pixels) -> Values:
         """Return what the run says of uint8 (3, H, W) pixels, as its network takes them: float32 (C,)."""

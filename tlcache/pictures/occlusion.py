@@ -9,19 +9,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tlcache.backbones.network import Network
-from tlcache.pictures.heat import Pixels, Values
+from tlcache.pictures.heat import Embeds, Pixels, Values
 
 __all__ = ["Occlusion"]
 
 _CELLS = 8  # to a side
 _COVERED = 2  # cells to the side of a patch
-_LEAST = 1e-9  # of a probability, whose logarithm is taken
+_LEAST = 1e-30  # of a probability, whose logarithm is taken
 _BATCH = 8
 
 
 class Occlusion:
-    """How much less likely a class is where patches of the image are covered in its mean colour.
+    """How much the odds of a class fall where patches of the image are covered in its mean colour.
 
     Parameters
     ----------
@@ -29,17 +28,22 @@ class Occlusion:
         Embeds images.
     answer
         Embeddings (n, dim) -> probabilities (n, C).
+    why
+        It is taken, and not a closer way: a sentence.
     """
 
     name = "occlusion"
     shows = (
-        "How much less likely the class is, in logarithms, when a patch of a quarter of each side is covered with the "
-        "mean colour, averaged over the patches that cover a cell. What is there twice is not missed when one of both "
-        "is covered, and a covered patch is something that the network has never seen."
+        "How much the odds of the class fall, in logarithms, when a patch of a quarter of each side is covered with "
+        "the mean colour, averaged over the patches that cover a cell; less than 0.1 is next to nothing. What is "
+        "there twice is not missed when one of both is covered, and a covered patch is something that the network has "
+        "never seen."
     )
+    least = 0.1
 
-    def __init__(self, network: Network, answer: Callable[[Values], Values]) -> None:
+    def __init__(self, network: Embeds, answer: Callable[[Values], Values], why: str = "") -> None:
         self._network, self._answer = network, answer
+        self.shows = f"{self.shows} {why}".strip()
 
     def probabilities(self, pixels: Pixels) -> Values:
         """Return what the run says of an image, float32 (C,)."""
@@ -50,10 +54,10 @@ class Occlusion:
         """Return the map, 8 x 8."""
         corners = [(row, column) for row in range(1 - _COVERED, _CELLS) for column in range(1 - _COVERED, _CELLS)]
         mean = pixels.mean(axis=(1, 2)).astype(np.uint8)[:, None, None]
-        found = [self._log(pixels[None], label)[0]]
+        found = [self._log_odds(pixels[None], label)[0]]
         for start in range(0, len(corners), _BATCH):
             covered = np.stack([_covered(pixels, corner, mean) for corner in corners[start : start + _BATCH]])
-            found += self._log(covered, label).tolist()
+            found += self._log_odds(covered, label).tolist()
         sums, counts = np.zeros((_CELLS, _CELLS)), np.zeros((_CELLS, _CELLS))
         for (row, column), value in zip(corners, found[1:], strict=True):
             cells = np.s_[max(0, row) : row + _COVERED, max(0, column) : column + _COVERED]
@@ -62,8 +66,11 @@ class Occlusion:
         heat: Values = (sums / counts).astype(np.float32)
         return heat
 
-    def _log(self, images: Pixels, label: int) -> Values:
-        found: Values = np.log(np.maximum(self._answer(self._network.embed(images))[:, label], _LEAST))
+    def _log_odds(self, images: Pixels, label: int) -> Values:
+        """Return the logarithm of a class's probability by that of all others (n,): it does not end at 1 as it does."""
+        probabilities = self._answer(self._network.embed(images)).astype(np.float64)
+        others = np.delete(probabilities, label, axis=1).sum(axis=1)
+        found: Values = np.log(np.maximum(probabilities[:, label], _LEAST)) - np.log(np.maximum(others, _LEAST))
         return found
 
 

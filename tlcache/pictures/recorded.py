@@ -33,6 +33,8 @@ class MistakeMaps:
         Path of a test image -> its map for the class that it was taken for, rows from the top.
     record
         Where this is recorded.
+    least
+        As in `Explained`.
     """
 
     method: str
@@ -40,6 +42,7 @@ class MistakeMaps:
     preprocess: Mapping[str, Any]
     heats: Mapping[str, Sequence[Sequence[float]]]
     record: Path
+    least: float = 0.0
 
     def heat(self, path: str) -> NDArray[np.float32] | None:
         """Return the map of an image, float32 (h, w); None where there is none."""

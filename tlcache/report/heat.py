@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,9 @@ __all__ = ["check_out", "explained_table", "heat_address", "overlay", "write_exp
 
 _FOR, _AGAINST = (213, 94, 0), (0, 114, 178)  # orange and blue of `tlcache.report.plots.PALETTE`
 _STRENGTH = 0.8  # of the colour where a map is strongest
+_SIDE = 224  # pixels to the longer side of an image, at least
 _COLUMNS = 4  # pairs in a row of a picture
+_GAP, _LINE, _FONT = 8, 20, 15  # between pairs, of a line of text and of its letters, pixels
 _SHOWN = 20
 
 
@@ -38,7 +41,7 @@ def check_out(out: Path) -> None:
     check_folder(out.expanduser().parent, "--out")
 
 
-def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32], least: float = 0.0) -> NDArray[np.uint8]:
     """Return an image in grey with a map over it, uint8 (H, W, 3): orange is for the class, blue against.
 
     Parameters
@@ -47,10 +50,12 @@ def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.
         uint8 (3, H, W).
     heat
         float32 (h, w).
+    least
+        The smallest value that is painted at full strength.
     """
     from PIL import Image
 
-    scaled = heat / max(float(np.abs(heat).max()), 1e-30)
+    scaled = heat / max(float(np.abs(heat).max()), least, 1e-30)
     smooth = Image.fromarray(scaled).resize((pixels.shape[2], pixels.shape[1]), Image.Resampling.BILINEAR)
     values = np.asarray(smooth)[:, :, None]
     grey = pixels.mean(axis=0)[:, :, None]
@@ -60,42 +65,51 @@ def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.
     return made
 
 
-def heat_address(pixels: NDArray[np.uint8], heat: NDArray[np.float32], side: int) -> str:
+def heat_address(pixels: NDArray[np.uint8], heat: NDArray[np.float32], side: int, least: float = 0.0) -> str:
     """Return such a picture of so many pixels in height as a data address."""
     from PIL import Image
 
-    image = Image.fromarray(overlay(pixels, heat))
+    image = Image.fromarray(overlay(pixels, heat, least))
     image.thumbnail((2 * side, side))
     return _address(image)
 
 
-def _pair(each: Explanation) -> NDArray[np.uint8]:
-    """Return an image beside its map, uint8 (H, 2 W, 3)."""
-    return np.concatenate([each.pixels.transpose(1, 2, 0), overlay(each.pixels, each.heat)], axis=1)
+def _pair(each: Explanation, least: float) -> Image.Image:
+    """Return an image beside its map; small ones larger, so that the longer side of each is of 224 pixels."""
+    from PIL import Image
+
+    seen, height, width = each.pixels, *each.pixels.shape[1:]
+    times = max(1.0, _SIDE / max(height, width))
+    size = round(times * width), round(times * height)
+    large = np.asarray(Image.fromarray(seen.transpose(1, 2, 0)).resize(size, Image.Resampling.NEAREST))
+    painted = overlay(large.transpose(2, 0, 1), each.heat, least)
+    return Image.fromarray(np.concatenate([large, painted], axis=1))
 
 
 def write_explained(found: Explained, out: Path) -> None:
     """Write a page that needs no other file, or a picture."""
-    from PIL import Image
-
     if out.suffix.lower() == ".png":
         write_whole(out.expanduser(), _as_bytes(_sheet(found), "PNG"))
         return
-    cards = [Card(each.path, Picture(_address(Image.fromarray(_pair(each)))), _lines(each)) for each in found.images]
+    cards = [
+        Card(each.path, Picture(_address(_pair(each, found.least))), [_said(each), _effect(each, found.least)])
+        for each in found.images
+    ]
     title = f"what speaks for the answers of {found.run}"
     write_cards(out, title, f"{found.method[0].upper()}{found.method[1:]}. {_legend(found)}", [Part(cards)], wide=True)
 
 
 def explained_table(found: Explained) -> RenderableType:
     """Return what is said of each image, where what speaks for it is strongest, and how that is known."""
-    table = plain_table("Image", "Says", "Map of", "Probability", "Strongest at", numbers=slice(3, 4))
+    table = plain_table("Image", "Says", "Map of", "Probability", "Effect", "Strongest at", numbers=slice(3, 5))
     for each in found.images[:_SHOWN]:
         table.add_row(
             printable(each.path),
             printable(each.predicted),
             printable(each.label),
             f"{each.probability:.3f}",
-            _place(each),
+            f"{each.effect:+.2g}",
+            _faint(each, found.least) or _place(each),
         )
     more = len(found.images) - _SHOWN
     rest = [Text(f"and {more:,} images more: --json FILE or --out FILE.html")] if more > 0 else []
@@ -114,9 +128,17 @@ def _legend(found: Explained) -> str:
     return f"Orange speaks for the class{against}; each map by its own strongest place. {found.shows}"
 
 
-def _lines(each: Explanation) -> list[str]:
-    said = f"{each.label}: {each.probability:.3f}"
-    return [said if each.label == each.predicted else f"{said}; the run says {each.predicted}"]
+def _said(each: Explanation) -> str:
+    said = f"{printable(each.label)}: {each.probability:.3f}"
+    return said if each.label == each.predicted else f"{said}; the run says {printable(each.predicted)}"
+
+
+def _faint(each: Explanation, least: float) -> str:
+    return "covering changes next to nothing" if np.abs(each.heat).max() < least else ""
+
+
+def _effect(each: Explanation, least: float) -> str:
+    return f"largest effect {each.effect:+.2g}" + (f": {faint}" if (faint := _faint(each, least)) else "")
 
 
 def _address(image: Image.Image) -> str:
@@ -124,16 +146,38 @@ def _address(image: Image.Image) -> str:
 
 
 def _sheet(found: Explained) -> Image.Image:
-    from PIL import Image
+    """Return pairs with captions, and below them the method."""
+    from PIL import Image, ImageDraw, ImageFont
 
-    pairs = [_pair(each) for each in found.images]
-    height, width, _ = pairs[0].shape
-    columns = min(_COLUMNS, len(pairs))
-    sheet = np.full((-(-len(pairs) // columns) * height, columns * width, 3), 255, np.uint8)
-    for number, pair in enumerate(pairs):
-        row, column = divmod(number, columns)
-        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = pair
-    return Image.fromarray(sheet)
+    font = ImageFont.load_default(_FONT)
+    pairs = [_pair(each, found.least) for each in found.images]
+    width, height = max(each.width for each in pairs), max(each.height for each in pairs)
+    tall, columns = height + 3 * _LINE, min(_COLUMNS, len(pairs))
+    sheet = Image.new("RGB", (columns * (width + _GAP), -(-len(pairs) // columns) * tall + 2 * _LINE), "white")
+    draw = ImageDraw.Draw(sheet)
+
+    def write(x: int, y: int, text: str, room: int) -> None:
+        draw.text((x, y), _cut(text, room, font.getlength), "black", font)
+
+    for number, (each, pair) in enumerate(zip(found.images, pairs, strict=True)):
+        y, x = (at * side for at, side in zip(divmod(number, columns), (tall, width + _GAP), strict=True))
+        sheet.paste(pair, (x, y))
+        for line, text in enumerate([PurePath(each.path).name, _said(each), _effect(each, found.least)]):
+            write(x, y + height + line * _LINE, text, width)
+    about = [f"{found.method}, {found.run}", _legend(found).partition(";")[0]]
+    for line, text in enumerate(about):
+        write(0, sheet.height - (2 - line) * _LINE, text, sheet.width)
+    return sheet
+
+
+def _cut(text: str, room: int, length: Callable[[str], float]) -> str:
+    """Return a text as it fits so many pixels, its end left out."""
+    text = printable(text)
+    if length(text) <= room:
+        return text
+    while text and length(f"{text}...") > room:
+        text = text[:-1]
+    return f"{text}..."
 
 
 def _as_bytes(image: Image.Image, kind: str) -> bytes:

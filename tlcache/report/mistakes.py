@@ -104,7 +104,7 @@ class _Drawn:
         with suppress(ImageReadError, BadImageError):
             seen = Preprocess.from_json(self._maps.preprocess)
             pixels, _ = prepare(self._images.read(path), seen, kernel=by_pillow)
-            address = heat_address(pixels, heat, _MAP)
+            address = heat_address(pixels, heat, _MAP, self._maps.least)
         line = f"{self._maps.method}: what speaks for {printable(predicted)}"
         yield Shown(self._room.place(address), line, printable(path))
 

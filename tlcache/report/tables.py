@@ -152,9 +152,12 @@ def cache_table(entries: Sequence[CacheEntry], folder: Path) -> RenderableType:
         style = {"complete": "", "kept": "", "damaged": "bold red"}.get(entry.state, "yellow")
         alike = [_embedded(other) for other in entries if other.identity and _name(other) == _name(entry)]
         backbone = set_apart(entry.backbone, _embedded(entry), alike) if entry.identity else entry.backbone
-        cells = (entry.dataset or "(no dataset)", backbone, entry.weights, entry.state)
+        kept = entry.state == "kept" and entry.detail
+        state = f"{entry.state}, {entry.detail}" if kept else entry.state
+        cells = (entry.dataset or "(no dataset)", backbone, entry.weights, state)
         table.add_row(*cells, rows, _size(entry.size_bytes), _age(entry.created), style=style)
-    notes = [Text(_about(entry.path, entry.detail), style="dim") for entry in entries if entry.detail]
+    told = [entry for entry in entries if entry.detail and entry.state != "kept"]
+    notes = [Text(_about(entry.path, entry.detail), style="dim") for entry in told]
     total = sum(entry.size_bytes for entry in entries)
     return Group(table, *notes, Text(f"{len(entries)} in '{folder}', {_size(total)}", style="dim"))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from tlcache.arguments import CHOOSING, BatchSize, Device, Features, JudgedModels, OnlyDatasets, Runs
-from tlcache.errors import CacheError, OptionError
+from tlcache.errors import CacheError, OptionError, UnknownNameError, closest
 from tlcache.kinds import chosen_from, listing, several, whole
 from tlcache.options import Option, described
 from tlcache.progress import say, warn
@@ -63,7 +63,7 @@ def robust(
     Raises
     ------
     CacheError, OptionError
-        There is no run that could be judged.
+        There is no run that could be judged, or no such backbone.
     ModelError, WeightsError, DeviceError
         A network cannot be had, is another by now, or cannot be run.
 
@@ -82,29 +82,56 @@ def robust(
     if not corruptions:
         raise OptionError("--kinds or --severity names nothing. Leave them out for the usual ones.")
     found: list[Robustness] = []
-    for comparison in compare_runs(list_runs(runs, data, on_warning), on_warning):
-        if entries := _judged(comparison, model, on_warning):
+    known, left_out = list_runs(runs, data, on_warning), list[str]()
+    wanted = _wanted(model, sorted({run.backbone for run in known}))
+    for comparison in compare_runs(known, on_warning):
+        skipped = list[str]()
+        entries = _judged(comparison, wanted, skipped)
+        for why in skipped:
+            on_warning(why)
+        left_out += skipped
+        if entries:
             images = counted(entries[0].run.test.n, "test image")
             say(f"{comparison.dataset}: {images}, made worse in {counted(len(corruptions), 'way')}")
             how = {"features": features, "device": device, "batch_size": batch_size}
             found.append(judged(comparison, entries, corruptions, runs_folder(runs), **how))
     if not found:
-        raise CacheError("There is no run that could be judged. See: tlcache runs; make some with: tlcache fit-heads")
+        none = "There is no run that could be judged"
+        if left_out:
+            raise CacheError(
+                f"{none}: {counted(len(left_out), 'run')} left out, of which it is said why. Judged are runs that "
+                "learned classes on a split, without --cv, on embeddings that tlcache extract has made."
+            )
+        on = f" on {' or '.join(wanted)}" if wanted else ""
+        raise CacheError(f"{none}{on}. See: tlcache runs; make some with: tlcache fit-heads")
     return found
 
 
-def _judged(found: Comparison, model: str | Sequence[str] | None, on_warning: Callable[[str], None]) -> list[Entry]:
-    """Return the runs of a comparison that can be judged, those that were picked first first."""
+def _wanted(model: str | Sequence[str] | None, known: Sequence[str]) -> list[str] | None:
+    """Return the names of the backbones that are asked for; None: all.
+
+    Raises
+    ------
+    UnknownNameError
+        One is no backbone, and no run is on it.
+    """
     from tlcache.backbones.sources import lookup
 
-    wanted = (
-        None if model is None else [row.name if (row := lookup(str(each))) else str(each) for each in listing(model)]
-    )
+    if model is None:
+        return None
+    found = [row.name if (row := lookup(str(each))) else str(each) for each in listing(model)]
+    for name in found:
+        if known and name not in known and not lookup(name):
+            raise UnknownNameError(closest("backbone of these runs", name, known))
+    return found
+
+
+def _judged(found: Comparison, wanted: Sequence[str] | None, left_out: list[str]) -> list[Entry]:
+    """Return the runs of a comparison that can be judged, those that were picked first first; add why others not."""
     own = [entry for entry in found.picked if wanted is None or entry.run.backbone in wanted]
-    left_out = {entry.name: why for entry in own if (why := _why_not(entry))}
-    for name, why in left_out.items():
-        on_warning(f"{name} is left out: {why}.")
-    return [entry for entry in own if entry.name not in left_out]
+    reasons = [_why_not(entry) for entry in own]
+    left_out += [f"{entry.name} is left out: {why}." for entry, why in zip(own, reasons, strict=True) if why]
+    return [entry for entry, why in zip(own, reasons, strict=True) if not why]
 
 
 def _why_not(entry: Entry) -> str:
