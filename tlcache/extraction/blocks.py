@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def embed_here(
             parts = place
             if corruptions:
                 parts = _made(kept_folder(Path(features)) / model.file_stem)
-                (parts / MADE_WORSE).write_text(model.preprocess.corruption or "")
+                with suppress(OSError):  # a note for people; where all is kept already, nothing has to be writable
+                    (parts / MADE_WORSE).write_text(model.preprocess.corruption or "")
             cached = _cached(model, Path(features), kept, rejected or {})
             sinks = (Sink(model, cached.rows, cached.bad, parts, cached.outdated),)
             for block in _blocks(max(0, done - start), len(images)):
