@@ -212,6 +212,15 @@ def test_a_race_that_is_stopped_goes_on_where_it_was(photos: Path, monkeypatch: 
     assert not list(stopped.path.parent.glob("*.checkpoints"))
 
 
+def test_recipes_that_are_not_raced_are_told_with_the_reason() -> None:
+    few = Plan(40.0, dict.fromkeys(("top", "steady", "adapt"), 9), LEFT.rounds, ("bold",))
+    assert race._announced(few) == (
+        "a race of 3 recipes: top, steady, adapt within 40 s; too slow for that: bold (--budget gives more); left out, "
+        "as this network has no more stages than they train: upper, bare"
+    )
+    assert "left out" not in race._announced(Plan(40.0, dict.fromkeys(RACED, 9), LEFT.rounds, ()))
+
+
 @pytest.mark.usefixtures("tinynet", "short")
 def test_the_command_says_what_is_raced_and_when_nothing_came_of_it(
     photos: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -177,6 +177,8 @@ def _announced(plan: Plan) -> str:
     line = f"a race of {len(plan.epochs)} recipes: {tried}" if plan.rounds else f"one recipe: {tried}"
     if plan.left_out:
         line += f"; too slow for that: {', '.join(plan.left_out)} (--budget gives more)"
+    if same := [name for name in RACED if name not in (*plan.epochs, *plan.left_out)]:
+        line += f"; left out, as this network has no more stages than they train: {', '.join(same)}"
     return line
 
 
