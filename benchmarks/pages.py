@@ -82,11 +82,18 @@ def complaints(browser: Browser, page: Path, axe: str) -> list[str]:
     return found
 
 
+def _page(name: str) -> Path:
+    """Return a page that is there: of one that is not, a browser would show one of its own."""
+    if not Path(name).is_file():
+        raise argparse.ArgumentTypeError(f"there is no page '{name}'")
+    return Path(name).resolve()
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pages", description=__doc__)
     parser.add_argument("--axe", type=Path, help="axe.min.js of the npm package axe-core")
-    parser.add_argument("pages", nargs="*", type=Path, help="pages to check as well")
+    parser.add_argument("pages", nargs="*", type=_page, help="pages to check as well")
     options, figures = parser.parse_args(), dict[str, Any]()
     with tempfile.TemporaryDirectory(prefix="tlcache-bench-") as folder, open_page() as browser:
         for n in (1_000, 10_000, 100_000):
