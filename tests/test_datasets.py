@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fakes import write_image, write_photos
 
+from tlcache.datasets.builtin import data_folder
 from tlcache.datasets.dataset import load_dataset
 from tlcache.datasets.overview import Overview
 from tlcache.errors import DataError, OptionError
@@ -95,6 +96,16 @@ def test_a_link_that_leads_to_itself_is_dangling(photos: Path) -> None:
     found = load_dataset(photos)
     assert found.paths == before.paths
     assert found.passed_over == {**before.passed_over, "dangling link": 1}
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_folder_of_digits_shows_nothing_but_its_classes() -> None:
+    root = data_folder() / "digits"
+    root.mkdir(parents=True)
+    (root / "complete").touch()  # of an earlier version, which wrote it
+    load_dataset("digits")
+    assert {path.name for path in root.iterdir() if not path.name.startswith(".")} <= set("0123456789")
+    assert load_dataset(root).passed_over == {"hidden file": 1}
 
 
 def test_digits_are_made_once() -> None:

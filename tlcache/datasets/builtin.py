@@ -71,6 +71,7 @@ class Oxford(Source):
 
 
 OXFORD = Oxford()
+_WRITTEN = ".complete"  # in a folder that is whole; hidden, as whoever reads the folder passes over what is hidden
 
 
 def data_folder() -> Path:
@@ -81,7 +82,7 @@ def data_folder() -> Path:
 def _digits() -> tuple[Path, list[Row]]:
     """scikit-learn's digits (Alpaydin and Kaynak, 1998), 8 x 8 pixels of 17 levels, as PNG files."""
     root = data_folder() / "digits"
-    if not (root / "complete").exists():
+    if not (root / _WRITTEN).exists():
         _write_digits(root)
     rows = [Row(f"{path.parent.name}/{path.name}", path.parent.name) for path in root.glob("?/*.png")]
     return root, rows
@@ -101,7 +102,8 @@ def _write_digits(root: Path) -> None:
         path = root / str(label) / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(buffer.getvalue())
-    write_whole(root / "complete", b"")
+    write_whole(root / _WRITTEN, b"")
+    (root / "complete").unlink(missing_ok=True)  # as it was called, and taken for an image that cannot be used
 
 
 def _flowers102() -> tuple[Path, list[Row]]:
