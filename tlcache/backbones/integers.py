@@ -19,7 +19,7 @@ from tlcache.backbones.onnx_weights import joined
 from tlcache.backbones.quantised import Fed, to_int8
 from tlcache.progress import say, warn
 
-__all__ = ["Apart", "kept_int8"]
+__all__ = ["Apart", "kept_int8", "share_apart"]
 
 _COMPARED = 8  # images, twice: the first time to warm up
 _FAR, _SLOW = 0.3, 1.2  # from here on a network does not suit
@@ -85,8 +85,13 @@ def _compare(exact: bytes, rounded: bytes, images: NDArray[np.uint8]) -> Apart:
             began = time.thread_time()
             found.append(np.concatenate([session.run(None, fed(image))[0][:1] for image in images]))
             spent.append(time.thread_time() - began)
-    lengths = [np.linalg.norm(rows, axis=1) for rows in (found[0], found[1] - found[0])]
-    return Apart(float(np.median(lengths[1] / np.maximum(lengths[0], 1e-12))), spent[0] / max(spent[1], 1e-9))
+    return Apart(share_apart(*found), spent[0] / max(spent[1], 1e-9))
+
+
+def share_apart(first: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the median length of the differences between embeddings (n, dim), in lengths of the first."""
+    lengths, differences = (np.linalg.norm(rows, axis=1) for rows in (first, other - first))
+    return float(np.median(differences / np.maximum(lengths, 1e-12)))
 
 
 def _stated(network: bytes, apart: Apart) -> bytes:

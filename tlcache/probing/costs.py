@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlcache.backbones.calibration import made_images
 from tlcache.backbones.engines import default_batch
+from tlcache.backbones.integers import share_apart
 from tlcache.backbones.load import load_model
 from tlcache.backbones.network import Network
 from tlcache.backbones.paces import Way, measure, opened, ways
@@ -114,14 +115,15 @@ def _judged(
 ) -> dict[Way, EngineCost]:
     """Return the same with how far embeddings are from those of the first way, and how right a head is on them."""
     judged, first = dict(found), None
+    usual: NDArray[np.bool_] | None = None  # what the head is right of on the first way's embeddings
     for way, (network, size) in networks.items():
         own = replace(rows, features=_embedded(network, size, images, str(way)))
         first = first or own
-        lengths = [np.linalg.norm(each, axis=1) for each in (first.features, own.features - first.features)]
-        cost = replace(found[way], differs=float(np.median(lengths[1] / np.maximum(lengths[0], 1e-12))))
+        cost = replace(found[way], differs=share_apart(first.features, own.features))
         if (rows.labels >= 0).all():
-            right, usual = _right(first, own), _right(first, first)
-            against = None if own is first else compare_paired(right, usual, unit_numbers(rows.groups))
+            right = _right(first, own)
+            against = None if usual is None else compare_paired(right, usual, unit_numbers(rows.groups))
+            usual = right if usual is None else usual
             cost = replace(cost, accuracy=float(right.mean()), n=len(right), against_first=against)
         judged[way] = cost
     return judged

@@ -10,10 +10,10 @@ from rich.text import Text
 
 from tlcache.keys import printable
 from tlcache.report.plain import interval, plain_table
-from tlcache.robustness.records import Gain, Gains, Robustness, RobustRun
+from tlcache.robustness.records import Gains, Robustness, RobustRun
 from tlcache.text import counted
 
-__all__ = ["GAINS", "RUNS", "Worse", "gain_cells", "robustness_tables", "worse"]
+__all__ = ["GAINS", "RUNS", "Worse", "robustness_tables", "worse"]
 
 RUNS = ("Run", "As they are", "Made worse (95 %)", "Least")
 GAINS = ("Made worse by", "Points gained (95 %)", "p")
@@ -42,10 +42,7 @@ def worse(name: str, found: Sequence[Robustness], digest: str) -> Worse | None:
     drawn = [run for run in own.runs if run in first.values()][:_LINES]
     means = "; ".join(f"{run.name} {run.clean.accuracy:.3f}, made worse {run.mean.accuracy:.3f}" for run in drawn)
     figure = inline_svg(severity_figure(drawn), f"{name}-worse", f"Accuracy against severity. Mean: {means}.")
-    gains = [
-        (each.tuned, each.frozen, [(one.corruption, *gain_cells(one)) for one in (*each.each, each.mean)])
-        for each in own.tunings
-    ]
+    gains = [(each.tuned, each.frozen, _gain_rows(each)) for each in own.tunings]
     return Worse(figure, [_cells(run) for run in own.runs], gains, summary(own))
 
 
@@ -63,7 +60,10 @@ def _parts(found: Robustness) -> Iterator[RenderableType]:
     first = found.runs[0]
     for gains in found.tunings:
         yield Text(f"\n{printable(gains.tuned)} against {printable(gains.frozen)}")
-        yield _gains_table(gains)
+        table = plain_table(*GAINS, numbers=slice(1, 3))
+        for row in _gain_rows(gains):
+            table.add_row(*row)
+        yield table
     if not found.tunings:
         yield Text(f"\n{printable(first.name)}")
         each = plain_table("Made worse by", "Accuracy (95 %)", numbers=slice(1, 2))
@@ -79,17 +79,14 @@ def _cells(run: RobustRun) -> tuple[str, ...]:
     return printable(run.name), f"{run.clean.accuracy:.3f}", on_all, f"{least.accuracy:.3f} {least.corruption}"
 
 
-def _gains_table(gains: Gains) -> RenderableType:
-    table = plain_table(*GAINS, numbers=slice(1, 3))
+def _gain_rows(gains: Gains) -> list[tuple[str, str, str]]:
+    """Return each corruption and the mean: a difference of accuracies in points with its interval, and p."""
+    rows = []
     for one in (*gains.each, gains.mean):
-        table.add_row(one.corruption, *gain_cells(one))
-    return table
-
-
-def gain_cells(gain: Gain) -> tuple[str, str]:
-    """Return a difference of accuracies in points with its interval, and p."""
-    low, high = 100 * gain.low, 100 * gain.high
-    return f"{100 * gain.difference:+.1f} ({low:+.1f} to {high:+.1f})", f"{gain.p_corrected:.3g}"
+        low, high = 100 * one.low, 100 * one.high
+        points = f"{100 * one.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+        rows.append((one.corruption, points, f"{one.p_corrected:.3g}"))
+    return rows
 
 
 def summary(found: Robustness) -> str:
