@@ -8,11 +8,8 @@ from numpy.typing import NDArray
 __all__ = ["CALIBRATED", "CALIBRATION", "made_images"]
 
 CALIBRATED = 64  # images
-CALIBRATION = {
-    "images": "made",
-    "count": CALIBRATED,
-    "version": 1,
-}  # part of the cache key: raise the version with a change
+# Part of the cache key: raise the version with a change.
+CALIBRATION = {"images": "made", "count": CALIBRATED, "version": 1}
 _COLOURS = np.array([[1, 0.5, 0], [1, -0.3, 0.3], [1, 0, -0.5]], np.float32)  # of lightness and two colour fields
 
 

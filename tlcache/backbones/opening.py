@@ -22,12 +22,8 @@ from tlcache.text import counted
 __all__ = ["open_tested", "some_images"]
 
 _VERSION = 1  # of the test: raise it when more is tried
-_SAME = {
-    "fp32": 1e-4,
-    "fp16": 1e-2,
-    "bf16": 1e-2,
-    "int8": 0.1,
-}  # of the largest number: more than the order of sums does
+# Of the largest number, by precision: more than the order of sums does.
+_SAME = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2, "int8": 0.1}
 _DEPENDS = "an embedding depends on the other images of its batch (dynamic quantisation, BatchNorm in training mode)"
 Rows = NDArray[np.float32]
 

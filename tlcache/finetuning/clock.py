@@ -17,13 +17,9 @@ from tlcache.text import duration
 __all__ = ["Clock", "slowed"]
 
 _ROUND = 0.25  # of the budget, that is planned for a round
-_LATE, _MOST = (
-    0.25,
-    0.5,
-)  # of the budget: by how much what follows is cut to be late at most, and when a refit is given up
-_SETTING_UP_S = (
-    30.0  # for each round and the rest, as fitting a head or exporting a network may take longer than training
-)
+_LATE = 0.25  # of the budget: what follows is cut to be late by no more
+_MOST = 0.5  # of the budget: a refit that would be later is given up
+_SETTING_UP_S = 30.0  # for each round and the rest: fitting a head, or exporting, may take longer than training
 
 
 class Clock:

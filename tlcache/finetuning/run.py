@@ -126,10 +126,8 @@ def _train_and_test(
     refit_s, refit = 0.0, list[dict[str, Any]]()
     if best.recipe.refit:
         epochs = structs.asdict(best_epochs(state))
-        again, late = (
-            Trial(task.told_as("refit"), best.recipe, refit=epochs),
-            clock.refit_ends(sum(epochs.values())) if clock else None,
-        )
+        again = Trial(task.told_as("refit"), best.recipe, refit=epochs)
+        late = clock.refit_ends(sum(epochs.values())) if clock else None
         history = again.train(Checkpoints(folder / "refit"), state.way, late=late).history
         refit_s = again.setup_s + seconds_of(history)
         if len(history) == sum(epochs.values()):

@@ -227,7 +227,8 @@ class Training:
 
     def _is_stale(self, phase: Phase, state: State) -> bool:
         """Return whether it is late, or the best epoch further back than the patience that each phase has reaches."""
-        if state.epoch and self._late is not None and shared(lambda: bool(self._late and self._late(state.history))):
+        late = self._late
+        if state.epoch and late is not None and shared(lambda: late(state.history)):
             return True
         if phase.val is None or not state.best:
             return False

@@ -97,8 +97,7 @@ class _Drawn:
 
     def _explained(self, path: str, predicted: str) -> Iterator[Shown]:
         """Yield the map of what speaks for the wrong answer, where it is recorded."""
-        heat = self._maps.heat(path) if self._maps else None
-        if heat is None or self._maps is None:
+        if self._maps is None or (heat := self._maps.heat(path)) is None:
             return
         address = ""
         with suppress(ImageReadError, BadImageError):

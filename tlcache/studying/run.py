@@ -145,8 +145,9 @@ def _about(step: Step) -> str:
 def _shared(plan: StudyPlan, step: Step) -> str:
     """Return with which other backbone the images were seen."""
     found = plan.passes.get(step.data)
-    alone = step.kind != EXTRACT or found is None or step.model not in found.done or step.model == found.first
-    return "" if alone or found is None else f"in one pass with {found.first}"
+    if found is None or step.kind != EXTRACT or step.model not in found.done or step.model == found.first:
+        return ""
+    return f"in one pass with {found.first}"
 
 
 def _extract(plan: StudyPlan, step: Step) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tlcache.finetuning.live import LiveEpoch
 from tlcache.runs.record import Run
 from tlcache.tracking.entry import entry_of
-from tlcache.tracking.track import open_tracker
+from tlcache.tracking.track import open_tracker, put
 
 __all__ = ["LiveRun"]
 
@@ -28,6 +28,4 @@ class LiveRun:
 
     def done(self, run: Run) -> None:
         """Put the recorded run in the place of its epochs, unless it is there already."""
-        entry = entry_of(run)
-        if self._tracker.known(entry) != entry.digest:
-            self._tracker.add(entry)
+        put(self._tracker, entry_of(run))

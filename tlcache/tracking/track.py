@@ -14,9 +14,9 @@ from tlcache.options import Option, described
 from tlcache.progress import step_bar, warn
 
 if TYPE_CHECKING:
-    from tlcache.tracking.entry import Tracker
+    from tlcache.tracking.entry import Entry, Tracker
 
-__all__ = ["TRACKERS", "Tracked", "open_tracker", "track"]
+__all__ = ["TRACKERS", "Tracked", "open_tracker", "put", "track"]
 
 
 class _Row(NamedTuple):
@@ -45,6 +45,15 @@ class Tracked:
     def as_json(self) -> dict[str, Any]:
         """Return it for `--json`."""
         return asdict(self)
+
+
+def put(tracker: Tracker, entry: Entry) -> str:
+    """Add a run unless it is there as it is; return `added`, `replaced`, or `same` where nothing was done."""
+    known = tracker.known(entry)
+    if known == entry.digest:
+        return "same"
+    tracker.add(entry)
+    return "added" if known is None else "replaced"
 
 
 def open_tracker(to: str, place: str | None = None) -> Tracker:
@@ -109,10 +118,6 @@ def track(
     done = []
     with step_bar(f"to {to}", len(found)) as advance:
         for entry in map(entry_of, found):
-            known = tracker.known(entry)
-            if known != entry.digest:
-                tracker.add(entry)
-            state = "added" if known is None else "same" if known == entry.digest else "replaced"
-            done.append(Tracked(entry.name, entry.dataset, state))
+            done.append(Tracked(entry.name, entry.dataset, put(tracker, entry)))
             advance(1)
     return done
