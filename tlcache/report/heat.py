@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable
 from pathlib import Path, PurePath
@@ -18,6 +17,7 @@ from tlcache.files import check_folder, write_whole
 from tlcache.keys import printable
 from tlcache.pictures.explain import Explained, Explanation
 from tlcache.report.cards import Card, Part, write_cards
+from tlcache.report.inline import jpeg_address
 from tlcache.report.plain import plain_table
 from tlcache.report.thumbnails import Picture
 
@@ -32,6 +32,7 @@ _SIDE = 224  # pixels to the longer side of an image, at least
 _COLUMNS = 4  # pairs in a row of a picture
 _GAP, _LINE, _FONT = 8, 20, 15  # between pairs, of a line of text and of its letters, pixels
 _SHOWN = 20
+_QUALITY = 85  # of pictures in a page
 
 
 def check_out(out: Path) -> None:
@@ -71,7 +72,7 @@ def heat_address(pixels: NDArray[np.uint8], heat: NDArray[np.float32], side: int
 
     image = Image.fromarray(overlay(pixels, heat, least))
     image.thumbnail((2 * side, side))
-    return _address(image)
+    return jpeg_address(image, _QUALITY)
 
 
 def _pair(each: Explanation, least: float) -> Image.Image:
@@ -89,12 +90,12 @@ def _pair(each: Explanation, least: float) -> Image.Image:
 def write_explained(found: Explained, out: Path) -> None:
     """Write a page that needs no other file, or a picture."""
     if out.suffix.lower() == ".png":
-        write_whole(out.expanduser(), _as_bytes(_sheet(found), "PNG"))
+        buffer = io.BytesIO()
+        _sheet(found).save(buffer, "PNG")
+        write_whole(out.expanduser(), buffer.getvalue())
         return
-    cards = [
-        Card(each.path, Picture(_address(_pair(each, found.least))), [_said(each), _effect(each, found.least)])
-        for each in found.images
-    ]
+    shown = ((each, jpeg_address(_pair(each, found.least), _QUALITY)) for each in found.images)
+    cards = [Card(each.path, Picture(seen), [_said(each), _effect(each, found.least)]) for each, seen in shown]
     title = f"what speaks for the answers of {found.run}"
     write_cards(out, title, f"{found.method[0].upper()}{found.method[1:]}. {_legend(found)}", [Part(cards)], wide=True)
 
@@ -141,10 +142,6 @@ def _effect(each: Explanation, least: float) -> str:
     return f"largest effect {each.effect:+.2g}" + (f": {faint}" if (faint := _faint(each, least)) else "")
 
 
-def _address(image: Image.Image) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(_as_bytes(image, 'JPEG')).decode()}"
-
-
 def _sheet(found: Explained) -> Image.Image:
     """Return pairs with captions, and below them the method."""
     from PIL import Image, ImageDraw, ImageFont
@@ -178,9 +175,3 @@ def _cut(text: str, room: int, length: Callable[[str], float]) -> str:
     while text and length(f"{text}...") > room:
         text = text[:-1]
     return f"{text}..."
-
-
-def _as_bytes(image: Image.Image, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, quality=85)
-    return buffer.getvalue()

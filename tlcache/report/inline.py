@@ -19,8 +19,9 @@ from tlcache.report.plots import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
-__all__ = ["inline_image", "inline_svg", "rendered"]
+__all__ = ["inline_image", "inline_svg", "jpeg_address", "rendered"]
 
 _THUMBNAIL = 96  # pixels of the short side
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -65,9 +66,15 @@ def inline_image(images: Images, path: str) -> str:
         pixels, _ = decode(images.read(path), _THUMBNAIL)
     except (ImageReadError, BadImageError):
         return ""
-    image, buffer = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
     image.thumbnail((2 * _THUMBNAIL, _THUMBNAIL))
-    image.save(buffer, "JPEG", quality=70)
+    return jpeg_address(image, 70)
+
+
+def jpeg_address(image: Image.Image, quality: int) -> str:
+    """Return an image as a data address, compressed as JPEG with a quality of 1 to 95."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

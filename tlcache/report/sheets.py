@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +12,7 @@ from tlcache.datasets.source import Images
 from tlcache.errors import ImageReadError
 from tlcache.images import BadImageError, decode
 from tlcache.progress import image_bar
+from tlcache.report.inline import jpeg_address
 from tlcache.threads import in_threads
 
 __all__ = ["ACROSS", "Sheets", "make_sheets"]
@@ -115,6 +114,4 @@ def _sheet(tiles: Sequence[Tile], side: int) -> str:
     for number, tile in enumerate(tiles):
         top, left = (side * place for place in divmod(number, ACROSS))
         sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return jpeg_address(Image.fromarray(sheet), _QUALITY)
