@@ -198,5 +198,5 @@ def _recorded(saved: Saved, data: bytes, numbers: list[int], images: NDArray[np.
         return None
     known, found, how = saved.run.predictions().probabilities[numbers], answers(data, images), saved.answering
     same = how.same(known, found) if how else known.argmax(axis=1) == found.argmax(axis=1)
-    of = "numbers" if how and how.output == "value" else "probabilities"
+    of = "numbers" if how and how.are_numbers else "probabilities"
     return Recorded(len(numbers), int(same.sum()), float(np.abs(known - found).max()), of)

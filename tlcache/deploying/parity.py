@@ -116,9 +116,9 @@ def made_images(size: tuple[int, int], n: int = 4) -> NDArray[np.uint8]:
 
 def _compared(head: FittedHead, rows: Array, found: Array, what: str) -> Parity:
     expected, tolerance = head.predict_proba(rows), find_head(head.name).tolerance
-    numbers = head.answering is not None and head.answering.output == "value"
-    if numbers and head.answering:  # whose scale is their own, and which float32 rounds
-        tolerance = tolerance * head.answering.spread + float(np.spacing(np.abs(expected).max()))
+    numbers = head.answering if head.answering and head.answering.are_numbers else None
+    if numbers:  # whose scale is their own, and which float32 rounds
+        tolerance = tolerance * numbers.spread + float(np.spacing(np.abs(expected).max()))
     apart = np.abs(found - expected).max(axis=1)
     jumps = ~(apart <= tolerance)
     jumps[jumps] = _at_a_jump(head, rows[jumps], expected[jumps], tolerance)
