@@ -169,7 +169,7 @@ def rows_of(
 
 def _lines(table: Table, columns: Columns, find: Find, task: str | None) -> tuple[list[_Line], tuple[str, ...]]:
     """Return the rows that have a label, and what to tell of those that have none, of their paths and labels."""
-    missing = is_missing_number if task == REGRESSION else is_missing
+    missing = _missing(task)
     listed = [(line, cells) for line, cells in table.rows if not missing(cells[columns.label])]
     if not listed:
         raise DataError(
@@ -213,9 +213,14 @@ def _cell(cells: Sequence[str], at: int | None) -> str:
     return "" if at is None or is_missing(cells[at]) else cells[at]
 
 
+def _missing(task: str | None) -> Callable[[str], bool]:
+    """Return what tells whether a cell of labels says nothing."""
+    return is_missing_number if task == REGRESSION else is_missing
+
+
 def _unlabelled(table: Table, columns: Columns, task: str | None) -> list[str]:
     """Return a note on the rows that are left out because they have no label."""
-    missing = is_missing_number if task == REGRESSION else is_missing
+    missing = _missing(task)
     lines = {line: cells[columns.label] for line, cells in table.rows if missing(cells[columns.label])}
     if not lines:
         return []
