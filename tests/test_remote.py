@@ -324,7 +324,7 @@ def test_a_fault_that_stays_ends_the_run_and_the_next_one_goes_on(
 ) -> None:
     """No image of a store that fails is listed as unusable."""
     del bucket, tinynet
-    monkeypatch.setenv("TLCACHE_RETRY_S", "0.2")
+    monkeypatch.setenv("TLCACHE_RETRY_S", "1.5")
     read = remote.get
 
     def failing(url: str) -> bytes:
