@@ -274,7 +274,7 @@ BackboneWeights = Annotated[
         NETWORK,
         "--weights",
         "-w",
-        default="the first that each has",
+        default="each one's first",
     ),
 ]
 _POOLS, _WHICH = "avg, max, gem, flatten; cls, cls+avg", "Which of them a layer has, tlcache layers says"
@@ -310,7 +310,7 @@ Window = Annotated[
         "Grey values that become black and white, in images of more than 8 bits",
         numbers(2, "-160,240"),
         NETWORK,
-        default="by the bits that an image uses",
+        default="by its own bits",
         more="For CT in Hounsfield units, thermal and other measured values",
     ),
 ]

@@ -26,6 +26,7 @@ def load_model(
     pool: str | None = None,
     output: str | None = None,
     precision: str = "fp32",
+    dtype: str = "float32",
     **changes: Any,
 ) -> Model:
     """Resolve a backbone's name or an ONNX file.
@@ -46,6 +47,8 @@ def load_model(
     precision
         Of the network's arithmetic: `fp32`, `fp16` (weights are converted), `bf16` (the engine computes so) or `int8`
         (converted, with ranges that images show which are part of tlcache).
+    dtype
+        Of the numbers that are kept: `float32`, or `float16`.
     **changes
         Fields of `Preprocess` that replace the backbone's own; None leaves a field as it is.
 
@@ -57,7 +60,8 @@ def load_model(
     backbone = find(model)
     usual = {"channels": "rgb", "range": 1}
     stated = {name: value for name, value in changes.items() if value not in (None, usual.get(name))}
-    return _at(precision, backbone.source.load(backbone, weights, pool, output, stated))
+    loaded = _at(precision, backbone.source.load(backbone, weights, pool, output, stated))
+    return loaded if dtype == "float32" else loaded.kept_as(dtype)
 
 
 def load_again(arguments: Mapping[str, Any]) -> Model:
@@ -70,7 +74,8 @@ def load_again(arguments: Mapping[str, Any]) -> Model:
     }
     prepared = {each.name: given.get(each.name) or None for each in fields(Preprocess)}
     same = {name: given.get(name) for name in ("weights", "pool", "output")}
-    return load_model(given["model"], precision=given.get("precision") or "fp32", **same, **prepared)
+    precision, dtype = given.get("precision") or "fp32", given.get("dtype") or "float32"
+    return load_model(given["model"], precision=precision, dtype=dtype, **same, **prepared)
 
 
 def load_layers(

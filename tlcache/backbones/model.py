@@ -85,6 +85,21 @@ class Model:
         """Of the network's arithmetic: `fp32`, `fp16`, `bf16` or `int8`."""
         return str(self.identity["precision"])
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the numbers that are kept of an embedding."""
+        found: np.dtype[Any] = np.dtype(self.identity.get("dtype", "float32"))
+        return found
+
+    @property
+    def unrounded(self) -> Model:
+        """The same network with its embeddings as it gives them, float32."""
+        return self.kept_as("float32")
+
+    def kept_as(self, dtype: str) -> Model:
+        """Return the same network, whose embeddings are rounded to numbers of that type."""
+        return replace(self, identity={**self.identity, "dtype": dtype})
+
     def corrupted(self, corruption: str) -> Model:
         """Return the same network for images that are made worse first, like `blur:3`."""
         preprocess = replace(self.preprocess, corruption=corruption)

@@ -342,15 +342,14 @@ class FeatureFile:
         """Return the embeddings of some rows, float32 (n, dim), in the given order."""
         ranked, back = np.unique(rows, return_inverse=True)
         block = slice(int(ranked[0]), int(ranked[-1]) + 1)  # a slice and a pick: HDF5's point selection is far slower
-        picked: NDArray[np.float32] = self._column("features", block)[ranked - block.start][back]
-        return picked
+        return self._embeddings(block)[ranked - block.start][back]
 
     def is_constant(self) -> bool:
         """Return whether all rows are equal up to rounding; no more are read than up to the first difference."""
-        first = self._column("features", slice(0, 1))
+        first = self._embeddings(slice(0, 1))
         least = 1e-6 * np.abs(first).max(initial=0)
         blocks = _blocks(len(self), self.dim)
-        equal = all(np.abs(self._column("features", block) - first).max() <= least for block in blocks)
+        equal = all(np.abs(self._embeddings(block) - first).max() <= least for block in blocks)
         return equal and len(set(self.hashes())) > 1
 
     def intact(self) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
@@ -376,7 +375,12 @@ class FeatureFile:
     def _rows(self, block: slice) -> _Rows:
         columns = {name: self._column(name, block) for name in _ROW}
         features, expected = self._column("features", block), self._column("integrity/crc32", block)
-        return _Rows(features, columns, _checksums(features, [columns[name] for name in _ROW]) == expected)
+        intact = _checksums(features, [columns[name] for name in _ROW]) == expected
+        return _Rows(features.astype(np.float32, copy=False), columns, intact)
+
+    def _embeddings(self, block: slice) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._column("features", block).astype(np.float32, copy=False)
+        return found
 
     def _column(self, name: str, block: slice) -> NDArray[Any]:
         """Read rows of a dataset; where HDF5 refuses a damaged chunk, take what bytes there are."""
@@ -462,11 +466,12 @@ def _blocks(n: int, dim: int) -> Iterator[slice]:
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
-def _checksums(features: NDArray[np.float32], columns: Sequence[NDArray[Any]]) -> NDArray[np.uint32]:
+def _checksums(features: NDArray[Any], columns: Sequence[NDArray[Any]]) -> NDArray[np.uint32]:
     """Return the crc32 of each row: the bytes of its columns in the order of `_ROW`, then of its features."""
     n = len(features)
     known = [np.ascontiguousarray(column).view(np.uint8).reshape(n, column.dtype.itemsize) for column in columns]
-    pairs = zip(np.concatenate(known, axis=1), np.ascontiguousarray(features, "<f4"), strict=True)
+    stored = np.ascontiguousarray(features, features.dtype.newbyteorder("<"))
+    pairs = zip(np.concatenate(known, axis=1), stored, strict=True)
     return np.array([zlib.crc32(values, zlib.crc32(row)) for row, values in pairs], np.uint32)
 
 

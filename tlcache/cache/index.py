@@ -28,6 +28,8 @@ class Index:
     ----------
     key
         The model key; files and parts of other keys are not used.
+    unrounded
+        The key of the same embeddings before they were rounded, from which they are had as well; empty: there is none.
 
     Attributes
     ----------
@@ -50,8 +52,8 @@ class Index:
         Parts that were damaged and have been removed, and damaged rows of this dataset's file.
     """
 
-    def __init__(self, key: str) -> None:
-        self.key = key
+    def __init__(self, key: str, unrounded: str = "") -> None:
+        self.key, self.unrounded = key, unrounded
         self.rows: dict[str, tuple[int, int]] = {}
         self.bad: dict[str, Rejected] = {}
         self.outdated: set[str] = set()
@@ -94,7 +96,7 @@ class Index:
     def _add_file(self, path: Path) -> int:
         """Take the intact rows of a feature file and return the number of damaged ones."""
         with open_remains(path) as file:
-            if file.attrs["key"] != self.key:
+            if file.attrs["key"] not in (self.key, self.unrounded):
                 raise CacheError(f"'{path}' holds features of another key. Move it away and extract again.")
             intact = np.concatenate([good for _, good in file.intact()])
             stored = file.stored()

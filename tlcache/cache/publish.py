@@ -29,6 +29,7 @@ from tlcache.cache.feature_file import (
     _hash_header,
     open_remains,
 )
+from tlcache.cache.rounding import rounded
 from tlcache.cache.shards import Shard, read_shard
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, first_line
@@ -65,6 +66,8 @@ class Plan:
         Parts (`.safetensors`) and older feature files (`.h5`), or what has the rows itself.
     attrs
         Attributes of the file.
+    dtype
+        Of the features in it.
     """
 
     target: Path
@@ -72,6 +75,12 @@ class Plan:
     columns: Mapping[str, NDArray[Any]]
     sources: Sequence[Path | RowSource]
     attrs: Mapping[str, Any]
+    dtype: np.dtype[Any] = np.dtype(np.float32)  # noqa: RUF009
+
+    @property
+    def row_bytes(self) -> int:
+        """What the features of a row take."""
+        return self.dim * self.dtype.itemsize
 
 
 def publish(plan: Plan) -> None:
@@ -110,7 +119,7 @@ def _write(path: Path, descriptor: int, plan: Plan) -> None:
     text_bytes = sum(column.nbytes for column in plan.columns.values())
     layout = {"libver": ("v110", "v110"), "meta_block_size": metadata_bytes}  # v110: metadata has checksums
     with _Sources(plan.sources) as sources, h5py.File(path, "w", locking=False, **layout) as file:
-        reserve(descriptor, n * (4 * plan.dim + 32) + text_bytes + 2 * metadata_bytes)  # HDF5 may die on a full disk
+        reserve(descriptor, n * (plan.row_bytes + 32) + text_bytes + 2 * metadata_bytes)  # HDF5 may die on a full disk
         columns = _write_columns(file, plan)
         _write_header(file, plan)
         file.flush()
@@ -134,7 +143,7 @@ def _write_columns(file: h5py.File, plan: Plan) -> list[NDArray[Any]]:
     for name, column in others.items():
         _create(file, name, column, chunk)
     _create(file, "integrity/crc32", np.zeros(n, np.uint32), chunk)
-    file.create_dataset("features", (n, plan.dim), "f4", chunks=(min(n, chunk), plan.dim), fletcher32=True)
+    file.create_dataset("features", (n, plan.dim), plan.dtype, chunks=(min(n, chunk), plan.dim), fletcher32=True)
     return written
 
 
@@ -158,7 +167,7 @@ def _write_header(file: h5py.File, plan: Plan) -> None:
 def _write_features(file: h5py.File, plan: Plan, sources: _Sources, columns: Sequence[NDArray[Any]]) -> None:
     features, crc32, rows = file["features"], file["integrity/crc32"], plan.columns
     for block in _blocks(len(features), plan.dim):
-        values = sources.features(rows["source"][block], rows["index"][block])
+        values = rounded(sources.features(rows["source"][block], rows["index"][block]), plan.dtype)
         features[block], crc32[block] = values, _checksums(values, [column[block] for column in columns])
 
 

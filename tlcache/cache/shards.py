@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Shard:
     sha256
         (n,) of `S64`: hash of the bytes that were embedded.
     features
-        float32 (n, dim).
+        (n, dim), float32, or float16 where these are kept.
     stored
         int32 (n, 3): width and height in pixels, frames.
     bad
@@ -52,7 +53,7 @@ class Shard:
     """
 
     sha256: NDArray[np.bytes_]
-    features: NDArray[np.float32]
+    features: NDArray[Any]
     stored: NDArray[np.int32]
     bad: Sequence[tuple[str, str, str]]
     seconds: NDArray[np.float64]

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["extract", "extract_layers"]
 
 _ENGINES, _PRECISIONS = choice(("auto", "onnxruntime", "openvino")), choice(("fp32", "fp16", "bf16", "int8"))
+_DTYPES = choice(("float32", "float16"))
 _RGB = numbers(3, "0.485,0.456,0.406")
 
 
@@ -89,6 +90,15 @@ def extract(
             more="It decides the embeddings, so that those of each precision are kept apart (docs/speed.md)",
         ),
     ] = "fp32",
+    dtype: Annotated[
+        str,
+        Option(
+            "Numbers that are kept: float16 takes half the room",
+            _DTYPES,
+            SPEED,
+            more="It decides the embeddings, so that those of each type are kept apart (docs/cache.md)",
+        ),
+    ] = "float32",
     features: Features = None,
     name: Name = None,
     split_seed: SplitSeed = 0,
@@ -169,6 +179,7 @@ def extract(
         "device": device,
         "engine": engine,
         "precision": precision,
+        "dtype": dtype,
         "features": features,
         "name": name,
         "split_seed": split_seed,

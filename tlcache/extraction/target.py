@@ -92,10 +92,12 @@ class Target:
 
         Without `parts`, what lies in the workspace is left to whoever does its shard.
         """
-        self.index = index = Index(self.network.key)
+        unrounded = self.network.unrounded
+        self.index = index = Index(self.network.key, unrounded.key)
         index.bad |= {sha256: Rejected(*reason) for sha256, reason in rejected.items()}
         index.add_target(self.path)
-        index.add_others(self.path.parent.parent, self.path.stem)
+        for stem in dict.fromkeys((self.path.stem, unrounded.file_stem)):
+            index.add_others(self.path.parent.parent, stem)
         if parts:
             index.add_shards(self.workspace)
         self.before = len(index.sources)
@@ -120,8 +122,10 @@ class Target:
             check_rejected(len(table.quarantine), len(dataset), max_bad, f"{path!r}, {message}")
         up_to_date = not result.embedded and not index.dropped and table.is_in(self.path, dataset.source)
         if not up_to_date:
-            check_room(self.path.parent, 4 * index.dim * len(table))
-            publish(Plan(self.path, index.dim, table.columns, index.sources, self._attributes(table)))
+            attributes, dtype = self._attributes(table), self.network.dtype
+            plan = Plan(self.path, index.dim, table.columns, index.sources, attributes, dtype)
+            check_room(self.path.parent, plan.row_bytes * len(table))
+            publish(plan)
         for part in find_shards(self.workspace):
             part.unlink()
         ended = time.perf_counter()

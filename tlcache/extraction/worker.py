@@ -26,6 +26,7 @@ from tlcache.backbones.engines import open_networks
 from tlcache.backbones.network import NotFiniteError
 from tlcache.backbones.several import Several
 from tlcache.cache.feature_file import stage_seconds
+from tlcache.cache.rounding import rounded
 from tlcache.cache.shards import Rejected, Shard, write_shard
 from tlcache.errors import ImageReadError, ModelError, UnreachableError
 from tlcache.extraction.board import Board, Section
@@ -181,9 +182,10 @@ class Worker:
         for place, columns in zip(wanted, several.columns, strict=True):
             own = rows[:, columns]
             finite = np.logical_and.reduce(np.isfinite(own), axis=1) if reason else np.ones(len(own), bool)
-            for image, row, usable in zip(images, own, finite.tolist(), strict=True):
+            kept = iter(rounded(own[finite], self.job.sinks[place].model.dtype))
+            for image, usable in zip(images, finite.tolist(), strict=True):
                 if usable:
-                    self._pending[place].rows.append(_Row(image.sha256, row, image.stored))
+                    self._pending[place].rows.append(_Row(image.sha256, next(kept), image.stored))
                 else:
                     self._spoil(place, image.number, image.sha256, Rejected("non-finite", reason))
 
@@ -237,7 +239,7 @@ class _Image(NamedTuple):
 
 class _Row(NamedTuple):
     sha256: str
-    features: NDArray[np.float32]
+    features: NDArray[Any]
     stored: Stored
 
 
@@ -357,7 +359,8 @@ class Pass:
         )
         for sink, columns in zip(sinks, several.columns, strict=True):
             missing = max(0, len(job.dataset) - len(sink.known))  # as parts, then all rows as a file
-            check_room(sink.workspace, 4 * (columns.stop - columns.start) * (missing + len(job.dataset)))
+            row_bytes = sink.model.dtype.itemsize * (columns.stop - columns.start)
+            check_room(sink.workspace, row_bytes * (missing + len(job.dataset)))
         return several
 
     @property

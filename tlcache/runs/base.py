@@ -269,7 +269,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     def embedded(self) -> dict[str, Any]:
         """What decided the embeddings: the key, and of what is behind it that which can be told to people."""
         said = {name: getattr(self, name) for name in ("key", "weights", "pool", "precision", "preprocess")}
-        return {**said, "output": self.extract_arguments.get("output")}
+        return {**said, **{name: self.extract_arguments.get(name) for name in ("output", "dtype")}}
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""

@@ -31,7 +31,7 @@ def set_apart(name: str, embedded: Mapping[str, Any], alike: Iterable[Mapping[st
         The backbone's name.
     embedded, alike
         `key`, `weights` and `output`, the layer, of a feature file, and what is in the JSON of its key: `pool`,
-        `precision` and `preprocess`.
+        `precision`, `dtype` and `preprocess`.
     """
     mine, others = _settings(embedded), [(other["key"], other["weights"], _settings(other)) for other in alike]
     same = [key for key, *said in others if said == [embedded["weights"], mine]]
@@ -97,6 +97,7 @@ def _settings(embedded: Mapping[str, Any]) -> dict[str, Any]:
         "output": embedded["output"],
         "pool": embedded["pool"],
         "precision": embedded["precision"],
+        "dtype": None if embedded.get("dtype") == "float32" else embedded.get("dtype"),
         **embedded["preprocess"],
     }
 
