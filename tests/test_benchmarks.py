@@ -17,6 +17,7 @@ from benchmarks.growth import measure_growth, measure_large_file
 from benchmarks.heads import measure_memory
 from benchmarks.images import describe, find_images, make_photos, write_images, write_manifest
 from benchmarks.peers import Peer, candidates, measure
+from benchmarks.plain import fit_head, fit_plain, made_embeddings
 from benchmarks.recipes import PLAIN
 from benchmarks.targets import held, measure_paths
 from benchmarks.timing import Rates, in_sequence, in_turn, ratio
@@ -213,3 +214,15 @@ def test_paths_of_labels_are_timed_and_intervals_drawn_again_hold_as_often_as_pr
     assert {"labels_cpu_s", "classes_wall_s"} <= set(found)
     shares = list(held(np.abs(np.random.default_rng(0).normal(size=400)), 0.8, 300))
     assert np.mean(shares) == pytest.approx(0.802, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["logreg", "ridge", "ncm"])
+def test_a_plain_way_is_worth_what_the_head_is(name: str, tmp_path: Path) -> None:
+    """With as many settings, on the same rows."""
+    file = str(made_embeddings(1500, 32, 4, tmp_path, spread=0.6))
+    head, plain = fit_head(file, name), fit_plain(file, name)
+    assert 0.5 < head["accuracy"] < 0.99
+    assert abs(head["accuracy"] - plain["accuracy"]) < 0.03
+    assert min(head["cpu_s"], plain["cpu_s"]) > 0
+    assert (plain["log_loss"] is None) == (name == "ridge")
+    assert abs(head["log_loss"] - (plain["log_loss"] or head["log_loss"])) < 0.05
