@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -110,15 +110,28 @@ def test_the_index_links_to_every_page() -> None:
     assert {*linked, "index.md"} == {page.name for page in (ROOT / "docs").glob("*.md")}
 
 
-def typed(page: Path) -> list[str]:
-    """Return the commands of a page, without what a comment, a pipe or a redirection adds."""
-    blocks = re.findall(r"^```(?:sh|text)?\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-    indented = re.findall(r"^    (tlcache .*)$", page.read_text(), re.MULTILINE)
-    lines = "\n".join([*blocks, *indented]).replace("\\\n", " ").splitlines()
-    return [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?tlcache [a-z]", line)]
+class Block(NamedTuple):
+    """What one block of a page has one type: its commands, and why they are not run by the tests, or nothing."""
+
+    lines: list[str]
+    not_run: str
 
 
-COMMANDS = sorted({line.partition(" #")[0].rstrip() for page in PAGES for line in typed(page)})
+def blocks(page: Path) -> list[Block]:
+    """Return the blocks of a page that show commands: those of a shell, and texts with a `$` before what is typed."""
+    found = []
+    for reason, kind, text in re.findall(
+        r"^(?:<!-- not run: (.+) -->\n)?```(sh|text)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
+    ):
+        lines = text.replace("\\\n", " ").splitlines()
+        prompt = "$ " if kind == "text" else ""
+        typed = [line.removeprefix(prompt).partition(" #")[0].rstrip() for line in lines if line.startswith(prompt)]
+        if typed:
+            found.append(Block(typed, reason))
+    return found
+
+
+COMMANDS = sorted({line for page in PAGES for block in blocks(page) for line in block.lines if line[:8] == "tlcache "})
 
 
 @pytest.mark.parametrize("line", COMMANDS)
