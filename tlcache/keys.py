@@ -11,15 +11,28 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
-__all__ = ["canonical_json", "few", "hash_json", "native", "portable", "printable", "quoted", "slug", "some"]
+__all__ = [
+    "canonical_json",
+    "few",
+    "hash_json",
+    "hash_rows",
+    "native",
+    "portable",
+    "printable",
+    "quoted",
+    "slug",
+    "some",
+]
 
 
 _OURS = sys.getfilesystemencoding()
 _LONGEST = 80  # characters of a path component
+_ROWS = 4096  # that are hashed at once
 
 
 def portable(value: Any, encoding: str = "utf-8", ours: str = _OURS) -> Any:
@@ -56,6 +69,20 @@ def canonical_json(value: Any, encoding: str = "utf-8") -> str:
 def hash_json(value: Any, encoding: str = "utf-8") -> str:
     """Return the sha256 of the canonical JSON of `value`, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value, encoding).encode()).hexdigest()
+
+
+def hash_rows(value: Mapping[str, Any], name: str, rows: Iterable[Any]) -> str:
+    """Return the `hash_json` of `value` with rows in its empty list `name`, of which some are in memory at a time."""
+    if _OURS != "utf-8":  # texts of all rows together decide how they are taken
+        return hash_json({**value, name: list(rows)})
+    mark = f'"{name}":['
+    before, _, after = canonical_json(value).partition(f"{mark}]")
+    digest, rows, comma = hashlib.sha256(f"{before}{mark}".encode()), iter(rows), ""
+    while some_rows := list(islice(rows, _ROWS)):
+        digest.update(f"{comma}{canonical_json(some_rows)[1:-1]}".encode())
+        comma = ","
+    digest.update(f"]{after}".encode())
+    return digest.hexdigest()
 
 
 def slug(name: str, ending: str = "") -> str:

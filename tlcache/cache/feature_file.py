@@ -30,6 +30,7 @@ from tlcache.cache.salvage import Padded, salvaged
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS
 from tlcache.datasets.tasks import Targets, task_of
+from tlcache.datasets.texts import Texts, picked
 from tlcache.errors import CacheError, DamagedError, OutdatedError, UnknownNameError, closest
 from tlcache.heads.large import empty
 from tlcache.heads.rows import View, blocks
@@ -89,8 +90,8 @@ class Split:
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
-    paths: tuple[str, ...]
-    groups: tuple[str, ...]
+    paths: Sequence[str]
+    groups: Sequence[str]
     widths: tuple[int, ...] = ()
     targets: Targets | None = None
 
@@ -103,8 +104,8 @@ class Split:
             self,
             features=np.concatenate([self.features, other.features]),
             labels=np.concatenate([self.labels, other.labels]),
-            paths=self.paths + other.paths,
-            groups=self.groups + other.groups,
+            paths=Texts.of(self.paths) + other.paths,
+            groups=Texts.of(self.groups) + other.groups,
         )
 
     def part(self, rows: slice) -> Split:
@@ -120,7 +121,7 @@ class Split:
 
     def of(self, rows: NDArray[np.int64]) -> Split:
         """Return some of the rows, by their numbers."""
-        paths, groups = (tuple(names[row] for row in rows) for names in (self.paths, self.groups))
+        paths, groups = (picked(names, rows) for names in (self.paths, self.groups))
         return Split(self.features[rows], self.labels[rows], paths, groups, self.widths, self.targets)
 
     @property
@@ -260,22 +261,18 @@ class FeatureFile:
             raise UnknownNameError(closest("split", unknown[0], SPLITS))
         pieces = self._pieces(names)
         features = empty((sum(piece.stop - piece.start for piece in pieces), self.dim))
-        columns, damaged, start = list[dict[str, NDArray[Any]]](), 0, 0
+        known, damaged, start = list[tuple[NDArray[Any], ...]](), 0, 0
         for block in itertools.chain.from_iterable(_cut(piece, self.dim) for piece in pieces):
             part = self._rows(block)
-            columns.append(part.columns)
+            known.append(tuple(part.columns[name] for name in ("labels", "rows/path", "rows/group")))
             damaged += int((~part.intact).sum())
             features[start : start + len(part.intact)] = part.features
             start += len(part.intact)
         if damaged:
             raise self._damaged(f"rows that are not what was written: {damaged:,}")
-        return Split(
-            features,
-            np.concatenate([each["labels"] for each in columns] or [np.empty(0, np.int64)]),
-            tuple(path for each in columns for path in _decode(each["rows/path"])),
-            tuple(group for each in columns for group in _decode(each["rows/group"])),
-            targets=self.targets,
-        )
+        empty_columns = np.empty(0, np.int64), np.empty(0, "S1"), np.empty(0, "S1")
+        labels, paths, groups = map(np.concatenate, zip(*(known or [empty_columns]), strict=True))
+        return Split(features, labels, Texts(paths), Texts(groups), targets=self.targets)
 
     def _pieces(self, names: Sequence[str]) -> list[slice]:
         """Return where these splits lie, neighbours in one piece."""
@@ -294,9 +291,9 @@ class FeatureFile:
         """Return the sha256 of every row's image, (N,) of `S64`; of use only for rows that are intact."""
         return self._column("rows/sha256", slice(0, len(self)))
 
-    def paths(self) -> tuple[str, ...]:
+    def paths(self) -> Texts:
         """Return the path of every row; of use only for rows that are intact."""
-        return _decode(self._column("rows/path", slice(0, len(self))))
+        return Texts(self._column("rows/path", slice(0, len(self))))
 
     @cached_property
     def columns(self) -> tuple[str, ...]:

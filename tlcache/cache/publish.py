@@ -120,18 +120,18 @@ def _write(path: Path, descriptor: int, plan: Plan) -> None:
     layout = {"libver": ("v110", "v110"), "meta_block_size": metadata_bytes}  # v110: metadata has checksums
     with _Sources(plan.sources) as sources, h5py.File(path, "w", locking=False, **layout) as file:
         reserve(descriptor, n * (plan.row_bytes + 32) + text_bytes + 2 * metadata_bytes)  # HDF5 may die on a full disk
-        columns = _write_columns(file, plan)
+        _write_columns(file, plan)
         _write_header(file, plan)
         file.flush()
-        _write_features(file, plan, sources, columns)
+        _write_features(file, plan, sources)
         file.flush()
         written = int(file.id.get_filesize())
     os.truncate(descriptor, written)
     os.fsync(descriptor)
 
 
-def _write_columns(file: h5py.File, plan: Plan) -> list[NDArray[Any]]:
-    """Write what is known of every row, and make room for the rest; return the columns of `_ROW` as stored."""
+def _write_columns(file: h5py.File, plan: Plan) -> None:
+    """Write what is known of every row, and make room for the rest."""
     rows, chunk = plan.columns, _chunk_rows(plan.dim)
     others = {name: column for name, column in rows.items() if name.startswith(COLUMNS)}
     columns = {
@@ -139,12 +139,12 @@ def _write_columns(file: h5py.File, plan: Plan) -> list[NDArray[Any]]:
         **{f"rows/{name}": rows[name] for name in ("path", "sha256", "split", "group", *_STORED)},
     }
     n = len(rows["label"])
-    written = [_create(file, name, columns[name], chunk)[:] for name in _ROW]
+    for name in _ROW:
+        _create(file, name, columns[name], chunk)
     for name, column in others.items():
         _create(file, name, column, chunk)
     _create(file, "integrity/crc32", np.zeros(n, np.uint32), chunk)
     file.create_dataset("features", (n, plan.dim), plan.dtype, chunks=(min(n, chunk), plan.dim), fletcher32=True)
-    return written
 
 
 def _write_header(file: h5py.File, plan: Plan) -> None:
@@ -164,11 +164,12 @@ def _write_header(file: h5py.File, plan: Plan) -> None:
             file.attrs[name] = value
 
 
-def _write_features(file: h5py.File, plan: Plan, sources: _Sources, columns: Sequence[NDArray[Any]]) -> None:
+def _write_features(file: h5py.File, plan: Plan, sources: _Sources) -> None:
     features, crc32, rows = file["features"], file["integrity/crc32"], plan.columns
+    known = [file[name] for name in _ROW]
     for block in _blocks(len(features), plan.dim):
         values = rounded(sources.features(rows["source"][block], rows["index"][block]), plan.dtype)
-        features[block], crc32[block] = values, _checksums(values, [column[block] for column in columns])
+        features[block], crc32[block] = values, _checksums(values, [column[block] for column in known])
 
 
 def _create(file: h5py.File, name: str, column: NDArray[Any], chunk: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,6 @@ __all__ = [
     "check_splits",
     "draw_splits",
     "find_leaks",
-    "joined_rows",
     "missing_splits",
     "split_names",
 ]
@@ -39,22 +38,28 @@ def check_splits(
 
     Every class needs an image for each of them, and one class as many groups.
     """
+    import numpy as np
+
+    from tlcache.datasets.drawing import codes
+
     missing = missing_splits(splits)
     parts = 1 + len(missing)
-    train = [(label, row) for row, label in enumerate(labels.tolist()) if splits[row] == "train"]
-    counts = Counter(label for label, _ in train)
+    train = np.flatnonzero(np.fromiter((split == "train" for split in splits), bool, len(splits)))
+    counts = np.bincount(labels[train] + 1, minlength=len(classes) + 1)[1:]  # -1 is none
     small = [name for number, name in enumerate(classes) if 0 < counts[number] < parts]
     if small:
         raise DataError(
             f"Drawing {' and '.join(missing)} from train needs {parts} images in every class; too few in: "
             f"{some(small, 10)}. Add images, leave the class out with --ignore, or give the splits yourself."
         )
-    if missing and groups:
-        whole = Counter(label for label, _ in {(label, groups[row] or row) for label, row in train})
-        if whole and max(whole.values()) < parts:
+    if missing and groups and any(groups):
+        names = (f"g{groups[row]}" if groups[row] else f"r{row}" for row in train.tolist())
+        whole = len(classes) * codes(names, len(train)) + labels[train]
+        most = np.bincount(np.unique(whole) % len(classes)).max(initial=0)
+        if 0 < most < parts:
             raise DataError(
                 f"Drawing {' and '.join(missing)} from train needs {parts} groups in a class, as none is torn apart; "
-                f"no class has more than {max(whole.values())}. Give the splits yourself, or groups that are smaller."
+                f"no class has more than {most}. Give the splits yourself, or groups that are smaller."
             )
 
 
@@ -87,22 +92,20 @@ def draw_splits(
     tuple of str
         (N,) `train`, `val` or `test`.
     """
-    result, numbers = list(splits), labels.tolist()
-    shares = shares or dict.fromkeys(SPLITS[1:], FRACTION)
-    missing = [name for name in missing_splits(splits) if shares[name]]
-    train = [row for row, split in enumerate(splits) if split == "train"]
+    import numpy as np
+
+    from tlcache.datasets.drawing import draw, joined_rows
+
+    result, shares = list(splits), shares or dict.fromkeys(SPLITS[1:], FRACTION)
+    missing = {name: shares[name] for name in missing_splits(splits) if shares[name]}
+    train = np.flatnonzero(np.fromiter((split == "train" for split in splits), bool, len(splits)))
+    if not missing or not len(train):
+        return tuple(result)
     if labels.ndim == 2:
-        return _dealt(labels, result, joined_rows(train, groups, sha256), sha256, seed, {m: shares[m] for m in missing})
-    by_class: dict[int, list[list[int]]] = defaultdict(list)
-    for rows in joined_rows(train, groups, sha256):
-        by_class[_commonest([numbers[row] for row in rows])].append(rows)
-    for components in by_class.values():
-        ranked = sorted(components, key=lambda rows: _rank(seed, min(sha256[row] for row in rows)))
-        total = sum(map(len, ranked))
-        for name in missing:
-            for rows in _take(ranked, max(1, round(shares[name] * total))):
-                for row in rows:
-                    result[row] = name
+        return _dealt(labels, result, joined_rows(train, groups, sha256), sha256, seed, missing)
+    for name, rows in draw(labels[train], train, groups, sha256, seed, missing).items():
+        for row in rows.tolist():
+            result[row] = name
     return tuple(result)
 
 
@@ -123,40 +126,16 @@ def _dealt(
     return tuple(split if part < 0 else names[part] for split, part in zip(splits, parts.tolist(), strict=True))
 
 
-def _commonest(labels: list[int]) -> int:
-    """Return the label that most have, the lowest of several."""
-    if len(labels) == 1:
-        return labels[0]
-    counts = Counter(labels)
-    return min(counts, key=lambda label: (-counts[label], label))
-
-
-def _take(ranked: list[list[int]], wanted: int) -> list[list[int]]:
-    """Remove about `wanted` rows from the front of `ranked`, whole groups only, and always leave one group behind."""
-    taken: list[list[int]] = []
-    left: list[list[int]] = []
-    count = 0
-    for rows in ranked:
-        if len(ranked) - len(taken) > 1 and count + len(rows) / 2 <= wanted:
-            taken.append(rows)
-            count += len(rows)
-        else:
-            left.append(rows)
-    ranked[:] = left
-    if not taken and len(ranked) > 1:
-        taken.append(min(ranked, key=len))
-        ranked.remove(taken[0])
-    return taken
-
-
 def find_leaks(
     paths: Sequence[str], labels: NDArray[np.int64], splits: Sequence[str], sha256: Sequence[str]
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return pairs of byte-identical images in different splits, and pairs under different labels."""
+    from tlcache.datasets.drawing import repeated
+
     first: dict[str, int] = {}
     across, conflicts = [], []
-    for row, digest in enumerate(sha256):
-        other = first.setdefault(digest, row)
+    for row in repeated(sha256).tolist():
+        other = first.setdefault(sha256[row], row)
         if splits[other] != splits[row]:
             across.append((paths[other], paths[row]))
         if labels[other] != labels[row]:
@@ -172,24 +151,6 @@ def missing_splits(splits: Iterable[str]) -> list[str]:
 
 def _rank(seed: int, content: str) -> str:
     return hashlib.sha256(f"{seed}:{content}".encode("utf-8", "surrogateescape")).hexdigest()  # may be a path
-
-
-def joined_rows(rows: Sequence[int], groups: Sequence[str], sha256: Sequence[str]) -> list[list[int]]:
-    """Return the rows joined by a common group or by equal bytes, directly or through others."""
-    parent: dict[str, str] = {}
-
-    def root(node: str) -> str:
-        while parent.setdefault(node, node) != node:
-            parent[node] = node = parent[parent[node]]
-        return node
-
-    for row in rows:
-        if groups[row]:
-            parent[root(f"sha256:{sha256[row]}")] = root(f"group:{groups[row]}")
-    joined: dict[str, list[int]] = defaultdict(list)
-    for row in rows:
-        joined[root(f"sha256:{sha256[row]}")].append(row)
-    return list(joined.values())
 
 
 ROLES = ("path", "label", "split", "group")  # of the columns of a table

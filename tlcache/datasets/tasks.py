@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlcache.datasets.splits import Row
 from tlcache.errors import DataError
-from tlcache.keys import hash_json
+from tlcache.keys import hash_rows
 from tlcache.tasks import CLASSIFY, MULTILABEL, NONE, REGRESSION, joined_label
 from tlcache.text import counted
 
@@ -95,9 +95,9 @@ def told_of(task: str) -> dict[str, str]:
     return {} if task == CLASSIFY else {"task": task}
 
 
-def rows_digest(classes: Sequence[str], rows: Sequence[Sequence[Any]], task: str) -> str:
+def rows_digest(classes: Sequence[str], rows: Iterable[Sequence[Any]], task: str) -> str:
     """Return what runs on the same rows have in common: a hash of classes and (path, sha256, label, split, group)."""
-    return hash_json({"classes": classes, "rows": rows, **told_of(task)})
+    return hash_rows({"classes": classes, "rows": [], **told_of(task)}, "rows", rows)
 
 
 def read_labels(rows: Sequence[Row], task: str | None) -> tuple[list[Row], tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -64,7 +64,7 @@ class Reasons:
                 continue
         return None
 
-    def plane(self) -> tuple[tuple[str, ...], Projection]:
+    def plane(self) -> tuple[Sequence[str], Projection]:
         """Return the paths of all images, and where they lie in the plane of their first two principal components."""
         return self._known.rows.paths, pca(*components(self._known.rows.features))
 

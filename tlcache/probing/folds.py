@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
-from tlcache.datasets.splits import joined_rows
+from tlcache.datasets.drawing import together
 from tlcache.datasets.stratified import deal
 from tlcache.errors import DataError
 from tlcache.heads.rows import Indices
@@ -103,10 +103,7 @@ def _dealt(labels: NDArray[np.uint8], groups: Indices, folds: int, seed: int) ->
 def group_numbers(rows: Split) -> Indices:
     """Return a number for each row (n,): the same for rows of one group, and for rows with equal features."""
     contents = [hashlib.sha256(features.tobytes()).hexdigest() for features in rows.features]
-    numbers = np.empty(len(rows), np.int64)
-    for number, together in enumerate(joined_rows(range(len(rows)), rows.groups, contents)):
-        numbers[together] = number
-    return numbers
+    return together(np.arange(len(rows)), rows.groups, contents)
 
 
 def draw_shots(rows: Split, shots: int, seed: int) -> Indices:

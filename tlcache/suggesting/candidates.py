@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def find_candidates(
         return Candidates(str(file.attrs["dataset"]), str(file.attrs["backbone"]), images, pool, predicted)
 
 
-def _known(file: FeatureFile, paths: tuple[str, ...], rows: Array) -> Known:
+def _known(file: FeatureFile, paths: Sequence[str], rows: Array) -> Known:
     return Known(reopen(file.attrs["source"]), paths, tuple(file.hashes().astype(str)[: len(paths)].tolist()), rows)
 
 

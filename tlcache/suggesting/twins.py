@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +25,7 @@ class Known:
     """Images, where their bytes are, and their embeddings, float32 (n, k) of length 1."""
 
     images: Images
-    paths: tuple[str, ...]
+    paths: Sequence[str]
     hashes: tuple[str, ...]
     rows: Array
 
