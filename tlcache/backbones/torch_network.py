@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ from tlcache.images import Preprocess
 from tlcache.keys import some
 from tlcache.progress import say
 
-__all__ = ["Embedding", "TracedNetwork", "embedding", "filled", "operations", "pretrained", "untrained"]
+__all__ = ["Embedding", "TracedNetwork", "embedding", "filled", "operations", "pretrained", "synchronised", "untrained"]
 
 
 class Embedding(nn.Module):
@@ -146,6 +147,15 @@ def embedding(backbone: Backbone, network: TorchNetwork, pool: str, preprocess: 
         The backbone has no such pooling.
     """
     return Embedding(network.part(), network.pooling(backbone.pool(pool)), preprocess).eval()
+
+
+def synchronised(module: nn.Module) -> nn.Module:
+    """Put torch's SyncBatchNorm in place of every BatchNorm, with its parameters and statistics."""
+    if "timm" not in sys.modules:
+        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(module))  # type: ignore[no-untyped-call]
+    from timm.layers import convert_sync_batchnorm  # torch's takes the activation from those that timm has one in
+
+    return cast(nn.Module, convert_sync_batchnorm(module))
 
 
 def filled(make: Callable[..., nn.Module], state: Mapping[str, Tensor] | None) -> nn.Module:

@@ -125,9 +125,18 @@ class Classifier(nn.Module):
         """Return logits (n, C) of what `before` returned."""
         return cast(Tensor, self.head(self.embed(activations)))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (n, C)."""
-        return self.after(self.before(images))
+    def forward(self, inputs: Tensor, ready: bool = False) -> Tensor:
+        """Return logits (n, C) of images, or with `ready` of what `before` returned for them."""
+        return self.after(inputs if ready else self.before(inputs))
+
+    def has_idle(self, inputs: Tensor, ready: bool) -> bool:
+        """Return whether some parameters that are to be trained have no part in the logits."""
+        self.eval()
+        self.zero_grad(set_to_none=True)
+        self(inputs, ready).sum().backward()
+        idle = any(each.requires_grad and each.grad is None for each in self.parameters())
+        self.zero_grad(set_to_none=True)
+        return idle
 
     def train(self, mode: bool = True) -> Self:
         """Set what is trained to training mode; frozen layers, whose statistics belong to them, stay in `eval`."""

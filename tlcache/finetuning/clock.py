@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tlcache.finetuning.pace import Pace
-from tlcache.finetuning.ranks import shared
 from tlcache.finetuning.training import Late
 from tlcache.finetuning.trial import seconds_of
 from tlcache.progress import say
@@ -47,8 +46,8 @@ class Clock:
         return self._end(_LATE) - self.spent_s
 
     def spend(self, seconds: float) -> None:
-        """Count a training that is finished: in every process as the first one does."""
-        self.spent_s += shared(lambda: seconds)
+        """Count a training that is finished."""
+        self.spent_s += seconds
 
     def note(self, line: str) -> None:
         """Say and remember that something was cut."""

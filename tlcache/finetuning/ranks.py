@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
 from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["add_gradients", "broadcast", "first_alone", "joined", "rank", "shared", "size", "total"]
+__all__ = ["exchanging", "first_alone", "joined", "parallel", "rank", "shared", "size", "total"]
 
 _PATIENCE = datetime.timedelta(days=1)  # the first process may decode images for long while others wait
 T = TypeVar("T")
@@ -74,23 +75,22 @@ def total(*numbers: float) -> list[float]:
     return [float(each) for each in sums.tolist()]
 
 
-def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their sums over all processes."""
+def parallel(module: nn.Module, has_idle: bool) -> nn.Module:
+    """Return a module whose gradients are the means over all processes, which begin with the first one's numbers.
+
+    `has_idle` says that some of its parameters take no part in its output. Statistics of BatchNorms are not exchanged:
+    those of the first process are what is validated and kept.
+    """
     if size() == 1:
-        return
-    gradients = [each.grad for each in parameters if each.grad is not None]
-    flat = torch.cat([each.flatten() for each in gradients])
-    distributed.all_reduce(flat)
-    parts = torch.split(flat, [each.numel() for each in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view(gradient.shape))
+        return module
+    found = DistributedDataParallel(module, find_unused_parameters=has_idle, gradient_as_bucket_view=True)
+    found.broadcast_buffers = False  # as an argument it would keep them from being the same to begin with
+    return found
 
 
-def broadcast(module: nn.Module) -> None:
-    """Give every process the first one's parameters and statistics."""
-    if size() == 1:
-        return
-    for each in module.state_dict().values():
-        whole = each.contiguous()
-        distributed.broadcast(whole, 0)
-        each.copy_(whole)
+def exchanging(module: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+    """Exchange gradients after the last part of a batch, and add them up in this process alone before."""
+    wait: AbstractContextManager[None] = nullcontext()
+    if isinstance(module, DistributedDataParallel) and not is_last:
+        wait = module.no_sync()
+    return wait

@@ -50,6 +50,7 @@ _LR_MORE = "Ten times that with --method bias, norm or lora"
 _MIX_MORE = "With --mixup one of them, by chance for each batch; 0: none of it"
 _TEACHER = "Its head is fitted anew, to answer for images that it has not seen; joined ones may teach, too"
 _PARTS_MORE = "Their gradients are added: the same up to rounding, but for BatchNorms in training mode and dropout"
+_SYNC_MORE = "torch's SyncBatchNorm, with --batch-norm train or adapt; one process has them anyway"
 _CACHED = "cached: begin with a head fitted on cached features; scratch: train a fresh one first"
 _CACHED_MORE = (
     "The first is linear probing, then fine-tuning (Kumar et al., 2022); a fresh head trains with the backbone frozen"
@@ -76,6 +77,7 @@ _BEFORE: Mapping[str, Any] = {
     "mixup": 0.0,
     "cutmix": 0.0,
     "accumulate": 1,
+    "sync_batch_norm": False,
     **_TEACHING,
 }  # how it was before there were these settings: records leave them out then
 _RECIPE = "race, own, top, upper, bare, steady, bold, adapt or before"
@@ -177,6 +179,10 @@ class Recipe:
             more="`adapt`: as `train`, at a momentum that fits the steps; those of frozen layers are always kept",
         ),
     ] = "eval"
+    sync_batch_norm: Annotated[
+        bool,
+        Option("Of several processes, each with a GPU: statistics of whole batches", SWITCH, TRAINING, more=_SYNC_MORE),
+    ] = False
     ema: Annotated[
         float,
         Option(
@@ -237,6 +243,11 @@ class Recipe:
             raise OptionError(f"The race tries several values of {named}. Leave that out, or give --recipe own.")
         if self.method == "last" and self.unfreeze != "all":
             raise OptionError(f"--method last is --unfreeze top:1; found --unfreeze {self.unfreeze}. Give one of them.")
+        if self.sync_batch_norm and self.batch_norm == "eval":
+            raise OptionError(
+                "--sync-batch-norm is about statistics that follow the images, --batch-norm eval keeps them: give "
+                "--batch-norm train or adapt, or leave it out."
+            )
         if self.cached_prefix and self.unfrozen == "all":
             raise OptionError("cached-prefix needs frozen layers to cache: unfreeze last:N, stage:K or top:N.")
         if (self.mixup or self.cutmix) and self.cached_prefix:

@@ -57,12 +57,13 @@ class ComputeFormat:
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
             yield
 
-    def forward(self, network: Classifier, inputs: Tensor, ready: bool) -> Tensor:
-        """Return float32 logits of images, or with `ready` of what `network.before` returns for them."""
+    def forward(self, network: nn.Module, inputs: Tensor, ready: bool) -> Tensor:
+        """Return float32 logits of a `Classifier`, or of one in several processes; inputs and `ready` as for that."""
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=self.memory_format)
         with self.computing(inputs.device.type):
-            return (network.after(inputs) if ready else network(inputs)).float()
+            logits: Tensor = network(inputs, ready).float()
+        return logits
 
 
 COMPUTE_FORMATS = tuple(

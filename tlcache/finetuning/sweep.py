@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.ranks import shared
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.training import Late, State, Tell, TrainingError
 from tlcache.finetuning.trial import Task, Trial, seconds_of
@@ -110,7 +111,7 @@ def train_variant(
             raise
         say(str(error))
         return TrainedVariant(setting, recipe, None, None, 0.0)
-    seconds = trial.setup_s + seconds_of(state.history)
+    seconds = shared(lambda: trial.setup_s + seconds_of(state.history))  # what budgets and clocks decide by
     costs = {"trained_parameters": trial.trained_parameters, "peak_bytes": trial.peak_bytes}
     return TrainedVariant(setting, recipe, trial, state, seconds, **costs)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from tlcache.backbones.backbone import Layer
+from tlcache.backbones.torch_network import synchronised
 from tlcache.errors import TlcacheError
 from tlcache.evaluation.task import Task
 from tlcache.finetuning.augment import Mix, mixing
@@ -24,7 +25,7 @@ from tlcache.finetuning.classifier import Classifier
 from tlcache.finetuning.live import Live
 from tlcache.finetuning.losses import Loss, hits, make_loss, row_weights, teaching
 from tlcache.finetuning.optimisation import averaged, balance, in_place, make_optimizer
-from tlcache.finetuning.ranks import add_gradients, broadcast, rank, shared, size, total
+from tlcache.finetuning.ranks import exchanging, parallel, rank, shared, size, total
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.schedules import learning_rate_factor
 from tlcache.finetuning.sources import Source, parts_of
@@ -189,7 +190,6 @@ class Training:
         phase.network.unfreeze()
         if self.recipe.batch_norm == "adapt":
             phase.network.follow(math.ceil(len(phase.train) / self.recipe.batch_size))
-        broadcast(self.both)
         step = self._step(phase, state)
         while state.epoch < phase.stop and not self._is_stale(phase, state):
             figures = self._train_epoch(phase, state, step, advance)
@@ -217,9 +217,16 @@ class Training:
             average.load_state_dict(state.average)
         loss_of = make_loss(recipe.criterion, recipe.label_smoothing, weights)
         mix = None if phase.train.ready else mixing(recipe.mixup, recipe.cutmix, self.classes)
+        network = self._parallel(phase) if size() > 1 else phase.network
         return _Step(
-            phase, self.both, state.way, self.device, recipe, self.target, optimizer, average, loss_of, weights, mix
+            *(phase, network, self.both, state.way, self.device, recipe, self.target, optimizer, average),
+            *(loss_of, weights, mix),
         )
+
+    def _parallel(self, phase: Phase) -> nn.Module:
+        one = phase.train.fetch(np.zeros(1, np.int64), 0).to(self.device)
+        has_idle = phase.network.has_idle(one, phase.train.ready)
+        return parallel(synchronised(phase.network) if self.recipe.sync_batch_norm else phase.network, has_idle)
 
     def _keep(self, state: State) -> None:
         if rank() == 0:
@@ -253,7 +260,6 @@ class Training:
             counted = {"train_accuracy": right / seen} if phase.train.labels.ndim == 1 else {}
             told = "".join(f", accuracy {share:.3f}" for share in counted.values())
             advance(images, f"{_where(phase, state.epoch + 1)}: loss {loss_sum / seen:.3f}{told}")
-        broadcast(self.both)  # BatchNorms have other statistics in every process
         seconds = time.perf_counter() - began
         return {
             "phase": phase.name,
@@ -305,6 +311,7 @@ class _Step:
     """Forward, backward and update for one batch: called with inputs, labels and the factor of the learning rate."""
 
     phase: Phase
+    network: nn.Module
     both: nn.Module
     way: ComputeFormat
     device: str
@@ -335,13 +342,11 @@ class _Step:
         whole, count = total(float(weights.sum()), len(labels))
         shares = torch.stack([weights / whole, ones / count], 1)
         self.optimizer.zero_grad(set_to_none=True)
-        most = math.ceil(self.recipe.batch_size / size() / self.recipe.accumulate)
-        parts = [slice(rows[0], rows[-1] + 1) for rows in parts_of(np.arange(len(labels)), most)]
-        done = [
-            self._descend(inputs[at], targets[at], shares[at], None if taught is None else taught[at]) for at in parts
-        ]
+        done, parts = [], self._parts(int(count))
+        for at in parts:
+            with exchanging(self.network, at is parts[-1]):
+                done.append(self._descend(inputs[at], targets[at], shares[at], None if taught is None else taught[at]))
         trained = [each for group in self.optimizer.param_groups for each in group["params"]]
-        add_gradients(trained)
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(trained, self.recipe.clip)
         self.optimizer.step()
@@ -350,18 +355,25 @@ class _Step:
         mean, right, images = total(*map(sum, zip(*done, strict=True)), len(labels))
         return mean, int(right), int(images)
 
+    def _parts(self, images: int) -> list[slice]:
+        """Return which of its images each process computes at once, in as many turns as the others."""
+        of = size()
+        most = math.ceil(self.recipe.batch_size / of / self.recipe.accumulate)
+        own = parts_of(np.arange(images), most * of, (rank(), of))
+        return [slice(rows[0] // of, rows[-1] // of + 1) for rows in own]
+
     def _descend(self, inputs: Tensor, targets: Tensor, shares: Tensor, taught: Tensor | None) -> tuple[float, int]:
         """Add the gradient of some images; the loss is returned, and how many were right.
 
         `shares` (n, 2) are those of each image in the loss of the whole batch, and in what a teacher says of it.
         """
-        logits = self.way.forward(self.phase.network, inputs, self.phase.train.ready)
+        logits = self.way.forward(self.network, inputs, self.phase.train.ready)
         own, told = (float(each) for each in shares.sum(0))
         loss = self.loss_of(logits, targets) * own
         if taught is not None:
             share, softness = self.recipe.distill_weight, self.recipe.distill_temperature
             loss = (1 - share) * loss + share * told * teaching(logits, taught.to(self.device), softness)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * size()).backward()  # type: ignore[no-untyped-call]  # of which the mean over processes is taken
         shown = targets.argmax(1) if self.mix else targets  # of a mixed image, what it has most of
         return float(loss.detach()), hits(logits, shown)
 

@@ -181,6 +181,7 @@ class Trial:
     """
 
     def __init__(self, task: Task, recipe: Recipe, refit: Mapping[str, int] | None = None) -> None:
+        _check_processes(recipe, task.device)
         started, self.peak_bytes = time.perf_counter(), 0
         self.task, self.recipe, self._refit = task, recipe, refit
         self._fitted = ("train",) if refit is None else ("train", "val")
@@ -191,12 +192,6 @@ class Trial:
         state = load_state(task.weights)
         self._network = pretrained(backbone, state, task.weights.label, task.preprocess)
         self.model = self._network.module.to(task.device)
-        if recipe.batch_size < 2 * size() * recipe.accumulate:
-            parts = f"{size()} processes" if recipe.accumulate == 1 else f"{recipe.accumulate} parts (--accumulate)"
-            parts += f" of {size()} processes" if recipe.accumulate > 1 < size() else ""
-            raise OptionError(
-                f"--batch-size {recipe.batch_size} leaves {parts} less than 2 images each. Give a larger one."
-            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.layers = layers_to_train(recipe, backbone, self._network)
@@ -253,7 +248,8 @@ class Trial:
 
     def logits(self, split: str, way: ComputeFormat) -> NDArray[np.float32]:
         """Return logits (n, C) of the images of a split as they are; -inf for classes without an image to train on."""
-        logits = logits_of(self.network, self._images("none", split), self.task.device, way)
+        images = self._images("none", split)
+        logits = shared(lambda: logits_of(self.network, images, self.task.device, way))
         logits[:, ~self.task.target.seen(self.task.labels(*self._fitted), np.arange(logits.shape[1]))] = -np.inf
         return logits
 
@@ -332,6 +328,20 @@ class Trial:
             recipe.views,
             task.device,
             task.activations or cache_folder() / "activations",
+        )
+
+
+def _check_processes(recipe: Recipe, device: str) -> None:
+    if recipe.batch_size < 2 * size() * recipe.accumulate:
+        parts = f"{size()} processes" if recipe.accumulate == 1 else f"{recipe.accumulate} parts (--accumulate)"
+        parts += f" of {size()} processes" if recipe.accumulate > 1 < size() else ""
+        raise OptionError(
+            f"--batch-size {recipe.batch_size} leaves {parts} less than 2 images each. Give a larger one."
+        )
+    if recipe.sync_batch_norm and size() > 1 and device == "cpu":
+        raise OptionError(
+            f"--sync-batch-norm is torch's SyncBatchNorm, which computes on GPUs alone; found {size()} processes on "
+            "CPUs. Pass --batch-norm eval instead, which keeps the statistics, or train in one process."
         )
 
 
