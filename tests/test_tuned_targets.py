@@ -25,7 +25,8 @@ from tlcache.finetuning.recipe import Recipe
 from tlcache.probing.fit import fit_heads
 from tlcache.report.curves import learning_curves
 from tlcache.report.reproduce import commands
-from tlcache.runs.finetuned import FinetunedRun, TunedEpoch
+from tlcache.report.tried import tried_table
+from tlcache.runs.finetuned import FinetunedRun, TunedCandidate, TunedEpoch
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import RUNS
 from tlcache.studying.seeds import Spread
@@ -173,10 +174,23 @@ def test_a_screening_is_of_classes(tables: dict[str, Path]) -> None:
         study([tables["regression"]], ["tinynet"], "random", task="regression", screen=1)
 
 
-def test_what_seeds_say_of_an_error_is_in_its_units_and_less_of_it_is_better() -> None:
-    pair: Any = SimpleNamespace(found=SimpleNamespace(difference=-1.5, low=-2.0, high=-1.0), shown=True)
-    values = (-2.0, -1.0, 0.5)
+@pytest.mark.parametrize(
+    ("size", "mean", "first", "low"), [(1, "-0.833", "-1.500", "-2.000"), (1e-9, "-8.333e-10", "-1.5e-09", "-2e-09")]
+)
+def test_what_seeds_say_of_an_error_is_in_its_units_and_less_of_it_is_better(
+    size: float, mean: str, first: str, low: str
+) -> None:
+    found = SimpleNamespace(difference=-1.5 * size, low=-2.0 * size, high=-1.0 * size)
+    pair: Any = SimpleNamespace(found=found, shown=True)
+    values = (-2.0 * size, -1.0 * size, 0.5 * size)
     text = str(Spread("ages", values, True, resampled(np.array(values), 0.25), pair, "mae"))
-    assert "fine-tuning has -0.833 of mae over the frozen head" in text
+    assert f"fine-tuning has {mean} of mae over the frozen head" in text
     assert "ahead in 2 seeds" in text
-    assert "On the first split alone it has -1.500 (95 % CI -2.000 to -1.000)" in text
+    assert f"On the first split alone it has {first} (95 % CI {low} to " in text
+
+
+def test_a_small_error_is_told_of_what_was_tried() -> None:
+    tried = TunedCandidate(setting={"lr": 0.1}, scores={"val_mae": 1.25e-7, "val_loss": 1.0})
+    run: Any = SimpleNamespace(candidates=(tried, TunedCandidate(setting={"lr": 1.0})), race=None)
+    (column,) = [each for each in tried_table(run).columns if each.header == "Validation"]
+    assert [*column.cells] == ["1.25e-07", "diverged"]

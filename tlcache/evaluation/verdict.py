@@ -194,7 +194,9 @@ def _untuned(run: FinetunedRun) -> str:
     trained = [epoch for epoch in run.history if epoch.phase == "backbone" and epoch.epoch]
     before = [epoch for epoch in run.history if epoch not in trained]
     first, best = (max(some, key=lambda each: each.score) for some in (before, trained))
-    scores = [f"{epoch.value:.3f} with a loss of {epoch.val_loss:.3f}" for epoch in (first, best)]
+    scores = [
+        f"{figure_text(epoch.value, epoch.figure)} with a loss of {epoch.val_loss:.3f}" for epoch in (first, best)
+    ]
     raced = f" of {run.settings['recipe']}, the best of {_recipes(run)}," if run.race else ""
     return (
         f"no epoch{raced} was better on validation than the head it began with ({first.figure.replace('_', ' ')} "

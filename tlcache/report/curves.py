@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tlcache.report.plots import PALETTE
 from tlcache.runs.finetuned import FinetunedRun, TunedCandidate, TunedEpoch
 from tlcache.tasks import SMALLER
+from tlcache.text import figure_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,7 @@ def learning_curves(run: FinetunedRun) -> Figure:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     loss.legend(frameon=False)
-    tested = f"test {_words(name)} {run.test.as_json()[name]:.3f}"
+    tested = f"test {_words(name)} {figure_text(run.test.as_json()[name], name)}"
     figure.suptitle(f"{run.dataset}: {run.backbone}, {run.settings['optimizer']}; {tested}", fontsize=11)
     return figure
 

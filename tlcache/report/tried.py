@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tlcache.report.plain import plain_table
 from tlcache.runs.finetuned import FinetunedRun, TunedCandidate
+from tlcache.text import figure_text
 
 __all__ = ["tried_table"]
 
@@ -20,8 +21,8 @@ def tried_table(run: FinetunedRun) -> Table:
     """Return one row per training of a sweep or a race, in their order."""
     table = plain_table("Trained", "Validation", "Parameters", "Memory", "Seconds", numbers=slice(1, None))
     for each in run.candidates:
-        value = next((value for name, value in each.scores.items() if name != "val_loss"), None)
-        reached = "diverged" if value is None else f"{value:.3f}"
+        told = {name.removeprefix("val_"): value for name, value in each.scores.items() if name != "val_loss"}
+        reached = next((figure_text(value, name) for name, value in told.items()), "diverged")
         memory = filesize.decimal(each.peak_bytes) if each.peak_bytes else "-"
         trained = f"{each.trained_parameters:,}" if each.trained_parameters else "-"
         table.add_row(_named(each, run), reached, trained, memory, f"{each.train_s:,.1f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tlcache.runs.folder import read_runs, runs_folder
 from tlcache.studying.run import run_study, take
 from tlcache.studying.steps import EXTRACT, FAILED, FINETUNE, FIT, JOIN, REPORT, Step, StudyPlan
 from tlcache.tasks import CLASSIFY, USUAL
-from tlcache.text import counted
+from tlcache.text import counted, figure_text
 
 __all__ = ["Spread", "run_seeds", "spreads"]
 
@@ -80,7 +81,7 @@ class Spread:
     def __str__(self) -> str:
         """Return it as a sentence."""
         what = "other splits, heads and fine-tunings" if self.drawn else "the same splits, other fine-tunings"
-        told = points if self.by == USUAL[CLASSIFY] else "{:.3f}".format
+        told = points if self.by == USUAL[CLASSIFY] else partial(figure_text, name=self.by)
         each, unit = np.array(self.differences), "points" if self.by == USUAL[CLASSIFY] else f"of {self.by}"
         spread = f"sd {told(float(each.std(ddof=1)))}, {told(each.min())} to {told(each.max())}"
         ahead = int((each > 0 if larger_is_better(self.by) else each < 0).sum())
