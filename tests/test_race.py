@@ -20,7 +20,8 @@ from tlcache.finetuning.pace import Pace
 from tlcache.finetuning.plan import Plan, Round, Rows, budget_of, fitted, planned, usual_epochs
 from tlcache.finetuning.recipe import Recipe, resolved
 from tlcache.finetuning.recipes import RACED, RECIPES
-from tlcache.finetuning.training import TrainingError, _Step
+from tlcache.finetuning.step import Step
+from tlcache.finetuning.training import TrainingError
 from tlcache.finetuning.trial import Task
 from tlcache.probing.fit import fit_heads
 from tlcache.report.curves import learning_curves
@@ -316,16 +317,16 @@ def test_a_race_keeps_its_budget_when_the_machine_becomes_busier(
     fake = SimpleNamespace(perf_counter=lambda: now[0])
     for module in ("training", "trial", "race"):
         monkeypatch.setattr(f"tlcache.finetuning.{module}.time", fake)
-    plain = _Step.__call__
+    plain = Step.__call__
 
     def step(
-        self: _Step, inputs: torch.Tensor, labels: torch.Tensor, factor: float, *more: torch.Tensor
+        self: Step, inputs: torch.Tensor, labels: torch.Tensor, factor: float, *more: torch.Tensor
     ) -> tuple[float, int, int]:
         images[0] += len(labels)
         now[0] += len(labels) * (times if images[0] > slow_after else 1)
         return plain(self, inputs, labels, factor, *more)
 
-    monkeypatch.setattr(_Step, "__call__", step)
+    monkeypatch.setattr(Step, "__call__", step)
     monkeypatch.setattr(race, "measured", lambda *_: Pace(1.0, 0.0))
     run = raced(photos, budget_s=400)
     assert run.race is not None

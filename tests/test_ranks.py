@@ -102,6 +102,21 @@ def test_another_number_of_processes_goes_on(
     assert_equal(tune(photos, tmp_path / "whole", **settings), resumed)
 
 
+@pytest.mark.slow
+def test_two_processes_race_as_one(tmp_path: Path, photos: Path, ranks: Ranks) -> None:
+    """They go by the clock of the first: what one would cut, and the other not, would leave both waiting."""
+    computed = {"precision": "fp32", "layout": "contiguous"}
+    data = (photos, "tinynet", "random")
+    first, second = ranks.finetune(*data, **computed, batch_size=10, budget_s=10.0, runs=tmp_path / "two")
+    assert first.race is not None
+    assert second.race is not None
+    assert first.race.images_per_s == second.race.images_per_s
+    assert len(first.candidates) > 3
+    for mine, its in zip(first.candidates, second.candidates, strict=True):
+        assert (mine.setting, mine.scores, mine.train_s) == (its.setting, its.scores, its.train_s)
+    assert first.chosen == second.chosen
+
+
 def test_batchnorms_of_whole_batches_keep_what_they_are() -> None:
     """Activations that timm has in its BatchNorms included; without other processes they compute the same."""
     own = timm.layers.BatchNormAct2d(16)

@@ -13,23 +13,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from tlcache.backbones.backbone import Layer
 from tlcache.backbones.torch_network import synchronised
 from tlcache.errors import TlcacheError
 from tlcache.evaluation.task import Task
-from tlcache.finetuning.augment import Mix, mixing
+from tlcache.finetuning.augment import mixing
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier
 from tlcache.finetuning.live import Live
-from tlcache.finetuning.losses import Loss, hits, make_loss, row_weights, teaching
+from tlcache.finetuning.losses import make_loss
 from tlcache.finetuning.optimisation import averaged, balance, in_place, make_optimizer
-from tlcache.finetuning.ranks import exchanging, parallel, rank, shared, size, total
+from tlcache.finetuning.ranks import parallel, rank, shared, size
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.schedules import learning_rate_factor
 from tlcache.finetuning.sources import Source, parts_of
 from tlcache.finetuning.speed import ComputeFormat
+from tlcache.finetuning.step import Step
 from tlcache.progress import say, training_bar
 from tlcache.runs.finetuned import TunedEpoch
 from tlcache.tasks import USUAL
@@ -205,7 +205,7 @@ class Training:
         self._tell(_line(state.history[-1], phase))
         self._live.tell(len(state.history) - 1, state.history[-1])
 
-    def _step(self, phase: Phase, state: State) -> _Step:
+    def _step(self, phase: Phase, state: State) -> Step:
         """Return what a step needs, the optimizer and the average as they were when the state was kept."""
         recipe = self.recipe
         weights = balance(phase.train.labels, self.classes).to(self.device) if recipe.class_weight else None
@@ -218,9 +218,9 @@ class Training:
         loss_of = make_loss(recipe.criterion, recipe.label_smoothing, weights)
         mix = None if phase.train.ready else mixing(recipe.mixup, recipe.cutmix, self.classes)
         network = self._parallel(phase) if size() > 1 else phase.network
-        return _Step(
-            *(phase, network, self.both, state.way, self.device, recipe, self.target, optimizer, average),
-            *(loss_of, weights, mix),
+        return Step(
+            *(network, phase.train.ready, phase.learning_rate, self.both, state.way, self.device, recipe, self.target),
+            *(optimizer, average, loss_of, weights, mix),
         )
 
     def _parallel(self, phase: Phase) -> nn.Module:
@@ -242,7 +242,7 @@ class Training:
         begin = len(state.history) - state.epoch
         return bool(len(state.history) - max(begin, state.best["epochs"]) >= self.recipe.patience)
 
-    def _train_epoch(self, phase: Phase, state: State, step: _Step, advance: Update) -> dict[str, Any]:
+    def _train_epoch(self, phase: Phase, state: State, step: Step, advance: Update) -> dict[str, Any]:
         seeds = np.random.SeedSequence([self.recipe.seed, state.phase, state.epoch])  # nothing of the epoch before
         order = np.random.default_rng(seeds).permutation(len(phase.train))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
@@ -304,78 +304,6 @@ class Training:
             f"({self.recipe.optimizer}, learning rate {phase.learning_rate:g}). The state before that epoch stays in "
             f"'{self._checkpoints.folder}'. Try a smaller {option}, or more --warmup-epochs."
         )
-
-
-@dataclass(frozen=True)
-class _Step:
-    """Forward, backward and update for one batch: called with inputs, labels and the factor of the learning rate."""
-
-    phase: Phase
-    network: nn.Module
-    both: nn.Module
-    way: ComputeFormat
-    device: str
-    recipe: Recipe
-    target: Task
-    optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
-    loss_of: Loss
-    weights: Tensor | None
-    mix: Mix | None = None
-
-    def __call__(
-        self, inputs: Tensor, labels: Tensor, factor: float, taught: Tensor | None = None
-    ) -> tuple[float, int, int]:
-        """Return the loss of the batch, before the update, how many of it were right, and how many there were.
-
-        Of several processes each has a part of the batch, and computes that in parts where gradients are accumulated;
-        the loss is the mean over the whole.
-        """
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["share"] * self.phase.learning_rate * factor
-        targets = torch.from_numpy(self.target.learned(labels.numpy())).to(self.device)
-        inputs = inputs.to(self.device)
-        if self.mix:
-            inputs, targets = self.mix(inputs, targets)
-        ones = torch.ones(len(labels), device=self.device)
-        weights = ones if self.weights is None else row_weights(targets, self.weights)
-        whole, count = total(float(weights.sum()), len(labels))
-        shares = torch.stack([weights / whole, ones / count], 1)
-        self.optimizer.zero_grad(set_to_none=True)
-        done, parts = [], self._parts(int(count))
-        for at in parts:
-            with exchanging(self.network, at is parts[-1]):
-                done.append(self._descend(inputs[at], targets[at], shares[at], None if taught is None else taught[at]))
-        trained = [each for group in self.optimizer.param_groups for each in group["params"]]
-        if self.recipe.clip:
-            nn.utils.clip_grad_norm_(trained, self.recipe.clip)
-        self.optimizer.step()
-        if self.average:
-            self.average.update_parameters(self.both)
-        mean, right, images = total(*map(sum, zip(*done, strict=True)), len(labels))
-        return mean, int(right), int(images)
-
-    def _parts(self, images: int) -> list[slice]:
-        """Return which of its images each process computes at once, in as many turns as the others."""
-        of = size()
-        most = math.ceil(self.recipe.batch_size / of / self.recipe.accumulate)
-        own = parts_of(np.arange(images), most * of, (rank(), of))
-        return [slice(rows[0] // of, rows[-1] // of + 1) for rows in own]
-
-    def _descend(self, inputs: Tensor, targets: Tensor, shares: Tensor, taught: Tensor | None) -> tuple[float, int]:
-        """Add the gradient of some images; the loss is returned, and how many were right.
-
-        `shares` (n, 2) are those of each image in the loss of the whole batch, and in what a teacher says of it.
-        """
-        logits = self.way.forward(self.network, inputs, self.phase.train.ready)
-        own, told = (float(each) for each in shares.sum(0))
-        loss = self.loss_of(logits, targets) * own
-        if taught is not None:
-            share, softness = self.recipe.distill_weight, self.recipe.distill_temperature
-            loss = (1 - share) * loss + share * told * teaching(logits, taught.to(self.device), softness)
-        (loss * size()).backward()  # type: ignore[no-untyped-call]  # of which the mean over processes is taken
-        shown = targets.argmax(1) if self.mix else targets  # of a mixed image, what it has most of
-        return float(loss.detach()), hits(logits, shown)
 
 
 def logits_of(network: Classifier, source: Source, device: str, way: ComputeFormat) -> NDArray[np.float32]:
