@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tlcache.errors import OptionError, UnknownNameError
-from tlcache.images import BadImageError, Preprocess, by_pillow, by_torch, cut_borders, decode, fit, prepare
+from tlcache.images import BadImageError, Preprocess, by_numpy, by_torch, cut_borders, decode, fit, prepare
 
 RANDOM = np.random.default_rng(0)
 WAVES = np.stack(
@@ -80,6 +80,7 @@ def test_borders_surround_the_whole_image(size: tuple[int, int], inside: tuple[i
 AWKWARD = [
     *((1, 1), (1, 50), (50, 1), (2, 3), (7, 90), (90, 7), (64, 64), (63, 65), (65, 64), (64, 200), (200, 64)),
     *((97, 201), (120, 163), (163, 120), (127, 129), (20, 20), (300, 401), (401, 300), (16, 999), (255, 257)),
+    *((900, 700), (1800, 1300)),  # whose sums float32 does not hold
 ]
 PREPROCESSED = [
     *(Preprocess(64, 48), Preprocess(60, 60), Preprocess(48, 40, shape=(40, 60))),
@@ -89,19 +90,15 @@ PREPROCESSED = [
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("preprocess", PREPROCESSED)
-def test_pillow_resizes_as_torch_does(preprocess: Preprocess, interpolation: str) -> None:
-    preprocess, differences = replace(preprocess, interpolation=interpolation), []
+def test_numpy_resizes_as_torch_does_to_the_bit(preprocess: Preprocess, interpolation: str) -> None:
+    preprocess = replace(preprocess, interpolation=interpolation)
     for size in AWKWARD:
         pixels = RANDOM.integers(0, 256, (*size, 3), dtype=np.uint8)
         found = np.empty((2, 3, *preprocess.size), np.uint8)
         found[:] = np.array([0, 255])[:, None, None, None]  # all of which is overwritten
-        for kernel, out in zip((by_torch, by_pillow), found, strict=True):
+        for kernel, out in zip((by_torch, by_numpy), found, strict=True):
             fit(pixels, preprocess, out, kernel)
-        differences.append(np.abs(found[0].astype(int) - found[1]).ravel())
-    apart = np.concatenate(differences)
-    assert apart.max() <= 2
-    assert (apart > 0).mean() < 0.04
-    assert (apart > 1).mean() < 1e-3
+        assert np.array_equal(*found), size
 
 
 @pytest.mark.parametrize("crop", [40, 63, 64])

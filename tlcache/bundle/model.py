@@ -20,7 +20,7 @@ from tlcache.deploying.rows import Columns, PredictedRow
 from tlcache.errors import ImageReadError, ModelError, OptionError, one_line
 from tlcache.heads.answering import ANSWERS, answering_of
 from tlcache.heads.uncertainty import Uncertainty
-from tlcache.images import BadImageError, Preprocess, by_pillow, fit, prepare, upright
+from tlcache.images import BadImageError, Preprocess, by_numpy, fit, prepare, upright
 from tlcache.keys import native
 from tlcache.kinds import number, whole
 from tlcache.threads import in_threads
@@ -202,9 +202,9 @@ class Bundle:
         try:
             data = _content(image)
             if isinstance(data, bytes | bytearray | memoryview):
-                prepare(bytes(data), self.preprocess, out, kernel=by_pillow)
+                prepare(bytes(data), self.preprocess, out, kernel=by_numpy)
             else:
-                fit(upright(data, self.preprocess.window), self.preprocess, out, by_pillow)
+                fit(upright(data, self.preprocess.window), self.preprocess, out, by_numpy)
         except ImageReadError as error:
             return error.reason
         except BadImageError as error:

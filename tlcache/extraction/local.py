@@ -72,7 +72,7 @@ def side_by_side(
     try:
         if new:
             with loading():
-                run.torch.start()
+                run.load_kernel()
                 if survives:
                     run.open_all([new])
                 else:

@@ -26,7 +26,7 @@ rare kinds of files are concerned, `REVISION` counts instead: see `changed`.
 from tlcache.images.changed import changed
 from tlcache.images.decoding import decode, rgb_of
 from tlcache.images.formats import FORMATS, BadImageError, Stored
-from tlcache.images.kernels import Kernel, by_pillow, by_torch
+from tlcache.images.kernels import Kernel, by_numpy, by_torch, kernel_for
 from tlcache.images.memory import checked, upright
 from tlcache.images.preprocessing import MAX_PIXELS, REVISION, RULES_VERSION, Preprocess
 from tlcache.images.resizing import OneTorchThread, cut_borders, fit, prepare
@@ -41,13 +41,14 @@ __all__ = [
     "OneTorchThread",
     "Preprocess",
     "Stored",
-    "by_pillow",
+    "by_numpy",
     "by_torch",
     "changed",
     "checked",
     "cut_borders",
     "decode",
     "fit",
+    "kernel_for",
     "prepare",
     "rgb_of",
     "upright",

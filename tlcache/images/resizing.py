@@ -38,7 +38,7 @@ def prepare(
     notes
         Where to add what a user should know of the image; its words are those of `tlcache.images.notes`.
     kernel
-        What resizes. Only pixels by torch are those of embeddings that are cached.
+        What resizes.
 
     Returns
     -------
