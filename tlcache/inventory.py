@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 from filelock import Timeout
+from numpy.typing import NDArray
 
 from tlcache.arguments import Features, Paths, Repair
 from tlcache.backbones.model import EXPORT_VERSION, KEY_VERSION
 from tlcache.cache.feature_file import FeatureFile, open_remains
 from tlcache.cache.find import features_folder, find_features, kept_folder, made_worse
-from tlcache.cache.shards import Shard, find_shards, read_shard
+from tlcache.cache.shards import find_shards, read_shard
 from tlcache.datasets.dataset import source_of
 from tlcache.errors import CacheError, DamagedError, DataError, OutdatedError, TlcacheError
 from tlcache.extraction.extract import extract
@@ -282,7 +283,7 @@ def _entry_of_parts(workspace: Path) -> CacheEntry:
         note = json.loads((workspace / "run.json").read_bytes())
     except (OSError, ValueError):
         note = {}
-    parts = _sound_parts(workspace)
+    hashes, dim = _in_parts(workspace)
     images, done = int(note.get("images", 0)), count_done(workspace)
     with _if_idle(workspace) as idle:
         state = "unfinished" if idle else "running"
@@ -293,8 +294,8 @@ def _entry_of_parts(workspace: Path) -> CacheEntry:
         workspace.parent.name,
         workspace.name[1:].rpartition("-")[0],
         str(note.get("weights", "")),
-        rows=sum(len(part.sha256) for part in parts),
-        dim=max((part.features.shape[1] for part in parts), default=0),
+        rows=len(hashes),
+        dim=dim,
         images=images,
         size_bytes=sum(path.stat().st_size for path in workspace.rglob("*") if path.is_file()),
         created="",
@@ -306,15 +307,15 @@ def _entry_of_parts(workspace: Path) -> CacheEntry:
 
 
 def _entry_of_kept(folder: Path) -> CacheEntry:
-    parts = _sound_parts(folder)
-    rows = len({sha256 for part in parts for sha256 in part.sha256.tolist()})
+    hashes, dim = _in_parts(folder)
+    rows = len(np.unique(hashes))
     return CacheEntry(
         folder,
         "",
         folder.name.rpartition("-")[0],
         "",
         rows=rows,
-        dim=max((part.features.shape[1] for part in parts), default=0),
+        dim=dim,
         images=rows,
         size_bytes=sum(path.stat().st_size for path in folder.glob("*")),
         created="",
@@ -324,8 +325,13 @@ def _entry_of_kept(folder: Path) -> CacheEntry:
     )
 
 
-def _sound_parts(folder: Path) -> list[Shard]:
-    return [part for path in find_shards(folder) if (part := read_shard(path)) is not None]
+def _in_parts(folder: Path) -> tuple[NDArray[np.bytes_], int]:
+    """Return the hashes of the images that have rows in the parts of a folder, and how long these are."""
+    hashes, dim = [np.empty(0, "S64")], 0
+    for part in filter(None, map(read_shard, find_shards(folder))):  # one at a time: all may be more than memory holds
+        hashes.append(part.sha256)
+        dim = max(dim, part.features.shape[1])
+    return np.concatenate(hashes), dim
 
 
 @contextmanager

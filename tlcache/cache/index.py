@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tlcache.cache.feature_file import open_remains, stage_seconds
 from tlcache.cache.find import kept_folder
 from tlcache.cache.shards import Rejected, Shard, find_shards, read_shard
+from tlcache.datasets.hashes import Hashes, Places
 from tlcache.errors import CacheError, DamagedError, OutdatedError
 from tlcache.images import REVISION
 
@@ -54,7 +55,7 @@ class Index:
 
     def __init__(self, key: str, unrounded: str = "") -> None:
         self.key, self.unrounded = key, unrounded
-        self.rows: dict[str, tuple[int, int]] = {}
+        self.rows = Places()
         self.bad: dict[str, Rejected] = {}
         self.outdated: set[str] = set()
         self.noted: dict[str, set[str]] = {}
@@ -134,13 +135,13 @@ class Index:
         for word, hashes in part.notes.items():
             self.noted.setdefault(word, set()).update(hashes)
 
-    def stored(self, places: NDArray[np.int64]) -> NDArray[np.int32]:
+    def stored(self, places: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return width, height and frames of the images at these places (source, row): int32 (n, 3) for (n, 2)."""
         starts = np.cumsum([0, *map(len, self._stored)])
         together: NDArray[np.int32] = np.concatenate(self._stored)
         return together[starts[places[:, 0]] + places[:, 1]]
 
-    def seconds(self, sources: NDArray[np.int64]) -> NDArray[np.float64]:
+    def seconds(self, sources: NDArray[np.int32]) -> NDArray[np.float64]:
         """Return what the rows from these sources (N,) cost when they were made: float64 (4,) as in `Shard`."""
         counts = np.bincount(sources, minlength=len(self.sources))
         return sum((n * each for n, each in zip(counts, self._seconds, strict=True)), stage_seconds())
@@ -161,13 +162,12 @@ class Index:
         self.sources.append(path)
         self._stored.append(stored)
         self._seconds.append(seconds / max(1, len(hashes)))
-        names = [sha256.decode() for sha256 in hashes[good]]
+        names = Hashes.of(hashes[good])
         if decoder < REVISION:
-            self.outdated |= set(names) - self.rows.keys()
-        else:
+            self.outdated |= {sha256 for sha256 in names if sha256 not in self.rows}
+        elif self.outdated:
             self._forget(self.outdated.intersection(names))
-        for sha256, row in zip(names, np.flatnonzero(good).tolist(), strict=True):
-            self.rows.setdefault(sha256, (number, row))
+        self.rows.add(names, number, np.flatnonzero(good))
         self.several |= {sha256.decode() for sha256 in hashes[good & (stored[:, 2] > 1)]}
         if len(hashes):
             self.dim, self.provider = dim, provider or self.provider
@@ -176,8 +176,7 @@ class Index:
         """Make room for rows of this revision of the decoder."""
         self.outdated -= outdated
         self.several -= outdated
-        for sha256 in outdated:
-            del self.rows[sha256]
+        self.rows.drop(outdated)
 
 
 def _lasting(bad: Iterable[Sequence[str]], decoder: int) -> dict[str, Rejected]:

@@ -31,11 +31,16 @@ from tlcache.cache.feature_file import (
 )
 from tlcache.cache.rounding import rounded
 from tlcache.cache.shards import Shard, read_shard
+from tlcache.datasets.hashes import Hashes
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, first_line
 from tlcache.files import reserve, sync_folder
+from tlcache.heads.rows import blocks
 
 __all__ = ["Plan", "RowSource", "publish", "read_rows"]
+
+
+_AT_ONCE = 65_536  # rows of a column
 
 
 class RowSource(Protocol):
@@ -57,7 +62,8 @@ class Plan:
     dim
         Length of an embedding.
     columns
-        Per row: `path`, `group`, `sha256` (bytes), `label` (int64), `split` (uint8, index into `SPLITS`, ascending),
+        Per row: `path`, `group` (bytes), `sha256` (bytes, or uint8 (N, 32) as of `Hashes`), `label` (int64),
+        `split` (uint8, index into `SPLITS`, ascending),
         `width`, `height`, `frames` (int32, what the image's header says),
         `source` and `index` (which source holds the row, and where in it). Beside them `classes` and
         `quarantine_path`, `quarantine_sha256`, `quarantine_code`, `quarantine_message` (bytes, UTF-8), and per row
@@ -116,7 +122,7 @@ def _write(path: Path, descriptor: int, plan: Plan) -> None:
     """Write everything but the features first, so that a file that loses its end loses rows and no more."""
     n = len(plan.columns["label"])
     metadata_bytes = 64 * 1024 + (24 * n // _chunk_rows(plan.dim) + 1024) * (len(plan.columns) + 2)
-    text_bytes = sum(column.nbytes for column in plan.columns.values())
+    text_bytes = sum(column.nbytes for column in plan.columns.values()) + 32 * n  # of hashes, which are written in hex
     layout = {"libver": ("v110", "v110"), "meta_block_size": metadata_bytes}  # v110: metadata has checksums
     with _Sources(plan.sources) as sources, h5py.File(path, "w", locking=False, **layout) as file:
         reserve(descriptor, n * (plan.row_bytes + 32) + text_bytes + 2 * metadata_bytes)  # HDF5 may die on a full disk
@@ -172,11 +178,14 @@ def _write_features(file: h5py.File, plan: Plan, sources: _Sources) -> None:
         features[block], crc32[block] = values, _checksums(values, [column[block] for column in known])
 
 
-def _create(file: h5py.File, name: str, column: NDArray[Any], chunk: int) -> Any:
-    if column.dtype.kind == "S":
-        column = column.astype(h5py.string_dtype("utf-8", max(1, column.dtype.itemsize)))
-    chunks = (min(len(column), chunk),) if len(column) else None
-    return file.create_dataset(name, data=column, chunks=chunks, fletcher32=len(column) > 0)
+def _create(file: h5py.File, name: str, column: NDArray[Any], chunk: int) -> None:
+    kind, n = column.dtype, len(column)
+    if kind.kind == "S" or column.ndim == 2:
+        kind = h5py.string_dtype("utf-8", 64 if column.ndim == 2 else max(1, kind.itemsize))
+    made = file.create_dataset(name, (n,), kind, chunks=(min(n, chunk),) if n else None, fletcher32=n > 0)
+    for block in blocks(n, _AT_ONCE):
+        part = column[block]
+        made[block] = (Hashes(part).stored if part.ndim == 2 else part).astype(kind)
 
 
 def read_rows(sources: Sequence[Path], places: Sequence[tuple[int, int]]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tlcache.datasets.source import Form, ImageList, Images, Listing, Source
 from tlcache.datasets.splits import FRACTION, SPLITS, Row, check_splits, split_names
 from tlcache.datasets.table import SUFFIXES
 from tlcache.datasets.tasks import Targets, read_labels
+from tlcache.datasets.texts import Texts
 from tlcache.datasets.tree import OTHER_DATA
 from tlcache.errors import DataError, ImageReadError, OptionError
 from tlcache.keys import slug, some
@@ -117,7 +119,7 @@ class Dataset(ImageList):
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     splits: tuple[str, ...]
-    groups: tuple[str, ...]
+    groups: Sequence[str]
     shares: Mapping[str, float]
     passed_over: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -295,40 +297,40 @@ def dataset_of(name: str | None, found: Listing, layout: Layout) -> Dataset:
         kept = [row._replace(label="", split="train") for row in kept]
     composed_rows, doubled = composed(layout.applied(kept, found.images.source))
     given, on_task = read_labels(composed_rows, layout.task)
-    rows = sorted(given, key=lambda row: (SPLITS.index(row.split), row.path))
+    rows = sorted(sorted(given, key=attrgetter("path")), key=lambda row: SPLITS.index(row.split))
     classes = _classes(rows, found, layout.task)
     asked = f"The images of '{found.data}' were taken without labels."
     why = "" if classes else asked if layout.unlabelled else found.warnings[0]
     if why:
         layout.check_unlabelled(why)
     index = {label: number for number, label in enumerate(classes)}
-    paths, labels, splits, groups, cells = zip(*rows, strict=True)
-    numbers = np.array([index.get(label, -1) for label in labels], np.int64)
+    splits = tuple(row.split for row in rows)
+    numbers = np.fromiter((index.get(row.label, -1) for row in rows), np.int64, len(rows))
     task = layout.task or CLASSIFY
     targets = Targets.of(task, classes)
     notes = notes_on(targets.names if targets else classes, layout.task)
     return Dataset(
         slug(name or found.name),
         found.images,
-        paths,
+        Texts.of([row.path for row in rows]),
         found.data,
         numbers,
         classes,
         splits,
-        groups,
+        Texts.of([row.group for row in rows]),
         layout.shares if classes else dict.fromkeys(SPLITS[1:], 0.0),
         passed_over,
         (*found.warnings, *nothing, *doubled, *on_task, *_on_val(splits, layout), *notes),
         why,
-        _columns(cells) if classes else {},
+        _columns([row.cells for row in rows]) if classes else {},
         targets,
     )
 
 
 def _columns(cells: Sequence[tuple[tuple[str, str], ...]]) -> dict[str, list[str]]:
     """Return name -> cells of all rows, of tables that need not have the same columns."""
-    rows = list(map(dict, cells))
-    return {name: [row.get(name, "") for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+    names = dict.fromkeys(name for row in cells for name, _ in row)
+    return {name: [dict(row).get(name, "") for row in cells] for name in names}
 
 
 def _on_val(splits: Sequence[str], layout: Layout) -> list[str]:

@@ -73,8 +73,12 @@ class Texts(Sequence[str]):
 
 
 def picked(texts: Sequence[str], rows: NDArray[np.int64]) -> Sequence[str]:
-    """Return some of the texts, by their numbers."""
-    return texts[rows] if isinstance(texts, Texts) else tuple(texts[row] for row in rows)
+    """Return some of the texts, by their numbers: of arrays an array, else a tuple."""
+    if isinstance(texts, list | tuple):
+        return tuple(texts[row] for row in numbers(rows))
+    chosen: Any = texts
+    found: Sequence[str] = chosen[rows]
+    return found
 
 
 def numbers(values: NDArray[Any]) -> Iterator[Any]:

@@ -6,6 +6,10 @@ import mmap
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
+
+from tlcache.datasets.hashes import Hashes
+
 __all__ = ["Board", "Section"]
 
 _NEXT, _DONE, _STOP, _BAD = range(4)
@@ -63,9 +67,9 @@ class Board:
         """Note the sha256 of an image."""
         self._digests[number * _DIGEST_BYTES : (number + 1) * _DIGEST_BYTES] = digest
 
-    def hashes(self) -> list[str]:
+    def hashes(self) -> Hashes:
         """Return what `hashed` was told of each image, in hex; empty where it was told nothing."""
-        return [self.hash_of(number) for number in range(self._images)]
+        return Hashes(np.frombuffer(self._digests, np.uint8).reshape(-1, _DIGEST_BYTES)[: self._images])
 
     def hash_of(self, number: int) -> str:
         """Return what `hashed` was told of an image, in hex; empty where it was told nothing."""

@@ -124,7 +124,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         if not images:
             return np.empty((0, index.dim or self._network(model)[0].dim), np.float32)
         outdated = {image.sha256 for image in images if image.changed} & index.outdated
-        usable = index.rows.keys() - outdated
+        usable = {image.sha256 for image in images if image.sha256 in index.rows} - outdated
         fresh = self._embed(model, {image.sha256: image for image in images if image.sha256 not in usable}, index)
         if fresh:
             noted = {word: [each.name for each in images if each.sha256 in of] for word, of in index.noted.items()}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tlcache.extraction.inflight import InFlight
 from tlcache.images import Preprocess, changed
 from tlcache.records import as_json, from_json
 
-__all__ = ["Extraction", "EmbedResult", "Job", "Opened", "Sink", "check_rejected"]
+__all__ = ["Extraction", "EmbedResult", "Job", "Known", "Opened", "Sink", "check_rejected"]
 
 
 @dataclass
@@ -35,6 +36,22 @@ class Opened:
     onnx: dict[int, Onnx] = field(default_factory=dict)
     networks: dict[tuple[int, ...], Several] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Known(Collection[str]):
+    """Hashes of images, of which one collection has some and one has others."""
+
+    def __init__(self, *parts: Collection[str]) -> None:
+        self._parts = parts
+
+    def __contains__(self, sha256: object) -> bool:
+        return any(sha256 in part for part in self._parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(self._parts)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
 
 
 @dataclass(frozen=True)
@@ -150,7 +167,7 @@ class EmbedResult:
         Memory of child processes, without what they share with this one.
     """
 
-    sha256: list[str] = field(default_factory=list)
+    sha256: Sequence[str] = ()
     bad: dict[str, Rejected] = field(default_factory=dict)
     unreadable: dict[int, Rejected] = field(default_factory=dict)
     embedded: int = 0

@@ -11,13 +11,15 @@ import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import SHARD_FOLDERS, Rejected
+from tlcache.datasets.hashes import Hashes
 from tlcache.extraction.claims import Claimant, claimed, is_held
 from tlcache.extraction.job import EmbedResult
 from tlcache.files import write_whole, writing_to
@@ -102,15 +104,15 @@ class Ledgers:
 
     def result(self) -> EmbedResult | None:
         """Return what the ledgers of all shards say together; None where one is missing. One that is damaged goes."""
-        total = EmbedResult()
+        total, hashes = EmbedResult(), [np.empty((0, 32), np.uint8)]
         for number, shard in enumerate(self.shards):
             if (ledger := self._read(number)) is None:
                 return None
-            total.sha256 += ledger.sha256
+            hashes.append(Hashes.of(ledger.sha256).digests)
             unreadable = {shard.start + place: why for place, why in ledger.unreadable.items()}
             seconds = stage_seconds() + ledger.seconds
-            total.add(EmbedResult([], {**ledger.bad}, unreadable, ledger.embedded, seconds))
-        return total
+            total.add(EmbedResult((), {**ledger.bad}, unreadable, ledger.embedded, seconds))
+        return replace(total, sha256=Hashes(np.concatenate(hashes)))
 
     def broken(self, result: EmbedResult, rows: Collection[str]) -> list[int]:
         """Return the numbers of shards of whose images some have no row any more; `rows` are the hashes of those."""

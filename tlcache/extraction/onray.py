@@ -78,7 +78,7 @@ def run_on_ray(job: Job, address: str) -> list[EmbedResult]:
     paths = job.dataset.paths
     books = [Ledgers(sink.workspace, sink.model.key, paths) for sink in job.sinks]
     for book, sink in zip(books, job.sinks, strict=True):
-        book.drop_broken({*sink.known})
+        book.drop_broken(sink.known)
     missing = sorted({number for book in books for number in book.missing()})
     deal = _Deal(deque(missing))
     if missing:
@@ -152,7 +152,6 @@ def _setup_of(job: Job) -> Setup:
         replace(
             sink,
             model=replace(sink.model, onnx=partial(_same, sink.model.onnx())),
-            known=frozenset(sink.known),
             workspace=sink.workspace.absolute(),
         )
         for sink in job.sinks

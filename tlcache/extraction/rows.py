@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,11 @@ from tlcache.cache.feature_file import QUARANTINE, FeatureFile
 from tlcache.cache.index import Index
 from tlcache.cache.shards import Rejected
 from tlcache.datasets.dataset import Dataset
+from tlcache.datasets.hashes import Hashes
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS, draw_splits, find_leaks
 from tlcache.datasets.tasks import rows_digest, told_of
+from tlcache.datasets.texts import Texts, numbers, picked
 from tlcache.errors import CacheError, DamagedError, DataError
 from tlcache.extraction.job import EmbedResult
 from tlcache.images import REVISION
@@ -120,80 +121,97 @@ def assemble(dataset: Dataset, result: EmbedResult, index: Index, seed: int, win
     CacheError
         Parts vanished during the run.
     """
-    good = [number for number, sha256 in enumerate(result.sha256) if _is_good(sha256, result, index)]
-    _check_classes(dataset, good)
-    sha256 = [result.sha256[number] for number in good]
-    paths = [dataset.paths[number] for number in good]
-    groups = [dataset.groups[number] for number in good]
+    places = _places(result, index)
+    good = np.flatnonzero(places[:, 0] >= 0)
+    whole = dataset.paths, dataset.groups, dataset.splits, result.sha256
+    few = (picked(each, good) for each in whole)
+    paths, groups, given, sha256 = whole if len(good) == len(dataset) else few
     labels = dataset.labels[good]
-    given = [dataset.splits[number] for number in good]
+    _check_classes(dataset, labels)
     strata = dataset.targets.strata(labels) if dataset.targets else labels
     splits = draw_splits(strata, given, groups, sha256, seed, dataset.shares)
-    split = np.array([SPLITS.index(name) for name in splits], np.uint8)
-    order = np.argsort(split, kind="stable").tolist()  # those of one split are in the order of their paths already
-    places = np.array([index.rows[sha256[row]] for row in order], np.int64)
-    quarantine = _quarantine(dataset, result, set(good))
+    split = np.fromiter(map(SPLITS.index, splits), np.uint8, len(splits))
+    order = np.argsort(split, kind="stable")  # those of one split are in the order of their paths already
+    quarantine = _quarantine(dataset, result, np.flatnonzero(places[:, 0] < 0))
+    places = places[good[order]]
     columns = {
-        "path": _bytes([paths[row] for row in order]),
-        "group": _bytes([groups[row] for row in order]),
-        "sha256": _bytes([sha256[row] for row in order]),
+        "path": Texts.of(paths).stored[order],
+        "group": Texts.of(groups).stored[order],
+        "sha256": _hashes(picked(sha256, order)),
         "label": labels[order],
         "split": split[order],
         "source": places[:, 0],
         "index": places[:, 1],
         **dict(zip(("width", "height", "frames"), index.stored(places).T, strict=True)),
-        "classes": _bytes(dataset.classes),
-        **{f"quarantine_{name}": _bytes([row[i] for row in quarantine]) for i, name in enumerate(QUARANTINE)},
+        "classes": Texts.of(dataset.classes).stored,
+        **{f"quarantine_{name}": Texts.of([row[i] for row in quarantine]).stored for i, name in enumerate(QUARANTINE)},
     }
-    others, on_others = _others(dataset.columns, [good[row] for row in order])
+    others, on_others = _others(dataset.columns, good[order])
     columns |= {place_of(name): values for name, values in others.items()}
-    listed = [(paths[row], sha256[row], int(labels[row]), splits[row], groups[row]) for row in order]
-    digest = rows_digest(dataset.classes, listed, dataset.task)
+    digest = rows_digest(dataset.classes, _listed(columns, sha256, order), dataset.task)
     warnings = _warnings(dataset, paths, labels, splits, groups, sha256, quarantine)
-    if several := [path for path, content in zip(paths, sha256, strict=True) if content in index.several]:
+    if several := _whose(paths, sha256, index.several):
         warnings.append(f"Images with several frames or pages, of which the first is used: {some(several)}.")
-    noted = {
-        word: [path for path, content in zip(paths, sha256, strict=True) if content in hashes]
-        for word, hashes in index.noted.items()
-    }
+    noted = {word: _whose(paths, sha256, hashes) for word, hashes in index.noted.items()}
     warnings += sentences(noted, windowed and result.embedded > 0)
     overview = Overview.found(dataset, given, Counter(splits), labels)
     return Rows(columns, others, digest, quarantine, overview, (*warnings, *on_others))
 
 
-def _others(columns: Mapping[str, Sequence[str]], order: Sequence[int]) -> tuple[dict[str, Values], list[str]]:
+def _places(result: EmbedResult, index: Index) -> NDArray[np.int32]:
+    """Return where the row of every image is (N, 2), -1 where it has none; what an earlier decoder made may be bad."""
+    places = index.rows.of(result.sha256)
+    if result.bad:
+        places[[row for row, sha256 in enumerate(result.sha256) if sha256 in result.bad]] = -1
+    return places
+
+
+def _listed(columns: Mapping[str, NDArray[Any]], sha256: Sequence[str], order: NDArray[np.int64]) -> Iterator[Any]:
+    """Return path, hash, label, split and group of every row."""
+    hashes = (sha256[row] for row in numbers(order))
+    splits = (SPLITS[number] for number in numbers(columns["split"]))
+    return zip(Texts(columns["path"]), hashes, numbers(columns["label"]), splits, Texts(columns["group"]), strict=True)
+
+
+def _hashes(sha256: Sequence[str]) -> NDArray[Any]:
+    return sha256.digests if isinstance(sha256, Hashes) else Texts.of(sha256).stored
+
+
+def _whose(paths: Sequence[str], sha256: Sequence[str], some_hashes: Collection[str]) -> list[str]:
+    """Return the paths of images by their hashes."""
+    if not some_hashes:
+        return []
+    return [path for path, content in zip(paths, sha256, strict=True) if content in some_hashes]
+
+
+def _others(columns: Mapping[str, Sequence[str]], order: NDArray[np.int64]) -> tuple[dict[str, Values], list[str]]:
     """Return what a table says beside paths and labels, of images in this order, and a note on what is left out."""
-    read = {name: values_of([cells[number] for number in order]) for name, cells in columns.items()}
+    read = {name: values_of(picked(cells, order)) for name, cells in columns.items()}
     long = [name for name, values in read.items() if values is None]
     note = f"Columns with texts of more than {LONGEST} bytes are not kept beside the embeddings: {some(long)}."
     return {name: values for name, values in read.items() if values is not None}, [note] if long else []
 
 
-def _is_good(sha256: str, result: EmbedResult, index: Index) -> bool:
-    """Return whether an image has a row; one that an earlier revision of the decoder made may be bad now."""
-    return sha256 in index.rows and sha256 not in result.bad
-
-
-def _check_classes(dataset: Dataset, good: list[int]) -> None:
+def _check_classes(dataset: Dataset, labels: NDArray[np.int64]) -> None:
     if dataset.targets:
         return  # a set of labels, or a number, that no image has is of no matter
-    left = Counter(dataset.labels[good].tolist())
-    lost = [name for number, name in enumerate(dataset.classes) if not left[number]]
+    left = set(np.unique(labels).tolist())
+    lost = [name for number, name in enumerate(dataset.classes) if number not in left]
     if lost:
         raise DataError(f"No usable image is left in class {some(lost, 10)}. Remove the class or mend its images.")
 
 
-def _quarantine(dataset: Dataset, result: EmbedResult, good: set[int]) -> list[tuple[str, str, str, str]]:
+def _quarantine(dataset: Dataset, result: EmbedResult, without: NDArray[np.int64]) -> list[tuple[str, str, str, str]]:
     rows = []
-    for number, (path, sha256) in enumerate(zip(dataset.paths, result.sha256, strict=True)):
-        if number not in good:
-            if sha256 and sha256 not in result.bad:
-                raise CacheError(
-                    f"The embedding of '{path}' vanished from the cache while this run went on; has something removed "
-                    "its files? Run the same command again: what is left is used."
-                )
-            bad: Rejected = result.bad[sha256] if sha256 else result.unreadable[number]
-            rows.append((path, sha256, bad.code, bad.message))
+    for number in without.tolist():
+        path, sha256 = dataset.paths[number], result.sha256[number]
+        if sha256 and sha256 not in result.bad:
+            raise CacheError(
+                f"The embedding of '{path}' vanished from the cache while this run went on; has something removed "
+                "its files? Run the same command again: what is left is used."
+            )
+        bad: Rejected = result.bad[sha256] if sha256 else result.unreadable[number]
+        rows.append((path, sha256, bad.code, bad.message))
     return rows
 
 
@@ -224,7 +242,7 @@ def _on_classes(dataset: Dataset, labels: NDArray[np.int64], splits: Sequence[st
     targets, lines = dataset.targets, list[str]()
     what_of, names = ("Labels", np.array(targets.names)) if targets else ("Classes", np.array(dataset.classes))
     found: dict[str, set[int]] = {split: set() for split in SPLITS}
-    for label, split in zip(labels.tolist(), splits, strict=True):
+    for label, split in set(zip(numbers(labels), splits, strict=True)):
         found[split].update(targets.values[label].nonzero()[0].tolist() if targets else (label,))
     train, val, test = (found[split] for split in SPLITS)
     for lost, what in (
@@ -263,7 +281,3 @@ def _on_leaks(
                 f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of byte-identical images {what}: {shown}."
             )
     return lines
-
-
-def _bytes(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    return np.array([os.fsencode(text) for text in texts], dtype=np.bytes_)

@@ -12,7 +12,7 @@ from tlcache.cache.index import Index
 from tlcache.datasets.source import ImageList
 from tlcache.extraction.board import Section
 from tlcache.extraction.claims import Claimant
-from tlcache.extraction.job import EmbedResult, Job, Sink
+from tlcache.extraction.job import EmbedResult, Job, Known, Sink
 from tlcache.extraction.ledgers import Ledger, Ledgers, write_ledger
 from tlcache.extraction.local import side_by_side
 from tlcache.extraction.worker import Pass, Worker
@@ -123,7 +123,7 @@ def _resumed(sink: Sink, folder: Path) -> Sink:
         return replace(sink, workspace=folder)
     return replace(
         sink,
-        known={*sink.known, *index.rows},
+        known=Known(index.rows, sink.known),
         known_bad={**index.bad, **sink.known_bad},
         outdated={*sink.outdated} - index.rows.keys() | index.outdated,
         workspace=folder,
