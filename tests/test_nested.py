@@ -61,25 +61,25 @@ def test_no_fold_knows_what_it_is_tested_or_chosen_by(folds: int) -> None:
     rows = split(90, groups=tuple(f"g{row // 3}" if row < 30 else "" for row in range(90)))
     rows.features[80] = rows.features[50]  # the same image twice
     together = np.array([f"g{row // 3}" if row < 30 else str(50 if row == 80 else row) for row in range(90)])
-    parts = list(_parts(rows, "3x2", SearchProtocol(folds=folds)))
-    assert [part.repeat for part in parts] == [0, 0, 0, 1, 1, 1]
+    parts = _parts(rows, "3x2", SearchProtocol(folds=folds))
+    assert [part.outer.repeat for part in parts] == [0, 0, 0, 1, 1, 1]
     for part in parts:
-        assert not set(together[part.fit]) & set(together[part.held])
+        assert not set(together[part.outer.fit]) & set(together[part.outer.held])
         assert len(part.inner) == (folds or 5)
         chosen_by = np.concatenate([fold.held for fold in part.inner if fold.held is not None])
-        assert sorted(chosen_by) == sorted(part.fit)
-        assert all(len(fold.y) + len(fold.y_val) == len(part.fit) for fold in part.inner)
+        assert sorted(chosen_by) == sorted(part.outer.fit)
+        assert all(len(fold.y) + len(fold.y_val) == len(part.outer.fit) for fold in part.inner)
     for repeat in range(2):
-        held = np.concatenate([part.held for part in parts if part.repeat == repeat])
+        held = np.concatenate([part.outer.held for part in parts if part.outer.repeat == repeat])
         assert sorted(held) == list(range(90))
-    assert parts[0].held.tolist() != parts[3].held.tolist()
+    assert parts[0].outer.held.tolist() != parts[3].outer.held.tolist()
 
 
 def test_where_a_fifth_has_images_enough_settings_are_chosen_by_that_alone() -> None:
     rows = split(2100)
     (part, *_) = _parts(rows, "2x1", SearchProtocol())
     (inner,) = part.inner
-    assert len(inner.y_val) == pytest.approx(len(part.fit) / 5, abs=2)
+    assert len(inner.y_val) == pytest.approx(len(part.outer.fit) / 5, abs=2)
     (found,) = search(HEADS["ridge"], [{"alpha": 10.0}], [inner], 3, None)
     assert found.scores["accuracy"] > 0.5
 
@@ -88,7 +88,7 @@ def test_few_images_of_a_class_have_fewer_folds_inside_and_too_few_are_told() ->
     rows = split(24)
     assert [len(part.inner) for part in _parts(rows, "2x1", SearchProtocol())] == [4, 4]
     with pytest.raises(DataError, match="9 folds need a class with as many images; the largest has 8"):
-        list(_parts(rows, "9x1", SearchProtocol()))
+        _parts(rows, "9x1", SearchProtocol())
 
 
 @pytest.fixture
@@ -121,6 +121,12 @@ def test_every_image_is_tested_once_in_each_repetition(features: Path) -> None:
     assert run.path.stat().st_mtime_ns == stamp
 
 
+def test_folds_alone_are_folds_once(features: Path) -> None:
+    (run,) = fit_heads([features], ["ridge"], cv="3")
+    assert (run.arguments["cv"], run.test_split) == ("3x1", "3x1 cross-validation")
+    assert fit_heads([features], ["ridge"], cv="3x1") == [run]
+
+
 def test_test_images_that_a_dataset_sets_apart_stay_apart(tmp_path: Path, tiny_model: Path) -> None:
     for name, count in (("train", 6), ("test", 4)):
         write_photos(tmp_path / "given" / name, count)
@@ -150,14 +156,15 @@ def test_cross_validated_runs_are_compared_among_themselves(features: Path, tmp_
     assert len(json.loads((tmp_path / "c.json").read_text())["datasets"]) == 2
     name = nested.entries[0].run.classes[0]
     said = " ".join(invoke("compare", "--positive", name, "--at", "specificity=0.9").split())
-    assert "They were tested in folds; fit heads without --cv." in said
+    assert "They were tested in folds; do them without --cv." in said
     assert "--force" not in said
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cv": "5"}, "--cv takes folds, from 2 on, x repetitions, like 5x2; found '5'"),
+        ({"cv": "5x"}, "--cv takes folds, from 2 on, or folds x repetitions, like 5x2; found '5x'"),
+        ({"cv": "1"}, "--cv takes folds"),
         ({"cv": "1x3"}, "--cv takes folds"),
         ({"cv": "5x2", "repeats": 3}, "--repeats is of heads that are tested on one split"),
         ({"cv": "5x2", "coverage": 0.9}, "--coverage is of heads"),

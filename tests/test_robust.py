@@ -150,7 +150,7 @@ def test_runs_that_cannot_be_judged_are_named_with_the_reason(cached: Path) -> N
         robust()
     assert "tlcache fit-heads" not in str(told.value)
     assert len(said) == 1
-    assert "a cross-validation leaves no head" in said[0]
+    assert "a cross-validation leaves nothing that has not seen" in said[0]
 
 
 def test_a_network_that_is_another_by_now_is_refused(cached: Path, tiny_model: Path) -> None:

@@ -468,8 +468,8 @@ Margin = Annotated[
 CrossValidated = Annotated[
     str | None,
     Option(
-        "Test by cross-validation, folds x repetitions like 5x2",
-        pattern(r"([2-9]|[1-9][0-9]+)x[1-9][0-9]*", "KxR", "folds, from 2 on, x repetitions, like 5x2"),
+        "Test by cross-validation: folds, or folds x repetitions, like 5x2",
+        pattern(r"([2-9]|[1-9][0-9]+)(x[1-9][0-9]*)?", "KxR", "folds, from 2 on, or folds x repetitions, like 5x2"),
         CHOOSING,
         default="the test split",
         more=(

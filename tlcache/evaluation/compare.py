@@ -34,7 +34,6 @@ from tlcache.options import described
 from tlcache.progress import warn
 from tlcache.runs.classes import ClassFigures
 from tlcache.runs.folder import list_runs, runs_folder
-from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.naming import backbone_label, head_label
 from tlcache.runs.predictions import Predictions, TopPredictions
 from tlcache.runs.record import Run
@@ -166,7 +165,7 @@ class _Tested:
             if self.errors is not None and other.errors is not None:
                 right = self.errors < other.errors, other.errors < self.errors  # of numbers, which is nearer
             return compare_figures(self.compared, other.compared, right, units)
-        if isinstance(self.run, FrozenRun) and self.run.cross_validation and self.fold is not None:
+        if self.run.cross_validation and self.fold is not None:
             return compare_folds(self.top.right, other.top.right, self.fold, self.run.cross_validation.share)
         return compare_paired(self.top.right, other.top.right, units)
 

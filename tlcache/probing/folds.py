@@ -17,7 +17,7 @@ from tlcache.heads.rows import Indices
 from tlcache.probing.protocol import FEW, FOLDS
 from tlcache.probing.search import Fold
 
-__all__ = ["choosing_folds", "draw_shots", "fold_count", "group_numbers", "inner_folds", "split_folds"]
+__all__ = ["choosing_folds", "draw_shots", "fold_count", "group_numbers", "inner_folds", "inner_parts", "split_folds"]
 
 
 def choosing_folds(rows: Split, train_rows: int, folds: int | None, seed: int) -> list[Fold]:
@@ -56,11 +56,16 @@ def inner_folds(rows: Split, fit: Indices, folds: int | None, seed: int) -> list
 
     Where it says none, a single one of five; where that has few images, all five.
     """
-    pool = rows.of(fit)
-    parts = list(split_folds(pool, fold_count(pool, folds), seed))
+    parts = inner_parts(rows, fit, folds, seed)
     if not folds and len(parts[0][1]) >= FEW:
         parts = parts[:1]
-    return [Fold.of(rows, fit[inner], fit[held]) for inner, held in parts]
+    return [Fold.of(rows, *part) for part in parts]
+
+
+def inner_parts(rows: Split, fit: Indices, folds: int | None, seed: int) -> list[tuple[Indices, Indices]]:
+    """Return what is fitted on and what is chosen by in each fold of some rows, all by their numbers."""
+    among = rows.of(fit)
+    return [(fit[inner], fit[held]) for inner, held in split_folds(among, fold_count(among, folds), seed)]
 
 
 def fold_count(rows: Split, folds: int | None = None) -> int:

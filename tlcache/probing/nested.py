@@ -5,50 +5,46 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
-from tlcache.errors import DataError, HeadError
-from tlcache.evaluation.metrics import evaluate
+from tlcache.errors import HeadError
 from tlcache.evaluation.perclass import class_figures
 from tlcache.evaluation.pergroup import Grouped, per_group
-from tlcache.evaluation.resampled import resampled, within
-from tlcache.evaluation.significance import Units, unit_numbers
+from tlcache.evaluation.significance import unit_numbers
 from tlcache.heads.logits import softmax
-from tlcache.heads.rows import Array, Indices
+from tlcache.heads.rows import Array
 from tlcache.heads.table import HeadRow
-from tlcache.keys import hash_json, native
+from tlcache.keys import native
 from tlcache.machine import hardware, now, versions
-from tlcache.probing.folds import inner_folds, split_folds
+from tlcache.probing.folds import inner_folds
 from tlcache.probing.heldout import held_answers
+from tlcache.probing.outer import OuterFold, Tested, attributes, outer_folds, spelled, tested_in_turn
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import check_groups, chosen_setting, refit
 from tlcache.probing.search import Candidate, Fold, agreed, choose, search
 from tlcache.progress import Advance, warn
-from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
+from tlcache.runs.base import Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.folder import path_of, recorded, write_run
-from tlcache.runs.frozen import CrossValidation, FrozenRun, Repeats, TemperatureScaling
+from tlcache.runs.frozen import FrozenRun, Repeats, TemperatureScaling
 from tlcache.runs.joined import kind_of_run, strategy_of
 from tlcache.runs.pergroup import PerGroup
 
-__all__ = ["fit_file"]
+__all__ = ["fit_file", "nested_identity"]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One fold of one repetition: rows to fit on, rows to test, and what settings are chosen by, among the former."""
+    """A fold, and what settings are chosen by among the images to fit on."""
 
-    repeat: int
-    fit: Indices
-    held: Indices
+    outer: OuterFold
     inner: Sequence[Fold]
 
 
@@ -67,19 +63,19 @@ def fit_file(
     Parameters
     ----------
     cv
-        Folds and repetitions, as "5x2".
+        Folds and repetitions, as "5x2", or "5" of one.
 
     A head that cannot be fitted is left out, after an `on_warning`.
     """
-    attrs = _attrs(file, cv, protocol.seed)
-    known = {} if force else {row.name: recorded(folder, _identity(attrs, row, protocol, cv)) for row in rows}
+    cv, attrs = spelled(cv), attributes(file.attrs, cv, protocol.seed)
+    known = {} if force else {row.name: recorded(folder, nested_identity(attrs, row, protocol, cv)) for row in rows}
     found = {name: run for name, run in known.items() if isinstance(run, FrozenRun)}
     advance(len(found))
     missing = [row for row in rows if row.name not in found]
     if missing:
-        pool = _pool(file)
+        pool = tested_in_turn(file)
         check_groups(protocol, unit_numbers(pool.groups), str(attrs["dataset"]))
-        parts = list(_parts(pool, cv, protocol))
+        parts = _parts(pool, cv, protocol)
         for row in missing:
             try:
                 found[row.name] = _fit_one(file, attrs, pool, parts, row, folder, protocol, cv)
@@ -89,38 +85,16 @@ def fit_file(
     return [found[row.name] for row in rows if row.name in found]
 
 
-def _attrs(file: FeatureSet, cv: str, seed: int) -> dict[str, Any]:
-    """Return the attributes of the file, with a digest for these folds, as they are other test images."""
-    own = file.attrs["dataset_digest"]
-    return {"given_digest": own, **file.attrs, "dataset_digest": hash_json({"digest": own, "cv": cv, "seed": seed})}
-
-
-def _identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol, cv: str) -> Identity:
+def nested_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol, cv: str) -> Identity:
+    """Return what tells a cross-validated head from all others, by what `tlcache.probing.outer.attributes` returns."""
     space = {name: list(values) for name, values in row.space(protocol.search).items()}
     return Identity.of(attrs, strategy_of(attrs), row.name, {**protocol.arguments(), "space": space, "cv": cv})
 
 
-def _pool(file: FeatureSet) -> Split:
-    """Return the images that are tested in turn: all, save test images that the dataset itself set apart.
-
-    Raises
-    ------
-    DataError
-        Features that are not finite.
-    """
-    drawn = "test" in str(file.attrs.get("drawn", "")).split(",")
-    pool = file.split("train", "val", *(["test"] if drawn else []))
-    if not np.isfinite(pool.features).all():
-        raise DataError(f"'{file.path}' holds features that are not finite. Extract again.")
-    return pool
-
-
-def _parts(pool: Split, cv: str, protocol: SearchProtocol) -> Iterator[_Part]:
-    """Yield every fold of every repetition: stratified, groups and byte-identical images whole."""
-    folds, repeats = map(int, cv.split("x"))
-    for repeat in range(repeats):
-        for fit, held in split_folds(pool, folds, protocol.seed + repeat):
-            yield _Part(repeat, fit, held, inner_folds(pool, fit, protocol.folds, protocol.seed))
+def _parts(images: Split, cv: str, protocol: SearchProtocol) -> list[_Part]:
+    """Return every fold of every repetition, with the folds inside it."""
+    folds = outer_folds(images, cv, protocol.seed)
+    return [_Part(each, inner_folds(images, each.fit, protocol.folds, protocol.seed)) for each in folds]
 
 
 def _fit_one(
@@ -138,12 +112,12 @@ def _fit_one(
     for part in parts:
         candidates = search(row, settings, part.inner, classes, None, protocol.metric)
         chosen.append(choose(candidates, protocol.metric, protocol.one_se))
-        said.append(held_answers(row, pool, chosen[-1], classes, part.fit, part.held))
+        said.append(held_answers(row, pool, chosen[-1], classes, part.outer.fit, part.outer.held))
     searched, usual = time.perf_counter(), _usual(chosen, row.space(protocol.search))
     (fitted,) = refit(row, file, pool, usual, replace(protocol, repeats=1))
     ended = time.perf_counter()
-    tested = _Tested.of(pool, parts, np.concatenate(said))
-    identity = _identity(attrs, row, protocol, cv)
+    tested = Tested.of(pool, [part.outer for part in parts], said)
+    identity = nested_identity(attrs, row, protocol, cv)
     path = path_of(folder, identity)
     run = kind_of_run(attrs)(
         **fields_of_features(attrs, file.classes),
@@ -165,14 +139,8 @@ def _fit_one(
         test=tested.figures,
         per_group=_per_group(pool, parts, chosen, tested, protocol),
         per_class=class_figures(file.classes, tested.images.labels, tested.probabilities, tested.units),
-        cross_validation=CrossValidation(
-            folds=len(parts) // (parts[-1].repeat + 1),
-            repeats=parts[-1].repeat + 1,
-            share=tested.share,
-            accuracy=tuple(tested.by_fold.tolist()),
-            chosen=tuple(chosen_setting(row, protocol, each) for each in chosen),
-        ),
-        repeats=tested.repeats,
+        cross_validation=tested.described([chosen_setting(row, protocol, each) for each in chosen]),
+        repeats=_repeats(tested),
         fit_s=ended - started,
         search_s=searched - started,
         refit_s=ended - searched,
@@ -188,7 +156,7 @@ def _fit_one(
 
 
 def _per_group(
-    pool: Split, parts: Sequence[_Part], chosen: Sequence[Candidate], tested: _Tested, protocol: SearchProtocol
+    pool: Split, parts: Sequence[_Part], chosen: Sequence[Candidate], tested: Tested, protocol: SearchProtocol
 ) -> PerGroup | None:
     """Return what one answer for each group reaches, by the rule that is best on what settings were chosen by.
 
@@ -197,12 +165,12 @@ def _per_group(
     numbers = unit_numbers(pool.groups)
     if protocol.per is None or numbers is None:
         return None
-    count, repeats = numbers.max() + 1, len(tested.repeats.seeds)
+    count, repeats = numbers.max() + 1, len(tested.by_repeat)
     rows = [np.concatenate([fold.held for fold in part.inner if fold.held is not None]) for part in parts]
     logits = [softmax(each.logits / each.temperature) for each in chosen if each.logits is not None]
     of_parts = np.concatenate([number * count + numbers[own] for number, own in enumerate(rows)])
     held_out = Grouped.of(pool.labels[np.concatenate(rows)], np.concatenate(logits), of_parts)
-    held = np.concatenate([part.held for part in parts])
+    held = np.concatenate([part.outer.held for part in parts])
     of_repeats = tested.repeat[tested.fold] * count + numbers[held]
     test = Grouped.of(tested.images.labels, tested.probabilities, of_repeats)
     found = per_group(test, held_out, protocol.metric, test.groups % count)
@@ -224,62 +192,12 @@ def _usual(chosen: Sequence[Candidate], space: Iterable[str]) -> Candidate:
     return replace(own[0], params=params, temperature=temperature)
 
 
-@dataclass(frozen=True)
-class _Tested:
-    """What was said of every image, once for each repetition.
-
-    Parameters
-    ----------
-    images, probabilities, fold
-        (n,) images without their features, (n, C) and (n,): which fold of all repetitions.
-    repeat
-        (J,) the repetition of each fold.
-    share
-        Images of a fold, to those that its heads were fitted on.
-    """
-
-    images: Split
-    probabilities: Array
-    fold: Indices
-    repeat: Indices
-    share: float
-
-    @classmethod
-    def of(cls, pool: Split, parts: Sequence[_Part], probabilities: Array) -> _Tested:
-        rows = np.concatenate([part.held for part in parts])
-        images = replace(pool, features=pool.features[:, :0]).of(rows)
-        fold = np.repeat(np.arange(len(parts)), [len(part.held) for part in parts])
-        fitted = sum(len(part.fit) for part in parts)
-        repeat = np.array([part.repeat for part in parts])
-        return cls(images, probabilities, fold, repeat, len(rows) / fitted)
-
-    @property
-    def units(self) -> Units | None:
-        """A number for each image, or group of images (n,)."""
-        return unit_numbers([group or path for group, path in zip(self.images.groups, self.images.paths, strict=True)])
-
-    @property
-    def by_fold(self) -> NDArray[np.float64]:
-        """Accuracy of every fold (J,)."""
-        right = self.probabilities.argmax(axis=1) == self.images.labels
-        return np.bincount(self.fold, right) / np.bincount(self.fold)
-
-    @property
-    def figures(self) -> Figures:
-        """What is reached, the interval of the accuracy by the corrected resampled test."""
-        found = evaluate(self.images.labels, self.probabilities, self.units)
-        low, high = within(resampled(self.by_fold, self.share))
-        n = len(set(self.images.paths))
-        return msgspec.structs.replace(found, n=n, accuracy_low=low, accuracy_high=high)
-
-    @property
-    def repeats(self) -> Repeats:
-        """Accuracy of every repetition."""
-        sizes = np.bincount(self.fold)
-        each = np.bincount(self.repeat, self.by_fold * sizes) / np.bincount(self.repeat, sizes)
-        return Repeats(
-            seeds=tuple(range(len(each))),
-            accuracy=tuple(each.tolist()),
-            accuracy_mean=float(each.mean()),
-            accuracy_std=float(each.std(ddof=1)) if len(each) > 1 else None,
-        )
+def _repeats(tested: Tested) -> Repeats:
+    """Return the accuracy of every repetition."""
+    each = tested.by_repeat
+    return Repeats(
+        seeds=tuple(range(len(each))),
+        accuracy=tuple(each.tolist()),
+        accuracy_mean=float(each.mean()),
+        accuracy_std=float(each.std(ddof=1)) if len(each) > 1 else None,
+    )

@@ -30,7 +30,6 @@ from tlcache.report.tables import (
     marks,
     per_group_lines,
 )
-from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.pergroup import PerGroup
 from tlcache.tasks import CLASSIFY
 from tlcache.text import figure_text
@@ -173,7 +172,7 @@ def leak_line(found: Comparison, audits: Sequence[Audit], gaps: Sequence[Leakage
     run = found.entries[0].run
     if audit := audit_of(audits, found.digest):
         return alarm(audit, gaps)
-    if isinstance(run, FrozenRun) and run.cross_validation and run.split == GIVEN and run.given_digest:
+    if run.cross_validation and run.split == GIVEN and run.given_digest:
         audit = audit_of(audits, run.given_digest)
     return torn_by_folds(audit, gaps, found.digest) if audit else ("", False)
 

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tlcache.evaluation.comparison import Entry
 from tlcache.evaluation.operating import Rates
 from tlcache.keys import printable, some
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval
 from tlcache.runs.classes import Share
-from tlcache.runs.frozen import FrozenRun
 
 __all__ = ["RATES", "rates_notes", "rates_rows", "rates_table", "rates_title"]
 
@@ -50,16 +48,12 @@ def rates_notes(found: Rates) -> list[str]:
         first = found.points[0]
         from_ = f"{first.positives:,} images of the class and {first.negatives:,} others"
         notes.append(f"Thresholds are from {from_}; what they reach is of the test images.")
-    folds, old = ([each for each in found.without if _in_folds(each) is own] for own in (True, False))
-    for left, why in ((old, "Do them again: --force"), (folds, "They were tested in folds; fit heads without --cv.")):
+    folds, old = ([each for each in found.without if bool(each.run.cross_validation) is own] for own in (True, False))
+    for left, why in ((old, "Do them again: --force"), (folds, "They were tested in folds; do them without --cv.")):
         if left:
             names = some([entry.name for entry in left])
             notes.append(f"Left out, as their records hold nothing to choose a threshold by: {names}. {why}")
     return notes
-
-
-def _in_folds(entry: Entry) -> bool:
-    return isinstance(entry.run, FrozenRun) and entry.run.cross_validation is not None
 
 
 def _share(found: Share | None) -> str:

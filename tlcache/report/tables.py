@@ -23,7 +23,6 @@ from tlcache.keys import hash_json, some
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval, plain_table
 from tlcache.report.reached import COLUMNS
-from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.naming import set_apart
 from tlcache.runs.pergroup import PerGroup
 from tlcache.runs.record import Run
@@ -335,7 +334,7 @@ def heading(runs: Sequence[Run], more: str = "") -> Text:
     if len(weights) > _WEIGHTS:
         weights = f"{counted(len(names), 'kind')} (see tlcache ls)"
     images = f"{counted(first.test.n, 'test image')}{_drawn(first)}"
-    if isinstance(first, FrozenRun) and first.cross_validation:
+    if first.cross_validation:
         images = f"{counted(first.test.n, 'image')} tested by {first.test_split}"
     title = f"{first.dataset}: {images}, {learned(first)}"
     return Text(f"{title}{more}, weights: {weights}", style="bold")

@@ -135,14 +135,13 @@ def _judged(found: Comparison, wanted: Sequence[str] | None, left_out: list[str]
 
 
 def _why_not(entry: Entry) -> str:
-    from tlcache.runs.frozen import FrozenRun
     from tlcache.tasks import CLASSIFY
 
     run = entry.run
     if run.task != CLASSIFY:
         return f"it is of --task {run.task}, and this is of classes"
-    if isinstance(run, FrozenRun) and run.cross_validation:
-        return "a cross-validation leaves no head that has not seen the images"
+    if run.cross_validation:
+        return "a cross-validation leaves nothing that has not seen the images"
     if "embeddings" in run.extract_arguments:
         return "its embeddings were adopted, without a network"
     return ""

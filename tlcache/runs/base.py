@@ -18,6 +18,7 @@ from tlcache.heads.answering import Answering
 from tlcache.keys import hash_json, native
 from tlcache.records import as_json
 from tlcache.runs.classes import ClassFigures
+from tlcache.runs.folds import CrossValidation
 from tlcache.runs.predictions import Predictions, read_held_out, read_predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
 from tlcache.tasks import CLASSIFY
@@ -191,6 +192,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     task: str = CLASSIFY
     thresholds: tuple[float, ...] = ()
     interval: NumberInterval | None = None
+    cross_validation: CrossValidation | None = None
 
     versions: Mapping[str, str]
     hardware: Hardware
@@ -251,7 +253,9 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
 
     @property
     def test_split(self) -> str:
-        """How the test images were chosen: `given`, `drawn` from train, or by `group`."""
+        """How the test images were chosen: `given`, `drawn` from train, by `group`, or all of them in turn."""
+        if self.cross_validation:
+            return str(self.cross_validation)
         return "drawn" if self.split == GIVEN and "test" in (self.drawn or ()) else self.split
 
     @property
@@ -274,7 +278,8 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields: dict[str, Any] = as_json(self)
-        usual = {"licence": None, "uncertainty": None, "task": CLASSIFY, "thresholds": (), "interval": None}
+        absent = ("licence", "uncertainty", "interval", "cross_validation")
+        usual = {**dict.fromkeys(absent), "task": CLASSIFY, "thresholds": ()}
         for name in (name for name, value in usual.items() if getattr(self, name) == value):
             del fields[name]
         shared = ("strategy", *RunRecord.__struct_fields__)

@@ -10,7 +10,7 @@ from msgspec import Struct
 from tlcache.runs.base import RunRecord
 from tlcache.runs.pergroup import PerGroup
 
-__all__ = ["CrossValidation", "FrozenRun", "HeadCandidate", "HeadEpoch", "LayerScore", "Repeats", "TemperatureScaling"]
+__all__ = ["FrozenRun", "HeadCandidate", "HeadEpoch", "LayerScore", "Repeats", "TemperatureScaling"]
 
 
 class HeadCandidate(Struct, frozen=True, kw_only=True):
@@ -66,26 +66,6 @@ class Repeats(Struct, frozen=True, kw_only=True):
     accuracy_std: float | None
 
 
-class CrossValidation(Struct, frozen=True, kw_only=True):
-    """Every image tested by heads that did not see it, in so many folds, so many times.
-
-    Parameters
-    ----------
-    folds, repeats
-        How many.
-    share
-        Images of a fold, to those that its heads were fitted on.
-    accuracy, chosen
-        Of every fold of every repetition, and the setting that was chosen inside it.
-    """
-
-    folds: int
-    repeats: int
-    share: float
-    accuracy: tuple[float, ...]
-    chosen: tuple[Mapping[str, Any], ...]
-
-
 class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
     """A head that was fitted on the features of a backbone which stayed as it was."""
 
@@ -104,14 +84,13 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
     refit_s: float
     features: str
     layers: tuple[LayerScore, ...] = ()
-    cross_validation: CrossValidation | None = None
     per_group: PerGroup | None = None
     energy_j: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is on disk, which is what `--json` holds."""
         fields = super().as_json()
-        for name in ("layers", "cross_validation", "per_group", "calibration", "repeats"):
+        for name in ("layers", "per_group", "calibration", "repeats"):
             if not getattr(self, name):
                 del fields[name]
         if self.energy_j is None:
@@ -119,12 +98,6 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
         if self.per_group:
             fields["per_group"] = self.per_group.as_json()
         return fields
-
-    @property
-    def test_split(self) -> str:
-        """How the test images were chosen; see `RunRecord`."""
-        found = self.cross_validation
-        return f"{found.folds}x{found.repeats} cross-validation" if found else super().test_split
 
     @property
     def feature_files(self) -> tuple[str, ...]:
