@@ -140,7 +140,9 @@ def _task(**labels: np.ndarray) -> Task:
     splits = {
         name: Split(np.zeros((len(y), 2), np.float32), y, ("",) * len(y), ("",) * len(y)) for name, y in labels.items()
     }
-    return Task({}, ("a", "b", "c"), splits, (), None, None, None, "cpu")  # type: ignore[arg-type]
+    edges = np.cumsum([0, *map(len, splits.values())])
+    numbers = {name: np.arange(*edges[n : n + 2]) for n, name in enumerate(splits)}
+    return Task({}, ("a", "b", "c"), splits, numbers, (), (), None, None, None, "cpu")  # type: ignore[arg-type]
 
 
 def test_a_sample_has_all_classes_in_their_proportions() -> None:

@@ -501,6 +501,25 @@ _LEARNED = {CLASSIFY: "classes", MULTILABEL: "several labels", REGRESSION: "numb
 _OF_TASKS = {"coverage": (CLASSIFY, REGRESSION)}  # all others that are checked are of classes alone
 
 
+def folds_of(cv: str) -> tuple[int, int]:
+    """Return folds and repetitions, of which there is one where nothing else is said.
+
+    >>> folds_of("5x2"), folds_of("5")
+    ((5, 2), (5, 1))
+    """
+    folds, _, repeats = cv.partition("x")
+    return int(folds), int(repeats or 1)
+
+
+def spelled(cv: str) -> str:
+    """Return folds and repetitions as records have them.
+
+    >>> spelled("5")
+    '5x1'
+    """
+    return "{}x{}".format(*folds_of(cv))
+
+
 def check_task(task: str, **given: object) -> None:
     """Raise OptionError where an option is given, by its name, that means nothing with what is learned."""
     for name in (name for name, value in given.items() if value):

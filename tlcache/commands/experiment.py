@@ -202,6 +202,8 @@ def finetune(
     from tlcache.tracking.live import LiveRun
 
     if plot is not None:
+        if "cv" in options:
+            raise OptionError("--plot draws the curves of one training, --cv has several; leave one of them out.")
         check_format(plot)
     live = LiveRun(track) if track else None
     say(f"fine-tuning {options['model']} on {options['data']} ...")

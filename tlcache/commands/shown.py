@@ -22,7 +22,7 @@ def show_runs(output: Output, done: Sequence[Run], runs: str | Path | None) -> N
     from tlcache.evaluation.compare import compare_runs
     from tlcache.evaluation.verdict import layer_choices, no_gain
     from tlcache.report.tables import runs_tables
-    from tlcache.report.tried import tried_table
+    from tlcache.report.tried import folds_table, tried_table
     from tlcache.report.uncertainty import uncertainty_table
     from tlcache.runs.finetuned import FinetunedRun
 
@@ -32,7 +32,7 @@ def show_runs(output: Output, done: Sequence[Run], runs: str | Path | None) -> N
         output.say(f"\n{line}")
     for run in (run for run in done if isinstance(run, FinetunedRun)):
         output.show()
-        output.show(tried_table(run))
+        output.show(folds_table(run, run.cross_validation) if run.cross_validation else tried_table(run))
     if any(run.uncertainty for run in done):
         output.show()
         output.show(uncertainty_table(done))
@@ -59,6 +59,9 @@ def say_where(output: Output, done: Iterable[Run]) -> None:
     for folder, own in by_folder.items():
         if len(own) > 1:
             output.say(f"Recorded in {folder}: {len(own)} runs, with their heads (.safetensors) and predictions.")
+            continue
+        if not own[0].kept:
+            output.say(f"Recorded as {own[0].path}; of the folds no network is kept: finetune without --cv trains one.")
             continue
         what = "network, for --weights and tlcache export" if own[0].strategy == "finetune" else "head"
         output.say(f"Recorded as {own[0].path}; beside it the {what}: {own[0].head_path.name}")

@@ -182,6 +182,11 @@ def _together(models: Sequence[Model]) -> Model:
 
 
 def _whole(run: Run) -> Saved:
+    if not run.kept:
+        raise OptionError(
+            f"'{run.path.stem}' was tested in folds, and none of their networks is kept. To train one, give the "
+            f"command again without --cv: tlcache finetune --model {run.backbone} --data {run.dataset}"
+        )
     if not run.head_path.is_file():
         raise CacheError(
             f"'{run.head_path}', what the run fitted, is missing. Put it back, or give the command again that made "

@@ -191,6 +191,8 @@ def no_gain(run: Run) -> str:
 
 def _untuned(run: FinetunedRun) -> str:
     """Return that no epoch of a fine-tuning was better than the head it began with, and by how much."""
+    if run.cross_validation:
+        return "in no fold was an epoch better on validation than the head it began with, which is what is tested"
     trained = [epoch for epoch in run.history if epoch.phase == "backbone" and epoch.epoch]
     before = [epoch for epoch in run.history if epoch not in trained]
     first, best = (max(some, key=lambda each: each.score) for some in (before, trained))
@@ -205,7 +207,9 @@ def _untuned(run: FinetunedRun) -> str:
 
 
 def _recipes(run: FinetunedRun) -> str:
-    """Return how many recipes were raced."""
+    """Return how many recipes were raced; a cross-validation has no list of them."""
+    if run.cross_validation:
+        return "the recipes"
     tried = len({each.setting["recipe"] for each in run.candidates})
     return f"{tried} recipes" if tried > 1 else "one recipe"
 

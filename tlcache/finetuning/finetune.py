@@ -11,6 +11,7 @@ from tlcache.arguments import (
     Budget,
     Crop,
     CropBorders,
+    CrossValidated,
     Device,
     Features,
     Force,
@@ -24,8 +25,10 @@ from tlcache.arguments import (
     SplitSeed,
     Weights,
     Window,
+    check_task,
 )
 from tlcache.datasets.layout import Layout
+from tlcache.errors import OptionError
 from tlcache.extraction.extract import extract
 from tlcache.files import check_folder
 from tlcache.finetuning.live import Live, OnEpoch
@@ -64,6 +67,7 @@ def finetune(
     runs: Runs = None,
     force: Force = False,
     sweep: Annotated[Mapping[str, Sequence[Any]] | None, Option(_SWEEP, SWEEP, CHOOSING, more=_SWEEP_MORE)] = None,
+    cv: CrossValidated = None,
     budget_s: Budget = None,
     on_epoch: OnEpoch | None = None,
     **settings: Any,
@@ -77,6 +81,10 @@ def finetune(
     Where none of the settings is given that decide the training, several recipes are raced, and the best is trained
     (`tlcache.finetuning.race`). The budget is for all of that; of a sweep it is for the training: a combination is not
     begun that would probably not fit in; the first always is.
+
+    With `cv`, every image is tested by a network that was trained without it, in the folds of `tlcache.fit_heads`: all
+    is chosen, and the head fitted that training begins with, inside each fold, on a part of the images to train on. The
+    budget is shared by the folds, and no network is kept.
 
     Parameters
     ----------
@@ -103,13 +111,16 @@ def finetune(
     layout, asked = dealt(resolved(settings, sweep), Layout, Recipe)
     base = replace(asked, task=layout.task or CLASSIFY)
     wanted = variants(base, sweep or {})
+    _check_nested(cv, base, [each for _, each in wanted])
     from tlcache.backbones.sources import find_trainable
     from tlcache.cache.feature_file import FeatureFile
     from tlcache.cache.resplit import apply_split
-    from tlcache.finetuning.run import train_and_test
+    from tlcache.finetuning.nested import cross_validate
+    from tlcache.finetuning.run import claimed, train_and_test
     from tlcache.finetuning.speed import find_torch_device
     from tlcache.finetuning.teacher import find_teacher
     from tlcache.finetuning.trial import Task
+    from tlcache.probing.outer import attributes, images_in_turn
     from tlcache.runs.base import Identity
     from tlcache.runs.finetuned import FinetunedRun
     from tlcache.runs.folder import path_of, recorded, runs_folder
@@ -134,15 +145,31 @@ def finetune(
     for line in () if found.up_to_date else found.warnings:
         warn(line)
     with FeatureFile(found.path) as file:
-        task = Task.of(apply_split(file, split, folder, split_seed, TASKS), weights, found_device)
-    task = replace(task, teachers={each.run.path.stem: each for each in teachers.values()})
+        rows = apply_split(file, split, folder, split_seed, TASKS)
+        task = Task.of(rows, weights, found_device)
+        images = images_in_turn(rows) if cv else None
+    attrs = attributes(task.attrs, cv, base.seed) if cv else task.attrs
+    task = replace(task, attrs=attrs, teachers={each.run.path.stem: each for each in teachers.values()})
     base, wanted = _taught(base, teachers), [(setting, _taught(each, teachers)) for setting, each in wanted]
-    identity = Identity.of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s))
+    identity = Identity.of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s, cv))
     if not force and isinstance(run := recorded(folder, identity), FinetunedRun):
         return run
     path = path_of(folder, identity)
     task = replace(task, live=Live(on_epoch, path.stem, task.attrs["dataset"]))
-    return train_and_test(task, wanted, budget_s, identity, path)
+    with claimed(found_device, path):
+        if cv and images:
+            return cross_validate(task, images, wanted, budget_s, identity, path, cv, base.seed)
+        return train_and_test(task, wanted, budget_s, identity, path)
+
+
+def _check_nested(cv: str | None, base: Recipe, wanted: Sequence[Recipe]) -> None:
+    """Raise OptionError where an option is of a single test split."""
+    check_task(base.task, cv=cv)
+    for name in ("coverage", "distill"):
+        if cv is not None and any(getattr(each, name) is not None for each in (base, *wanted)):
+            raise OptionError(
+                f"--{name} is of networks that are tested on one split, --cv of none; leave one of them out."
+            )
 
 
 def _taught(recipe: Recipe, teachers: Mapping[str, Teacher]) -> Recipe:

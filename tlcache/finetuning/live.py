@@ -47,8 +47,8 @@ class Live:
     training: str = ""
 
     def of(self, training: str) -> Live:
-        """Return the same for one of several trainings."""
-        return replace(self, training=training)
+        """Return the same for one of several trainings, or for one within one of them."""
+        return replace(self, training=", ".join(filter(None, (self.training, training))))
 
     def tell(self, number: int, figures: Mapping[str, Any]) -> None:
         """Tell of an epoch; of several processes the first does."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, replace
 
 from tlcache.finetuning.pace import Pace
 
-__all__ = ["Plan", "Round", "Rows", "budget_of", "fitted", "planned", "usual_epochs", "worth_keeping"]
+__all__ = ["Plan", "Round", "Rows", "budget_of", "fitted", "planned", "training_s", "usual_epochs", "worth_keeping"]
 
 _IMAGE_S, _FLOOR_S, _LEAST_S, _MOST_S = 0.13, 200.0, 10.0, 7_200.0
 _WORTH = 40  # epochs of all layers: more time than they take is not needed
@@ -27,6 +27,11 @@ class Rows:
     train: int
     val: int
     refit: bool = True
+
+    @classmethod
+    def of(cls, splits: Mapping[str, Sized], refit: bool) -> Rows:
+        """Return how many there are in these splits."""
+        return cls(len(splits["train"]), len(splits["val"]), refit)
 
     @property
     def trained(self) -> int:
@@ -132,8 +137,13 @@ def _sum_s(each: Round, rows: Rows, paces: Mapping[str, Pace]) -> float:
 def _left_s(plan: Plan, rows: Rows, paces: Mapping[str, Pace]) -> float:
     """Return what the rounds of a plan take, and the training that follows, of whichever recipe."""
     own = {name: (paces[name], epochs) for name, epochs in plan.epochs.items()}
-    last = (_kept_s(rows, pace, pace.views) + epochs * _epoch_s(rows, pace) for pace, epochs in own.values())
-    return sum(_sum_s(each, rows, paces) for each in plan.rounds) + max(last)
+    last = max(training_s(rows, pace, epochs) for pace, epochs in own.values())
+    return sum(_sum_s(each, rows, paces) for each in plan.rounds) + last
+
+
+def training_s(rows: Rows, pace: Pace, epochs: int) -> float:
+    """Return the seconds of a training of so many epochs, and of that on train + val which follows."""
+    return _kept_s(rows, pace, pace.views) + epochs * _epoch_s(rows, pace)
 
 
 def _halved(recipes: int) -> list[tuple[int, int]]:

@@ -24,7 +24,7 @@ from tlcache.records import Form
 from tlcache.runs.finetuned import Race, TunedEpoch
 from tlcache.text import counted, duration, figure_text
 
-__all__ = ["run_race"]
+__all__ = ["race_seconds", "run_race"]
 
 T = TypeVar("T")
 
@@ -63,8 +63,7 @@ def run_race(
     TrainingError
         The loss went out of bounds with every recipe.
     """
-    timed = shared(lambda: _once(_TIMED, folder / "race.json", lambda: _timed(task, base)))
-    rows = Rows(len(task.splits["train"]), len(task.splits["val"]), base.refit)
+    timed, rows = _timed_once(task, base, folder), Rows.of(task.splits, base.refit)
     budget = budget_of(rows, timed.whole) if budget_s is None else budget_s
     plan = planned(rows, timed.paces, budget, base.batch_size)
     say(_announced(plan))
@@ -87,6 +86,11 @@ def run_race(
     rates = {name: 1 / pace.train_s for name, pace in timed.paces.items()}
     race = Race(budget_s=budget, timing_s=timed.seconds, images_per_s=rates, left_out=left_out)
     return [*done, final], race, clock
+
+
+def race_seconds(task: Task, base: Recipe, folder: Path) -> float:
+    """Return what a race and what follows may take where nothing is said; it goes on by what is timed for that."""
+    return budget_of(Rows.of(task.splits, base.refit), _timed_once(task, base, folder).whole)
 
 
 def _round(
@@ -187,6 +191,10 @@ def _once(form: Form[T], path: Path, make: Callable[[], T]) -> T:
     if not path.exists():
         form.write(path, make())
     return form.read(path)
+
+
+def _timed_once(task: Task, base: Recipe, folder: Path) -> _Timed:
+    return shared(lambda: _once(_TIMED, folder / "race.json", lambda: _timed(task, base)))
 
 
 def _timed(task: Task, base: Recipe) -> _Timed:

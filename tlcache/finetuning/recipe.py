@@ -18,6 +18,7 @@ from tlcache.arguments import (
     Seed,
     check_coverage,
     check_task,
+    spelled,
 )
 from tlcache.errors import OptionError
 from tlcache.finetuning.recipes import OWN, RACE, RECIPES
@@ -316,12 +317,16 @@ def resolved(given: Mapping[str, Any], sweep: Mapping[str, Sequence[Any]] | None
 
 
 def arguments_of(
-    recipe: Recipe, sweep: Mapping[str, Sequence[Any]] | None = None, budget_s: float | None = None
+    recipe: Recipe,
+    sweep: Mapping[str, Sequence[Any]] | None = None,
+    budget_s: float | None = None,
+    cv: str | None = None,
 ) -> dict[str, Any]:
     """Return what a fine-tuning's record says was asked for; its names and units are those of the first version."""
     pairs = [_recorded(name, value) for name, values in (sweep or {}).items() for value in values]
     searched = {name: [value for other, value in pairs if other == name] for name, _ in pairs}
-    return {**recipe.as_json(), "sweep": searched, "budget": None if budget_s is None else budget_s / 60}
+    folds = {"cv": spelled(cv)} if cv else {}
+    return {**recipe.as_json(), "sweep": searched, "budget": None if budget_s is None else budget_s / 60, **folds}
 
 
 def settings_of(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from tlcache.runs.folder import checkpoints_path, lock_path, write_run
 from tlcache.runs.predictions import Predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
 
-__all__ = ["Left", "left_of", "train_and_test"]
+__all__ = ["Left", "claimed", "left_of", "train_and_test"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,13 @@ def _trained(state: State) -> int:
 
 
 @contextmanager
+def claimed(device: str, path: Path) -> Iterator[None]:
+    """Join the other processes of a training, and keep all others from the run that is recorded at a path."""
+    with joined(device), _alone(path):
+        yield
+
+
+@contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Keep others from the same run. The lock's file stays: another process may be waiting at it."""
     if rank() > 0:
@@ -93,16 +100,12 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def train_and_test(
-    task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Identity, path: Path
+    task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Identity, path: Path, kept: bool = True
 ) -> FinetunedRun:
-    """Train these variants, test the best on validation, and record it as a run of this identity at this path."""
-    with joined(task.device), _alone(path):
-        return _train_and_test(task, wanted, budget_s, identity, path)
+    """Train these variants, test the best on validation, and record it as a run of this identity at this path.
 
-
-def _train_and_test(
-    task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Identity, path: Path
-) -> FinetunedRun:
+    The path has to be `claimed`. The network is saved beside the record if it is to be `kept`.
+    """
     folder = checkpoints_path(path)
     race, clock, first, energy = None, None, wanted[0][1], Energy()
     if first.recipe == RACE:
@@ -178,7 +181,8 @@ def _train_and_test(
         record=str(path),
     )
     if rank() == 0:
-        save_weights(trial.model, trial.head, run, promised, target.answering)
+        if kept:
+            save_weights(trial.model, trial.head, run, promised, target.answering)
         write_run(run, test, answers, Predictions.of(task.splits["val"], held_out))
         shutil.rmtree(folder, ignore_errors=True)
     return run

@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.splits import SPLITS
+from tlcache.datasets.texts import Texts
 from tlcache.errors import DataError, OptionError
 from tlcache.evaluation import task as tasks
 from tlcache.files import cache_folder
@@ -52,12 +54,14 @@ class Task:
 
     Parameters
     ----------
-    attrs, splits
+    attrs
         As in `tlcache.cache.feature_file.FeatureFile`.
     classes
         Names of the classes, or of the columns where labels are several or numbers.
-    sha256
-        Of every row's image.
+    splits, numbers
+        The rows of each split, and their numbers in the file.
+    paths, sha256
+        Of every row's image, in the order of the file.
     backbone, weights, preprocess
         The network and how its images are prepared.
     device
@@ -77,6 +81,8 @@ class Task:
     attrs: Mapping[str, Any]
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
+    numbers: Mapping[str, NDArray[np.int64]]
+    paths: Sequence[str]
     sha256: tuple[str, ...]
     backbone: Backbone
     weights: Weights
@@ -101,22 +107,35 @@ class Task:
         for name, split in splits.items():
             if not len(split):
                 raise DataError(f"'{file.path}' has no {name} images; fine-tuning needs train, val and test.")
-        target = tasks.task_on(splits["train"])
-        if not target.seen(splits["train"].wanted, splits["val"].wanted).any():
-            raise DataError(f"'{file.path}' has no class that is in train and in val; epochs cannot be judged.")
+        target = _judged(splits, f"'{file.path}'")
         backbone, sha256 = find(file.attrs["backbone"]), tuple(sha256.decode() for sha256 in file.hashes())
         preprocess = Preprocess.from_json(json.loads(file.attrs["preprocess"]))
         allowed = json.loads(file.attrs["arguments"]).get("max_pixels") or MAX_PIXELS
         preprocess = replace(preprocess, max_pixels=allowed)
         names = target.answering.names if target.answering else file.classes
-        return cls(file.attrs, names, splits, sha256, backbone, resolve(backbone, weights), preprocess, device)
+        edges = np.cumsum([0, *map(len, splits.values())])  # in the file, splits follow each other
+        numbers = {name: np.arange(*edges[n : n + 2]) for n, name in enumerate(splits)}
+        paths = reduce(add, (Texts.of(split.paths) for split in splits.values()))
+        found = resolve(backbone, weights)
+        return cls(file.attrs, names, splits, numbers, paths, sha256, backbone, found, preprocess, device)
+
+    def dealt(self, images: Split, **numbers: NDArray[np.int64]) -> Task:
+        """Return the task with other rows in its splits, by their numbers in the file, which begins with `images`.
+
+        Nothing that was fitted on the rows before goes with it.
+
+        Raises
+        ------
+        DataError
+            Train and val have no class in common.
+        """
+        splits = {name: images.of(rows) for name, rows in numbers.items()}
+        _judged(splits, "A fold")
+        return replace(self, splits=splits, numbers=numbers, heads={})
 
     def rows(self, *names: str) -> NDArray[np.int64]:
-        """Return the numbers of the rows of some splits; in the file, splits follow each other."""
-        starts, start = {}, 0
-        for name in SPLITS:
-            starts[name], start = start, start + len(self.splits[name])
-        return np.concatenate([starts[name] + self._kept(name) for name in names])
+        """Return the numbers of the rows of some splits."""
+        return np.concatenate([self.numbers[name][self._kept(name)] for name in names])
 
     @cached_property
     def target(self) -> tasks.Task:
@@ -157,8 +176,7 @@ class Task:
     @cached_property
     def pixels(self) -> Pixels:
         """The images, decoded when they are first asked for."""
-        paths = [path for name in SPLITS for path in self.splits[name].paths]
-        return open_pixels(reopen(self.attrs["source"]), paths, self.sha256, self.preprocess)
+        return open_pixels(reopen(self.attrs["source"]), self.paths, self.sha256, self.preprocess)
 
 
 class Trial:
@@ -343,6 +361,14 @@ def _check_processes(recipe: Recipe, device: str) -> None:
             f"--sync-batch-norm is torch's SyncBatchNorm, which computes on GPUs alone; found {size()} processes on "
             "CPUs. Pass --batch-norm eval instead, which keeps the statistics, or train in one process."
         )
+
+
+def _judged(splits: Mapping[str, Split], where: str) -> tasks.Task:
+    """Return what is learned; there is something to judge epochs by."""
+    target = tasks.task_on(splits["train"])
+    if not target.seen(splits["train"].wanted, splits["val"].wanted).any():
+        raise DataError(f"{where} has no class that is in train and in val; epochs cannot be judged.")
+    return target
 
 
 def _sample(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:

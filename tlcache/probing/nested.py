@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from tlcache.arguments import spelled
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
 from tlcache.errors import HeadError
@@ -26,7 +27,7 @@ from tlcache.keys import native
 from tlcache.machine import hardware, now, versions
 from tlcache.probing.folds import inner_folds
 from tlcache.probing.heldout import held_answers
-from tlcache.probing.outer import OuterFold, Tested, attributes, outer_folds, spelled, tested_in_turn
+from tlcache.probing.outer import OuterFold, Tested, attributes, images_in_turn, outer_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import check_groups, chosen_setting, refit
 from tlcache.probing.search import Candidate, Fold, agreed, choose, search
@@ -73,7 +74,7 @@ def fit_file(
     advance(len(found))
     missing = [row for row in rows if row.name not in found]
     if missing:
-        pool = tested_in_turn(file)
+        pool = images_in_turn(file)
         check_groups(protocol, unit_numbers(pool.groups), str(attrs["dataset"]))
         parts = _parts(pool, cv, protocol)
         for row in missing:

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.arguments import folds_of, spelled
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
 from tlcache.errors import DataError
@@ -22,26 +23,7 @@ from tlcache.probing.folds import split_folds
 from tlcache.runs.base import Figures
 from tlcache.runs.folds import CrossValidation
 
-__all__ = ["OuterFold", "Tested", "attributes", "counts", "outer_folds", "spelled", "tested_in_turn"]
-
-
-def counts(cv: str) -> tuple[int, int]:
-    """Return folds and repetitions, of which there is one where nothing else is said.
-
-    >>> counts("5x2"), counts("5")
-    ((5, 2), (5, 1))
-    """
-    folds, _, repeats = cv.partition("x")
-    return int(folds), int(repeats or 1)
-
-
-def spelled(cv: str) -> str:
-    """Return folds and repetitions as records have them.
-
-    >>> spelled("5")
-    '5x1'
-    """
-    return "{}x{}".format(*counts(cv))
+__all__ = ["OuterFold", "Tested", "attributes", "outer_folds", "images_in_turn"]
 
 
 def attributes(attrs: Mapping[str, Any], cv: str, seed: int) -> dict[str, Any]:
@@ -50,7 +32,7 @@ def attributes(attrs: Mapping[str, Any], cv: str, seed: int) -> dict[str, Any]:
     return {"given_digest": own, **attrs, "dataset_digest": hash_json({"digest": own, "cv": spelled(cv), "seed": seed})}
 
 
-def tested_in_turn(file: FeatureSet) -> Split:
+def images_in_turn(file: FeatureSet) -> Split:
     """Return the first rows of a file, those that are tested in turn: all, save a test split of the dataset itself.
 
     Raises
@@ -90,7 +72,7 @@ def outer_folds(images: Split, cv: str, seed: int) -> list[OuterFold]:
     DataError
         There are fewer groups of images than folds, or no class has as many images.
     """
-    folds, repeats = counts(cv)
+    folds, repeats = folds_of(cv)
     return [OuterFold(n, fit, held) for n in range(repeats) for fit, held in split_folds(images, folds, seed + n)]
 
 

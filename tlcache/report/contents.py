@@ -146,7 +146,7 @@ def chapter(
     best = ", ".join(f"{entry.name} {entry.accuracy:.3f} in {duration(entry.first_s)}" for entry in tops)
     recall, recall_note = _recall(name, tops, counts)
     audit, reasons = audit_of(audits, found.digest), _Explained(found)
-    tuned = [(entry, entry.run) for entry in found.entries if isinstance(entry.run, FinetunedRun)]
+    tuned = _tuned(found)
     return Chapter(
         slug=name,
         found=found,
@@ -174,6 +174,12 @@ def chapter(
     )
 
 
+def _tuned(found: Comparison) -> list[tuple[Entry, FinetunedRun]]:
+    """Return the fine-tunings that have learning curves, which those of folds have not."""
+    own = ((entry, entry.run) for entry in found.entries)
+    return [(entry, run) for entry, run in own if isinstance(run, FinetunedRun) and run.history]
+
+
 def _of_columns(
     name: str,
     found: Comparison,
@@ -184,7 +190,7 @@ def _of_columns(
 ) -> Chapter:
     """Return what a page shows of runs on several labels, or on numbers: nothing that is of classes alone."""
     run = found.entries[0].run
-    tuned = [(entry, entry.run) for entry in found.entries if isinstance(entry.run, FinetunedRun)]
+    tuned = _tuned(found)
     title = COLUMNS[found.task][0].title if found.by == USUAL[found.task] else found.by
     tiles = [
         Tile(_kind(entry), f"{title} {reached}", f"{entry.name}; {duration(entry.first_s)}")

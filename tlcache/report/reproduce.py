@@ -9,6 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from tlcache.backbones.backbone import LAST
 from tlcache.backbones.sources import GIVEN as GIVEN_NETWORK
 from tlcache.cache.resplit import GIVEN
@@ -78,7 +80,7 @@ def commands(run: Run) -> list[str]:
         files = [_from_here(file) for file in ([each.features for each in run.layers] or run.feature_files)]
         join = {"join": "+".join(Path(each).stem for each in files)} if isinstance(run, JoinedRun) else {}
         return [*before, _line(" ".join(["fit-heads", *map(_quoted, files)]), {**join, **options})]
-    defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget_s": None}
+    defaults = {**{field.name: field.default for field in fields(Recipe)}, "sweep": {}, "budget_s": None, "cv": None}
     defaults["recipe"] = RACE
     made = _typed(extractions[0])
     shared = {name: made[name] for name in _SHARED if name in made}
@@ -110,8 +112,12 @@ def _typed(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def uses(run: Run) -> list[str]:
     """Return the command lines that classify images with a run: as it is recorded, and as a file to deploy.
 
-    `photos/` stands for the images; paths are relative to the working folder.
+    `photos/` stands for the images; paths are relative to the working folder. Where the network is not kept, it is the
+    line that trains one.
     """
+    if not run.kept:
+        own = {name: value for name, value in run.arguments.items() if name != "cv"}
+        return commands(structs.replace(run, arguments=own))[-1:]
     place, model = _quoted(_from_here(str(run.path))), f"{slug(run.dataset)}.onnx"
     return [
         f"{predicting(run, 'photos/')} --out predictions.csv",

@@ -10,9 +10,10 @@ from rich.table import Table
 
 from tlcache.report.plain import plain_table
 from tlcache.runs.finetuned import FinetunedRun, TunedCandidate
+from tlcache.runs.folds import CrossValidation
 from tlcache.text import figure_text
 
-__all__ = ["tried_table"]
+__all__ = ["folds_table", "tried_table"]
 
 _SAID = ("mixup", "cutmix", "distill")
 
@@ -29,11 +30,26 @@ def tried_table(run: FinetunedRun) -> Table:
     return table
 
 
+def folds_table(run: FinetunedRun, found: CrossValidation) -> Table:
+    """Return one row per fold of a cross-validation: what was chosen inside it, and what it reached on its images."""
+    table = plain_table("Fold", "Chosen", "Epochs kept", "Accuracy", numbers=slice(2, None))
+    for number, (chosen, accuracy) in enumerate(zip(found.chosen, found.accuracy, strict=True)):
+        repeat, fold = divmod(number, found.folds)
+        settings = {name: value for name, value in chosen.items() if name != "epochs"}
+        what = chosen["recipe"] if run.race else _settings(settings or _trained(run.settings))
+        name = f"{fold + 1}" if found.repeats == 1 else f"{repeat + 1}.{fold + 1}"
+        table.add_row(name, what, str(chosen["epochs"]["backbone"]), f"{accuracy:.3f}")
+    return table
+
+
 def _named(each: TunedCandidate, run: FinetunedRun) -> str:
     """Return what was trained: of a race the recipe and its epochs, of a sweep the values that it tried."""
     if run.race:
         return f"{each.setting['recipe']}, {each.setting['epochs']} epochs, {each.images:,} images"
-    asked = each.setting or _trained(run.settings)
+    return _settings(each.setting or _trained(run.settings))
+
+
+def _settings(asked: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in asked.items())
 
 

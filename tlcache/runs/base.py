@@ -210,6 +210,11 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
         return self.path.with_suffix(".safetensors")
 
     @property
+    def kept(self) -> bool:
+        """Whether what it fitted is kept, to be used."""
+        return True
+
+    @property
     def predictions_path(self) -> Path:
         """What it said of the test images, for `predictions`; the same for people in a `.csv`."""
         return self.path.with_suffix(".npz")

@@ -164,13 +164,22 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
     energy_j: float | None = None
 
     @property
+    def kept(self) -> bool:
+        """Whether its network is kept, to be used; of a cross-validation none of several is."""
+        return self.cross_validation is None
+
+    @property
     def untuned(self) -> bool:
         """Whether no epoch was better on validation than the head it began with; then that is what was tested."""
-        return not self.chosen.epochs.backbone
+        folds = self.cross_validation.chosen if self.cross_validation else ()
+        kept = [chosen["epochs"]["backbone"] for chosen in folds] or [self.chosen.epochs.backbone]
+        return not any(kept)
 
     @property
     def validated(self) -> Mapping[str, float]:
-        """Figures on the validation images, of the epoch that was kept."""
+        """Figures on the validation images, of the epoch that was kept; of a cross-validation there are several."""
+        if not self.history:
+            return {}
         best = max(self.history, key=lambda epoch: epoch.score)
         return {best.figure: best.value, **({} if best.val_accuracy is None else {"log_loss": best.val_loss})}
 

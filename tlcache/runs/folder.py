@@ -100,7 +100,7 @@ def recorded(folder: Path, identity: Identity) -> Run | None:
     path = path_of(folder, identity)
     with suppress(CacheError):
         run = RUNS.read(path)
-        if run.head_path.exists() and zipfile.is_zipfile(run.predictions_path):
+        if (run.head_path.exists() or not run.kept) and zipfile.is_zipfile(run.predictions_path):
             return run
     return None
 
