@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import TinySource, failing_row, make_run, write_image, write_photos
+from msgspec import structs
 from typer.testing import CliRunner
 
 from tlcache.backbones.onnx_file import ONNX_FILE
@@ -21,13 +22,15 @@ from tlcache.cli import app
 from tlcache.datasets.dataset import load_dataset
 from tlcache.errors import CacheError, DataError, ModelError, OptionError, TlcacheError, UnknownNameError
 from tlcache.evaluation.compare import compare
-from tlcache.evaluation.resampled import resampled
+from tlcache.evaluation.resampled import compare_folds, resampled
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.recipe import Recipe
-from tlcache.finetuning.run import Left
+from tlcache.finetuning.run import Left, train_and_test
+from tlcache.finetuning.trial import Task
 from tlcache.heads import table
 from tlcache.images import Preprocess
 from tlcache.runs.folder import read_runs
+from tlcache.runs.folds import CrossValidation
 from tlcache.studying import run as running
 from tlcache.studying.estimates import finetune_seconds, heads_seconds, rows_of
 from tlcache.studying.run import compare_study
@@ -571,3 +574,63 @@ def test_operations_are_those_of_the_convolutions() -> None:
     layers = zip((3, 8, 16), (8, 16, 16), sides, strict=True)
     counted = sum(2 * 9 * before * after * side * side for before, after, side in layers) + 2 * 16 * 1000
     assert operations(find("tinynet"), Preprocess(crop=20)) == counted
+
+
+IN_FOLDS = {"models": ["tinier"], "heads": ["ridge"], "batch_size": 8, "recipe": "before"}
+
+
+def test_a_study_in_folds_has_heads_and_networks_in_the_same_and_is_done_once(photos: Path) -> None:
+    done = go(photos, cv="2", **IN_FOLDS)
+    assert {step.state for step in done} == {"done"}
+    runs = read_runs(Path("runs"))
+    assert sorted(run.strategy for run in runs) == ["finetune", "frozen"]
+    assert {run.test_split for run in runs} == {"2x1 cross-validation"}
+    ((found,), others) = compare_study(done)
+    assert (len(found.entries), others) == (2, 0)
+    (pair,) = found.pairs
+    right = [entry.top.right for entry in (pair.a, pair.b)]
+    fold = runs[0].predictions().in_order().fold
+    assert fold is not None
+    assert pair.found == compare_folds(*right, fold, 1.0)
+    before = files()
+    assert {step.state for step in go(photos, cv="2x1", **IN_FOLDS)[:-1]} == {"recorded"}
+    assert files() == before
+    assert {step.state for step in go(photos, cv="3", plan=True, **IN_FOLDS)[1:-1]} == {"to do"}
+
+
+def test_what_folds_take_is_counted_without_those_that_are_done(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(task: Task, *others: Any, **more: Any) -> Any:
+        if task.live.training == "fold 2 of 3":
+            raise KeyboardInterrupt
+        return train_and_test(task, *others, **more)
+
+    monkeypatch.setattr("tlcache.studying.estimates._training_paces", lambda *_: {"tinier": 1.0})
+    with monkeypatch.context() as patch:
+        patch.setattr("tlcache.finetuning.nested.train_and_test", stop)
+        with pytest.raises(KeyboardInterrupt):
+            go(photos, cv="3", **IN_FOLDS)
+    (tuning,) = (step for step in go(photos, cv="3", plan=True, **IN_FOLDS) if step.kind == "finetune")
+    recipe = Recipe(epochs=1, precision="fp32", layout="contiguous", refit=True)
+    each = finetune_seconds({"train": 13, "val": 3, "test": 8}, recipe, 1.0, Left(1, 1))
+    assert tuning.seconds == pytest.approx(2 * each)
+    runs = [
+        structs.replace(make_run("svm", np.ones(8, bool), fit_s=4.0), cross_validation=CrossValidation(**TWO_FOLDS))
+    ]
+    assert heads_seconds(["svm"], 16, runs, lambda: pytest.fail("all are known")) == pytest.approx(2)
+
+
+TWO_FOLDS: dict[str, Any] = {"folds": 2, "repeats": 1, "share": 1.0, "accuracy": (1.0, 1.0), "chosen": ({}, {})}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 2}, "--seeds is of a study on one split"),
+        ({"screen": 1}, "--screen is of a study on one split"),
+        ({"coverage": 0.9}, "--coverage is of networks that are tested on one split"),
+        ({"task": "regression"}, "--cv is of classes"),
+    ],
+)
+def test_what_does_not_go_with_folds_is_refused(photos: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        go(photos, cv="2", **IN_FOLDS, **options)

@@ -25,14 +25,12 @@ from tlcache.arguments import (
     SplitSeed,
     Weights,
     Window,
-    check_task,
 )
 from tlcache.datasets.layout import Layout
-from tlcache.errors import OptionError
 from tlcache.extraction.extract import extract
 from tlcache.files import check_folder
 from tlcache.finetuning.live import Live, OnEpoch
-from tlcache.finetuning.recipe import Recipe, arguments_of, resolved, variants
+from tlcache.finetuning.recipe import Recipe, arguments_of, check_nested, resolved, variants
 from tlcache.finetuning.typed import SWEEP
 from tlcache.options import Option, dealt, described
 from tlcache.progress import warn
@@ -111,7 +109,7 @@ def finetune(
     layout, asked = dealt(resolved(settings, sweep), Layout, Recipe)
     base = replace(asked, task=layout.task or CLASSIFY)
     wanted = variants(base, sweep or {})
-    _check_nested(cv, base, [each for _, each in wanted])
+    check_nested(cv, base, *(each for _, each in wanted))
     from tlcache.backbones.sources import find_trainable
     from tlcache.cache.feature_file import FeatureFile
     from tlcache.cache.resplit import apply_split
@@ -160,16 +158,6 @@ def finetune(
         if cv and images:
             return cross_validate(task, images, wanted, budget_s, identity, path, cv, base.seed)
         return train_and_test(task, wanted, budget_s, identity, path)
-
-
-def _check_nested(cv: str | None, base: Recipe, wanted: Sequence[Recipe]) -> None:
-    """Raise OptionError where an option is of a single test split."""
-    check_task(base.task, cv=cv)
-    for name in ("coverage", "distill"):
-        if cv is not None and any(getattr(each, name) is not None for each in (base, *wanted)):
-            raise OptionError(
-                f"--{name} is of networks that are tested on one split, --cv of none; leave one of them out."
-            )
 
 
 def _taught(recipe: Recipe, teachers: Mapping[str, Teacher]) -> Recipe:

@@ -38,7 +38,9 @@ from tlcache.runs.folder import checkpoints_path, write_run
 from tlcache.runs.record import RUNS
 from tlcache.text import counted, duration
 
-__all__ = ["cross_validate"]
+__all__ = ["cross_validate", "finished_folds"]
+
+_FOLD = "fold-{}.json"
 
 
 def cross_validate(
@@ -68,7 +70,7 @@ def cross_validate(
     folds, place, done = outer_folds(images, cv, seed), checkpoints_path(path), list[FinetunedRun]()
     each_s, told = budget_s and budget_s / len(folds), False
     for number, fold in enumerate(folds, 1):
-        own, name = place / f"fold-{number}.json", f"fold {number} of {len(folds)}"
+        own, name = place / _FOLD.format(number), f"fold {number} of {len(folds)}"
         run = shared(lambda own=own: _finished(own))  # type: ignore[misc]
         if run is None:
             part = _part(task, images, fold, seed, checkpoints_path(own)).told_as(name)
@@ -84,6 +86,12 @@ def cross_validate(
     if rank() == 0:
         shutil.rmtree(place, ignore_errors=True)
     return found
+
+
+def finished_folds(path: Path) -> int:
+    """Return how many folds of a run that is not finished are."""
+    place = checkpoints_path(path)
+    return len(list(place.glob(_FOLD.format("*"))))
 
 
 def _finished(path: Path) -> FinetunedRun | None:

@@ -27,7 +27,7 @@ from tlcache.kinds import SWITCH, choice, chosen_from, number, pattern, text, wh
 from tlcache.options import Option, asked, check_fields, check_names, described, parameters
 from tlcache.tasks import CLASSIFY
 
-__all__ = ["Recipe", "arguments_of", "resolved", "settings_of", "variants"]
+__all__ = ["Recipe", "arguments_of", "check_nested", "resolved", "settings_of", "variants"]
 
 _ABOVE_0, _SHARE = number(above=0), number(0, below=1)
 _HEAD = chosen_from("tlcache.heads.table:tuned_heads")
@@ -314,6 +314,17 @@ def resolved(given: Mapping[str, Any], sweep: Mapping[str, Sequence[Any]] | None
     name = given.get("recipe") or (OWN if sweep or given.keys() & _decided() else RACE)
     parameters(Recipe)["recipe"].check(name)
     return {**given, "recipe": RACE} if name == RACE else {**RECIPES[name], **given, "recipe": None}
+
+
+def check_nested(cv: str | None, *recipes: Recipe) -> None:
+    """Raise OptionError where networks are to be tested in folds, and an option is of a single test split."""
+    for recipe in recipes if cv is not None else ():
+        check_task(recipe.task, cv=cv)
+        for name in ("coverage", "distill"):
+            if getattr(recipe, name) is not None:
+                raise OptionError(
+                    f"--{name} is of networks that are tested on one split, --cv of none; leave one of them out."
+                )
 
 
 def arguments_of(

@@ -135,7 +135,7 @@ def _check_nested(cv: str | None, protocol: Mapping[str, Any]) -> None:
     """Raise OptionError where an option is of a single test split."""
     flags = {"repeats": "--repeats", "budget_s": "--budget", "coverage": "--coverage"}
     for name, flag in flags.items():
-        if cv is not None and name in protocol:
+        if cv is not None and protocol.get(name) is not None:
             raise OptionError(f"{flag} is of heads that are tested on one split, --cv of none; leave one of them out.")
 
 

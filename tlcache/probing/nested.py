@@ -68,7 +68,7 @@ def fit_file(
 
     A head that cannot be fitted is left out, after an `on_warning`.
     """
-    cv, attrs = spelled(cv), attributes(file.attrs, cv, protocol.seed)
+    attrs = attributes(file.attrs, cv, protocol.seed)
     known = {} if force else {row.name: recorded(folder, nested_identity(attrs, row, protocol, cv)) for row in rows}
     found = {name: run for name, run in known.items() if isinstance(run, FrozenRun)}
     advance(len(found))
@@ -89,7 +89,7 @@ def fit_file(
 def nested_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol, cv: str) -> Identity:
     """Return what tells a cross-validated head from all others, by what `tlcache.probing.outer.attributes` returns."""
     space = {name: list(values) for name, values in row.space(protocol.search).items()}
-    return Identity.of(attrs, strategy_of(attrs), row.name, {**protocol.arguments(), "space": space, "cv": cv})
+    return Identity.of(attrs, strategy_of(attrs), row.name, {**protocol.arguments(), "space": space, "cv": spelled(cv)})
 
 
 def _parts(images: Split, cv: str, protocol: SearchProtocol) -> list[_Part]:
@@ -126,7 +126,7 @@ def _fit_one(
         head=row.name,
         arguments=identity.arguments,
         chosen=chosen_setting(row, protocol, usual),
-        chosen_by=f"{cv} nested cross-validation",
+        chosen_by=f"{spelled(cv)} nested cross-validation",
         candidates=(),
         skipped=0,
         history=(),

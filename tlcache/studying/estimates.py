@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tlcache.arguments import folds_of
 from tlcache.backbones.engines import default_batch, find_device, open_network
 from tlcache.backbones.load import load_model
 from tlcache.backbones.model import Model
@@ -24,6 +26,7 @@ from tlcache.errors import ImageReadError
 from tlcache.finetuning.classifier import Classifier
 from tlcache.finetuning.heads import fresh_head
 from tlcache.finetuning.methods import layers_to_train
+from tlcache.finetuning.nested import finished_folds
 from tlcache.finetuning.pace import Pace
 from tlcache.finetuning.plan import Rows, budget_of
 from tlcache.finetuning.recipe import Recipe
@@ -61,6 +64,7 @@ def estimated(plan: StudyPlan, steps: Sequence[Step]) -> list[Step]:
         train_s = _training_paces(tuned, plan.recipe, plan.device, advance) if plan.recipe else {}
     recorded = read_runs(plan.runs, lambda _: None)  # the report tells of records that are damaged
     frozen = [run for run in recorded if isinstance(run, FrozenRun)]
+    parts = math.prod(folds_of(plan.cv)) if plan.cv else 1
 
     def estimate(step: Step) -> Step:
         if step.state != TO_DO or step.kind not in (EXTRACT, FIT, JOIN, FINETUNE):
@@ -75,9 +79,14 @@ def estimated(plan: StudyPlan, steps: Sequence[Step]) -> list[Step]:
             alike = [run for run in frozen if run.dataset == step.dataset]
             dim = sum(each.backbone.dim for each in (cell, *others))
             ridge_s = partial(_ridge_seconds, cell.dataset, dim)
-            return replace(step, seconds=heads_seconds(plan.missing_heads(step), dim, alike, ridge_s))
+            return replace(step, seconds=parts * heads_seconds(plan.missing_heads(step), dim, alike, ridge_s))
         assert plan.recipe is not None
-        left = left_of(plan.recipe, *(path_of(plan.runs, each) for each in plan.identities(step)))
+        paths = [path_of(plan.runs, each) for each in plan.identities(step)]
+        if plan.cv:
+            left, rows = left_of(plan.recipe), _fold_rows(cell.dataset, plan.cv)
+            seconds = finetune_seconds(rows, plan.recipe, train_s[step.model], left)
+            return replace(step, seconds=(parts - sum(map(finished_folds, paths))) * seconds)
+        left = left_of(plan.recipe, *paths)
         seconds = finetune_seconds(rows_of(cell.dataset), plan.recipe, train_s[step.model], left)
         return replace(step, seconds=seconds, note=left.note)
 
@@ -87,13 +96,14 @@ def estimated(plan: StudyPlan, steps: Sequence[Step]) -> list[Step]:
 def heads_seconds(heads: Sequence[str], dim: int, alike: Iterable[Run], ridge_s: Callable[[], float]) -> float:
     """Return what heads take on embeddings of `dim` numbers.
 
-    That is what those in `alike`, runs of the same dataset, took for each number; of a head that none of them has, a
-    multiple of what `ridge_s` says that the ridge head takes.
+    That is what those in `alike`, runs of the same dataset, took for each number, and each fold; of a head that none of
+    them has, a multiple of what `ridge_s` says that the ridge head takes.
     """
     known: dict[str, list[float]] = {}
     for run in alike:
         dims = [row.dim if (row := lookup(name)) else 0 for name in run.backbones]
-        known.setdefault(run.head, []).append(run.train_s * (dim / sum(dims) if all(dims) else 1.0))
+        trainings = len(run.cross_validation.accuracy) if run.cross_validation else 1
+        known.setdefault(run.head, []).append(run.train_s / trainings * (dim / sum(dims) if all(dims) else 1.0))
     unknown = [head for head in heads if head not in known]
     guessed = ridge_s() * sum(find_head(head).relative_cost for head in unknown) if unknown else 0.0
     return guessed + sum(median(known[head]) for head in heads if head in known)
@@ -117,6 +127,15 @@ def finetune_seconds(rows: Mapping[str, int], recipe: Recipe, train_s: float, le
 def rows_of(dataset: Dataset) -> dict[str, int]:
     """Return how many images each split has, or will have once it is drawn."""
     return dict(Overview.expected(dataset).splits)
+
+
+def _fold_rows(dataset: Dataset, cv: str) -> dict[str, int]:
+    """Return how many images each split of a fold has: a fifth of what is not tested is chosen by."""
+    found, (folds, _) = Overview.expected(dataset), folds_of(cv)
+    given = {name: number for name, number in found.splits.items() if name != "test" or "test" in (found.drawn or ())}
+    test = sum(given.values()) // folds
+    val = (sum(given.values()) - test) // 5
+    return {"train": sum(given.values()) - test - val, "val": val, "test": test}
 
 
 def _embedding_paces(cells: Mapping[str, Cell], device: str) -> tuple[dict[str, float], set[str]]:

@@ -200,6 +200,7 @@ def _fit(plan: StudyPlan, step: Step) -> str:
         files,
         heads,
         join=join,
+        cv=plan.cv,
         coverage=promise.coverage,
         per_class=promise.per_class,
         seed=promise.seed,
@@ -223,6 +224,7 @@ def _finetune(plan: StudyPlan, step: Step) -> str:
         features=plan.features,
         runs=plan.runs,
         device=plan.device,
+        cv=plan.cv,
         **asked(plan.recipe),
         **plan.layout.arguments,
     )

@@ -26,6 +26,8 @@ from tlcache.extraction.job import Extraction
 from tlcache.finetuning.recipe import Recipe, arguments_of
 from tlcache.heads.table import HeadRow
 from tlcache.images import Preprocess
+from tlcache.probing.nested import nested_identity
+from tlcache.probing.outer import attributes
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import frozen_identity
 from tlcache.records import as_json
@@ -179,8 +181,9 @@ class OnePass:
 class StudyPlan:
     """What a study is to do: on every cell all `heads` by `protocol`, and a fine-tuning by `recipe` unless None.
 
-    `joins` are backbones that heads are fitted on together, too, as `find_joined` returns them; those of which a
-    dataset lacks a backbone are not among its steps. With `one_pass` a dataset is embedded by all backbones together.
+    With `cv`, heads and networks are tested in folds. `joins` are backbones that heads are fitted on together, too, as
+    `find_joined` returns them; those of which a dataset lacks a backbone are not among its steps. With `one_pass` a
+    dataset is embedded by all backbones together.
     """
 
     cells: Mapping[tuple[str, str], Cell]
@@ -193,6 +196,7 @@ class StudyPlan:
     out: Path
     device: str
     joins: tuple[str, ...] = ()
+    cv: str | None = None
     split_seed: int = 0
     reports: bool = True
     one_pass: bool = True
@@ -277,10 +281,13 @@ class StudyPlan:
         attrs = self.attributes(step) if step.kind in (FIT, JOIN, FINETUNE) else None
         if attrs is None:
             return []
-        if step.kind != FINETUNE:
-            return [frozen_identity(attrs, row, self.protocol) for row in self.heads]
-        assert self.recipe is not None
-        return [Identity.of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe))]
+        attrs = attributes(attrs, self.cv, self.protocol.seed) if self.cv else attrs
+        if step.kind == FINETUNE:
+            assert self.recipe is not None
+            return [Identity.of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe, cv=self.cv))]
+        if self.cv:
+            return [nested_identity(attrs, row, self.protocol, self.cv) for row in self.heads]
+        return [frozen_identity(attrs, row, self.protocol) for row in self.heads]
 
     def runs_of(self, step: Step) -> list[Run]:
         """Return the runs of a step that are recorded."""
@@ -300,7 +307,12 @@ class StudyPlan:
         return [row.name for row in self.heads if row.name not in found]
 
     def best_validation(self, step: Step) -> float:
-        """Return the best usual figure of the backbone's heads on validation, negative where less of it is better."""
+        """Return the best usual figure of the backbone's heads on validation, negative where less of it is better.
+
+        Of heads that were tested in folds it is that of these, as nothing but the order of work follows from it.
+        """
         runs = self.runs_of(replace(step, kind=FIT))
+        if self.cv:
+            return max((run.test.accuracy for run in runs), default=-math.inf)
         tried = [(name := USUAL[run.task], each.scores[f"val_{name}"]) for run in runs for each in run.candidates]
         return max((-value if name in SMALLER else value for name, value in tried), default=-math.inf)

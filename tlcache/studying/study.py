@@ -11,6 +11,7 @@ from tlcache.arguments import (
     TRAINING,
     BackboneWeights,
     Budget,
+    CrossValidated,
     Datasets,
     Device,
     Features,
@@ -24,8 +25,9 @@ from tlcache.arguments import (
 from tlcache.backbones.groups import GROUPS, ungrouped
 from tlcache.cache.find import features_folder
 from tlcache.datasets.layout import Layout
+from tlcache.errors import OptionError
 from tlcache.files import check_folder
-from tlcache.finetuning.recipe import Recipe, resolved
+from tlcache.finetuning.recipe import Recipe, check_nested, resolved
 from tlcache.heads.table import find_heads
 from tlcache.kinds import SWITCH, listing, whole
 from tlcache.options import Option, dealt, described
@@ -74,6 +76,7 @@ def study(
             more="Splits that are drawn, heads and fine-tunings; the spread is told beside the interval of one split",
         ),
     ] = 1,
+    cv: CrossValidated = None,
     budget_s: Budget = None,
     out: Page = "report.html",
     features: Features = None,
@@ -95,6 +98,9 @@ def study(
 
     With `seeds`, all of it is done so often, with other draws of the splits that are drawn, and other seeds of heads
     and fine-tunings; feature files have the splits of the first at the end.
+
+    With `cv`, heads and fine-tunings are tested in the same folds, so that it takes as many trainings; backbones are
+    then not screened, which would be done on images that they are tested by.
 
     The settings of the fine-tunings are those of `tlcache.finetune`, but that `refit` is on, so that networks are
     fitted to what heads are; `coverage` and `per_class` are of the heads as well. Networks that cannot be trained, such
@@ -122,6 +128,10 @@ def study(
     task = layout.task or CLASSIFY
     check_task(task, screen=screen)
     recipe = replace(recipe, task=task)
+    check_nested(cv, recipe)
+    for flag, given in (("--seeds", seeds > 1), ("--screen", screen is not None)):
+        if cv is not None and given:
+            raise OptionError(f"{flag} is of a study on one split, --cv of one in folds; leave one of them out.")
     from tlcache.datasets.overview import Overview
     from tlcache.probing.run import able_rows
     from tlcache.report.page import check_page
@@ -144,7 +154,10 @@ def study(
         cells=cells,
         heads=tuple(able_rows(asked, task, heads is not None)),
         recipe=recipe if finetune else None,
-        protocol=SearchProtocol(coverage=recipe.coverage, per_class=recipe.per_class),
+        protocol=SearchProtocol(
+            coverage=recipe.coverage, per_class=recipe.per_class, seed=recipe.seed if cv else SearchProtocol.seed
+        ),
+        cv=cv,
         layout=layout,
         features=place,
         runs=records,
