@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.images import write_dots
 from tlcache.cache.feature_file import STAGES
-from tlcache.cache.publish import Plan, publish
+from tlcache.cache.plan import Plan
+from tlcache.cache.publish import publish
 from tlcache.cache.shards import Shard, write_shard
 from tlcache.extraction.extract import extract
 from tlcache.images import Preprocess

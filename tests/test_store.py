@@ -6,8 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from tlcache.cache.feature_file import FORMAT_VERSION, QUARANTINE, FeatureFile, open_features
-from tlcache.cache.publish import Plan, publish
+from tlcache.cache.feature_file import FILES_VERSION, FORMAT_VERSION, QUARANTINE, FeatureFile, open_features
+from tlcache.cache.plan import Plan
+from tlcache.cache.publish import publish
 from tlcache.cache.shards import Shard, read_shard, write_shard
 from tlcache.errors import CacheError, UnknownNameError
 from tlcache.extraction.extract import extract
@@ -118,7 +119,7 @@ def test_what_is_not_a_feature_file_is_refused(made: Path, tmp_path: Path) -> No
     with pytest.raises(CacheError, match="not a feature file of tlcache"):
         open_features(other)
     for name, value, words in (
-        ("format_version", FORMAT_VERSION + 1, f"version {FORMAT_VERSION + 1}; this tlcache reads version"),
+        ("format_version", FILES_VERSION + 1, f"version {FILES_VERSION + 1}; this tlcache reads version"),
         ("format_version", FORMAT_VERSION - 1, f"version {FORMAT_VERSION - 1}; this .* Extract again"),
         ("backbone", "resnet50", "its header is not what was written"),
         ("format", "tlcache-heatures", "its header is not what was written"),

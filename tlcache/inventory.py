@@ -19,6 +19,8 @@ from tlcache.arguments import Features, Paths, Repair
 from tlcache.backbones.model import EXPORT_VERSION, KEY_VERSION
 from tlcache.cache.feature_file import FeatureFile, open_remains
 from tlcache.cache.find import features_folder, find_features, kept_folder, made_worse
+from tlcache.cache.pieces import SUFFIX as PIECES
+from tlcache.cache.pieces import pieces_folder, stale_pieces
 from tlcache.cache.shards import find_shards, read_shard
 from tlcache.datasets.dataset import source_of
 from tlcache.errors import CacheError, DamagedError, DataError, OutdatedError, TlcacheError
@@ -204,7 +206,21 @@ def find_leftovers(features: Features = None) -> list[Leftover]:
         with _if_idle(workspace) as idle:
             if idle:
                 found.append(Leftover(path, "a file that was never finished", path.stat().st_size))
-    return found
+    return found + [each for folder in sorted(root.glob(f"*/*{PIECES}")) for each in _unused(folder)]
+
+
+def _unused(folder: Path) -> Iterator[Leftover]:
+    """Yield the files of a feature file that it does not use, as nobody is at work on it."""
+    path, used = folder.with_suffix(".h5"), list[Path]()
+    with _if_idle(path.with_name(f".{path.stem}.parts")) as idle:
+        if path.exists():
+            try:
+                with open_remains(path) as file:
+                    used = file.files
+            except CacheError:
+                return
+        for each in stale_pieces(path, used) if idle else ():
+            yield Leftover(each, f"rows that '{path.name}' does not use", each.stat().st_size)
 
 
 def remove_leftovers(leftovers: Sequence[Leftover]) -> None:
@@ -216,6 +232,8 @@ def remove_leftovers(leftovers: Sequence[Leftover]) -> None:
                     shutil.rmtree(leftover.path)
         else:
             leftover.path.unlink(missing_ok=True)
+            if leftover.path.suffix == ".h5":
+                shutil.rmtree(pieces_folder(leftover.path), ignore_errors=True)
 
 
 @described()
@@ -260,6 +278,7 @@ def _entry_of_file(path: Path) -> CacheEntry:
             rows, state = len(file), "outdated" if old else "complete"
             detail = old or ("" if file.classes else "no labels: for tlcache suggest, audit and predict")
             images = rows + len(file.quarantine)
+            size = sum(each.stat().st_size for each in file.files)
             return CacheEntry(
                 path,
                 rows=rows,

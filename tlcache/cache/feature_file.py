@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.columns import ATTRIBUTE, Values, digest_of, place_of
+from tlcache.cache.pieces import ATTRIBUTE as FILES
+from tlcache.cache.pieces import NAME, Pieces, Read, is_piece
 from tlcache.cache.salvage import Padded, salvaged
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS
@@ -37,6 +39,8 @@ from tlcache.heads.rows import View, blocks
 from tlcache.keys import hash_json, native
 
 __all__ = [
+    "CRC",
+    "FILES_VERSION",
     "FORMAT",
     "FORMAT_VERSION",
     "QUARANTINE",
@@ -50,10 +54,12 @@ __all__ = [
 
 FORMAT = "tlcache-features"
 FORMAT_VERSION = 2
+FILES_VERSION = 3  # of a feature file that has its rows in several others
 STAGES = ("decode_s", "infer_s", "write_s", "wall_s")
 QUARANTINE = ("path", "sha256", "code", "message")
 _ROW = ("labels", "rows/path", "rows/sha256", "rows/split", "rows/group", "rows/width", "rows/height", "rows/frames")
 _STORED = ("width", "height", "frames")
+CRC = "integrity/crc32"
 _CHUNK_BYTES = 1 << 20
 _ENCODINGS = (  # of names in headers: UTF-8, and what early versions took from their locale
     *("utf-8", "ascii", "iso8859-1", "iso8859-15", "iso8859-2", "iso8859-5", "iso8859-7", "iso8859-9", "cp1251"),
@@ -153,6 +159,8 @@ class FeatureFile:
     ----------
     attrs
         Everything the file says of itself: backbone, weights, key, preprocessing, versions, seconds.
+    files
+        What it consists of: itself, and the files that have its rows where these are too many for one.
     classes
         Names of the classes; labels are indices into it. Where these are not classes, texts that `targets` reads.
     quarantine
@@ -174,9 +182,11 @@ class FeatureFile:
     classes: tuple[str, ...]
     quarantine: list[tuple[str, ...]]
     salvaged = False
+    _beside: Pieces | None = None
 
     def __init__(self, path: str | Path, *, cut: bool = False) -> None:
         self.path = Path(path)
+        self.files = [self.path]
         self._datasets: dict[str, Any] = {}  # that were looked up, which takes h5py longer than to read some rows
         with ExitStack() as undo:
             self._file = _open(self.path, cut, undo)
@@ -184,6 +194,9 @@ class FeatureFile:
                 self._read_header()
             except (OSError, RuntimeError, KeyError, ValueError, TypeError):
                 raise self._damaged(_UNREADABLE) from None
+            if listed := json.loads(self.attrs.get(FILES, "[]")):
+                readers = [self._piece(place, rows, cut, undo) for place, rows in listed]
+                self._beside = Pieces([rows for _, rows in listed], readers)
             self._open = undo.pop_all()
 
     def _read_header(self) -> None:
@@ -195,7 +208,7 @@ class FeatureFile:
                 raise CacheError(f"'{self.path}' is not a feature file of tlcache.")
         version = self.attrs.get("format_version")
         found = f"'{self.path}' has format version {version}; this tlcache reads version {FORMAT_VERSION}."
-        if not isinstance(version, int) or version > FORMAT_VERSION:
+        if not isinstance(version, int) or version > FILES_VERSION:
             raise CacheError(f"{found} Upgrade tlcache.")
         if version < FORMAT_VERSION:
             raise OutdatedError(f"{found} Extract again.")
@@ -204,6 +217,31 @@ class FeatureFile:
         stated, header = self.attrs.pop("header_sha256", ""), (self.attrs, self.classes, self.quarantine)
         if all(stated != _hash_header(*header, encoding) for encoding in _ENCODINGS):
             raise self._damaged("its header is not what was written")
+
+    def _piece(self, place: str, rows: int, cut: bool, undo: ExitStack) -> Read:
+        """Open one of the files that have the rows; of what is left of one, all of its rows may be lost."""
+        if not is_piece(place):
+            raise self._damaged(f"it names '{place}' as one of its files")
+        path, file = self.path.parent / place, None
+        with suppress(CacheError):
+            file = undo.enter_context((open_remains if cut else FeatureFile)(path))
+        if file and (file.attrs.get(NAME), len(file)) == (path.name, rows):
+            self.files.append(path)
+            return partial(self._read_piece, file)
+        if cut:
+            return self._lost
+        why = "is missing" if not path.exists() else "is another file" if file else "is damaged, too"
+        raise self._damaged(f"'{place}', which has {rows:,} of its rows, {why}")
+
+    def _read_piece(self, file: FeatureFile, name: str, block: slice) -> NDArray[Any]:
+        values = file._column(name, block)
+        self.salvaged = self.salvaged or file.salvaged
+        return values
+
+    def _lost(self, name: str, block: slice) -> NDArray[Any]:
+        """Return rows of a file that is gone: zeros, which their checksum then tells."""
+        stated = self._file[name]
+        return np.zeros((block.stop - block.start, *stated.shape[1:]), stated.dtype)
 
     def _attribute(self, name: str) -> Any:
         """Read an attribute that is stored in place; HDF5 may hang on a damaged heap of strings elsewhere."""
@@ -220,7 +258,7 @@ class FeatureFile:
         self.close()
 
     def __len__(self) -> int:
-        return int(self._dataset("features").shape[0])
+        return len(self._beside) if self._beside else int(self._dataset("features").shape[0])
 
     def close(self) -> None:
         """Close the HDF5 file; arrays already read stay valid."""
@@ -235,7 +273,7 @@ class FeatureFile:
     @property
     def dim(self) -> int:
         """Length of an embedding."""
-        return int(self._dataset("features").shape[1])
+        return int(self.attrs["dim"])
 
     @cached_property
     def targets(self) -> Targets | None:
@@ -371,7 +409,7 @@ class FeatureFile:
 
     def _rows(self, block: slice) -> _Rows:
         columns = {name: self._column(name, block) for name in _ROW}
-        features, expected = self._column("features", block), self._column("integrity/crc32", block)
+        features, expected = self._column("features", block), self._column(CRC, block)
         intact = _checksums(features, [columns[name] for name in _ROW]) == expected
         return _Rows(features.astype(np.float32, copy=False), columns, intact)
 
@@ -381,6 +419,8 @@ class FeatureFile:
 
     def _column(self, name: str, block: slice) -> NDArray[Any]:
         """Read rows of a dataset; where HDF5 refuses a damaged chunk, take what bytes there are."""
+        if self._beside:
+            return self._beside.read(name, block)
         dataset = self._dataset(name)
         try:
             values: NDArray[Any] = dataset[block]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.cache.columns import COLUMNS
 from tlcache.cache.feature_file import (
     _ROW,
-    _STORED,
+    CRC,
+    FILES_VERSION,
     FORMAT,
     FORMAT_VERSION,
     QUARANTINE,
@@ -29,6 +31,9 @@ from tlcache.cache.feature_file import (
     _hash_header,
     open_remains,
 )
+from tlcache.cache.pieces import ATTRIBUTE as FILES
+from tlcache.cache.pieces import NAME, pieces_folder, stale_pieces
+from tlcache.cache.plan import Plan, RowSource
 from tlcache.cache.rounding import rounded
 from tlcache.cache.shards import Shard, read_shard
 from tlcache.datasets.hashes import Hashes
@@ -37,75 +42,68 @@ from tlcache.errors import CacheError, first_line
 from tlcache.files import reserve, sync_folder
 from tlcache.heads.rows import blocks
 
-__all__ = ["Plan", "RowSource", "publish", "read_rows"]
+__all__ = ["publish", "read_rows"]
 
 
 _AT_ONCE = 65_536  # rows of a column
 
 
-class RowSource(Protocol):
-    """What has rows that a feature file is made of."""
-
-    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return some rows, by their numbers: float32 (n, dim)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that a feature file will hold, its features by reference.
-
-    Parameters
-    ----------
-    target
-        The file to make or replace.
-    dim
-        Length of an embedding.
-    columns
-        Per row: `path`, `group` (bytes), `sha256` (bytes, or uint8 (N, 32) as of `Hashes`), `label` (int64),
-        `split` (uint8, index into `SPLITS`, ascending),
-        `width`, `height`, `frames` (int32, what the image's header says),
-        `source` and `index` (which source holds the row, and where in it). Beside them `classes` and
-        `quarantine_path`, `quarantine_sha256`, `quarantine_code`, `quarantine_message` (bytes, UTF-8), and per row
-        what a table says beside that, as `tlcache.cache.columns.place_of` calls it.
-    sources
-        Parts (`.safetensors`) and older feature files (`.h5`), or what has the rows itself.
-    attrs
-        Attributes of the file.
-    dtype
-        Of the features in it.
-    """
-
-    target: Path
-    dim: int
-    columns: Mapping[str, NDArray[Any]]
-    sources: Sequence[Path | RowSource]
-    attrs: Mapping[str, Any]
-    dtype: np.dtype[Any] = np.dtype(np.float32)  # noqa: RUF009
-
-    @property
-    def row_bytes(self) -> int:
-        """What the features of a row take."""
-        return self.dim * self.dtype.itemsize
-
-
 def publish(plan: Plan) -> None:
-    """Write the file of `plan`, check it, and put it in place of the old one.
+    """Write the file of `plan`, check it, and put it in place of the old one; first those that have its rows, if any.
 
     Raises
     ------
     CacheError
         The file cannot be written; the old file and all sources are untouched.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{plan.target.name}-", suffix=".tmp", dir=plan.target.parent)
-    temporary = Path(name)
+    parts = plan.parts()
+    for part in parts:
+        if not _is_there(part):
+            _replace(part, _write)
+    if parts:
+        whole = replace(plan, attrs={**plan.attrs, FILES: json.dumps([(_place(part), len(part)) for part in parts])})
+        _replace(whole, partial(_write_names, parts=parts))
+    else:
+        _replace(plan, _write)
+    for path in stale_pieces(plan.target, [part.target for part in parts]):
+        path.unlink(missing_ok=True)
+    if not parts and pieces_folder(plan.target).is_dir():
+        pieces_folder(plan.target).rmdir()
+
+
+def _place(part: Plan) -> str:
+    """Return what a feature file calls one of its files."""
+    return f"{part.target.parent.name}/{part.target.name}"
+
+
+def _is_there(part: Plan) -> bool:
+    """Return whether a file is there that has these rows, and is sound; its name says what it has."""
+    with suppress(CacheError), FeatureFile(part.target) as file:
+        _check(file)
+        return (file.attrs.get(NAME), len(file)) == (part.target.name, len(part))
+    return False
+
+
+def _check(file: FeatureFile) -> None:
+    """Read all of a file; raises CacheError where it is not what was written."""
+    file.check_columns()
+    if not all(good.all() for _, good in file.intact()):
+        raise CacheError(f"'{file.path}' differs from what was written to it. Is its disk sound?")
+
+
+def _replace(plan: Plan, write: Callable[[Path, int, Plan], None]) -> None:
+    """Let a file be written beside its final name, check it, and put it in place of the old one."""
+    temporary = None
     try:
-        os.fchmod(descriptor, 0o644)
-        _write(temporary, descriptor, plan)
+        plan.target.parent.mkdir(exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{plan.target.name}-", suffix=".tmp", dir=plan.target.parent)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "r+b", 0):
+            os.fchmod(descriptor, 0o644)
+            write(temporary, descriptor, plan)
         with FeatureFile(temporary) as written:
-            written.check_columns()
-            if not all(good.all() for _, good in written.intact()):
-                raise CacheError(f"'{plan.target}' differs from what was written to it. Is its disk sound?")
+            if write is _write:  # else its files are checked
+                _check(written)
         temporary.replace(plan.target)
         sync_folder(plan.target.parent)
     except (OSError, RuntimeError) as error:
@@ -114,19 +112,23 @@ def publish(plan: Plan) -> None:
             f"Could not write '{plan.target}': {reason}. Nothing is lost: mend that and run the same command again."
         ) from None
     finally:
-        os.close(descriptor)
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def _write(path: Path, descriptor: int, plan: Plan) -> None:
     """Write everything but the features first, so that a file that loses its end loses rows and no more."""
-    n = len(plan.columns["label"])
-    metadata_bytes = 64 * 1024 + (24 * n // _chunk_rows(plan.dim) + 1024) * (len(plan.columns) + 2)
+    n, known, chunk = len(plan), plan.datasets, _chunk_rows(plan.dim)
+    metadata_bytes = 64 * 1024 + (24 * n // chunk + 1024) * (len(known) + 10)
     text_bytes = sum(column.nbytes for column in plan.columns.values()) + 32 * n  # of hashes, which are written in hex
     layout = {"libver": ("v110", "v110"), "meta_block_size": metadata_bytes}  # v110: metadata has checksums
     with _Sources(plan.sources) as sources, h5py.File(path, "w", locking=False, **layout) as file:
         reserve(descriptor, n * (plan.row_bytes + 32) + text_bytes + 2 * metadata_bytes)  # HDF5 may die on a full disk
-        _write_columns(file, plan)
+        for name, column in known.items():
+            _create(file, name, column, chunk)
+        _create(file, CRC, np.zeros(n, np.uint32), chunk)
+        shape = n, plan.dim
+        file.create_dataset("features", shape, plan.dtype, chunks=(min(n, chunk), plan.dim), fletcher32=True)
         _write_header(file, plan)
         file.flush()
         _write_features(file, plan, sources)
@@ -136,21 +138,21 @@ def _write(path: Path, descriptor: int, plan: Plan) -> None:
     os.fsync(descriptor)
 
 
-def _write_columns(file: h5py.File, plan: Plan) -> None:
-    """Write what is known of every row, and make room for the rest."""
-    rows, chunk = plan.columns, _chunk_rows(plan.dim)
-    others = {name: column for name, column in rows.items() if name.startswith(COLUMNS)}
-    columns = {
-        "labels": rows["label"],
-        **{f"rows/{name}": rows[name] for name in ("path", "sha256", "split", "group", *_STORED)},
-    }
-    n = len(rows["label"])
-    for name in _ROW:
-        _create(file, name, columns[name], chunk)
-    for name, column in others.items():
-        _create(file, name, column, chunk)
-    _create(file, "integrity/crc32", np.zeros(n, np.uint32), chunk)
-    file.create_dataset("features", (n, plan.dim), plan.dtype, chunks=(min(n, chunk), plan.dim), fletcher32=True)
+def _write_names(path: Path, descriptor: int, plan: Plan, parts: Sequence[Plan]) -> None:
+    """Write a file that has its rows in others; other readers find them as virtual datasets."""
+    kinds = {name: _kind(column) for name, column in plan.datasets.items()}
+    kinds |= {CRC: np.dtype(np.uint32), "features": plan.dtype}
+    with h5py.File(path, "w", locking=False, libver=("v110", "v110")) as file:
+        for name, kind in kinds.items():
+            width = (plan.dim,) if name == "features" else ()
+            layout, start = h5py.VirtualLayout((len(plan), *width), kind), 0
+            for part in parts:
+                rows = h5py.VirtualSource(_place(part), name, (len(part), *width), kind)
+                layout[start : start + len(part)] = rows
+                start += len(part)
+            file.create_virtual_dataset(name, layout)
+        _write_header(file, plan)
+    os.fsync(descriptor)
 
 
 def _write_header(file: h5py.File, plan: Plan) -> None:
@@ -158,7 +160,8 @@ def _write_header(file: h5py.File, plan: Plan) -> None:
     _create(file, "classes", columns["classes"], len(columns["classes"]))
     for name in QUARANTINE:
         _create(file, f"quarantine/{name}", columns[f"quarantine_{name}"], _chunk_rows(32))
-    attrs = {**plan.attrs, "format": FORMAT, "format_version": FORMAT_VERSION, "dim": plan.dim, "state": "complete"}
+    version = FILES_VERSION if FILES in plan.attrs else FORMAT_VERSION
+    attrs = {**plan.attrs, "format": FORMAT, "format_version": version, "dim": plan.dim, "state": "complete"}
     attrs |= {f"{name}_rows": int((columns["split"] == number).sum()) for number, name in enumerate(SPLITS)}
     quarantine = list(zip(*(_decode(columns[f"quarantine_{name}"]) for name in QUARANTINE), strict=True))
     attrs["header_sha256"] = _hash_header(attrs, _decode(columns["classes"]), quarantine)
@@ -171,7 +174,7 @@ def _write_header(file: h5py.File, plan: Plan) -> None:
 
 
 def _write_features(file: h5py.File, plan: Plan, sources: _Sources) -> None:
-    features, crc32, rows = file["features"], file["integrity/crc32"], plan.columns
+    features, crc32, rows = file["features"], file[CRC], plan.columns
     known = [file[name] for name in _ROW]
     for block in _blocks(len(features), plan.dim):
         values = rounded(sources.features(rows["source"][block], rows["index"][block]), plan.dtype)
@@ -179,13 +182,19 @@ def _write_features(file: h5py.File, plan: Plan, sources: _Sources) -> None:
 
 
 def _create(file: h5py.File, name: str, column: NDArray[Any], chunk: int) -> None:
-    kind, n = column.dtype, len(column)
-    if kind.kind == "S" or column.ndim == 2:
-        kind = h5py.string_dtype("utf-8", 64 if column.ndim == 2 else max(1, kind.itemsize))
+    kind, n = _kind(column), len(column)
     made = file.create_dataset(name, (n,), kind, chunks=(min(n, chunk),) if n else None, fletcher32=n > 0)
     for block in blocks(n, _AT_ONCE):
         part = column[block]
         made[block] = (Hashes(part).stored if part.ndim == 2 else part).astype(kind)
+
+
+def _kind(column: NDArray[Any]) -> np.dtype[Any]:
+    """Return the type of a column in a file."""
+    if column.ndim == 1 and column.dtype.kind != "S":
+        return column.dtype
+    kind: np.dtype[Any] = h5py.string_dtype("utf-8", 64 if column.ndim == 2 else max(1, column.dtype.itemsize))
+    return kind
 
 
 def read_rows(sources: Sequence[Path], places: Sequence[tuple[int, int]]) -> NDArray[np.float32]:

@@ -17,7 +17,8 @@ from tlcache.backbones.model import KEY_VERSION
 from tlcache.backbones.sources import GIVEN
 from tlcache.cache.feature_file import STAGES, FeatureFile, stage_seconds
 from tlcache.cache.index import Index
-from tlcache.cache.publish import Plan, publish
+from tlcache.cache.plan import Plan
+from tlcache.cache.publish import publish
 from tlcache.datasets.dataset import Dataset
 from tlcache.datasets.layout import Layout
 from tlcache.errors import OptionError

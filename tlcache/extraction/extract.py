@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tlcache.arguments import (
     DATA,
     NETWORK,
+    OUTPUT,
     SPEED,
     BackboneWeights,
     BatchSize,
@@ -31,7 +32,7 @@ from tlcache.arguments import (
 from tlcache.cache.find import features_folder, find_dataset
 from tlcache.datasets.layout import Layout
 from tlcache.files import check_folder
-from tlcache.kinds import SHARE, SWITCH, choice, listing, number, numbers, text, whole
+from tlcache.kinds import SHARE, SIZE, SWITCH, choice, listing, number, numbers, text, whole
 from tlcache.options import Option, check_names, described, parameters
 
 if TYPE_CHECKING:
@@ -93,12 +94,22 @@ def extract(
     dtype: Annotated[
         str,
         Option(
-            "Numbers that are kept: float16 takes half the room",
+            "float32 or float16",
             _DTYPES,
             SPEED,
-            more="It decides the embeddings, so that those of each type are kept apart (docs/cache.md)",
+            more="Of the numbers that are kept: float16 takes half the room. Files of each are kept (docs/cache.md)",
         ),
     ] = "float32",
+    file_size: Annotated[
+        int,
+        Option(
+            "Largest file",
+            SIZE,
+            OUTPUT,
+            default="32GB",
+            more="A feature file beyond it has its rows in several files in a folder beside it (docs/cache.md)",
+        ),
+    ] = 32 * 10**9,
     features: Features = None,
     name: Name = None,
     split_seed: SplitSeed = 0,
@@ -180,6 +191,7 @@ def extract(
         "engine": engine,
         "precision": precision,
         "dtype": dtype,
+        "file_size": file_size,
         "features": features,
         "name": name,
         "split_seed": split_seed,

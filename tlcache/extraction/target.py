@@ -19,7 +19,8 @@ from filelock import Timeout
 from tlcache.backbones.model import Model
 from tlcache.cache.feature_file import STAGES, FeatureFile
 from tlcache.cache.index import Index
-from tlcache.cache.publish import Plan, publish
+from tlcache.cache.plan import Plan
+from tlcache.cache.publish import publish
 from tlcache.cache.shards import Rejected, find_shards
 from tlcache.datasets.dataset import Dataset
 from tlcache.errors import CacheError
@@ -123,7 +124,8 @@ class Target:
         up_to_date = not result.embedded and not index.dropped and table.is_in(self.path, dataset.source)
         if not up_to_date:
             attributes, dtype = self._attributes(table), self.network.dtype
-            plan = Plan(self.path, index.dim, table.columns, index.sources, attributes, dtype)
+            size = self.note["arguments"].get("file_size")
+            plan = Plan(self.path, index.dim, table.columns, index.sources, attributes, dtype, size)
             check_room(self.path.parent, plan.row_bytes * len(table))
             publish(plan)
         for part in find_shards(self.workspace):

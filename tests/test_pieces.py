@@ -1,0 +1,202 @@
+"""Feature files beyond one file: read as one, checked, mended and replaced file by file."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from fakes import change_features, write_image
+from test_inventory import flip, tlcache
+
+from tlcache.cache import plan, publish
+from tlcache.cache.feature_file import open_features, open_remains
+from tlcache.errors import CacheError, DamagedError
+from tlcache.exchange.adopt import adopt
+from tlcache.exchange.dump import dump
+from tlcache.extraction.extract import extract
+from tlcache.inventory import find_leftovers, list_cache, remove_leftovers, verify
+from tlcache.probing.fit import fit_heads
+
+ROW = 8 * 4 + 8 + 11 + 64 + 1 + 1 + 12 + 4  # bytes: features, label, path, hash, split, group, sizes, checksum
+FIVE = 5 * ROW + 20  # five rows, also where paths are a bit longer
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture
+def made(photos: Path, tiny_model: Path) -> Path:
+    """A feature file of 24 rows, of which 5 are in a file."""
+    return extract(photos, tiny_model, file_size=FIVE).path
+
+
+def files_of(path: Path) -> list[Path]:
+    return sorted(path.with_suffix(".rows").iterdir())
+
+
+def rows_of(path: Path) -> tuple[object, ...]:
+    with open_features(path) as file:
+        rows = file.split(*SPLITS)
+        said = (file.attrs["dataset_digest"], file.attrs["key"], file.classes, file.stored().tolist())
+        return (*said, rows.features.tobytes(), rows.labels.tolist(), tuple(rows.paths), file.hashes().tolist())
+
+
+def test_it_is_what_a_single_file_is(made: Path, photos: Path, tiny_model: Path) -> None:
+    alone = extract(photos, tiny_model, features="alone").path
+    assert (rows_of(made), alone.with_suffix(".rows").exists()) == (rows_of(alone), False)
+    assert ([len(open_features(each)) for each in files_of(made)], len(open_features(made))) == ([5, 5, 5, 5, 4], 24)
+    with open_features(made) as file, open_features(alone) as other:
+        picked = np.array([23, 0, 7, 7])
+        assert np.array_equal(file.features(picked), other.features(picked))
+        assert (file.split("val").paths, len(file.split()), file.dim) == (other.split("val").paths, 0, 8)
+        assert file.files == [made, *files_of(made)]
+    assert [check.sound for check in verify(made)] == [True]
+    assert extract(photos, tiny_model, file_size=FIVE).up_to_date
+    assert (
+        fit_heads([made], ["ridge"])[0].test.accuracy == fit_heads([alone], ["ridge"], runs="others")[0].test.accuracy
+    )
+    assert rows_of(adopt(dump(made, "out.npz"), features="adopted").path)[4] == rows_of(alone)[4]
+    (entry,) = list_cache()
+    assert (entry.rows, entry.size_bytes) == (24, sum(each.stat().st_size for each in (made, *files_of(made))))
+
+
+def test_others_read_it_with_plain_h5py_wherever_it_lies(made: Path, tmp_path: Path) -> None:
+    before = rows_of(made)
+    moved = Path(shutil.move(made.parent, tmp_path / "elsewhere")) / made.name
+    assert rows_of(moved) == before
+    with h5py.File(moved) as file:
+        assert (file["features"][:].tobytes(), file["labels"][:].tolist()) == before[4:6]
+        assert tuple(file["rows/path"].asstr()[:]) == before[6]
+
+
+def damage(piece: Path, how: str) -> None:
+    if how == "missing":
+        piece.unlink()
+    elif how == "cut":
+        piece.write_bytes(piece.read_bytes()[:-2000])
+    elif how == "empty":
+        piece.write_bytes(b"")
+    elif how == "flipped":
+        with open_features(piece) as file:
+            row = file.split(*SPLITS).features[2].tobytes()
+        flip(piece, row, 3)
+
+
+HOW = {"missing": 5, "cut": 5, "empty": 5, "flipped": 1, "another": 5, "shorter": 5, "swapped": 5}  # rows that are lost
+
+
+@pytest.mark.parametrize(("how", "lost"), HOW.items())
+def test_a_damaged_file_is_named_and_mended_alone(made: Path, how: str, lost: int, photos: Path) -> None:
+    before, pieces = rows_of(made), files_of(made)
+    if how == "another":
+        shutil.copy(pieces[4], pieces[1])  # of 4 rows
+    elif how == "swapped":
+        shutil.copy(pieces[0], pieces[1])
+    elif how == "shorter":
+        other = extract(photos, made.parents[2] / "tiny.onnx", name="other", file_size=3 * ROW).path
+        shutil.copy(files_of(other)[1], pieces[1])
+    else:
+        damage(pieces[1], how)
+    untouched = [each.stat().st_ino for each in pieces if each != pieces[1]]
+    told = pieces[1].name if how != "flipped" else "rows that are not what was written: 1"
+    with pytest.raises(DamagedError, match=told), open_features(made) as file:
+        file.split(*SPLITS)
+    with open_remains(made) as file:
+        assert sum(int((~good).sum()) for _, good in file.intact()) == lost
+    (check,) = verify(made)
+    assert (check.sound, len(check.damaged)) == (False, lost)
+    assert "damaged" in tlcache("verify", made, status=1)
+    (mended,) = verify(made, repair=True)
+    assert (mended.repaired, rows_of(made)) == (True, before)
+    assert [each.stat().st_ino for each in pieces if each != pieces[1]] == untouched
+
+
+def test_files_that_are_not_used_any_more_go(made: Path, photos: Path, tiny_model: Path) -> None:
+    first = {*files_of(made)}
+    write_image(photos / "blue" / "more.png", 77, 0)
+    assert extract(photos, tiny_model, file_size=FIVE).embedded == 1
+    assert (len(files_of(made)), {*files_of(made)} == first, verify(made)[0].sound) == (5, False, True)
+    write_image(photos / "blue" / "another.png", 78, 0)
+    assert extract(photos, tiny_model).embedded == 1
+    assert (len(open_features(made)), made.with_suffix(".rows").exists()) == (26, False)
+
+
+def test_prune_takes_what_is_not_used(made: Path) -> None:
+    left = made.with_suffix(".rows") / "00009-0123456789abcdef.hdf5"
+    left.write_bytes(b"rows")
+    (found,) = find_leftovers()
+    assert (found.path, found.size_bytes, made.name in found.why) == (left, 4, True)
+    remove_leftovers([found])
+    assert (find_leftovers(), verify(made)[0].sound) == ([], True)
+    made.unlink()
+    assert len(find_leftovers()) == len(files_of(made)) == 5
+
+
+def test_a_failure_on_the_way_keeps_the_old_file(
+    made: Path, photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, write, written = rows_of(made), publish._write, list[Path]()
+
+    def full(path: Path, descriptor: int, given: object) -> None:
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        write(path, descriptor, given)  # type: ignore[arg-type]
+
+    write_image(photos / "red" / "more.png", 77, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "_write", full)
+        with pytest.raises(CacheError, match="No space left on device. Nothing is lost"):
+            extract(photos, tiny_model, file_size=FIVE)
+    assert rows_of(made) == before
+    done = extract(photos, tiny_model, file_size=FIVE)
+    assert (done.embedded, done.rows, len(files_of(made))) == (0, 25, 5)
+
+
+def test_shards_are_put_into_files(photos: Path, tiny_model: Path, made: Path) -> None:
+    for share in ("1/2", "2/2"):
+        done = extract(photos, tiny_model, name="shared", shard=share, file_size=FIVE)
+    assert rows_of(done.path)[4:] == rows_of(made)[4:]
+    assert len(files_of(done.path)) == 5
+
+
+@pytest.mark.parametrize(
+    "place", ["../x.hdf5", "/tmp/a.rows/x.hdf5", "a.rows/../x.hdf5", "a.rows/b.rows/x.hdf5", "x.hdf5"]
+)
+def test_it_names_nothing_but_files_beside_it(made: Path, place: str) -> None:
+    listed = [(place, 5), *([f"{made.stem}.rows/{each.name}", 5] for each in files_of(made)[1:])]
+    alone = made.with_name("alone.h5")
+    shutil.copy(files_of(made)[0], alone)
+    change_features(alone, lambda file: file.attrs.create("files", np.bytes_(json.dumps(listed))))
+    with pytest.raises(DamagedError, match="it names .* as one of its files"):
+        open_features(alone)
+
+
+def test_a_reader_need_not_open_too_many(photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_MOST", 3)
+    found = extract(photos, tiny_model, file_size=1).path
+    assert [len(open_features(each)) for each in files_of(found)] == [8, 8, 8]
+    assert not extract(photos, tiny_model, file_size=0, name="one").path.with_suffix(".rows").exists()
+
+
+def test_a_reader_keeps_the_old_data_while_new_files_are_published(made: Path, photos: Path, tiny_model: Path) -> None:
+    before = rows_of(made)
+    with open_features(made) as file:
+        write_image(photos / "blue" / "more.png", 77, 0)
+        assert extract(photos, tiny_model, file_size=FIVE).rows == 25
+        assert file.split(*SPLITS).features.tobytes() == before[4]
+    assert rows_of(made) != before
+
+
+def test_other_columns_are_kept(photos: Path, tiny_model: Path) -> None:
+    rows = [
+        f"{path.relative_to(photos)},{path.parent.name},{number}"
+        for number, path in enumerate(sorted(photos.rglob("*.png")))
+    ]
+    table = photos.parent / "list.csv"
+    table.write_text("\n".join(["path,label,age", *rows]))
+    found = extract(table, tiny_model, images=photos, file_size=1000).path
+    with open_features(found) as file:
+        assert file.columns == ("age",)
+        assert sorted(file.column("age").tolist()) == list(range(24))
+    assert verify(found)[0].sound
