@@ -3,7 +3,7 @@
 python -m benchmarks.accuracy --data flowers/ --model mobilenetv2 --weights mobilenet_v2.pth [--enlarge 8]
 
 With --enlarge, a copy of the dataset is made whose images are that many times as long and wide, as from a camera of
-today, so that the JPEG decoder may reduce them; it is embedded so, and decoded at full size. Predictions are compared
+today, so that the JPEG decoder may reduce them, and is embedded with each `--jpeg-size`. Predictions are compared
 image by image; p is that of McNemar's exact test.
 """
 
@@ -13,10 +13,8 @@ import argparse
 import io
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import PropertyMock, patch
 
 from PIL import Image
 from rich.console import Console
@@ -28,7 +26,6 @@ from benchmarks.timing import in_threads
 from tlcache.backbones.engines import find_device
 from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.extraction.extract import extract
-from tlcache.images import Preprocess
 from tlcache.probing.fit import fit_heads
 from tlcache.runs.frozen import FrozenRun
 from tlcache.threads import available_cpus
@@ -48,40 +45,20 @@ def main() -> None:
         folder = Path(scratch)
         if options.enlarge > 1:
             data = _enlarged(load_dataset(options.data), options.enlarge, folder / "enlarged")
-            ways = {"full size": _full_size, "reduced size": _as_usual}
-            settings: dict[str, dict[str, str]] = dict.fromkeys(ways, {})
+            settings: dict[str, dict[str, Any]] = {name: {"jpeg_size": name} for name in ("full", "twice", "nearest")}
         else:
-            data, ways = options.data, {}
+            data = options.data
             settings = {
                 variant.name: {"engine": variant.engine, "precision": variant.precision}
                 for variant in variants_here(find_device(options.device))
             }
         runs = {}
         for name, setting in settings.items():
-            embed: Callable[..., Path] = ways.get(name, _as_usual)
-            path = embed(data, options.model, options.weights, features=folder / name, **setting)
+            path = extract(data, options.model, options.weights, features=folder / name, **setting).path
             (runs[name],) = fit_heads([path], [options.head], runs=folder / f"runs {name}")
         figures = _compare(runs)
     Console().print(_table(figures, options.head))
     print(json.dumps(figures))
-
-
-def _as_usual(data: str | Path, model: str, weights: str | None, **options: Any) -> Path:
-    return extract(data, model, weights, **options).path
-
-
-def _full_size(data: str | Path, model: str, weights: str | None, **options: Any) -> Path:
-    """Extract in this process, with JPEGs decoded at full size."""
-    from tlcache.extraction.steps import extract_here
-
-    def here(arguments: dict[str, Any], _: str) -> dict[str, Any]:
-        return extract_here(**arguments).as_json()
-
-    with (
-        patch.object(Preprocess, "at_least", PropertyMock(return_value=None)),
-        patch("tlcache.extraction.extract.run_apart", here),
-    ):
-        return extract(data, model, weights, **options).path
 
 
 def _enlarged(dataset: Dataset, factor: int, folder: Path) -> Path:

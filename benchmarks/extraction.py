@@ -241,22 +241,13 @@ def _best_peers(bench: Bench, name: str, advance: Callable[[int], None]) -> list
     return list(best.values())
 
 
-class _FullSize(Preprocess):
-    """The same preprocessing, with JPEGs decoded at their full size."""
-
-    @property
-    def at_least(self) -> None:
-        """No reduced size will do."""
-        return
-
-
 def measure_large_photos(
     bench: Bench, name: str, photos: Sequence[bytes], advance: Callable[[int], None]
 ) -> dict[str, Any]:
     """Measure decode + network on large JPEGs, decoded at a reduced size where possible, and always at full size."""
     model = load_model(name, "random")
     network, batch = _ready(bench, model, bench.variants[0])
-    full = _FullSize(**{field: getattr(model.preprocess, field) for field in vars(model.preprocess)})
+    full = replace(model.preprocess, jpeg_size="full")
 
     def rate(preprocess: Preprocess) -> float:
         def work(start: int) -> None:

@@ -64,6 +64,7 @@ __all__ = [
     "GroupRegex",
     "Heads",
     "Join",
+    "JpegSize",
     "Joins",
     "JudgedModels",
     "Layers",
@@ -307,11 +308,11 @@ CropBorders = Annotated[bool, Option("Cut dark borders of scans away first", SWI
 Window = Annotated[
     tuple[float, float] | None,
     Option(
-        "Grey values that become black and white, in images of more than 8 bits",
+        "Grey values for black and white",
         numbers(2, "-160,240"),
         NETWORK,
         default="by its own bits",
-        more="For CT in Hounsfield units, thermal and other measured values",
+        more="In images of more than 8 bits: CT in Hounsfield units, thermal and other measured values",
     ),
 ]
 MaxPixels = Annotated[
@@ -326,6 +327,18 @@ MaxPixels = Annotated[
 ]
 Resize = Annotated[int | None, Option("Short side in pixels", whole(1), NETWORK, default=_OWN)]
 Crop = Annotated[int | None, Option("Side of the centre crop in pixels", whole(1), NETWORK, default=_OWN)]
+JpegSize = Annotated[
+    str | None,
+    Option(
+        "full, twice or nearest size of JPEGs",
+        choice(("full", "twice", "nearest")),
+        NETWORK,
+        more=(
+            "Large ones are decoded at a half, a quarter or an eighth, not below twice the size needed, as by default, "
+            "or not below that size. It decides the embeddings, so that those of each are kept apart (docs/images.md)"
+        ),
+    ),
+]
 Heads = Annotated[
     str | Sequence[str] | None,
     Option(

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from tlcache.auditing.neighbours import Array, Space
 from tlcache.auditing.pixels import agreement, thumbnail
-from tlcache.backbones.load import load_model
+from tlcache.backbones.load import load_again
 from tlcache.backbones.model import Model
 from tlcache.backbones.network import Encoded, embed_images
 from tlcache.cache.feature_file import FeatureFile
@@ -108,11 +108,7 @@ def _jpeg(image: Image.Image, random: np.random.Generator) -> bytes:
 def _model(file: FeatureFile) -> Model:
     """Return the network that made the features, in float32."""
     made = native(json.loads(file.attrs["arguments"]))
-    network = ("model", "weights", "pool", "output", "precision")
-    names = (*network, "crop_borders", "window", "resize", "crop", "mean", "std", "channels", "range")
-    arguments = {name: made.get(name) for name in names}  # a file that is older than a window says none
-    arguments |= {name: tuple(arguments[name]) for name in ("window", "mean", "std") if arguments[name]}
-    model = load_model(**arguments)
+    model = load_again(made)
     if model.key != file.attrs["key"]:
         raise ModelError("the network has changed since")
-    return model if model.precision == "fp32" else load_model(**{**arguments, "precision": "fp32"})
+    return model if model.precision == "fp32" else load_again({**made, "precision": "fp32"})

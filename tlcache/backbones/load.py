@@ -58,7 +58,7 @@ def load_model(
         No such backbone, options that do not go with it, an unusable file, or weights that cannot be had.
     """
     backbone = find(model)
-    usual = {"channels": "rgb", "range": 1}
+    usual = {"channels": "rgb", "range": 1, "jpeg_size": "twice"}
     stated = {name: value for name, value in changes.items() if value not in (None, usual.get(name))}
     loaded = _at(precision, backbone.source.load(backbone, weights, pool, output, stated))
     return loaded if dtype == "float32" else loaded.kept_as(dtype)

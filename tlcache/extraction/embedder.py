@@ -48,6 +48,8 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         Cut dark borders of scans away first.
     window, max_pixels
         Grey values that become black and white in images of more than 8 bits, and the largest image to read.
+    jpeg_size
+        How small large JPEGs are decoded: `full`, `twice` or `nearest`.
     device, engine
         What runs the network, as for `tlcache.extract`.
     features
@@ -77,6 +79,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         crop_borders: bool = False,
         window: tuple[float, float] | None = None,
         max_pixels: int | None = None,
+        jpeg_size: str | None = None,
         device: str = "auto",
         engine: str = "onnxruntime",
         features: str | Path | None = None,
@@ -90,6 +93,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.crop_borders = crop_borders
         self.window = window
         self.max_pixels = max_pixels
+        self.jpeg_size = jpeg_size
         self.device = device
         self.engine = engine
         self.features = features
@@ -149,6 +153,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
             crop_borders=self.crop_borders or None,
             window=self.window and tuple(self.window),
             max_pixels=self.max_pixels,
+            jpeg_size=self.jpeg_size,
         )
 
     def _index(self, model: Model) -> Index:

@@ -16,6 +16,7 @@ from tlcache.arguments import (
     CropBorders,
     Device,
     Features,
+    JpegSize,
     Layers,
     MaxPixels,
     Model,
@@ -65,6 +66,7 @@ def extract(
     ] = None,
     crop_borders: CropBorders = False,
     window: Window = None,
+    jpeg_size: JpegSize = None,
     resize: Resize = None,
     crop: Crop = None,
     mean: Annotated[
@@ -181,6 +183,7 @@ def extract(
         "output": output,
         "crop_borders": crop_borders,
         "window": window,
+        "jpeg_size": jpeg_size,
         "resize": resize,
         "crop": crop,
         "mean": mean,

@@ -18,7 +18,8 @@ rare kinds of files are concerned, `REVISION` counts instead: see `changed`.
 - Dark borders (only with `crop_borders`): outer rows and columns are cut while fewer than 1 % of their pixels have a
   channel above 16 of 255.
 - Images longer than 4:1 are first cut to their central 4:1.
-- Large JPEGs are decoded at a reduced size by the JPEG decoder itself, never below twice the size needed.
+- Large JPEGs are decoded at a reduced size by the JPEG decoder itself, never below twice the size needed; with
+  `jpeg_size`, never below the size needed, or never at a reduced one.
 - The short side is resized to `resize` with an antialiased filter, the centre `crop` x `crop` is taken.
 - Damage that leaves every pixel readable is no damage: see `damage`.
 """

@@ -15,6 +15,7 @@ __all__ = ["MAX_PIXELS", "REVISION", "RULES_VERSION", "Preprocess"]
 RULES_VERSION = 1
 REVISION = 2  # of what rare kinds of files look like, which is no part of a key: raise it with a line in `changed`
 MAX_PIXELS = 89_478_485  # a quarter of a gibibyte of RGB: Pillow's own bound
+_JPEG_SIZES = ("full", "nearest")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -47,6 +48,9 @@ class Preprocess:
         the mean surrounds what there is, as timm has it; None: nothing is stretched or added, and the centre cut out.
     corruption
         How the network's images are made worse in the end, like `blur:3` (`tlcache.images.corruptions`); None: not.
+    jpeg_size
+        `nearest` where JPEGs are decoded at the smallest size of the decoder's that is no smaller than the resized
+        image, `full` where always at their own; None: no smaller than twice the resized image.
     max_pixels
         Largest image to read. It changes no pixels, and so no key.
     """
@@ -63,6 +67,7 @@ class Preprocess:
     range: int | None = None
     crop_mode: str | None = None
     corruption: str | None = None
+    jpeg_size: str | None = None
     max_pixels: int = field(default=MAX_PIXELS, compare=False)
 
     @property
@@ -87,6 +92,8 @@ class Preprocess:
             raise UnknownNameError(closest("order of channels", self.channels, ("rgb", "bgr")))
         if self.crop_mode not in (None, "squash", "border"):
             raise UnknownNameError(closest("crop mode", self.crop_mode, ("squash", "border")))
+        if self.jpeg_size not in (None, *_JPEG_SIZES):
+            raise UnknownNameError(closest("size of JPEGs", self.jpeg_size, _JPEG_SIZES))
         if self.corruption is not None:
             check_corruption(self.corruption)
         if self.range is not None and self.range < 1:
@@ -98,7 +105,9 @@ class Preprocess:
     @property
     def at_least(self) -> int | None:
         """Short side that a JPEG may be decoded at, in pixels; None where the full size decides."""
-        return None if self.crop_borders else 2 * max(self.covered)
+        if self.crop_borders or self.jpeg_size == "full":
+            return None
+        return max(self.covered) * (1 if self.jpeg_size == "nearest" else 2)
 
     @property
     def size(self) -> tuple[int, int]:

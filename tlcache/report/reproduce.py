@@ -37,6 +37,7 @@ _SHARED = (
     *_PLACED,
     "crop_borders",
     "window",
+    "jpeg_size",
     "max_pixels",
     "resize",
     "crop",
