@@ -1,11 +1,12 @@
 """Fine-tunings that are tested in folds: those of heads, with nothing known of the images that are held out."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import write_photos
+from fakes import write_image, write_photos
 from test_cli import invoke
 from test_finetuning import FIXED
 from test_race import short  # noqa: F401
@@ -256,12 +257,39 @@ def test_curves_of_several_trainings_are_not_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tinynet")
-def test_test_images_that_a_dataset_sets_apart_stay_apart(tmp_path: Path) -> None:
-    for name, count in (("train", 6), ("test", 4)):
+def test_test_images_that_a_dataset_sets_apart_stay_apart_and_a_class_of_one_image_is_no_obstacle(
+    tmp_path: Path,
+) -> None:
+    for name, count in (("train", 6), ("val", 3), ("test", 4)):
         write_photos(tmp_path / "given" / name, count)
+    write_image(tmp_path / "given" / "train" / "rare" / "alone.png", 900, 1)
     run = tuned(tmp_path / "given")
-    assert run.test.n == 18
-    assert all(path.startswith("train/") for path in run.predictions().top().paths)
+    found = run.predictions()
+    assert run.test.n == len(found.row) == 28
+    assert all(row.startswith((b"train/", b"val/")) for row in found.row)
+    alone = found.probabilities[found.row.tolist().index(b"train/rare/alone.png")]
+    assert alone[run.classes.index("rare")] == 0  # the other fold has none to train on
+    assert np.isfinite(run.test.log_loss)
+
+
+@pytest.mark.usefixtures("tinynet")
+def test_groups_and_copies_are_whole(photos: Path) -> None:
+    rows = [(path.relative_to(photos), path.parent.name) for path in sorted(photos.glob("*/*.png"))]
+    lines = [f"{path},{label},{label}{number // 2}" for number, (path, label) in enumerate(rows)]
+    shutil.copy(photos / rows[0][0], photos / "copy.png")
+    table = photos / "list.csv"
+    table.write_text("\n".join(["path,label,patient", *lines, f"copy.png,{rows[0][1]},"]))
+    run = tuned(table, group_column="patient")
+    found = run.predictions()
+    assert found.fold is not None
+    fold = dict(zip([row.decode() for row in found.row], found.fold.tolist(), strict=True))
+    assert run.test.n == len(fold) == 25
+    assert fold["copy.png"] == fold[str(rows[0][0])]
+    groups = {line.rpartition(",")[2]: set[int]() for line in lines}
+    for line in lines:
+        path, _, group = line.split(",")
+        groups[group].add(fold[path])
+    assert {len(each) for each in groups.values()} == {1}
 
 
 @pytest.mark.usefixtures("tinynet")
