@@ -61,6 +61,7 @@ _ROW = ("labels", "rows/path", "rows/sha256", "rows/split", "rows/group", "rows/
 _STORED = ("width", "height", "frames")
 CRC = "integrity/crc32"
 _CHUNK_BYTES = 1 << 20
+_AT_ONCE = 32_768  # rows of which more are read at a time only where a chunk has more
 _ENCODINGS = (  # of names in headers: UTF-8, and what early versions took from their locale
     *("utf-8", "ascii", "iso8859-1", "iso8859-15", "iso8859-2", "iso8859-5", "iso8859-7", "iso8859-9", "cp1251"),
     *("cp1252", "koi8-r", "koi8-u", "euc_jp", "euc_kr", "gb2312", "gbk", "gb18030", "big5", "tis-620"),
@@ -519,8 +520,8 @@ def _hash_header(
 
 
 def _cut(piece: slice, dim: int) -> Iterator[slice]:
-    """Return a slice in parts that are read at once, of some 64 MB."""
-    parts = blocks(piece.stop - piece.start, 64 * _chunk_rows(dim))
+    """Return a slice in parts that are read at once, of some 64 MB, and of short embeddings a part that is checked."""
+    parts = blocks(piece.stop - piece.start, max(_chunk_rows(dim), min(64 * _chunk_rows(dim), _AT_ONCE)))
     return (slice(piece.start + part.start, piece.start + part.stop) for part in parts)
 
 

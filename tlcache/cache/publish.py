@@ -35,7 +35,7 @@ from tlcache.cache.pieces import ATTRIBUTE as FILES
 from tlcache.cache.pieces import NAME, pieces_folder, stale_pieces
 from tlcache.cache.plan import Plan, RowSource
 from tlcache.cache.rounding import rounded
-from tlcache.cache.shards import Shard, read_shard
+from tlcache.cache.shards import read_shard
 from tlcache.datasets.hashes import Hashes
 from tlcache.datasets.splits import SPLITS
 from tlcache.errors import CacheError, first_line
@@ -220,7 +220,7 @@ class _Sources:
     def __init__(self, sources: Sequence[Path | RowSource]) -> None:
         self._sources = sources
         self._files: dict[Path, FeatureFile] = {}
-        self._part = lru_cache(maxsize=64)(_whole_shard)
+        self._part = lru_cache(maxsize=64)(_rows_of)
 
     def __enter__(self) -> Self:
         return self
@@ -234,7 +234,7 @@ class _Sources:
         for own, here in self._grouped(source):
             picked = index[here]
             if isinstance(own, Path):
-                found = self._file(own).features(picked) if _is_file(own) else self._part(own).features[picked]
+                found = self._file(own).features(picked) if _is_file(own) else self._part(own)[picked]
             else:
                 found = own.features(picked)
             if rows is None:
@@ -255,8 +255,8 @@ def _is_file(path: Path) -> bool:
     return path.suffix == ".h5"
 
 
-def _whole_shard(path: Path) -> Shard:
+def _rows_of(path: Path) -> NDArray[Any]:
     part = read_shard(path)
     if part is None:
         raise CacheError(f"The part '{path}' was damaged in the meantime. Run the same command again.")
-    return part
+    return part.features
