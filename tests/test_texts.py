@@ -92,6 +92,7 @@ def test_rows_of_a_feature_file_name_their_images_by_texts(photos: Path, tiny_mo
     with open_features(path) as file:
         rows, nobody = file.split("train", "val", "test"), file.split()
         assert (rows.paths, len(nobody), nobody.paths) == (file.paths(), 0, ())
+    assert rows.paths.stored.dtype.metadata is None
     chosen = rows.of(np.array([3, 1]))
     assert chosen.paths == (rows.paths[3], rows.paths[1])
     assert (chosen.joined(rows).paths, rows.part(slice(2, 4)).paths) == ((*chosen.paths, *rows.paths), rows.paths[2:4])

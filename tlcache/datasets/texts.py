@@ -32,7 +32,7 @@ class Texts(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, stored: NDArray[np.bytes_]) -> None:
-        self.stored = stored
+        self.stored = stored.view(f"S{stored.dtype.itemsize}")  # without what h5py notes in its types
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:

@@ -14,6 +14,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.datasets.texts import Texts
 from tlcache.evaluation.distributions import fair_coin_below, t_quantile
 
 __all__ = [
@@ -69,7 +70,7 @@ class Difference:
 
 def unit_numbers(groups: Sequence[str] | Sequence[bytes] | NDArray[np.bytes_]) -> Units | None:
     """Return a number for each image's group (n,), images without one apart; None where there are no groups."""
-    names = np.asarray(groups)
+    names = groups.stored if isinstance(groups, Texts) else np.asarray(groups)
     alone = names == names.dtype.type()
     if alone.all():
         return None

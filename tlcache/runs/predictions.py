@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import Split
+from tlcache.datasets.texts import Texts, numbers
 from tlcache.errors import CacheError, first_line
-from tlcache.files import write_whole
+from tlcache.files import whole, write_whole
 from tlcache.heads.answering import Answering
 from tlcache.tasks import MULTILABEL
 from tlcache.text import as_csv
 
 __all__ = ["Predictions", "TopPredictions", "read_held_out", "read_predictions", "write_predictions"]
 
+_AT_ONCE = 8192  # lines
 _HELD_OUT = "held_"  # before the names of what was said of images that were held out of training
 
 
@@ -49,9 +52,7 @@ class Predictions:
     @classmethod
     def of(cls, images: Split, probabilities: NDArray[Any]) -> Predictions:
         """Return what was said of some images."""
-        row, group = (
-            np.array([os.fsencode(name) for name in names], np.bytes_) for names in (images.paths, images.groups)
-        )
+        row, group = (Texts.of(names).stored for names in (images.paths, images.groups))
         return cls(row, images.wanted, probabilities, group)
 
     def top(self) -> TopPredictions:
@@ -93,9 +94,9 @@ class TopPredictions:
         return right
 
     @property
-    def paths(self) -> list[str]:
+    def paths(self) -> Texts:
         """The images' paths, relative to the dataset's root."""
-        return [os.fsdecode(path) for path in self.row.tolist()]
+        return Texts(self.row)
 
 
 def write_predictions(
@@ -115,28 +116,28 @@ def write_predictions(
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays, classes=np.array(classes, np.str_))
     write_whole(path, buffer.getbuffer())
-    rows = _csv(found.top(), classes) if answering is None else _columns_csv(found, answering)
-    write_whole(path.with_suffix(".csv"), os.fsencode(rows))
+    rows = _rows(found.top(), classes) if answering is None else _of_columns(found, answering)
+    with whole(path.with_suffix(".csv")) as unfinished, unfinished.open("wb") as stream:
+        while some := list(islice(rows, _AT_ONCE)):
+            stream.write(os.fsencode(as_csv(some)))
 
 
-def _columns_csv(found: Predictions, answering: Answering) -> str:
-    """Return path, label and what was predicted; of several labels the probability of each, too."""
+def _of_columns(found: Predictions, answering: Answering) -> Iterator[Sequence[Any]]:
+    """Yield path, label and what was predicted; of several labels the probability of each, too."""
     several = answering.task == MULTILABEL
     right = replace(answering, thresholds=(0.5,)).said(found.label)
-    cells = zip(map(os.fsdecode, found.row.tolist()), right, answering.said(found.probabilities), strict=True)
+    cells = zip(Texts(found.row), right, answering.said(found.probabilities), strict=True)
     names = [f"p({name})" for name in answering.names] if several else []
     each = ([f"{value:.4f}" for value in row] if several else [] for row in found.probabilities.tolist())
-    rows = ((*first, *rest) for first, rest in zip(cells, each, strict=True))
-    return as_csv([("path", "label", "predicted", *names), *rows])
+    yield "path", "label", "predicted", *names
+    yield from ((*first, *rest) for first, rest in zip(cells, each, strict=True))
 
 
-def _csv(found: TopPredictions, classes: Sequence[str]) -> str:
-    columns = (found.paths, found.label.tolist(), found.predicted.tolist(), found.confidence.tolist())
-    rows = (
-        (path, classes[label], classes[predicted], f"{confidence:.4f}")
-        for path, label, predicted, confidence in zip(*columns, strict=True)
-    )
-    return as_csv([("path", "label", "predicted", "confidence"), *rows])
+def _rows(found: TopPredictions, classes: Sequence[str]) -> Iterator[Sequence[Any]]:
+    yield "path", "label", "predicted", "confidence"
+    columns = [numbers(each) for each in (found.label, found.predicted, found.confidence)]
+    for path, label, predicted, confidence in zip(found.paths, *columns, strict=True):
+        yield path, classes[label], classes[predicted], f"{confidence:.4f}"
 
 
 def read_predictions(path: Path) -> Predictions:
