@@ -16,7 +16,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -29,13 +29,14 @@ from tlcache.cache.columns import ATTRIBUTE, Values, digest_of, place_of
 from tlcache.cache.pieces import ATTRIBUTE as FILES
 from tlcache.cache.pieces import NAME, Pieces, Read, is_piece
 from tlcache.cache.salvage import Padded, salvaged
+from tlcache.cache.split import Split
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS
 from tlcache.datasets.tasks import Targets, task_of
-from tlcache.datasets.texts import Texts, picked
+from tlcache.datasets.texts import Texts
 from tlcache.errors import CacheError, DamagedError, OutdatedError, UnknownNameError, closest
 from tlcache.heads.large import empty
-from tlcache.heads.rows import View, blocks
+from tlcache.heads.rows import blocks
 from tlcache.keys import hash_json, native
 
 __all__ = [
@@ -73,77 +74,6 @@ _MEND = "Extract again, or run tlcache verify --repair: only what is damaged is 
 def stage_seconds(**spent: float) -> NDArray[np.float64]:
     """Return seconds in the order of `STAGES`, as shards hold them; 0 for a stage that is not named."""
     return np.array([spent.get(stage, 0.0) for stage in STAGES])
-
-
-@dataclass(frozen=True)
-class Split:
-    """The rows of one split, in the file's order.
-
-    Parameters
-    ----------
-    features
-        float32 (n, dim).
-    labels
-        int64 (n,), indices into the file's classes.
-    paths
-        n paths relative to the dataset's root; they name the rows across runs.
-    groups
-        n group names, empty where there is none.
-    widths
-        Of the embeddings that are joined in a row of features; empty where there is one.
-    targets
-        What the file's classes say, where they are several labels or a number each; None where they are classes.
-    """
-
-    features: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    paths: Sequence[str]
-    groups: Sequence[str]
-    widths: tuple[int, ...] = ()
-    targets: Targets | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def joined(self, other: Split) -> Split:
-        """Return these rows and then those of `other`."""
-        return replace(
-            self,
-            features=np.concatenate([self.features, other.features]),
-            labels=np.concatenate([self.labels, other.labels]),
-            paths=Texts.of(self.paths) + other.paths,
-            groups=Texts.of(self.groups) + other.groups,
-        )
-
-    def part(self, rows: slice) -> Split:
-        """Return the rows of a slice, which share the memory of these."""
-        return Split(
-            self.features[rows],
-            self.labels[rows],
-            self.paths[rows],
-            self.groups[rows],
-            self.widths,
-            self.targets,
-        )
-
-    def of(self, rows: NDArray[np.int64]) -> Split:
-        """Return some of the rows, by their numbers."""
-        paths, groups = (picked(names, rows) for names in (self.paths, self.groups))
-        return Split(self.features[rows], self.labels[rows], paths, groups, self.widths, self.targets)
-
-    @property
-    def wanted(self) -> NDArray[Any]:
-        """What heads are to answer: labels (n,), or of several labels 0 and 1, of numbers these, (n, C)."""
-        return self.labels if self.targets is None else self.targets.values[self.labels]
-
-    @property
-    def strata(self) -> NDArray[Any]:
-        """What splits are to have alike: labels (n,), or what `Targets.strata` returns."""
-        return self.labels if self.targets is None else self.targets.strata(self.labels)
-
-    def view(self, rows: NDArray[np.int64] | None = None) -> View:
-        """Return the features of some rows, by their numbers, or of all, as heads read them."""
-        return View(self.features, rows, widths=self.widths)
 
 
 class FeatureFile:
