@@ -120,7 +120,9 @@ def test_the_page_has_the_pictures_it_has_room_for(cached: Path, photos: Path) -
     assert few.count("no room on this page") == 5 - len(pictures)
     assert f"{5 - len(pictures)} pictures had no room" in few
     assert CliRunner().invoke(app, [*command, "--page", "page.pdf"]).exit_code == 2
-    assert CliRunner().invoke(app, ["similar", "broken.png", "--data", "photos"]).exit_code == 1
+    alone = CliRunner().invoke(app, ["similar", "broken.png", "--data", "photos"])
+    assert (alone.exit_code, type(alone.exception)) == (1, SystemExit)  # and no traceback
+    assert "1 of 1 image cannot be used: broken.png (" in alone.stderr
 
 
 @pytest.mark.parametrize(("words", "size"), [("20MB", 20_000_000), ("1.5 kB", 1500), ("0", 0), ("2G", 2_000_000_000)])

@@ -84,11 +84,11 @@ def _embedded(file: FeatureFile, paths: Sequence[str], **how: Any) -> tuple[Arra
         )
 
     def take(block: Block) -> None:
-        parts.append(block.rows)
+        parts.extend([block.rows] * (len(block.rows) > 0))  # without rows it does not know how long they are
         errors.update((paths[number], why) for number, why in block.bad.items())
 
     embed(paths, request, str(file.attrs["key"]), take, **how)
-    return np.concatenate([part for part in parts if len(part)] or parts), errors
+    return np.concatenate(parts), errors
 
 
 def _hash(images: Images, path: str) -> str:
