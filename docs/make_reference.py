@@ -12,6 +12,11 @@ from tlcache.kinds import SWITCH
 from tlcache.options import Parameter
 
 COMMON = ("json", "quiet", "verbose")
+NOT_RUN = {  # of the examples, and why the tests of the pages do not
+    "merge": "needs shards of several machines; tests/test_shares.py makes some",
+    "track": "needs the whole of MLflow; tests/test_tracking.py keeps runs in files",
+    "demo": "takes a minute; tests/test_cli.py runs it on fewer digits",
+}
 INTRODUCTION = """# Reference
 
 Every command and its options. This page is made from what the program itself goes by: `python
@@ -53,15 +58,16 @@ def reference() -> Iterator[str]:
         callback: Any = each.callback
         name = each.name or callback.__name__.replace("_", "-")
         yield f"## tlcache {name}\n"
-        yield from _about(callback)
+        yield from _about(name, callback)
         yield from _tables(callback.__options__)
 
 
-def _about(callback: Callable[..., None]) -> Iterator[str]:
+def _about(name: str, callback: Callable[..., None]) -> Iterator[str]:
+    why = f"<!-- not run: {NOT_RUN[name]} -->\n" if name in NOT_RUN else ""
     for part in (inspect.getdoc(callback) or "").split("\n\n"):
         words = " ".join(part.split())
         example = words.removeprefix("Example: ")
-        yield f"{words}\n" if example == words else f"```sh\n{example}\n```\n"
+        yield f"{words}\n" if example == words else f"{why}```sh\n{example}\n```\n"
 
 
 def _tables(options: Mapping[str, Parameter]) -> Iterator[str]:
