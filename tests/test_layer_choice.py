@@ -164,6 +164,16 @@ def test_the_usual_embedding_is_the_last_layer_pooled_as_is_usual(photos: Path, 
         assert not json.loads(file.attrs["arguments"])["output"]
 
 
+@pytest.mark.usefixtures("tinynet")
+@pytest.mark.parametrize(("made", "asked"), [("stage:3", "last"), ("last", "stage:3")])
+def test_the_last_stage_and_the_last_layer_are_one(photos: Path, made: str, asked: str) -> None:
+    done = extract_layers(photos, "tinynet", ["stage:2", made], weights="random")
+    (group,) = alternatives([each.path for each in done], ["stage:2", asked])
+    assert group == [each.path for each in done]
+    with pytest.raises(CacheError, match="No features of layer stage:1; cached are last, stage:2, stage:3"):
+        alternatives(group, ["stage:1", asked])
+
+
 def test_where_the_last_is_best_that_is_said(photos: Path) -> None:
     """Of two names of the same thing the last is taken."""
     onnx.save(tiny_network(), "model.onnx")

@@ -48,14 +48,14 @@ def alternatives(paths: Sequence[Path], layers: Sequence[str]) -> list[list[Path
         There is none of a layer, or no network with several.
     """
     groups: dict[str, list[tuple[bool, str, int, Path]]] = {}
-    cached = set[str]()
+    cached, asked = set[str](), set(layers)
     for path in paths:
         with FeatureFile(path) as file:
             attrs, made = file.attrs, native(json.loads(file.attrs["arguments"]))
-        layer = made.get("output") or LAST
-        cached.add(layer)
-        if ALL in layers or layer in layers:
-            groups.setdefault(_network(attrs), []).append((layer == LAST, layer, -_unusual(made), path))
+        names = _names(made)
+        cached |= names
+        if ALL in asked or asked & names:
+            groups.setdefault(_network(attrs), []).append((LAST in names, min(names), -_unusual(made), path))
     if missing := [layer for layer in layers if layer not in {ALL, *cached}]:
         raise CacheError(
             f"No features of layer {some(missing)}; cached are {some(sorted(cached))}. "
@@ -68,6 +68,13 @@ def alternatives(paths: Sequence[Path], layers: Sequence[str]) -> list[list[Path
             "tlcache extract --layers stage:3,last (tlcache layers lists what there is)"
         )
     return found
+
+
+def _names(made: Mapping[str, Any]) -> set[str]:
+    """Return what the layer of an extraction is called: the last stage is `last`, too."""
+    row, layer = lookup(str(made["model"])), str(made.get("output") or LAST)
+    ends = row.outputs if row and row.stages else {}
+    return {layer, *(name for name, end in ends.items() if end == ends.get(layer))}
 
 
 def _unusual(made: Mapping[str, Any]) -> int:
