@@ -14,7 +14,7 @@ from test_shares import awkward, content
 
 from tlcache.datasets.source import Images
 from tlcache.errors import CacheError, DataError, DeviceError, ModelError, OptionError
-from tlcache.extraction import onray
+from tlcache.extraction import inflight, onray, task
 from tlcache.extraction.extract import extract
 from tlcache.inventory import list_cache
 
@@ -100,6 +100,24 @@ def test_shards_of_workers_that_died_are_done_again_and_no_image_is_embedded_twi
     assert ray.began == Counter({"shard-000000": 3, "shard-000001": 1, "shard-000002": 2})
     assert (done.rows, done.embedded) == (24, 8)  # what the dead had written was used
     assert content(done.path) == content(extract(photos, tiny_model, features=tmp_path / "whole").path)
+
+
+@pytest.mark.parametrize(("died", "then"), [(2, 16), (16, 2), (1, 3)])
+def test_a_shard_goes_from_a_node_to_one_with_other_cpus(
+    photos: Path, tiny_model: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch, died: int, then: int
+) -> None:
+    monkeypatch.setattr(inflight, "available_cpus", lambda: then if ray.began["shard-000000"] > 1 else died)
+    ray.deaths["shard-000000"] = 1
+    done = extract(photos, tiny_model, ray="auto")
+    assert (done.rows, done.quarantined, ray.began["shard-000000"]) == (24, 0, 2)
+
+
+def test_what_a_slow_worker_decodes_is_not_cut_off_by_the_second(photos: Path) -> None:
+    slow = task._in_flight(photos)
+    slow.source = "photos"
+    with slow.decoding(0, "red/3.png", None):
+        assert [each.path for each in task._in_flight(photos).entries()] == ["red/3.png"]
+    assert slow.source == "photos"
 
 
 def test_a_shard_whose_workers_always_die_ends_the_run_and_keeps_the_others(

@@ -32,7 +32,7 @@ class Decoding:
 
 
 class InFlight:
-    """Where the images are, and a slot for each CPU, as extraction has a thread for each.
+    """Where the images are, and a slot for each thread that decodes.
 
     Writing one costs about a microsecond, and what is written outlives the process that wrote it. The length of the
     path is written last, cleared first and read first, so that nobody sees an entry that is half there; and no number
@@ -42,10 +42,12 @@ class InFlight:
     ----------
     descriptor
         A file open for reading and writing, shared by the processes.
+    slots
+        How many threads, the same for all who share it; None: one for each CPU, as an extraction has.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._source_at = available_cpus() * _SLOT_BYTES
+    def __init__(self, descriptor: int, slots: int | None = None) -> None:
+        self._source_at = (slots or available_cpus()) * _SLOT_BYTES
         self._starts = range(0, self._source_at, _SLOT_BYTES)
         size = self._source_at + _LENGTH.size + _TEXT_BYTES
         os.ftruncate(descriptor, size)

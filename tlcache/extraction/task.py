@@ -76,10 +76,9 @@ def do_task(boxed: Sequence[Any], ledgers: Sequence[Path], paths: Sequence[str])
         opened=opened,
         part_of=setup.total,
         threads=1,
+        in_flight=_in_flight(ledgers[0].parent),
     )
-    with (ledgers[0].parent / _IN_FLIGHT).open("wb+") as shared:
-        job = replace(job, in_flight=InFlight(shared.fileno()))
-        found = side_by_side(job, lambda run, slot: do_shard(run, slot, ledgers, range(len(paths))), lambda _: None)
+    found = side_by_side(job, lambda run, slot: do_shard(run, slot, ledgers, range(len(paths))), lambda _: None)
     bad = [*found[0].bad.values(), *found[0].unreadable.values()]
     return Told(
         platform.node(),
@@ -108,12 +107,15 @@ def _setup_here(ref: Any) -> tuple[Setup, Opened]:
 
 def _rejected(folder: Path, setup: Setup, images: Images) -> dict[str, Rejected]:
     """Return which images of a shard kill or hang their decoder; a task that died was decoding one, or was killed."""
-    kept, left = folder / "rejected", folder / _IN_FLIGHT
+    kept = folder / "rejected"
     found = json.loads(kept.read_bytes()) if kept.exists() else {}
-    if left.exists():
-        with left.open("rb+") as shared:
-            suspects = InFlight(shared.fileno()).take()
-        if guilty := find_guilty(suspects, images, setup.sinks[0].model.preprocess.max_pixels):
-            found |= guilty
-            write_whole(kept, json.dumps(found).encode())
+    if guilty := find_guilty(_in_flight(folder).take(), images, setup.sinks[0].model.preprocess.max_pixels):
+        found |= guilty
+        write_whole(kept, json.dumps(found).encode())
     return {sha256: Rejected(*why) for sha256, why in found.items()}
+
+
+def _in_flight(folder: Path) -> InFlight:
+    """Return what the tasks of a shard share, one after the other, or two where one is slow: it is never cut short."""
+    with (folder / _IN_FLIGHT).open("ab+") as shared:
+        return InFlight(shared.fileno(), slots=1)
