@@ -119,8 +119,8 @@ def _announced(
         each_s = race_seconds(part, recipe, folder) if known is None else known
     about = _trainings_s(part, wanted) if each_s is None else each_s
     left = folds - len(done)
-    what = counted(left, "fold") if not done else f"{left} of {folds} folds that are left"
-    say(f"{what} of {'about' if each_s is None else 'up to'} {duration(about)} each: {duration(left * about)} in all")
+    what = f"{left} of {folds} folds are left" if done else counted(left, "fold")
+    say(f"{what}, each {'about' if each_s is None else 'within'} {duration(about)}: {duration(left * about)} in all")
     return each_s
 
 
@@ -134,7 +134,7 @@ def _trainings_s(part: Task, wanted: Sequence[Variant]) -> float:
     way, _ = choose_format(recipe.precision, recipe.layout, network, crop, part.device)
     pace = replace(measured(network, way, crop, part.device), views=recipe.views)
     pace, rows = pace if recipe.cached_prefix else pace.anew(), Rows.of(part.splits, recipe.refit)
-    before_s = (1 + recipe.refit) * (time.perf_counter() - began)
+    before_s = time.perf_counter() - began
     searched = [training_s(replace(rows, refit=False), pace, each.epochs) for _, each in wanted]
     return before_s + sum(searched) + training_s(rows, pace, recipe.epochs) - searched[0]
 

@@ -130,7 +130,7 @@ class Task:
             Train and val have no class in common.
         """
         splits = {name: images.of(rows) for name, rows in numbers.items()}
-        _judged(splits, "A fold")
+        _judged(splits, "A fold", " Take fewer folds, or more images of each class.")
         return replace(self, splits=splits, numbers=numbers, heads={})
 
     def rows(self, *names: str) -> NDArray[np.int64]:
@@ -363,11 +363,11 @@ def _check_processes(recipe: Recipe, device: str) -> None:
         )
 
 
-def _judged(splits: Mapping[str, Split], where: str) -> tasks.Task:
+def _judged(splits: Mapping[str, Split], where: str, advice: str = "") -> tasks.Task:
     """Return what is learned; there is something to judge epochs by."""
     target = tasks.task_on(splits["train"])
     if not target.seen(splits["train"].wanted, splits["val"].wanted).any():
-        raise DataError(f"{where} has no class that is in train and in val; epochs cannot be judged.")
+        raise DataError(f"{where} has no class that is in train and in val; epochs cannot be judged.{advice}")
     return target
 
 
