@@ -1,5 +1,6 @@
 """The shards of a pass as tasks of a cluster: the same file, whoever dies; what is decided here needs no Ray."""
 
+import socket
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -167,8 +168,28 @@ def test_a_cluster_that_is_not_there_is_said(photos: Path, tiny_model: Path, ray
         raise ConnectionError("nobody listens")
 
     ray.init = refuse  # type: ignore[method-assign]
-    with pytest.raises(DeviceError, match="No Ray cluster at 'there:1' .nobody listens"):
-        extract(photos, tiny_model, ray="there:1")
+    with pytest.raises(DeviceError, match="No Ray cluster at 'auto' .nobody listens"):
+        extract(photos, tiny_model, ray="auto")
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1:{port}", "Connection refused"),
+        ("ray://127.0.0.1:{port}", "Connection refused"),
+        ("127.0.0.1:six", "invalid literal .* 'six'"),
+    ],
+)
+def test_ray_is_not_asked_for_an_address_where_nobody_listens(ray: FakeRay, address: str, why: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with onray._connected(ray, f"127.0.0.1:{port}"):
+            pass
+    with (
+        pytest.raises(DeviceError, match=f"No Ray cluster at .*{why}"),
+        onray._connected(ray, address.format(port=port)),
+    ):
+        pytest.fail("connected")
 
 
 def test_a_cluster_deals_out_shards_itself(photos: Path, tiny_model: Path) -> None:

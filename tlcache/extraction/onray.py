@@ -6,6 +6,7 @@ have no ledger, again where a worker or a node died, and a second time those tha
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from tlcache.version import __version__
 __all__ = ["run_on_ray"]
 
 _AHEAD = 2  # tasks for each CPU of the cluster, so that none waits for its next
+_LISTENS_S = 10  # in which a cluster has to take a connection
 _ATTEMPTS = 10  # of a shard whose worker dies each time
 _SLOW, _SLOW_S = 3.0, 10.0  # so many times as long as half of the shards took, and longer by this: done once more
 
@@ -202,6 +204,7 @@ def _by_host(told: Any, images: Sequence[int]) -> list[str]:
 def _connected(ray: Any, address: str) -> Iterator[None]:
     own = {"num_cpus": available_cpus(), "include_dashboard": False} if address == "local" else {}
     try:
+        _check_listens(address)
         ray.init(address=address, log_to_driver=False, logging_level="error", **own)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise DeviceError(f"No Ray cluster at '{address}' ({first_line(error)}). Is it up? See: ray status") from None
@@ -209,3 +212,13 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_listens(address: str) -> None:
+    """Raise ConnectionError where nobody listens at `host:port`, which Ray itself tries again for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host:
+            socket.create_connection((host.strip("[]"), int(port)), _LISTENS_S).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(getattr(error, "strerror", None) or str(error)) from None
