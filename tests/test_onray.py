@@ -4,6 +4,7 @@ import socket
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -34,12 +35,16 @@ class RayTaskError(RayError):
 
 
 class FakeRay(ModuleType):
-    """A cluster in this process: tasks run when their answer is asked for, and die as often as `deaths` says."""
+    """A cluster in this process: tasks run when their answer is asked for, and die as often as `deaths` says.
+
+    They run in a folder of their own, as those of a cluster that was started elsewhere.
+    """
 
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__("ray")
+        self.folder = folder
         self.deaths = Counter[str]()
         self.began = Counter[str]()
 
@@ -67,7 +72,8 @@ class FakeRay(ModuleType):
         shard = ledgers[0].parent.name
         self.began[shard] += 1
         try:
-            told = act(boxed, ledgers, paths)
+            with chdir(self.folder):
+                told = act(boxed, ledgers, paths)
         except Exception as error:  # as Ray does
             raise RayTaskError(error) from None
         if self.deaths[shard] >= self.began[shard]:
@@ -77,8 +83,8 @@ class FakeRay(ModuleType):
 
 
 @pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
-    fake = FakeRay()
+def ray(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> FakeRay:
+    fake = FakeRay(tmp_path_factory.mktemp("elsewhere"))
     monkeypatch.setitem(sys.modules, "ray", fake)
     return fake
 

@@ -77,6 +77,8 @@ def run_on_ray(job: Job, address: str) -> list[EmbedResult]:
         As `run_workers`.
     """
     ray = extra("ray", "Ray", "'tlcache[ray]'")
+    sinks = [replace(sink, workspace=sink.workspace.absolute()) for sink in job.sinks]  # workers are in other folders
+    job = replace(job, sinks=tuple(sinks))
     paths = job.dataset.paths
     books = [Ledgers(sink.workspace, sink.model.key, paths) for sink in job.sinks]
     for book, sink in zip(books, job.sinks, strict=True):
@@ -150,14 +152,7 @@ def _answer(ray: Any, ref: Any, shard: int, deal: _Deal) -> Told | None:
 
 
 def _setup_of(job: Job) -> Setup:
-    sinks = [
-        replace(
-            sink,
-            model=replace(sink.model, onnx=partial(_same, sink.model.onnx())),
-            workspace=sink.workspace.absolute(),
-        )
-        for sink in job.sinks
-    ]
+    sinks = [replace(sink, model=replace(sink.model, onnx=partial(_same, sink.model.onnx()))) for sink in job.sinks]
     return Setup(
         __version__,
         pack_sources(),
