@@ -1,5 +1,6 @@
 """The shards of a pass as tasks of a cluster: the same file, whoever dies; what is decided here needs no Ray."""
 
+import random
 import socket
 import sys
 from collections import Counter, deque
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from fakes import doom
+from raylets import attempt, two_nodes
 from test_shares import awkward, content
 
 from tlcache.datasets.source import Images
@@ -229,3 +231,12 @@ def test_a_real_cluster_survives_an_image_that_kills_its_decoder(photos: Path, t
     doom(photos / "red" / "3.png", "crash")
     done = extract(photos, tiny_model, ray="local")
     assert (done.rows, done.embedded, done.quarantined) == (23, 23, 1)
+
+
+@pytest.mark.slow
+def test_two_nodes_make_the_file_of_one_machine_and_so_does_one_when_the_other_dies() -> None:
+    pytest.importorskip("ray")
+    with two_nodes() as (bench, nodes):
+        assert bench.run(nodes, None) == 1
+        assert len(bench.counts()) == 2
+        assert 1 <= attempt(bench, nodes, "node", random.Random(0)) <= 1.15
