@@ -19,6 +19,7 @@ from tlcache.arguments import Features, Paths, Repair
 from tlcache.backbones.model import EXPORT_VERSION, KEY_VERSION
 from tlcache.cache.feature_file import FeatureFile, open_remains
 from tlcache.cache.find import features_folder, find_features, kept_folder, made_worse
+from tlcache.cache.pieces import ATTRIBUTE as FILES
 from tlcache.cache.pieces import SUFFIX as PIECES
 from tlcache.cache.pieces import pieces_folder, stale_pieces
 from tlcache.cache.shards import find_shards, read_shard
@@ -406,7 +407,8 @@ def _check(path: Path) -> Check:
             damaged = tuple(names[row] if _plausible(names[row], known) else f"row {row}" for row in bad)
             if file.salvaged and not damaged:
                 problem = "all rows are as written, but a checksum of HDF5's own is not"
-            return Check(path, len(file), damaged, "" if damaged else problem)
+            told = not damaged or FILES in file.attrs  # which of them it is
+            return Check(path, len(file), damaged, problem if told else "")
     except DamagedError as error:
         return Check(path, 0, problem=str(error))
 
