@@ -19,7 +19,7 @@ from tlcache.errors import OptionError
 from tlcache.exchange.adopt import adopt
 from tlcache.exchange.dump import dump
 from tlcache.extraction.embed import Block, embed
-from tlcache.extraction.extract import extract, extract_layers
+from tlcache.extraction.extract import extract
 from tlcache.inventory import verify
 from tlcache.probing.fit import fit_heads
 
@@ -70,16 +70,12 @@ def test_parts_take_half_the_room_and_are_continued_from(
     assert extract(photos, tiny_model, dtype="float16").embedded == 0
 
 
-def test_shares_and_layers_give_the_same_file(photos: Path, tinynet: None) -> None:
-    del tinynet
-    how = {"weights": "random", "dtype": "float16"}
-    alone = extract(photos, "tinynet", output="stage:1", name="alone", **how)
+def test_shares_give_the_same_file(photos: Path, tiny_model: Path) -> None:
+    alone = extract(photos, tiny_model, name="alone", dtype="float16", features="others")
     for share in ("1/2", "2/2"):
-        shared = extract(photos, "tinynet", output="stage:1", name="shared", shard=share, **how)
-    layers = extract_layers(photos, "tinynet", ["stage:1", "last"], name="layers", **how)
-    for other in (shared, layers[0]):
-        assert (other.path.name, other.rows) == (alone.path.name, 24)
-        assert np.array_equal(features(other.path), features(alone.path))
+        shared = extract(photos, tiny_model, name="shared", shard=share, dtype="float16")
+    assert (shared.path.name, shared.rows) == (alone.path.name, 24)
+    assert np.array_equal(features(shared.path), features(alone.path))
 
 
 def test_a_flipped_bit_is_noticed_and_mended(photos: Path, tiny_model: Path) -> None:
