@@ -74,6 +74,35 @@ def test_what_was_thrown_away_is_made_again_to_the_bit() -> None:
     assert to_int8(network, made_images(8, 16, 16)) == to_int8(network, made_images(8, 16, 16))
 
 
+def test_onnx_runtime_quantises_as_it_did_when_keys_were_made() -> None:
+    """No version of it is part of a key: where these numbers change, `CALIBRATION`, which is part of it, has to."""
+    kernel = (np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2) - 9) / 8  # sums are exact on every processor
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "kernel"], ["y"], strides=[2, 2]),
+        helper.make_node("Relu", ["y"], ["z"]),
+        helper.make_node("GlobalAveragePool", ["z"], ["embedding"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "exact",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 3, 16, 16])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 2, 1, 1])],
+        [numpy_helper.from_array(kernel, "kernel")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    made = onnx.load_model_from_string(to_int8(model.SerializeToString(), made_images(8, 16, 16)))
+    found = {each.name: numpy_helper.to_array(each) for each in made.graph.initializer}
+    assert found["kernel_quantized"].dtype == np.int8
+    assert found["kernel_quantized"].ravel().tolist() == [
+        *(-127, -113, -99, -85, -71, -56, -42, -28, -14, 0, 14, 28),
+        *(27, 36, 45, 54, 64, 73, 82, 91, 100, 109, 118, 127),
+    ]
+    assert found["kernel_scale"] == pytest.approx([9 / 8 / 127, 14 / 8 / 127])
+    scales = [float(found[f"{name}_scale"]) for name in ("x", "z", "embedding")]
+    assert scales == pytest.approx([0.99951172, 11.9613142, 8.2410183], rel=1e-6)
+
+
 def test_rows_of_int8_are_kept_apart_and_shared(photos: Path, tiny_model: Path) -> None:
     plain = extract(photos, str(tiny_model))
     low = extract(photos, str(tiny_model), precision="int8")
