@@ -166,10 +166,13 @@ def two_nodes() -> Iterator[tuple[Bench, Nodes]]:
 
 
 def attempt(bench: Bench, nodes: Nodes, what: str, chance: random.Random) -> float:
-    """Kill something in an extraction; return how many times each image was embedded."""
+    """Kill something in an extraction; say and return how many times each image was embedded."""
     while True:
+        at = chance.randrange(1, IMAGES)
         try:
-            return bench.run(nodes, lambda command: KILLS[what](nodes, chance, command), chance.randrange(1, IMAGES))
+            times = bench.run(nodes, lambda command: KILLS[what](nodes, chance, command), at)
+            _say(f"{what} killed at {at} of {IMAGES} images: each embedded {times:.3f} times")
+            return times
         except IndexError:  # no worker was at a task at that moment
             continue
         finally:
@@ -189,7 +192,6 @@ def main() -> None:
         found: dict[str, list[float]] = {what: [] for what in KILLS}
         for what in [*KILLS] * asked.times:
             found[what].append(attempt(bench, nodes, what, chance))
-            _say(f"{what}: each image embedded {found[what][-1]:.3f} times")
     for what, times in found.items():
         _say(f"{what}: {len(times)} kills, embedded twice {mean(times) - 1:.1%}, at most {max(times) - 1:.1%}")
     _say(json.dumps({"seed": asked.seed, "images": IMAGES, "embedded": found}))

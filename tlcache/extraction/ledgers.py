@@ -125,10 +125,13 @@ class Ledgers:
             self.path(number).unlink(missing_ok=True)
 
     def drop_broken(self, rows: Collection[str]) -> None:
-        """Let those shards be done again whose ledgers promise rows that are gone; `rows` are those that are there."""
+        """Let shards be done again of which an image could not be read, or of whose rows one is gone.
+
+        `rows` are the hashes of those that are there.
+        """
         for number in range(len(self.shards)):
             ledger = self._read(number)
-            if ledger and _is_broken(ledger.sha256, ledger.bad, rows):
+            if ledger and (ledger.unreadable or _is_broken(ledger.sha256, ledger.bad, rows)):
                 self.drop([number])
 
     def _read(self, number: int) -> Ledger | None:

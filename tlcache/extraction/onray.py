@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,7 +30,7 @@ from tlcache.version import __version__
 
 __all__ = ["run_on_ray"]
 
-_AHEAD = 2  # tasks for each CPU of the cluster, so that none waits for its next
+_AHEAD = 2  # times as many tasks as run at once, so that no worker waits for its next
 _LISTENS_S = 10  # in which a cluster has to take a connection
 _ATTEMPTS = 10  # of a shard whose worker dies each time
 _SLOW, _SLOW_S = 3.0, 10.0  # so many times as long as half of the shards took, and longer by this: done once more
@@ -111,10 +111,10 @@ def _done(ray: Any, job: Job, books: Sequence[Ledgers], deal: _Deal) -> Iterator
     task = ray.remote(num_cpus=1, max_retries=0, **gpus)(do_task)
     total = len(deal.waiting)
     while len(deal.told) < total:
-        cpus = int(ray.cluster_resources().get("CPU", 1))
-        again = deal.slow(cpus - len(deal.running))
+        slots = _slots(ray.cluster_resources(), job.device)
+        again = deal.slow(slots - len(deal.running))
         deal.twice |= {*again}
-        while again or (deal.waiting and len(deal.running) < _AHEAD * cpus):
+        while again or (deal.waiting and len(deal.running) < _AHEAD * slots):
             shard = again.pop() if again else deal.waiting.popleft()
             own = [job.dataset.paths[number] for number in books[0].shards[shard]]
             ref = task.remote(boxed, [book.path(shard) for book in books], own)
@@ -127,6 +127,12 @@ def _done(ray: Any, job: Job, books: Sequence[Ledgers], deal: _Deal) -> Iterator
                 bad = sum(each.bad for each in deal.told.values())
                 check_rejected(bad, len(job.dataset), job.max_bad, told.example)
                 yield shard
+
+
+def _slots(have: Mapping[str, float], device: str) -> int:
+    """Return how many tasks run at once on a cluster that has this: each takes a CPU, and perhaps a GPU."""
+    kinds = ("CPU", "GPU") if device == "cuda" else ("CPU",)
+    return max(1, min(int(have.get(kind, 0)) for kind in kinds))
 
 
 def _answer(ray: Any, ref: Any, shard: int, deal: _Deal) -> Told | None:

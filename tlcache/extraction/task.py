@@ -15,7 +15,7 @@ from typing import Any
 from tlcache.cache.shards import Rejected
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import ImageList, Images
-from tlcache.errors import DeviceError
+from tlcache.errors import DataError, DeviceError
 from tlcache.extraction.inflight import InFlight
 from tlcache.extraction.job import Job, Opened, Sink
 from tlcache.extraction.local import side_by_side
@@ -102,7 +102,17 @@ def _setup_here(ref: Any) -> tuple[Setup, Opened]:
             f"{platform.node()} has tlcache {__version__}, and {setup.version} deals out the work. Install the same."
         )
     unpack_sources(setup.sources)
+    _check_sees(reopen(setup.source), setup.source)
     return setup, Opened()
+
+
+def _check_sees(images: Images, source: str) -> None:
+    """Raise DataError where this node does not see the images, lest each of them is taken for unreadable."""
+    if not images.far and not images.exists():
+        raise DataError(
+            f"{platform.node()} does not see the images in '{source}'. Let it find them at that path, as this machine "
+            "does, and run the same command again: what is finished is kept."
+        )
 
 
 def _rejected(folder: Path, setup: Setup, images: Images) -> dict[str, Rejected]:
