@@ -66,5 +66,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, **_: Any) -> str:
-    """Take the script for the search in opened files from the manual, not from the network."""
-    return output.replace("https://unpkg.com/iframe-worker/shim", "assets/iframe-worker.js")
+    """Take the script for the search in opened files from the manual, and name the dialog of the search."""
+    output = output.replace("https://unpkg.com/iframe-worker/shim", "assets/iframe-worker.js")
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
