@@ -160,10 +160,10 @@ def there(line: str) -> str:
 
 
 def made(name: str) -> str:
-    """Return the file whose name is this one but for its hash."""
+    """Return the last file whose name is this one but for its hash."""
     folder, _, stem = name.rpartition("/")
-    pattern = f"{folder or 'runs/photos'}/{stem[:-12]}*[0-9a-f]"
-    (path,) = {path.with_suffix("") for path in Path().glob(f"{pattern}.*")}
+    found = Path(folder or "runs/photos").glob(f"{stem[:-12]}*[0-9a-f].*")
+    path = max(found, key=lambda each: each.stat().st_mtime_ns).with_suffix("")
     return str(path) if folder else path.name
 
 
