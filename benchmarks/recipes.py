@@ -146,16 +146,18 @@ def train(task: Task, plain: Plain, cpu_s: float, seed: int) -> dict[str, Any]:
     dim, batch = task.splits["train"].features.shape[1], min(plain.batch, len(rows) // 2)
     steps = len(rows) // batch
     torch.manual_seed(seed)
-    began = _cpu_s()
-    for _ in _run(task, plain, rows, labels, batch, min(_TIMED, steps), 1, dim):
-        pass
-    each = (_cpu_s() - began) / min(_TIMED, steps)
-    epochs = int(np.clip((cpu_s - (_cpu_s() - began)) / (each * steps), 1, plain.epochs))
+
+    def trained(steps: int, epochs: int) -> tuple[Classifier, float]:
+        began = _cpu_s()
+        (network,) = _run(task, plain, rows, labels, batch, steps, epochs, dim)
+        return network, _cpu_s() - began
+
+    few, more = (trained(each, 1)[1] for each in (1, min(_TIMED, steps)))  # what only the first step takes goes off
+    each_s = max((more - few) / max(1, min(_TIMED, steps) - 1), few / 100)
+    epochs = int(np.clip((cpu_s - few - more) / (each_s * steps), 1, plain.epochs))
     torch.manual_seed(seed)
-    for done in _run(task, plain, rows, labels, batch, steps, epochs, dim):
-        network = done
-    accuracy = _tested(network, task)
-    return {"epochs": epochs, "cpu_s": _cpu_s() - began, "accuracy": accuracy}
+    network, took_s = trained(steps, epochs)
+    return {"epochs": epochs, "cpu_s": few + more + took_s, "accuracy": _tested(network, task)}
 
 
 def _run(

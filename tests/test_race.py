@@ -19,10 +19,10 @@ from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.pace import Pace
 from tlcache.finetuning.plan import Plan, Round, Rows, budget_of, fitted, planned, usual_epochs
 from tlcache.finetuning.recipe import Recipe, resolved
-from tlcache.finetuning.recipes import RACED, RECIPES
+from tlcache.finetuning.recipes import INSTEAD, RACED, RECIPES
 from tlcache.finetuning.step import Step
 from tlcache.finetuning.training import TrainingError
-from tlcache.finetuning.trial import Task
+from tlcache.finetuning.trial import Task, Trial
 from tlcache.probing.fit import fit_heads
 from tlcache.report.curves import learning_curves
 from tlcache.report.reproduce import commands
@@ -133,7 +133,7 @@ def test_named_recipes_can_be_changed_and_races_cannot() -> None:
 def test_every_recipe_is_one_and_differs_from_the_others() -> None:
     made = {name: Recipe(**resolved({"recipe": name})) for name in RECIPES}
     assert set(RACED) < set(made)
-    assert len({made[name] for name in RACED}) == len(RACED)
+    assert len({made[name] for name in (*RACED, *INSTEAD.values())}) == len(RACED) + len(INSTEAD)
 
 
 def _task(**labels: np.ndarray) -> Task:
@@ -222,6 +222,32 @@ def test_recipes_that_are_not_raced_are_told_with_the_reason() -> None:
         "as this network has no more stages than they train: upper, bare"
     )
     assert "left out" not in race._announced(Plan(40.0, dict.fromkeys(RACED, 9), LEFT.rounds, ()))
+    instead = Plan(40.0, dict.fromkeys(("top", "plain", "steady", "bold", "adapt"), 9), LEFT.rounds, ())
+    assert race._announced(instead).endswith("no more stages than they train: upper")
+
+
+@pytest.mark.usefixtures("tinynet", "short")
+@pytest.mark.parametrize(
+    ("stages", "names"),
+    [(1, "plain steady bold adapt"), (2, "top plain steady bold adapt"), (3, "top upper bare steady bold adapt")],
+)
+def test_a_network_of_any_stages_is_trained_on_images_as_they_are_too(
+    stages: int, names: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flips and crops make other signs of some images, like those of digits."""
+    monkeypatch.setattr(race, "RACED", RACED)
+    monkeypatch.setattr(Trial, "suits", lambda _, unfreeze: unfreeze == "all" or int(unfreeze[-1]) < stages)
+    monkeypatch.setattr(Trial, "classifier", lambda self, _: self.network)
+    seen = list[str]()
+
+    def planned(_: Rows, paces: dict[str, Pace], *__: object) -> Plan:
+        seen.extend(paces)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(race, "planned", planned)
+    with pytest.raises(KeyboardInterrupt):
+        raced(photos)
+    assert seen == names.split()
 
 
 @pytest.mark.usefixtures("tinynet", "short")

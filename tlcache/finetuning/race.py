@@ -14,7 +14,7 @@ from tlcache.finetuning.pace import Pace, measured
 from tlcache.finetuning.plan import Plan, Round, Rows, budget_of, fitted, planned, worth_keeping
 from tlcache.finetuning.ranks import shared
 from tlcache.finetuning.recipe import Recipe
-from tlcache.finetuning.recipes import RACED, RECIPES
+from tlcache.finetuning.recipes import INSTEAD, RACED, RECIPES
 from tlcache.finetuning.speed import choose_format
 from tlcache.finetuning.sweep import TrainedVariant, train_variant
 from tlcache.finetuning.training import Late, TrainingError
@@ -181,7 +181,8 @@ def _announced(plan: Plan) -> str:
     line = f"a race of {len(plan.epochs)} recipes: {tried}" if plan.rounds else f"one recipe: {tried}"
     if plan.left_out:
         line += f"; too slow for that: {', '.join(plan.left_out)} (--budget gives more)"
-    if same := [name for name in RACED if name not in (*plan.epochs, *plan.left_out)]:
+    raced = {*plan.epochs, *plan.left_out}
+    if same := [name for name in RACED if raced.isdisjoint({name, INSTEAD.get(name, name)})]:
         line += f"; left out, as this network has no more stages than they train: {', '.join(same)}"
     return line
 
@@ -201,7 +202,9 @@ def _timed(task: Task, base: Recipe) -> _Timed:
     began = time.perf_counter()
     trial, crop = Trial(task, replace(base, recipe=None)), task.preprocess.crop
     way, _ = choose_format(base.precision, base.layout, trial.network, crop, task.device)
-    suited = {name: unfreeze for name in RACED if trial.suits(unfreeze := RECIPES[name].get("unfreeze", "all"))}
+    parts_of = {name: row.get("unfreeze", "all") for name, row in RECIPES.items()}
+    names = [name if trial.suits(parts_of[name]) else INSTEAD.get(name) for name in RACED]
+    suited = {name: parts_of[name] for name in names if name}
     parts = {unfreeze: trial.classifier(unfreeze) for unfreeze in ("all", *suited.values())}
     by_part = dict[str, Pace]()
     for unfreeze, network in list(parts.items()) * _PASSES:
