@@ -12,13 +12,22 @@ import torch
 from fakes import TinySource
 
 import tlcache.backbones.sources
-import tlcache.finetuning.run
-import tlcache.heads.logreg  # noqa: F401 - what a training imports, once for all processes
+import tlcache.extraction.extract
+from tlcache.extraction import sandbox
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.live import LiveEpoch
 from tlcache.runs.finetuned import FinetunedRun
 
 __all__ = ["Epochs", "Ranks"]
+
+_LOADED = [  # what takes seconds to import, once for all processes
+    "tlcache.finetuning.run",
+    "tlcache.heads.linear",
+    "onnx",
+    "sklearn.linear_model",
+    "torchvision.models.feature_extraction",
+    "torch._dynamo",
+]
 
 
 class Ranks:
@@ -26,7 +35,7 @@ class Ranks:
 
     def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])  # a training in this one would keep torch from running in its forks
+        context.set_forkserver_preload(_LOADED)  # a training in this process would keep torch from running in its forks
         self._pool = ProcessPoolExecutor(count, context, _begin)
         self._count = count
 
@@ -65,6 +74,7 @@ class Epochs:
 def _begin() -> None:
     torch.set_num_threads(1)
     tlcache.backbones.sources.SOURCES = (TinySource(),)
+    tlcache.extraction.extract.run_apart = lambda arguments, work: sandbox._WORK[work](None)(**arguments)
 
 
 def _finetune(folder: Path, environment: dict[str, str], data: tuple[Any], settings: dict[str, Any]) -> FinetunedRun:
