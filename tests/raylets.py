@@ -1,7 +1,7 @@
 """Extractions on a Ray cluster of two nodes, raylets of this machine, with kills: `python tests/raylets.py`.
 
-A worker, a node or the command itself is killed when so many images, drawn each time, are embedded; in the end the file
-has to be that of one machine. Every batch that any worker embeds is counted, so what was embedded twice is known.
+A worker, a node or the command itself is killed at a random moment; in the end the file has to be that of one machine.
+Every batch that any worker begins is counted, so what was embedded twice is known.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tlcache.inventory import verify
 
 PER_CLASS, IMAGES = 80, 240
 COUNTING = '''
-"""Imported by every Python process that a raylet starts: its workers note each batch that they embed."""
+"""Imported by every Python process that a raylet starts: its workers note each image, and take 30 ms more."""
 import os, sys, time
 
 if any(each.endswith("default_worker.py") for each in sys.orig_argv):
@@ -41,11 +41,10 @@ if any(each.endswith("default_worker.py") for each in sys.orig_argv):
     embed = Network.embed
 
     def counted(network, images):
-        rows = embed(network, images)
-        time.sleep(0.03 * len(images))
         with open(os.path.join(os.environ["EMBEDDED"], str(os.getpid())), "ab") as file:
             file.write(bytes(len(images)))
-        return rows
+        time.sleep(0.03 * len(images))
+        return embed(network, images)
 
     Network.embed = counted
 '''
@@ -122,7 +121,7 @@ class Bench:
     def run(self, nodes: Nodes, kill: Callable[[subprocess.Popen[bytes]], object] | None, at: int = 0) -> float:
         """Extract, kill something when `at` images are embedded, and go on; return how many times each was embedded.
 
-        Raises AssertionError where the file is not that of one machine, and IndexError where nothing was there to kill.
+        Raises AssertionError where the file is not that of one machine, and what the kill does where nothing was there.
         """
         for path in (self.folder / "embedded").iterdir():
             path.unlink()
@@ -167,13 +166,18 @@ def two_nodes() -> Iterator[tuple[Bench, Nodes]]:
 
 def attempt(bench: Bench, nodes: Nodes, what: str, chance: random.Random) -> float:
     """Kill something in an extraction; say and return how many times each image was embedded."""
+
+    def kill(command: subprocess.Popen[bytes]) -> None:
+        time.sleep(chance.uniform(0, 0.3))  # a batch takes about that
+        KILLS[what](nodes, chance, command)
+
     while True:
         at = chance.randrange(1, IMAGES)
         try:
-            times = bench.run(nodes, lambda command: KILLS[what](nodes, chance, command), at)
+            times = bench.run(nodes, kill, at)
             _say(f"{what} killed at {at} of {IMAGES} images: each embedded {times:.3f} times")
             return times
-        except IndexError:  # no worker was at a task at that moment
+        except (IndexError, ProcessLookupError):  # nothing was there to kill at that moment
             continue
         finally:
             if what == "node":
