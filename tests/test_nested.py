@@ -47,6 +47,25 @@ def test_folds_that_are_all_alike_have_no_width() -> None:
     assert resampled(np.zeros(5), 0.25).p == 1
 
 
+@pytest.mark.parametrize(("folds", "more"), [(3, 1), (5, 1), (3, 3)])
+def test_folds_that_happen_to_be_alike_are_no_more_certain_than_their_images(folds: int, more: int) -> None:
+    """One head has as many images more in each fold of ten: no spread at all."""
+    fold = np.repeat(np.arange(folds), 10)
+    second = np.arange(10 * folds) % 10 < 5
+    first = second | (np.arange(10 * folds) % 10 >= 10 - more)
+    found = compare_folds(first, second, fold, 1 / (folds - 1))
+    error = np.sqrt(more / 10 * (1 - more / 10) / (10 * folds))
+    half = stats.t(folds - 1).ppf(0.975) * error
+    assert (found.low, found.high) == pytest.approx((more / 10 - half, more / 10 + half))
+    assert found.p == pytest.approx(2 * stats.t(folds - 1).sf(more / 10 / error))
+
+
+def test_a_difference_of_shares_is_at_most_all_of_them() -> None:
+    first = np.array([True, True, False, False])
+    found = compare_folds(first, ~first, np.array([0, 0, 1, 1]), 1.0)
+    assert (found.low, found.difference, found.high) == (-1, 0, 1)
+
+
 def test_equal_heads_are_seldom_called_different() -> None:
     """As by heads that share most of their training images: folds that lean to one side together."""
     random, ratio, called = np.random.default_rng(0), 0.25, 0
@@ -147,7 +166,8 @@ def test_cross_validated_runs_are_compared_among_themselves(features: Path, tmp_
     assert first.fold is not None
     gains = [(each.probabilities.argmax(axis=1) == each.label).astype(float) for each in (first, second)]
     by_fold = np.bincount(first.fold, gains[0] - gains[1]) / np.bincount(first.fold)
-    found = resampled(by_fold, 1.0)
+    found = resampled(by_fold, 1.0, np.std(gains[0] - gains[1]) / np.sqrt(len(gains[0])))
+    assert nested.smallest_shown is None
     assert (pair.found.low, pair.found.high, pair.found.p) == pytest.approx((found.low, found.high, found.p))
     assert pair.found == compare_folds(gains[0] > 0, gains[1] > 0, first.fold, 1.0)
     output = " ".join(invoke("compare", "--json", tmp_path / "c.json").split())

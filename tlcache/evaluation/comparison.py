@@ -286,7 +286,12 @@ class Comparison:
 
     @property
     def smallest_shown(self) -> float | None:
-        """The smallest difference between two backbones, or else two runs, that these test images would show."""
+        """The smallest difference between two backbones, or else two runs, that these test images would show.
+
+        None where there is one run, and in folds, of which the spread decides.
+        """
+        if self.entries[0].run.cross_validation:
+            return None
         own = self.between_backbones or [pair for pair in self.pairs if self.picked[0] in (pair.a, pair.b)]
         found = [pair.found for pair in own]
         images = self.groups.effective if self.groups else self.entries[0].run.test.n

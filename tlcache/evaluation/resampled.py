@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tlcache.evaluation.distributions import t_below, t_quantile
 from tlcache.evaluation.significance import Difference
 
-__all__ = ["Resampled", "compare_folds", "resampled", "within"]
+__all__ = ["Resampled", "compare_folds", "error_of", "resampled", "within"]
 
 
 class Resampled(NamedTuple):
@@ -24,7 +24,7 @@ class Resampled(NamedTuple):
     p: float
 
 
-def resampled(values: NDArray[np.float64], ratio: float) -> Resampled:
+def resampled(values: NDArray[np.float64], ratio: float, least: float = 0.0) -> Resampled:
     """Return what folds say of the mean: the corrected resampled t-test of Nadeau and Bengio (2003).
 
     Parameters
@@ -33,6 +33,8 @@ def resampled(values: NDArray[np.float64], ratio: float) -> Resampled:
         (J,) a figure of every fold of every repetition, or the difference of two.
     ratio
         Images of a fold, to the images that its heads were fitted on: 1/4 for five folds.
+    least
+        The standard error that so many images have at least: a few folds may happen to be alike.
 
     Examples
     --------
@@ -41,7 +43,7 @@ def resampled(values: NDArray[np.float64], ratio: float) -> Resampled:
     (0.871, 0.929)
     """
     folds, mean = len(values), float(values.mean())
-    error = sqrt((1 / folds + ratio) * float(values.var(ddof=1)))
+    error = max(least, sqrt((1 / folds + ratio) * float(values.var(ddof=1))))
     half = t_quantile(folds - 1, 0.975) * error
     p = 2 * t_below(folds - 1, -abs(mean) / error) if error else float(mean == 0)
     return Resampled(mean, error, mean - half, mean + half, p)
@@ -60,9 +62,14 @@ def compare_folds(
         As for `resampled`.
     """
     gains = first.astype(np.float64) - second
-    found = resampled(np.bincount(fold, gains) / np.bincount(fold), ratio)
+    found = resampled(np.bincount(fold, gains) / np.bincount(fold), ratio, error_of(gains))
     won, lost = int((gains > 0).sum()), int((gains < 0).sum())
-    return Difference(won, lost, float(gains.mean()), found.low, found.high, found.p)
+    return Difference(won, lost, float(gains.mean()), max(-1.0, found.low), min(1.0, found.high), found.p)
+
+
+def error_of(each: NDArray[np.floating[Any]] | NDArray[np.bool_]) -> float:
+    """Return the standard error of a mean over images (n,), as if each had been tested apart."""
+    return float(each.std()) / sqrt(len(each))
 
 
 def within(found: Resampled) -> tuple[float, float]:

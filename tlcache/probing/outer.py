@@ -15,7 +15,7 @@ from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
 from tlcache.errors import DataError
 from tlcache.evaluation.metrics import evaluate
-from tlcache.evaluation.resampled import resampled, within
+from tlcache.evaluation.resampled import error_of, resampled, within
 from tlcache.evaluation.significance import Units, unit_numbers
 from tlcache.heads.rows import Array, Indices
 from tlcache.keys import hash_json
@@ -113,8 +113,12 @@ class Tested:
     @property
     def by_fold(self) -> NDArray[np.float64]:
         """Accuracy of every fold (J,)."""
-        right = self.probabilities.argmax(axis=1) == self.images.labels
-        return np.bincount(self.fold, right) / np.bincount(self.fold)
+        return np.bincount(self.fold, self._right) / np.bincount(self.fold)
+
+    @property
+    def _right(self) -> NDArray[np.bool_]:
+        right: NDArray[np.bool_] = self.probabilities.argmax(axis=1) == self.images.labels
+        return right
 
     @property
     def by_repeat(self) -> NDArray[np.float64]:
@@ -126,7 +130,7 @@ class Tested:
     def figures(self) -> Figures:
         """What is reached, the interval of the accuracy by the corrected resampled test."""
         found = evaluate(self.images.labels, self.probabilities, self.units)
-        low, high = within(resampled(self.by_fold, self.share))
+        low, high = within(resampled(self.by_fold, self.share, error_of(self._right)))
         n = len(set(self.images.paths))
         return msgspec.structs.replace(found, n=n, accuracy_low=low, accuracy_high=high)
 
