@@ -72,13 +72,14 @@ def test_the_page_has_every_field_with_its_type_and_no_other(photos: Path, monke
     fit_heads([made], ["ridge"], split="group")
     settings = QUICK | {"init_head": "scratch", "head_epochs": 1, "warmup_epochs": 0.0, "optimizer": "sgd"}
     finetune(photos, "tinynet", "random", **settings, sweep={"lr": [1e30, 0.01]}, refit=True)
+    finetune(photos, "tinynet", "random", **settings, cv="2x1")
     monkeypatch.setattr("tlcache.finetuning.race.RACED", ("steady", "adapt"))
     monkeypatch.setattr("tlcache.finetuning.plan._MANY", 2)
     finetune(photos, "tinynet", "random", precision="fp32", layout="contiguous")
     pages = page_fields()
     missing = {strategy: set(page) for strategy, page in pages.items()}
     records = [json.loads(run.path.read_text()) for run in read_runs(runs_folder())]
-    assert sorted(record["strategy"] for record in records) == [*["finetune"] * 2, *["frozen"] * 4]
+    assert sorted(record["strategy"] for record in records) == [*["finetune"] * 3, *["frozen"] * 4]
     for record in records:
         strategy = record["strategy"]
         for name, kind in fields_of(record, "", pages[strategy]):
