@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -99,6 +101,9 @@ def test_the_hardest_classes_are_those_that_the_runs_miss_on_average() -> None:
 
 def test_the_surest_mistakes_come_first() -> None:
     label, predicted = np.array([0, 0, 1, 1, 0]), np.array([0, 1, 0, 1, 1])
-    top = TopPredictions(np.array([b""] * 5), label, predicted, np.float32([0.9, 0.6, 0.8, 0.9, 0.7]))
+    row, confidence = np.array([b"a", b"b", b"c", b"d", b"e"]), np.float32([0.9, 0.6, 0.8, 0.9, 0.7])
+    top = TopPredictions(row, label, predicted, confidence)
     assert surest_mistakes(top, 9).tolist() == [2, 4, 1]
     assert surest_mistakes(top, 2).tolist() == [2, 4]
+    tested_twice = replace(top, row=np.array([b"a", b"b", b"c", b"d", b"c"]))
+    assert surest_mistakes(tested_twice, 2).tolist() == [2, 1]

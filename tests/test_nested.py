@@ -135,6 +135,7 @@ def test_every_image_is_tested_once_in_each_repetition(features: Path) -> None:
     assert run.chosen_by == "3x2 nested cross-validation"
     assert load_head(run.head_path).classes == run.classes
     assert "--cv 3x2" in commands(run)[-1]
+    assert [figures.n for figures in run.per_class] == [8, 8, 8]
     stamp = run.path.stat().st_mtime_ns
     assert fit_heads([features], ["ridge"], cv="3x2") == [run]
     assert run.path.stat().st_mtime_ns == stamp
@@ -144,6 +145,10 @@ def test_folds_alone_are_folds_once(features: Path) -> None:
     (run,) = fit_heads([features], ["ridge"], cv="3")
     assert (run.arguments["cv"], run.test_split) == ("3x1", "3x1 cross-validation")
     assert fit_heads([features], ["ridge"], cv="3x1") == [run]
+    fold, lines = run.predictions().fold, run.path.with_suffix(".csv").read_text().split()
+    assert fold is not None
+    assert lines[0] == "path,label,predicted,confidence,fold"
+    assert [int(line.rpartition(",")[2]) for line in lines[1:]] == (fold + 1).tolist()
 
 
 def test_test_images_that_a_dataset_sets_apart_stay_apart(tmp_path: Path, tiny_model: Path) -> None:

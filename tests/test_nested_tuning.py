@@ -1,5 +1,7 @@
 """Fine-tunings that are tested in folds: those of heads, with nothing known of the images that are held out."""
 
+import csv
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import write_image, write_photos
+from msgspec import structs
 from test_cli import invoke
 from test_finetuning import FIXED
 from test_race import short  # noqa: F401
@@ -17,7 +20,7 @@ from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cli import app
 from tlcache.deploying.predict import predict
 from tlcache.errors import DataError, OptionError
-from tlcache.evaluation.compare import compare
+from tlcache.evaluation.compare import compare, compare_runs
 from tlcache.evaluation.resampled import compare_folds
 from tlcache.evaluation.verdict import no_gain, verdict
 from tlcache.extraction.extract import extract
@@ -156,13 +159,30 @@ def test_its_record_is_whole_and_it_is_not_done_again(photos: Path, tmp_path: Pa
     (line,) = uses(run)
     assert line == again.replace(" --cv 2x2", "")
     write_report(tmp_path / "report.html", runs_folder())
-    assert line in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert line in page
+    assert "24 images tested by 2x2 cross-validation,\n3 classes" in page
+    assert "val and" not in page
+    wrong = int((~run.predictions().top().right).sum())
+    assert f"{wrong} of 48 answers wrong, 2 for each image" in page
+    assert [figures.n for figures in run.per_class] == [8, 8, 8]
+    assert run.path.stem not in " ".join(re.findall("<code>tlcache.*?</code>", page))  # which would be refused
+    rows = re.findall(r'<td class="text">(\d\.\d)</td><td class="text">.*?</td><td>(\d)</td><td>(.*?)</td>', page)
+    shown = zip(("1.1", "1.2", "2.1", "2.2"), kept, run.cross_validation.accuracy, strict=True)
+    assert rows == [(fold, str(epochs), f"{accuracy:.3f}") for fold, epochs, accuracy in shown]
+    found = run.predictions()
+    assert found.fold is not None
+    head, *lines = csv.reader(run.path.with_suffix(".csv").read_text().splitlines())
+    assert head == ["path", "label", "predicted", "confidence", "repetition", "fold"]
+    assert [(each[0], 2 * int(each[4]) + int(each[5]) - 3) for each in lines] == [
+        (path.decode(), fold) for path, fold in zip(found.row, found.fold.tolist(), strict=True)
+    ]
 
 
 @pytest.mark.usefixtures("tinynet")
 def test_of_folds_no_network_is_kept_and_who_asks_for_one_is_told(photos: Path) -> None:
     run = tuned(photos)
-    message = "tested in folds, and none of their networks is kept.*without --cv: tlcache finetune --model tinynet"
+    message = "tested in folds, and none of their networks is kept.*give the command again.*, without --cv"
     for name in (run.path, run.path.stem):
         with pytest.raises(OptionError, match=message):
             predict(name, photos)
@@ -238,9 +258,9 @@ def test_what_is_chosen_most_often_stands_for_all() -> None:
     ("options", "message"),
     [
         ({"cv": "1"}, "--cv takes folds, from 2 on"),
-        ({"coverage": 0.9}, "--coverage is of networks that are tested on one split"),
-        ({"distill": "teacher"}, "--distill is of networks that are tested on one split"),
-        ({"sweep": {"distill": ["teacher"]}}, "--distill is of networks"),
+        ({"coverage": 0.9}, "--coverage needs images to calibrate on that nothing was chosen by, and --cv leaves none"),
+        ({"distill": "teacher"}, "--distill needs a run that has not seen the images"),
+        ({"sweep": {"distill": ["teacher"]}}, "--distill needs a run"),
         ({"task": "multilabel"}, "--cv is of classes"),
     ],
 )
@@ -298,3 +318,19 @@ def test_where_no_fold_gained_it_is_said(photos: Path) -> None:
     assert run.untuned
     assert no_gain(run).startswith("In no fold was an epoch better on validation than the head it began with")
     assert "gave nothing: in no fold was" in verdict(compare()[0])
+
+
+@pytest.mark.usefixtures("tinynet")
+def test_where_some_folds_gained_it_is_said_of_the_others(photos: Path) -> None:
+    run = tuned(photos, "3")
+    (head,) = fit_heads(heads=["ridge"], cv="3")
+    assert run.cross_validation
+    chosen = tuple({"epochs": {"head": 0, "backbone": kept}} for kept in (0, 2, 1))
+    run = structs.replace(run, cross_validation=structs.replace(run.cross_validation, chosen=chosen))
+    said = (
+        "n 1 of 3 folds no epoch was better on validation than the head it began with, which is what is tested there."
+    )
+    assert no_gain(run) == f"I{said}"
+    assert f"tinynet: i{said}" in verdict(compare_runs([head, run])[0])
+    gained = structs.replace(run.cross_validation, chosen=chosen[1:])
+    assert no_gain(structs.replace(run, cross_validation=gained)) == ""

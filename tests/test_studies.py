@@ -627,7 +627,7 @@ TWO_FOLDS: dict[str, Any] = {"folds": 2, "repeats": 1, "share": 1.0, "accuracy":
     [
         ({"seeds": 2}, "--seeds is of a study on one split"),
         ({"screen": 1}, "--screen is of a study on one split"),
-        ({"coverage": 0.9}, "--coverage is of networks that are tested on one split"),
+        ({"coverage": 0.9}, "--coverage needs images to calibrate on"),
         ({"task": "regression"}, "--cv is of classes"),
     ],
 )

@@ -185,7 +185,7 @@ def _whole(run: Run) -> Saved:
     if not run.kept:
         raise OptionError(
             f"'{run.path.stem}' was tested in folds, and none of their networks is kept. To train one, give the "
-            f"command again without --cv: tlcache finetune --model {run.backbone} --data {run.dataset}"
+            "command again that made the run, without --cv."
         )
     if not run.head_path.is_file():
         raise CacheError(

@@ -57,9 +57,14 @@ def hardest_classes(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def surest_mistakes(top: TopPredictions, most: int) -> NDArray[np.int64]:
-    """Return the numbers of the images that are classified wrongly with the largest confidence, at most so many."""
+    """Return the numbers of the images that are classified wrongly with the largest confidence, at most so many.
+
+    An image that was tested several times is there once.
+    """
     wrong = np.flatnonzero(~top.right)
-    return wrong[np.argsort(-top.confidence[wrong], kind="stable")][:most]
+    surest = wrong[np.argsort(-top.confidence[wrong], kind="stable")]
+    _, first = np.unique(top.row[surest], return_index=True)
+    return surest[np.sort(first)][:most]
 
 
 def surest_of(top: TopPredictions, pair: Confusion) -> int:

@@ -35,8 +35,8 @@ def verdict(found: Comparison) -> str:
     """
     frozen, tuned = found.top("frozen", "joined"), found.top("finetune")
     both = _strategies(found, tuned, frozen) if frozen and tuned else ""
-    parts = [both if tuned else _start(found), _tunings(found), _joining(found), _picked(found), _backbones(found)]
-    parts += [_margin(found), layer_choices(found)]
+    parts = [both if tuned else _start(found), _tunings(found), _partly(found), _joining(found), _picked(found)]
+    parts += [_backbones(found), _margin(found), layer_choices(found)]
     return " ".join(filter(None, [*parts, _smallest(found), _quickest(found), _baseline(found)]))
 
 
@@ -182,10 +182,28 @@ def _start(found: Comparison) -> str:
     return f"Fine-tuning {backbones} gave nothing: {many}."
 
 
-def no_gain(run: Run) -> str:
-    """Return that a fine-tuning was in vain, and what to try; empty for all other runs."""
-    if not (isinstance(run, FinetunedRun) and run.untuned):
+def _partly(found: Comparison) -> str:
+    """Say in how many folds fine-tunings were no gain, of those that were one in others."""
+    parts = ((entry.name, _in_some_folds(entry.run)) for entry in found.entries if isinstance(entry.run, FinetunedRun))
+    return " ".join(f"{name}: {said}." for name, said in parts if said)
+
+
+def _in_some_folds(run: FinetunedRun) -> str:
+    """Return in how many folds no epoch was better than the head it began with; empty where that is none, or all."""
+    kept = run.epochs_kept
+    if all(kept) or not any(kept):
         return ""
+    many = f"{kept.count(0)} of {len(kept)} folds"
+    return f"in {many} no epoch was better on validation than the head it began with, which is what is tested there"
+
+
+def no_gain(run: Run) -> str:
+    """Return that a fine-tuning was in vain, and what to try, or in which share of folds; empty for all other runs."""
+    if not isinstance(run, FinetunedRun):
+        return ""
+    if not run.untuned:
+        said = _in_some_folds(run)
+        return f"{said.capitalize()}." if said else ""
     return f"{_untuned(run).capitalize()}. {_advice(run)}"
 
 

@@ -17,7 +17,6 @@ from msgspec import structs
 
 from tlcache.cache.feature_file import Split
 from tlcache.errors import CacheError
-from tlcache.evaluation.perclass import class_figures
 from tlcache.finetuning.pace import measured
 from tlcache.finetuning.plan import Rows, training_s
 from tlcache.finetuning.race import race_seconds
@@ -163,7 +162,7 @@ def _recorded(
         race=_race(done),
         peak_bytes=max(run.peak_bytes for run in done),
         test=tested.figures,
-        per_class=class_figures(task.classes, tested.images.labels, tested.probabilities, tested.units),
+        per_class=tested.classes(task.classes),
         cross_validation=tested.described([run.as_json()["chosen"] for run in done]),
         created=now(),
         record=str(path),

@@ -316,15 +316,19 @@ def resolved(given: Mapping[str, Any], sweep: Mapping[str, Sequence[Any]] | None
     return {**given, "recipe": RACE} if name == RACE else {**RECIPES[name], **given, "recipe": None}
 
 
+_WHY_NOT_NESTED = {
+    "coverage": "images to calibrate on that nothing was chosen by, and --cv leaves none",
+    "distill": "a run that has not seen the images it is tested by, and with --cv these are all images",
+}
+
+
 def check_nested(cv: str | None, *recipes: Recipe) -> None:
     """Raise OptionError where networks are to be tested in folds, and an option is of a single test split."""
     for recipe in recipes if cv is not None else ():
         check_task(recipe.task, cv=cv)
-        for name in ("coverage", "distill"):
+        for name in _WHY_NOT_NESTED:
             if getattr(recipe, name) is not None:
-                raise OptionError(
-                    f"--{name} is of networks that are tested on one split, --cv of none; leave one of them out."
-                )
+                raise OptionError(f"--{name} needs {_WHY_NOT_NESTED[name]}. Leave one of them out.")
 
 
 def arguments_of(

@@ -102,7 +102,7 @@ def fit_heads(
     how, rows = made(SearchProtocol, protocol), find_heads(heads)
     _check_nested(cv, protocol)
     if cv is not None and layers is not None:
-        raise OptionError("--layers is a choice on one split, --cv has none; leave one of them out.")
+        raise OptionError("--layers is a choice on one split, and --cv has several; leave one of them out.")
     if join is not None and layers is not None:
         raise OptionError("--layers chooses one layer, --join takes all that it names. Give one of them.")
     files = find_labelled(paths, features, data)
@@ -136,7 +136,7 @@ def _check_nested(cv: str | None, protocol: Mapping[str, Any]) -> None:
     flags = {"repeats": "--repeats", "budget_s": "--budget", "coverage": "--coverage"}
     for name, flag in flags.items():
         if cv is not None and protocol.get(name) is not None:
-            raise OptionError(f"{flag} is of heads that are tested on one split, --cv of none; leave one of them out.")
+            raise OptionError(f"{flag} is of heads that are tested on one split, --cv tests in folds; leave one out.")
 
 
 @described(SearchProtocol)

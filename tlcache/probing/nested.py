@@ -17,7 +17,6 @@ from tlcache.arguments import spelled
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
 from tlcache.errors import HeadError
-from tlcache.evaluation.perclass import class_figures
 from tlcache.evaluation.pergroup import Grouped, per_group
 from tlcache.evaluation.significance import unit_numbers
 from tlcache.heads.logits import softmax
@@ -139,7 +138,7 @@ def _fit_one(
         ),
         test=tested.figures,
         per_group=_per_group(pool, parts, chosen, tested, protocol),
-        per_class=class_figures(file.classes, tested.images.labels, tested.probabilities, tested.units),
+        per_class=tested.classes(file.classes),
         cross_validation=tested.described([chosen_setting(row, protocol, each) for each in chosen]),
         repeats=_repeats(tested),
         fit_s=ended - started,

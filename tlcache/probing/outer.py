@@ -15,12 +15,14 @@ from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
 from tlcache.errors import DataError
 from tlcache.evaluation.metrics import evaluate
+from tlcache.evaluation.perclass import class_figures
 from tlcache.evaluation.resampled import error_of, resampled, within
 from tlcache.evaluation.significance import Units, unit_numbers
 from tlcache.heads.rows import Array, Indices
 from tlcache.keys import hash_json
 from tlcache.probing.folds import split_folds
 from tlcache.runs.base import Figures
+from tlcache.runs.classes import ClassFigures
 from tlcache.runs.folds import CrossValidation
 
 __all__ = ["OuterFold", "Tested", "attributes", "outer_folds", "images_in_turn"]
@@ -133,6 +135,12 @@ class Tested:
         low, high = within(resampled(self.by_fold, self.share, error_of(self._right)))
         n = len(set(self.images.paths))
         return msgspec.structs.replace(found, n=n, accuracy_low=low, accuracy_high=high)
+
+    def classes(self, names: Sequence[str]) -> tuple[ClassFigures, ...]:
+        """Return what is reached on each class, of its images, which were tested several times."""
+        found = class_figures(names, self.images.labels, self.probabilities, self.units)
+        repeats = int(self.repeat[-1]) + 1
+        return tuple(msgspec.structs.replace(each, n=each.n // repeats) for each in found)
 
     def described(self, chosen: Sequence[Mapping[str, Any]]) -> CrossValidation:
         """Return the folds as records have them, with what was chosen in each."""

@@ -73,8 +73,8 @@ class Errors:
         SVG of it for many classes, else empty.
     mistakes
         The most confused pairs of classes, and the mistakes of the largest confidence, as pictures.
-    wrong
-        How many test images are classified wrongly.
+    wrong, answers
+        How many are wrong, of how many: one for each test image, and of a repeated cross-validation one each time.
     classes
         What it reaches on each class.
     """
@@ -84,6 +84,7 @@ class Errors:
     figure: str
     mistakes: Mistakes
     wrong: int
+    answers: int
     classes: Sequence[OfClass]
 
 
@@ -124,6 +125,17 @@ class Chapter:
     rates: Rates | None = None
     torn: str = ""  # that folds tear groups apart; where an audit is of these splits, `leaks` has all of it
     worse: Worse | None = None
+
+    @property
+    def repeats(self) -> int:
+        """How often every image was tested."""
+        return self.run.cross_validation.repeats if self.run.cross_validation else 1
+
+    @property
+    def folded(self) -> list[FinetunedRun]:
+        """The fine-tunings that were tested in folds."""
+        runs = (entry.run for entry in self.found.entries)
+        return [run for run in runs if isinstance(run, FinetunedRun) and run.cross_validation]
 
 
 def chapter(
@@ -276,10 +288,12 @@ def _kind(entry: Entry) -> str:
 def _recall(name: str, tops: Sequence[Entry], counts: Sequence[NDArray[np.int64]]) -> tuple[str, str]:
     """Draw the recall of every class, or of those that are recognised worst."""
     tested, shares = hardest_classes(counts), [recalls(each) for each in counts]
+    folds = tops[0].run.cross_validation
+    images = counts[0].sum(axis=1) // (folds.repeats if folds else 1)
     order = tested[:_RECALLS]
     classes = tops[0].run.classes
     figure = recall_figure(
-        [f"{_short(classes[c])} ({counts[0][c].sum()})" for c in order],
+        [f"{_short(classes[c])} ({images[c]})" for c in order],
         [(_kind(entry), entry.run.strategy, share[order]) for entry, share in zip(tops, shares, strict=True)],
     )
     worst = ", ".join(f"{quoted(classes[c])} {shares[0][c]:.2f}" for c in order[:5])
@@ -327,7 +341,7 @@ def _errors(name: str, entry: Entry, counts: NDArray[np.int64], reasons: Reasons
     few = len(counts) <= _TABLE
     svg = "" if few else _confusion(f"{name}-confusion-{entry.run.strategy}", entry, counts, classes)
     drawn, wrong = mistakes(entry, counts, reasons, room), int((~entry.top.right).sum())
-    return Errors(entry, counts.tolist() if few else None, svg, drawn, wrong, _classes(entry))
+    return Errors(entry, counts.tolist() if few else None, svg, drawn, wrong, len(entry.top.right), _classes(entry))
 
 
 def _classes(entry: Entry) -> list[OfClass]:

@@ -47,8 +47,9 @@ from tlcache.report.plain import interval
 from tlcache.report.rates import RATES, rates_notes, rates_rows, rates_title
 from tlcache.report.reproduce import commands, uses
 from tlcache.report.robustness import GAINS, RUNS, worse
-from tlcache.report.tables import baseline_line, group_name, groups_lines, learned, per_group_lines
+from tlcache.report.tables import baseline_line, group_name, groups_lines, learned, per_group_lines, tested
 from tlcache.report.thumbnails import Thumbnails
+from tlcache.report.tried import FOLDS, folds_rows
 from tlcache.robustness.records import read_robustness
 from tlcache.runs.folder import runs_folder
 from tlcache.version import __version__
@@ -152,6 +153,9 @@ def _html(chapters: Sequence[Chapter], left_out: int) -> str:
         per_group_lines=per_group_lines,
         interval=interval,
         learned=learned,
+        tested=tested,
+        fold_columns=FOLDS,
+        folds_rows=folds_rows,
         rate_columns=RATES,
         rates_notes=rates_notes,
         rates_rows=rates_rows,

@@ -51,8 +51,8 @@ _NAMES = {"budget_s": "budget", "output": "layers"}
 
 
 def map_of(run: Run, features: str) -> str:
-    """Return the command line that makes a map of a dataset, by a feature file's name, with what a run predicts."""
-    return _line("map", {"data": run.dataset, "model": features, "run": run.path.stem})
+    """Return the command line that makes a map of a dataset, by a feature file's name; a run that is kept is shown."""
+    return _line("map", {"data": run.dataset, "model": features, **({"run": run.path.stem} if run.kept else {})})
 
 
 def commands(run: Run) -> list[str]:

@@ -333,11 +333,15 @@ def heading(runs: Sequence[Run], more: str = "") -> Text:
     weights = names[0] if len(names) == 1 else ", ".join(f"{backbone} {name}" for backbone, name in each)
     if len(weights) > _WEIGHTS:
         weights = f"{counted(len(names), 'kind')} (see tlcache ls)"
-    images = f"{counted(first.test.n, 'test image')}{_drawn(first)}"
-    if first.cross_validation:
-        images = f"{counted(first.test.n, 'image')} tested by {first.test_split}"
-    title = f"{first.dataset}: {images}, {learned(first)}"
+    title = f"{first.dataset}: {tested(first)}{_drawn(first)}, {learned(first)}"
     return Text(f"{title}{more}, weights: {weights}", style="bold")
+
+
+def tested(run: Run) -> str:
+    """Return which images a run was tested on: those of the test split, or all of them in folds."""
+    if run.cross_validation:
+        return f"{counted(run.test.n, 'image')} tested by {run.test_split}"
+    return counted(run.test.n, "test image")
 
 
 def learned(run: Run) -> str:
@@ -348,7 +352,7 @@ def learned(run: Run) -> str:
 
 def _drawn(run: Run) -> str:
     """Return what to say of splits that were drawn, where their names are read."""
-    drawn = run.drawn or ()
+    drawn = () if run.cross_validation else run.drawn or ()
     return " (drawn)" if "test" in drawn else ", val drawn" if drawn else ""
 
 

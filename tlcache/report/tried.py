@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich import filesize
@@ -13,7 +13,9 @@ from tlcache.runs.finetuned import FinetunedRun, TunedCandidate
 from tlcache.runs.folds import CrossValidation
 from tlcache.text import figure_text
 
-__all__ = ["folds_table", "tried_table"]
+__all__ = ["FOLDS", "folds_rows", "folds_table", "tried_table"]
+
+FOLDS = ("Fold", "Chosen", "Epochs kept", "Accuracy")
 
 _SAID = ("mixup", "cutmix", "distill")
 
@@ -32,14 +34,20 @@ def tried_table(run: FinetunedRun) -> Table:
 
 def folds_table(run: FinetunedRun, found: CrossValidation) -> Table:
     """Return one row per fold of a cross-validation: what was chosen inside it, and what it reached on its images."""
-    table = plain_table("Fold", "Chosen", "Epochs kept", "Accuracy", numbers=slice(2, None))
+    table = plain_table(*FOLDS, numbers=slice(2, None))
+    for row in folds_rows(run, found):
+        table.add_row(*row)
+    return table
+
+
+def folds_rows(run: FinetunedRun, found: CrossValidation) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the cells of `FOLDS` for each fold."""
     for number, (chosen, accuracy) in enumerate(zip(found.chosen, found.accuracy, strict=True)):
         repeat, fold = divmod(number, found.folds)
         settings = {name: value for name, value in chosen.items() if name != "epochs"}
         what = chosen["recipe"] if run.race else _settings(settings or _trained(run.settings))
         name = f"{fold + 1}" if found.repeats == 1 else f"{repeat + 1}.{fold + 1}"
-        table.add_row(name, what, str(chosen["epochs"]["backbone"]), f"{accuracy:.3f}")
-    return table
+        yield name, what, str(chosen["epochs"]["backbone"]), f"{accuracy:.3f}"
 
 
 def _named(each: TunedCandidate, run: FinetunedRun) -> str:

@@ -169,11 +169,15 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
         return self.cross_validation is None
 
     @property
+    def epochs_kept(self) -> list[int]:
+        """How many epochs of the backbone were kept: in the training, or in each of the folds."""
+        folds = self.cross_validation.chosen if self.cross_validation else ()
+        return [chosen["epochs"]["backbone"] for chosen in folds] or [self.chosen.epochs.backbone]
+
+    @property
     def untuned(self) -> bool:
         """Whether no epoch was better on validation than the head it began with; then that is what was tested."""
-        folds = self.cross_validation.chosen if self.cross_validation else ()
-        kept = [chosen["epochs"]["backbone"] for chosen in folds] or [self.chosen.epochs.backbone]
-        return not any(kept)
+        return not any(self.epochs_kept)
 
     @property
     def validated(self) -> Mapping[str, float]:

@@ -88,7 +88,8 @@ def write_run(
 ) -> None:
     """Write the predictions, then the record: a record that is there is whole."""
     found = replace(Predictions.of(test, probabilities), fold=fold)
-    write_predictions(run.predictions_path, run.classes, found, held_out, run.answering)
+    folds = run.cross_validation.folds if run.cross_validation else 0
+    write_predictions(run.predictions_path, run.classes, found, held_out, run.answering, folds)
     RUNS.write(run.path, run.as_json())
 
 

@@ -105,11 +105,13 @@ def write_predictions(
     found: Predictions,
     held_out: Predictions | None = None,
     answering: Answering | None = None,
+    folds: int = 0,
 ) -> None:
     """Write what a run said of the test images: `path` is the `.npz`, and the `.csv` is written beside it.
 
     What it said of images that were held out of training is written with it, unless it has more than a run may take.
-    `answering` says how `probabilities` are read where they are not of classes.
+    `answering` says how `probabilities` are read where they are not of classes; `folds` is how many a repetition of a
+    cross-validation has.
     """
     more = {f"{_HELD_OUT}{name}": values for name, values in vars(held_out).items()} if held_out else {}
     arrays = {name: values for name, values in {**vars(found), **more}.items() if values is not None}
@@ -117,6 +119,8 @@ def write_predictions(
     np.savez_compressed(buffer, **arrays, classes=np.array(classes, np.str_))
     write_whole(path, buffer.getbuffer())
     rows = _rows(found.top(), classes) if answering is None else _of_columns(found, answering)
+    if found.fold is not None:
+        rows = _in_folds(rows, found.fold, folds)
     with whole(path.with_suffix(".csv")) as unfinished, unfinished.open("wb") as stream:
         while some := list(islice(rows, _AT_ONCE)):
             stream.write(os.fsencode(as_csv(some)))
@@ -131,6 +135,15 @@ def _of_columns(found: Predictions, answering: Answering) -> Iterator[Sequence[A
     each = ([f"{value:.4f}" for value in row] if several else [] for row in found.probabilities.tolist())
     yield "path", "label", "predicted", *names
     yield from ((*first, *rest) for first, rest in zip(cells, each, strict=True))
+
+
+def _in_folds(rows: Iterator[Sequence[Any]], fold: NDArray[np.int64], folds: int) -> Iterator[Sequence[Any]]:
+    """Yield rows with the fold that each image was tested in, and the repetition where there are several, from 1 on."""
+    repeated = bool((fold >= folds).any())
+    yield *next(rows), *(["repetition"] if repeated else []), "fold"
+    for row, number in zip(rows, fold.tolist(), strict=True):
+        repetition, own = divmod(number, folds)
+        yield *row, *([repetition + 1] if repeated else []), own + 1
 
 
 def _rows(found: TopPredictions, classes: Sequence[str]) -> Iterator[Sequence[Any]]:

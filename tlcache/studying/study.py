@@ -131,7 +131,7 @@ def study(
     check_nested(cv, recipe)
     for flag, given in (("--seeds", seeds > 1), ("--screen", screen is not None)):
         if cv is not None and given:
-            raise OptionError(f"{flag} is of a study on one split, --cv of one in folds; leave one of them out.")
+            raise OptionError(f"{flag} is of a study on one split, --cv tests in folds; leave one of them out.")
     from tlcache.datasets.overview import Overview
     from tlcache.probing.run import able_rows
     from tlcache.report.page import check_page
