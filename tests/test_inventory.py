@@ -99,7 +99,7 @@ def test_verify_names_the_damaged_row_and_repair_computes_that_row_alone(made: P
     flip(made, features, 3)
     (check,) = verify()
     assert (check.rows, check.damaged, check.sound) == (24, (name,), False)
-    assert f"1 of 24 rows are damaged: {name}" in tlcache("verify", status=1)
+    assert f"1 of 24 rows is damaged: {name}" in tlcache("verify", status=1)
     with pytest.raises(CacheError, match=r"verify --repair.*To leave it out, name the others: tlcache fit-heads PATH"):
         fit_heads()
     report = tmp_path / "verify.json"

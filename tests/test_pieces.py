@@ -84,6 +84,11 @@ def damage(pieces: list[Path], how: str) -> None:
         shutil.copy(pieces[0] if how == "another" else pieces[4], piece)  # the last has 4 rows
 
 
+SAYS = {
+    "missing": "' is missing: rows 5 to 9)",
+    "cut": "' is damaged: rows 5 to 9)",
+    "another": "' has been replaced by another file: rows 5 to 9)",
+}
 HOW = {"missing": 5, "cut": 5, "flipped": 1, "another": 5, "shorter": 5}  # rows that are lost
 
 
@@ -101,9 +106,36 @@ def test_a_damaged_file_is_named_and_mended_alone(made: Path, how: str, lost: in
     assert (check.sound, len(check.damaged)) == (False, lost)
     shown = tlcache("verify", made, status=1)
     assert ("damaged" in shown, pieces[1].name in shown) == (True, how != "flipped")
+    assert SAYS.get(how, "") in shown
     (mended,) = verify(made, repair=True)
     assert (mended.repaired, rows_of(made)) == (True, before)
     assert [each.stat().st_ino for each in pieces if each != pieces[1]] == untouched
+
+
+def test_all_that_are_missing_are_named(made: Path) -> None:
+    pieces = files_of(made)
+    pieces[0].unlink()
+    pieces[4].unlink()
+    (check,) = verify(made)
+    assert f"{pieces[0].name}' is missing: rows 0 to 4; " in check.problem
+    assert f"{pieces[4].name}' is missing: rows 20 to 23)" in check.problem
+    assert list_cache()[0].detail == check.problem
+
+
+@pytest.mark.parametrize("how", ["alone", "both"])
+def test_a_folder_that_is_not_beside_it_is_said(made: Path, how: str) -> None:
+    folder = made.with_suffix(".rows")
+    other = made.rename(made.with_name("other-0123.h5"))
+    folder.rename(made.with_name("other-0123.rows") if how == "both" else made.parents[1] / "far")
+    told = f"'{other}' has its rows in the folder '{folder.name}', which is missing beside it. "
+    told += {
+        "alone": "Copy or move that folder here, too.",
+        "both": f"Give '{other.name}' and 'other-0123.rows' their names back: '{made.name}' and '{folder.name}'.",
+    }[how]
+    with pytest.raises(DamagedError) as caught:
+        open_features(other)
+    (check,) = verify(other)
+    assert (str(caught.value), check.problem, check.damaged, check.sound) == (told, told, (), False)
 
 
 def test_files_that_are_not_used_any_more_go(made: Path, photos: Path, tiny_model: Path) -> None:
@@ -171,7 +203,7 @@ def test_a_reader_need_not_open_too_many(photos: Path, tiny_model: Path, monkeyp
     monkeypatch.setattr(plan, "_MOST", 3)
     found = extract(photos, tiny_model, file_size=1).path
     assert [len(open_features(each)) for each in files_of(found)] == [8, 8, 8]
-    assert not extract(photos, tiny_model, file_size=0, name="one").path.with_suffix(".rows").exists()
+    assert not extract(photos, tiny_model, name="one").path.with_suffix(".rows").exists()
 
 
 def test_a_reader_keeps_the_old_data_while_new_files_are_published(made: Path, photos: Path, tiny_model: Path) -> None:

@@ -14,7 +14,7 @@ import tlcache
 from tlcache.auditing.neighbours import fit_space
 from tlcache.cli import app
 from tlcache.errors import CacheError, DataError, OptionError
-from tlcache.kinds import SIZE
+from tlcache.kinds import LARGEST, SIZE
 
 
 @pytest.fixture
@@ -134,3 +134,10 @@ def test_sizes_are_read(words: str, size: int) -> None:
 def test_what_is_no_size_is_refused(words: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(words) + "$"):
         SIZE.value(words)
+
+
+@pytest.mark.parametrize("words", ["0", "0MB", "0.4"])
+def test_a_largest_size_is_above_0(words: str) -> None:
+    assert LARGEST.value("1") == 1
+    with pytest.raises(ValueError, match="^" + re.escape(words) + "$"):
+        LARGEST.value(words)

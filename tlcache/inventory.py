@@ -402,6 +402,8 @@ def _check(path: Path) -> Check:
         with open_remains(path) as file:
             good = np.concatenate([rows for _, rows in file.intact()])
             bad = np.flatnonzero(~good)
+            if FILES in file.attrs and not good.any():
+                return Check(path, len(file), problem=problem)
             names = file.paths() if len(bad) else ()
             known = {name for name, intact in zip(names, good, strict=bool(names)) if intact}
             damaged = tuple(names[row] if _plausible(names[row], known) else f"row {row}" for row in bad)

@@ -7,11 +7,12 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "LARGEST",
     "PATH",
     "RATE",
     "SECONDS",
@@ -189,6 +190,7 @@ SIZE = Kind(
     _size,
     lambda value: type(value) is int and value >= 0,
 )
+LARGEST = replace(SIZE, takes="a size above 0 like 500MB or 32GB (a number alone: bytes)", allows=whole(1).allows)
 
 
 def listed(texts: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.columns import ATTRIBUTE, Values, digest_of, place_of
 from tlcache.cache.pieces import ATTRIBUTE as FILES
-from tlcache.cache.pieces import NAME, Pieces, Read, is_piece
+from tlcache.cache.pieces import NAME, SUFFIX, Pieces, Read, is_piece, pieces_folder
 from tlcache.cache.salvage import Padded, salvaged
 from tlcache.cache.split import Split
 from tlcache.datasets.overview import Overview
@@ -126,8 +126,7 @@ class FeatureFile:
             except (OSError, RuntimeError, KeyError, ValueError, TypeError):
                 raise self._damaged(_UNREADABLE) from None
             if listed := json.loads(self.attrs.get(FILES, "[]")):
-                readers = [self._piece(place, rows, cut, undo) for place, rows in listed]
-                self._beside = Pieces([rows for _, rows in listed], readers)
+                self._beside = self._together(listed, cut, undo)
             self._open = undo.pop_all()
 
     def _read_header(self) -> None:
@@ -149,8 +148,21 @@ class FeatureFile:
         if all(stated != _hash_header(*header, encoding) for encoding in _ENCODINGS):
             raise self._damaged("its header is not what was written")
 
-    def _piece(self, place: str, rows: int, cut: bool, undo: ExitStack) -> Read:
-        """Open one of the files that have the rows; of what is left of one, all of its rows may be lost."""
+    def _together(self, listed: Sequence[tuple[str, int]], cut: bool, undo: ExitStack) -> Pieces:
+        """Open the files that have the rows; those that are damaged are named, or what is left of them is taken."""
+        readers, lost, counts = list[Read](), list[str](), [rows for _, rows in listed]
+        for (place, rows), start in zip(listed, itertools.accumulate(counts, initial=0), strict=False):
+            read, why = self._piece(place, rows, cut, undo)
+            readers.append(read)
+            if why:
+                lost.append(f"'{place}' {why}: {_named(start, rows)}")
+        if lost and not cut:
+            folder = (self.path.parent / listed[0][0]).parent
+            raise self._damaged("; ".join(lost)) if folder.is_dir() else self._alone(folder.name)
+        return Pieces(counts, readers)
+
+    def _piece(self, place: str, rows: int, cut: bool, undo: ExitStack) -> tuple[Read, str]:
+        """Open one of the files that have the rows, and say what is wrong with it; all of its rows may be lost."""
         if not is_piece(place):
             raise self._damaged(f"it names '{place}' as one of its files")
         path, file = self.path.parent / place, None
@@ -158,11 +170,18 @@ class FeatureFile:
             file = undo.enter_context((open_remains if cut else FeatureFile)(path))
         if file and (file.attrs.get(NAME), len(file)) == (path.name, rows):
             self.files.append(path)
-            return partial(self._read_piece, file)
-        if cut:
-            return self._lost
-        why = "is missing" if not path.exists() else "is another file" if file else "is damaged, too"
-        raise self._damaged(f"'{place}', which has {rows:,} of its rows, {why}")
+            return partial(self._read_piece, file), ""
+        if file:
+            return self._lost, "has been replaced by another file"
+        return self._lost, "is damaged" if path.exists() else "is missing"
+
+    def _alone(self, folder: str) -> DamagedError:
+        """Return what to say where the folder of its files is not beside it."""
+        own, told = pieces_folder(self.path), "Copy or move that folder here, too."
+        if own.is_dir():
+            name = folder.removesuffix(SUFFIX)
+            told = f"Give '{self.path.name}' and '{own.name}' their names back: '{name}.h5' and '{folder}'."
+        return DamagedError(f"'{self.path}' has its rows in the folder '{folder}', which is missing beside it. {told}")
 
     def _read_piece(self, file: FeatureFile, name: str, block: slice) -> NDArray[Any]:
         values = file._column(name, block)
@@ -453,6 +472,10 @@ def _cut(piece: slice, dim: int) -> Iterator[slice]:
     """Return a slice in parts that are read at once, of some 64 MB, and of short embeddings a part that is checked."""
     parts = blocks(piece.stop - piece.start, max(_chunk_rows(dim), min(64 * _chunk_rows(dim), _AT_ONCE)))
     return (slice(piece.start + part.start, piece.start + part.stop) for part in parts)
+
+
+def _named(start: int, count: int) -> str:
+    return f"row {start:,}" if count == 1 else f"rows {start:,} to {start + count - 1:,}"
 
 
 def _decode(column: Iterable[bytes]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from tlcache.arguments import (
 from tlcache.cache.find import features_folder, find_dataset
 from tlcache.datasets.layout import Layout
 from tlcache.files import check_folder
-from tlcache.kinds import SHARE, SIZE, SWITCH, choice, listing, number, numbers, text, whole
+from tlcache.kinds import LARGEST, SHARE, SWITCH, choice, listing, number, numbers, text, whole
 from tlcache.options import Option, check_names, described, parameters
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def extract(
         int,
         Option(
             "Largest file",
-            SIZE,
+            LARGEST,
             OUTPUT,
             default="32GB",
             more="A feature file beyond it has its rows in several files in a folder beside it (docs/cache.md)",

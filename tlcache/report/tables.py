@@ -170,7 +170,8 @@ def checks_lines(checks: Sequence[Check]) -> list[str]:
             continue
         end = " (repaired: extracted again from the dataset as it is now)" if check.repaired else ""
         if check.damaged:
-            count = f"{len(check.damaged):,} of {check.rows:,} rows are damaged"
+            lost = len(check.damaged)
+            count = f"{lost:,} of {counted(check.rows, 'row')} {'is' if lost == 1 else 'are'} damaged"
             lines.append(f"{check.path}: {count}: {some(check.damaged, 10)}{end}")
             end = ""
         if check.problem:
