@@ -119,7 +119,11 @@ def test_all_that_are_missing_are_named(made: Path) -> None:
     (check,) = verify(made)
     assert f"{pieces[0].name}' is missing: rows 0 to 4; " in check.problem
     assert f"{pieces[4].name}' is missing: rows 20 to 23)" in check.problem
-    assert list_cache()[0].detail == check.problem
+    (entry,) = list_cache()
+    assert (entry.detail, entry.size_bytes) == (
+        check.problem,
+        sum(each.stat().st_size for each in (made, *files_of(made))),
+    )
 
 
 @pytest.mark.parametrize("how", ["alone", "both"])
@@ -155,8 +159,27 @@ def test_prune_takes_what_is_not_used(made: Path) -> None:
     assert (found.path, found.size_bytes, made.name in found.why) == (left, 4, True)
     remove_leftovers([found])
     assert (find_leftovers(), verify(made)[0].sound) == ([], True)
-    made.unlink()
-    assert len(find_leftovers()) == len(files_of(made)) == 5
+    other = made.rename(made.with_name("renamed-01.h5"))
+    assert find_leftovers() == []
+    other.unlink()
+    assert [(each.path, "may be the only copy" in each.why) for each in find_leftovers()] == [
+        (each, True) for each in files_of(made)
+    ]
+
+
+@pytest.mark.parametrize("how", ["missing", "its header is lost"])
+def test_files_whose_feature_file_is_lost_are_used(made: Path, photos: Path, tiny_model: Path, how: str) -> None:
+    before, pieces = rows_of(made), files_of(made)
+    with open_features(made) as file:
+        spent = file.seconds()
+    numbers = [each.stat().st_ino for each in pieces]
+    made.unlink() if how == "missing" else made.write_bytes(b"lost")
+    pieces[1].unlink()
+    done = extract(photos, tiny_model, file_size=FIVE)
+    assert (done.embedded, done.reused, rows_of(made)) == (5, 19, before)
+    assert [each.stat().st_ino for each in pieces if each != pieces[1]] == [*numbers[:1], *numbers[2:]]
+    with open_features(pieces[0]) as file:
+        assert np.allclose(file.seconds(), spent * 5 / 24)
 
 
 def test_a_failure_on_the_way_keeps_the_old_file(

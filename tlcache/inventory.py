@@ -213,15 +213,18 @@ def find_leftovers(features: Features = None) -> list[Leftover]:
 def _unused(folder: Path) -> Iterator[Leftover]:
     """Yield the files of a feature file that it does not use, as nobody is at work on it."""
     path, used = folder.with_suffix(".h5"), list[Path]()
+    why = f"rows that '{path.name}' does not use"
     with _if_idle(path.with_name(f".{path.stem}.parts")) as idle:
-        if path.exists():
+        if not path.exists():
+            why = f"'{path.name}' is missing, and these rows may be the only copy: the same tlcache extract takes them"
+        for other in sorted(folder.parent.glob("*.h5")):
             try:
-                with open_remains(path) as file:
-                    used = file.files
-            except CacheError:
+                with FeatureFile(other) as file:
+                    used += file.files
+            except CacheError:  # it may be the one that needs them
                 return
         for each in stale_pieces(path, used) if idle else ():
-            yield Leftover(each, f"rows that '{path.name}' does not use", each.stat().st_size)
+            yield Leftover(each, why, each.stat().st_size)
 
 
 def remove_leftovers(leftovers: Sequence[Leftover]) -> None:
@@ -295,6 +298,7 @@ def _entry_of_file(path: Path) -> CacheEntry:
     except CacheError as error:
         state = "outdated" if isinstance(error, OutdatedError) else "damaged"
         backbone = path.stem.rpartition("-")[0]
+        size += sum(each.stat().st_size for each in stale_pieces(path, ()))
         return CacheEntry(path, path.parent.name, backbone, "", 0, 0, 0, size, "", {}, state, str(error))
 
 

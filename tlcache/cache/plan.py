@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.columns import ATTRIBUTE, COLUMNS, as_attribute, place_of
-from tlcache.cache.feature_file import QUARANTINE
+from tlcache.cache.feature_file import QUARANTINE, STAGES
 from tlcache.cache.pieces import NAME, piece_name, pieces_folder
 from tlcache.heads.rows import blocks
 from tlcache.keys import native
@@ -95,6 +95,7 @@ class Plan:
         columns["classes"] = self.columns["classes"]
         others = [name for name, _ in native(json.loads(self.attrs.get(ATTRIBUTE, "[]")))]
         attrs = {**self.attrs, **as_attribute({name: columns[place_of(name)] for name in others})}
+        attrs |= {stage: attrs[stage] * len(columns["label"]) / len(self) for stage in STAGES if stage in attrs}
         part = replace(self, columns=columns, attrs=attrs, file_bytes=None)
         name = piece_name(number, self.attrs["key"], part.datasets)
         return replace(part, target=pieces_folder(self.target) / name, attrs={**attrs, NAME: name})

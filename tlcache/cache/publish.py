@@ -203,7 +203,7 @@ def read_rows(sources: Sequence[Path], places: Sequence[tuple[int, int]]) -> NDA
     Parameters
     ----------
     sources
-        Parts (`.safetensors`) and feature files (`.h5`).
+        Parts (`.safetensors`) and feature files (`.h5`, `.hdf5`).
     places
         For each row, the number of its source and the row in it.
     """
@@ -252,7 +252,7 @@ class _Sources:
 
 
 def _is_file(path: Path) -> bool:
-    return path.suffix == ".h5"
+    return path.suffix in (".h5", ".hdf5")
 
 
 def _rows_of(path: Path) -> NDArray[Any]:
