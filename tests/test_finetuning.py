@@ -48,6 +48,7 @@ from tlcache.runs.record import Run
 
 pytestmark = pytest.mark.usefixtures("tinynet")
 
+SCRATCH = {"init_head": "scratch", "head_epochs": 1}
 FIXED = {"recipe": "before", "precision": "fp32", "layout": "contiguous"}
 
 
@@ -106,8 +107,9 @@ def test_the_same_run_is_not_done_again_unless_asked(photos: Path) -> None:
     assert tune(photos, seed=1).path != first.path
 
 
-def test_the_cached_head_begins_where_its_fit_ended(photos: Path) -> None:
+def test_the_cached_head_begins_where_its_fit_ended(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Epoch 0 is the frozen network with the fitted head, in torch instead of ONNX Runtime and scikit-learn."""
+    monkeypatch.setattr("tlcache.probing.folds.FEW", 0)
     run = tune(photos, epochs=1)
     (fitted,) = fit_heads(heads=["logreg"], folds=0)
     found = [each.scores["val_accuracy"] for each in fitted.candidates]
@@ -328,9 +330,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("settings", "equal"),
     [
-        ({"batch_norm": "eval", "class_weight": "balanced", "label_smoothing": 0.1, "refit": True}, True),
+        ({"batch_norm": "eval", "class_weight": "balanced", "label_smoothing": 0.1, "refit": True, **SCRATCH}, True),
         ({"batch_norm": "eval", "unfreeze": "stage:2", "cached_prefix": True, "views": 2, "loss": "bce"}, True),
-        ({"ema": 0.5, "optimizer": "sgd", "init_head": "scratch", "head_epochs": 1}, False),
+        ({"ema": 0.5, "optimizer": "sgd", **SCRATCH}, False),
     ],
 )
 def test_processes_share_a_training(tmp_path: Path, settings: dict[str, object], equal: bool) -> None:

@@ -32,6 +32,7 @@ from tlcache.finetuning.schedules import learning_rate_factor
 from tlcache.finetuning.sources import Source, from_activations, from_pixels
 from tlcache.finetuning.stored import StoredArray
 from tlcache.images import Preprocess, prepare
+from tlcache.probing.protocol import FEW
 
 SIDES = {"inception_v3": 75, "vit_b_16": 224}
 
@@ -122,6 +123,22 @@ def test_the_head_that_training_begins_with_is_sure_of_what_it_knows(
         optimizer.step()
     logits = head(torch.from_numpy(val.features))
     assert (logits.argmax(1) == torch.from_numpy(val.labels)).float().mean() == 1
+
+
+def test_few_validation_images_do_not_decide_how_training_begins_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four that are answered wrongly by chance would make the head sure of nothing."""
+    random = np.random.default_rng(0)
+    X, y = random.normal(0, 1, (64, 16)), np.arange(64) % 4
+    X[np.arange(64), y] += 4
+    made = Split(X.astype(np.float32), y, tuple(map(str, range(64))), ("",) * 64)
+    train, val = made.of(np.arange(60)), replace(made.of(np.arange(60, 64)), labels=np.array([1, 2, 3, 0]))
+    answers = []
+    for few in (0, FEW):
+        monkeypatch.setattr("tlcache.probing.folds.FEW", few)
+        head = cached_head("linear", train, val, 4, 0).eval()
+        answers.append(head(torch.from_numpy(train.features)).softmax(1).max(1).values.mean().item())
+    by_four, by_folds = answers
+    assert by_four < 0.3 < 0.7 < by_folds
 
 
 def test_the_cut_is_the_last_stage_that_is_frozen_as_a_whole() -> None:

@@ -52,17 +52,19 @@ def cached_head(
 ) -> nn.Sequential:
     """Return a head fitted on the embeddings of train, its settings chosen on val, the standardisation folded in.
 
+    Where val is so small that heads choose by folds of train and val, this one does, too.
+
     Of the settings within one standard error of the best figure of the task, the first is taken: of logistic
     regressions the most regularised (Breiman et al., 1984), whose boundaries move least with single images. Its logits
     are near 0, and so its loss is large although its answers are right: the first steps would repair the loss and tear
-    the backbone from what it knows. The logits are therefore divided by the temperature that calibrates them on val.
+    the backbone from what it knows. The logits are therefore divided by the temperature that was chosen with it.
 
     Only with `refit` it is then fitted on train + val, as `fit_heads` does: what follows is otherwise chosen on val.
     """
     row = find_head(kind).start(target.name)
     protocol = SearchProtocol(seed=seed, class_weight=class_weight).of_task(target.name)
     both = train.joined(val if refit else val.of(np.flatnonzero(target.seen(train.wanted, val.wanted))))
-    folds, metric = choosing_folds(both, len(train), 0, seed), protocol.metric
+    folds, metric = choosing_folds(both, len(train), protocol.folds, seed), protocol.metric
     tried = search(row, protocol.settings(row), folds, classes, None, metric, target)
     chosen = choose(tried, metric, one_se=True, task=target)
     rows = both if refit else train
