@@ -5,6 +5,8 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cli import app
+from tlcache.deploying.best import best_of
 from tlcache.deploying.predict import predict
 from tlcache.errors import DataError, OptionError
 from tlcache.evaluation.compare import compare, compare_runs
@@ -189,6 +192,23 @@ def test_of_folds_no_network_is_kept_and_who_asks_for_one_is_told(photos: Path) 
     assert "of the folds no network is kept" in " ".join(
         invoke("finetune", "--cv", "2", "--data", photos, "--model", "tinynet", "--weights", "random", *OPTIONS).split()
     )
+
+
+@pytest.mark.parametrize("without_test", [False, True])
+def test_the_best_run_to_use_is_one_that_is_kept(without_test: bool) -> None:
+    reached = {"folds": 0.9, "head": 0.8, "other": 0.7}
+    entries = [
+        SimpleNamespace(
+            name=name,
+            run=SimpleNamespace(kept=name != "folds", validated={"accuracy": value}),
+            figure=lambda _, value=value: (value, 0.0, 1.0),
+            images_per_s=1.0,
+            train_s=1.0,
+        )
+        for name, value in reached.items()
+    ]
+    found: Any = SimpleNamespace(picked=entries, entries=entries, without_test=without_test, by="accuracy")
+    assert best_of(found).name == "head"
 
 
 @pytest.mark.usefixtures("tinynet")

@@ -18,7 +18,7 @@ from tlcache.cache.feature_file import open_features
 from tlcache.errors import OptionError
 from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
-from tlcache.images import REVISION, BadImageError, Preprocess, Stored, changed, decode, prepare
+from tlcache.images import REVISION, BadImageError, Kernel, Preprocess, Stored, changed, decode, prepare
 from tlcache.images.notes import BELOW_ZERO, FEW_LEVELS, NOT_OPAQUE, ONE_COLOUR, TRANSPARENT, sentences
 from tlcache.inventory import list_cache
 from tlcache.probing.fit import fit_heads
@@ -416,10 +416,10 @@ def rows_of(path: Path) -> tuple[dict[str, NDArray[np.float32]], int]:
 
 
 def inverting_tiff(
-    data: bytes, preprocess: Preprocess, out: NDArray[np.uint8], notes: set[str]
+    data: bytes, preprocess: Preprocess, out: NDArray[np.uint8], notes: set[str], kernel: Kernel
 ) -> tuple[NDArray[np.uint8], Stored]:
     """Decode as an earlier revision might have."""
-    pixels, stored = prepare(data, preprocess, out, notes)
+    pixels, stored = prepare(data, preprocess, out, notes, kernel)
     if data.startswith(b"II"):
         pixels[:] = 255 - pixels
     return pixels, stored

@@ -71,10 +71,14 @@ def best_of(found: Comparison) -> Entry:
 
 
 def _equal(found: Comparison) -> list[Entry]:
-    """Return the runs that reach as much as the first one, on validation, or on test where they were picked there."""
+    """Return the runs that reach as much as the first one, on validation, or on test where they were picked there.
+
+    A network that was tested in folds is not kept, and cannot be used.
+    """
+    usable = [entry for entry in found.picked if entry.run.kept] or [*found.picked]
     if found.without_test:
-        return [entry for entry in found.entries if entry.run.validated == found.picked[0].run.validated]
-    return [entry for entry in found.entries if entry.figure(found.by) == found.picked[0].figure(found.by)]
+        return [entry for entry in usable if entry.run.validated == usable[0].run.validated]
+    return [entry for entry in usable if entry.figure(found.by) == usable[0].figure(found.by)]
 
 
 def _why(chosen: Entry, found: Comparison, equal: int) -> str:

@@ -81,7 +81,7 @@ _BEFORE: Mapping[str, Any] = {
     "sync_batch_norm": False,
     **_TEACHING,
 }  # how it was before there were these settings: records leave them out then
-_RECIPE = "race, own, top, upper, bare, steady, bold, adapt or before"
+_RECIPE = "race, own, top, upper, bare, plain, steady, bold, adapt or before"
 _RECIPE_MORE = (
     "`own`: the settings as they are; `race`: what is best on validation of those that follow, in a time that is told "
     "before; `before`: the defaults of version 0.1"
