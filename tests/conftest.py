@@ -84,6 +84,12 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def val_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few validation images choose the head that fine-tuning begins with, which it can improve on then."""
+    monkeypatch.setattr("tlcache.probing.folds.FEW", 0)
+
+
+@pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the built-in digits be some 500 of them."""
     from sklearn.datasets import load_digits

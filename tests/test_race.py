@@ -34,8 +34,9 @@ SLOW, KEPT = Pace(0.03, 0.01), Pace(0.003, 0.001, 0.004, 75_000, 4)
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
+def short(val_chooses: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of few epochs, however few steps they have, of few recipes."""
+    del val_chooses
     monkeypatch.setattr(race, "RACED", ("steady", "bold", "adapt"))
     monkeypatch.setattr("tlcache.finetuning.plan._FEW", 3)
     monkeypatch.setattr("tlcache.finetuning.plan._MANY", 4)

@@ -77,9 +77,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def recorded(tinynet: None, photos: Path) -> Path:
+def recorded(tinynet: None, val_chooses: None, photos: Path) -> Path:
     """Heads, a fine-tuning and a few-shot curve on one dataset, and many classes on another."""
-    del tinynet
+    del tinynet, val_chooses
     file = extract(photos, "tinynet", "random", resize=16, crop=16).path
     fit_heads([file], ["ridge", "knn"])
     finetune(photos, "tinynet", "random", resize=16, crop=16, epochs=2, **BETTER)

@@ -84,7 +84,7 @@ def test_what_is_embedded_is_kept_for_other_heads_and_other_kinds(cached: Path) 
     assert len(tlcache.fit_heads(heads=["ridge"])) == 1  # nothing that is made worse is fitted on
 
 
-@pytest.mark.usefixtures("tinynet")
+@pytest.mark.usefixtures("tinynet", "val_chooses")
 def test_a_fine_tuning_is_compared_with_the_frozen_head_image_by_image(photos: Path) -> None:
     file = tlcache.extract(photos, "tinynet", "random").path
     (frozen,) = tlcache.fit_heads([file], heads=["ridge"])

@@ -57,7 +57,7 @@ def test_a_processor_that_is_not_told_of_any_more_ends_it(counters: Path) -> Non
     assert energy.joules() is None
 
 
-@pytest.mark.usefixtures("tinynet")
+@pytest.mark.usefixtures("tinynet", "val_chooses")
 def test_seconds_and_energy_are_counted_alike_whatever_was_there_already(photos: Path, counters: Path) -> None:
     fixed = {"precision": "fp32", "layout": "contiguous", "epochs": 1}
     first, again = (finetune(photos, "tinynet", "random", **fixed, lr=rate) for rate in (1e-3, 1e-4))

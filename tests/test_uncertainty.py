@@ -285,7 +285,7 @@ def test_curves_keep_no_heads_and_promise_nothing(made: Path) -> None:
         fit_curves([made], [1], ["ridge"], coverage=0.9)
 
 
-@pytest.mark.usefixtures("tinynet")
+@pytest.mark.usefixtures("tinynet", "val_chooses")
 @pytest.mark.parametrize("refit", [False, True])
 def test_a_fine_tuned_network_promises_by_its_validation_images(photos: Path, refit: bool) -> None:
     settings = {"precision": "fp32", "layout": "contiguous", "epochs": 1, "batch_size": 8}
