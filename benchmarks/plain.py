@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
 
 from benchmarks.growth import publish_large
+from benchmarks.timing import cpu_seconds
 from tlcache.cache.feature_file import open_features
 from tlcache.evaluation.metrics import log_loss
 from tlcache.heads.table import HEADS
@@ -88,7 +89,7 @@ def fit_head(file: str, name: str, memory: int | None = None) -> dict[str, Any]:
     """Fit a head as `tlcache fit-heads` does: seconds, CPU seconds, accuracy and log-loss on test."""
     import_module("tlcache.heads.training")
     with tempfile.TemporaryDirectory() as runs:
-        began, spent = time.perf_counter(), _cpu_s()
+        began, spent = time.perf_counter(), cpu_seconds()
         (run,) = fit_heads([file], [name], runs=runs, memory=memory)
         return _figures(began, spent, run.test.accuracy, run.test.log_loss)
 
@@ -96,42 +97,25 @@ def fit_head(file: str, name: str, memory: int | None = None) -> dict[str, Any]:
 def fit_plain(file: str, name: str) -> dict[str, Any]:
     """Fit a plain way: seconds, CPU seconds, accuracy and (where it has probabilities) log-loss on test."""
     plain = PLAIN[name]
-    opened = open_features(file)
-    train, val, test = (opened.split(split) for split in ("train", "val", "test"))
+    with open_features(file) as opened:
+        train, val, test = (opened.split(split) for split in ("train", "val", "test"))
     plain.make(plain.settings()[0])  # imported before the clock runs
-    began, spent = time.perf_counter(), _cpu_s()
+    began, spent = time.perf_counter(), cpu_seconds()
     best, reached = plain.settings()[0], -1.0
     if len(plain.values) > 1:
-        scaled = _Scaled.of(train.features)
+        scaler = StandardScaler().fit(train.features)
         for setting in plain.settings():
-            fitted = plain.make(setting).fit(scaled(train.features), train.labels)
-            accuracy = float((fitted.predict(scaled(val.features)) == val.labels).mean())
+            fitted = plain.make(setting).fit(scaler.transform(train.features), train.labels)
+            accuracy = float((fitted.predict(scaler.transform(val.features)) == val.labels).mean())
             if accuracy > reached:
                 best, reached = setting, accuracy
     both = np.concatenate([train.features, val.features])
-    scaled = _Scaled.of(both)
-    fitted = plain.make(best).fit(scaled(both), np.concatenate([train.labels, val.labels]))
-    rows = scaled(test.features)
+    scaler = StandardScaler().fit(both)
+    fitted = plain.make(best).fit(scaler.transform(both), np.concatenate([train.labels, val.labels]))
+    rows = scaler.transform(test.features)
     accuracy = float((fitted.predict(rows) == test.labels).mean())
     loss = log_loss(test.labels, fitted.predict_proba(rows)) if hasattr(fitted, "predict_proba") else None
     return {**_figures(began, spent, accuracy, loss), "setting": best.get(plain.parameter)}
-
-
-@dataclass(frozen=True)
-class _Scaled:
-    """Standardised rows, as scikit-learn's StandardScaler makes them, without a copy in float64."""
-
-    middle: NDArray[np.float32]
-    scale: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, X: NDArray[np.float32]) -> _Scaled:
-        scale = X.std(axis=0, dtype=np.float64).astype(np.float32)
-        return cls(X.mean(axis=0, dtype=np.float64).astype(np.float32), np.where(scale > 0, scale, np.float32(1)))
-
-    def __call__(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = (X - self.middle) / self.scale
-        return found
 
 
 def made_embeddings(rows: int, dim: int, classes: int, folder: Path, spread: float = 0.33) -> Path:
@@ -178,16 +162,11 @@ def measure(file: Path, heads: Sequence[str], at_most_s: float, memory: int | No
 def _figures(began: float, spent: float, accuracy: float, loss: float | None) -> dict[str, Any]:
     return {
         "wall_s": round(time.perf_counter() - began, 3),
-        "cpu_s": round(_cpu_s() - spent, 3),
+        "cpu_s": round(cpu_seconds() - spent, 3),
         "peak_rss_bytes": peak_rss_bytes(),
         "accuracy": accuracy,
         "log_loss": loss,
     }
-
-
-def _cpu_s() -> float:
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def main() -> None:

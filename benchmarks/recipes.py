@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torchvision.transforms import InterpolationMode, v2
 
+from benchmarks.timing import cpu_seconds
 from tlcache.backbones.torch_network import pretrained
 from tlcache.backbones.weights import load_state
 from tlcache.cache.feature_file import FeatureFile
@@ -148,9 +148,9 @@ def train(task: Task, plain: Plain, cpu_s: float, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
 
     def trained(steps: int, epochs: int) -> tuple[Classifier, float]:
-        began = _cpu_s()
+        began = cpu_seconds()
         (network,) = _run(task, plain, rows, labels, batch, steps, epochs, dim)
-        return network, _cpu_s() - began
+        return network, cpu_seconds() - began
 
     few, more = (trained(each, 1)[1] for each in (1, min(_TIMED, steps)))  # what only the first step takes goes off
     each_s = max((more - few) / max(1, min(_TIMED, steps) - 1), few / 100)
@@ -201,11 +201,6 @@ def _tested(network: Classifier, task: Task) -> float:
     return float((torch.cat(found).numpy() == labels).mean())
 
 
-def _cpu_s() -> float:
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
-
-
 def measure(
     data: str, model: str, weights: str | None, side: int | None, seed: int, work: Path, names: Sequence[str]
 ) -> dict[str, Any]:
@@ -213,11 +208,11 @@ def measure(
     features, runs = work / "features", work / f"runs-{seed}"
     sizes: dict[str, Any] = {"resize": side * 8 // 7, "crop": side} if side else {}
     file = extract(data, model, weights, features=features, **sizes).path
-    began = _cpu_s()
+    began = cpu_seconds()
     heads = fit_heads([file], runs=runs, seed=seed)
-    heads_s, began = _cpu_s() - began, _cpu_s()
+    heads_s, began = cpu_seconds() - began, cpu_seconds()
     tuned = finetune(data, model, weights, features=features, runs=runs, seed=seed, **sizes)
-    tuned_s = _cpu_s() - began
+    tuned_s = cpu_seconds() - began
     (found,) = compare(runs)
     frozen = found.top("frozen")
     assert frozen is not None

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from benchmarks.timing import cpu_seconds
 from tlcache.backbones.groups import ungrouped
 from tlcache.extraction.extract import extract, extract_layers
 from tlcache.machine import hardware
@@ -57,14 +57,9 @@ def main() -> None:
 def _seconds(act: Callable[[str], None]) -> tuple[float, float]:
     """Return the wall and CPU seconds of an extraction into a new folder, those of its processes included."""
     with tempfile.TemporaryDirectory() as features:
-        wall_s, cpu_s = time.perf_counter(), _cpu_s()
+        wall_s, cpu_s = time.perf_counter(), cpu_seconds()
         act(features)
-        return time.perf_counter() - wall_s, _cpu_s() - cpu_s
-
-
-def _cpu_s() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
+        return time.perf_counter() - wall_s, cpu_seconds() - cpu_s
 
 
 if __name__ == "__main__":
