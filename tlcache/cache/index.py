@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.feature_file import open_remains, stage_seconds
 from tlcache.cache.find import kept_folder
+from tlcache.cache.pieces import ENDING
 from tlcache.cache.pieces import SUFFIX as PIECES
 from tlcache.cache.shards import Rejected, Shard, find_shards, read_shard
 from tlcache.datasets.hashes import Hashes, Places
@@ -115,7 +116,7 @@ class Index:
             with contextlib.suppress(CacheError):
                 if path not in self.sources:
                     self._add_file(path)
-        for path in sorted(features.glob(f"*/{stem}{PIECES}/*.hdf5")):
+        for path in sorted(features.glob(f"*/{stem}{PIECES}/*{ENDING}")):
             with contextlib.suppress(CacheError):
                 if path.parent.with_suffix(".h5") not in self.sources:  # which is lost, or its header is
                     self._add_file(path)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ATTRIBUTE", "NAME", "SUFFIX", "Pieces", "is_piece", "piece_name", "pieces_folder", "stale_pieces"]
+__all__ = ["ATTRIBUTE", "ENDING", "NAME", "SUFFIX", "Pieces", "is_piece", "piece_name", "pieces_folder", "stale_pieces"]
 
 NAME = "file"  # attribute of each of the files: its name
 ATTRIBUTE = "files"  # of a feature file: JSON, the path and the number of rows of each, beside it
 SUFFIX = ".rows"  # of their folder
-_ENDING = ".hdf5"  # of theirs, as they are no feature files to be used for themselves
+ENDING = ".hdf5"  # of theirs, as they are no feature files to be used for themselves
 
 Read = Callable[[str, slice], NDArray[Any]]
 
@@ -60,13 +60,13 @@ def piece_name(number: int, key: str, columns: Mapping[str, NDArray[Any]]) -> st
     for name, values in sorted(columns.items()):
         digest.update(f"{name} {values.dtype.str} {len(values)} ".encode())
         digest.update(np.ascontiguousarray(values).tobytes())
-    return f"{number:05d}-{digest.hexdigest()[:16]}{_ENDING}"
+    return f"{number:05d}-{digest.hexdigest()[:16]}{ENDING}"
 
 
 def is_piece(place: str) -> bool:
     """Return whether a feature file may name this as one of its files: one in a folder beside it."""
     parts = PurePosixPath(place).parts
-    return len(parts) == 2 and parts[0].endswith(SUFFIX) and parts[1].endswith(_ENDING) and not place.startswith(".")
+    return len(parts) == 2 and parts[0].endswith(SUFFIX) and parts[1].endswith(ENDING) and not place.startswith(".")
 
 
 def stale_pieces(path: Path, used: Iterable[Path]) -> list[Path]:

@@ -32,7 +32,7 @@ from tlcache.cache.feature_file import (
     open_remains,
 )
 from tlcache.cache.pieces import ATTRIBUTE as FILES
-from tlcache.cache.pieces import NAME, pieces_folder, stale_pieces
+from tlcache.cache.pieces import ENDING, NAME, pieces_folder, stale_pieces
 from tlcache.cache.plan import Plan, RowSource
 from tlcache.cache.rounding import rounded
 from tlcache.cache.shards import read_shard
@@ -252,7 +252,7 @@ class _Sources:
 
 
 def _is_file(path: Path) -> bool:
-    return path.suffix in (".h5", ".hdf5")
+    return path.suffix in (".h5", ENDING)
 
 
 def _rows_of(path: Path) -> NDArray[Any]:

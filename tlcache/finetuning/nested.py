@@ -148,7 +148,7 @@ def _recorded(
     energy = [run.energy_j for run in done if run.energy_j is not None]
     run = structs.replace(
         usual,
-        rows=SplitSizes(**{name: int(task.attrs[f"{name}_rows"]) for name in SplitSizes.__struct_fields__}),
+        rows=SplitSizes.of(task.attrs),
         chosen=TunedChoice(setting=usual.chosen.setting, epochs=epochs),
         candidates=(),
         history=(),

@@ -121,7 +121,7 @@ def _fit_one(
     path = path_of(folder, identity)
     run = kind_of_run(attrs)(
         **fields_of_features(attrs, file.classes),
-        rows=SplitSizes(**{name: int(attrs[f"{name}_rows"]) for name in SplitSizes.__struct_fields__}),
+        rows=SplitSizes.of(attrs),
         head=row.name,
         arguments=identity.arguments,
         chosen=chosen_setting(row, protocol, usual),
@@ -165,7 +165,7 @@ def _per_group(
     numbers = unit_numbers(pool.groups)
     if protocol.per is None or numbers is None:
         return None
-    count, repeats = numbers.max() + 1, len(tested.by_repeat)
+    count, repeats = numbers.max() + 1, tested.repeats
     rows = [np.concatenate([fold.held for fold in part.inner if fold.held is not None]) for part in parts]
     logits = [softmax(each.logits / each.temperature) for each in chosen if each.logits is not None]
     of_parts = np.concatenate([number * count + numbers[own] for number, own in enumerate(rows)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -123,12 +124,17 @@ class Tested:
         return right
 
     @property
+    def repeats(self) -> int:
+        """How often every image was tested."""
+        return int(self.repeat[-1]) + 1
+
+    @property
     def by_repeat(self) -> NDArray[np.float64]:
         """Accuracy of every repetition."""
         sizes = np.bincount(self.fold)
         return np.bincount(self.repeat, self.by_fold * sizes) / np.bincount(self.repeat, sizes)
 
-    @property
+    @cached_property
     def figures(self) -> Figures:
         """What is reached, the interval of the accuracy by the corrected resampled test."""
         found = evaluate(self.images.labels, self.probabilities, self.units)
@@ -139,11 +145,14 @@ class Tested:
     def classes(self, names: Sequence[str]) -> tuple[ClassFigures, ...]:
         """Return what is reached on each class, of its images, which were tested several times."""
         found = class_figures(names, self.images.labels, self.probabilities, self.units)
-        repeats = int(self.repeat[-1]) + 1
-        return tuple(msgspec.structs.replace(each, n=each.n // repeats) for each in found)
+        return tuple(msgspec.structs.replace(each, n=each.n // self.repeats) for each in found)
 
     def described(self, chosen: Sequence[Mapping[str, Any]]) -> CrossValidation:
         """Return the folds as records have them, with what was chosen in each."""
-        folds, repeats = len(self.repeat) // (int(self.repeat[-1]) + 1), int(self.repeat[-1]) + 1
-        by_fold = tuple(self.by_fold.tolist())
-        return CrossValidation(folds=folds, repeats=repeats, share=self.share, accuracy=by_fold, chosen=tuple(chosen))
+        return CrossValidation(
+            folds=len(self.repeat) // self.repeats,
+            repeats=self.repeats,
+            share=self.share,
+            accuracy=tuple(self.by_fold.tolist()),
+            chosen=tuple(chosen),
+        )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from msgspec import Struct
 
@@ -125,6 +125,11 @@ class SplitSizes(Struct, frozen=True, kw_only=True):
     train: int
     val: int
     test: int
+
+    @classmethod
+    def of(cls, attrs: Mapping[str, Any]) -> Self:
+        """Return what the attributes of a feature file say."""
+        return cls(**{name: int(attrs[f"{name}_rows"]) for name in cls.__struct_fields__})
 
     @property
     def total(self) -> int:
