@@ -84,7 +84,8 @@ def compare_copies(file: FeatureFile, space: Space, embeddings: Array) -> tuple[
 
     cosines: dict[int, Array] = {}
     with image_bar("altered copies", len(some)) as advance:
-        for row, found in zip(some, embed_images(network, model.preprocess, some, copies), strict=True):
+        embedded = embed_images(network, model.preprocess, some, copies, len(COPIES) * len(some))
+        for row, found in zip(some, embedded, strict=True):
             advance(1)
             if len(found.rows):
                 cosines[row] = space(found.rows) @ embeddings[row]

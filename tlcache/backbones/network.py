@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import DataError, ModelError, first_line
-from tlcache.images import BadImageError, OneTorchThread, Preprocess, Stored, prepare
+from tlcache.images import BadImageError, Kernel, Preprocess, Resizing, Stored, prepare
 from tlcache.threads import in_threads
 
 __all__ = ["Embedded", "Encoded", "Network", "NotFiniteError", "embed_images"]
@@ -145,7 +145,11 @@ class Embedded(NamedTuple):
 
 
 def embed_images(
-    network: Network, preprocess: Preprocess, batches: Iterable[T], read: Callable[[T], Sequence[Encoded]]
+    network: Network,
+    preprocess: Preprocess,
+    batches: Iterable[T],
+    read: Callable[[T], Sequence[Encoded]],
+    images: int,
 ) -> Iterator[Embedded]:
     """Read, decode and embed batches of images, a thread for each CPU, and yield what each gives in their order.
 
@@ -155,6 +159,8 @@ def embed_images(
         What embeds, and how images are prepared for it.
     batches, read
         What stands for n images, and what returns these.
+    images
+        How many there are in all.
 
     Raises
     ------
@@ -165,26 +171,28 @@ def embed_images(
     """
 
     def one(batch: T) -> Embedded:
-        times, images = [time.perf_counter()], read(batch)
-        pixels = np.empty((len(images), 3, *preprocess.size), np.uint8)
-        notes = [set[str]() for _ in images]
-        each = zip(images, pixels, notes, strict=True)
-        stored = [_prepared(image, preprocess, out, words) for image, out, words in each]
+        times, encoded = [time.perf_counter()], read(batch)
+        pixels = np.empty((len(encoded), 3, *preprocess.size), np.uint8)
+        notes = [set[str]() for _ in encoded]
+        each = zip(encoded, pixels, notes, strict=True)
+        stored = [_prepared(image, preprocess, out, words, kernel) for image, out, words in each]
         times.append(time.perf_counter())
         try:
-            rows = network.embed(pixels) if images else np.empty((0, network.dim), np.float32)
+            rows = network.embed(pixels) if encoded else np.empty((0, network.dim), np.float32)
         except NotFiniteError as error:
-            raise _unusable(images[int(error.finite.argmin())], error.reason) from None
+            raise _unusable(encoded[int(error.finite.argmin())], error.reason) from None
         times.append(time.perf_counter())
         return Embedded(rows, stored, notes, times[1] - times[0], times[2] - times[1])
 
-    with OneTorchThread():
+    with Resizing(images) as kernel:
         yield from in_threads(one, batches)
 
 
-def _prepared(image: Encoded, preprocess: Preprocess, out: NDArray[np.uint8], notes: set[str]) -> Stored:
+def _prepared(
+    image: Encoded, preprocess: Preprocess, out: NDArray[np.uint8], notes: set[str], kernel: Kernel
+) -> Stored:
     try:
-        return prepare(image.data, preprocess, out, notes)[1]
+        return prepare(image.data, preprocess, out, notes, kernel)[1]
     except BadImageError as error:
         raise _unusable(image, str(error)) from None
 

@@ -99,19 +99,20 @@ def _of_head(saved: Saved) -> Answers:
 
 
 def _of_tuned(saved: Saved) -> Answers:
-    def load() -> Answer:
-        from tlcache.finetuning.saved import load_tuned_head
-
-        answers = load_tuned_head(saved.path)
-        return lambda rows: (answers(rows), None)
-
     assert saved.tuned
     prepared = asdict(Preprocess.from_json(saved.tuned["preprocess"]))
     limit = saved.run.extract_arguments.get("max_pixels") if saved.run else None
     request = {"model": saved.tuned["backbone"], "weights": str(saved.path.absolute()), **prepared}
     classes = tuple(saved.tuned["classes"])
     networks = [({**_USUAL, **request, "max_pixels": limit}, None)]
-    return Answers(saved.path.stem, classes, networks, load, lambda: saved.uncertainty, saved.answering)
+    return Answers(
+        saved.path.stem,
+        classes,
+        networks,
+        lambda: lambda rows: (saved.tuned_answers(rows), None),
+        lambda: saved.uncertainty,
+        saved.answering,
+    )
 
 
 def _of_file(path: Path) -> Answers:

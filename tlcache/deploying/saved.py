@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tlcache.backbones.joined import joined_model
 from tlcache.backbones.load import load_again, load_model
 from tlcache.backbones.model import Model
 from tlcache.backbones.sources import lookup
+from tlcache.backbones.weights import HEAD_PREFIX
 from tlcache.errors import CacheError, HeadError, ModelError, OptionError
 from tlcache.heads.answering import Answering, answering_of
+from tlcache.heads.logits import softmax, through_layers
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import native
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
     from tlcache.heads.fitted import FittedHead
 
 __all__ = ["Saved", "find_saved"]
+
+Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,27 @@ class Saved:
     def answering(self) -> Answering | None:
         """How its answers are read, where they are not of classes."""
         return answering_of(self.tuned) if self.tuned else self.asked.answering
+
+    @cached_property
+    def tuned_layers(self) -> list[tuple[Rows, Rows]]:
+        """Weights (in, out) and biases (out,) of each layer of a fine-tuned network's head."""
+        found = dict[int, dict[str, Rows]]()
+        for name, values in _tensors(self.path, HEAD_PREFIX).items():
+            number, kind = name.split(".")
+            found.setdefault(int(number), {})[kind] = values
+        return [(layer["weight"].T, layer["bias"]) for _, layer in sorted(found.items())]
+
+    def tuned_answers(self, rows: Rows) -> NDArray[Any]:
+        """Return calibrated probabilities (n, C), or numbers where it learned these, of a fine-tuned network.
+
+        Parameters
+        ----------
+        rows
+            (n, dim), its embeddings.
+        """
+        assert self.tuned
+        logits, temperature = through_layers(self.tuned_layers, rows), float(self.tuned["temperature"])
+        return self.answering.answers(logits, temperature) if self.answering else softmax(logits / temperature)
 
     @property
     def uncertainty(self) -> Uncertainty | None:
@@ -196,11 +225,24 @@ def _whole(run: Run) -> Saved:
 
 
 def _metadata(path: Path) -> Mapping[str, str]:
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def _tensors(path: Path, prefix: str) -> dict[str, NDArray[Any]]:
+    """Return those whose names begin with `prefix`, by the rest of the name."""
+    with _opened(path) as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  # not a mapping
+        return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "numpy") as file:
-            return file.metadata() or {}
+            yield file
     except (OSError, SafetensorError) as error:
         raise HeadError(
             f"'{path}' is no head or network of a run: {error}. Give a record (.json), what lies beside it "

@@ -25,7 +25,7 @@ from tlcache.errors import CacheError, ImageReadError, ModelError, OptionError
 from tlcache.evaluation.significance import Difference, compare_paired, unit_numbers
 from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import blocks
-from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
+from tlcache.images import BadImageError, Preprocess, Resizing, prepare
 from tlcache.keys import canonical_json, slug
 from tlcache.probing.run import opened
 from tlcache.progress import image_bar, say
@@ -140,7 +140,7 @@ def _right(
         return np.stack([each.argmax(axis=1) == val.labels[some] for each in answers])
 
     parts = list[NDArray[np.bool_]]()
-    with OneTorchThread(), image_bar(what, len(val)) as advance:
+    with Resizing(len(val)), image_bar(what, len(val)) as advance:
         for part in in_threads(some_right, blocks(len(val), _BATCH)):
             parts.append(part)
             advance(part.shape[1])

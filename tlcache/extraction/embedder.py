@@ -178,7 +178,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         todo, found, fresh = list(images.values()), dict[str, NDArray[np.float32]](), list[_Batch]()
         batches = [todo[start : start + size] for start in range(0, len(todo), size)]
         with image_bar(model.name, len(todo)) as advance:
-            embedded = embed_images(network, model.preprocess, batches, _read)
+            embedded = embed_images(network, model.preprocess, batches, _read, len(todo))
             for batch, done in zip(batches, embedded, strict=True):
                 fresh.append((batch, done))
                 advance(len(batch))

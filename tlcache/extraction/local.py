@@ -72,7 +72,7 @@ def side_by_side(
     try:
         if new:
             with loading():
-                run.load_kernel()
+                run.resizing.start()
                 if survives:
                     run.open_all([new])
                 else:
@@ -94,7 +94,7 @@ def side_by_side(
     except KeyboardInterrupt:  # once the workers have done what they began
         raise KeyboardInterrupt(f"stopped at {run.board.done:,} of {total:,} images") from None
     finally:
-        run.torch.stop()
+        run.resizing.stop()
     hashes = run.board.hashes()
     results = [EmbedResult(hashes) for _ in job.sinks]
     for worker in workers:

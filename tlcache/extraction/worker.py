@@ -33,7 +33,7 @@ from tlcache.extraction.board import Board, Section
 from tlcache.extraction.forks import shared_lock
 from tlcache.extraction.job import EmbedResult, Job, Sink, check_rejected
 from tlcache.files import check_room, writing_to
-from tlcache.images import BadImageError, OneTorchThread, Stored, by_torch, kernel_for, prepare
+from tlcache.images import BadImageError, Resizing, Stored, prepare
 
 __all__ = ["Pass", "Worker"]
 
@@ -152,12 +152,11 @@ class Worker:
         return _Encoded(number, sha256, data, wanted)
 
     def _decode(self, encoded: _Encoded, pixels: NDArray[np.uint8]) -> _Image | None:
-        self.run.load_kernel()
         number, sha256, data, wanted = encoded
         try:
             notes = set[str]()
             with self._noted(number):
-                stored = prepare(data, self.job.preprocess, pixels, notes, self.run.kernel)[1]
+                stored = prepare(data, self.job.preprocess, pixels, notes, self.run.resizing.start())[1]
         except BadImageError as error:
             for place in wanted:
                 self._spoil(place, number, sha256, Rejected(error.code, str(error)))
@@ -296,7 +295,7 @@ class Pass:
         self.job, self.threads = job, threads
         self.board = Board(len(job.dataset), threads, shared_lock() if fork else threading.Lock(), len(job.sinks))
         self._callers = 1 if fork else threads
-        self.kernel, self.torch = kernel_for(len(job.dataset)), OneTorchThread()
+        self.resizing = Resizing(len(job.dataset))
         self._told = job.dataset.images.told()
         self._began = time.perf_counter()
 
@@ -315,11 +314,6 @@ class Pass:
         """Let images be fetched that will be read in about this order."""
         paths = self.job.dataset.paths
         self.job.dataset.images.expect(paths[number] for number in numbers if not self.told(number))
-
-    def load_kernel(self) -> None:
-        """Load what resizes images, before it is needed or when it is."""
-        if self.kernel is by_torch:
-            self.torch.start()
 
     def export(self, wanted: tuple[int, ...]) -> None:
         """Make the ONNX files of some sinks' networks, for processes that open them each for itself."""

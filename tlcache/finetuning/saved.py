@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -22,13 +19,12 @@ from tlcache.errors import ModelError
 from tlcache.files import hash_file, write_whole
 from tlcache.finetuning.heads import fresh_head
 from tlcache.heads.answering import Answering, answering_of
-from tlcache.heads.logits import softmax
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.images import Preprocess
 from tlcache.keys import canonical_json, native
 from tlcache.runs.finetuned import FORMAT, FinetunedRun
 
-__all__ = ["FORMAT", "Tuned", "export_tuned", "load_tuned", "load_tuned_head", "save_weights"]
+__all__ = ["FORMAT", "Tuned", "export_tuned", "load_tuned", "save_weights"]
 
 _ABOUT = ("backbone", "head", "classes", "preprocess", "temperature", "key")
 
@@ -80,27 +76,6 @@ def load_tuned(path: Path) -> Tuned:
     weights = Weights(f"file:{path.name}", path, hash_file(path))
     network = Tuned(backbone, weights, preprocess, _head(head, fields), float(fields["temperature"]))
     return network.eval()
-
-
-def load_tuned_head(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Return what makes answers (n, C) of embeddings (n, dim) of a network that `finetune` saved.
-
-    They are calibrated probabilities, or numbers where it learned these.
-
-    Raises
-    ------
-    ModelError
-        Not such a file.
-    """
-    tensors, fields = _read(path)
-    head, temperature, answering = _head(tensors, fields).eval(), float(fields["temperature"]), answering_of(fields)
-
-    def answers(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            logits = head(torch.from_numpy(rows)).numpy()
-        return answering.answers(logits, temperature) if answering else softmax(logits / temperature)
-
-    return answers
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,7 +6,7 @@ float32 rows (n, dim); it returns logits, float32 (n, C).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -105,12 +105,17 @@ def linear(head: Any, X: Array) -> Array:
 
 def layered(head: Any, X: Array) -> Array:
     """Return layers with ReLU between them, as of `Network`."""
+    return through_layers(split_layers(head), X)
+
+
+def through_layers(layers: Iterable[tuple[Array, Array]], X: Array) -> Array:
+    """Return what layers, each weights (in, out) and biases (out,), make of rows (n, in), with ReLU between them."""
     # products in float32 differ in the last bit with a row's place among the others
-    layers = [(weights.astype(np.float64), biases) for weights, biases in split_layers(head)]
-    logits = np.empty((len(X), len(head.classes_)), np.float32)
+    exact = [(weights.astype(np.float64), biases) for weights, biases in layers]
+    logits = np.empty((len(X), len(exact[-1][1])), np.float32)
     for rows in blocks(len(X)):
         wide = X[rows].astype(np.float64)
-        for number, (weights, biases) in enumerate(layers):
+        for number, (weights, biases) in enumerate(exact):
             wide = (np.maximum(wide, 0) if number else wide) @ weights + biases
         logits[rows] = wide
     return logits

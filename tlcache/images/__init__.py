@@ -30,7 +30,7 @@ from tlcache.images.formats import FORMATS, BadImageError, Stored
 from tlcache.images.kernels import Kernel, by_numpy, by_torch, kernel_for
 from tlcache.images.memory import checked, upright
 from tlcache.images.preprocessing import MAX_PIXELS, REVISION, RULES_VERSION, Preprocess
-from tlcache.images.resizing import OneTorchThread, cut_borders, fit, prepare
+from tlcache.images.resizing import OneTorchThread, Resizing, cut_borders, fit, prepare
 
 __all__ = [
     "FORMATS",
@@ -41,6 +41,7 @@ __all__ = [
     "Kernel",
     "OneTorchThread",
     "Preprocess",
+    "Resizing",
     "Stored",
     "by_numpy",
     "by_torch",

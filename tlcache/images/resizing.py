@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from math import ceil
 
 import numpy as np
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 from tlcache.images.corruptions import corrupt
 from tlcache.images.decoding import decode_padded
 from tlcache.images.formats import Stored
-from tlcache.images.kernels import Kernel, Placed, by_torch, by_whole
+from tlcache.images.kernels import Kernel, Placed, by_torch, by_whole, kernel_for
 from tlcache.images.notes import ONE_COLOUR
 from tlcache.images.preprocessing import Preprocess
 
-__all__ = ["OneTorchThread", "cut_borders", "fit", "prepare"]
+__all__ = ["OneTorchThread", "Resizing", "cut_borders", "fit", "prepare"]
 
 _BORDER_LEVEL = 16
 _BORDER_SHARE = 0.01
@@ -27,7 +28,7 @@ def prepare(
     preprocess: Preprocess,
     out: NDArray[np.uint8] | None = None,
     notes: set[str] | None = None,
-    kernel: Kernel = by_torch,
+    kernel: Kernel | None = None,
 ) -> tuple[NDArray[np.uint8], Stored]:
     """Decode, cut dark borders if asked, resize and crop one image.
 
@@ -38,7 +39,7 @@ def prepare(
     notes
         Where to add what a user should know of the image; its words are those of `tlcache.images.notes`.
     kernel
-        What resizes.
+        What resizes, of a `Resizing` where there are many images; None: what a single one is resized by soonest.
 
     Returns
     -------
@@ -63,7 +64,9 @@ def prepare(
     return out, stored
 
 
-def fit(pixels: NDArray[np.uint8], preprocess: Preprocess, out: NDArray[np.uint8], kernel: Kernel = by_torch) -> None:
+def fit(
+    pixels: NDArray[np.uint8], preprocess: Preprocess, out: NDArray[np.uint8], kernel: Kernel | None = None
+) -> None:
     """Do to uint8 (H, W, 3 or 4) `pixels` what `prepare` does to those of a file; a fourth channel means nothing."""
     if preprocess.crop_borders:
         pixels = cut_borders(pixels)
@@ -73,8 +76,7 @@ def fit(pixels: NDArray[np.uint8], preprocess: Preprocess, out: NDArray[np.uint8
     inside = out[:, above : above + bottom - top, before : before + right - left]
     if inside.shape != out.shape:
         out[:] = np.array(preprocess.fill, np.uint8)[:, None, None]
-    if preprocess.crop_mode is not None:
-        kernel = by_whole
+    kernel = by_whole if preprocess.crop_mode is not None else kernel or kernel_for(1)
     kernel(pixels, Placed(size, (top, left), (bottom, right), preprocess.interpolation), inside)
 
 
@@ -125,34 +127,52 @@ def _centre(length: int, wanted: int) -> tuple[int, int, int]:
 
 
 class OneTorchThread:
-    """Keeps torch to one thread from the first `start` to `stop`; resizing one image is no work for two.
+    """A context that keeps torch to one thread; resizing one image is no work for two."""
+
+    def __enter__(self) -> None:
+        import torch
+
+        self._before = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.set_num_threads(self._before)
+
+
+class Resizing:
+    """What resizes so many images, from the first `start` to `stop`; torch, if it is that, has one thread meanwhile.
 
     Torch is imported by `start`, so that a run with nothing to decode does not pay for it. Where there is something to
     decode for sure, it is a context.
+
+    Parameters
+    ----------
+    images
+        How many there are to resize.
     """
 
-    def __init__(self) -> None:
-        self._before: int | None = None
+    def __init__(self, images: int) -> None:
+        self._kernel = kernel_for(images)
+        self._limited = ExitStack()
+        self._started = False
         self._lock = threading.Lock()
 
-    def __enter__(self) -> None:
-        self.start()
+    def __enter__(self) -> Kernel:
+        return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self) -> None:
-        """Limit torch, if that is not done yet; any thread may call."""
+    def start(self) -> Kernel:
+        """Return the kernel, loaded if that is not done yet; any thread may call."""
         with self._lock:
-            if self._before is None:
-                import torch
-
-                self._before = torch.get_num_threads()
-                torch.set_num_threads(1)
+            if not self._started and self._kernel is by_torch:
+                self._limited.enter_context(OneTorchThread())
+            self._started = True
+        return self._kernel
 
     def stop(self) -> None:
         """Give torch its threads back."""
-        if self._before is not None:
-            import torch
-
-            torch.set_num_threads(self._before)
+        self._limited.close()

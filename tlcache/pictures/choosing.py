@@ -55,7 +55,5 @@ class _Own:
 
 def _covering(saved: Saved, device: str) -> Occlusion:
     """Return occlusion of a fine-tuned network."""
-    from tlcache.finetuning.saved import load_tuned_head
-
     why = "No Grad-CAM: the network answers by no features of places."
-    return Occlusion(open_network(joined(saved.model().onnx()), device), load_tuned_head(saved.path), why)
+    return Occlusion(open_network(joined(saved.model().onnx()), device), saved.tuned_answers, why)

@@ -22,7 +22,7 @@ from tlcache.errors import DataError, DeviceError, ImageReadError, ModelError
 from tlcache.evaluation.significance import Difference, compare_paired, unit_numbers
 from tlcache.heads.ridge import Ridge
 from tlcache.heads.rows import Array, Scaler, blocks
-from tlcache.images import BadImageError, OneTorchThread, Preprocess, prepare
+from tlcache.images import BadImageError, Preprocess, Resizing, prepare
 from tlcache.probing.folds import fold_count, split_folds
 from tlcache.progress import image_bar, say
 from tlcache.records import as_json
@@ -160,12 +160,12 @@ def _drawn(dataset: Dataset, sample: int, preprocess: Preprocess) -> tuple[NDArr
 
     def decoded(number_: int) -> NDArray[np.uint8] | None:
         try:
-            return prepare(dataset.read(number_), preprocess)[0]
+            return prepare(dataset.read(number_), preprocess, kernel=kernel)[0]
         except (ImageReadError, BadImageError):
             return None
 
     numbers, pixels = list[int](), list[NDArray[np.uint8]]()
-    with OneTorchThread(), image_bar("decoding", len(order)) as advance:
+    with Resizing(len(order)) as kernel, image_bar("decoding", len(order)) as advance:
         for row, image in zip(np.sort(order).tolist(), in_threads(decoded, np.sort(order).tolist()), strict=True):
             advance(1)
             if image is not None:

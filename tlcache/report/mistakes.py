@@ -14,7 +14,7 @@ from tlcache.datasets.dataset import reopen
 from tlcache.errors import ImageReadError
 from tlcache.evaluation.comparison import Entry
 from tlcache.evaluation.mistakes import PAIRS, SUREST, Confusion, confusions, surest_mistakes, surest_of
-from tlcache.images import BadImageError, Preprocess, by_numpy, prepare
+from tlcache.images import BadImageError, Preprocess, prepare
 from tlcache.keys import printable
 from tlcache.pictures.reasons import Reasons, near_in
 from tlcache.pictures.recorded import read_maps
@@ -102,7 +102,7 @@ class _Drawn:
         address = ""
         with suppress(ImageReadError, BadImageError):
             seen = Preprocess.from_json(self._maps.preprocess)
-            pixels, _ = prepare(self._images.read(path), seen, kernel=by_numpy)
+            pixels, _ = prepare(self._images.read(path), seen)
             address = heat_address(pixels, heat, _MAP, self._maps.least)
         line = f"{self._maps.method}: what speaks for {printable(predicted)}"
         yield Shown(self._room.place(address), line, printable(path))

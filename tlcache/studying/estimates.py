@@ -34,7 +34,7 @@ from tlcache.finetuning.recipes import RACE
 from tlcache.finetuning.run import Left, left_of
 from tlcache.finetuning.speed import CHOICE_IMAGES, COMPUTE_FORMATS, ComputeFormat, find_torch_device, images_per_s
 from tlcache.heads.table import find_head
-from tlcache.images import BadImageError, OneTorchThread, prepare
+from tlcache.images import BadImageError, Resizing, prepare
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Fold, search
 from tlcache.progress import Advance, step_bar
@@ -172,10 +172,10 @@ def _decoding_pace(cell: Cell) -> float:
 
     def decode(row: int) -> None:
         with suppress(ImageReadError, BadImageError):
-            prepare(cell.dataset.read(row), cell.preprocess)
+            prepare(cell.dataset.read(row), cell.preprocess, kernel=kernel)
 
     some = range(images)[:: max(1, images // _IMAGES)][:_IMAGES]
-    with OneTorchThread():  # as in extraction
+    with Resizing(images) as kernel:  # as in extraction
         return _time_together(decode, some) / len(some)
 
 
