@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+import tlcache
 from tlcache import progress
 from tlcache.cli import app
 from tlcache.display import Lines, Messages, Terminal, Update
@@ -134,9 +135,14 @@ def test_a_terminal_has_bars_and_messages_above_them() -> None:
     assert "512/1000" in shown
     assert "2/3" in shown
     assert "backbone 1/3: loss 0.1, accuracy 0.9" in shown
-    assert "\x1b[33mwarning: look" in screen.getvalue()
+    assert "\x1b[1;35mwarning: \x1b[0mlook" in screen.getvalue()
     assert "Going on\n" in shown
     assert screen.getvalue().rstrip().endswith("\x1b[2K")  # the last bar is gone, too
+
+
+def test_no_colour_is_lost_on_a_white_terminal() -> None:
+    for path in Path(tlcache.__file__).parent.rglob("*.py"):
+        assert not re.findall(r'"(?:bold |dim )?(?:yellow|cyan|bright_\w+)"', path.read_text("utf-8")), path
 
 
 @pytest.fixture

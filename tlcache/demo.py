@@ -97,7 +97,7 @@ def next_step(found: Comparison) -> str:
 
 
 def _imagenet() -> RenderableType:
-    return Panel("ImageNet weights. For your own images: tlcache extract --data FOLDER --model NAME", style="green")
+    return Panel("ImageNet weights. For your own images: tlcache extract --data FOLDER --model NAME")
 
 
 def _embedded() -> RenderableType:
@@ -108,6 +108,5 @@ def _embedded() -> RenderableType:
         "part of tlcache: real transfer learning on any machine, for trying and testing.\n"
         f"For results take ImageNet weights: tlcache extract --data FOLDER --model {MODELS[0]} downloads them, or "
         "says where to put the file by hand. The demo uses them when they are there.",
-        style="cyan",
         title="embedded weights",
     )

@@ -163,7 +163,7 @@ class _Count:
 
 
 class Messages(logging.Handler):
-    """Prints messages, warnings in yellow with the word before them."""
+    """Prints messages, warnings with the word before them in a colour that can be read on black and on white."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -171,9 +171,5 @@ class Messages(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message above the bars, if there are any."""
-        text, is_warning = record.getMessage(), record.levelno >= logging.WARNING
-        self._console.print(
-            f"warning: {text}" if is_warning else text,
-            style="yellow" if is_warning else None,
-            soft_wrap=True,
-        )
+        word = "warning: " if record.levelno >= logging.WARNING else ""
+        self._console.print(Text.assemble((word, "bold magenta"), record.getMessage()), soft_wrap=True)

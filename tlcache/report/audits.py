@@ -57,7 +57,7 @@ def audits_tables(audits: Sequence[Audit]) -> RenderableType:
         for name, count, note in audit_counts(found):
             table.add_row(name, count, Text(note, overflow="fold"))
         by = f"Compared by {', '.join(filter(None, (found.backbone, found.why)))}."
-        notes = [Text(found.calibration.note, style="yellow")] if found.calibration.note else []
+        notes = [Text(found.calibration.note, style="magenta")] if found.calibration.note else []
         where = Text(f"All of it: {found.record.with_suffix('.csv')}", style="dim")
         verdict = Text(found.verdict, style="bold green" if found.judged and not found.leaks else "bold")
         parts += [

@@ -13,7 +13,7 @@ from tlcache.text import duration
 
 __all__ = ["steps_table"]
 
-_STYLES = {TO_DO: "", RECORDED: "dim", DONE: "green", LEFT_OUT: "yellow", FAILED: "bold red"}
+_STYLES = {TO_DO: "", RECORDED: "dim", DONE: "green", LEFT_OUT: "magenta", FAILED: "bold red"}
 
 
 def steps_table(steps: Sequence[Step]) -> RenderableType:
