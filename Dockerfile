@@ -6,6 +6,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY tlcache tlcache
 COPY exporters exporters
+COPY docs docs
 RUN pip install --no-cache-dir --constraint constraints.txt '.[timm,parquet]'
 WORKDIR /work
 ENV TLCACHE_CACHE=/work/.tlcache TORCH_HOME=/work/.tlcache/torch HF_HOME=/work/.tlcache/huggingface

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,8 +149,6 @@ def commands() -> dict[str, Any]:
 
 
 def test_the_architecture_page_names_every_room_and_module_from_the_ground_up() -> None:
-    import tomllib
-
     tree = (ROOT / "docs" / "architecture.md").read_text().partition("```\n")[2].partition("```")[0]
     assert len(tree.splitlines()) <= 48  # a screen
     rooms, inside = {"": set[str]()}, ""
@@ -181,8 +180,6 @@ def test_the_reference_is_what_the_program_goes_by() -> None:
 
 
 def test_versions_agree() -> None:
-    import tomllib
-
     import tlcache
 
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == tlcache.__version__
@@ -190,8 +187,6 @@ def test_versions_agree() -> None:
 
 
 def test_the_constraints_name_every_dependency_and_no_address() -> None:
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = {*project["dependencies"], *extras["dev"], *extras["ray"]}  # which is not among dev: it is large
@@ -202,8 +197,6 @@ def test_the_constraints_name_every_dependency_and_no_address() -> None:
 
 
 def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed() -> None:
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     allowed = {re.sub(r">=([0-9.]+).*", r"==\1", line) for line in sum(extras.values(), project["dependencies"])}
@@ -214,3 +207,15 @@ def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed() -> Non
     assert {re.split(r"[><=; ]", line)[0] for line in [*project["dependencies"], *wanted]} <= {
         line.partition("==")[0] for line in tested
     }
+
+
+def test_the_image_for_docker_is_built_from_all_that_the_package_is() -> None:
+    copied = {
+        path
+        for line in re.findall(r"^COPY (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+        for path in line.split()[:-1]
+    }
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, wheel = pyproject["project"], pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {project["readme"], *project["license-files"], *wheel["packages"], *wheel["force-include"]}
+    assert copied >= needed | {"pyproject.toml", "constraints.txt"}
