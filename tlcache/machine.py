@@ -25,6 +25,7 @@ __all__ = [
     "hardware",
     "has_vnni",
     "is_first",
+    "keeping_memory",
     "loading",
     "now",
     "peak_rss_bytes",
@@ -35,6 +36,8 @@ __all__ = [
 
 _POWERCAP = Path("/sys/class/powercap")
 _MOST_WATTS = 600  # of a processor: a counter of less than so many seconds' worth may go round unnoticed
+# M_MMAP_MAX and M_TRIM_THRESHOLD of mallopt(3): while memory is kept, and what glibc has after large blocks
+_MALLOC = ((-4, 0, 65_536), (-1, -1, 64 << 20))
 _PACKAGES = ("h5py", "lightgbm", "numpy", "onnx", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
 
 
@@ -69,6 +72,29 @@ def uncollected() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+@contextlib.contextmanager
+def keeping_memory() -> Iterator[None]:
+    """Keep freed memory for what is allocated next, where the C library is glibc, and give it back in the end.
+
+    It gives large blocks back to the system at once, which clears each page again that the next step of a training
+    asks for: a third of the processor time of MobileNetV3-Small. What the user has set (`MALLOC_...`) stays.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "malloc_trim") or any(name.startswith("MALLOC_") for name in os.environ):
+        yield
+        return
+    for option, keeping, _ in _MALLOC:
+        libc.mallopt(option, keeping)
+    try:
+        yield
+    finally:
+        for option, _, usual in _MALLOC:
+            libc.mallopt(option, usual)
+        libc.malloc_trim(0)
 
 
 def peak_rss_bytes() -> int:

@@ -32,7 +32,7 @@ from tlcache.finetuning.trial import Task, Trial, seconds_of
 from tlcache.heads.rows import Array, Labels
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.locks import Lock
-from tlcache.machine import Energy, hardware, now, versions
+from tlcache.machine import Energy, hardware, keeping_memory, now, versions
 from tlcache.progress import say
 from tlcache.runs.base import Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.finetuned import FinetunedRun, Layers, RefitEpoch, TunedChoice, TunedEpoch
@@ -75,7 +75,7 @@ def _trained(state: State) -> int:
 @contextmanager
 def claimed(device: str, path: Path) -> Iterator[None]:
     """Join the other processes of a training, and keep all others from the run that is recorded at a path."""
-    with joined(device), _alone(path):
+    with joined(device), _alone(path), keeping_memory():
         yield
 
 
