@@ -16,6 +16,7 @@ from tlcache.datasets.keyed import PATH, table_of_keys
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import rows_of
 from tlcache.datasets.places import there
+from tlcache.datasets.rows import Rows
 from tlcache.datasets.shards import is_pattern, merged, name_of, open_shards, pattern_of, shards_of, splits_of
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.table import SUFFIXES, Table
@@ -64,7 +65,8 @@ class Archive(Source):
             return Listing(name, given, images, listed.rows, passed_over + listed.passed_over, listed.notes)
         layout.check_has_table(data, has_table=False)
         rows, left, warnings = rows_below(Place(given, "", _tree(places, passed_over, layout)), layout)
-        rows = [row._replace(split=by_name.get(row.path, row.split)) for row in rows]
+        if by_name:
+            rows = Rows.of(row._replace(split=by_name.get(row.path, row.split)) for row in rows)
         return Listing(name, given, images, rows, left, warnings)
 
     def tables(self, data: str) -> list[str]:

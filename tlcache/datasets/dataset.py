@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import MANIFEST
 from tlcache.datasets.metadata import METADATA
 from tlcache.datasets.parquet import PARQUET
+from tlcache.datasets.rows import Rows
 from tlcache.datasets.source import Form, ImageList, Images, Listing, Source
-from tlcache.datasets.splits import FRACTION, SPLITS, Row, check_splits, split_names
+from tlcache.datasets.splits import FRACTION, SPLITS, check_splits, split_names
 from tlcache.datasets.table import SUFFIXES
 from tlcache.datasets.tasks import Targets, read_labels
 from tlcache.datasets.texts import Texts
@@ -221,6 +221,7 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
             layout.check_has_table(given, source not in (BUILT_IN, FOLDER, BUCKET))
         try:
             listed = _listing(source, given, layout)
+            listed = listed._replace(rows=Rows.of(listed.rows))
             if source in (FOLDER, ARCHIVE, BUCKET):
                 listed, layout = _tested_on_val(listed, layout)
             found = dataset_of(name, listed, layout)
@@ -288,49 +289,44 @@ def dataset_of(name: str | None, found: Listing, layout: Layout) -> Dataset:
     DataError
         Fewer than two classes, or nothing to train on.
     """
-    patterns = layout.patterns(found.rows, lambda row: (*row.path.split("/"), row.label))
-    kept = [row for row, pattern in zip(found.rows, patterns, strict=True) if not pattern]
-    passed_over = Counter(found.passed_over) + Counter(f"{pattern} file" for pattern in patterns if pattern)
+    rows, passed_over = Rows.of(found.rows), Counter(found.passed_over)
+    if layout.ignore:
+        patterns = layout.patterns(rows, lambda row: (*row.path.split("/"), row.label))
+        rows = rows.picked(np.flatnonzero([not pattern for pattern in patterns]))
+        passed_over += Counter(f"{pattern} file" for pattern in patterns if pattern)
     idle = layout.unmatched(passed_over)
     nothing = (f"Nothing in '{found.data}' is called as --ignore says: {some(idle)}.",) if idle else ()
     if layout.unlabelled:
-        kept = [row._replace(label="", split="train") for row in kept]
-    composed_rows, doubled = composed(layout.applied(kept, found.images.source))
-    given, on_task = read_labels(composed_rows, layout.task)
-    rows = sorted(sorted(given, key=attrgetter("path")), key=lambda row: SPLITS.index(row.split))
+        rows = rows.renamed(labels=dict.fromkeys(rows.labels.names, ""), splits=dict.fromkeys(SPLITS, "train"))
+    rows, doubled = composed(layout.applied(rows, found.images.source))
+    rows, on_task = read_labels(rows, layout.task)
+    rows = rows.ordered(SPLITS)
     classes = _classes(rows, found, layout.task)
     asked = f"The images of '{found.data}' were taken without labels."
     why = "" if classes else asked if layout.unlabelled else found.warnings[0]
     if why:
         layout.check_unlabelled(why)
     index = {label: number for number, label in enumerate(classes)}
-    splits = tuple(row.split for row in rows)
-    numbers = np.fromiter((index.get(row.label, -1) for row in rows), np.int64, len(rows))
+    splits = tuple(rows.splits)
     task = layout.task or CLASSIFY
     targets = Targets.of(task, classes)
     notes = notes_on(targets.names if targets else classes, layout.task)
     return Dataset(
         slug(name or found.name),
         found.images,
-        Texts.of([row.path for row in rows]),
+        rows.paths,
         found.data,
-        numbers,
+        rows.labels.numbered(index, -1),
         classes,
         splits,
-        Texts.of([row.group for row in rows]),
+        Texts.of(rows.groups),
         layout.shares if classes else dict.fromkeys(SPLITS[1:], 0.0),
         passed_over,
         (*found.warnings, *nothing, *doubled, *on_task, *_on_val(splits, layout), *notes),
         why,
-        _columns([row.cells for row in rows]) if classes else {},
+        rows.cells if classes else {},
         targets,
     )
-
-
-def _columns(cells: Sequence[tuple[tuple[str, str], ...]]) -> dict[str, list[str]]:
-    """Return name -> cells of all rows, of tables that need not have the same columns."""
-    names = dict.fromkeys(name for row in cells for name, _ in row)
-    return {name: [dict(row).get(name, "") for row in cells] for name in names}
 
 
 def _on_val(splits: Sequence[str], layout: Layout) -> list[str]:
@@ -349,7 +345,7 @@ def _tested_on_val(found: Listing, layout: Layout) -> tuple[Listing, Layout]:
 
     Where the user says what is which, or that a test is to be ignored, it stays as it is.
     """
-    given = Counter(row.split for row in found.rows)
+    given = Counter(Rows.of(found.rows).splits.counts())
     said = layout.val is not None or layout.test is not None or layout.split_folders
     if not given["val"] or given["test"] or said or "test" in split_names(listing(layout.ignore)).values():
         return found, layout
@@ -360,9 +356,9 @@ def _tested_on_val(found: Listing, layout: Layout) -> tuple[Listing, Layout]:
     return found._replace(warnings=(*found.warnings, note)), replace(layout, test="val")
 
 
-def _classes(rows: Sequence[Row], found: Listing, task: str | None) -> tuple[str, ...]:
+def _classes(rows: Rows, found: Listing, task: str | None) -> tuple[str, ...]:
     """Return the names of the classes; none where no row has a label. Raises DataError for one alone."""
-    classes = tuple(sorted({row.label for row in rows}))
+    classes = tuple(sorted(rows.labels.names))
     if classes == ("",):
         return ()
     if len(classes) == 1 and task not in (None, CLASSIFY):
@@ -373,8 +369,8 @@ def _classes(rows: Sequence[Row], found: Listing, task: str | None) -> tuple[str
             f"'{found.data}' has {has}; telling classes apart needs 2 classes or more. To embed images "
             "without labels: tlcache extract --unlabelled."
         )
-    if rows[0].split != "train":
+    if rows.splits[0] != "train":
         raise DataError(
-            f"'{found.data}' has no images to train on. Say which are: --split-folders {rows[0].split}=train."
+            f"'{found.data}' has no images to train on. Say which are: --split-folders {rows.splits[0]}=train."
         )
     return classes

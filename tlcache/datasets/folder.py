@@ -12,6 +12,7 @@ from tlcache.datasets.checks import flat_words, notes_on_folders
 from tlcache.datasets.classes import ClassFolder, class_folders
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.leftover import Leftover
+from tlcache.datasets.rows import Rows
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import Row
 from tlcache.datasets.tree import Place, describe_data, scan
@@ -51,7 +52,7 @@ class Folder(Source):
 FOLDER = Folder()
 
 
-def rows_below(top: Place, layout: Layout) -> tuple[list[Row], Mapping[str, int], tuple[str, ...]]:
+def rows_below(top: Place, layout: Layout) -> tuple[Rows, Mapping[str, int], tuple[str, ...]]:
     """Return the images of the classes below a folder; what is passed over, and warnings, as a `Listing` has them.
 
     Where there are no folders of classes, the labels are empty, and the first warning says why.
@@ -62,7 +63,7 @@ def rows_below(top: Place, layout: Layout) -> tuple[list[Row], Mapping[str, int]
         There are none, or what is there has no meaning, or several.
     """
     classes, splits = class_folders(top, layout)
-    rows = [row for each in classes for row in _rows(each)]
+    rows = Rows.of(row for each in classes for row in _rows(each))
     if not rows:
         raise DataError(
             f"No class folders with images in '{top}'. Expected one for every class, as in {Path(top.root).name}/cat/"

@@ -6,13 +6,16 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from tlcache.datasets.layout import ignoring
-from tlcache.datasets.splits import Row
 from tlcache.datasets.tasks import LIST
 from tlcache.errors import DataError
 from tlcache.keys import few, some
 from tlcache.tasks import REGRESSION
+
+if TYPE_CHECKING:
+    from tlcache.datasets.rows import Rows
 
 __all__ = [
     "check_numbers",
@@ -57,24 +60,20 @@ def may_be_missing(label: str) -> bool:
     return label.casefold() in _PERHAPS
 
 
-def composed(rows: Iterable[Row]) -> tuple[list[Row], tuple[str, ...]]:
-    r"""Return rows whose labels and groups are in Unicode's composed form, and a note on what has become one.
+def composed(rows: Rows) -> tuple[Rows, tuple[str, ...]]:
+    """Return rows whose labels and groups are in Unicode's composed form, and a note on what has become one.
 
     A Mac's archives have the decomposed form of accents, and lists that people type have the other.
-
-    >>> [row.label for row in composed([Row("a.png", "the\u0301")])[0]] == ["th\u00e9"]
-    True
     """
-    rows = list(rows)
-    labels = {row.label for row in rows}
-    forms = {name: unicodedata.normalize("NFC", name) for name in labels | {row.group for row in rows}}
+    labels = rows.labels.names
+    forms = {name: unicodedata.normalize("NFC", name) for name in (*labels, *rows.groups.names)}
     if all(name == form for name, form in forms.items()):
         return rows, ()
     doubled = sorted(name for name, count in Counter(forms[label] for label in labels).items() if count > 1)
     notes = (
         (f"Labels that differ only in how Unicode writes accents are one class: {some(doubled)}.",) if doubled else ()
     )
-    return [row._replace(label=forms[row.label], group=forms[row.group]) for row in rows], notes
+    return rows.renamed(labels=forms, groups=forms), notes
 
 
 def whole_numbers(labels: Sequence[str], noun: str) -> tuple[Sequence[str], tuple[str, ...]]:

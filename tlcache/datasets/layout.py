@@ -11,15 +11,18 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from unicodedata import normalize
 
 from tlcache.arguments import DATA
-from tlcache.datasets.splits import FRACTION, ROLES, SPLITS, Row, split_names
+from tlcache.datasets.splits import FRACTION, ROLES, SPLITS, split_names
 from tlcache.errors import DataError, OptionError
 from tlcache.kinds import PLACE, SWITCH, Kind, choice, listing, number, several, text, whole
 from tlcache.options import Option, check_fields, described
 from tlcache.tasks import TASKS
+
+if TYPE_CHECKING:
+    from tlcache.datasets.rows import Rows
 
 __all__ = ["Layout", "ignoring", "splitting", "splitting_of"]
 
@@ -204,7 +207,7 @@ class Layout:
         kinds = set(passed_over)
         return [each for each in listing(self.ignore) if not {f"{each} file", f"{each} folder"} & kinds]
 
-    def applied(self, rows: Sequence[Row], source: str) -> list[Row]:
+    def applied(self, rows: Rows, source: str) -> Rows:
         """Return the rows, each in the split that its own is to be used as.
 
         Raises
@@ -212,9 +215,8 @@ class Layout:
         DataError
             A split that is to be used or drawn is not there, or is there already.
         """
-        self._check(Counter(row.split for row in rows), source)
-        used_as = self._used_as
-        return [row._replace(split=used_as.get(row.split, row.split)) for row in rows]
+        self._check(Counter(rows.splits.counts()), source)
+        return rows.renamed(splits=self._used_as)
 
     @property
     def _used_as(self) -> dict[str, str]:

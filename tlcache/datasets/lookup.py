@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +24,7 @@ _NOT_PLAIN = re.compile(r"(^|/)\.{0,2}(/|$)")  # absolute, or with . or .. or no
 
 
 def locate(
-    given: Sequence[str], wheres: Sequence[str], root: Path, listed_in: Path, layout: Layout
+    given: Sequence[str], where: Callable[[int], str], root: Path, listed_in: Path, layout: Layout
 ) -> tuple[list[str], tuple[str, ...]]:
     r"""Return the paths of listed images below a folder, and notes for the user.
 
@@ -37,8 +37,8 @@ def locate(
     ----------
     given
         (N,) as the list has them, N > 0.
-    wheres
-        (N,) places in the list, for messages: "list.csv:7".
+    where
+        Number of a path -> its place in the list, for messages: "list.csv:7".
     root
         The folder that all images are below, and that the paths start from;
     listed_in
@@ -52,15 +52,18 @@ def locate(
         One is an address or leads out of the folder, or not a single image is there.
     """
     folder = _Folder(root, listed_in)
-    written = [_readings(path, where, folder) for path, where in zip(given, wheres, strict=True)]
-    found = [next(filter(None, map(folder.find, readings)), None) for readings in written]
-    bare = [readings[0] if readings else path.lstrip("/") for readings, path in zip(written, given, strict=True)]
+    found, bare, outside = list[str | None](), list[str](), list[int]()
+    for number, path in enumerate(given):
+        readings = _readings(path, where(number), folder)
+        found.append(next(filter(None, map(folder.find, readings)), None))
+        bare.append(readings[0] if readings else path.lstrip("/"))
+        if not readings:
+            outside.append(number)
     paths = [there or path.replace("\\", "/") for there, path in zip(found, bare, strict=True)]
     if not any(found):
-        paths = _shortened(paths, folder) or _sought(paths, wheres[0], folder, layout)
-    elif not all(written):
-        number = next(number for number, readings in enumerate(written) if not readings)
-        raise _leads_out(given[number], wheres[number], folder)
+        paths = _shortened(paths, folder) or _sought(paths, where(0), folder, layout)
+    elif outside:
+        raise _leads_out(given[outside[0]], where(outside[0]), folder)
     other = [number for number, path in enumerate(paths) if path != bare[number]]
     if not other:
         return paths, ()

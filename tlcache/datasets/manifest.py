@@ -15,10 +15,12 @@ from tlcache.datasets.folder import open_folder
 from tlcache.datasets.labels import check_numbers, is_missing, is_missing_number, may_be_missing, whole_numbers
 from tlcache.datasets.layout import Layout, ignoring, splitting_of
 from tlcache.datasets.lookup import find_members, folder_of, locate
+from tlcache.datasets.rows import Rows
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS, Row
 from tlcache.datasets.table import SUFFIXES, Table, read_table
 from tlcache.datasets.tasks import separator_of
+from tlcache.datasets.texts import Texts
 from tlcache.errors import DataError
 from tlcache.keys import printable, some
 from tlcache.tasks import MULTILABEL, NONE, REGRESSION
@@ -70,7 +72,8 @@ class Manifest(Source):
 MANIFEST = Manifest()
 
 
-Find = Callable[[list[str], list[str]], tuple[list[str], tuple[str, ...]]]  # paths as written, and where -> as found
+Where = Callable[[int], str]  # number of a path -> where it is written
+Find = Callable[[list[str], Where], tuple[list[str], tuple[str, ...]]]  # paths as they are written -> as found
 
 
 class Listed(NamedTuple):
@@ -88,16 +91,16 @@ class Listed(NamedTuple):
         What a user should know of how it was understood.
     """
 
-    rows: list[Row]
-    paths: list[str]
+    rows: Sequence[Row]
+    paths: Sequence[str]
     passed_over: Counter[str]
     notes: tuple[str, ...]
 
 
 class _Line(NamedTuple):
-    """A row with a label: where it stands, the path as it is written and as it was found, and the other cells."""
+    """A row with a label: its line, the path as it is written and as it was found, and the other cells."""
 
-    where: str
+    number: int
     written: str
     path: str
     label: str
@@ -153,18 +156,18 @@ def rows_of(
     if not kept:
         raise DataError(f"{path}: --ignore leaves no row of {len(lines):,}. Leave some of its names out.")
     if layout.task == MULTILABEL:
-        kept = _merged(kept)
-    _check_once(kept)
+        kept = _merged(kept, path)
+    _check_once(kept, path)
     check_numbers([line.label for line in kept], str(path), layout.task)
-    splits, on_splits = _splits(kept, layout, split)
+    splits, on_splits = _splits(kept, path, layout, split)
     groups, on_groups = whole_numbers([line.group for line in kept], "group")
-    rows = [
+    rows = Rows.of(
         Row(line.path, line.label, split, group, line.cells)
         for line, split, group in zip(kept, splits, groups, strict=True)
-    ]
+    )
     notes = (*columns.notes, *on_classes, *on_lines, *on_splits, *on_groups, *_perhaps_alone(groups))
     passed_over = Counter(f"{pattern} file" for pattern in patterns if pattern)
-    return Listed(rows, [line.path for line in lines], passed_over, notes)
+    return Listed(rows, Texts.of([line.path for line in lines]), passed_over, notes)
 
 
 def _lines(table: Table, columns: Columns, find: Find, task: str | None) -> tuple[list[_Line], tuple[str, ...]]:
@@ -175,15 +178,14 @@ def _lines(table: Table, columns: Columns, find: Find, task: str | None) -> tupl
         raise DataError(
             f"{table.path}: no row has a label." if table.rows else f"'{table.path}' has a header and no rows."
         )
-    wheres = [f"{table.path}:{line}" for line, _ in listed]
     written = [cells[columns.path] for _, cells in listed]
-    paths, on_paths = find(written, wheres)
+    paths, on_paths = find(written, lambda row: f"{table.path}:{listed[row][0]}")
     said = [cells[columns.label] for _, cells in listed]
     labels, on_labels = (said, ()) if task == REGRESSION else whole_numbers(said, "class")
     splits, groups = ([_cell(cells, at) for _, cells in listed] for at in (columns.split, columns.group))
     others = columns.others(table.columns)
     cells = [tuple((name, cells[at]) for at, name in others) for _, cells in listed]
-    lines = list(map(_Line, wheres, written, paths, labels, splits, groups, cells))
+    lines = list(map(_Line, (line for line, _ in listed), written, paths, labels, splits, groups, cells))
     return lines, (*_unlabelled(table, columns, task), *on_paths, *on_labels)
 
 
@@ -231,7 +233,7 @@ def _unlabelled(table: Table, columns: Columns, task: str | None) -> list[str]:
     return [f"{rows} left out, as they have no label ({written}): line {shown}.{none}"]
 
 
-def _merged(lines: Sequence[_Line]) -> list[_Line]:
+def _merged(lines: Sequence[_Line], table: Path | str) -> list[_Line]:
     """Return one line for all of an image, each of which has some of its labels, and the same split and group.
 
     Raises
@@ -247,20 +249,19 @@ def _merged(lines: Sequence[_Line]) -> list[_Line]:
         for other in others:
             if (other.split, other.group) != (first.split, first.group):
                 raise DataError(
-                    f"{other.where}: '{other.written}' has the split '{other.split}' and the group '{other.group}', "
-                    f"and '{first.split}' and '{first.group}' on line {first.where.rpartition(':')[2]}. Give all lines "
+                    f"{table}:{other.number}: '{other.written}' has the split '{other.split}' and the group "
+                    f"'{other.group}', and '{first.split}' and '{first.group}' on line {first.number}. Give all lines "
                     "of an image the same."
                 )
     return [own[0]._replace(label=separator.join(line.label for line in own)) for own in by_path.values()]
 
 
-def _check_once(lines: Iterable[_Line]) -> None:
+def _check_once(lines: Iterable[_Line], table: Path | str) -> None:
     """Raise DataError where two rows are of one image: it has one label, one split and one group."""
     first: dict[str, _Line] = {}
     for line in lines:
         if (other := first.setdefault(line.path, line)) is not line:
             same = "" if line.path == line.written else f" '{line.path}', which is"
-            number = other.where.rpartition(":")[2]
             labels = (
                 f"with another label ('{other.label}', and '{line.label}' here). An image has one label, or with "
                 "--task multilabel several: say that, or keep"
@@ -268,11 +269,14 @@ def _check_once(lines: Iterable[_Line]) -> None:
                 else "with the same label. Keep"
             )
             raise DataError(
-                f"{line.where}: '{line.written}' is{same} listed already, on line {number}, {labels} one of the lines."
+                f"{table}:{line.number}: '{line.written}' is{same} listed already, on line {other.number}, {labels} "
+                "one of the lines."
             )
 
 
-def _splits(lines: Sequence[_Line], layout: Layout, default: str) -> tuple[list[str], tuple[str, ...]]:
+def _splits(
+    lines: Sequence[_Line], table: Path | str, layout: Layout, default: str
+) -> tuple[list[str], tuple[str, ...]]:
     """Return which of `SPLITS` the names mean, and a note on the rows that have none."""
     names = [line.split for line in lines]
     there, found = dict.fromkeys(names), some(sorted({*names} - {""})) or "none"
@@ -283,8 +287,8 @@ def _splits(lines: Sequence[_Line], layout: Layout, default: str) -> tuple[list[
         line = next(line for line in lines if line.split in odd)
         use, no_use = splitting_of(sorted(odd)[:3]), ignoring([line.split])
         raise DataError(
-            f"{line.where}: unknown split '{line.split}'. Known: {', '.join(SPLITS)}. The column has {found}: say "
-            f"which is which with {use}, or leave rows out with {no_use}."
+            f"{table}:{line.number}: unknown split '{line.split}'. Known: {', '.join(SPLITS)}. The column has {found}: "
+            f"say which is which with {use}, or leave rows out with {no_use}."
         )
     blank = names.count("")
     note = f"{blank:,} of {counted(len(names), 'row')} have no split and are taken as {default}."

@@ -130,7 +130,7 @@ def _splits(folders: Sequence[str], root: Path, layout: Layout) -> dict[str, str
     return splits
 
 
-def _by_folder(rows: list[Row]) -> list[Row]:
+def _by_folder(rows: Sequence[Row]) -> Sequence[Row]:
     """Return rows that all train in the splits that their folders are called as, where all are."""
     tops = [row.path.partition("/")[0] for row in rows]
     named = split_names(set(tops))

@@ -39,9 +39,12 @@ def read_paths(path: Path) -> list[tuple[str, str]]:
 def _places(table: Path, written: Sequence[str], lines: Sequence[int]) -> list[str]:
     """Return where listed images are: below the table's folder as `locate` finds them, or just where the paths say."""
     start = partial(os.path.join, os.path.dirname(table))  # noqa: PTH120  empty of the current folder
-    wheres = [f"{table}:{line}" for line in lines]
+
+    def where(row: int) -> str:
+        return f"{table}:{lines[row]}"
+
     try:
-        return list(map(start, locate(written, wheres, table.parent, table.parent, Layout())[0]))
+        return list(map(start, locate(written, where, table.parent, table.parent, Layout())[0]))
     except DataError:
         places = list(map(start, written))
         if not any(map(os.path.lexists, places)):

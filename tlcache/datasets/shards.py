@@ -121,7 +121,8 @@ def merged(kind: Container, given: str) -> tuple[_Places, Counter[str]]:
     prefixes = called(paths) if times and max(times.values()) > 1 else {}
     begins = {path: f"{prefixes[path]}/" if path in prefixes else "" for path in paths}
     places = {begins[path] + name: (path, name) for path, contents in listed.items() for name in contents.rows}
-    _KEPT[kind.name, given] = places
+    if is_pattern(given):
+        _KEPT[kind.name, given] = places
     return places, sum((contents.passed_over for contents in listed.values()), Counter[str]())
 
 

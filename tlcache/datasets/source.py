@@ -83,7 +83,7 @@ class Listing(NamedTuple):
     name: str
     data: str
     images: Images
-    rows: list[Row]
+    rows: Sequence[Row]
     passed_over: Mapping[str, int] = {}
     warnings: tuple[str, ...] = ()
 

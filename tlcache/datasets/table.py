@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import json
 import re
 from collections.abc import Iterator
-from itertools import dropwhile, islice
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +23,8 @@ _SEPARATORS = "\t;|,"  # of those that a header has equally often, the first
 _IMAGE = re.compile(
     r"\.(avif|bmp|dcm|dicom|gif|hei[cf]|hif|j2k|jfif|jp2|jpe?g?|jpx|mpo|p[bgnp]m|pfm|png|tiff?|webp)$", re.IGNORECASE
 )
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 
 class Table(NamedTuple):
@@ -77,19 +78,18 @@ def read_table(path: Path, most: int | None = None) -> Table:
         return _from_objects(path, text, most)
     stripped = ((line, [cell.strip() for cell in cells]) for line, cells in _cells(path, native(text)))
     filled = ((line, cells) for line, cells in stripped if any(cells))
-    found = list(islice(dropwhile(lambda row: row[1][0].startswith(("#", "sep=")), filled), most))
-    header = found[0][1] if found else []
-    if len(header) == 2 and any(images := [is_image_name(cell) for cell in header]):
+    found = islice(dropwhile(lambda row: row[1][0].startswith(("#", "sep=")), filled), most)
+    first, header = next(found, (0, list[str]()))
+    if len(header) <= 2 and any(images := [is_image_name(cell) for cell in header]):
         columns = ["path", "label"] if images[0] else ["label", "path"]
-        return Table(path, columns, [(line, _fitting(path, line, cells, 2)) for line, cells in found], has_header=False)
-    if len(header) == 1 and is_image_name(header[0]):
-        return Table(
-            path, ["path"], [(line, _fitting(path, line, cells, 1)) for line, cells in found], has_header=False
-        )
+        rows = [(line, _fitting(path, line, cells, len(header))) for line, cells in chain([(first, header)], found)]
+        return Table(path, columns[: len(header)], rows, has_header=False)
     if any(map(is_image_name, header)):
-        raise DataError(f"{path}:{found[0][0]}: no header, but {', '.join(header)}. Add a line like path,label.")
-    rows = [(line, cells) for line, cells in found[1:] if not re.match(r"#(\s|$)", cells[0])]
-    return Table(path, header, [(line, _fitting(path, line, cells, len(header))) for line, cells in rows])
+        raise DataError(f"{path}:{first}: no header, but {', '.join(header)}. Add a line like path,label.")
+    rows = [
+        (line, _fitting(path, line, cells, len(header))) for line, cells in found if not re.match(r"#(\s|$)", cells[0])
+    ]
+    return Table(path, header, rows)
 
 
 def _text(path: Path) -> str:
@@ -112,18 +112,22 @@ def _text(path: Path) -> str:
 
 def _cells(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the lines' numbers and cells; without any separator in the first line, a path, blanks and a label."""
-    lines = io.StringIO(text)
-    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    first = next((line for line in _lines(text) if line.strip() and not line.startswith("#")), "")
     bare = re.sub(r'"[^"]*"', "", first)
     separator = max(_SEPARATORS, key=bare.count)
     if separator not in bare and len(first.split()) > 1:
-        yield from ((number, line.rsplit(None, 1)) for number, line in enumerate(io.StringIO(text), 1) if line.strip())
+        yield from ((number, line.rsplit(None, 1)) for number, line in enumerate(_lines(text), 1) if line.strip())
         return
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+    reader = csv.reader(_lines(text), delimiter=separator, skipinitialspace=True, strict=True)
     try:
         yield from ((reader.line_num, cells) for cells in reader if cells)
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: {error}. Is a quotation mark left open?") from None
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield lines with what ends them; `io.StringIO` would take four bytes for each character."""
+    return (line[0] for line in _LINE.finditer(text))
 
 
 def _fitting(path: Path, line: int, cells: list[str], count: int) -> list[str]:
@@ -135,7 +139,7 @@ def _fitting(path: Path, line: int, cells: list[str], count: int) -> list[str]:
 
 def _from_objects(path: Path, text: str, most: int | None) -> Table:
     """Return lines of JSON as a table; what an object does not have is an empty cell."""
-    filled = ((line, content) for line, content in enumerate(io.StringIO(text), 1) if content.strip())
+    filled = ((line, content) for line, content in enumerate(_lines(text), 1) if content.strip())
     objects = [(line, _object(f"{path}:{line}", content)) for line, content in islice(filled, most)]
     columns = list(dict.fromkeys(name for _, each in objects for name in each))
     rows = [(line, [_cell(each.get(name)) for name in columns]) for line, each in objects]

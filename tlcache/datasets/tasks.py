@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
-from tlcache.datasets.splits import Row
 from tlcache.errors import DataError
 from tlcache.keys import hash_rows
 from tlcache.tasks import CLASSIFY, MULTILABEL, NONE, REGRESSION, joined_label
@@ -17,6 +16,8 @@ from tlcache.text import counted
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from tlcache.datasets.rows import Rows
 
 __all__ = [
     "LIST",
@@ -100,7 +101,7 @@ def rows_digest(classes: Sequence[str], rows: Iterable[Sequence[Any]], task: str
     return hash_rows({"classes": classes, "rows": [], **told_of(task)}, "rows", rows)
 
 
-def read_labels(rows: Sequence[Row], task: str | None) -> tuple[list[Row], tuple[str, ...]]:
+def read_labels(rows: Rows, task: str | None) -> tuple[Rows, tuple[str, ...]]:
     """Return rows with labels as `Targets.of` reads them, and what to tell of how they were read.
 
     Raises
@@ -109,15 +110,15 @@ def read_labels(rows: Sequence[Row], task: str | None) -> tuple[list[Row], tuple
         A label is no number, where numbers are to be learned.
     """
     if task not in (MULTILABEL, REGRESSION):
-        return list(rows), ()
-    texts = [text for text in dict.fromkeys(row.label for row in rows) if text]  # errors are of the first
+        return rows, ()
+    texts = [text for text in rows.labels.names if text]  # errors are of the first
     if task == MULTILABEL:
         separator = separator_of(texts)
         known = {text: joined_label(_parts(text, separator)) for text in texts}
         notes = tuple(_separated(texts, separator))
     else:
         known, notes = {text: _number(text, rows) for text in texts}, ()
-    return [row._replace(label=known.get(row.label, "")) for row in rows], notes
+    return rows.renamed(labels=known), notes
 
 
 def separator_of(texts: Iterable[str]) -> str:
@@ -157,7 +158,7 @@ def _parts(text: str, separator: str) -> list[str]:
 _POINT = " (a point, no comma, and nothing between thousands)"
 
 
-def _number(text: str, rows: Sequence[Row]) -> str:
+def _number(text: str, rows: Rows) -> str:
     value = float(text) if _WRITTEN.fullmatch(text.strip()) else inf
     if not isfinite(value):
         path = next(row.path for row in rows if row.label == text)

@@ -17,6 +17,7 @@ from tlcache.datasets.labels import composed
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.paths import read_paths
 from tlcache.datasets.remote import is_url
+from tlcache.datasets.rows import Rows
 from tlcache.datasets.splits import Row
 from tlcache.datasets.table import SUFFIXES, is_image_name
 from tlcache.datasets.tree import Tree, describe_data, scan
@@ -129,11 +130,11 @@ def _tree(folder: str) -> Tree:
 
 def _labels(folder: str, classes: frozenset[str]) -> Mapping[str, str]:
     """Return path -> label of the images in a folder or archive that is a dataset with some of these classes."""
-    rows = list[Row]()
+    rows: Sequence[Row] = ()
     with suppress(DataError, OptionError):
         if source := source_of(absolute(folder)):
             found = source.find(absolute(folder), Layout())
-            rows = composed(found.rows)[0]
+            rows = composed(Rows.of(found.rows))[0]
             inner = os.path.relpath(found.images.source, Path(folder).resolve())
             if inner != "." and source not in (ARCHIVE, BUCKET):
                 rows = [row._replace(path=f"{inner}/{row.path}") for row in rows]
