@@ -271,3 +271,56 @@ def test_an_image_that_kills_its_decoder_costs_a_share_that_image(photos: Path, 
     doom(photos / "red" / "3.png", "crash")
     done = shares(photos, tiny_model, 2)[-1]
     assert (done.rows, done.quarantined) == (23, 1)
+
+
+def parts_of(extraction: Any) -> Path:
+    return Path(extraction.path).with_name(f".{Path(extraction.path).stem}.parts")
+
+
+@pytest.mark.parametrize("fault", ["damaged", "missing"])
+def test_an_image_that_is_mended_is_taken_by_its_share_alone(
+    photos: Path, tiny_model: Path, tmp_path: Path, fault: str
+) -> None:
+    image = photos / "blue" / "0.png"  # of the first shard of three
+    mended = image.read_bytes()
+    image.unlink()
+    if fault == "damaged":
+        image.write_bytes(mended[:60])
+    else:
+        image.symlink_to("nowhere.png")
+    first = extract(photos, tiny_model, shard="1/3", max_bad=0.5)
+    assert (first.quarantined, first.shards) == (1, (1, 3))
+    assert extract(photos, tiny_model, shard="1/3", max_bad=0.5).embedded == 0  # as it was
+    image.unlink()
+    image.write_bytes(mended)
+    assert extract(photos, tiny_model, shard="2/3", max_bad=0.5).shards == (2, 3)  # whose images are others
+    again = extract(photos, tiny_model, shard="1/3", max_bad=0.5)
+    assert (again.embedded, again.quarantined, again.shards) == (1, 0, (2, 3))
+    last = extract(photos, tiny_model, shard="3/3", max_bad=0.5)
+    whole = extract(photos, tiny_model, max_bad=0.5, features=tmp_path / "whole")
+    assert (last.rows, last.quarantined) == (24, 0)
+    assert content(last.path) == content(whole.path)
+
+
+def test_an_image_that_is_mended_after_all_is_published_leaves_the_quarantine(photos: Path, tiny_model: Path) -> None:
+    image = photos / "red" / "7.png"  # of the last shard
+    mended = image.read_bytes()
+    image.write_bytes(b"no image")
+    done = shares(photos, tiny_model, 3, max_bad=0.5)[-1]
+    assert (done.rows, done.quarantined) == (23, 1)
+    image.write_bytes(mended)
+    again = shares(photos, tiny_model, 3, max_bad=0.5)
+    assert [(each.embedded, each.shards) for each in again] == [(0, (1, 3)), (0, (2, 3)), (1, None)]
+    assert (again[-1].rows, again[-1].quarantined, parts_of(done).exists()) == (24, 0, False)
+
+
+def test_merging_again_changes_nothing(awkward: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledgers, "result", lambda _: None)
+        shares(awkward, tiny_model, 2, max_bad=0.5)
+    (done,) = merge()
+    before = done.path.read_bytes()
+    assert done.quarantined == 3
+    with pytest.raises(CacheError, match=r"what was is published \(tlcache ls lists it\)"):
+        merge()
+    assert done.path.read_bytes() == before

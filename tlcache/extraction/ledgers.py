@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,8 @@ import numpy as np
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import SHARD_FOLDERS, Rejected
 from tlcache.datasets.hashes import Hashes
+from tlcache.datasets.source import ImageList
+from tlcache.errors import ImageReadError, UnreachableError
 from tlcache.extraction.claims import Claimant, claimed, is_held
 from tlcache.extraction.job import EmbedResult
 from tlcache.files import write_whole, writing_to
@@ -134,6 +136,24 @@ class Ledgers:
             if ledger and (ledger.unreadable or _is_broken(ledger.sha256, ledger.bad, rows)):
                 self.drop([number])
 
+    def drop_mended(self, numbers: Iterable[int], images: ImageList) -> None:
+        """Let shards be done again of which an image could not be used, and is there or is another one now.
+
+        Parameters
+        ----------
+        numbers
+            Of the shards to look at; of their images those that could not be used are read, and no other.
+        images
+            All images.
+        """
+        for number in numbers:
+            if (ledger := self._read(number)) and any(
+                _is_other(images, row, sha256)
+                for row, sha256 in zip(self.shards[number], ledger.sha256, strict=True)
+                if not sha256 or sha256 in ledger.bad
+            ):
+                self.drop([number])
+
     def _read(self, number: int) -> Ledger | None:
         try:
             return msgspec.json.decode(self.path(number).read_bytes(), type=Ledger)
@@ -152,6 +172,16 @@ def count_done(workspace: Path) -> int:
 def is_worked_on(workspace: Path) -> bool:
     """Return whether somebody is at a shard in a folder of parts."""
     return any(map(is_held, workspace.glob(SHARD_FOLDERS)))
+
+
+def _is_other(images: ImageList, row: int, sha256: str) -> bool:
+    """Return whether an image can be read and has another hash than that, which is empty where it could not be read."""
+    try:
+        return hashlib.sha256(images.read(row)).hexdigest() != sha256
+    except UnreachableError:
+        raise
+    except ImageReadError:
+        return False
 
 
 def _is_broken(sha256: Sequence[str], bad: Collection[str], rows: Collection[str]) -> bool:

@@ -48,7 +48,10 @@ def merge(features: Features = None) -> list[Extraction]:
     root = features_folder(features)
     found = list(_begun(root))
     if not found:
-        raise CacheError(f"Nothing under '{root}' is in shards. Begin with: tlcache extract --shard 1/2")
+        raise CacheError(
+            f"Nothing under '{root}' is in shards: what was is published (tlcache ls lists it), or nothing was begun. "
+            "Begin with: tlcache extract --shard 1/2"
+        )
     request = {"features": str(root)}
     return [Extraction.from_json(extract.run_apart({**each, **request}, "merge")) for each in found]
 

@@ -169,6 +169,8 @@ def _shared(
 ) -> list[Extraction]:
     """Do a share of the images, and publish the files if all shards are done then."""
     books = [target.ledgers for target in targets]
+    for book in books:
+        book.drop_mended(share.of(range(len(book.shards)), under_way=False), targets[0].dataset)
     missing = sorted({number for book in books for number in book.missing()})
     under_way = any(count_done(target.workspace) or not target.path.exists() for target in targets)
     todo = share.of(missing, under_way)
