@@ -133,7 +133,7 @@ def test_a_folder_that_is_not_beside_it_is_said(made: Path, how: str) -> None:
     folder.rename(made.with_name("other-0123.rows") if how == "both" else made.parents[1] / "far")
     told = f"'{other}' has its rows in the folder '{folder.name}', which is missing beside it. "
     told += {
-        "alone": "Copy or move that folder here, too.",
+        "alone": "Copy or move that folder here, too; where it is gone, extract again.",
         "both": f"Give '{other.name}' and 'other-0123.rows' their names back: '{made.name}' and '{folder.name}'.",
     }[how]
     with pytest.raises(DamagedError) as caught:
@@ -160,7 +160,7 @@ def test_prune_takes_what_is_not_used(made: Path) -> None:
     remove_leftovers([found])
     assert (find_leftovers(), verify(made)[0].sound) == ([], True)
     other = made.rename(made.with_name("renamed-01.h5"))
-    assert find_leftovers() == []
+    assert (find_leftovers(), [entry.path for entry in list_cache()]) == ([], [other])
     other.unlink()
     assert [(each.path, "may be the only copy" in each.why) for each in find_leftovers()] == [
         (each, True) for each in files_of(made)
@@ -180,6 +180,32 @@ def test_files_whose_feature_file_is_lost_are_used(made: Path, photos: Path, tin
     assert [each.stat().st_ino for each in pieces if each != pieces[1]] == [*numbers[:1], *numbers[2:]]
     with open_features(pieces[0]) as file:
         assert np.allclose(file.seconds(), spent * 5 / 24)
+
+
+def test_ls_tells_of_rows_whose_feature_file_is_lost(made: Path, photos: Path, tiny_model: Path) -> None:
+    pieces = files_of(made)
+    made.unlink()
+    pieces[1].write_bytes(b"lost")
+    (entry,) = list_cache()
+    assert (entry.path, entry.dataset, entry.state, entry.rows) == (made.with_suffix(".rows"), "photos", "lost", 19)
+    assert entry.detail.startswith(f"'{made.name}' is missing, and these are its rows. Bring it back, or give the same")
+    made.with_name(f".{made.stem}.parts").mkdir()  # it is being made
+    assert [entry.state for entry in list_cache()] == ["unfinished"]
+    made.with_name(f".{made.stem}.parts").rmdir()
+    extract(photos, tiny_model, file_size=FIVE)
+    assert [entry.state for entry in list_cache()] == ["complete"]
+
+
+def test_ls_tells_of_rows_that_are_gone(made: Path) -> None:
+    pieces = files_of(made)
+    pieces[2].unlink()
+    (entry,) = list_cache()
+    assert (entry.path, entry.state) == (made, "damaged")
+    assert f"{pieces[2].name}' is missing: rows 10 to 14" in entry.detail
+    assert "run tlcache verify --repair" in entry.detail
+    shutil.rmtree(made.with_suffix(".rows"))
+    (entry,) = list_cache()
+    assert "is missing beside it. Copy or move that folder here, too; where it is gone, extract again" in entry.detail
 
 
 def test_a_failure_on_the_way_keeps_the_old_file(
@@ -220,6 +246,16 @@ def test_it_names_nothing_but_files_beside_it(made: Path, place: str) -> None:
     change_features(alone, lambda file: file.attrs.create("files", np.bytes_(json.dumps(listed))))
     with pytest.raises(DamagedError, match="it names .* as one of its files"):
         open_features(alone)
+
+
+def test_what_a_file_says_beside_its_rows_is_small_and_comes_first(made: Path, photos: Path, tiny_model: Path) -> None:
+    for path in (files_of(made)[0], extract(photos, tiny_model, features="alone").path):
+        with h5py.File(path) as file:
+            first = file["features"].id.get_chunk_info(0).byte_offset
+        assert first < path.stat().st_size < 50_000
+        path.write_bytes(path.read_bytes()[:first])
+        with open_remains(path) as cut:
+            assert not any(good.any() for _, good in cut.intact())
 
 
 def test_a_reader_need_not_open_too_many(photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,12 @@ _ABANDONED_S = 86_400  # a file that is being written is younger
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A feature file, the parts of one that is not finished, or what `ImageEmbedder` keeps.
+    """A feature file, the rows of one that is missing, the parts of one that is not finished, or what is kept.
 
     Parameters
     ----------
     path
-        The file, or the folder of parts.
+        The file, or the folder of rows or parts.
     dataset, backbone, weights
         What it holds; empty when it cannot be read, or is of no dataset.
     rows, dim
@@ -74,7 +74,7 @@ class CacheEntry:
     state
         `complete`, `running` (a process works on these parts), `unfinished` (parts that the next extraction continues
         from), `kept` (embeddings that `ImageEmbedder` or `robust` has computed), `outdated` (made by a version whose
-        embeddings this one would not use), or `damaged`.
+        embeddings this one would not use), `damaged`, or `lost` (rows whose feature file is missing).
     detail
         What there is to say of the state; of what `robust` keeps, the kind and severity, like `noise:3`.
     output
@@ -152,7 +152,7 @@ class Leftover:
 
 @described()
 def list_cache(features: Features = None) -> list[CacheEntry]:
-    """Return every feature file, every folder of parts, and what `ImageEmbedder` keeps, by path.
+    """Return every feature file, rows whose file is missing, every folder of parts, and what is kept, by path.
 
     Examples
     --------
@@ -161,9 +161,10 @@ def list_cache(features: Features = None) -> list[CacheEntry]:
     """
     root = features_folder(features)
     files = [_entry_of_file(path) for path in sorted(root.glob("*/*.h5"))]
+    lost = [_entry_of_rows(folder, rows) for folder in sorted(root.glob(f"*/*{PIECES}")) if (rows := _lost(folder))]
     parts = [_entry_of_parts(path) for path in sorted(root.glob("*/.*.parts"))]
     kept = [_entry_of_kept(path) for path in sorted(kept_folder(root).glob("*")) if find_shards(path)]
-    return sorted(files + parts + kept, key=lambda entry: (entry.path.parent, entry.path.name.lstrip(".")))
+    return sorted(files + lost + parts + kept, key=lambda entry: (entry.path.parent, entry.path.name.lstrip(".")))
 
 
 @described()
@@ -212,19 +213,39 @@ def find_leftovers(features: Features = None) -> list[Leftover]:
 
 def _unused(folder: Path) -> Iterator[Leftover]:
     """Yield the files of a feature file that it does not use, as nobody is at work on it."""
-    path, used = folder.with_suffix(".h5"), list[Path]()
+    path, used = folder.with_suffix(".h5"), _used(folder.parent)
     why = f"rows that '{path.name}' does not use"
-    with _if_idle(path.with_name(f".{path.stem}.parts")) as idle:
+    with _if_idle(_workspace(path)) as idle:
         if not path.exists():
             why = f"'{path.name}' is missing, and these rows may be the only copy: the same tlcache extract takes them"
-        for other in sorted(folder.parent.glob("*.h5")):
-            try:
-                with FeatureFile(other) as file:
-                    used += file.files
-            except CacheError:  # it may be the one that needs them
-                return
-        for each in stale_pieces(path, used) if idle else ():
+        if used is None or not idle:
+            return
+        for each in stale_pieces(path, used):
             yield Leftover(each, why, each.stat().st_size)
+
+
+def _used(folder: Path) -> list[Path] | None:
+    """Return what the feature files in a folder consist of; None where one cannot be read, which may need any."""
+    used = list[Path]()
+    for path in sorted(folder.glob("*.h5")):
+        try:
+            with FeatureFile(path) as file:
+                used += file.files
+        except CacheError:
+            return None
+    return used
+
+
+def _lost(folder: Path) -> list[Path]:
+    """Return the files of a feature file that is missing, unless it is being made, and that no other beside it uses."""
+    path = folder.with_suffix(".h5")
+    is_whole = path.exists() or _workspace(path).exists()
+    return [] if is_whole else stale_pieces(path, _used(folder.parent) or ())
+
+
+def _workspace(path: Path) -> Path:
+    """Return the folder of the parts of a feature file."""
+    return path.with_name(f".{path.stem}.parts")
 
 
 def remove_leftovers(leftovers: Sequence[Leftover]) -> None:
@@ -300,6 +321,23 @@ def _entry_of_file(path: Path) -> CacheEntry:
         backbone = path.stem.rpartition("-")[0]
         size += sum(each.stat().st_size for each in stale_pieces(path, ()))
         return CacheEntry(path, path.parent.name, backbone, "", 0, 0, 0, size, "", {}, state, str(error))
+
+
+def _entry_of_rows(folder: Path, files: Sequence[Path]) -> CacheEntry:
+    rows = [entry for entry in map(_entry_of_file, files) if entry.state != "damaged"]
+    first = rows[0] if rows else _entry_of_file(files[0])
+    return replace(
+        first,
+        path=folder,
+        dataset=folder.parent.name,
+        backbone=folder.name.rpartition("-")[0],
+        rows=sum(entry.rows for entry in rows),
+        images=sum(entry.images for entry in rows),
+        size_bytes=sum(path.stat().st_size for path in files),
+        state="lost",
+        detail=f"'{folder.stem}.h5' is missing, and these are its rows. Bring it back, or give the same tlcache "
+        "extract again: it takes them. tlcache prune removes them.",
+    )
 
 
 def _entry_of_parts(workspace: Path) -> CacheEntry:

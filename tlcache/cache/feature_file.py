@@ -177,7 +177,7 @@ class FeatureFile:
 
     def _alone(self, folder: str) -> DamagedError:
         """Return what to say where the folder of its files is not beside it."""
-        own, told = pieces_folder(self.path), "Copy or move that folder here, too."
+        own, told = pieces_folder(self.path), "Copy or move that folder here, too; where it is gone, extract again."
         if own.is_dir():
             name = folder.removesuffix(SUFFIX)
             told = f"Give '{self.path.name}' and '{own.name}' their names back: '{name}.h5' and '{folder}'."

@@ -148,7 +148,7 @@ def cache_table(entries: Sequence[CacheEntry], folder: Path) -> RenderableType:
         rows = f"{entry.rows:,}"
         if entry.state in ("unfinished", "running"):
             rows += f" of {entry.images:,}"
-        style = {"complete": "", "kept": "", "damaged": "bold red"}.get(entry.state, "magenta")
+        style = {"complete": "", "kept": "", "damaged": "bold red", "lost": "bold red"}.get(entry.state, "magenta")
         alike = [_embedded(other) for other in entries if other.identity and _name(other) == _name(entry)]
         backbone = set_apart(entry.backbone, _embedded(entry), alike) if entry.identity else entry.backbone
         kept = entry.state == "kept" and entry.detail
