@@ -119,7 +119,8 @@ def _replace(plan: Plan, write: Callable[[Path, int, Plan], None]) -> None:
 def _write(path: Path, descriptor: int, plan: Plan) -> None:
     """Write everything but the features first, so that a file that loses its end loses rows and no more."""
     n, known, chunk = len(plan), plan.datasets, _chunk_rows(plan.dim)
-    metadata_bytes = 64 * 1024 + (24 * n // chunk + 1024) * (len(known) + 10)
+    said = sum(len(os.fsencode(str(value))) for value in plan.attrs.values())  # twice, as HDF5's heaps grow by doubling
+    metadata_bytes = 2 * said + 8 * 1024 + (24 * n // chunk + 1024) * (len(known) + 10)
     text_bytes = sum(column.nbytes for column in plan.columns.values()) + 32 * n  # of hashes, which are written in hex
     layout = {"libver": ("v110", "v110"), "meta_block_size": metadata_bytes}  # v110: metadata has checksums
     with _Sources(plan.sources) as sources, h5py.File(path, "w", locking=False, **layout) as file:
