@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from fakes import write_image, write_photos
 
+from tlcache.datasets import folder
 from tlcache.datasets.builtin import data_folder
 from tlcache.datasets.dataset import load_dataset
+from tlcache.datasets.folder import open_folder
 from tlcache.datasets.overview import Overview
-from tlcache.errors import DataError, OptionError
+from tlcache.errors import DataError, ImageReadError, OptionError
 
 
 def test_a_folder_of_classes(photos: Path) -> None:
@@ -65,6 +67,36 @@ def test_links_and_pipes(photos: Path, tmp_path: Path) -> None:
     assert {"red/link.png", "red/dangling.png"} < set(found.paths)
     assert len(found) == 26
     assert sum(found.passed_over.values()) == 2  # the loop and the pipe
+
+
+def open_files() -> set[str]:
+    return {path.name for path in Path("/dev/fd").iterdir()}
+
+
+def test_files_that_are_read_side_by_side_are_those_that_are_read_alone(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [f"{name}/{number}.png" for name in ("red", "green", "blue") for number in range(8)]
+    os.mkfifo(photos / "red" / "pipe.png")
+    (photos / "red" / "link.png").symlink_to(photos / "nowhere.png")
+    paths[3:3] = ["red/pipe.png", "red/none.png", "red/link.png", "red", "red/\0.png"]
+    images, asked, before = open_folder(photos), list[int](), open_files()
+    monkeypatch.setattr(folder.os, "posix_fadvise", lambda descriptor, *_: asked.append(descriptor), raising=False)
+    for path, found in zip(paths, images.read_several(paths), strict=True):
+        assert len(asked) > 8  # before the first is read
+        assert len(open_files()) <= len(before) + 16
+        if isinstance(found, bytes):
+            assert found == images.read(path)
+            continue
+        with pytest.raises(ImageReadError) as refused:
+            images.read(path)
+        assert (str(found), found.reason) == (str(refused.value), refused.value.reason)
+    assert len(asked) == 26  # all but what is not there
+    assert open_files() == before
+    some = images.read_several(paths)
+    next(some)
+    del some  # work that ends early
+    assert open_files() == before
 
 
 def test_a_folder_that_cannot_be_read_is_no_empty_class(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,9 @@ from numpy.typing import NDArray
 
 from tlcache.backbones.engines import OnnxRuntimeNetwork
 from tlcache.backbones.load import load_model
-from tlcache.datasets.dataset import Dataset, load_dataset
-from tlcache.errors import DataError, ModelError
+from tlcache.datasets.dataset import load_dataset
+from tlcache.datasets.folder import FileImages
+from tlcache.errors import DataError, ImageReadError, ModelError
 from tlcache.extraction import local, worker
 from tlcache.extraction.board import Board
 from tlcache.extraction.extract import extract
@@ -111,11 +113,12 @@ def test_a_worker_decodes_as_many_batches_at_a_stretch_as_its_time_allows(
 def test_a_worker_holds_as_many_encoded_images_as_it_may(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int, ahead: int
 ) -> None:
-    held, read_image = [0], Dataset.read
+    held, read_images = [0], FileImages.read_several
 
-    def read(data: Dataset, row: int) -> bytes:
-        held.append(held[-1] + 1)
-        return read_image(data, row)
+    def read(images: FileImages, paths: Sequence[str]) -> Iterator[bytes | ImageReadError]:
+        for data in read_images(images, paths):
+            held.append(held[-1] + 1)
+            yield data
 
     def decode(*arguments: Any) -> tuple[NDArray[np.uint8], Stored]:
         held.append(held[-1] - 1)
@@ -123,7 +126,7 @@ def test_a_worker_holds_as_many_encoded_images_as_it_may(
 
     monkeypatch.setattr(local, "available_cpus", lambda: 1)
     monkeypatch.setattr(worker, "READ_BYTES", read_bytes)
-    monkeypatch.setattr(Dataset, "read", read)
+    monkeypatch.setattr(FileImages, "read_several", read)
     monkeypatch.setattr(worker, "prepare", decode)
     data, model = load_dataset(write_photos(tmp_path / "photos", 4)), load_model(str(tiny_model))
     (harvest,) = run_workers(Job(data, (Sink(model, (), {}, tmp_path),), "cpu", "onnxruntime", 12, 0.0))

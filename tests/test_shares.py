@@ -15,7 +15,7 @@ from fakes import doom, write_image
 from test_one_pass import OPTIONS, network
 
 from tlcache.cache.feature_file import open_features
-from tlcache.datasets.source import Images
+from tlcache.datasets.folder import FileImages
 from tlcache.errors import CacheError, DataError, OptionError
 from tlcache.extraction import claims, target
 from tlcache.extraction import shares as shares_module
@@ -87,7 +87,7 @@ def test_who_is_last_reads_no_image(photos: Path, tiny_model: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(Ledgers, "result", lambda _: None)
         assert [each.shards for each in shares(photos, tiny_model, 2)] == [(2, 3), (3, 3)]
-    monkeypatch.setattr(Images, "read", None)
+    monkeypatch.setattr(FileImages, "read_several", None)
     monkeypatch.setattr("tlcache.extraction.worker.open_networks", None)
     (done,) = merge()
     assert (done.rows, done.embedded, done.reused, done.shards) == (24, 0, 24, None)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tlcache.datasets.archive import read_within
 from tlcache.datasets.far import FarImages
-from tlcache.datasets.folder import read_file
+from tlcache.datasets.folder import FileImages, read_file
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.remote import get, is_url
 from tlcache.datasets.source import Form, Images, Listing, Source
@@ -49,7 +49,7 @@ def absolute(path: str) -> str:
 def open_anywhere(paths: Iterable[str]) -> Images:
     """Return the images that have a path; some of these may be far away."""
     far = any(map(is_url, paths))
-    return FarImages(_SOURCE, _read, _exists, dict) if far else Images(_SOURCE, _read, _exists)
+    return FarImages(_SOURCE, _read, _exists, dict) if far else FileImages(_SOURCE, _read, _exists, "")
 
 
 def _exists() -> bool:

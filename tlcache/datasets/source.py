@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.splits import Row
-from tlcache.errors import ImageReadError
+from tlcache.errors import ImageReadError, UnreachableError
 
 __all__ = ["Form", "ImageList", "Images", "Listing", "Source"]
 
@@ -136,6 +136,18 @@ class Images:
                 reason,
             )
         return data
+
+    def read_several(self, paths: Sequence[str]) -> Iterator[bytes | ImageReadError]:
+        """Yield the bytes of images, or why one of them cannot be read; a place may read some of them side by side."""
+        return map(self._attempt, paths)
+
+    def _attempt(self, path: str) -> bytes | ImageReadError:
+        try:
+            return self.read(path)
+        except UnreachableError:
+            raise
+        except ImageReadError as error:
+            return error
 
     def expect(self, paths: Iterable[str]) -> None:
         """Be told what will be read in about this order."""

@@ -28,7 +28,7 @@ from tlcache.backbones.several import Several
 from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.rounding import rounded
 from tlcache.cache.shards import Rejected, Shard, write_shard
-from tlcache.errors import ImageReadError, ModelError, UnreachableError
+from tlcache.errors import ModelError
 from tlcache.extraction.board import Board, Section
 from tlcache.extraction.forks import shared_lock
 from tlcache.extraction.job import EmbedResult, Job, Sink, check_rejected
@@ -66,7 +66,6 @@ class Worker:
             self._pixels = np.empty((most, 3, *self.job.preprocess.size), np.uint8)  # of one stretch
         except MemoryError:
             raise ModelError(f"No memory for {most:,} images at a time. Try a smaller --batch-size.") from None
-        self._bytes_of = self.job.dataset.read
 
     def work(self) -> list[EmbedResult]:
         """Take batches until none is left, keeping the finished rows in parts; return what was found for each sink."""
@@ -118,8 +117,8 @@ class Worker:
     def _read(self, stretch: range) -> Iterator[list[_Encoded]]:
         """Read and hash images, many in a row; yield those whose embedding nobody has or is making."""
         found, size = list[_Encoded](), 0
-        for number in stretch:
-            if encoded := self._read_one(number):
+        for number, data in self._bytes_of(stretch):
+            if encoded := self._hashed(number, data):
                 found.append(encoded)
                 size += len(encoded.data)
             if size > READ_BYTES:
@@ -127,21 +126,28 @@ class Worker:
                 found, size = [], 0
         yield found
 
-    def _read_one(self, number: int) -> _Encoded | None:
-        if sha256 := self.run.told(number):
-            self.board.hashed(number, bytes.fromhex(sha256))
-            self._reject_known(number, sha256)
-            return None
-        try:
-            data = self._bytes_of(number)
-        except UnreachableError:
-            raise
-        except ImageReadError as error:
-            bad = Rejected("unreadable", error.reason)
+    def _bytes_of(self, stretch: range) -> Iterator[tuple[int, bytes]]:
+        """Yield the bytes of the images that have to be read, and can be."""
+        unknown = []
+        for number in stretch:
+            if sha256 := self.run.told(number):
+                self.board.hashed(number, bytes.fromhex(sha256))
+                self._reject_known(number, sha256)
+            else:
+                unknown.append(number)
+        images, paths = self.job.dataset.images, self.job.dataset.paths
+        found = images.read_several([paths[number] for number in unknown])
+        for number, data in zip(unknown, found, strict=True):
+            if isinstance(data, bytes):
+                yield number, data
+                continue
+            bad = Rejected("unreadable", data.reason)
             for place, result in enumerate(self.results):
                 result.unreadable[number] = bad
                 self._reject(place, number, bad)
-            return None
+
+    def _hashed(self, number: int, data: bytes) -> _Encoded | None:
+        """Return an image whose embedding nobody has or is making."""
         digest = hashlib.sha256(data)
         self.board.hashed(number, digest.digest())
         sha256 = digest.hexdigest()
