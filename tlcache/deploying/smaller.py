@@ -27,7 +27,7 @@ from tlcache.heads.fitted import FittedHead
 from tlcache.heads.rows import blocks
 from tlcache.images import BadImageError, Preprocess, Resizing, prepare
 from tlcache.keys import canonical_json, slug
-from tlcache.probing.run import opened
+from tlcache.probing.session import opened
 from tlcache.progress import image_bar, say
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.record import Run

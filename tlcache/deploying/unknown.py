@@ -24,8 +24,9 @@ from tlcache.heads.table import find_head
 from tlcache.kinds import listing
 from tlcache.options import described
 from tlcache.probing.heldout import distances_of
-from tlcache.probing.run import Data, opened
+from tlcache.probing.run import Data
 from tlcache.probing.search import fitting
+from tlcache.probing.session import opened
 from tlcache.progress import step_bar
 from tlcache.records import as_json
 from tlcache.runs.folder import runs_folder

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tlcache.cache.columns import digest_of
 from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.cache.resplit import FeatureSet, split_fields
-from tlcache.errors import CacheError, HeadError, UnknownNameError, closest
+from tlcache.errors import CacheError, UnknownNameError, closest
 from tlcache.evaluation.baseline import Baseline
 from tlcache.evaluation.significance import Difference, clustered_interval, compare_paired, unit_numbers
 from tlcache.heads.rows import Array, Indices
@@ -25,8 +25,9 @@ from tlcache.machine import provenance
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import Data, fit_file, refit
 from tlcache.probing.search import Fold, choose, search
+from tlcache.probing.session import Session
 from tlcache.probing.tabular import Columns, Prepared, rows_of
-from tlcache.progress import Advance, warn
+from tlcache.progress import warn
 from tlcache.records import Form, as_json
 from tlcache.runs.frozen import FrozenRun
 
@@ -103,21 +104,13 @@ def read_column_comparisons(folder: Path, on_warning: Callable[[str], None] = wa
 
 
 def compare_columns(
-    file: FeatureSet,
-    table: Path,
-    columns: Sequence[str],
-    rows: Sequence[HeadRow],
-    folder: Path,
-    protocol: SearchProtocol,
-    force: bool,
-    advance: Advance,
-    on_warning: Callable[[str], None] = warn,
+    file: FeatureSet, rows: Sequence[HeadRow], session: Session, table: Path, columns: Sequence[str]
 ) -> list[ColumnComparison]:
     """Return a comparison for each of these heads, whose runs on the images alone are made or read first.
 
     Parameters
     ----------
-    file, rows, folder, protocol, force, advance, on_warning
+    file, rows, session
         As for `tlcache.probing.run.fit_file`.
     table
         A feature file that has the columns of the same images.
@@ -130,24 +123,22 @@ def compare_columns(
         It has no columns, or none of that name.
     """
     read = _Table.of(table, columns)
-    runs = {run.head: run for run in fit_file(file, rows, folder, protocol, force, advance, on_warning)}
+    runs = {run.head: run for run in fit_file(file, rows, session)}
     data: Data | None = None
     found = []
     for row in rows:
-        advance(1)
+        session.advance(1)
         if row.name not in runs:  # which was told
             continue
-        path = _path(runs[row.name], row, columns, protocol)
-        known = None if force else _recorded(path, read.hashes)
-        if known is None:
-            data = data or Data.of(file)
-            try:
-                known = _compared(file, data, read, row, protocol, runs[row.name], path)
-            except HeadError as error:
-                on_warning(f"{error} ({file.attrs['dataset']}, with columns)")
-                continue
-            COLUMNS.write(path, {**split_fields(file.attrs), **known.as_json()}, **provenance())
-        found.append(known)
+        path = _path(runs[row.name], row, columns, session.protocol)
+        known = None if session.force else _recorded(path, read.hashes)
+        if known:
+            found.append(known)
+            continue
+        data = data or Data.of(file)
+        with session.leaving_out(file.attrs["dataset"], "with columns"):
+            found.append(_compared(file, data, read, row, session.protocol, runs[row.name], path))
+            COLUMNS.write(path, {**split_fields(file.attrs), **found[-1].as_json()}, **provenance())
     return found
 
 

@@ -24,7 +24,6 @@ from tlcache.arguments import (
     Shots,
     Split,
     SplitSeed,
-    check_task,
 )
 from tlcache.cache.find import find_labelled
 from tlcache.datasets.tasks import task_of
@@ -34,14 +33,11 @@ from tlcache.heads.table import find_heads
 from tlcache.kinds import listing
 from tlcache.options import described, made
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.progress import Advance, step_bar, warn
-from tlcache.tasks import TASKS
+from tlcache.progress import step_bar, warn
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tlcache.heads.table import HeadRow
     from tlcache.probing.columns import ColumnComparison
+    from tlcache.probing.session import Session
     from tlcache.probing.shots import Curve
     from tlcache.runs.frozen import FrozenRun
 
@@ -105,29 +101,25 @@ def fit_heads(
         raise OptionError("--layers is a choice on one split, and --cv has several; leave one of them out.")
     if join is not None and layers is not None:
         raise OptionError("--layers chooses one layer, --join takes all that it names. Give one of them.")
-    files = find_labelled(paths, features, data)
-    found = _found(files, join)
+    if layers is not None and how.budget_s is not None:
+        raise OptionError("--budget is of heads on single files; leave it out with --layers, or name fewer heads.")
+    files, asked = find_labelled(paths, features, data), heads is not None
+    from tlcache.probing.layers import alternatives, fit_layers
     from tlcache.probing.nested import fit_file as cross_validate
-    from tlcache.probing.run import able_rows, fit_file, opened, say_once
-    from tlcache.runs.folder import runs_folder
+    from tlcache.probing.run import able_rows, fit_file
 
-    folder = check_folder(runs_folder(runs), "--runs")
-    if layers is not None:
-        asked = heads is not None
-        given = (files, listing(layers), rows, asked, split, split_seed, folder, how, force, memory, on_warning)
-        return _some(_of_layers(*given))
-    results, told = [], set[str]()
-    with _fitting(memory, len(found) * len(rows)) as advance:
+    found = _found(files, join) if layers is None else alternatives(files, listing(layers))
+    steps = len(found) * len(rows) * (1 if layers is None else 2)
+    results: list[FrozenRun] = []
+    with _session(steps, runs, how, split, split_seed, force, memory, on_warning) as session:
         for own in found:
-            with opened(own, split, folder, split_seed, TASKS) as file:
-                check_task(task_of(file.attrs), cv=cv)
-                say_once(file, told)
-                able = able_rows(rows, task_of(file.attrs), heads is not None, on_warning)
-                advance(len(rows) - len(able))
-                if cv is None:
-                    results += fit_file(file, able, folder, how, force, advance, on_warning)
-                else:
-                    results += cross_validate(file, rows, folder, how, cv, force, advance, on_warning)
+            if layers is not None:
+                results += fit_layers(own, rows, session, asked)
+                continue
+            with session.opened(own, cv=cv) as file:
+                able = able_rows(rows, task_of(file.attrs), asked, on_warning)
+                session.advance(len(rows) - len(able))
+                results += fit_file(file, able, session) if cv is None else cross_validate(file, able, session, cv)
     return _some(results)
 
 
@@ -195,18 +187,14 @@ def fit_curves(
     how = replace(how, repeats=samples)  # as records have always called it
     wanted = sorted(set(shots), key=lambda count: (count is None, count))
     found = _found(find_labelled(paths, features, data), join)
-    from tlcache.probing.run import opened, say_once
     from tlcache.probing.shots import fit_file
-    from tlcache.runs.folder import runs_folder
 
-    folder = check_folder(runs_folder(runs), "--runs")
-    curves, told = [], set[str]()
-    with _fitting(memory, len(found) * len(rows) * len(wanted)) as advance:
+    curves: list[Curve] = []
+    steps = len(found) * len(rows) * len(wanted)
+    with _session(steps, runs, how, split, split_seed, force, memory, on_warning) as session:
         for own in found:
-            with opened(own, split, folder, split_seed, TASKS) as file:
-                check_task(task_of(file.attrs), shots=shots)
-                say_once(file, told)
-                curves += fit_file(file, rows, folder, how, wanted, force, advance, on_warning)
+            with session.opened(own, shots=shots) as file:
+                curves += fit_file(file, rows, session, wanted)
     return _some(curves)
 
 
@@ -263,57 +251,38 @@ def fit_columns(
     how, rows, names = made(SearchProtocol, protocol), find_heads(heads), listing(columns)
     found = _found(find_labelled(paths, features, data), join)
     from tlcache.probing.columns import compare_columns
-    from tlcache.probing.run import opened, say_once
-    from tlcache.runs.folder import runs_folder
 
-    folder = check_folder(runs_folder(runs), "--runs")
-    results, told = [], set[str]()
-    with _fitting(memory, 2 * len(found) * len(rows)) as advance:
+    results: list[ColumnComparison] = []
+    steps = 2 * len(found) * len(rows)
+    with _session(steps, runs, how, split, split_seed, force, memory, on_warning) as session:
         for own in found:
-            with opened(own, split, folder, split_seed, TASKS) as file:
-                check_task(task_of(file.attrs), columns=columns)
-                say_once(file, told)
-                results += compare_columns(file, own[0], names, rows, folder, how, force, advance, on_warning)
+            with session.opened(own, columns=columns) as file:
+                results += compare_columns(file, rows, session, own[0], names)
     return _some(results)
 
 
-def _of_layers(
-    paths: Sequence[Path],
-    layers: Sequence[str],
-    rows: Sequence[HeadRow],
-    asked: bool,
+@contextmanager
+def _session(
+    steps: int,
+    runs: str | Path | None,
+    protocol: SearchProtocol,
     split: str,
     split_seed: int,
-    folder: Path,
-    protocol: SearchProtocol,
     force: bool,
     memory: int | None,
     on_warning: Callable[[str], None],
-) -> list[FrozenRun]:
-    """Return the runs of heads that choose among the layers of each network."""
-    if protocol.budget_s is not None:
-        raise OptionError("--budget is of heads on single files; leave it out with --layers, or name fewer heads.")
-    from tlcache.probing.layers import alternatives, fit_layers
-
-    groups = alternatives(paths, layers)
-    with _fitting(memory, 2 * len(groups) * len(rows)) as advance:
-        return [
-            run
-            for group in groups
-            for run in fit_layers(group, rows, asked, split, split_seed, folder, protocol, force, advance, on_warning)
-        ]
-
-
-@contextmanager
-def _fitting(memory: int | None, steps: int) -> Iterator[Advance]:
+) -> Iterator[Session]:
     """Show so many fits, which take no more memory for embeddings than that."""
     from tlcache.heads.large import within
+    from tlcache.probing.session import Session
+    from tlcache.runs.folder import runs_folder
 
+    folder = check_folder(runs_folder(runs), "--runs")
     with within(memory), step_bar("fitting heads", steps) as advance:
-        yield advance
+        yield Session(folder, protocol, split, split_seed, force, advance, on_warning)
 
 
-def _found(files: list[Path], join: str | Sequence[str] | None) -> list[tuple[Path, ...]]:
+def _found(files: list[Path], join: str | Sequence[str] | None) -> Sequence[Sequence[Path]]:
     """Return what heads are fitted on: each feature file, or those of each join."""
     from tlcache.cache.joins import find_joins
 

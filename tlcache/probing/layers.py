@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,11 @@ from tlcache.evaluation.task import larger_is_better
 from tlcache.heads.table import HeadRow
 from tlcache.keys import hash_json, native, slug, some
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.run import Data, able_rows, fit_file, frozen_identity, opened, tried
+from tlcache.probing.run import Data, able_rows, fit_file, frozen_identity, tried
 from tlcache.probing.search import choose, search
-from tlcache.progress import Advance
+from tlcache.probing.session import Session
 from tlcache.runs.folder import read_runs
 from tlcache.runs.frozen import FrozenRun, HeadCandidate, LayerScore
-from tlcache.tasks import TASKS
 
 __all__ = ["ALL", "alternatives", "fit_layers"]
 
@@ -92,18 +91,7 @@ def _network(attrs: Mapping[str, Any]) -> str:
     return hash_json([attrs["dataset"], attrs["dataset_digest"], backbone, rest])
 
 
-def fit_layers(
-    paths: Sequence[Path],
-    rows: Sequence[HeadRow],
-    asked: bool,
-    split: str,
-    split_seed: int,
-    folder: Path,
-    protocol: SearchProtocol,
-    force: bool,
-    advance: Advance,
-    on_warning: Callable[[str], None],
-) -> list[FrozenRun]:
+def fit_layers(paths: Sequence[Path], rows: Sequence[HeadRow], session: Session, asked: bool) -> list[FrozenRun]:
     """Return for each head a run on the layer that was best on validation, and before it one on the usual embedding.
 
     Parameters
@@ -112,18 +100,19 @@ def fit_layers(
         Feature files of one network, the usual embedding last.
     asked
         Whether these heads were named; if so, it is said which do not learn such labels.
-    rows, split, split_seed, folder, protocol, force, advance, on_warning
-        As for `tlcache.probing.run.fit_file` and `opened`.
+    rows, session
+        As for `tlcache.probing.run.fit_file`.
     """
-    with opened(paths[-1:], split, folder, split_seed, TASKS) as file:
-        protocol, rows = protocol.of_task(task_of(file.attrs)), able_rows(rows, task_of(file.attrs), asked, on_warning)
-        usual = fit_file(file, rows, folder, protocol, force, advance, on_warning)
-        known = {} if force else _recorded(folder, file.attrs, _keys(paths), rows, protocol)
-    advance(len(known))
+    with session.opened(paths[-1:]) as file:
+        task = task_of(file.attrs)
+        protocol, rows = session.protocol.of_task(task), able_rows(rows, task, asked, session.on_warning)
+        usual = fit_file(file, rows, session)
+        known = {} if session.force else _recorded(session.folder, file.attrs, _keys(paths), rows, protocol)
+    session.advance(len(known))
     missing = [row for row in rows if row.name not in known]
     scores: dict[str, list[LayerScore]] = {row.name: [] for row in missing}
     for path in paths if missing else ():
-        with opened([path], split, folder, split_seed, TASKS) as file:
+        with session.opened([path]) as file:
             data = Data.of(file)
             folds = data.folds(protocol)
             for row in missing:
@@ -137,9 +126,9 @@ def fit_layers(
         if not scores[row.name]:
             continue
         best_of = _best(scores[row.name], protocol.metric)
-        how = replace(protocol, layers=tuple(scores[row.name]))
-        with opened([Path(best_of.features)], split, folder, split_seed, TASKS) as file:
-            known |= {run.head: run for run in fit_file(file, [row], folder, how, force, advance, on_warning)}
+        how = replace(session, protocol=replace(protocol, layers=tuple(scores[row.name])))
+        with session.opened([Path(best_of.features)]) as file:
+            known |= {run.head: run for run in fit_file(file, [row], how)}
     return [run for run in (*usual, *known.values()) if run.head in {row.name for row in rows}]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import numpy as np
 from tlcache.arguments import spelled
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
-from tlcache.errors import HeadError
 from tlcache.evaluation.pergroup import Grouped, per_group
 from tlcache.evaluation.significance import unit_numbers
 from tlcache.heads.logits import softmax
@@ -30,7 +29,7 @@ from tlcache.probing.outer import OuterFold, Tested, attributes, images_in_turn,
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import check_groups, chosen_setting, refit
 from tlcache.probing.search import Candidate, Fold, agreed, choose, search
-from tlcache.progress import Advance, warn
+from tlcache.probing.session import Session
 from tlcache.runs.base import Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.folder import path_of, recorded, write_run
 from tlcache.runs.frozen import FrozenRun, Repeats, TemperatureScaling
@@ -48,40 +47,29 @@ class _Part:
     inner: Sequence[Fold]
 
 
-def fit_file(
-    file: FeatureSet,
-    rows: Sequence[HeadRow],
-    folder: Path,
-    protocol: SearchProtocol,
-    cv: str,
-    force: bool,
-    advance: Advance,
-    on_warning: Callable[[str], None] = warn,
-) -> list[FrozenRun]:
-    """Return a cross-validated run for each of these heads; with `force`, those that are recorded are done again, too.
+def fit_file(file: FeatureSet, rows: Sequence[HeadRow], session: Session, cv: str) -> list[FrozenRun]:
+    """Return a cross-validated run for each of these heads that can be fitted.
 
     Parameters
     ----------
     cv
         Folds and repetitions, as "5x2", or "5" of one.
-
-    A head that cannot be fitted is left out, after an `on_warning`.
     """
+    protocol, folder = session.protocol, session.folder
     attrs = attributes(file.attrs, cv, protocol.seed)
-    known = {} if force else {row.name: recorded(folder, nested_identity(attrs, row, protocol, cv)) for row in rows}
+    asked = {} if session.force else {row.name: nested_identity(attrs, row, protocol, cv) for row in rows}
+    known = {name: recorded(folder, identity) for name, identity in asked.items()}
     found = {name: run for name, run in known.items() if isinstance(run, FrozenRun)}
-    advance(len(found))
+    session.advance(len(found))
     missing = [row for row in rows if row.name not in found]
     if missing:
         pool = images_in_turn(file)
         check_groups(protocol, unit_numbers(pool.groups), str(attrs["dataset"]))
         parts = _parts(pool, cv, protocol)
         for row in missing:
-            try:
+            with session.leaving_out(attrs["dataset"], attrs["backbone"]):
                 found[row.name] = _fit_one(file, attrs, pool, parts, row, folder, protocol, cv)
-            except HeadError as error:
-                on_warning(f"{error} ({attrs['dataset']}, {attrs['backbone']})")
-            advance(1)
+            session.advance(1)
     return [found[row.name] for row in rows if row.name in found]
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isnan
@@ -14,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from tlcache.cache.feature_file import Split
-from tlcache.cache.joined import Joined, open_joined
-from tlcache.cache.resplit import FeatureSet, apply_split
+from tlcache.cache.resplit import FeatureSet
 from tlcache.datasets.tasks import task_of
-from tlcache.errors import CacheError, DamagedError, DataError, HeadError
+from tlcache.errors import CacheError, DataError
 from tlcache.evaluation.pergroup import Grouped, per_group
 from tlcache.evaluation.regression import interval_on
 from tlcache.evaluation.significance import Units, unit_numbers
@@ -33,7 +31,8 @@ from tlcache.probing.folds import choosing_folds
 from tlcache.probing.heldout import distances_of, uncertainty_of
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Candidate, Fold, choose, fit_each, fitting, search
-from tlcache.progress import Advance, say, warn
+from tlcache.probing.session import Session
+from tlcache.progress import warn
 from tlcache.records import from_json
 from tlcache.runs.base import Figures, Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.folder import path_of, recorded, write_run
@@ -42,31 +41,20 @@ from tlcache.runs.joined import kind_of_run, strategy_of
 from tlcache.runs.pergroup import PerGroup
 from tlcache.runs.predictions import Predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
-from tlcache.tasks import CLASSIFY, REGRESSION
+from tlcache.tasks import REGRESSION
 
-__all__ = ["Data", "able_rows", "chosen_setting", "fit_file", "frozen_identity", "opened", "refit", "say_once", "tried"]
+__all__ = ["Data", "able_rows", "chosen_setting", "fit_file", "frozen_identity", "refit", "tried"]
 
 
 _KEPT = 20_000_000  # probabilities: 80 MB before compression
 
 
-def fit_file(
-    file: FeatureSet,
-    rows: Sequence[HeadRow],
-    folder: Path,
-    protocol: SearchProtocol,
-    force: bool,
-    advance: Advance,
-    on_warning: Callable[[str], None] = warn,
-) -> list[FrozenRun]:
-    """Return a run for each of these heads; with `force`, those that are recorded are done again, too.
-
-    A head that cannot be fitted is left out, after an `on_warning`.
-    """
-    protocol = protocol.of_task(task_of(file.attrs))
-    known = {} if force else _known(file.attrs, rows, folder, protocol)
-    advance(len(known))
-    known |= _fit_all(file, [row for row in rows if row.name not in known], folder, protocol, advance, on_warning)
+def fit_file(file: FeatureSet, rows: Sequence[HeadRow], session: Session) -> list[FrozenRun]:
+    """Return a run for each of these heads that can be fitted."""
+    session = replace(session, protocol=session.protocol.of_task(task_of(file.attrs)))
+    known = {} if session.force else _known(file.attrs, rows, session)
+    session.advance(len(known))
+    known |= _fit_all(file, [row for row in rows if row.name not in known], session)
     return [known[row.name] for row in rows if row.name in known]
 
 
@@ -90,26 +78,17 @@ def frozen_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProt
     )
 
 
-def _known(
-    attrs: Mapping[str, Any], rows: Sequence[HeadRow], folder: Path, protocol: SearchProtocol
-) -> dict[str, FrozenRun]:
+def _known(attrs: Mapping[str, Any], rows: Sequence[HeadRow], session: Session) -> dict[str, FrozenRun]:
     """Return the runs of these heads that are recorded."""
-    found = {row.name: recorded(folder, frozen_identity(attrs, row, protocol)) for row in rows}
+    found = {row.name: recorded(session.folder, frozen_identity(attrs, row, session.protocol)) for row in rows}
     return {name: run for name, run in found.items() if isinstance(run, FrozenRun)}
 
 
-def _fit_all(
-    file: FeatureSet,
-    rows: Sequence[HeadRow],
-    folder: Path,
-    protocol: SearchProtocol,
-    advance: Advance,
-    on_warning: Callable[[str], None],
-) -> dict[str, FrozenRun]:
+def _fit_all(file: FeatureSet, rows: Sequence[HeadRow], session: Session) -> dict[str, FrozenRun]:
     """Fit these heads, one after the other, each with its share of the budget that is left."""
     if not rows:
         return {}
-    data, began, fitted = Data.of(file), time.perf_counter(), dict[str, FrozenRun]()
+    data, began, fitted, protocol = Data.of(file), time.perf_counter(), dict[str, FrozenRun](), session.protocol
     check_groups(protocol, data.groups, file.attrs["dataset"])
     folds = data.folds(protocol)
     unseen = [file.classes[label] for label in np.setdiff1d(data.val.labels, data.train.labels)]
@@ -121,37 +100,10 @@ def _fit_all(
     for number, row in enumerate(rows):
         spent = time.perf_counter() - began
         budget_s = protocol.budget_s and max(0.0, protocol.budget_s - spent) / (len(rows) - number)
-        try:
-            fitted[row.name] = _fit_one(file, data, folds, row, folder, protocol, budget_s)
-        except HeadError as error:
-            on_warning(f"{error} ({file.attrs['dataset']}, {file.attrs['backbone']})")
-        advance(1)
+        with session.leaving_out(file.attrs["dataset"], file.attrs["backbone"]):
+            fitted[row.name] = _fit_one(file, data, folds, row, session.folder, protocol, budget_s)
+        session.advance(1)
     return fitted
-
-
-@contextmanager
-def opened(
-    paths: Sequence[Path], split: str, runs: Path, seed: int, tasks: Sequence[str] = (CLASSIFY,)
-) -> Iterator[FeatureSet]:
-    """Open a feature file, or several as one, to read all rows, under a split of `tlcache.cache.resplit.KINDS`.
-
-    `tasks` are what whoever asks can learn.
-    """
-    try:
-        with open_joined(paths) as file:
-            if isinstance(file, Joined) and file.left_out:
-                warn(file.left_out)
-            yield apply_split(file, split, runs, seed, tasks)
-    except DamagedError as error:
-        raise DamagedError(f"{error} To leave it out, name the others: tlcache fit-heads PATH ...") from None
-
-
-def say_once(file: FeatureSet, told: set[str]) -> None:
-    """Say what a dataset was understood to be, save where that was told already."""
-    line = f"{file.attrs['dataset']}: {file.overview()}"
-    if line not in told:
-        told.add(line)
-        say(line)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet, split_fields
-from tlcache.errors import CacheError, HeadError
+from tlcache.errors import CacheError
 from tlcache.heads.table import HeadRow
 from tlcache.keys import hash_json, slug
 from tlcache.machine import provenance
@@ -20,7 +20,8 @@ from tlcache.probing.folds import draw_shots, split_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import Data, refit
 from tlcache.probing.search import Candidate, Fold, choose, search
-from tlcache.progress import Advance, warn
+from tlcache.probing.session import Session
+from tlcache.progress import warn
 from tlcache.records import Form, as_json
 
 __all__ = ["Curve", "Point", "fit_file", "read_curves"]
@@ -81,34 +82,20 @@ def _nested(fields: dict[str, Any]) -> dict[str, Any]:
 CURVES: Form[Curve] = Form("tlcache-shots", 1, "the record of a few-shot curve", Curve, _nested)
 
 
-def fit_file(
-    file: FeatureSet,
-    rows: Sequence[HeadRow],
-    folder: Path,
-    protocol: SearchProtocol,
-    wanted: Sequence[int | None],
-    force: bool,
-    advance: Advance,
-    on_warning: Callable[[str], None] = warn,
-) -> list[Curve]:
-    """Return a curve for each of these heads; with `force`, points that are recorded are computed again, too.
-
-    A point that cannot be fitted is left out, after an `on_warning`.
-    """
+def fit_file(file: FeatureSet, rows: Sequence[HeadRow], session: Session, wanted: Sequence[int | None]) -> list[Curve]:
+    """Return a curve for each of these heads, with those of the points that can be fitted."""
     data: Data | None = None
     curves = []
     for row in rows:
-        path, identity = _place(file, row, folder, protocol)
-        known = {} if force else _recorded(path)
+        path, identity = _place(file, row, session.folder, session.protocol)
+        known = {} if session.force else _recorded(path)
         missing = [count for count in wanted if count not in known]
-        advance(len(wanted) - len(missing))
+        session.advance(len(wanted) - len(missing))
         for count in missing:
             data = data or Data.of(file)
-            try:
-                known[count] = _point(file, data, row, protocol, count)
-            except HeadError as error:
-                on_warning(f"{error} ({file.attrs['dataset']}, {count or 'all'} images per class)")
-            advance(1)
+            with session.leaving_out(file.attrs["dataset"], f"{count or 'all'} images per class"):
+                known[count] = _point(file, data, row, session.protocol, count)
+            session.advance(1)
         if missing and known:
             whole = _curve(identity, known.values(), path)
             CURVES.write(path, {**identity, **split_fields(file.attrs), **whole.as_json()}, **provenance())
