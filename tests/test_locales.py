@@ -43,6 +43,14 @@ for words in (extraction, ["fit-heads", "--heads", "ridge"], ["report"]):
         assert not ended.code
 """
 
+JOINED = """
+import sys
+from pathlib import Path
+from tlcache.cache.joined import open_joined
+with open_joined(list(map(Path, sys.argv[1:]))) as file:
+    print(file.attrs["arguments"], file.attrs["key"])
+"""
+
 
 @pytest.fixture
 def accents(tmp_path: Path) -> Path:
@@ -81,6 +89,16 @@ def test_another_locale_finds_what_is_there(accents: Path, tiny_model: Path, for
     found = json.loads(told([sys.executable, "-c", WORK, accents, tiny_model], foreign))
     assert found == [[True], [], True, run.path.name, 24, 3]
     assert run.path.stat().st_mtime_ns == before  # it was recorded
+
+
+def test_joined_features_say_the_same_in_another_locale(
+    accents: Path, tiny_model: Path, foreign: dict[str, str]
+) -> None:
+    files = [extract(accents, str(tiny_model), resize=size).path for size in (32, 40)]
+    command: list[str | Path] = [sys.executable, "-c", JOINED, *files]
+    here = told(command, {})
+    assert "for\\u00eat" in here
+    assert told(command, foreign) == here
 
 
 def test_this_locale_finds_what_another_made(accents: Path, tiny_model: Path, foreign: dict[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from tlcache.arguments import Drop, Features, Overwrite, Paths, Regroup, Runs
 from tlcache.auditing.dropping import ListedImage, choose_dropped
 from tlcache.auditing.findings import Audit
+from tlcache.cache.attributes import extract_arguments
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.cache.find import find_features
 from tlcache.cache.groups import groups_path, read_groups
@@ -25,7 +25,7 @@ from tlcache.datasets.splits import SPLITS, Row
 from tlcache.datasets.table import read_table
 from tlcache.errors import CacheError, DataError, OptionError
 from tlcache.files import whole, write_whole
-from tlcache.keys import native, printable, some
+from tlcache.keys import printable, some
 from tlcache.options import described, parameters
 from tlcache.progress import warn
 from tlcache.runs.folder import runs_folder
@@ -134,7 +134,7 @@ def write_clean(
     with _file_of(found, paths, features) as file:
         groups = read_groups(groups_path(folder, found.dataset), found.dataset).groups if known else {}
         images = _images(apply_split(file, "group", folder) if regroup else file, groups)
-        unusable, arguments = file.quarantine, native(json.loads(file.attrs["arguments"]))
+        unusable, arguments = file.quarantine, extract_arguments(file.attrs)
     dropped = choose_dropped(images, found, drop, groups_are_known=known)
     kept = [image for image in images if image.path not in dropped]
     _check_classes(images, kept)

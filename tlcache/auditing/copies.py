@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -14,11 +13,11 @@ from tlcache.auditing.pixels import agreement, thumbnail
 from tlcache.backbones.load import load_again
 from tlcache.backbones.model import Model
 from tlcache.backbones.network import Encoded, embed_images
+from tlcache.cache.attributes import extract_arguments
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.datasets.dataset import reopen
 from tlcache.errors import CacheError, ImageReadError, ModelError
 from tlcache.images import decode
-from tlcache.keys import native
 from tlcache.progress import image_bar
 
 __all__ = ["COPIES", "compare_copies"]
@@ -108,7 +107,7 @@ def _jpeg(image: Image.Image, random: np.random.Generator) -> bytes:
 
 def _model(file: FeatureFile) -> Model:
     """Return the network that made the features, in float32."""
-    made = native(json.loads(file.attrs["arguments"]))
+    made = extract_arguments(file.attrs)
     model = load_again(made)
     if model.key != file.attrs["key"]:
         raise ModelError("the network has changed since")

@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.cache.attributes import extract_arguments, identity_of
 from tlcache.cache.columns import ATTRIBUTE, Values, digest_of, place_of
 from tlcache.cache.pieces import ATTRIBUTE as FILES
 from tlcache.cache.pieces import NAME, SUFFIX, Pieces, Read, is_piece, pieces_folder
@@ -217,7 +218,7 @@ class FeatureFile:
     @property
     def label(self) -> str:
         """Its backbone for people, with layer and pooling, as the table of `tlcache extract` has them."""
-        made, asked = json.loads(self.attrs["key_json"]), json.loads(self.attrs["arguments"])
+        made, asked = identity_of(self.attrs), extract_arguments(self.attrs)
         return " ".join(filter(None, (self.attrs["backbone"], asked.get("output"), made.get("pool"))))
 
     @property

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tlcache.cache.attributes import extract_arguments
 from tlcache.datasets.layout import Layout
 from tlcache.errors import CacheError, DataError
-from tlcache.keys import native
 from tlcache.kinds import listing
 from tlcache.options import made
 from tlcache.progress import say
@@ -151,7 +150,7 @@ def _origin(path: Path) -> tuple[str, dict[str, Any]]:
     from tlcache.cache.feature_file import FeatureFile
 
     with FeatureFile(path) as file:
-        return str(file.attrs["dataset"]), native(json.loads(file.attrs["arguments"]))
+        return str(file.attrs["dataset"]), extract_arguments(file.attrs)
 
 
 def find_dataset(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.backbones.joined import joined_identity, joined_name
+from tlcache.cache.attributes import extract_arguments, identity_of
 from tlcache.cache.feature_file import STAGES, FeatureFile, Split
 from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import SPLITS
@@ -83,9 +83,9 @@ class Joined:
 
     def _attributes(self) -> dict[str, Any]:
         attrs = [file.attrs for file in self._files]
-        made = [json.loads(each["arguments"]) for each in attrs]
+        made = [extract_arguments(each) for each in attrs]
         shared = {name: value for name, value in made[0].items() if all(each.get(name) == value for each in made)}
-        identity = joined_identity([json.loads(each["key_json"]) for each in attrs])
+        identity = joined_identity([identity_of(each) for each in attrs])
         weights = dict.fromkeys(each["weights"] for each in attrs)
         return {
             **{name: attrs[0][name] for name in _SAME if name in attrs[0]},

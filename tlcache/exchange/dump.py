@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tlcache.arguments import DATA, OUTPUT
+from tlcache.cache.attributes import identity_of
 from tlcache.errors import OptionError
 from tlcache.files import naming, whole
-from tlcache.keys import native
 from tlcache.kinds import PATH
 from tlcache.options import Option, described
 
@@ -69,7 +68,8 @@ def dump(
 def _said(file: FeatureFile) -> dict[str, Any]:
     """Return what the file says of itself that says what the embeddings are."""
     said = {name: file.attrs[name] for name in _SAID if name in file.attrs}
-    nested = {name: native(json.loads(file.attrs[name])) for name in ("key_json", "preprocess")}
+    identity = identity_of(file.attrs)
+    nested = {"key_json": identity, "preprocess": identity["preprocess"]}
     return {**said, **nested, "classes": list(file.classes), "rows": len(file)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -22,6 +21,7 @@ from tlcache.backbones.exported import load_stem
 from tlcache.backbones.sources import find
 from tlcache.backbones.torch_network import pretrained
 from tlcache.backbones.weights import load_state, resolve
+from tlcache.cache.attributes import extract_arguments, identity_of
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
 from tlcache.datasets.dataset import reopen
@@ -109,8 +109,8 @@ class Task:
                 raise DataError(f"'{file.path}' has no {name} images; fine-tuning needs train, val and test.")
         target = _judged(splits, f"'{file.path}'")
         backbone, sha256 = find(file.attrs["backbone"]), tuple(sha256.decode() for sha256 in file.hashes())
-        preprocess = Preprocess.from_json(json.loads(file.attrs["preprocess"]))
-        allowed = json.loads(file.attrs["arguments"]).get("max_pixels") or MAX_PIXELS
+        preprocess = Preprocess.from_json(identity_of(file.attrs)["preprocess"])
+        allowed = extract_arguments(file.attrs).get("max_pixels") or MAX_PIXELS
         preprocess = replace(preprocess, max_pixels=allowed)
         names = target.answering.names if target.answering else file.classes
         edges = np.cumsum([0, *map(len, splits.values())])  # in the file, splits follow each other

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from tlcache.auditing.choice import project
 from tlcache.auditing.listing import Listing
+from tlcache.cache.attributes import extract_arguments
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.datasets.anywhere import open_anywhere
 from tlcache.datasets.dataset import reopen
@@ -21,7 +21,6 @@ from tlcache.errors import DataError
 from tlcache.extraction.embed import Block, embed
 from tlcache.heads.cosines import closest
 from tlcache.heads.rows import Array
-from tlcache.keys import native
 from tlcache.pictures.found import Asked, Neighbour, Similar
 
 __all__ = ["search"]
@@ -76,7 +75,7 @@ def _embedded(file: FeatureFile, paths: Sequence[str], **how: Any) -> tuple[Arra
     parts, errors = [np.empty((0, file.dim), np.float32)], dict[str, str]()
     if not paths:
         return parts[0], errors
-    request = native(json.loads(file.attrs["arguments"]))
+    request = extract_arguments(file.attrs)
     if "embeddings" in request:
         raise DataError(
             f"The embeddings of '{file.attrs['dataset']}' were adopted, without a network that could embed "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,12 +12,13 @@ from typing import Any
 from tlcache.backbones.backbone import LAST
 from tlcache.backbones.pools import POOLS
 from tlcache.backbones.sources import lookup
+from tlcache.cache.attributes import extract_arguments, identity_of
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.datasets.tasks import task_of
 from tlcache.errors import CacheError, HeadError
 from tlcache.evaluation.task import larger_is_better
 from tlcache.heads.table import HeadRow
-from tlcache.keys import hash_json, native, slug, some
+from tlcache.keys import hash_json, slug, some
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import Data, able_rows, fit_file, frozen_identity, tried
 from tlcache.probing.search import choose, search
@@ -50,7 +50,7 @@ def alternatives(paths: Sequence[Path], layers: Sequence[str]) -> list[list[Path
     cached, asked = set[str](), set(layers)
     for path in paths:
         with FeatureFile(path) as file:
-            attrs, made = file.attrs, native(json.loads(file.attrs["arguments"]))
+            attrs, made = file.attrs, extract_arguments(file.attrs)
         names = _names(made)
         cached |= names
         if ALL in asked or asked & names:
@@ -85,7 +85,7 @@ def _unusual(made: Mapping[str, Any]) -> int:
 
 def _network(attrs: Mapping[str, Any]) -> str:
     """Return a hash of dataset, network and preprocessing, whatever the layer."""
-    identity = json.loads(attrs["key_json"])
+    identity = identity_of(attrs)
     backbone = {name: value for name, value in identity["backbone"].items() if name != "layer"}
     rest = {name: value for name, value in identity.items() if name not in ("backbone", "output", "pool")}
     return hash_json([attrs["dataset"], attrs["dataset_digest"], backbone, rest])
@@ -155,10 +155,10 @@ def _recorded(
 
 
 def _score(attrs: Mapping[str, Any], path: Path, best: HeadCandidate, search_s: float) -> LayerScore:
-    made = native(json.loads(attrs["arguments"]))
+    made = extract_arguments(attrs)
     return LayerScore(
         output=made.get("output"),
-        pool=json.loads(attrs["key_json"])["pool"],
+        pool=identity_of(attrs)["pool"],
         key=str(attrs["key"]),
         features=str(path),
         setting=best.setting,

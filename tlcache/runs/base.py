@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Any, ClassVar, Self
 
 from msgspec import Struct
 
+from tlcache.cache.attributes import extract_arguments, identity_of
 from tlcache.cache.feature_file import STAGES
 from tlcache.cache.resplit import GIVEN, split_fields
 from tlcache.datasets.overview import drawn_splits
 from tlcache.datasets.tasks import task_of
 from tlcache.heads.answering import Answering
-from tlcache.keys import hash_json, native
+from tlcache.keys import hash_json
 from tlcache.records import as_json
 from tlcache.runs.classes import ClassFigures
 from tlcache.runs.folds import CrossValidation
@@ -300,7 +300,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, tag_field="strategy"):
 
 def fields_of_features(attrs: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     """Return the fields of a run that the feature file says: images, splits, network, and what embedding took."""
-    embedded, split = json.loads(attrs["key_json"]), split_fields(attrs)
+    embedded, split = identity_of(attrs), split_fields(attrs)
     same = ("dataset", "dataset_digest", "source", "backbone", "key", "weights")
     return {
         **{name: attrs[name] for name in same},
@@ -312,7 +312,7 @@ def fields_of_features(attrs: Mapping[str, Any], classes: Sequence[str]) -> dict
         "classes": tuple(classes),
         **{name: embedded[name] for name in ("pool", "precision", "preprocess")},
         "extract": ExtractSeconds(**{stage: attrs[stage] for stage in STAGES}),
-        "extract_arguments": native(json.loads(attrs["arguments"])),
+        "extract_arguments": extract_arguments(attrs),
     }
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Self
 
 from msgspec import Struct
 
+from tlcache.cache.attributes import extract_arguments
 from tlcache.cache.feature_file import STAGES
-from tlcache.keys import native
 from tlcache.runs.base import ExtractSeconds
 from tlcache.runs.frozen import FrozenRun
 
@@ -36,7 +35,7 @@ class JoinedPart(Struct, frozen=True, kw_only=True):
             **{name: attrs[name] for name in ("backbone", "key", "weights", "dim", "features")},
             licence=attrs.get("licence"),
             extract=ExtractSeconds(**{stage: attrs[stage] for stage in STAGES}),
-            extract_arguments=native(json.loads(attrs["arguments"])),
+            extract_arguments=extract_arguments(attrs),
         )
 
 
