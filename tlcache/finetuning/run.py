@@ -14,12 +14,13 @@ import torch
 from filelock import Timeout
 from msgspec import structs
 
-from tlcache.cache.feature_file import Split
 from tlcache.errors import CacheError
+from tlcache.evaluation import task as tasks
 from tlcache.evaluation.regression import interval_on
-from tlcache.evaluation.significance import Units, unit_numbers
+from tlcache.evaluation.significance import unit_numbers
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.clock import Clock
 from tlcache.finetuning.race import run_race
 from tlcache.finetuning.ranks import first_alone, joined, rank
 from tlcache.finetuning.recipe import Recipe
@@ -38,7 +39,6 @@ from tlcache.runs.base import Hardware, Identity, SplitSizes, fields_of_features
 from tlcache.runs.finetuned import FinetunedRun, Layers, RefitEpoch, TunedChoice, TunedEpoch
 from tlcache.runs.folder import checkpoints_path, lock_path, write_run
 from tlcache.runs.predictions import Predictions
-from tlcache.runs.uncertainty import UncertaintyFigures
 
 __all__ = ["Left", "claimed", "left_of", "train_and_test"]
 
@@ -126,25 +126,14 @@ def train_and_test(
     target = task.target.chosen_on(task.labels("val"), held_out, best.recipe.coverage)
     promised = None if target.answering else _promised(best.recipe, held_out, task.labels("val"))
     search_s = sum(each.seconds for each in candidates) + (race.timing_s if race else 0.0)
-    refit_s, refit = 0.0, list[dict[str, Any]]()
-    if best.recipe.refit:
-        epochs = structs.asdict(best_epochs(state))
-        again = Trial(task.told_as("refit"), best.recipe, refit=epochs)
-        late = clock.refit_ends(sum(epochs.values())) if clock else None
-        history = again.train(Checkpoints(folder / "refit"), state.way, late=late).history
-        refit_s = again.setup_s + seconds_of(history)
-        if len(history) == sum(epochs.values()):
-            trial, refit = again, history
-        elif clock:
-            clock.note("the training on train + val would take too long: the network is kept that was trained on train")
+    again, refit, refit_s = _refitted(task, best.recipe, state, folder, clock) if best.recipe.refit else (None, [], 0.0)
+    trial = again or trial
     if race and clock:
         clock.spent_s = search_s + refit_s
         say(clock.told())
         race = structs.replace(race, spent_s=clock.spent_s, cut=tuple(clock.cut))
     energy_j = energy.joules()
     answers = target.answers(trial.logits("test", way), temperature)
-    test = task.splits["test"]
-    units = unit_numbers(test.groups)
     epoch_s, images_per_s = _speeds(state)
     run = FinetunedRun(
         **fields_of_features(task.attrs, task.classes),
@@ -170,11 +159,7 @@ def train_and_test(
         race=race,
         trained_parameters=best.trained_parameters,
         peak_bytes=max(best.peak_bytes, trial.peak_bytes),
-        test=target.figures(test.wanted, answers, units),
-        per_class=target.per_class(task.classes, test.wanted, answers, units),
-        uncertainty=_held(promised, replace(best.recipe, refit=bool(refit)), task.classes, test, answers, units),
-        thresholds=target.answering.thresholds if target.answering else (),
-        interval=interval_on(target.answering, test.wanted, answers, units),
+        **_tested(task, target, answers, promised, bool(refit)),
         versions=versions(),
         hardware=Hardware(**hardware(), device=task.device, threads=torch.get_num_threads()),
         created=now(),
@@ -183,9 +168,31 @@ def train_and_test(
     if rank() == 0:
         if kept:
             save_weights(trial.model, trial.head, run, promised, target.answering)
-        write_run(run, test, answers, Predictions.of(task.splits["val"], held_out))
+        write_run(run, task.splits["test"], answers, Predictions.of(task.splits["val"], held_out))
         shutil.rmtree(folder, ignore_errors=True)
     return run
+
+
+def _refitted(
+    task: Task, recipe: Recipe, state: State, folder: Path, clock: Clock | None
+) -> tuple[Trial | None, list[dict[str, Any]], float]:
+    """Train on train + val for as many epochs as were best, in the time that a race has left.
+
+    Returns
+    -------
+    Trial or None, list, float
+        The network, None where time ended its training; its epochs, and what all of them took in seconds.
+    """
+    epochs = structs.asdict(best_epochs(state))
+    count, trial = sum(epochs.values()), Trial(task.told_as("refit"), recipe, refit=epochs)
+    late = clock.refit_ends(count) if clock else None
+    history = trial.train(Checkpoints(folder / "refit"), state.way, late=late).history
+    seconds = trial.setup_s + seconds_of(history)
+    if len(history) == count:
+        return trial, history, seconds
+    if clock:
+        clock.note("the training on train + val would take too long: the network is kept that was trained on train")
+    return None, [], seconds
 
 
 def _promised(recipe: Recipe, probabilities: Array, labels: Labels) -> Uncertainty | None:
@@ -195,19 +202,23 @@ def _promised(recipe: Recipe, probabilities: Array, labels: Labels) -> Uncertain
     return Uncertainty.of(probabilities, labels, recipe.coverage, recipe.per_class)
 
 
-def _held(
-    promised: Uncertainty | None,
-    recipe: Recipe,
-    classes: Sequence[str],
-    test: Split,
-    probabilities: Array,
-    units: Units | None,
-) -> UncertaintyFigures | None:
-    """Return what comes of a promise on the test images, where there is one."""
-    if promised is None:
-        return None
-    method = "validation images" + (", before the refit" if recipe.refit else "")
-    return uncertainty_figures(promised, method, classes, test.labels, probabilities, None, units, 0.0)
+def _tested(
+    task: Task, target: tasks.Task, answers: Array, promised: Uncertainty | None, refitted: bool
+) -> dict[str, Any]:
+    """Return the fields of a run that say what its answers (n, C) on the test images reach."""
+    test, answering = task.splits["test"], target.answering
+    wanted, units = test.wanted, unit_numbers(test.groups)
+    held = None
+    if promised is not None:
+        method = "validation images" + (", before the refit" if refitted else "")
+        held = uncertainty_figures(promised, method, task.classes, test.labels, answers, None, units, 0.0)
+    return {
+        "test": target.figures(wanted, answers, units),
+        "per_class": target.per_class(task.classes, wanted, answers, units),
+        "uncertainty": held,
+        "thresholds": answering.thresholds if answering else (),
+        "interval": interval_on(answering, wanted, answers, units),
+    }
 
 
 def _speeds(state: State) -> tuple[float, float]:
