@@ -19,14 +19,13 @@ from tlcache.finetuning.augment import augment, draws
 from tlcache.finetuning.pixels import Pixels
 from tlcache.finetuning.presets import PRESETS
 from tlcache.finetuning.stored import StoredArray
+from tlcache.heads.rows import Indices
 from tlcache.images import OneTorchThread
 from tlcache.keys import hash_json
 from tlcache.progress import image_bar
 from tlcache.threads import in_threads
 
 __all__ = ["Source", "from_activations", "from_embeddings", "from_pixels", "parts_of"]
-
-FeatureSet = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,14 @@ class Source:
     """
 
     labels: NDArray[Any]
-    fetch: Callable[[FeatureSet, int], Tensor]
+    fetch: Callable[[Indices, int], Tensor]
     ready: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batches(
-        self, order: FeatureSet, size: int, epoch: int, share: tuple[int, int] = (0, 1)
+        self, order: Indices, size: int, epoch: int, share: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs and labels in the given order, the next batch being made while one is used.
 
@@ -67,7 +66,7 @@ class Source:
                 yield inputs, torch.from_numpy(self.labels[part])
 
 
-def parts_of(order: FeatureSet, size: int, share: tuple[int, int] = (0, 1)) -> list[FeatureSet]:
+def parts_of(order: Indices, size: int, share: tuple[int, int] = (0, 1)) -> list[Indices]:
     """Return the rows of each batch, or with `share` (i, n) of the i-th of n parts of it.
 
     A last batch that would leave a part with a single row joins the one before it: BatchNorm has no statistics of one
@@ -95,10 +94,10 @@ def _helper() -> ThreadPoolExecutor:
     return pool
 
 
-def from_pixels(pixels: Pixels, rows: FeatureSet, labels: NDArray[Any], preset: str, seed: int, device: str) -> Source:
+def from_pixels(pixels: Pixels, rows: Indices, labels: NDArray[Any], preset: str, seed: int, device: str) -> Source:
     """Return some rows of the pixel store, augmented anew every epoch."""
 
-    def fetch(numbers: FeatureSet, epoch: int) -> Tensor:
+    def fetch(numbers: Indices, epoch: int) -> Tensor:
         return _augmented(pixels, rows[numbers], preset, seed, epoch, device)
 
     return Source(labels, fetch)
@@ -113,7 +112,7 @@ def from_activations(
     stem: Model,
     shape: tuple[int, ...],
     pixels: Pixels,
-    rows: FeatureSet,
+    rows: Indices,
     labels: NDArray[Any],
     preset: str,
     seed: int,
@@ -140,14 +139,14 @@ def from_activations(
     path = folder / f"{hash_json(decides)[:16]}.npy"
     stored = StoredArray(path, (views * len(rows), *shape), np.float32, fill)
 
-    def fetch(numbers: FeatureSet, epoch: int) -> Tensor:
+    def fetch(numbers: Indices, epoch: int) -> Tensor:
         return torch.from_numpy(stored[epoch % views * len(rows) + numbers])
 
     return Source(labels, fetch, ready=True)
 
 
 def _fill(
-    array: NDArray[np.float32], stem: Model, pixels: Pixels, rows: FeatureSet, preset: str, seed: int, device: str
+    array: NDArray[np.float32], stem: Model, pixels: Pixels, rows: Indices, preset: str, seed: int, device: str
 ) -> None:
     """Compute the views one after the other, on the CPU a batch per core at a time."""
     size = default_batch("onnxruntime", find_device(device, "onnxruntime", "fp32"), pixels.crop)
@@ -166,7 +165,7 @@ def _fill(
             advance(images)
 
 
-def _augmented(pixels: Pixels, rows: FeatureSet, preset: str, seed: int, epoch: int, device: str) -> Tensor:
+def _augmented(pixels: Pixels, rows: Indices, preset: str, seed: int, epoch: int, device: str) -> Tensor:
     images = torch.from_numpy(pixels.images[rows])
     if preset == "none":
         return images[:, :, pixels.centre, pixels.centre].to(device)
