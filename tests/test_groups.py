@@ -20,7 +20,7 @@ from tlcache.backbones.sources import find, list_models
 from tlcache.backbones.torch_network import embedding, untrained
 from tlcache.cli import app
 from tlcache.errors import ModelError, OptionError, UnknownNameError
-from tlcache.report.tables import models_table
+from tlcache.report.choices import models_table
 
 SMALL = "timm/test_vit.r160_in1k"
 

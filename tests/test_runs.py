@@ -23,8 +23,8 @@ from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
 from tlcache.inventory import list_cache
 from tlcache.probing.fit import fit_heads
+from tlcache.report.kept import cache_table
 from tlcache.report.page import write_report
-from tlcache.report.tables import cache_table
 from tlcache.runs.base import Identity
 from tlcache.runs.folder import list_runs, lock_path, path_of, read_runs, recorded, remove_runs, runs_folder
 from tlcache.runs.naming import backbone_label

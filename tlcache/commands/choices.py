@@ -28,7 +28,7 @@ def models(
     Example: tlcache models "resnet*"
     """
     from tlcache.backbones.sources import list_models
-    from tlcache.report.tables import models_table
+    from tlcache.report.choices import models_table
 
     if pattern and timm:
         raise OptionError(f"'{pattern}' and --timm '{timm}' are of two lists. Give one of them.")
@@ -62,7 +62,7 @@ def heads(output: Output) -> None:
     """
     from tlcache.heads.table import list_heads
     from tlcache.records import as_json
-    from tlcache.report.tables import heads_table
+    from tlcache.report.choices import heads_table
 
     found = list_heads()
     output.write({"heads": as_json(found)})
@@ -77,7 +77,7 @@ def datasets(output: Output) -> None:
     """
     from tlcache.datasets.dataset import list_datasets
     from tlcache.records import as_json
-    from tlcache.report.tables import datasets_table
+    from tlcache.report.choices import datasets_table
 
     found = list_datasets()
     output.write({"datasets": as_json(found)})

@@ -42,7 +42,7 @@ def list_recorded(
 
     Example: tlcache runs --remove "mobilenetv2-linear-*"
     """
-    from tlcache.report.tables import recorded_table
+    from tlcache.report.kept import recorded_table
     from tlcache.runs.folder import list_runs, remove_runs, runs_folder
     from tlcache.runs.naming import named_runs
 
@@ -70,7 +70,7 @@ def list_files(output: Output, features: Features = None) -> None:
     """
     from tlcache.cache.find import features_folder
     from tlcache.inventory import list_cache
-    from tlcache.report.tables import cache_table
+    from tlcache.report.kept import cache_table
 
     entries = list_cache(features)
     output.write({"files": [entry.as_json() for entry in entries]})
@@ -84,7 +84,7 @@ def verify(output: Output, paths: Paths = None, repair: Repair = False, features
     Example: tlcache verify --repair
     """
     from tlcache.inventory import verify as run
-    from tlcache.report.tables import checks_lines
+    from tlcache.report.kept import checks_lines
 
     with stoppable("run the same command to continue"):
         checks = run(paths, features, repair=repair)
@@ -110,7 +110,7 @@ def prune(
     Example: tlcache prune --yes
     """
     from tlcache.inventory import empty_stores, find_leftovers, find_stores, remove_leftovers
-    from tlcache.report.tables import leftovers_table
+    from tlcache.report.kept import leftovers_table
 
     found, stores = find_leftovers(features), find_stores(features)
     both = {"leftovers": found, "stores": stores}

@@ -29,12 +29,11 @@ from tlcache.report.figures import calibration_figure, confusion_figure, cost_fi
 from tlcache.report.findings import Leaks, leaks
 from tlcache.report.inline import inline_svg
 from tlcache.report.mistakes import Mistakes, mistakes
-from tlcache.report.plain import interval
+from tlcache.report.plain import interval, share_text
 from tlcache.report.reached import COLUMNS
 from tlcache.report.reproduce import commands, map_of
 from tlcache.report.robustness import Worse
 from tlcache.report.thumbnails import Thumbnails
-from tlcache.runs.classes import Share
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.licences import licences
@@ -348,12 +347,9 @@ def _classes(entry: Entry) -> list[OfClass]:
     """Return what a run reaches on each class, those with the smallest F1 first."""
     ordered = sorted(entry.per_class, key=lambda each: each.f1.value if each.f1 else -1.0)
     return [
-        OfClass(printable(each.name), each.n, [_share(getattr(each, name)) for name in OF_CLASS]) for each in ordered
+        OfClass(printable(each.name), each.n, [share_text(getattr(each, name)) for name in OF_CLASS])
+        for each in ordered
     ]
-
-
-def _share(found: Share | None) -> str:
-    return "-" if found is None else interval(found.value, found.low, found.high)
 
 
 def _confusion(name: str, entry: Entry, counts: NDArray[np.int64], classes: Sequence[str]) -> str:

@@ -10,8 +10,7 @@ from rich.text import Text
 from tlcache.evaluation.operating import Rates
 from tlcache.keys import printable, some
 from tlcache.report.fitting import FittedTable
-from tlcache.report.plain import interval
-from tlcache.runs.classes import Share
+from tlcache.report.plain import share_text
 
 __all__ = ["RATES", "rates_notes", "rates_rows", "rates_table", "rates_title"]
 
@@ -37,7 +36,7 @@ def rates_title(found: Rates) -> str:
 def rates_rows(found: Rates) -> Iterator[tuple[str, ...]]:
     """Yield the cells of each run, as `RATES` calls them."""
     for point in found.points:
-        rates = (_share(point.sensitivity), _share(point.specificity))
+        rates = (share_text(point.sensitivity), share_text(point.specificity))
         yield point.entry.backbone, point.entry.head, f"{point.threshold:.4f}", *rates
 
 
@@ -54,7 +53,3 @@ def rates_notes(found: Rates) -> list[str]:
             names = some([entry.name for entry in left])
             notes.append(f"Left out, as their records hold nothing to choose a threshold by: {names}. {why}")
     return notes
-
-
-def _share(found: Share | None) -> str:
-    return "-" if found is None else interval(found.value, found.low, found.high)
