@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,29 +97,29 @@ class OfClass(NamedTuple):
 
 @dataclass(frozen=True)
 class Chapter:
-    """Everything a page says of one comparison; figures are SVG."""
+    """Everything a page says of one comparison, of several labels and of numbers less; figures are SVG."""
 
     slug: str
     found: Comparison
     verdict: str
     run: Run
-    tiles: Sequence[Tile]
-    cost: str
-    recall: str
-    recall_note: str
-    calibration: str
-    errors: Sequence[Errors]
-    map: tuple[str, str, str] | None  # figure, what it shows, and the command for a page of it
     learning: Sequence[tuple[str, str]]
-    shots: str
-    shortcuts: list[str]
-    leaks: Leaks | None
-    gaps: Sequence[LeakageGap]
-    screening: Screening | None
     weights: Sequence[tuple[str, str, str]]
     use: Entry
     reproduce: Sequence[tuple[Entry, list[str]]]
     hardware: Mapping[str, Any]
+    tiles: Sequence[Tile] = ()
+    cost: str = ""
+    recall: str = ""
+    recall_note: str = ""
+    calibration: str = ""
+    errors: Sequence[Errors] = ()
+    map: tuple[str, str, str] | None = None  # figure, what it shows, and the command for a page of it
+    shots: str = ""
+    shortcuts: Sequence[str] = ()
+    leaks: Leaks | None = None
+    gaps: Sequence[LeakageGap] = ()
+    screening: Screening | None = None
     labels: Sequence[tuple[Entry, Sequence[OfClass]]] = ()
     rates: Rates | None = None
     torn: str = ""  # that folds tear groups apart; where an audit is of these splits, `leaks` has all of it
@@ -147,22 +147,36 @@ def chapter(
     room: Thumbnails,
 ) -> Chapter:
     """Read what the records of a comparison hold, and draw it; of all others, take those that belong."""
-    name = f"{slug(found.dataset)}-{found.digest[:8]}"
+    name, run = f"{slug(found.dataset)}-{found.digest[:8]}", found.entries[0].run
     tops = [entry for strategy in _KINDS if (entry := found.top(strategy))] or [found.picked[0]]
-    if found.task != CLASSIFY:
-        return _of_columns(name, found, tops, audit_of(audits, found.digest), gaps, room)
-    counts = [confusion(entry.top.label, entry.top.predicted, len(entry.run.classes)) for entry in tops]
-    run = found.entries[0].run
-    figure, hints = cost_figure(found.entries)
-    best = ", ".join(f"{entry.name} {entry.accuracy:.3f} in {duration(entry.first_s)}" for entry in tops)
-    recall, recall_note = _recall(name, tops, counts)
-    audit, reasons = audit_of(audits, found.digest), _Explained(found)
-    tuned = _tuned(found)
-    return Chapter(
+    audit = audit_of(audits, found.digest)
+    common = Chapter(
         slug=name,
         found=found,
         verdict=verdict(found),
         run=run,
+        learning=[_learning(f"{name}-learning{n}", *tuned) for n, tuned in enumerate(_tuned(found))],
+        weights=sorted(
+            {(entry.backbone, entry.run.weights, "; ".join(licences(entry.run))) for entry in found.entries}
+        ),
+        use=best_of(found),
+        reproduce=[(entry, commands(entry.run)) for entry in found.entries],
+        hardware=as_json(run.hardware),
+    )
+    if found.task != CLASSIFY:
+        return replace(
+            common,
+            tiles=_tiles_of_columns(found, tops),
+            leaks=leaks(audit, gaps, None, room) if audit else None,
+            labels=[(entry, _classes(entry)) for entry in tops if entry.per_class],
+        )
+    counts = [confusion(entry.top.label, entry.top.predicted, len(entry.run.classes)) for entry in tops]
+    figure, hints = cost_figure(found.entries)
+    best = ", ".join(f"{entry.name} {entry.accuracy:.3f} in {duration(entry.first_s)}" for entry in tops)
+    recall, recall_note = _recall(name, tops, counts)
+    reasons = _Explained(found)
+    return replace(
+        common,
         tiles=_tiles(found, tops),
         cost=inline_svg(figure, f"{name}-cost", f"Test accuracy against seconds. Best: {best}.", hints),
         recall=recall,
@@ -170,18 +184,11 @@ def chapter(
         calibration=_calibration(name, tops),
         errors=[_errors(name, entry, each, reasons.of(entry), room) for entry, each in zip(tops, counts, strict=True)],
         map=_map(name, tops[0], reasons.of(tops[0])),
-        learning=[_learning(f"{name}-learning{n}", entry, run) for n, (entry, run) in enumerate(tuned)],
         shots=_shots(name, [curve for curve in curves if curve.digest == found.digest]),
         shortcuts=shortcuts([each for each in beside if each.digest == found.digest]),
         leaks=leaks(audit, gaps, reasons.of(tops[0]), room) if audit else None,
         gaps=[each for each in gaps if each.dataset == found.dataset],
         screening=latest(screenings, found.dataset),
-        weights=sorted(
-            {(entry.backbone, entry.run.weights, "; ".join(licences(entry.run))) for entry in found.entries}
-        ),
-        use=best_of(found),
-        reproduce=[(entry, commands(entry.run)) for entry in found.entries],
-        hardware=as_json(run.hardware),
     )
 
 
@@ -191,48 +198,12 @@ def _tuned(found: Comparison) -> list[tuple[Entry, FinetunedRun]]:
     return [(entry, run) for entry, run in own if isinstance(run, FinetunedRun) and run.history]
 
 
-def _of_columns(
-    name: str,
-    found: Comparison,
-    tops: Sequence[Entry],
-    audit: Audit | None,
-    gaps: Sequence[LeakageGap],
-    room: Thumbnails,
-) -> Chapter:
-    """Return what a page shows of runs on several labels, or on numbers: nothing that is of classes alone."""
-    run = found.entries[0].run
-    tuned = _tuned(found)
+def _tiles_of_columns(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
+    """Return what is read first of runs on several labels, or on numbers."""
     title = COLUMNS[found.task][0].title if found.by == USUAL[found.task] else found.by
-    tiles = [
-        Tile(_kind(entry), f"{title} {reached}", f"{entry.name}; {duration(entry.first_s)}")
-        for entry, reached in ((entry, interval(*entry.figure(found.by), found.by)) for entry in tops)
-    ]
-    return Chapter(
-        slug=name,
-        found=found,
-        verdict=verdict(found),
-        run=run,
-        tiles=[*tiles, *([Tile("Without looking", "", str(found.baseline))] if found.baseline else [])],
-        cost="",
-        recall="",
-        recall_note="",
-        calibration="",
-        errors=[],
-        map=None,
-        learning=[_learning(f"{name}-learning{n}", entry, run) for n, (entry, run) in enumerate(tuned)],
-        shots="",
-        shortcuts=shortcuts([]),
-        leaks=leaks(audit, gaps, None, room) if audit else None,
-        gaps=[],
-        screening=None,
-        weights=sorted(
-            {(entry.backbone, entry.run.weights, "; ".join(licences(entry.run))) for entry in found.entries}
-        ),
-        use=best_of(found),
-        reproduce=[(entry, commands(entry.run)) for entry in found.entries],
-        hardware=as_json(run.hardware),
-        labels=[(entry, _classes(entry)) for entry in tops if entry.per_class],
-    )
+    reached = [(entry, interval(*entry.figure(found.by), found.by)) for entry in tops]
+    tiles = [Tile(_kind(entry), f"{title} {of}", f"{entry.name}; {duration(entry.first_s)}") for entry, of in reached]
+    return [*tiles, *([Tile("Without looking", "", str(found.baseline))] if found.baseline else [])]
 
 
 def _tiles(found: Comparison, tops: Sequence[Entry]) -> list[Tile]:
