@@ -69,17 +69,18 @@ def run_race(
     say(_announced(plan))
     clock, done, number, left_out = Clock(budget), list[TrainedVariant](), 0, plan.left_out
     clock.spent_s, names = timed.seconds, list(plan.epochs)
+    racing = _Racing(task, base, timed, rows, clock)
     while plan.rounds:
         number += 1
-        found = _round(task, base, timed, plan.rounds[0], names, clock, folder / str(number))
+        found = racing.round(plan.rounds[0], names, folder / str(number))
         done += found.values()
         names = sorted(found, key=lambda name: _score(found[name]), reverse=True)
-        plan = _rest(plan, names, rows, timed, found, clock, folder / f"plan-{number}.json")
+        plan = racing.rest(plan, names, found, folder / f"plan-{number}.json")
     if done and all(each.state is None for each in done):
         raise TrainingError("The loss went out of bounds with every recipe of the race. Give a smaller --lr.")
     say(f"the recipe is {names[0]}, for {counted(plan.epochs[names[0]], 'epoch')}")
     ends = clock.final_ends((rows.train + rows.val) / rows.train if rows.refit else 0.0)
-    final = _run(task, base, timed, names[0], plan.epochs[names[0]], folder, ends, alone=True)
+    final = racing.train(task, names[0], plan.epochs[names[0]], folder, ends, alone=True)
     clock.spend(final.seconds)
     if (trained := len(final.state.history) - 1 if final.state else 0) < plan.epochs[names[0]]:
         clock.note(f"time ended the training after {counted(trained, 'epoch')}")
@@ -93,42 +94,53 @@ def race_seconds(task: Task, base: Recipe, folder: Path) -> float:
     return budget_of(Rows.of(task.splits, base.refit), _timed_once(task, base, folder).whole)
 
 
-def _round(
-    task: Task, base: Recipe, timed: _Timed, each: Round, names: Sequence[str], clock: Clock, folder: Path
-) -> dict[str, TrainedVariant]:
-    """Train the first of these recipes; those that would begin when the round has to end are left out."""
-    some, found = task.sampled(base.seed, train=each.train, val=each.val), dict[str, TrainedVariant]()
-    ends, wanted = clock.round_ends(), names[: each.recipes]
-    for name in wanted:
-        if found and ends([]):
-            clock.note(f"no time is left in this round for {', '.join(wanted[len(found) :])}")
-            break
-        where = f"round {folder.name}: {name}"
-        found[name] = _run(some.told_as(where), base, timed, name, each.epochs, folder, ends)
-        clock.spend(found[name].seconds)
-        say(f"{where}: {_result(found[name])}")
-    return found
+@dataclass(frozen=True)
+class _Racing:
+    """What the trainings of a race share; `base` has what its recipes do."""
 
+    task: Task
+    base: Recipe
+    timed: _Timed
+    rows: Rows
+    clock: Clock
 
-def _rest(
-    plan: Plan,
-    names: Sequence[str],
-    rows: Rows,
-    timed: _Timed,
-    found: Mapping[str, TrainedVariant],
-    clock: Clock,
-    path: Path,
-) -> Plan:
-    """Return what follows a round, by the pace that it had."""
-    going_on = names[: plan.rounds[1].recipes if len(plan.rounds) > 1 else 1]
-    rest = replace(plan, rounds=plan.rounds[1:], epochs={name: plan.epochs[name] for name in going_on})
-    histories = {name: each.state.history for name, each in found.items() if each.state}
-    times = max((slowed(timed.paces[name], history) for name, history in histories.items()), default=1.0)
-    paces = {name: timed.paces[name].slowed(times) for name in going_on}
-    kept = shared(lambda: _once(_PLAN, path, lambda: fitted(rest, rows, paces, clock.left_s)))
-    if kept != rest:
-        clock.note(_cut(rest, kept, times))
-    return kept
+    def round(self, each: Round, names: Sequence[str], folder: Path) -> dict[str, TrainedVariant]:
+        """Train the first of these recipes; those that would begin when the round has to end are left out."""
+        some, clock = self.task.sampled(self.base.seed, train=each.train, val=each.val), self.clock
+        found, ends, wanted = dict[str, TrainedVariant](), clock.round_ends(), names[: each.recipes]
+        for name in wanted:
+            if found and ends([]):
+                clock.note(f"no time is left in this round for {', '.join(wanted[len(found) :])}")
+                break
+            where = f"round {folder.name}: {name}"
+            found[name] = self.train(some.told_as(where), name, each.epochs, folder, ends)
+            clock.spend(found[name].seconds)
+            say(f"{where}: {_result(found[name])}")
+        return found
+
+    def rest(self, plan: Plan, names: Sequence[str], found: Mapping[str, TrainedVariant], path: Path) -> Plan:
+        """Return what follows a round, by the pace that it had."""
+        going_on = names[: plan.rounds[1].recipes if len(plan.rounds) > 1 else 1]
+        rest = replace(plan, rounds=plan.rounds[1:], epochs={name: plan.epochs[name] for name in going_on})
+        histories, timed = {name: each.state.history for name, each in found.items() if each.state}, self.timed.paces
+        times = max((slowed(timed[name], history) for name, history in histories.items()), default=1.0)
+        paces = {name: timed[name].slowed(times) for name in going_on}
+        kept = shared(lambda: _once(_PLAN, path, lambda: fitted(rest, self.rows, paces, self.clock.left_s)))
+        if kept != rest:
+            self.clock.note(_cut(rest, kept, times))
+        return kept
+
+    def train(
+        self, task: Task, name: str, epochs: int, folder: Path, ends: Late, alone: bool = False
+    ) -> TrainedVariant:
+        """Train a recipe for so many epochs; none ends early but for time, as the learning rate comes down last."""
+        settings, timed = {**RECIPES[name], "epochs": epochs, "patience": epochs}, self.timed
+        if settings.get("cached_prefix"):
+            keeps = timed.paces[name].kept_bytes > 0
+            settings |= {"cached_prefix": keeps, "views": min(settings.get("views", 1), epochs) if keeps else 1}
+        recipe = replace(self.base, recipe=None, precision=timed.precision, layout=timed.layout, **settings)
+        found = train_variant(task, {"recipe": name, **settings}, recipe, folder, alone, say if alone else detail, ends)
+        return replace(found, images=len(task.rows("train")), trial=found.trial if alone else None)
 
 
 def _cut(before: Plan, now: Plan, times: float) -> str:
@@ -140,19 +152,6 @@ def _cut(before: Plan, now: Plan, times: float) -> str:
     end = [] if are == was else [f"at most {are} in the end, not {was}"]
     told = [*(rounds or ["no other round"] * len(before.rounds)), *end] or ["fewer images"]
     return f"the machine takes {times:.1f} times as long as it was timed to; to end in time: {', '.join(told)}"
-
-
-def _run(
-    task: Task, base: Recipe, timed: _Timed, name: str, epochs: int, folder: Path, ends: Late, alone: bool = False
-) -> TrainedVariant:
-    """Train a recipe for so many epochs; none ends early but for time, as the learning rate comes down last."""
-    settings = {**RECIPES[name], "epochs": epochs, "patience": epochs}
-    if settings.get("cached_prefix"):
-        keeps = timed.paces[name].kept_bytes > 0
-        settings |= {"cached_prefix": keeps, "views": min(settings.get("views", 1), epochs) if keeps else 1}
-    recipe = replace(base, recipe=None, precision=timed.precision, layout=timed.layout, **settings)
-    found = train_variant(task, {"recipe": name, **settings}, recipe, folder, alone, say if alone else detail, ends)
-    return replace(found, images=len(task.rows("train")), trial=found.trial if alone else None)
 
 
 def _score(found: TrainedVariant) -> tuple[float, float]:
