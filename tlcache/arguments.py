@@ -141,29 +141,26 @@ _ANY_DATA = "A name of what is cached, a folder, a manifest, or a built-in name"
 _LIST, _FORMS, _OWN = "See: tlcache models", "See: tlcache datasets", "the backbone's own"
 _WEIGHTS = "imagenet, imagenet_v2, embedded, random, a tag of timm, or a FILE of weights"
 
-OneDataset = Annotated[str | Path, Option(_ANY_DATA, DATASET, DATA, "--data", "-d", more=_FORMS, hints=_datasets)]
-Datasets = Annotated[
-    str | Path | Sequence[str | Path],
-    Option(_ANY_DATA, several(DATASET), DATA, "--data", "-d", more=_FORMS, hints=_datasets),
-]
+
+def _dataset(help: str, kind: Kind = DATASET, default: str = "", more: str = "") -> Option:
+    return Option(help, kind, DATA, "--data", "-d", default, more, _datasets)
+
+
+def _model(help: str, kind: Kind = _MODEL, default: str = "", more: str = "") -> Option:
+    return Option(help, kind, NETWORK, "--model", "-m", default, more, _models)
+
+
+def _run(help: str, flag: str = "--run", default: str = "") -> Option:
+    return Option(help, _RUN, DATA, flag, default=default, more="See: tlcache runs")
+
+
+OneDataset = Annotated[str | Path, _dataset(_ANY_DATA, more=_FORMS)]
+Datasets = Annotated[str | Path | Sequence[str | Path], _dataset(_ANY_DATA, several(DATASET), more=_FORMS)]
 OnlyDatasets = Annotated[
     str | Path | Sequence[str | Path] | None,
-    Option(
-        "Of these datasets alone, by name, folder or manifest",
-        several(DATASET),
-        DATA,
-        "--data",
-        "-d",
-        default="all",
-        hints=_datasets,
-    ),
+    _dataset("Of these datasets alone, by name, folder or manifest", several(DATASET), "all"),
 ]
-BestOf = Annotated[
-    str | Path | None,
-    Option(
-        "With --best: of this dataset", DATASET, DATA, "--data", "-d", default="the only one with runs", hints=_datasets
-    ),
-]
+BestOf = Annotated[str | Path | None, _dataset("With --best: of this dataset", default="the only one with runs")]
 Paths = Annotated[
     str | Path | Sequence[str | Path] | None,
     Option("Feature files, or folders of them", several(PATH), DATA, "PATHS", default="all under --features"),
@@ -177,91 +174,30 @@ Split = Annotated[
 ]
 SplitSeed = Annotated[int, Option("Of splits that are drawn", whole(), DATA, more="Give every command the same")]
 
-Model = Annotated[
-    str | Path,
-    Option("Backbone, or an .onnx file", _MODEL, NETWORK, "--model", "-m", more=_LIST, hints=_models),
-]
+Model = Annotated[str | Path, _model("Backbone, or an .onnx file", more=_LIST)]
 Models = Annotated[
     str | Path | Sequence[str | Path],
-    Option(
-        "Backbones, .onnx files, or a group: study, modern",
-        several(_MODEL),
-        NETWORK,
-        "--model",
-        "-m",
-        more=_LIST,
-        hints=_models,
-    ),
+    _model("Backbones, .onnx files, or a group: study, modern", several(_MODEL), more=_LIST),
 ]
-ComparedBy = Annotated[
-    str | None,
-    Option(
-        "Backbone to compare images by",
-        _MODEL,
-        NETWORK,
-        "--model",
-        "-m",
-        default="which tells copies best",
-        hints=_models,
-    ),
-]
-MaybeModel = Annotated[
-    str | None,
-    Option(
-        "Backbone to compare images by",
-        _MODEL,
-        NETWORK,
-        "--model",
-        "-m",
-        default="the run's, or the first",
-        hints=_models,
-    ),
-]
+ComparedBy = Annotated[str | None, _model("Backbone to compare images by", default="which tells copies best")]
+MaybeModel = Annotated[str | None, _model("Backbone to compare images by", default="the run's, or the first")]
 LookedAtBy = Annotated[
     str | None,
-    Option(
+    _model(
         "Backbone whose embeddings are taken",
-        _MODEL,
-        NETWORK,
-        "--model",
-        "-m",
         default="the first",
         more="Where it has several feature files, the name of one without .h5",
-        hints=_models,
     ),
 ]
 JudgedModels = Annotated[
-    str | Sequence[str] | None,
-    Option("Runs on these backbones alone", several(_MODEL), NETWORK, "--model", "-m", default="all", hints=_models),
+    str | Sequence[str] | None, _model("Runs on these backbones alone", several(_MODEL), default="all")
 ]
-LoneModel = Annotated[
-    str | Path | None,
-    Option("A network alone, without a head: a backbone", _MODEL, NETWORK, "--model", "-m", more=_LIST, hints=_models),
-]
-_ONE_RUN = Option(
-    "A run: its record (.json), what is beside it (.safetensors), or their name",
-    _RUN,
-    DATA,
-    "RUN",
-    more="See: tlcache runs",
-)
+LoneModel = Annotated[str | Path | None, _model("A network alone, without a head: a backbone", more=_LIST)]
+_ONE_RUN = _run("A run: its record (.json), what is beside it (.safetensors), or their name", "RUN")
 OneRun = Annotated[str | Path, _ONE_RUN]
 MaybeRun = Annotated[str | Path | None, _ONE_RUN]
-AskedRun = Annotated[
-    str | Path | None,
-    Option("A run of fit-heads, to ask what it is unsure of", _RUN, DATA, "--run", more="See: tlcache runs"),
-]
-MapRun = Annotated[
-    str | Path | None,
-    Option(
-        "A run, to show what it predicts",
-        _RUN,
-        DATA,
-        "--run",
-        default="the best of the dataset",
-        more="See: tlcache runs",
-    ),
-]
+AskedRun = Annotated[str | Path | None, _run("A run of fit-heads, to ask what it is unsure of")]
+MapRun = Annotated[str | Path | None, _run("A run, to show what it predicts", default="the best of the dataset")]
 Against = Annotated[
     str | Path | Sequence[str | Path] | None,
     Option("Datasets that it does not know, embedded by the same network", several(DATASET), DATA, hints=_datasets),
