@@ -133,8 +133,25 @@ class _Classes:
 
 
 @dataclass(frozen=True)
-class _Labels:
+class _Columns:
+    """What several labels and numbers have in common: there is something to say of every image."""
+
     answering: Answering
+
+    def answers(self, logits: Array, temperature: float = 1.0) -> Array:
+        return self.answering.answers(logits, temperature)
+
+    def known(self, logits: Array, wanted: Wanted) -> NDArray[np.bool_]:
+        del logits
+        return np.ones(len(wanted), bool)
+
+    def seen(self, fitted: Wanted, wanted: Wanted) -> NDArray[np.bool_]:
+        del fitted
+        return np.ones(len(wanted), bool)
+
+
+@dataclass(frozen=True)
+class _Labels(_Columns):
     name: str = MULTILABEL
 
     @property
@@ -152,17 +169,6 @@ class _Labels:
         """Fit that of yes and no: every label of every image is a question with two logits, half up and half down."""
         half = logits.reshape(-1, 1) / 2
         return fit_temperature(np.hstack([-half, half]), wanted.reshape(-1).astype(np.int64))
-
-    def answers(self, logits: Array, temperature: float = 1.0) -> Array:
-        return self.answering.answers(logits, temperature)
-
-    def known(self, logits: Array, wanted: Wanted) -> NDArray[np.bool_]:
-        del logits
-        return np.ones(len(wanted), bool)
-
-    def seen(self, fitted: Wanted, wanted: Wanted) -> NDArray[np.bool_]:
-        del fitted
-        return np.ones(len(wanted), bool)
 
     def calibration_error(self, wanted: Wanted, answers: Array) -> float:
         return multilabel.binary_error(wanted, answers)
@@ -187,8 +193,7 @@ class _Labels:
 
 
 @dataclass(frozen=True)
-class _Numbers:
-    answering: Answering
+class _Numbers(_Columns):
     name: str = REGRESSION
 
     @property
@@ -202,17 +207,6 @@ class _Numbers:
     def temperature(self, logits: Array, wanted: Wanted) -> float:
         del logits, wanted
         return 1.0
-
-    def answers(self, logits: Array, temperature: float = 1.0) -> Array:
-        return self.answering.answers(logits, temperature)
-
-    def known(self, logits: Array, wanted: Wanted) -> NDArray[np.bool_]:
-        del logits
-        return np.ones(len(wanted), bool)
-
-    def seen(self, fitted: Wanted, wanted: Wanted) -> NDArray[np.bool_]:
-        del fitted
-        return np.ones(len(wanted), bool)
 
     def calibration_error(self, wanted: Wanted, answers: Array) -> float:
         del wanted, answers
