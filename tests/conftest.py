@@ -107,6 +107,14 @@ def tiny_model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def made(photos: Path, tiny_model: Path) -> Path:
+    """The feature file of the photos by the tiny network."""
+    from tlcache.extraction.extract import extract
+
+    return extract(photos, str(tiny_model)).path
+
+
+@pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """The tiny network with a head that names the brightest channel, as `tlcache export` makes it of a run."""
     path = tmp_path / "bundle.onnx"

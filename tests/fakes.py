@@ -259,6 +259,13 @@ class TinySource:
         return TracedNetwork(backbone, filled(TinyNetwork, state))
 
 
+def right_but(wrong: int, start: int = 0, n: int = 400) -> NDArray[np.bool_]:
+    """Return which of `n` images are right: all but so many from `start` on."""
+    right = np.ones(n, bool)
+    right[start : start + wrong] = False
+    return right
+
+
 def make_run(
     head: str,
     right: NDArray[np.bool_],

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import make_run
-from numpy.typing import NDArray
+from fakes import make_run, right_but
 from scipy import stats
 from test_cli import invoke
 
@@ -27,12 +26,6 @@ from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.folder import runs_folder
 
 N = 400
-
-
-def right_but(wrong: int, start: int = 0) -> NDArray[np.bool_]:
-    right = np.ones(N, bool)
-    right[start : start + wrong] = False
-    return right
 
 
 def only(**options: Any) -> Comparison:

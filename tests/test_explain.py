@@ -36,11 +36,6 @@ from tlcache.pictures.occlusion import Occlusion
 from tlcache.report.heat import explained_table, overlay
 
 
-@pytest.fixture
-def cached(photos: Path, tiny_model: Path) -> Path:
-    return tlcache.extract(photos, tiny_model).path
-
-
 def fitted(file: Path, head: str) -> Any:
     (run,) = tlcache.fit_heads([file], heads=[head])
     return run
@@ -131,8 +126,8 @@ def quarter_red(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("head", ["ridge", "ncm"])
-def test_the_map_is_strongest_where_the_class_is(cached: Path, tmp_path: Path, head: str) -> None:
-    run = fitted(cached, head)
+def test_the_map_is_strongest_where_the_class_is(made: Path, tmp_path: Path, head: str) -> None:
+    run = fitted(made, head)
     (found,) = tlcache.explain(run.path, quarter_red(tmp_path / "two.png"), label="red").images
     heat = found.heat - found.heat.min()
     side = len(heat) // 2
@@ -140,8 +135,8 @@ def test_the_map_is_strongest_where_the_class_is(cached: Path, tmp_path: Path, h
     assert heat[:side, :side].mean() > 1.2 * heat[side:, side:].mean()
 
 
-def test_heads_that_are_not_linear_are_explained_by_covering(cached: Path, photos: Path) -> None:
-    found = tlcache.explain(fitted(cached, "knn").path, photos / "red" / "0.png")
+def test_heads_that_are_not_linear_are_explained_by_covering(made: Path, photos: Path) -> None:
+    found = tlcache.explain(fitted(made, "knn").path, photos / "red" / "0.png")
     assert (found.method, found.images[0].heat.shape) == ("occlusion", (8, 8))
     assert "never seen" in found.shows
     assert "the knn head is not linear" in found.shows
@@ -260,8 +255,8 @@ def test_an_overlay_is_orange_where_it_speaks_for_and_blue_where_against() -> No
     assert weakest[2] > 110 > weakest[0]
 
 
-def test_the_command_says_how_it_is_known_and_writes_pages_and_pictures(cached: Path, photos: Path) -> None:
-    run = fitted(cached, "ridge")
+def test_the_command_says_how_it_is_known_and_writes_pages_and_pictures(made: Path, photos: Path) -> None:
+    run = fitted(made, "ridge")
     tested = run.predictions().row[0].decode()
     output = invoke("explain", run.path, photos / "red" / "0.png", tested, "--out", "e.html", "--json", "e.json")
     assert "class activation map: Exact" in " ".join(output.split())
@@ -301,15 +296,15 @@ def test_the_report_has_the_maps_of_mistakes_that_were_asked_for(photos: Path, t
     assert not record.exists()
 
 
-def test_a_run_without_mistakes_says_so(cached: Path) -> None:
-    run = fitted(cached, "ridge")
+def test_a_run_without_mistakes_says_so(made: Path) -> None:
+    run = fitted(made, "ridge")
     assert run.predictions().top().right.all()
     with pytest.raises(OptionError, match="makes no mistake"):
         tlcache.explain(run.path, mistakes=True)
 
 
-def test_an_image_that_cannot_be_used_costs_itself_alone(cached: Path, photos: Path, tmp_path: Path) -> None:
-    run = fitted(cached, "ridge")
+def test_an_image_that_cannot_be_used_costs_itself_alone(made: Path, photos: Path, tmp_path: Path) -> None:
+    run = fitted(made, "ridge")
     (tmp_path / "cut.png").write_bytes((photos / "red" / "0.png").read_bytes()[:60])
     result = CliRunner().invoke(
         app,
@@ -320,8 +315,8 @@ def test_an_image_that_cannot_be_used_costs_itself_alone(cached: Path, photos: P
     assert CliRunner().invoke(app, ["explain", str(run.path), str(tmp_path / "cut.png")]).exit_code == 1
 
 
-def test_of_no_usable_image_nothing_is_shown_but_why(cached: Path) -> None:
-    result = CliRunner().invoke(app, ["explain", str(fitted(cached, "ridge").path), "no.png"])
+def test_of_no_usable_image_nothing_is_shown_but_why(made: Path) -> None:
+    result = CliRunner().invoke(app, ["explain", str(fitted(made, "ridge").path), "no.png"])
     assert result.exit_code == 1
     assert "no.png (No such file or directory)" in " ".join(result.output.split())
     assert "embed again" not in result.output
@@ -337,15 +332,15 @@ def test_of_no_usable_image_nothing_is_shown_but_why(cached: Path) -> None:
         (["photos/red/0.png", "--out", "e.pdf"], "neither an .html page nor a .png"),
     ],
 )
-def test_what_cannot_be_asked_is_said(cached: Path, arguments: list[str], message: str) -> None:
-    run = fitted(cached, "ridge")
+def test_what_cannot_be_asked_is_said(made: Path, arguments: list[str], message: str) -> None:
+    run = fitted(made, "ridge")
     result = CliRunner().invoke(app, ["explain", str(run.path), *arguments])
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
     assert not Path("e.pdf").exists()
 
 
-def test_runs_of_other_tasks_and_no_runs_are_refused(cached: Path) -> None:
-    fitted(cached, "ridge")
+def test_runs_of_other_tasks_and_no_runs_are_refused(made: Path) -> None:
+    fitted(made, "ridge")
     with pytest.raises((OptionError, DataError), match="nothing-of-that-name"):
         tlcache.explain("nothing-of-that-name", "photos/red/0.png")

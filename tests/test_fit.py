@@ -24,11 +24,6 @@ from tlcache.runs.folder import read_runs, runs_folder
 from tlcache.runs.frozen import FrozenRun
 
 
-@pytest.fixture
-def made(photos: Path, tiny_model: Path) -> Path:
-    return extract(photos, str(tiny_model)).path
-
-
 def test_every_head_leaves_a_record_that_explains_itself(made: Path) -> None:
     runs = fit_heads()
     assert [run.head for run in runs] == list(HEADS)

@@ -27,11 +27,6 @@ def tlcache(*arguments: str | Path, answer: str = "", status: int = 0) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
-@pytest.fixture
-def made(photos: Path, tiny_model: Path) -> Path:
-    return extract(photos, str(tiny_model)).path
-
-
 def everything(path: Path) -> list[tuple[str, bytes, int]]:
     with open_features(path) as file:
         rows = file.split("train", "val", "test")

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import onnx
 import pytest
-from fakes import change_features, make_run, tiny_network, write_image
+from fakes import change_features, make_run, right_but, tiny_network, write_image
 from typer.testing import CliRunner
 
 from tlcache.auditing.run import audit
@@ -274,10 +274,6 @@ def test_a_join_has_curves_a_group_split_and_unknown_images(
     extract(photos, networks[1])
     (found,) = unknown(run.path, against="photos").images
     assert (found.name, found.kind, found.n) == ("photos", "dataset", 24)
-
-
-def right_but(wrong: int) -> np.ndarray:  # type: ignore[type-arg]
-    return np.arange(400) >= wrong
 
 
 def test_joining_is_a_strategy_of_its_own_in_the_verdict() -> None:

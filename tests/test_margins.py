@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import make_run
-from numpy.typing import NDArray
+from fakes import make_run, right_but
 from scipy import stats
 from test_cli import invoke
 
@@ -19,12 +18,6 @@ from tlcache.evaluation.significance import Difference, compare_paired
 from tlcache.evaluation.verdict import verdict
 
 N = 400
-
-
-def right_but(wrong: int, start: int = 0) -> NDArray[np.bool_]:
-    right = np.ones(N, bool)
-    right[start : start + wrong] = False
-    return right
 
 
 @pytest.fixture

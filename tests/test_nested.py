@@ -110,13 +110,8 @@ def test_few_images_of_a_class_have_fewer_folds_inside_and_too_few_are_told() ->
         _parts(rows, "9x1", SearchProtocol())
 
 
-@pytest.fixture
-def features(photos: Path, tiny_model: Path) -> Path:
-    return extract(photos, str(tiny_model)).path
-
-
-def test_every_image_is_tested_once_in_each_repetition(features: Path) -> None:
-    (run,) = fit_heads([features], ["ridge"], cv="3x2")
+def test_every_image_is_tested_once_in_each_repetition(made: Path) -> None:
+    (run,) = fit_heads([made], ["ridge"], cv="3x2")
     found, nested = run.predictions().in_order(), run.cross_validation
     assert nested
     assert found.fold is not None
@@ -137,14 +132,14 @@ def test_every_image_is_tested_once_in_each_repetition(features: Path) -> None:
     assert "--cv 3x2" in commands(run)[-1]
     assert [figures.n for figures in run.per_class] == [8, 8, 8]
     stamp = run.path.stat().st_mtime_ns
-    assert fit_heads([features], ["ridge"], cv="3x2") == [run]
+    assert fit_heads([made], ["ridge"], cv="3x2") == [run]
     assert run.path.stat().st_mtime_ns == stamp
 
 
-def test_folds_alone_are_folds_once(features: Path) -> None:
-    (run,) = fit_heads([features], ["ridge"], cv="3")
+def test_folds_alone_are_folds_once(made: Path) -> None:
+    (run,) = fit_heads([made], ["ridge"], cv="3")
     assert (run.arguments["cv"], run.test_split) == ("3x1", "3x1 cross-validation")
-    assert fit_heads([features], ["ridge"], cv="3x1") == [run]
+    assert fit_heads([made], ["ridge"], cv="3x1") == [run]
     fold, lines = run.predictions().fold, run.path.with_suffix(".csv").read_text().split()
     assert fold is not None
     assert lines[0] == "path,label,predicted,confidence,fold"
@@ -159,9 +154,9 @@ def test_test_images_that_a_dataset_sets_apart_stay_apart(tmp_path: Path, tiny_m
     assert all(path.startswith("train/") for path in run.predictions().top().paths)
 
 
-def test_cross_validated_runs_are_compared_among_themselves(features: Path, tmp_path: Path) -> None:
-    fit_heads([features], ["ridge"])
-    fit_heads([features], ["ridge", "knn"], cv="2x2")
+def test_cross_validated_runs_are_compared_among_themselves(made: Path, tmp_path: Path) -> None:
+    fit_heads([made], ["ridge"])
+    fit_heads([made], ["ridge", "knn"], cv="2x2")
     plain, nested = sorted(compare(), key=lambda each: len(each.entries))
     assert (len(plain.entries), len(nested.entries)) == (1, 2)
     assert nested.groups is None

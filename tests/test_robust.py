@@ -26,11 +26,6 @@ from tlcache.runs.folder import runs_folder
 WAYS = ["noise:5", "dark:5"]
 
 
-@pytest.fixture
-def cached(photos: Path, tiny_model: Path) -> Path:
-    return tlcache.extract(photos, tiny_model).path
-
-
 def robust(**options: Any) -> Any:
     (found,) = tlcache.robust("photos", ["noise", "dark"], [5], **options)
     return found
@@ -50,8 +45,8 @@ def by_hand(run: Any, photos: Path, model: Path) -> np.ndarray:
     return np.array(right)
 
 
-def test_every_run_is_judged_on_the_same_images_made_worse(cached: Path, photos: Path, tiny_model: Path) -> None:
-    runs = {run.path.stem: run for run in tlcache.fit_heads([cached], heads=["ridge", "ncm"])}
+def test_every_run_is_judged_on_the_same_images_made_worse(made: Path, photos: Path, tiny_model: Path) -> None:
+    runs = {run.path.stem: run for run in tlcache.fit_heads([made], heads=["ridge", "ncm"])}
     found = robust()
     assert (found.images, found.unusable, found.embedded, found.corruptions) == (6, 0, 12, tuple(WAYS))
     assert {each.run for each in found.runs} == runs.keys()
@@ -66,10 +61,10 @@ def test_every_run_is_judged_on_the_same_images_made_worse(cached: Path, photos:
     assert read_robustness(runs_folder()) == [found]
 
 
-def test_what_is_embedded_is_kept_for_other_heads_and_other_kinds(cached: Path) -> None:
-    tlcache.fit_heads([cached], heads=["ridge"])
+def test_what_is_embedded_is_kept_for_other_heads_and_other_kinds(made: Path) -> None:
+    tlcache.fit_heads([made], heads=["ridge"])
     assert robust().embedded == 12
-    tlcache.fit_heads([cached], heads=["knn", "svm", "logreg"])
+    tlcache.fit_heads([made], heads=["knn", "svm", "logreg"])
     assert robust().embedded == 0
     (more,) = tlcache.robust("photos", ["noise", "contrast"], [4, 5])
     assert more.embedded == 18
@@ -129,8 +124,8 @@ def test_joined_embeddings_are_judged_by_every_network(photos: Path, networks: l
     assert found.runs[0].mean.accuracy > 1 / 3
 
 
-def test_an_image_that_is_gone_is_left_out_and_counted(cached: Path, photos: Path) -> None:
-    (run,) = tlcache.fit_heads([cached], heads=["ridge"])
+def test_an_image_that_is_gone_is_left_out_and_counted(made: Path, photos: Path) -> None:
+    (run,) = tlcache.fit_heads([made], heads=["ridge"])
     gone, cut = (photos / row.decode() for row in run.predictions().row[:2])
     gone.unlink()
     cut.write_bytes(cut.read_bytes()[:60])
@@ -141,8 +136,8 @@ def test_an_image_that_is_gone_is_left_out_and_counted(cached: Path, photos: Pat
         robust()
 
 
-def test_runs_that_cannot_be_judged_are_named_with_the_reason(cached: Path) -> None:
-    tlcache.fit_heads([cached], heads=["ridge"], cv="2x1")
+def test_runs_that_cannot_be_judged_are_named_with_the_reason(made: Path) -> None:
+    tlcache.fit_heads([made], heads=["ridge"], cv="2x1")
     said: list[str] = []
     with pytest.raises(CacheError, match="no run that could be judged"):
         robust(on_warning=said.append)
@@ -153,10 +148,10 @@ def test_runs_that_cannot_be_judged_are_named_with_the_reason(cached: Path) -> N
     assert "a cross-validation leaves nothing that has not seen" in said[0]
 
 
-def test_a_network_that_is_another_by_now_is_refused(cached: Path, tiny_model: Path) -> None:
+def test_a_network_that_is_another_by_now_is_refused(made: Path, tiny_model: Path) -> None:
     import onnx
 
-    tlcache.fit_heads([cached], heads=["ridge"])
+    tlcache.fit_heads([made], heads=["ridge"])
     onnx.save(tiny_network(seed=1), tiny_model)
     with pytest.raises(ModelError, match="another one than the run's"):
         robust()
@@ -165,15 +160,15 @@ def test_a_network_that_is_another_by_now_is_refused(cached: Path, tiny_model: P
 @pytest.mark.slow
 @pytest.mark.worker
 @pytest.mark.usefixtures("sabotaged")
-def test_an_image_that_kills_its_decoder_costs_itself_alone(cached: Path, photos: Path) -> None:
-    (run,) = tlcache.fit_heads([cached], heads=["ridge"])
+def test_an_image_that_kills_its_decoder_costs_itself_alone(made: Path, photos: Path) -> None:
+    (run,) = tlcache.fit_heads([made], heads=["ridge"])
     doom(photos / run.predictions().row[0].decode(), "crash")
     found = robust()
     assert (found.images, found.unusable, found.embedded) == (5, 1, 10)
 
 
-def test_the_command_shows_tables_and_writes_the_figures(cached: Path, photos: Path) -> None:
-    tlcache.fit_heads([cached], heads=["ridge", "knn"])
+def test_the_command_shows_tables_and_writes_the_figures(made: Path, photos: Path) -> None:
+    tlcache.fit_heads([made], heads=["ridge", "knn"])
     write_image(photos / "red" / "new.png", 5, 2)  # is of no run, and not looked at
     output = invoke("robust", "--data", "photos", "--kinds", "noise,dark", "--severity", "5", "--json", "r.json")
     assert "6 test images, each made worse in 2 ways. 12 embedded now." in output
@@ -188,7 +183,7 @@ def test_the_command_shows_tables_and_writes_the_figures(cached: Path, photos: P
     for run in dataset["runs"]:
         assert f"made worse {run['mean']['accuracy']:.3f}" in page or run != dataset["runs"][0]
         assert f"<td>{run['mean']['accuracy']:.3f} (" in page
-    tlcache.fit_heads([cached], heads=["ridge"], runs="others")
+    tlcache.fit_heads([made], heads=["ridge"], runs="others")
     assert "made worse" not in tlcache.write_report("r.html", runs="others")[0].read_text()
 
 
@@ -205,8 +200,8 @@ def test_the_command_shows_tables_and_writes_the_figures(cached: Path, photos: P
     ],
 )
 def test_what_cannot_be_asked_is_said(
-    cached: Path, options: dict[str, Any], error: type[Exception], message: str
+    made: Path, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    tlcache.fit_heads([cached], heads=["ridge"])
+    tlcache.fit_heads([made], heads=["ridge"])
     with pytest.raises(error, match=message):
         tlcache.robust("photos", **options)

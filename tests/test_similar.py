@@ -17,12 +17,6 @@ from tlcache.errors import CacheError, DataError, OptionError
 from tlcache.kinds import LARGEST, SIZE
 
 
-@pytest.fixture
-def cached(photos: Path, tiny_model: Path) -> Path:
-    """The photos, which are embedded, and the feature file of them."""
-    return tlcache.extract(photos, tiny_model).path
-
-
 def brute(file: Path, path: str) -> list[tuple[str, float]]:
     """Return all paths with their cosines to one of them, the closest first, one after the other."""
     with tlcache.open_features(file) as features:
@@ -34,33 +28,33 @@ def brute(file: Path, path: str) -> list[tuple[str, float]]:
     )
 
 
-def test_the_closest_of_all_images_are_found_in_order(cached: Path, photos: Path) -> None:
+def test_the_closest_of_all_images_are_found_in_order(made: Path, photos: Path) -> None:
     found = tlcache.similar(photos / "red" / "3.png", "photos", 24)
     (asked,) = found.asked
-    expected = brute(cached, "red/3.png")
+    expected = brute(made, "red/3.png")
     assert [near.path for near in asked.similar] == [path for path, _ in expected]
     assert [near.cosine for near in asked.similar] == pytest.approx([cosine for _, cosine in expected], abs=1e-5)
-    with tlcache.open_features(cached) as features:
+    with tlcache.open_features(made) as features:
         split = {path: name for name in ("train", "val", "test") for path in features.split(name).paths}
     assert all((near.split, near.label) == (split[near.path], near.path.split("/")[0]) for near in asked.similar)
     assert [near.path for near in asked.similar if near.same] == ["red/3.png"]
 
 
-def test_a_new_image_is_embedded_as_those_of_the_dataset(cached: Path, photos: Path) -> None:
+def test_a_new_image_is_embedded_as_those_of_the_dataset(made: Path, photos: Path) -> None:
     copy = Path("copy.bmp")  # the same pixels in other bytes
     Image.open(photos / "blue" / "2.png").save(copy)
     (asked,) = tlcache.similar(copy, "photos", 1).asked
     assert (asked.similar[0].path, asked.similar[0].same) == ("blue/2.png", False)
     assert asked.similar[0].cosine == pytest.approx(1, abs=1e-5)
-    assert list(cached.parents[1].rglob("*.h5")) == [cached]  # and nothing was added
+    assert list(made.parents[1].rglob("*.h5")) == [made]  # and nothing was added
 
 
-def test_images_that_are_gone_are_found_by_name(cached: Path, photos: Path) -> None:
+def test_images_that_are_gone_are_found_by_name(made: Path, photos: Path) -> None:
     photos.rename("elsewhere")
     found = tlcache.similar(["red/0.png", "blue/1.png"], "photos", 3)
     assert [each.path for each in found.asked] == ["red/0.png", "blue/1.png"]
     for each in found.asked:
-        assert [near.path for near in each.similar] == [path for path, _ in brute(cached, each.path)[:3]]
+        assert [near.path for near in each.similar] == [path for path, _ in brute(made, each.path)[:3]]
 
 
 def test_embeddings_that_were_adopted_have_no_network(photos: Path) -> None:
@@ -74,18 +68,18 @@ def test_embeddings_that_were_adopted_have_no_network(photos: Path) -> None:
         tlcache.similar(photos / "red" / "0.png", "table")
 
 
-def test_of_several_feature_files_one_is_named(cached: Path, photos: Path, tiny_model: Path) -> None:
+def test_of_several_feature_files_one_is_named(made: Path, photos: Path, tiny_model: Path) -> None:
     other = tlcache.extract(photos, tiny_model, crop_borders=True).path
-    for model in (cached.stem, other.stem):
+    for model in (made.stem, other.stem):
         (asked,) = tlcache.similar(photos / "red" / "3.png", "photos", 24, model=model).asked
-        expected = brute(cached.with_stem(model), "red/3.png")
+        expected = brute(made.with_stem(model), "red/3.png")
         assert [near.cosine for near in asked.similar] == pytest.approx([cosine for _, cosine in expected], abs=1e-5)
     with pytest.raises(CacheError, match="is embedded by tiny, not by resnet50"):
         tlcache.similar("red/3.png", "photos", model="resnet50")
 
 
-def test_what_cannot_be_asked_is_told(cached: Path, photos: Path) -> None:
-    del cached
+def test_what_cannot_be_asked_is_told(made: Path, photos: Path) -> None:
+    del made
     with pytest.raises(OptionError, match="No images are given"):
         tlcache.similar([], "photos")
     with pytest.raises(CacheError, match="No features of"):
@@ -96,8 +90,8 @@ def test_what_cannot_be_asked_is_told(cached: Path, photos: Path) -> None:
     assert [each.path for each in found.asked] == [str(photos / "red" / "0.png")]
 
 
-def test_the_page_has_the_pictures_it_has_room_for(cached: Path, photos: Path) -> None:
-    del cached
+def test_the_page_has_the_pictures_it_has_room_for(made: Path, photos: Path) -> None:
+    del made
     write_image(Path("<new> & one.png"), 7, 1)
     command = ["similar", "<new> & one.png", "broken.png", "--data", str(photos), "-n", "4", "--json", "found.json"]
     Path("broken.png").write_bytes(b"no image")

@@ -48,11 +48,6 @@ def test_a_damaged_part_is_none(tmp_path: Path) -> None:
         assert read_shard(path) is None
 
 
-@pytest.fixture
-def made(photos: Path, tiny_model: Path) -> Path:
-    return extract(photos, str(tiny_model)).path
-
-
 def test_a_stranger_reads_the_file_with_plain_h5py(made: Path) -> None:
     with h5py.File(made) as file:
         assert file["features"].shape == (24, 8)

@@ -20,7 +20,6 @@ from tlcache.deploying.answers import find_answers
 from tlcache.deploying.judging import Judge
 from tlcache.deploying.saved import find_saved
 from tlcache.errors import OptionError
-from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.recipe import Recipe
 from tlcache.heads.fitted import load_head
@@ -210,11 +209,6 @@ def test_a_class_that_the_other_folds_lack_has_no_probability() -> None:
     assert found[7, 3] == 0
     assert (found[:, 4] == 0).all()  # no image at all
     assert found.sum(axis=1) == pytest.approx(np.ones(60), abs=1e-5)
-
-
-@pytest.fixture
-def made(photos: Path, tiny_model: Path) -> Path:
-    return extract(photos, str(tiny_model)).path
 
 
 def test_a_run_keeps_what_it_promises_and_says_what_came_of_it(made: Path) -> None:

@@ -41,11 +41,6 @@ def write_classes(folder: Path, *names: str) -> Path:
 
 
 @pytest.fixture
-def made(photos: Path, tiny_model: Path) -> Path:
-    return extract(photos, str(tiny_model)).path
-
-
-@pytest.fixture
 def run(made: Path) -> FrozenRun:
     return fit_heads([made], ["ridge"])[0]
 
