@@ -33,13 +33,13 @@ from tlcache.cache.feature_file import FeatureFile, Split
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, trained_layers
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.heads import as_module
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.recipes import RECIPES
 from tlcache.finetuning.sources import from_pixels
 from tlcache.finetuning.speed import ComputeFormat
 from tlcache.finetuning.training import Phase, State, Training, logits_of
-from tlcache.finetuning.trial import Task
 from tlcache.heads.logreg import LogReg
 from tlcache.heads.rows import Scaler
 from tlcache.probing.folds import draw_shots
@@ -74,15 +74,15 @@ def measure(seeds: range, folder: Path) -> list[dict[str, Any]]:
     }
     with step_bar("embedding, fitting, training", len(seeds) * len(WEIGHTS) * len(LABELS)) as advance:
         for seed, kind in product(seeds, WEIGHTS):
-            task = digits(seed, kind, folder)
-            given, test = task.splits["train"].joined(task.splits["val"]), task.splits["test"]
+            data = digits(seed, kind, folder)
+            given, test = data.splits["train"].joined(data.splits["val"]), data.splits["test"]
             for n in LABELS:
-                rows = draw_shots(given, n // len(task.classes), seed) if n else np.arange(len(given))
+                rows = draw_shots(given, n // len(data.classes), seed) if n else np.arange(len(given))
                 scaler, head = _head(given.of(rows))
                 frozen = head.predict(scaler(test.features))
                 reached["frozen", kind, n].append(float(np.mean(frozen == test.labels)))
                 tuned = fine_tuned(
-                    task, replace(RECIPE, seed=seed), rows, as_module("linear", head, scaler, 10), "test"
+                    data, replace(RECIPE, seed=seed), rows, as_module("linear", head, scaler, 10), "test"
                 )
                 reached["finetune", kind, n].append(float(np.mean(tuned == test.labels)))
                 advance(1)
@@ -94,12 +94,12 @@ def measure(seeds: range, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def digits(seed: int, kind: str, folder: Path) -> Task:
+def digits(seed: int, kind: str, folder: Path) -> TuningData:
     """Return the digits, embedded with one kind of weights, another of whose fifths is the test set."""
     weights = kind if kind != "random" else str(_random(seed, folder))
     done = extract("digits", MODEL, weights, split_seed=seed, features=folder / kind)
     with FeatureFile(done.path) as file:
-        return Task.of(file, weights, "cpu")
+        return TuningData.of(file, weights, "cpu")
 
 
 def _head(given: Split) -> tuple[Scaler, LogReg]:
@@ -107,22 +107,24 @@ def _head(given: Split) -> tuple[Scaler, LogReg]:
     return scaler, LogReg().fit(scaler(given.features), given.labels)
 
 
-def fine_tuned(task: Task, recipe: Recipe, rows: NDArray[np.int64], head: nn.Module, split: str) -> NDArray[np.int64]:
+def fine_tuned(
+    data: TuningData, recipe: Recipe, rows: NDArray[np.int64], head: nn.Module, split: str
+) -> NDArray[np.int64]:
     """Train on some of the rows of train + val, for a fixed number of steps, and return the labels given to a split."""
-    backbone, way = task.backbone, ComputeFormat("fp32", "channels_last")
-    whole = pretrained(backbone, load_state(task.weights), task.weights.label, task.preprocess)
+    backbone, way = data.backbone, ComputeFormat("fp32", "channels_last")
+    whole = pretrained(backbone, load_state(data.weights), data.weights.label, data.preprocess)
     layers = trained_layers(backbone, whole, recipe.unfreeze)
-    network = Classifier(backbone, whole, head, task.preprocess, layers, recipe.batch_norm == "eval")
+    network = Classifier(backbone, whole, head, data.preprocess, layers, recipe.batch_norm == "eval")
     again = np.resize(rows, _ROUND)
-    known = task.rows("train", "val")[again], task.labels("train", "val")[again]
-    train = from_pixels(task.pixels, *known, recipe.augment, recipe.seed, task.device)
+    known = data.rows("train", "val")[again], data.labels("train", "val")[again]
+    train = from_pixels(data.pixels, *known, recipe.augment, recipe.seed, data.device)
     phase = Phase("backbone", network, layers, recipe.epochs, recipe.epochs, recipe.learning_rate, train, None)
     with tempfile.TemporaryDirectory() as kept, torch.random.fork_rng(devices=[]):
-        learned = task.target, len(task.classes)
-        training = Training(whole.module, head, recipe, *learned, task.device, Checkpoints(Path(kept)))
+        learned = data.target, len(data.classes)
+        training = Training(whole.module, head, recipe, *learned, data.device, Checkpoints(Path(kept)))
         training.run([phase], State(way.precision, way.layout, {}, training.both.state_dict()))
-    wanted = from_pixels(task.pixels, task.rows(split), task.labels(split), "none", 0, task.device)
-    labels: NDArray[np.int64] = logits_of(network, wanted, task.device, way).argmax(1)
+    wanted = from_pixels(data.pixels, data.rows(split), data.labels(split), "none", 0, data.device)
+    labels: NDArray[np.int64] = logits_of(network, wanted, data.device, way).argmax(1)
     return labels
 
 

@@ -28,11 +28,12 @@ from tlcache.cache.feature_file import FeatureFile
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, trained_layers
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.losses import make_loss
 from tlcache.finetuning.optimisation import make_optimizer
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.speed import COMPUTE_FORMATS, ComputeFormat, find_torch_device, images_per_s
-from tlcache.finetuning.trial import Task, Trial
+from tlcache.finetuning.trial import Trial
 from tlcache.progress import show_progress, step_bar
 
 __all__ = ["measure_finetuning"]
@@ -48,13 +49,13 @@ def measure_finetuning(
     The loop is an epoch of `finetune` on 4 of 5 `photos`, light augmentation included, without what comes before and
     after: the choice of a way, validation, the test. `prefix` compares such epochs, without augmentation.
     """
-    row, data = find(name), write_manifest(photos)
-    done = extract(data, name, "random", features=folder / "features", device=device)
+    row, manifest = find(name), write_manifest(photos)
+    done = extract(manifest, name, "random", features=folder / "features", device=device)
     with FeatureFile(done.path) as file:
-        task = Task.of(file, "random", device)
-    whole, head = untrained(row, seed=0), nn.Linear(row.dim, len(task.classes))
-    layers, crop = trained_layers(row, whole, "all"), task.preprocess.crop
-    network = Classifier(row, whole, head, task.preprocess, layers).to(device)
+        data = TuningData.of(file, "random", device)
+    whole, head = untrained(row, seed=0), nn.Linear(row.dim, len(data.classes))
+    layers, crop = trained_layers(row, whole, "all"), data.preprocess.crop
+    network = Classifier(row, whole, head, data.preprocess, layers).to(device)
     ways = in_turn(
         {str(way): partial(images_per_s, way, network, crop, device, _BATCH) for way in COMPUTE_FORMATS},
         rounds,
@@ -62,11 +63,11 @@ def measure_finetuning(
     )
     best = COMPUTE_FORMATS[int(np.argmax([ways[str(way)].median for way in COMPUTE_FORMATS]))]
     optimizer = make_optimizer(Recipe(), 1e-3, whole.module, head, layers)
-    images = len(task.rows("train", "val"))
+    images = len(data.rows("train", "val"))
     loop = in_turn(
         {
             "bare": partial(_bare_step, best, network, optimizer, crop, device, images),
-            "loop": partial(_epoch, task, Recipe(batch_size=_BATCH), best, folder),
+            "loop": partial(_epoch, data, Recipe(batch_size=_BATCH), best, folder),
         },
         rounds,
         advance,
@@ -75,7 +76,7 @@ def measure_finetuning(
     part = Recipe(batch_size=_BATCH, unfreeze=last, augment="none")
     recipes = {"plain": part, "cached": replace(part, cached_prefix=True)}
     prefix = in_turn(
-        {kind: partial(_epoch, task, each, best, folder) for kind, each in recipes.items()}, rounds, advance
+        {kind: partial(_epoch, data, each, best, folder) for kind, each in recipes.items()}, rounds, advance
     )
     return {
         "backbone": name,
@@ -92,9 +93,9 @@ def measure_finetuning(
     }
 
 
-def _epoch(task: Task, recipe: Recipe, way: ComputeFormat, folder: Path) -> float:
+def _epoch(data: TuningData, recipe: Recipe, way: ComputeFormat, folder: Path) -> float:
     """Train for two epochs on train + val, and return images per second of the second, when all is warm and ready."""
-    trial = Trial(task, recipe, refit={"backbone": 2})
+    trial = Trial(data, recipe, refit={"backbone": 2})
     with tempfile.TemporaryDirectory(dir=folder) as kept:
         return float(trial.train(Checkpoints(Path(kept)), way).history[-1]["images_per_s"])
 

@@ -21,10 +21,11 @@ from benchmarks.images import make_photos, write_images, write_manifest
 from tlcache.cache.feature_file import FeatureFile
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.ranks import joined, rank
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.speed import ComputeFormat
-from tlcache.finetuning.trial import Task, Trial
+from tlcache.finetuning.trial import Trial
 
 __all__ = ["measure"]
 
@@ -60,10 +61,10 @@ def _train(folder: Path) -> None:
     """Train as one of several processes, and print the seconds of each epoch, on the clock and of the processor."""
     torch.set_num_threads(1)
     with FeatureFile(_extract(folder)) as file:
-        task = Task.of(file, "random", "cpu")
+        data = TuningData.of(file, "random", "cpu")
     ends = list[tuple[float, float]]()
     with joined("cpu"), tempfile.TemporaryDirectory() as kept:
-        trial = Trial(task, Recipe(batch_size=32, lr=1e-3), refit={"backbone": _EPOCHS})
+        trial = Trial(data, Recipe(batch_size=32, lr=1e-3), refit={"backbone": _EPOCHS})
         tell = lambda _: ends.append((time.perf_counter(), time.process_time()))  # noqa: E731
         trial.train(Checkpoints(Path(kept)), _WAY, tell)
         spent = [[b - a for a, b in zip(*pair, strict=True)] for pair in zip(ends, ends[1:], strict=False)]

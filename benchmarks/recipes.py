@@ -31,8 +31,8 @@ from tlcache.cache.feature_file import FeatureFile
 from tlcache.evaluation.compare import compare
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.classifier import Classifier, trained_layers
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.finetune import finetune
-from tlcache.finetuning.trial import Task
 from tlcache.machine import hardware
 from tlcache.probing.fit import fit_heads
 from tlcache.progress import say, show_progress
@@ -140,16 +140,16 @@ PLAIN: Mapping[str, Plain] = {
 }
 
 
-def train(task: Task, plain: Plain, cpu_s: float, seed: int) -> dict[str, Any]:
+def train(data: TuningData, plain: Plain, cpu_s: float, seed: int) -> dict[str, Any]:
     """Train for so many CPU seconds, and test: epochs, CPU seconds and accuracy on the test images."""
-    rows, labels = task.rows("train", "val"), task.labels("train", "val")
-    dim, batch = task.splits["train"].features.shape[1], min(plain.batch, len(rows) // 2)
+    rows, labels = data.rows("train", "val"), data.labels("train", "val")
+    dim, batch = data.splits["train"].features.shape[1], min(plain.batch, len(rows) // 2)
     steps = len(rows) // batch
     torch.manual_seed(seed)
 
     def trained(steps: int, epochs: int) -> tuple[Classifier, float]:
         began = cpu_seconds()
-        (network,) = _run(task, plain, rows, labels, batch, steps, epochs, dim)
+        (network,) = _run(data, plain, rows, labels, batch, steps, epochs, dim)
         return network, cpu_seconds() - began
 
     few, more = (trained(each, 1)[1] for each in (1, min(_TIMED, steps)))  # what only the first step takes goes off
@@ -157,14 +157,14 @@ def train(task: Task, plain: Plain, cpu_s: float, seed: int) -> dict[str, Any]:
     epochs = int(np.clip((cpu_s - few - more) / (each_s * steps), 1, plain.epochs))
     torch.manual_seed(seed)
     network, took_s = trained(steps, epochs)
-    return {"epochs": epochs, "cpu_s": few + more + took_s, "accuracy": _tested(network, task)}
+    return {"epochs": epochs, "cpu_s": few + more + took_s, "accuracy": _tested(network, data)}
 
 
 def _run(
-    task: Task, plain: Plain, rows: Any, labels: Any, batch: int, steps: int, epochs: int, dim: int
+    data: TuningData, plain: Plain, rows: Any, labels: Any, batch: int, steps: int, epochs: int, dim: int
 ) -> Iterator[Classifier]:
     """Train a new network by all phases, and yield it."""
-    network, side = _network(task, plain.head(dim, len(task.classes))), task.pixels.crop
+    network, side = _network(data, plain.head(dim, len(data.classes))), data.pixels.crop
     augment, loss_of = plain.augment(side), nn.CrossEntropyLoss(label_smoothing=plain.smoothing)
     for optimizer, schedule, total in plain.phases(network, steps, epochs):
         network.train()
@@ -172,7 +172,7 @@ def _run(
             if not step % steps:
                 order = torch.randperm(len(rows)).numpy()
             some = order[step % steps * batch :][:batch]
-            images = torch.stack([augment(image) for image in _pixels(task, rows[some])])
+            images = torch.stack([augment(image) for image in _pixels(data, rows[some])])
             loss = loss_of(network(images), torch.from_numpy(labels[some]))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -181,21 +181,21 @@ def _run(
     yield network
 
 
-def _network(task: Task, head: nn.Module) -> Classifier:
-    network = pretrained(task.backbone, load_state(task.weights), task.weights.label, task.preprocess)
-    return Classifier(task.backbone, network, head, task.preprocess, trained_layers(task.backbone, network, "all"))
+def _network(data: TuningData, head: nn.Module) -> Classifier:
+    network = pretrained(data.backbone, load_state(data.weights), data.weights.label, data.preprocess)
+    return Classifier(data.backbone, network, head, data.preprocess, trained_layers(data.backbone, network, "all"))
 
 
-def _pixels(task: Task, rows: Any) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(task.pixels.images.rows[rows]))
+def _pixels(data: TuningData, rows: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(data.pixels.images.rows[rows]))
 
 
-def _tested(network: Classifier, task: Task) -> float:
+def _tested(network: Classifier, data: TuningData) -> float:
     network.eval()
-    rows, labels, centre = task.rows("test"), task.labels("test"), task.pixels.centre
+    rows, labels, centre = data.rows("test"), data.labels("test"), data.pixels.centre
     with torch.inference_mode():
         found = [
-            network(_pixels(task, some)[..., centre, centre]).argmax(1)
+            network(_pixels(data, some)[..., centre, centre]).argmax(1)
             for some in np.array_split(rows, len(rows) // 64 + 1)
         ]
     return float((torch.cat(found).numpy() == labels).mean())
@@ -217,14 +217,14 @@ def measure(
     frozen = found.top("frozen")
     assert frozen is not None
     with FeatureFile(file) as opened:
-        task = Task.of(opened, weights, "cpu")
-    task.pixels.images.rows  # noqa: B018, decoded before anything is timed
-    plain = {name: train(task, PLAIN[name], tuned_s, seed) for name in names}
+        own = TuningData.of(opened, weights, "cpu")
+    own.pixels.images.rows  # noqa: B018, decoded before anything is timed
+    plain = {name: train(own, PLAIN[name], tuned_s, seed) for name in names}
     return {
-        "data": task.attrs["dataset"],
+        "data": own.attrs["dataset"],
         "model": model,
         "seed": seed,
-        "images": {name: len(split) for name, split in task.splits.items()},
+        "images": {name: len(split) for name, split in own.splits.items()},
         "frozen": {"head": frozen.head, "accuracy": frozen.accuracy, "cpu_s": heads_s},
         "best_frozen_on_test": max(run.test.accuracy for run in heads),
         "finetuned": {"accuracy": tuned.test.accuracy, "untuned": tuned.untuned, "cpu_s": tuned_s},

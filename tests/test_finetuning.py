@@ -27,6 +27,7 @@ from tlcache.errors import CacheError, DataError, DeviceError, ModelError, Optio
 from tlcache.evaluation.metrics import evaluate
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.classifier import Classifier
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.live import LiveEpoch
 from tlcache.finetuning.losses import LOSSES
@@ -36,7 +37,7 @@ from tlcache.finetuning.saved import export_tuned
 from tlcache.finetuning.schedules import SCHEDULES
 from tlcache.finetuning.speed import ComputeFormat
 from tlcache.finetuning.training import TrainingError
-from tlcache.finetuning.trial import Task, Trial
+from tlcache.finetuning.trial import Trial
 from tlcache.heads.optimizers import OPTIMIZERS
 from tlcache.heads.table import tuned_heads
 from tlcache.options import parameters
@@ -451,7 +452,7 @@ def test_an_image_that_changed_meanwhile_is_an_error(photos: Path) -> None:
     write_image(photos / "red" / "0.png", 12345, 1)
     words = r"red/0\.png' has changed since it was embedded: its sha256 begins with"
     with open_features(done.path) as file, pytest.raises(DataError, match=words):
-        assert Task.of(file, "random", "cpu").pixels
+        assert TuningData.of(file, "random", "cpu").pixels
 
 
 def test_the_choices_of_a_recipe_are_those_there_are_and_its_help_names_them() -> None:

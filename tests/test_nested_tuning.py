@@ -27,12 +27,13 @@ from tlcache.evaluation.compare import compare, compare_runs
 from tlcache.evaluation.resampled import compare_folds
 from tlcache.evaluation.verdict import no_gain, verdict
 from tlcache.extraction.extract import extract
-from tlcache.finetuning import nested, race, trial
+from tlcache.finetuning import data as tuning_data
+from tlcache.finetuning import nested, race
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.live import LiveEpoch
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import train_and_test
-from tlcache.finetuning.trial import Task
 from tlcache.probing.fit import fit_heads
 from tlcache.probing.outer import images_in_turn, outer_folds
 from tlcache.report.page import write_report
@@ -50,9 +51,9 @@ def tuned(data: Path, cv: str = "2", **settings: object) -> FinetunedRun:
     return finetune(data, "tinynet", "random", cv=cv, **how)
 
 
-def task_of(images: Split) -> Task:
+def task_of(images: Split) -> TuningData:
     numbers = {"train": np.arange(len(images))}
-    return Task({}, ("a", "b", "c"), {"train": images}, numbers, (), (), None, None, None, "cpu")  # type: ignore[arg-type]
+    return TuningData({}, ("a", "b", "c"), {"train": images}, numbers, (), (), None, None, None, "cpu")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("cv", ["3x1", "3x2"])
@@ -60,10 +61,10 @@ def test_no_part_of_a_fold_knows_another_whatever_belongs_together(cv: str, tmp_
     images = split(90, groups=tuple(f"g{row // 3}" if row < 30 else "" for row in range(90)))
     images.features[80] = images.features[50]  # the same image twice
     together = np.array([f"g{row // 3}" if row < 30 else str(50 if row == 80 else row) for row in range(90)])
-    task = task_of(images)
-    task.heads["fitted on other rows"] = None  # type: ignore[assignment]
+    data = task_of(images)
+    data.heads["fitted on other rows"] = None  # type: ignore[assignment]
     for fold in outer_folds(images, cv, 0):
-        part = nested._part(task, images, fold, 0, tmp_path)
+        part = nested._part(data, images, fold, 0, tmp_path)
         rows = {name: part.rows(name) for name in ("train", "val", "test")}
         assert sorted(np.concatenate([*rows.values()])) == list(range(90))
         assert rows["test"].tolist() == fold.held.tolist()
@@ -89,13 +90,13 @@ def test_what_a_fold_says_does_not_depend_on_what_it_is_tested_by(
 ) -> None:
     recipe = Recipe(**{**FIXED, "recipe": None, "epochs": 2, "batch_size": 8, **settings})
     with FeatureFile(extract(photos, "tinynet", "random").path) as file:
-        task, images = Task.of(file, "random", "cpu"), images_in_turn(file)
+        data, images = TuningData.of(file, "random", "cpu"), images_in_turn(file)
     fold, said = outer_folds(images, "3x1", 0)[0], []
     others = replace(images, features=images.features.copy(), labels=images.labels.copy())
     others.features[fold.held], others.labels[fold.held] = 0.0, 0
     for name, own in {"true": images, "other": others}.items():
-        part = nested._part(task, own, fold, 0, tmp_path / name)
-        identity = Identity.of(task.attrs, "finetune", recipe.head, {})
+        part = nested._part(data, own, fold, 0, tmp_path / name)
+        identity = Identity.of(data.attrs, "finetune", recipe.head, {})
         run = train_and_test(part, [({}, recipe)], None, identity, tmp_path / name / "run.json", kept=False)
         said.append(run.predictions().probabilities)
         assert not run.head_path.exists()
@@ -106,13 +107,13 @@ def test_what_a_fold_says_does_not_depend_on_what_it_is_tested_by(
 def test_it_is_recorded_as_heads_are_on_the_same_folds_and_compared_with_them(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitted, plain = list[set[str]](), trial.cached_head
+    fitted, plain = list[set[str]](), tuning_data.cached_head
 
     def watched(kind: str, train: Split, val: Split, *others: object) -> object:
         fitted.append({*train.paths, *val.paths})
         return plain(kind, train, val, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trial, "cached_head", watched)
+    monkeypatch.setattr(tuning_data, "cached_head", watched)
     run = tuned(photos, "3")
     (head,) = fit_heads(heads=["ridge"], cv="3")
     mine, theirs = (each.predictions().in_order() for each in (run, head))

@@ -15,6 +15,7 @@ from tlcache.cli import app
 from tlcache.errors import OptionError, UnknownNameError
 from tlcache.files import cache_folder
 from tlcache.finetuning import race
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.pace import Pace
 from tlcache.finetuning.plan import Plan, Round, Rows, budget_of, fitted, planned, usual_epochs
@@ -22,7 +23,7 @@ from tlcache.finetuning.recipe import Recipe, resolved
 from tlcache.finetuning.recipes import INSTEAD, RACED, RECIPES
 from tlcache.finetuning.step import Step
 from tlcache.finetuning.training import TrainingError
-from tlcache.finetuning.trial import Task, Trial
+from tlcache.finetuning.trial import Trial
 from tlcache.probing.fit import fit_heads
 from tlcache.report.curves import learning_curves
 from tlcache.report.reproduce import commands
@@ -137,25 +138,25 @@ def test_every_recipe_is_one_and_differs_from_the_others() -> None:
     assert len({made[name] for name in (*RACED, *INSTEAD.values())}) == len(RACED) + len(INSTEAD)
 
 
-def _task(**labels: np.ndarray) -> Task:
+def _task(**labels: np.ndarray) -> TuningData:
     splits = {
         name: Split(np.zeros((len(y), 2), np.float32), y, ("",) * len(y), ("",) * len(y)) for name, y in labels.items()
     }
     edges = np.cumsum([0, *map(len, splits.values())])
     numbers = {name: np.arange(*edges[n : n + 2]) for n, name in enumerate(splits)}
-    return Task({}, ("a", "b", "c"), splits, numbers, (), (), None, None, None, "cpu")  # type: ignore[arg-type]
+    return TuningData({}, ("a", "b", "c"), splits, numbers, (), (), None, None, None, "cpu")  # type: ignore[arg-type]
 
 
 def test_a_sample_has_all_classes_in_their_proportions() -> None:
     y = np.repeat([0, 1, 2], [900, 99, 1])
-    task = _task(train=y, val=y[::2], test=y[:3])
-    some = task.sampled(7, train=100, val=10_000)
+    data = _task(train=y, val=y[::2], test=y[:3])
+    some = data.sampled(7, train=100, val=10_000)
     assert np.bincount(some.labels("train")).tolist() == [89, 10, 1]
     assert np.array_equal(some.labels("val"), y[::2])
     assert np.array_equal(y[some.rows("train")], some.labels("train"))
     assert some.rows("val")[0] == len(y)
     assert np.array_equal(some.labels("test"), y[:3])
-    assert not np.array_equal(some.rows("train"), task.sampled(8, train=100).rows("train"))
+    assert not np.array_equal(some.rows("train"), data.sampled(8, train=100).rows("train"))
 
 
 @pytest.mark.usefixtures("tinynet", "short")
@@ -200,11 +201,11 @@ def test_a_race_is_recorded_with_all_that_it_tried_and_its_end_can_be_had_alone(
 def test_a_race_that_is_stopped_goes_on_where_it_was(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, calls = race.train_variant, list[str]()
 
-    def stopping(task: Task, setting: dict[str, str], *others: object) -> object:
+    def stopping(data: TuningData, setting: dict[str, str], *others: object) -> object:
         calls.append(setting["recipe"])
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return plain(task, setting, *others)  # type: ignore[arg-type]
+        return plain(data, setting, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(race, "train_variant", stopping)
     with pytest.raises(KeyboardInterrupt):

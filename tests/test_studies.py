@@ -24,9 +24,9 @@ from tlcache.errors import CacheError, DataError, ModelError, OptionError, Tlcac
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.resampled import compare_folds, resampled
 from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.run import Left, train_and_test
-from tlcache.finetuning.trial import Task
 from tlcache.heads import table
 from tlcache.images import Preprocess
 from tlcache.runs.folder import read_runs
@@ -599,10 +599,10 @@ def test_a_study_in_folds_has_heads_and_networks_in_the_same_and_is_done_once(ph
 
 
 def test_what_folds_take_is_counted_without_those_that_are_done(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(task: Task, *others: Any, **more: Any) -> Any:
-        if task.live.training == "fold 2 of 3":
+    def stop(data: TuningData, *others: Any, **more: Any) -> Any:
+        if data.live.training == "fold 2 of 3":
             raise KeyboardInterrupt
-        return train_and_test(task, *others, **more)
+        return train_and_test(data, *others, **more)
 
     monkeypatch.setattr("tlcache.studying.estimates._training_paces", lambda *_: {"tinier": 1.0})
     with monkeypatch.context() as patch:

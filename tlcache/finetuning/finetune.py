@@ -115,11 +115,11 @@ def finetune(
     from tlcache.backbones.sources import find_trainable
     from tlcache.cache.feature_file import FeatureFile
     from tlcache.cache.resplit import apply_split
+    from tlcache.finetuning.data import TuningData
     from tlcache.finetuning.nested import cross_validate
     from tlcache.finetuning.run import claimed, train_and_test
     from tlcache.finetuning.speed import find_torch_device
     from tlcache.finetuning.teacher import find_teacher
-    from tlcache.finetuning.trial import Task
     from tlcache.probing.outer import attributes, images_in_turn
     from tlcache.runs.base import Identity
     from tlcache.runs.finetuned import FinetunedRun
@@ -147,20 +147,20 @@ def finetune(
         warn(line)
     with FeatureFile(found.path) as file:
         rows = apply_split(file, split, folder, split_seed, TASKS)
-        task = Task.of(rows, weights, found_device)
+        tuning = TuningData.of(rows, weights, found_device)
         images = images_in_turn(rows) if cv else None
-    attrs = attributes(task.attrs, cv, base.seed) if cv else task.attrs
-    task = replace(task, attrs=attrs, teachers={each.run.path.stem: each for each in teachers.values()})
+    attrs = attributes(tuning.attrs, cv, base.seed) if cv else tuning.attrs
+    tuning = replace(tuning, attrs=attrs, teachers={each.run.path.stem: each for each in teachers.values()})
     base, wanted = _taught(base, teachers), [(setting, _taught(each, teachers)) for setting, each in wanted]
-    identity = Identity.of(task.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s, cv))
+    identity = Identity.of(tuning.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s, cv))
     if not force and isinstance(run := recorded(folder, identity), FinetunedRun):
         return run
     path = path_of(folder, identity)
-    task = replace(task, live=Live(on_epoch, path.stem, task.attrs["dataset"]))
+    tuning = replace(tuning, live=Live(on_epoch, path.stem, tuning.attrs["dataset"]))
     with claimed(found_device, path):
         if cv and images:
-            return cross_validate(task, images, wanted, budget_s, identity, path, cv, base.seed)
-        return train_and_test(task, wanted, budget_s, identity, path)
+            return cross_validate(tuning, images, wanted, budget_s, identity, path, cv, base.seed)
+        return train_and_test(tuning, wanted, budget_s, identity, path)
 
 
 def _taught(recipe: Recipe, teachers: Mapping[str, Teacher]) -> Recipe:

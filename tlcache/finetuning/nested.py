@@ -17,6 +17,7 @@ from msgspec import structs
 
 from tlcache.cache.feature_file import Split
 from tlcache.errors import CacheError
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.pace import measured
 from tlcache.finetuning.plan import Rows, training_s
 from tlcache.finetuning.race import race_seconds
@@ -25,7 +26,7 @@ from tlcache.finetuning.recipes import RACE
 from tlcache.finetuning.run import train_and_test
 from tlcache.finetuning.speed import choose_format
 from tlcache.finetuning.sweep import Variant
-from tlcache.finetuning.trial import Task, Trial
+from tlcache.finetuning.trial import Trial
 from tlcache.keys import hash_json
 from tlcache.machine import now
 from tlcache.probing.folds import inner_parts
@@ -43,7 +44,7 @@ _FOLD = "fold-{}.json"
 
 
 def cross_validate(
-    task: Task,
+    data: TuningData,
     images: Split,
     wanted: Sequence[Variant],
     budget_s: float | None,
@@ -59,7 +60,7 @@ def cross_validate(
 
     Parameters
     ----------
-    task, images
+    data, images
         What there is to train, and those of its rows that are tested in turn.
     budget_s
         For all folds.
@@ -72,7 +73,7 @@ def cross_validate(
         own, name = place / _FOLD.format(number), f"fold {number} of {len(folds)}"
         run = shared(lambda own=own: _finished(own))  # type: ignore[misc]
         if run is None:
-            part = _part(task, images, fold, seed, checkpoints_path(own)).told_as(name)
+            part = _part(data, images, fold, seed, checkpoints_path(own)).told_as(name)
             if not told:
                 each_s, told = _announced(part, wanted, each_s, len(folds), done, checkpoints_path(own)), True
             say(f"{name}: {len(fold.fit):,} images to train and choose on, {len(fold.held):,} to test")
@@ -81,7 +82,7 @@ def cross_validate(
             rest = f"; about {duration(left_s)} left" if number < len(folds) else ""
             say(f"{name}: accuracy {run.test.accuracy:.3f}, {duration(run.search_s + run.refit_s)}{rest}")
         done.append(run)
-    found = shared(lambda: _recorded(task, images, folds, done, path))
+    found = shared(lambda: _recorded(data, images, folds, done, path))
     if rank() == 0:
         shutil.rmtree(place, ignore_errors=True)
     return found
@@ -102,14 +103,19 @@ def _finished(path: Path) -> FinetunedRun | None:
     return None
 
 
-def _part(task: Task, images: Split, fold: OuterFold, seed: int, folder: Path) -> Task:
+def _part(data: TuningData, images: Split, fold: OuterFold, seed: int, folder: Path) -> TuningData:
     """Return what there is to train in a fold; its activations are of its rows, and go when it is done."""
     train, val = inner_parts(images, fold.fit, None, seed)[0]
-    return replace(task.dealt(images, train=train, val=val, test=fold.held), activations=folder / "activations")
+    return replace(data.dealt(images, train=train, val=val, test=fold.held), activations=folder / "activations")
 
 
 def _announced(
-    part: Task, wanted: Sequence[Variant], each_s: float | None, folds: int, done: Sequence[FinetunedRun], folder: Path
+    part: TuningData,
+    wanted: Sequence[Variant],
+    each_s: float | None,
+    folds: int,
+    done: Sequence[FinetunedRun],
+    folder: Path,
 ) -> float | None:
     """Say how long the folds that are left take; return the seconds that each may take, where that is bounded."""
     recipe = wanted[0][1]
@@ -123,7 +129,7 @@ def _announced(
     return each_s
 
 
-def _trainings_s(part: Task, wanted: Sequence[Variant]) -> float:
+def _trainings_s(part: TuningData, wanted: Sequence[Variant]) -> float:
     """Return about what the trainings of a fold take when no epoch ends one early, by the pace of the first.
 
     What comes before the first epoch, a head to begin with and how to compute, is done for it, and timed.
@@ -139,7 +145,7 @@ def _trainings_s(part: Task, wanted: Sequence[Variant]) -> float:
 
 
 def _recorded(
-    task: Task, images: Split, folds: Sequence[OuterFold], done: Sequence[FinetunedRun], path: Path
+    data: TuningData, images: Split, folds: Sequence[OuterFold], done: Sequence[FinetunedRun], path: Path
 ) -> FinetunedRun:
     """Record what all folds say, with the setting that was chosen most often."""
     tested = Tested.of(images, folds, [run.predictions().probabilities for run in done])
@@ -148,7 +154,7 @@ def _recorded(
     energy = [run.energy_j for run in done if run.energy_j is not None]
     run = structs.replace(
         usual,
-        rows=SplitSizes.of(task.attrs),
+        rows=SplitSizes.of(data.attrs),
         chosen=TunedChoice(setting=usual.chosen.setting, epochs=epochs),
         candidates=(),
         history=(),
@@ -162,7 +168,7 @@ def _recorded(
         race=_race(done),
         peak_bytes=max(run.peak_bytes for run in done),
         test=tested.figures,
-        per_class=tested.classes(task.classes),
+        per_class=tested.classes(data.classes),
         cross_validation=tested.described([run.as_json()["chosen"] for run in done]),
         created=now(),
         record=str(path),

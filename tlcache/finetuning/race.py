@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tlcache.finetuning.clock import Clock, slowed
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.pace import Pace, measured
 from tlcache.finetuning.plan import Plan, Round, Rows, budget_of, fitted, planned, worth_keeping
 from tlcache.finetuning.ranks import shared
@@ -18,7 +19,7 @@ from tlcache.finetuning.recipes import INSTEAD, RACED, RECIPES
 from tlcache.finetuning.speed import choose_format
 from tlcache.finetuning.sweep import TrainedVariant, train_variant
 from tlcache.finetuning.training import Late, TrainingError
-from tlcache.finetuning.trial import Task, Trial
+from tlcache.finetuning.trial import Trial
 from tlcache.progress import detail, say
 from tlcache.records import Form
 from tlcache.runs.finetuned import Race, TunedEpoch
@@ -46,7 +47,7 @@ _PASSES = 2  # the machine may have had something else to do in one of them
 
 
 def run_race(
-    task: Task, base: Recipe, budget_s: float | None, folder: Path
+    data: TuningData, base: Recipe, budget_s: float | None, folder: Path
 ) -> tuple[list[TrainedVariant], Race, Clock]:
     """Train the recipes of `RACED`: all for a few epochs, the better half for more, the best of these in earnest.
 
@@ -63,13 +64,13 @@ def run_race(
     TrainingError
         The loss went out of bounds with every recipe.
     """
-    timed, rows = _timed_once(task, base, folder), Rows.of(task.splits, base.refit)
+    timed, rows = _timed_once(data, base, folder), Rows.of(data.splits, base.refit)
     budget = budget_of(rows, timed.whole) if budget_s is None else budget_s
     plan = planned(rows, timed.paces, budget, base.batch_size)
     say(_announced(plan))
     clock, done, number, left_out = Clock(budget), list[TrainedVariant](), 0, plan.left_out
     clock.spent_s, names = timed.seconds, list(plan.epochs)
-    racing = _Racing(task, base, timed, rows, clock)
+    racing = _Racing(data, base, timed, rows, clock)
     while plan.rounds:
         number += 1
         found = racing.round(plan.rounds[0], names, folder / str(number))
@@ -80,7 +81,7 @@ def run_race(
         raise TrainingError("The loss went out of bounds with every recipe of the race. Give a smaller --lr.")
     say(f"the recipe is {names[0]}, for {counted(plan.epochs[names[0]], 'epoch')}")
     ends = clock.final_ends((rows.train + rows.val) / rows.train if rows.refit else 0.0)
-    final = racing.train(task, names[0], plan.epochs[names[0]], folder, ends, alone=True)
+    final = racing.train(data, names[0], plan.epochs[names[0]], folder, ends, alone=True)
     clock.spend(final.seconds)
     if (trained := len(final.state.history) - 1 if final.state else 0) < plan.epochs[names[0]]:
         clock.note(f"time ended the training after {counted(trained, 'epoch')}")
@@ -89,16 +90,16 @@ def run_race(
     return [*done, final], race, clock
 
 
-def race_seconds(task: Task, base: Recipe, folder: Path) -> float:
+def race_seconds(data: TuningData, base: Recipe, folder: Path) -> float:
     """Return what a race and what follows may take where nothing is said; it goes on by what is timed for that."""
-    return budget_of(Rows.of(task.splits, base.refit), _timed_once(task, base, folder).whole)
+    return budget_of(Rows.of(data.splits, base.refit), _timed_once(data, base, folder).whole)
 
 
 @dataclass(frozen=True)
 class _Racing:
     """What the trainings of a race share; `base` has what its recipes do."""
 
-    task: Task
+    data: TuningData
     base: Recipe
     timed: _Timed
     rows: Rows
@@ -106,7 +107,7 @@ class _Racing:
 
     def round(self, each: Round, names: Sequence[str], folder: Path) -> dict[str, TrainedVariant]:
         """Train the first of these recipes; those that would begin when the round has to end are left out."""
-        some, clock = self.task.sampled(self.base.seed, train=each.train, val=each.val), self.clock
+        some, clock = self.data.sampled(self.base.seed, train=each.train, val=each.val), self.clock
         found, ends, wanted = dict[str, TrainedVariant](), clock.round_ends(), names[: each.recipes]
         for name in wanted:
             if found and ends([]):
@@ -131,7 +132,7 @@ class _Racing:
         return kept
 
     def train(
-        self, task: Task, name: str, epochs: int, folder: Path, ends: Late, alone: bool = False
+        self, data: TuningData, name: str, epochs: int, folder: Path, ends: Late, alone: bool = False
     ) -> TrainedVariant:
         """Train a recipe for so many epochs; none ends early but for time, as the learning rate comes down last."""
         settings, timed = {**RECIPES[name], "epochs": epochs, "patience": epochs}, self.timed
@@ -139,8 +140,8 @@ class _Racing:
             keeps = timed.paces[name].kept_bytes > 0
             settings |= {"cached_prefix": keeps, "views": min(settings.get("views", 1), epochs) if keeps else 1}
         recipe = replace(self.base, recipe=None, precision=timed.precision, layout=timed.layout, **settings)
-        found = train_variant(task, {"recipe": name, **settings}, recipe, folder, alone, say if alone else detail, ends)
-        return replace(found, images=len(task.rows("train")), trial=found.trial if alone else None)
+        found = train_variant(data, {"recipe": name, **settings}, recipe, folder, alone, say if alone else detail, ends)
+        return replace(found, images=len(data.rows("train")), trial=found.trial if alone else None)
 
 
 def _cut(before: Plan, now: Plan, times: float) -> str:
@@ -193,23 +194,23 @@ def _once(form: Form[T], path: Path, make: Callable[[], T]) -> T:
     return form.read(path)
 
 
-def _timed_once(task: Task, base: Recipe, folder: Path) -> _Timed:
-    return shared(lambda: _once(_TIMED, folder / "race.json", lambda: _timed(task, base)))
+def _timed_once(data: TuningData, base: Recipe, folder: Path) -> _Timed:
+    return shared(lambda: _once(_TIMED, folder / "race.json", lambda: _timed(data, base)))
 
 
-def _timed(task: Task, base: Recipe) -> _Timed:
+def _timed(data: TuningData, base: Recipe) -> _Timed:
     began = time.perf_counter()
-    trial, crop = Trial(task, replace(base, recipe=None)), task.preprocess.crop
-    way, _ = choose_format(base.precision, base.layout, trial.network, crop, task.device)
+    trial, crop = Trial(data, replace(base, recipe=None)), data.preprocess.crop
+    way, _ = choose_format(base.precision, base.layout, trial.network, crop, data.device)
     parts_of = {name: row.get("unfreeze", "all") for name, row in RECIPES.items()}
     names = [name if trial.suits(parts_of[name]) else INSTEAD.get(name) for name in RACED]
     suited = {name: parts_of[name] for name in names if name}
     parts = {unfreeze: trial.classifier(unfreeze) for unfreeze in ("all", *suited.values())}
     by_part = dict[str, Pace]()
     for unfreeze, network in list(parts.items()) * _PASSES:
-        again = measured(network, way, crop, task.device)
+        again = measured(network, way, crop, data.device)
         by_part[unfreeze] = again.least(by_part.get(unfreeze, again))
-    images = len(task.splits["train"]) + len(task.splits["val"])
+    images = len(data.splits["train"]) + len(data.splits["val"])
     paces = {name: _kept(by_part[unfreeze], RECIPES[name].get("views", 1), images) for name, unfreeze in suited.items()}
     return _Timed(way.precision, way.layout, paces, by_part["all"], time.perf_counter() - began)
 

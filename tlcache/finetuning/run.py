@@ -15,12 +15,13 @@ from filelock import Timeout
 from msgspec import structs
 
 from tlcache.errors import CacheError
-from tlcache.evaluation import task as tasks
 from tlcache.evaluation.regression import interval_on
 from tlcache.evaluation.significance import unit_numbers
+from tlcache.evaluation.task import Task
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.clock import Clock
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.race import run_race
 from tlcache.finetuning.ranks import first_alone, joined, rank
 from tlcache.finetuning.recipe import Recipe
@@ -29,7 +30,7 @@ from tlcache.finetuning.saved import save_weights
 from tlcache.finetuning.speed import ComputeFormat
 from tlcache.finetuning.sweep import Variant, best_epochs, checkpoints_of, run_sweep
 from tlcache.finetuning.training import State
-from tlcache.finetuning.trial import Task, Trial, seconds_of
+from tlcache.finetuning.trial import Trial, seconds_of
 from tlcache.heads.rows import Array, Labels
 from tlcache.heads.uncertainty import Uncertainty
 from tlcache.locks import Lock
@@ -100,7 +101,12 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def train_and_test(
-    task: Task, wanted: Sequence[Variant], budget_s: float | None, identity: Identity, path: Path, kept: bool = True
+    data: TuningData,
+    wanted: Sequence[Variant],
+    budget_s: float | None,
+    identity: Identity,
+    path: Path,
+    kept: bool = True,
 ) -> FinetunedRun:
     """Train these variants, test the best on validation, and record it as a run of this identity at this path.
 
@@ -109,24 +115,24 @@ def train_and_test(
     folder = checkpoints_path(path)
     race, clock, first, energy = None, None, wanted[0][1], Energy()
     if first.recipe == RACE:
-        task = replace(task, activations=folder / "activations")  # of samples of the images: nobody needs them again
-    decode_s = first_alone(lambda: task.pixels).images.seconds
+        data = replace(data, activations=folder / "activations")  # of samples of the images: nobody needs them again
+    decode_s = first_alone(lambda: data.pixels).images.seconds
     if first.recipe == RACE:
-        candidates, race, clock = run_race(task, first, budget_s, folder)
+        candidates, race, clock = run_race(data, first, budget_s, folder)
     else:
-        candidates = run_sweep(task, wanted, budget_s, folder)
+        candidates = run_sweep(data, wanted, budget_s, folder)
     (best,) = (each for each in candidates if each.trial)
     trial, state = best.trial, best.state
     assert trial is not None
     assert state is not None
     way = ComputeFormat("fp32", state.layout)  # what is reported is computed as it will be used
     validation = trial.logits("val", way)
-    temperature = task.target.temperature(validation, task.labels("val"))
-    held_out = task.target.answers(validation, temperature)
-    target = task.target.chosen_on(task.labels("val"), held_out, best.recipe.coverage)
-    promised = None if target.answering else _promised(best.recipe, held_out, task.labels("val"))
+    temperature = data.target.temperature(validation, data.labels("val"))
+    held_out = data.target.answers(validation, temperature)
+    target = data.target.chosen_on(data.labels("val"), held_out, best.recipe.coverage)
+    promised = None if target.answering else _promised(best.recipe, held_out, data.labels("val"))
     search_s = sum(each.seconds for each in candidates) + (race.timing_s if race else 0.0)
-    again, refit, refit_s = _refitted(task, best.recipe, state, folder, clock) if best.recipe.refit else (None, [], 0.0)
+    again, refit, refit_s = _refitted(data, best.recipe, state, folder, clock) if best.recipe.refit else (None, [], 0.0)
     trial = again or trial
     if race and clock:
         clock.spent_s = search_s + refit_s
@@ -136,8 +142,8 @@ def train_and_test(
     answers = target.answers(trial.logits("test", way), temperature)
     epoch_s, images_per_s = _speeds(state)
     run = FinetunedRun(
-        **fields_of_features(task.attrs, task.classes),
-        rows=SplitSizes(**{name: len(split) for name, split in task.splits.items()}),
+        **fields_of_features(data.attrs, data.classes),
+        rows=SplitSizes(**{name: len(split) for name, split in data.splits.items()}),
         head=best.recipe.head,
         arguments=identity.arguments,
         chosen=TunedChoice(setting=best.setting, epochs=best_epochs(state)),
@@ -159,22 +165,22 @@ def train_and_test(
         race=race,
         trained_parameters=best.trained_parameters,
         peak_bytes=max(best.peak_bytes, trial.peak_bytes),
-        **_tested(task, target, answers, promised, bool(refit)),
+        **_tested(data, target, answers, promised, bool(refit)),
         versions=versions(),
-        hardware=Hardware(**hardware(), device=task.device, threads=torch.get_num_threads()),
+        hardware=Hardware(**hardware(), device=data.device, threads=torch.get_num_threads()),
         created=now(),
         record=str(path),
     )
     if rank() == 0:
         if kept:
             save_weights(trial.model, trial.head, run, promised, target.answering)
-        write_run(run, task.splits["test"], answers, Predictions.of(task.splits["val"], held_out))
+        write_run(run, data.splits["test"], answers, Predictions.of(data.splits["val"], held_out))
         shutil.rmtree(folder, ignore_errors=True)
     return run
 
 
 def _refitted(
-    task: Task, recipe: Recipe, state: State, folder: Path, clock: Clock | None
+    data: TuningData, recipe: Recipe, state: State, folder: Path, clock: Clock | None
 ) -> tuple[Trial | None, list[dict[str, Any]], float]:
     """Train on train + val for as many epochs as were best, in the time that a race has left.
 
@@ -184,7 +190,7 @@ def _refitted(
         The network, None where time ended its training; its epochs, and what all of them took in seconds.
     """
     epochs = structs.asdict(best_epochs(state))
-    count, trial = sum(epochs.values()), Trial(task.told_as("refit"), recipe, refit=epochs)
+    count, trial = sum(epochs.values()), Trial(data.told_as("refit"), recipe, refit=epochs)
     late = clock.refit_ends(count) if clock else None
     history = trial.train(Checkpoints(folder / "refit"), state.way, late=late).history
     seconds = trial.setup_s + seconds_of(history)
@@ -203,18 +209,18 @@ def _promised(recipe: Recipe, probabilities: Array, labels: Labels) -> Uncertain
 
 
 def _tested(
-    task: Task, target: tasks.Task, answers: Array, promised: Uncertainty | None, refitted: bool
+    data: TuningData, target: Task, answers: Array, promised: Uncertainty | None, refitted: bool
 ) -> dict[str, Any]:
     """Return the fields of a run that say what its answers (n, C) on the test images reach."""
-    test, answering = task.splits["test"], target.answering
+    test, answering = data.splits["test"], target.answering
     wanted, units = test.wanted, unit_numbers(test.groups)
     held = None
     if promised is not None:
         method = "validation images" + (", before the refit" if refitted else "")
-        held = uncertainty_figures(promised, method, task.classes, test.labels, answers, None, units, 0.0)
+        held = uncertainty_figures(promised, method, data.classes, test.labels, answers, None, units, 0.0)
     return {
         "test": target.figures(wanted, answers, units),
-        "per_class": target.per_class(task.classes, wanted, answers, units),
+        "per_class": target.per_class(data.classes, wanted, answers, units),
         "uncertainty": held,
         "thresholds": answering.thresholds if answering else (),
         "interval": interval_on(answering, wanted, answers, units),

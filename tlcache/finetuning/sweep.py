@@ -1,4 +1,4 @@
-"""Several recipes on one task: each trained, the best on validation kept."""
+"""Several recipes on the same data: each trained, the best on validation kept."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.finetuning.checkpoints import Checkpoints
+from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.ranks import shared
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.training import Late, State, Tell, TrainingError
-from tlcache.finetuning.trial import Task, Trial, seconds_of
+from tlcache.finetuning.trial import Trial, seconds_of
 from tlcache.keys import hash_json
 from tlcache.progress import say
 from tlcache.runs.finetuned import PhaseEpochs, TunedCandidate, TunedEpoch
@@ -72,7 +73,9 @@ class TrainedVariant:
         )
 
 
-def run_sweep(task: Task, wanted: Sequence[Variant], budget_s: float | None, folder: Path) -> list[TrainedVariant]:
+def run_sweep(
+    data: TuningData, wanted: Sequence[Variant], budget_s: float | None, folder: Path
+) -> list[TrainedVariant]:
     """Train the variants one after the other, as many as the budget has room for; all compute in the same way."""
     done: list[TrainedVariant] = []
     for setting, asked in wanted:
@@ -85,7 +88,7 @@ def run_sweep(task: Task, wanted: Sequence[Variant], budget_s: float | None, fol
         named = ", ".join(f"{name} {value}" for name, value in setting.items())
         if named:
             say(named)
-        done.append(train_variant(task.told_as(named), setting, recipe, folder, alone=len(wanted) == 1))
+        done.append(train_variant(data.told_as(named), setting, recipe, folder, alone=len(wanted) == 1))
         best = max(done, key=TrainedVariant.score)
         done = [each if each is best else replace(each, trial=None) for each in done]  # one network at a time
     if best.state is None:
@@ -94,7 +97,7 @@ def run_sweep(task: Task, wanted: Sequence[Variant], budget_s: float | None, fol
 
 
 def train_variant(
-    task: Task,
+    data: TuningData,
     setting: dict[str, Any],
     recipe: Recipe,
     folder: Path,
@@ -103,7 +106,7 @@ def train_variant(
     late: Late | None = None,
 ) -> TrainedVariant:
     """Train a setting; a loss that goes out of bounds is an error where it is `alone`."""
-    trial = Trial(task, recipe)
+    trial = Trial(data, recipe)
     try:
         state = trial.train(checkpoints_of(folder, recipe), tell=tell, late=late)
     except TrainingError as error:

@@ -1,14 +1,10 @@
-"""One recipe on one task: its network, the phases, and what each is fed with."""
+"""One recipe on some data: its network, the phases, and what each is fed with."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
-from operator import add
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,167 +12,25 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tlcache.backbones.backbone import Backbone, Layer, Weights
+from tlcache.backbones.backbone import Layer
 from tlcache.backbones.exported import load_stem
-from tlcache.backbones.sources import find
 from tlcache.backbones.torch_network import pretrained
-from tlcache.backbones.weights import load_state, resolve
-from tlcache.cache.attributes import extract_arguments, identity_of
-from tlcache.cache.feature_file import Split
-from tlcache.cache.resplit import FeatureSet
-from tlcache.datasets.dataset import reopen
-from tlcache.datasets.splits import SPLITS
-from tlcache.datasets.texts import Texts
-from tlcache.errors import DataError, OptionError
-from tlcache.evaluation import task as tasks
+from tlcache.backbones.weights import load_state
+from tlcache.errors import OptionError
 from tlcache.files import cache_folder
 from tlcache.finetuning.checkpoints import Checkpoints
 from tlcache.finetuning.classifier import Classifier, trained_layers
-from tlcache.finetuning.heads import cached_head, fresh_head
-from tlcache.finetuning.live import Live
+from tlcache.finetuning.data import TuningData
+from tlcache.finetuning.heads import fresh_head
 from tlcache.finetuning.methods import layers_to_train, merge
-from tlcache.finetuning.pixels import Pixels, open_pixels
 from tlcache.finetuning.ranks import first_alone, shared, size
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.sources import Source, from_activations, from_embeddings, from_pixels
 from tlcache.finetuning.speed import ComputeFormat, choose_format, forget_peak, peak_bytes
-from tlcache.finetuning.teacher import Teacher
 from tlcache.finetuning.training import Late, Phase, State, Tell, Training, logits_of
-from tlcache.images import MAX_PIXELS, Preprocess
 from tlcache.progress import say
 
-__all__ = ["Task", "Trial", "seconds_of"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What there is to train: the rows of a feature file, and the backbone whose embeddings it holds.
-
-    Parameters
-    ----------
-    attrs
-        As in `tlcache.cache.feature_file.FeatureFile`.
-    classes
-        Names of the classes, or of the columns where labels are several or numbers.
-    splits, numbers
-        The rows of each split, and their numbers in the file.
-    paths, sha256
-        Of every row's image, in the order of the file.
-    backbone, weights, preprocess
-        The network and how its images are prepared.
-    device
-        `cpu` or `cuda`.
-    activations
-        Where those of frozen layers are kept; in the cache unless something else is said.
-    kept
-        Of splits that are trained and judged on in part, the numbers of the rows that are.
-    teachers
-        Whose answers may be learned beside the labels, by the names of their runs.
-    heads
-        Heads to begin with that were fitted already.
-    live
-        Who is told of every epoch.
-    """
-
-    attrs: Mapping[str, Any]
-    classes: tuple[str, ...]
-    splits: Mapping[str, Split]
-    numbers: Mapping[str, NDArray[np.int64]]
-    paths: Sequence[str]
-    sha256: tuple[str, ...]
-    backbone: Backbone
-    weights: Weights
-    preprocess: Preprocess
-    device: str
-    activations: Path | None = None
-    kept: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    teachers: Mapping[str, Teacher] = field(default_factory=dict)
-    heads: dict[Any, nn.Sequential] = field(default_factory=dict, compare=False, repr=False)
-    live: Live = field(default_factory=Live, compare=False)
-
-    @classmethod
-    def of(cls, file: FeatureSet, weights: str | None, device: str) -> Task:
-        """Read all of a feature file's rows.
-
-        Raises
-        ------
-        DataError
-            A split is empty, or train and val have no class in common.
-        """
-        splits = {name: file.split(name) for name in SPLITS}
-        for name, split in splits.items():
-            if not len(split):
-                raise DataError(f"'{file.path}' has no {name} images; fine-tuning needs train, val and test.")
-        target = _judged(splits, f"'{file.path}'")
-        backbone, sha256 = find(file.attrs["backbone"]), tuple(sha256.decode() for sha256 in file.hashes())
-        preprocess = Preprocess.from_json(identity_of(file.attrs)["preprocess"])
-        allowed = extract_arguments(file.attrs).get("max_pixels") or MAX_PIXELS
-        preprocess = replace(preprocess, max_pixels=allowed)
-        names = target.answering.names if target.answering else file.classes
-        edges = np.cumsum([0, *map(len, splits.values())])  # in the file, splits follow each other
-        numbers = {name: np.arange(*edges[n : n + 2]) for n, name in enumerate(splits)}
-        paths = reduce(add, (Texts.of(split.paths) for split in splits.values()))
-        found = resolve(backbone, weights)
-        return cls(file.attrs, names, splits, numbers, paths, sha256, backbone, found, preprocess, device)
-
-    def dealt(self, images: Split, **numbers: NDArray[np.int64]) -> Task:
-        """Return the task with other rows in its splits, by their numbers in the file, which begins with `images`.
-
-        Nothing that was fitted on the rows before goes with it.
-
-        Raises
-        ------
-        DataError
-            Train and val have no class in common.
-        """
-        splits = {name: images.of(rows) for name, rows in numbers.items()}
-        _judged(splits, "A fold", " Take fewer folds, or more images of each class.")
-        return replace(self, splits=splits, numbers=numbers, heads={})
-
-    def rows(self, *names: str) -> NDArray[np.int64]:
-        """Return the numbers of the rows of some splits."""
-        return np.concatenate([self.numbers[name][self._kept(name)] for name in names])
-
-    @cached_property
-    def target(self) -> tasks.Task:
-        """What is learned of the labels; numbers are standardised by those of train."""
-        return tasks.task_on(self.splits["train"])
-
-    def labels(self, *names: str) -> NDArray[Any]:
-        """Return what is wanted of the rows of some splits: labels (n,), or columns (n, C)."""
-        return np.concatenate([self.splits[name].wanted[self._kept(name)] for name in names])
-
-    def features(self, *names: str) -> NDArray[np.float32]:
-        """Return the cached embeddings of the rows of some splits."""
-        return np.concatenate([self.splits[name].features[self._kept(name)] for name in names])
-
-    def sampled(self, seed: int, **images: int) -> Task:
-        """Return the task with at most so many images of some splits, which have all classes in their proportions.
-
-        Of several labels, all combinations of them.
-        """
-        kept = {name: _sample(self.splits[name].labels, count, seed) for name, count in images.items()}
-        return replace(self, kept=kept)
-
-    def told_as(self, training: str) -> Task:
-        """Return the task whose epochs are told as those of one of several trainings."""
-        return replace(self, live=self.live.of(training))
-
-    def head(self, kind: str, seed: int, refit: bool, class_weight: str | None) -> nn.Sequential:
-        """Return a head that was fitted on the cached embeddings, of all images; it is fitted once."""
-        asked = (kind, seed, refit, class_weight)
-        if asked not in self.heads:
-            train, val, classes = self.splits["train"], self.splits["val"], len(self.classes)
-            self.heads[asked] = cached_head(kind, train, val, classes, seed, refit, class_weight, self.target)
-        return deepcopy(self.heads[asked])
-
-    def _kept(self, name: str) -> NDArray[np.int64]:
-        return self.kept.get(name, np.arange(len(self.splits[name])))
-
-    @cached_property
-    def pixels(self) -> Pixels:
-        """The images, decoded when they are first asked for."""
-        return open_pixels(reopen(self.attrs["source"]), self.paths, self.sha256, self.preprocess)
+__all__ = ["Trial", "seconds_of"]
 
 
 class Trial:
@@ -184,7 +38,7 @@ class Trial:
 
     Parameters
     ----------
-    task, recipe
+    data, recipe
         What is trained, and how.
     refit
         Train on train + val, without validation, for these numbers of epochs of each phase.
@@ -198,18 +52,18 @@ class Trial:
         run that was resumed, those since then.
     """
 
-    def __init__(self, task: Task, recipe: Recipe, refit: Mapping[str, int] | None = None) -> None:
-        _check_processes(recipe, task.device)
+    def __init__(self, data: TuningData, recipe: Recipe, refit: Mapping[str, int] | None = None) -> None:
+        _check_processes(recipe, data.device)
         started, self.peak_bytes = time.perf_counter(), 0
-        self.task, self.recipe, self._refit = task, recipe, refit
+        self.data, self.recipe, self._refit = data, recipe, refit
         self._fitted = ("train",) if refit is None else ("train", "val")
-        backbone = task.backbone
+        backbone = data.backbone
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.head = self._head().to(task.device)
-        state = load_state(task.weights)
-        self._network = pretrained(backbone, state, task.weights.label, task.preprocess)
-        self.model = self._network.module.to(task.device)
+            self.head = self._head().to(data.device)
+        state = load_state(data.weights)
+        self._network = pretrained(backbone, state, data.weights.label, data.preprocess)
+        self.model = self._network.module.to(data.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.layers = layers_to_train(recipe, backbone, self._network)
@@ -231,26 +85,26 @@ class Trial:
         How to compute is measured, where the recipe leaves it open and `way` does not say. `tell` is told of every
         epoch, and `late` may end it after one.
         """
-        task, recipe, started = self.task, self.recipe, time.perf_counter()
+        data, recipe, started = self.data, self.recipe, time.perf_counter()
         training = Training(
             self.model,
             self.head,
             recipe,
-            task.target,
-            len(task.classes),
-            task.device,
+            data.target,
+            len(data.classes),
+            data.device,
             checkpoints,
             tell,
             late,
-            task.live,
+            data.live,
         )
         with torch.random.fork_rng():
             state = shared(lambda: self._begin(training.both, checkpoints, way))
             known = len(state.history)
             phases = first_alone(self._phases)
-            forget_peak(task.device)
+            forget_peak(data.device)
             found = training.run(phases, state)
-            self.peak_bytes = peak_bytes(task.device)
+            self.peak_bytes = peak_bytes(data.device)
         merge(self.model)
         self.setup_s += time.perf_counter() - started - seconds_of(found.history[known:])
         return found
@@ -259,27 +113,27 @@ class Trial:
         saved = checkpoints.latest()
         if saved and (saved["average"] is None or "n_averaged" in saved["average"]):  # earlier versions kept another
             return State(**saved)
-        recipe, task, rates = self.recipe, self.task, dict[str, float]()
+        recipe, data, rates = self.recipe, self.data, dict[str, float]()
         if way is None:
-            way, rates = choose_format(recipe.precision, recipe.layout, self.network, task.preprocess.crop, task.device)
+            way, rates = choose_format(recipe.precision, recipe.layout, self.network, data.preprocess.crop, data.device)
         return State(way.precision, way.layout, rates, both.state_dict())
 
     def logits(self, split: str, way: ComputeFormat) -> NDArray[np.float32]:
         """Return logits (n, C) of the images of a split as they are; -inf for classes without an image to train on."""
         images = self._images("none", split)
-        logits = shared(lambda: logits_of(self.network, images, self.task.device, way))
-        logits[:, ~self.task.target.seen(self.task.labels(*self._fitted), np.arange(logits.shape[1]))] = -np.inf
+        logits = shared(lambda: logits_of(self.network, images, self.data.device, way))
+        logits[:, ~self.data.target.seen(self.data.labels(*self._fitted), np.arange(logits.shape[1]))] = -np.inf
         return logits
 
     def _head(self) -> nn.Sequential:
-        recipe, task = self.recipe, self.task
+        recipe, data = self.recipe, self.data
         if recipe.init_head == "scratch":
-            return fresh_head(recipe.head, task.splits["train"].features.shape[1], len(task.classes))
-        return task.head(recipe.head, recipe.seed, self._refit is not None, recipe.class_weight)
+            return fresh_head(recipe.head, data.splits["train"].features.shape[1], len(data.classes))
+        return data.head(recipe.head, recipe.seed, self._refit is not None, recipe.class_weight)
 
     def classifier(self, unfreeze: str) -> Classifier:
         """Return the network with these layers to train."""
-        return self._classifier(trained_layers(self.task.backbone, self._network, unfreeze))
+        return self._classifier(trained_layers(self.data.backbone, self._network, unfreeze))
 
     def suits(self, unfreeze: str) -> bool:
         """Return whether these are layers of the network, and not all of them unless `all` is asked."""
@@ -287,9 +141,9 @@ class Trial:
         return kind == "all" or int(number) < self.layers[-1].stage
 
     def _classifier(self, layers: list[Layer]) -> Classifier:
-        task = self.task
+        data = self.data
         still = self.recipe.batch_norm == "eval"
-        return Classifier(task.backbone, self._network, self.head, task.preprocess, layers, still).to(task.device)
+        return Classifier(data.backbone, self._network, self.head, data.preprocess, layers, still).to(data.device)
 
     def _phases(self) -> list[Phase]:
         recipe, phases = self.recipe, []
@@ -310,42 +164,42 @@ class Trial:
     @cached_property
     def _taught(self) -> torch.Tensor | None:
         """What the teacher says of the images that are trained on."""
-        task = self.task
+        data = self.data
         if self.recipe.distill is None:
             return None
-        first, *more = (task.splits[name] for name in self._fitted)
+        first, *more = (data.splits[name] for name in self._fitted)
         rows = first.joined(more[0]) if more else first
-        hashes = tuple(task.sha256[row] for row in task.rows(*self._fitted))
+        hashes = tuple(data.sha256[row] for row in data.rows(*self._fitted))
         return torch.from_numpy(
-            task.teachers[self.recipe.distill].answers(rows, hashes, len(task.classes), self.recipe.seed)
+            data.teachers[self.recipe.distill].answers(rows, hashes, len(data.classes), self.recipe.seed)
         )
 
     def _images(self, preset: str, *splits: str) -> Source:
-        task = self.task
-        return from_pixels(task.pixels, task.rows(*splits), task.labels(*splits), preset, self.recipe.seed, task.device)
+        data = self.data
+        return from_pixels(data.pixels, data.rows(*splits), data.labels(*splits), preset, self.recipe.seed, data.device)
 
     def _embeddings(self, preset: str, *splits: str) -> Source:
         """Return the cached embeddings, which know of no augmentation."""
         del preset
-        features = self.task.features(*splits)
-        return from_embeddings(features, self.task.labels(*splits))
+        features = self.data.features(*splits)
+        return from_embeddings(features, self.data.labels(*splits))
 
     def _activations(self, preset: str, *splits: str) -> Source:
-        task, recipe = self.task, self.recipe
+        data, recipe = self.data, self.recipe
         assert self.network.cut is not None
-        crop = task.preprocess.crop
-        probe = torch.zeros(1, 3, crop, crop, dtype=torch.uint8, device=task.device)
+        crop = data.preprocess.crop
+        probe = torch.zeros(1, 3, crop, crop, dtype=torch.uint8, device=data.device)
         return from_activations(
-            load_stem(task.backbone, task.weights, task.preprocess, self.network.cut),
+            load_stem(data.backbone, data.weights, data.preprocess, self.network.cut),
             tuple(self.network.before(probe).shape[1:]),
-            task.pixels,
-            task.rows(*splits),
-            task.labels(*splits),
+            data.pixels,
+            data.rows(*splits),
+            data.labels(*splits),
             preset,
             recipe.seed,
             recipe.views,
-            task.device,
-            task.activations or cache_folder() / "activations",
+            data.device,
+            data.activations or cache_folder() / "activations",
         )
 
 
@@ -361,24 +215,6 @@ def _check_processes(recipe: Recipe, device: str) -> None:
             f"--sync-batch-norm is torch's SyncBatchNorm, which computes on GPUs alone; found {size()} processes on "
             "CPUs. Pass --batch-norm eval instead, which keeps the statistics, or train in one process."
         )
-
-
-def _judged(splits: Mapping[str, Split], where: str, advice: str = "") -> tasks.Task:
-    """Return what is learned; there is something to judge epochs by."""
-    target = tasks.task_on(splits["train"])
-    if not target.seen(splits["train"].wanted, splits["val"].wanted).any():
-        raise DataError(f"{where} has no class that is in train and in val; epochs cannot be judged.{advice}")
-    return target
-
-
-def _sample(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Return the numbers of at most so many rows: one of every class first, then each class by its share."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    turns = np.zeros(len(labels))
-    for label in np.unique(labels):
-        own = order[labels[order] == label]
-        turns[own] = np.where(np.arange(len(own)) == 0, 0.0, (np.arange(len(own)) + 0.5) / len(own))
-    return np.sort(order[np.argsort(turns[order], kind="stable")][:count])
 
 
 def seconds_of(history: Sequence[Mapping[str, Any]]) -> float:
