@@ -66,6 +66,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, **_: Any) -> str:
-    """Take the script for the search in opened files from the manual, and name the dialog of the search."""
+    """Take the script for the search in opened files from the manual, name the search, and have no empty headings."""
     output = output.replace("https://unpkg.com/iframe-worker/shim", "assets/iframe-worker.js")
+    output = re.sub(r"<th( [^>]*)?></th>", r"<td\1></td>", output)
     return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+
+
+def on_post_template(output: str, template_name: str, **_: Any) -> str:
+    """Leave out the page for addresses that are not there: only a server would show it, with scripts from elsewhere."""
+    return "" if template_name == "404.html" else output

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,10 @@ def test_example(example: doctest.DocTest, photos: Path, tiny_model: Path, bundl
         example.globs["feature_file"] = extract(photos, str(tiny_model), features=tmp_path / "made").path
     failed, _ = doctest.DocTestRunner().run(example)
     assert failed == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(tlcache.__all__) - {"__version__"}))
+def test_each_parameter_is_described_once(name: str) -> None:
+    section = re.search(r"Parameters\n-+\n(.*?)(?=\n\n\S.*\n-{3}|\Z)", getattr(tlcache, name).__doc__ or "", re.DOTALL)
+    described = re.findall(r"^(\w+)(?= :|$)", section[1], re.MULTILINE) if section else []
+    assert len(described) == len(set(described))

@@ -59,8 +59,6 @@ def compare(
 
     Parameters
     ----------
-    margin
-        Points, hundredths of the figure, up to which runs count as equally good: `Comparison.margins`.
     on_warning
         Called with a sentence for each record that cannot be read and is left out; default: it is logged as a warning.
 
