@@ -483,6 +483,11 @@ def test_help_is_in_panels_and_fits_80_columns(monkeypatch: pytest.MonkeyPatch) 
     assert max(map(len, lines)) <= 80
 
 
+def test_a_paragraph_of_help_fills_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "A step that fails is told and the others" in invoke("study", "--help")
+
+
 @pytest.mark.parametrize("command", ["", "extract", "fit-heads", "finetune", "study", "compare"])
 def test_help_answers_at_once(command: str) -> None:
     code = (

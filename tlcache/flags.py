@@ -118,7 +118,9 @@ def command(
         call.__signature__ = signature  # type: ignore[attr-defined]
         call.__options__ = {each.name: each for each in known}  # type: ignore[attr-defined]
         call.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
-        app.command(name, rich_help_panel=panel)(call)
+        paragraphs = (inspect.getdoc(body) or "").split("\n\n")
+        whole = "\n\n".join(" ".join(each.split()) for each in paragraphs)  # or lines would end as they do in the code
+        app.command(name, help=whole, rich_help_panel=panel)(call)
         return body
 
     return decorate
