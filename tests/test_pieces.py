@@ -3,20 +3,28 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
+import msgspec
 import numpy as np
 import pytest
 from fakes import change_features, write_image
 from test_inventory import flip, tlcache
 
+from tlcache.auditing.run import audit
 from tlcache.cache import plan, publish
 from tlcache.cache.feature_file import open_features, open_remains
+from tlcache.deploying.export import export
+from tlcache.deploying.predict import predict
 from tlcache.errors import CacheError, DamagedError
+from tlcache.evaluation.compare import compare
 from tlcache.exchange.adopt import adopt
 from tlcache.exchange.dump import dump
 from tlcache.extraction.extract import extract
 from tlcache.inventory import find_leftovers, list_cache, remove_leftovers, verify
+from tlcache.pictures.explain import explain
+from tlcache.pictures.similar import similar
 from tlcache.probing.fit import fit_heads
 
 ROW = 8 * 4 + 8 + 11 + 64 + 1 + 1 + 12 + 4  # bytes: features, label, path, hash, split, group, sizes, checksum
@@ -58,6 +66,52 @@ def test_it_is_what_a_single_file_is(made: Path, photos: Path, tiny_model: Path)
     assert rows_of(adopt(dump(made, "out.npz"), features="adopted").path)[4] == rows_of(alone)[4]
     (entry,) = list_cache()
     assert (entry.rows, entry.size_bytes) == (24, sum(each.stat().st_size for each in (made, *files_of(made))))
+
+
+MADE = {"created", "extract", "extract_arguments", "images", "asked", "seconds"}  # differ, or are where images are read
+
+
+def plain(value: Any) -> Any:
+    """Return what a result says as JSON does, without when, how fast and how large it was made."""
+    if isinstance(value, dict):
+        kept = {name for name in value if name not in MADE and not name.endswith(("_s", "_bytes"))}
+        return {name: plain(value[name]) for name in kept}
+    return list(map(plain, value)) if isinstance(value, list | tuple) else value
+
+
+def as_builtin(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else sorted(value) if isinstance(value, frozenset) else str(value)
+
+
+def used(photos: Path, model: Path, folder: str, **options: int) -> dict[str, Any]:
+    """Return what all that reads a feature file makes of it."""
+    Path(folder).mkdir()
+    features, runs, image = Path(folder) / "features", Path(folder) / "runs", photos / "red" / "3.png"
+    path = extract(photos, model, features=features, **options).path
+    fit_heads([path], ["knn", "ridge"], runs=runs)
+    found = {"audit": audit([path], runs=runs), "compare": compare(runs)}
+    record = next(runs.rglob("*-ridge-*.json"))
+    found["similar"] = similar([image], "photos", 5, features=features)
+    found["predict"] = predict(record, [photos], features=features, runs=runs)
+    found["explain"] = explain(record, [image], runs=runs)
+    found["export"] = export(record, out=Path(folder) / "model.onnx", runs=runs)
+    found["onnx"] = (Path(folder) / "model.onnx").read_bytes().hex()
+    with np.load(dump(path, Path(folder) / "out.npz")) as dumped:
+        found["dump"] = {name: dumped[name].tolist() for name in dumped.files}
+    last = files_of(path)[-1] if options else path
+    last.write_bytes(last.read_bytes()[:-200])
+    assert verify([path])[0].damaged
+    found["repaired"] = [(check.rows, check.repaired) for check in verify([path], repair=True)]
+    found["left"], found["listed"] = find_leftovers(features), list_cache(features)
+    return {name: plain(msgspec.to_builtins(each, enc_hook=as_builtin)) for name, each in found.items()}
+
+
+def test_all_that_reads_it_gives_what_it_gives_of_a_single_file(photos: Path, tiny_model: Path) -> None:
+    alone, several = used(photos, tiny_model, "alone"), used(photos, tiny_model, "several", file_size=FIVE)
+    assert (alone["repaired"], alone["left"]) == ([[24, True]], [])
+    for name, found in alone.items():
+        told = json.dumps(found, sort_keys=True).replace("alone/", "several/")
+        assert told == json.dumps(several[name], sort_keys=True), name
 
 
 def test_others_read_it_with_plain_h5py_wherever_it_lies(made: Path, tmp_path: Path) -> None:
