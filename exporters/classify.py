@@ -11,12 +11,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from exporters.heads import layers, nearest
 from tlcache.backbones.onnx_graph import freed
 from tlcache.backbones.onnx_nodes import Nodes
 from tlcache.errors import ModelError
 from tlcache.heads.answering import Answering
 from tlcache.heads.fitted import FittedHead
-from tlcache.heads.rows import Array, Scaler
+from tlcache.heads.rows import Scaler
 from tlcache.heads.table import find_head
 from tlcache.heads.uncertainty import Distances
 from tlcache.keys import portable
@@ -26,17 +27,12 @@ __all__ = [
     "answered",
     "classified",
     "head_alone",
-    "kernel",
-    "layers",
-    "means",
-    "neighbours",
     "serialized",
     "stated",
 ]
 
 OUTPUTS = ("probabilities", "label", "labels", "value", "low", "high", "embedding", "distance")
 _OURS = ("image", *OUTPUTS)
-_MOST_ROWS = 100_000  # of nearest neighbours, which a file holds at 4 bytes a feature
 _MOST_BYTES = 2**31 - 1  # that a single ONNX file can have
 
 _DOMAINS = {"ai.onnx.ml": 3}
@@ -91,7 +87,7 @@ def head_alone(head: FittedHead) -> bytes:
 
 def _with_head(model: onnx.ModelProto, nodes: Nodes, head: FittedHead) -> onnx.ModelProto:
     logits = _builder(head)(nodes, _standardised(nodes, "embedding", head.scaler), head.head)
-    calibrated = nodes.add("Div", logits, nodes.constant(np.float32(head.temperature)))
+    calibrated = nodes.add("Div", logits, np.float32(head.temperature))
     if head.uncertainty is not None and head.uncertainty.far is not None:
         far = head.uncertainty.far
         rows = _standardised(nodes, "embedding", far.scaler) if far.scaler else "embedding"
@@ -156,15 +152,13 @@ def _of_classes(nodes: Nodes, logits: str, classes: Sequence[str], seen: NDArray
 def _of_columns(nodes: Nodes, logits: str, answering: Answering) -> _Outputs:
     if answering.output == "probabilities":
         probabilities, count = nodes.add("Sigmoid", logits), len(answering.names)
-        least = nodes.constant(np.array(answering.thresholds, np.float32))
+        least = np.array(answering.thresholds, np.float32)
         said = nodes.add("Not", nodes.add("Less", probabilities, least))
         return {
             "probabilities": (probabilities, TensorProto.FLOAT, [count]),
             "labels": (said, TensorProto.BOOL, [count]),
         }
-    middle, spread, margin = (
-        nodes.constant(np.float64(each)) for each in (answering.middle, answering.spread, answering.margin)
-    )
+    middle, spread, margin = (np.float64(each) for each in (answering.middle, answering.spread, answering.margin))
     wide = nodes.add("Cast", logits, to=TensorProto.DOUBLE)  # of numbers far from 0 float32 has too few digits
     value = nodes.add("Add", nodes.add("Mul", wide, spread), middle)
     ends = {"low": "Sub", "high": "Add"} if answering.coverage else {}
@@ -200,79 +194,6 @@ def serialized(model: onnx.ModelProto) -> bytes:
     return data
 
 
-def layers(nodes: Nodes, rows: str, head: Any) -> str:
-    """Add the logits of a head that is linear layers with ReLU between them."""
-    for number, (weights, biases) in enumerate(head.layers()):
-        taken = nodes.add("Relu", rows) if number else rows
-        rows = nodes.add("Gemm", taken, nodes.constant(weights), nodes.constant(biases))
-    return rows
-
-
-def kernel(nodes: Nodes, rows: str, head: Any) -> str:
-    """Add the logits of a kernel head: a Gaussian of the distance to each of its points, and a layer."""
-    points: Array = head.points_
-    squares = np.einsum("ij,ij->i", points, points)[None]
-    products = nodes.add("Gemm", rows, nodes.constant(-2 * points.T), nodes.constant(squares))
-    distances = nodes.add("Relu", nodes.add("Add", products, _squares(nodes, rows, points.shape[1])))
-    values = nodes.add("Exp", nodes.add("Mul", distances, nodes.constant(-head.width_)))
-    return nodes.add("Gemm", values, nodes.constant(head.coef_), nodes.constant(head.intercept_))
-
-
-def means(nodes: Nodes, rows: str, head: Any) -> str:
-    """Add the logits of the nearest class mean: whitened rows of length 1, and a layer."""
-    white = nodes.add("Gemm", nodes.add("Sub", rows, nodes.constant(head.middle_)), nodes.constant(head.axes_))
-    towards = nodes.constant(head.sharpness_ * head.means_.T)
-    return nodes.add(
-        "Gemm",
-        _unit(nodes, white, head.axes_.shape[1]),
-        towards,
-        nodes.constant(np.log(head.weights_ / head.weights_.sum())),
-    )
-
-
-def neighbours(nodes: Nodes, rows: str, head: Any) -> str:
-    """Add the logits of nearest neighbours, whose training rows become part of the file."""
-    from tlcache.heads.logits import SMOOTHING
-
-    known: Array = head.rows_
-    if len(known) > _MOST_ROWS:
-        raise ModelError(
-            f"The knn head has {len(known):,} training rows, and all of them would be in the file; at most "
-            f"{_MOST_ROWS:,} are accepted. Export another head, such as logreg, or use it with: tlcache predict"
-        )
-    similar, nearest = _nearest(nodes, rows, known, head.k)
-    best = nodes.add("Gather", similar, nodes.constant(np.array([0], np.int64)), axis=1)
-    nearer = nodes.add("Div", nodes.add("Sub", similar, best), nodes.constant(np.float32(head.temperature)))
-    weights = nodes.add("Gather", nodes.constant(head.weights_), nearest)
-    votes = nodes.add("Mul", nodes.add("Exp", nearer), weights)
-    if head.targets_.ndim == 2:
-        return _neighbours_mean(nodes, votes, nearest, head)
-    count = len(head.classes_)
-    targets = nodes.add("Gather", nodes.constant(head.targets_.astype(np.int64)), nearest)
-    depth, off_on = nodes.constant(np.array([count], np.int64)), nodes.constant(np.array([0, 1], np.float32))
-    each = nodes.add("OneHot", targets, depth, off_on)
-    beside = nodes.add("Reshape", votes, nodes.constant(np.array([0, 1, -1], np.int64)))
-    tally = nodes.add("Reshape", nodes.add("MatMul", beside, each), nodes.constant(np.array([0, -1], np.int64)))
-    share = nodes.add("Div", tally, nodes.add("MatMul", tally, nodes.constant(np.ones((count, 1), np.float32))))
-    smooth = nodes.add("Add", share, nodes.constant(np.float32(SMOOTHING)))
-    return nodes.add("Log", nodes.add("Div", smooth, nodes.constant(np.float32(1 + count * SMOOTHING))))
-
-
-def _neighbours_mean(nodes: Nodes, votes: str, nearest: str, head: Any) -> str:
-    """Add the weighted means of the neighbours' columns, of labels as logits."""
-    from tlcache.heads.logits import SMOOTHING
-
-    several = nodes.add("MatMul", votes, nodes.constant(np.ones((min(head.k, len(head.rows_)), 1), np.float32)))
-    weights = nodes.add("Reshape", nodes.add("Div", votes, several), nodes.constant(np.array([0, 1, -1], np.int64)))
-    targets = nodes.add("Gather", nodes.constant(head.targets_.astype(np.float32)), nearest)
-    means = nodes.add("Reshape", nodes.add("MatMul", weights, targets), nodes.constant(np.array([0, -1], np.int64)))
-    if head.targets_.dtype != np.uint8:
-        return means
-    smooth = nodes.add("Add", means, nodes.constant(np.float32(SMOOTHING)))
-    share = nodes.add("Div", smooth, nodes.constant(np.float32(1 + 2 * SMOOTHING)))
-    return nodes.add("Log", nodes.add("Div", share, nodes.add("Sub", nodes.constant(np.float32(1)), share)))
-
-
 def _builder(head: FittedHead) -> Builder:
     row = find_head(head.name)
     if row.exporter:
@@ -294,47 +215,25 @@ def _standardised(nodes: Nodes, embeddings: str, scaler: Scaler) -> str:
     lose the digits that tell images apart.
     """
     factors = 1 / scaler.scale.astype(np.float64)  # 0 where the feature is constant, and its scale infinite
-    centred = nodes.add("Sub", embeddings, nodes.constant(scaler.middle))
-    return nodes.add("Mul", centred, nodes.constant(factors.astype(np.float32)))
+    centred = nodes.add("Sub", embeddings, scaler.middle)
+    return nodes.add("Mul", centred, factors.astype(np.float32))
 
 
 def _distance(nodes: Nodes, embeddings: str, far: Distances) -> str:
     """Add 1 - cosine of embeddings to their k-th nearest of training, (n,)."""
     k = min(far.k, len(far.rows))
-    similar, _ = _nearest(nodes, embeddings, far.rows, k)
-    last = nodes.add("Gather", similar, nodes.constant(np.array(k - 1, np.int64)), axis=1)
-    return nodes.add("Sub", nodes.constant(np.float32(1)), last)
-
-
-def _nearest(nodes: Nodes, rows: str, known: Array, k: int) -> list[str]:
-    """Add the cosines of the k most similar of some rows of length 1, in falling order, and their numbers."""
-    if nodes.opset < 10:
-        raise ModelError(
-            f"The network is in ONNX operators of version {nodes.opset}, and nearest neighbours need 10 or "
-            "later. Save the network in a newer version, or export a head without them."
-        )
-    cosines = nodes.add("MatMul", _unit(nodes, rows, known.shape[1]), nodes.constant(known.T))
-    return nodes.several(2, "TopK", cosines, nodes.constant(np.array([min(k, len(known))], np.int64)), axis=1)
-
-
-def _unit(nodes: Nodes, rows: str, width: int) -> str:
-    """Add the rows divided by their length, as `tlcache.heads.cosines.unit_rows` does."""
-    lengths = nodes.add("Sqrt", _squares(nodes, rows, width))
-    return nodes.add("Div", rows, nodes.add("Max", lengths, nodes.constant(np.float32(1e-12))))
-
-
-def _squares(nodes: Nodes, rows: str, width: int) -> str:
-    """Add the squared length of each row, (n, 1), as every operator set has it."""
-    return nodes.add("MatMul", nodes.add("Mul", rows, rows), nodes.constant(np.ones((width, 1), np.float32)))
+    similar, _ = nearest(nodes, embeddings, far.rows, k)
+    last = nodes.add("Gather", similar, np.array(k - 1, np.int64), axis=1)
+    return nodes.add("Sub", np.float32(1), last)
 
 
 def _placed(nodes: Nodes, probabilities: str, seen: NDArray[np.int64], classes: int) -> str:
     """Add the probabilities of all classes, (n, C), those that were never seen with 0."""
-    first = nodes.add("Gather", probabilities, nodes.constant(np.array([0], np.int64)), axis=1)
-    nothing = nodes.add("Mul", first, nodes.constant(np.float32(0)))
+    first = nodes.add("Gather", probabilities, np.array([0], np.int64), axis=1)
+    nothing = nodes.add("Mul", first, np.float32(0))
     where = np.full(classes, len(seen), np.int64)
     where[seen] = np.arange(len(seen))
-    return nodes.add("Gather", nodes.add("Concat", probabilities, nothing, axis=1), nodes.constant(where), axis=1)
+    return nodes.add("Gather", nodes.add("Concat", probabilities, nothing, axis=1), where, axis=1)
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -19,8 +19,8 @@ def boosted(nodes: Nodes, rows: str, head: Any) -> str:
     """Add the logits of boosted trees on principal components, a `TreeEnsembleRegressor` of ai.onnx.ml 3."""
     import lightgbm
 
-    centred = nodes.add("Sub", rows, nodes.constant(head.middle_))
-    components = nodes.add("MatMul", centred, nodes.constant(head.vectors_))
+    centred = nodes.add("Sub", rows, head.middle_)
+    components = nodes.add("MatMul", centred, head.vectors_)
     boosters = [lightgbm.Booster(model_str=text) for text in head.text_.tobytes().decode().split("\0")]
     trees = [(at, tree) for at, each in enumerate(boosters) for tree in each.dump_model()["tree_info"]]
     columns = defaultdict[str, list[Any]](list)

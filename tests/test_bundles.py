@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from test_extending import CENTROIDS
 from typer.testing import CliRunner
 
-from exporters import classify
+from exporters import heads
 from exporters.classify import classified, head_alone
 from exporters.trees import rounded_down
 from tlcache.backbones.load import load_model
@@ -227,7 +227,7 @@ def test_neighbours_need_operators_that_old_networks_lack(photos: Path) -> None:
 
 
 def test_too_many_neighbours_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classify, "_MOST_ROWS", 89)
+    monkeypatch.setattr(heads, "_MOST_ROWS", 89)
     rows, labels = rows_of()
     with pytest.raises(ModelError, match=r"knn head has 90 training rows.*at most 89.*such as logreg"):
         head_alone(fitted("knn", rows, labels, 3))
@@ -268,7 +268,7 @@ def test_rows_that_lie_on_a_threshold_go_the_way_of_the_trees() -> None:
 
 
 def _shifted(nodes: Nodes, rows: str, head: Head) -> str:
-    return nodes.add("Mul", classify.layers(nodes, rows, head), nodes.constant(np.float32(1.001)))
+    return nodes.add("Mul", heads.layers(nodes, rows, head), np.float32(1.001))
 
 
 def test_a_file_that_would_answer_otherwise_is_not_written(
@@ -309,9 +309,9 @@ def test_where_rounding_decides_an_answer_may_differ_but_not_elsewhere(monkeypat
 
 def _step_at_1(nodes: Nodes, rows: str, head: Any) -> str:
     del head
-    above = nodes.add("Cast", nodes.add("Less", nodes.constant(np.float32([1])), rows), to=1)
-    signs = nodes.add("Sub", nodes.add("Mul", above, nodes.constant(np.float32(2))), nodes.constant(np.float32(1)))
-    return nodes.add("MatMul", signs, nodes.constant(np.float32([[-2, 2]])))
+    above = nodes.add("Cast", nodes.add("Less", np.float32([1]), rows), to=1)
+    signs = nodes.add("Sub", nodes.add("Mul", above, np.float32(2)), np.float32(1))
+    return nodes.add("MatMul", signs, np.float32([[-2, 2]]))
 
 
 def test_a_head_from_outside_is_exported_by_its_layers_or_by_what_its_row_names(
@@ -331,7 +331,7 @@ def test_a_head_from_outside_is_exported_by_its_layers_or_by_what_its_row_names(
 
 
 def _centroids(nodes: Nodes, rows: str, head: Any) -> str:
-    return nodes.add("Gemm", rows, nodes.constant(head.coef_), nodes.constant(head.intercept_))
+    return nodes.add("Gemm", rows, head.coef_, head.intercept_)
 
 
 def test_without_the_cache_and_the_images_made_ones_are_compared(ridge: Run, photos: Path, tmp_path: Path) -> None:

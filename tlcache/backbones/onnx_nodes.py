@@ -16,6 +16,7 @@ from tlcache.errors import ModelError
 __all__ = ["FLOATS", "Nodes", "describe", "every_node", "in_order", "kind_of", "shape_of", "taken_names"]
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+Numbers = NDArray[Any] | np.generic
 
 
 class Nodes:
@@ -34,18 +35,19 @@ class Nodes:
         self.opset = opset
         self._prefix = prefix
 
-    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output; return the name of that."""
+    def add(self, operator: str, *inputs: str | Numbers, **attributes: Any) -> str:
+        """Add a node with one output; return the name of that. Inputs are names, or numbers, which become constants."""
         return self.several(1, operator, *inputs, **attributes)[0]
 
-    def several(self, outputs: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
+    def several(self, outputs: int, operator: str, *inputs: str | Numbers, **attributes: Any) -> list[str]:
         """Add a node with some outputs; return their names."""
+        taken = [each if isinstance(each, str) else self.constant(each) for each in inputs]
         name = f"{self._prefix}.{len(self.made)}"
         names = [name, *(f"{name}.{number}" for number in range(1, outputs))]
-        self.made.append(helper.make_node(operator, inputs, names, **attributes))
+        self.made.append(helper.make_node(operator, taken, names, **attributes))
         return names
 
-    def constant(self, values: NDArray[Any] | np.generic) -> str:
+    def constant(self, values: Numbers) -> str:
         """Add a tensor of numbers; return its name."""
         return self.add("Constant", value=numpy_helper.from_array(np.asarray(values)))
 

@@ -46,7 +46,7 @@ class HeadRow:
         such labels; None: fine-tuning has no such head. The class of this row then has `build`, the class of that one
         `layers`, as `tlcache.heads.base.LinearHead` has.
     exporter
-        `module:function` that adds the head's logits to an ONNX graph, as those of `exporters.classify` do; None: what
+        `module:function` that adds the head's logits to an ONNX graph, as those of `exporters.heads` do; None: what
         has `layers` is exported by these, and nothing else is.
     tolerance
         How far an exported head's probabilities may be from its own: what rounding can make of them.
@@ -151,7 +151,7 @@ _ROWS = (
         scaled=True,
         about="k nearest neighbours by cosine, weighted",
         relative_cost=0.3,
-        exporter="exporters.classify:neighbours",
+        exporter="exporters.heads:neighbours",
         logits="tlcache.heads.logits:neighbours",
         tasks=TASKS,
     ),
@@ -163,7 +163,7 @@ _ROWS = (
         scaled=True,
         about="support vector machine, Gaussian kernel (Nystroem)",
         relative_cost=12.0,
-        exporter="exporters.classify:kernel",
+        exporter="exporters.heads:kernel",
         tolerance=1e-3,  # a small temperature magnifies what rounding does to the kernel
         logits="tlcache.heads.logits:kernel",
         tasks=(CLASSIFY, REGRESSION),
@@ -176,7 +176,7 @@ _ROWS = (
         scaled=True,
         about="kernel ridge regression, Gaussian kernel (Nystroem)",
         relative_cost=4.0,
-        exporter="exporters.classify:kernel",
+        exporter="exporters.heads:kernel",
         tolerance=1e-3,
         logits="tlcache.heads.logits:kernel",
         tasks=TASKS,
@@ -189,7 +189,7 @@ _ROWS = (
         scaled=True,
         about="nearest class mean by cosine, whitened",
         relative_cost=1.0,
-        exporter="exporters.classify:means",
+        exporter="exporters.heads:means",
         logits="tlcache.heads.logits:means",
     ),
     HeadRow(
