@@ -104,16 +104,17 @@ def fit_heads(
     if layers is not None and how.budget_s is not None:
         raise OptionError("--budget is of heads on single files; leave it out with --layers, or name fewer heads.")
     files, asked = find_labelled(paths, features, data), heads is not None
-    from tlcache.probing.layers import alternatives, fit_layers
     from tlcache.probing.nested import fit_file as cross_validate
     from tlcache.probing.run import able_rows, fit_file
 
-    found = _found(files, join) if layers is None else alternatives(files, listing(layers))
+    found = _found(files, join) if layers is None else _alternatives(files, layers)
     steps = len(found) * len(rows) * (1 if layers is None else 2)
     results: list[FrozenRun] = []
     with _session(steps, runs, how, split, split_seed, force, memory, on_warning) as session:
         for own in found:
             if layers is not None:
+                from tlcache.probing.layers import fit_layers
+
                 results += fit_layers(own, rows, session, asked)
                 continue
             with session.opened(own, cv=cv) as file:
@@ -287,6 +288,13 @@ def _found(files: list[Path], join: str | Sequence[str] | None) -> Sequence[Sequ
     from tlcache.cache.joins import find_joins
 
     return [(file,) for file in files] if join is None else find_joins(files, join)
+
+
+def _alternatives(files: list[Path], layers: str | Sequence[str]) -> Sequence[Sequence[Path]]:
+    """Return the feature files that layers are chosen among, those of each network together."""
+    from tlcache.probing.layers import alternatives  # all sources of backbones, which take a while to load
+
+    return alternatives(files, listing(layers))
 
 
 def _some(results: list[T]) -> list[T]:
