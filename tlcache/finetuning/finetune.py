@@ -120,7 +120,7 @@ def finetune(
     from tlcache.finetuning.run import claimed, train_and_test
     from tlcache.finetuning.speed import find_torch_device
     from tlcache.finetuning.teacher import find_teacher
-    from tlcache.probing.outer import attributes, images_in_turn
+    from tlcache.probing.outer import images_in_turn, in_folds
     from tlcache.runs.base import Identity
     from tlcache.runs.finetuned import FinetunedRun
     from tlcache.runs.folder import path_of, recorded, runs_folder
@@ -149,7 +149,7 @@ def finetune(
         rows = apply_split(file, split, folder, split_seed, TASKS)
         tuning = TuningData.of(rows, weights, found_device)
         images = images_in_turn(rows) if cv else None
-    attrs = attributes(tuning.attrs, cv, base.seed) if cv else tuning.attrs
+    attrs = in_folds(tuning.attrs, cv, base.seed) if cv else tuning.attrs
     tuning = replace(tuning, attrs=attrs, teachers={each.run.path.stem: each for each in teachers.values()})
     base, wanted = _taught(base, teachers), [(setting, _taught(each, teachers)) for setting, each in wanted]
     identity = Identity.of(tuning.attrs, "finetune", base.head, arguments_of(base, sweep, budget_s, cv))

@@ -25,7 +25,7 @@ from tlcache.keys import native
 from tlcache.machine import hardware, now, versions
 from tlcache.probing.folds import inner_folds
 from tlcache.probing.heldout import held_answers
-from tlcache.probing.outer import OuterFold, Tested, attributes, images_in_turn, outer_folds
+from tlcache.probing.outer import OuterFold, Tested, images_in_turn, in_folds, outer_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import check_groups, chosen_setting, refit
 from tlcache.probing.search import Candidate, Fold, agreed, choose, search
@@ -56,7 +56,7 @@ def fit_file(file: FeatureSet, rows: Sequence[HeadRow], session: Session, cv: st
         Folds and repetitions, as "5x2", or "5" of one.
     """
     protocol, folder = session.protocol, session.folder
-    attrs = attributes(file.attrs, cv, protocol.seed)
+    attrs = in_folds(file.attrs, cv, protocol.seed)
     asked = {} if session.force else {row.name: nested_identity(attrs, row, protocol, cv) for row in rows}
     known = {name: recorded(folder, identity) for name, identity in asked.items()}
     found = {name: run for name, run in known.items() if isinstance(run, FrozenRun)}
@@ -74,7 +74,7 @@ def fit_file(file: FeatureSet, rows: Sequence[HeadRow], session: Session, cv: st
 
 
 def nested_identity(attrs: Mapping[str, Any], row: HeadRow, protocol: SearchProtocol, cv: str) -> Identity:
-    """Return what tells a cross-validated head from all others, by what `tlcache.probing.outer.attributes` returns."""
+    """Return what tells a cross-validated head from all others, by what `tlcache.probing.outer.in_folds` returns."""
     space = {name: list(values) for name, values in row.space(protocol.search).items()}
     return Identity.of(attrs, strategy_of(attrs), row.name, {**protocol.arguments(), "space": space, "cv": spelled(cv)})
 

@@ -26,10 +26,10 @@ from tlcache.runs.base import Figures
 from tlcache.runs.classes import ClassFigures
 from tlcache.runs.folds import CrossValidation
 
-__all__ = ["OuterFold", "Tested", "attributes", "outer_folds", "images_in_turn"]
+__all__ = ["OuterFold", "Tested", "in_folds", "outer_folds", "images_in_turn"]
 
 
-def attributes(attrs: Mapping[str, Any], cv: str, seed: int) -> dict[str, Any]:
+def in_folds(attrs: Mapping[str, Any], cv: str, seed: int) -> dict[str, Any]:
     """Return the attributes of a feature file, with a digest for these folds, as they are other test images."""
     own = attrs["dataset_digest"]
     return {"given_digest": own, **attrs, "dataset_digest": hash_json({"digest": own, "cv": spelled(cv), "seed": seed})}

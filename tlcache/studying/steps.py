@@ -27,7 +27,7 @@ from tlcache.finetuning.recipe import Recipe, arguments_of
 from tlcache.heads.table import HeadRow
 from tlcache.images import Preprocess
 from tlcache.probing.nested import nested_identity
-from tlcache.probing.outer import attributes
+from tlcache.probing.outer import in_folds
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.run import frozen_identity
 from tlcache.records import as_json
@@ -281,7 +281,7 @@ class StudyPlan:
         attrs = self.attributes(step) if step.kind in (FIT, JOIN, FINETUNE) else None
         if attrs is None:
             return []
-        attrs = attributes(attrs, self.cv, self.protocol.seed) if self.cv else attrs
+        attrs = in_folds(attrs, self.cv, self.protocol.seed) if self.cv else attrs
         if step.kind == FINETUNE:
             assert self.recipe is not None
             return [Identity.of(attrs, "finetune", self.recipe.head, arguments_of(self.recipe, cv=self.cv))]
