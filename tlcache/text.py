@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from math import ceil, inf, log10
 from types import SimpleNamespace
 
-__all__ = ["as_csv", "counted", "duration", "figure_text", "numbers_text"]
+__all__ = ["as_csv", "counted", "duration", "figure_text", "numbers_text", "p_text", "points", "times"]
 
 _MEASURED = ("mae", "rmse")  # figures in the unit of what is learned, which may be of any size
+_LEAST_P = 1e-12  # smaller ones say nothing more
 
 
 def as_csv(rows: Iterable[Iterable[object]], delimiter: str = ",") -> str:
@@ -67,3 +68,31 @@ def duration(seconds: float) -> str:
     unit, length = next((each for each in lengths if seconds / each[1] < 99.5), lengths[-1])
     count = seconds / length
     return f"{count:.2g} {unit}" if count < 99.5 else f"{count:,.0f} {unit}"
+
+
+def p_text(p: float) -> str:
+    """Return a p value as people write it.
+
+    >>> p_text(0.0021), p_text(3e-8), p_text(0.0)
+    ('p = 0.0021', 'p = 3e-8', 'p < 1e-12')
+    """
+    relation, shown = ("<", _LEAST_P) if p < _LEAST_P else ("=", p)
+    return f"p {relation} {shown:.2g}".replace("e-0", "e-")
+
+
+def points(share: float) -> str:
+    """Return a share in percentage points.
+
+    >>> points(0.031), points(-0.012), points(-0.0001)
+    ('3.1', '-1.2', '0.0')
+    """
+    return f"{round(100 * share, 1) + 0.0:.1f}"
+
+
+def times(ratio: float) -> str:
+    """Return how many times as much something takes.
+
+    >>> times(4.93), times(41.3), times(1234.5)
+    ('4.9 x', '41 x', '1,234 x')
+    """
+    return f"{ratio:,.{0 if ratio >= 10 else 1}f} x"

@@ -11,17 +11,16 @@ from tlcache.keys import printable, some
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.frozen import FrozenRun
 from tlcache.tasks import REGRESSION
-from tlcache.text import duration, figure_text
+from tlcache.text import duration, figure_text, p_text, points, times
 
 if TYPE_CHECKING:
     from tlcache.evaluation.comparison import Comparison, Entry, Pair
     from tlcache.runs.record import Run
 
-__all__ = ["interval_of", "layer_choices", "no_gain", "p_of", "p_text", "points", "size", "times", "verdict"]
+__all__ = ["interval_of", "layer_choices", "no_gain", "p_of", "size", "verdict"]
 
 _POINT = 0.01 + 1e-9  # how far behind a quicker run may be
 _MARGINS = {"equivalent": "equivalent", "not worse": "not worse", "not shown": "neither is shown"}
-_LEAST_P = 1e-12  # smaller ones say nothing more
 
 
 def verdict(found: Comparison) -> str:
@@ -302,31 +301,3 @@ def size(difference: float, by: str = "accuracy") -> str:
 
 def _sign(by: str) -> int:
     return 1 if larger_is_better(by) else -1
-
-
-def p_text(p: float) -> str:
-    """Return a p value as people write it.
-
-    >>> p_text(0.0021), p_text(3e-8), p_text(0.0)
-    ('p = 0.0021', 'p = 3e-8', 'p < 1e-12')
-    """
-    relation, shown = ("<", _LEAST_P) if p < _LEAST_P else ("=", p)
-    return f"p {relation} {shown:.2g}".replace("e-0", "e-")
-
-
-def points(share: float) -> str:
-    """Return a share in percentage points.
-
-    >>> points(0.031), points(-0.012), points(-0.0001)
-    ('3.1', '-1.2', '0.0')
-    """
-    return f"{round(100 * share, 1) + 0.0:.1f}"
-
-
-def times(ratio: float) -> str:
-    """Return how many times as much something takes.
-
-    >>> times(4.93), times(41.3), times(1234.5)
-    ('4.9 x', '41 x', '1,234 x')
-    """
-    return f"{ratio:,.{0 if ratio >= 10 else 1}f} x"

@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tlcache.evaluation.significance import LEVEL, Difference, correct_for_many
-from tlcache.evaluation.verdict import p_text, points
 from tlcache.keys import printable
 from tlcache.report.fitting import FittedTable
+from tlcache.text import p_text, points
 
 if TYPE_CHECKING:
     from tlcache.probing.columns import ColumnComparison

@@ -15,7 +15,7 @@ from tlcache.cache.resplit import GIVEN
 from tlcache.evaluation.across import Across
 from tlcache.evaluation.comparison import Comparison, Entry, Pair
 from tlcache.evaluation.margins import Margin
-from tlcache.evaluation.verdict import p_text, points, verdict
+from tlcache.evaluation.verdict import verdict
 from tlcache.keys import some
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval
@@ -32,7 +32,7 @@ from tlcache.report.tables import (
 )
 from tlcache.runs.pergroup import PerGroup
 from tlcache.tasks import CLASSIFY
-from tlcache.text import figure_text
+from tlcache.text import figure_text, p_text, points
 
 __all__ = [
     "COSTS",

@@ -17,7 +17,7 @@ from tlcache.evaluation.metrics import confusion, recalls
 from tlcache.evaluation.mistakes import hardest_classes
 from tlcache.evaluation.operating import Rates
 from tlcache.evaluation.screening import Screening, latest
-from tlcache.evaluation.verdict import p_of, points, times, verdict
+from tlcache.evaluation.verdict import p_of, verdict
 from tlcache.keys import printable, quoted, slug
 from tlcache.pictures.reasons import Reasons
 from tlcache.probing.columns import ColumnComparison
@@ -39,7 +39,7 @@ from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.licences import licences
 from tlcache.runs.record import Run
 from tlcache.tasks import CLASSIFY, USUAL
-from tlcache.text import duration, figure_text
+from tlcache.text import duration, figure_text, points, times
 
 __all__ = ["Chapter", "chapter"]
 

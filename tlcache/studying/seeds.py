@@ -14,12 +14,12 @@ from tlcache.evaluation.compare import compare_runs
 from tlcache.evaluation.comparison import Comparison, Entry, Pair
 from tlcache.evaluation.resampled import Resampled, resampled
 from tlcache.evaluation.task import larger_is_better
-from tlcache.evaluation.verdict import interval_of, points
+from tlcache.evaluation.verdict import interval_of
 from tlcache.runs.folder import read_runs, runs_folder
 from tlcache.studying.run import run_study, take
 from tlcache.studying.steps import EXTRACT, FAILED, FINETUNE, FIT, JOIN, REPORT, Step, StudyPlan
 from tlcache.tasks import CLASSIFY, USUAL
-from tlcache.text import counted, figure_text
+from tlcache.text import counted, figure_text, points
 
 __all__ = ["Spread", "run_seeds", "spreads"]
 
