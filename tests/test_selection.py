@@ -16,10 +16,10 @@ from tlcache.evaluation.calibration import fit_temperature
 from tlcache.extraction.extract import extract
 from tlcache.heads.rows import Scaler
 from tlcache.heads.table import HEADS, HeadRow
+from tlcache.probing.data import Data
 from tlcache.probing.fit import fit_heads
 from tlcache.probing.folds import choosing_folds, draw_shots, group_numbers, split_folds
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.run import Data
 from tlcache.probing.search import Candidate, Fold, _nearest_first, choose, search
 
 

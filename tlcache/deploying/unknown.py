@@ -23,8 +23,8 @@ from tlcache.heads.rows import Array
 from tlcache.heads.table import find_head
 from tlcache.kinds import listing
 from tlcache.options import described
+from tlcache.probing.data import Data
 from tlcache.probing.heldout import distances_of
-from tlcache.probing.run import Data
 from tlcache.probing.search import fitting
 from tlcache.probing.session import opened
 from tlcache.progress import step_bar

@@ -22,8 +22,9 @@ from tlcache.heads.rows import Array, Indices
 from tlcache.heads.table import HeadRow
 from tlcache.keys import hash_json, slug
 from tlcache.machine import provenance
+from tlcache.probing.data import Data
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.run import Data, fit_file, refit
+from tlcache.probing.run import fit_file, refit
 from tlcache.probing.search import Fold, choose, search
 from tlcache.probing.session import Session
 from tlcache.probing.tabular import Columns, Prepared, rows_of

@@ -19,8 +19,9 @@ from tlcache.errors import CacheError, HeadError
 from tlcache.evaluation.task import larger_is_better
 from tlcache.heads.table import HeadRow
 from tlcache.keys import hash_json, slug, some
+from tlcache.probing.data import Data
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.run import Data, able_rows, fit_file, frozen_identity, tried
+from tlcache.probing.run import able_rows, fit_file, frozen_identity, tried
 from tlcache.probing.search import choose, search
 from tlcache.probing.session import Session
 from tlcache.runs.folder import read_runs

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,20 @@ import numpy as np
 from tlcache.cache.feature_file import Split
 from tlcache.cache.resplit import FeatureSet
 from tlcache.datasets.tasks import task_of
-from tlcache.errors import CacheError, DataError
+from tlcache.errors import DataError
 from tlcache.evaluation.pergroup import Grouped, per_group
 from tlcache.evaluation.regression import interval_on
 from tlcache.evaluation.significance import Units, unit_numbers
-from tlcache.evaluation.task import CLASSES, Task, task_on
+from tlcache.evaluation.task import CLASSES, Task
 from tlcache.evaluation.uncertainty import uncertainty_figures
 from tlcache.heads.fitted import FittedHead
-from tlcache.heads.rows import Array, Scaler, blocks
+from tlcache.heads.rows import Array, Scaler
 from tlcache.heads.table import HEADS, HeadRow
-from tlcache.heads.uncertainty import Distances, Uncertainty
+from tlcache.heads.uncertainty import Uncertainty
 from tlcache.keys import some
 from tlcache.machine import Energy, hardware, now, versions
-from tlcache.probing.folds import choosing_folds
-from tlcache.probing.heldout import distances_of, uncertainty_of
+from tlcache.probing.data import Data
+from tlcache.probing.heldout import uncertainty_of
 from tlcache.probing.protocol import SearchProtocol
 from tlcache.probing.search import Candidate, Fold, choose, fit_each, fitting, search
 from tlcache.probing.session import Session
@@ -43,7 +42,7 @@ from tlcache.runs.predictions import Predictions
 from tlcache.runs.uncertainty import UncertaintyFigures
 from tlcache.tasks import REGRESSION
 
-__all__ = ["Data", "able_rows", "chosen_setting", "fit_file", "frozen_identity", "refit", "tried"]
+__all__ = ["able_rows", "chosen_setting", "fit_file", "frozen_identity", "refit", "tried"]
 
 
 _KEPT = 20_000_000  # probabilities: 80 MB before compression
@@ -104,92 +103,6 @@ def _fit_all(file: FeatureSet, rows: Sequence[HeadRow], session: Session) -> dic
             fitted[row.name] = _fit_one(file, data, folds, row, session.folder, protocol, budget_s)
         session.advance(1)
     return fitted
-
-
-@dataclass(frozen=True)
-class Data:
-    """The splits of a feature file; `val` may be empty.
-
-    Parameters
-    ----------
-    fitting
-        Train, and then val.
-    train_rows
-        How many of them are train.
-    test
-        The rows that nothing is chosen by.
-    classes
-        Number of classes, or of columns.
-    """
-
-    fitting: Split
-    train_rows: int
-    test: Split
-    classes: int
-
-    @cached_property
-    def task(self) -> Task:
-        """What is learned."""
-        return task_on(self.fitting)
-
-    @property
-    def train(self) -> Split:
-        """The rows to fit on, which share the memory of `fitting`."""
-        return self.fitting.part(slice(self.train_rows))
-
-    @property
-    def val(self) -> Split:
-        """The rows to choose by, which share the memory of `fitting`."""
-        return self.fitting.part(slice(self.train_rows, None))
-
-    @classmethod
-    def of(cls, file: FeatureSet) -> Data:
-        """Read and check the splits.
-
-        Raises
-        ------
-        CacheError, DataError
-            No rows to train on or to test; features that are not finite.
-
-        Warns
-        -----
-        All rows are equal.
-        """
-        fitting, train_rows, test = file.split("train", "val"), int(file.attrs["train_rows"]), file.split("test")
-        names = fitting.targets.names if fitting.targets else file.classes
-        data = cls(fitting, train_rows, test, len(names))
-        for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
-            if not len(split) and name != "val":
-                raise DataError(f"'{file.path}' has no {name} images; heads need train and test.")
-            if not all(np.isfinite(split.features[some]).all() for some in blocks(len(split))):
-                raise CacheError(f"'{file.path}' holds features that are not finite. Extract again.")
-        if len(data.val) and not fitting.targets and not np.isin(data.val.labels, data.train.labels).any():
-            raise DataError(f"'{file.path}' has no class that is in train and in val; settings cannot be chosen.")
-        if _are_equal(data.fitting.features):
-            warn(
-                f"All embeddings of train and val in '{file.path}' are equal: no head can tell the classes apart. "
-                "Look at the weights of the network and at its preprocessing."
-            )
-        return data
-
-    @cached_property
-    def groups(self) -> Units | None:
-        """A number for each test image's group (n,); None where there are no groups."""
-        return unit_numbers(self.test.groups)
-
-    @cached_property
-    def distances(self) -> Distances:
-        """How far the rows that are not for testing are from each other."""
-        return distances_of(self.fitting)
-
-    def folds(self, protocol: SearchProtocol) -> list[Fold]:
-        """Return what settings are chosen by: the validation split, or folds of all rows that are not for testing."""
-        return choosing_folds(self.fitting, self.train_rows, protocol.folds, protocol.seed)
-
-
-def _are_equal(X: Array) -> bool:
-    """Return whether rows differ by no more than rounding."""
-    return bool(np.ptp(X, axis=0).max() <= 1e-6 * np.abs(X[0]).max())
 
 
 def _fit_one(

@@ -16,9 +16,10 @@ from tlcache.errors import CacheError
 from tlcache.heads.table import HeadRow
 from tlcache.keys import hash_json, slug
 from tlcache.machine import provenance
+from tlcache.probing.data import Data
 from tlcache.probing.folds import draw_shots, split_folds
 from tlcache.probing.protocol import SearchProtocol
-from tlcache.probing.run import Data, refit
+from tlcache.probing.run import refit
 from tlcache.probing.search import Candidate, Fold, choose, search
 from tlcache.probing.session import Session
 from tlcache.progress import warn
