@@ -112,6 +112,22 @@ class Bench:
     def run(self, features: Path) -> dict[str, Any]:
         return extract(self.data or self.photos, self.model, features)
 
+    def meet(self, features: Path, outcome: Outcome, trouble: Callable[[], object]) -> None:
+        """Extract in a child that begins with `trouble`; count how it ends, and judge what it leaves."""
+
+        def work() -> None:
+            trouble()
+            self.run(features)
+
+        status = fork(work)
+        outcome.tried += 1
+        outcome.note("ended with a clear error", status == 3)
+        outcome.died += status < 0
+        outcome.wrong += status == 4
+        self.check_file(features, outcome)
+        self.judge(features, outcome)
+        shutil.rmtree(features)
+
     def judge(self, features: Path, outcome: Outcome) -> None:
         """Run to the end without a fault and compare with the reference."""
         report = features.with_suffix(".json")
@@ -374,19 +390,7 @@ def full_disk(outcome: Outcome, rounds: Iterator[int], chance: random.Random, fo
     outcome.note("writes in one extraction", writes)
     numbers = sorted(chance.sample(range(1, writes + 1), min(writes, len(wanted))))
     for number in numbers:
-
-        def meet(number: int = number) -> None:
-            shim.faults_arm(number, os.fsencode(features))
-            bench.run(features)
-
-        status = fork(meet)
-        outcome.tried += 1
-        outcome.note("ended with a clear error", status == 3)
-        outcome.died += status < 0
-        outcome.wrong += status == 4
-        bench.check_file(features, outcome)
-        bench.judge(features, outcome)
-        shutil.rmtree(features)
+        bench.meet(features, outcome, partial(shim.faults_arm, number, os.fsencode(features)))
 
 
 def size_limit(outcome: Outcome, rounds: Iterator[int], chance: random.Random, folder: Path) -> None:
@@ -395,19 +399,7 @@ def size_limit(outcome: Outcome, rounds: Iterator[int], chance: random.Random, f
     (path,) = (folder / "reference").glob("*/*.h5")
     for _ in rounds:
         limit = int(path.stat().st_size ** chance.random())
-
-        def meet(limit: int = limit) -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            bench.run(features)
-
-        status = fork(meet)
-        outcome.tried += 1
-        outcome.note("ended with a clear error", status == 3)
-        outcome.died += status < 0
-        outcome.wrong += status == 4
-        bench.check_file(features, outcome)
-        bench.judge(features, outcome)
-        shutil.rmtree(features)
+        bench.meet(features, outcome, partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)))
 
 
 def in_children(
