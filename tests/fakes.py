@@ -19,10 +19,10 @@ from PIL import Image, PngImagePlugin
 from torch import nn
 
 from tlcache.backbones.backbone import Backbone, Checkpoint, TorchNetwork, Weights
+from tlcache.backbones.downloads import published
 from tlcache.backbones.exported import from_torch
 from tlcache.backbones.layers import outputs_of
 from tlcache.backbones.torch_network import TracedNetwork, filled
-from tlcache.backbones.weights import published
 from tlcache.cache import feature_file as store
 from tlcache.cache.feature_file import Split
 from tlcache.evaluation.metrics import evaluate

@@ -219,7 +219,7 @@ def test_demo_takes_the_embedded_weights_and_says_how_to_get_the_real_ones(
 ) -> None:
     del few_digits
     monkeypatch.setattr("tlcache.heads.table.HEADS", {name: HEADS[name] for name in ("ridge", "logreg", "linear")})
-    monkeypatch.setattr("tlcache.backbones.weights.download", lambda *_: pytest.fail("the demo downloads nothing"))
+    monkeypatch.setattr("tlcache.backbones.downloads.download", lambda *_: pytest.fail("the demo downloads nothing"))
     monkeypatch.setattr("tlcache.demo.RECIPE", {**RECIPE, "epochs": 1})
     text = invoke("demo")
     plain = " ".join(text.replace("│", " ").split())
@@ -266,7 +266,8 @@ def test_demo_takes_the_backbones_whose_imagenet_weights_are_here(monkeypatch: p
 
 
 def test_tables_are_printed_without_the_packages_that_take_seconds_to_load() -> None:
-    code = "import sys, tlcache.report.tables; print(*{'scipy', 'sklearn', 'matplotlib', 'torch'} & set(sys.modules))"
+    tables, slow = "compared, choices, kept, tables", {"scipy", "sklearn", "matplotlib", "torch", "http.client"}
+    code = f"import sys; from tlcache.report import {tables}; print(*{slow} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
 

@@ -329,7 +329,7 @@ def test_a_backbone_that_fails_is_told_and_the_others_go_on(photos: Path) -> Non
 def test_weights_that_are_not_here_are_guessed_for_and_never_downloaded(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcache.backbones.weights.download", lambda *_: pytest.fail("a plan downloads nothing"))
+    monkeypatch.setattr("tlcache.backbones.downloads.download", lambda *_: pytest.fail("a plan downloads nothing"))
     one = go(photos, weights={"tinier": "random"}, finetune=False, plan=True)
     notes = {step.model: step.note for step in one if step.kind == "extract"}
     told = "about 80 MB of weights will be downloaded first; the time is without that"

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tlcache.backbones.backbone import Backbone, Checkpoint
+from tlcache.backbones.downloads import download
 from tlcache.backbones.sources import find
 from tlcache.backbones.torchvision import checkpoint_path
-from tlcache.backbones.weights import download, load_state, resolve
+from tlcache.backbones.weights import load_state, resolve
 from tlcache.errors import UnknownNameError, WeightsError
 
 CONTENT = b"weights " * 40_000
@@ -93,7 +94,7 @@ def test_the_address_is_torchvisions_own_unless_a_mirror_is_given(monkeypatch: p
 
     asked: list[str] = []
     monkeypatch.delenv("TLCACHE_WEIGHTS_URL")
-    monkeypatch.setattr("tlcache.backbones.weights.download", lambda url, *_: asked.append(url) or "00")
+    monkeypatch.setattr("tlcache.backbones.downloads.download", lambda url, *_: asked.append(url) or "00")
     resolve(find("resnet18"), "imagenet")
     assert asked == [ResNet18_Weights.IMAGENET1K_V1.url]
 

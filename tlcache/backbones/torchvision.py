@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from tlcache.backbones.backbone import Backbone, Checkpoint, TorchNetwork, Weights
 from tlcache.backbones.exported import from_torch
 from tlcache.backbones.layers import outputs_of
-from tlcache.backbones.weights import published
 from tlcache.images import Preprocess
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ class Torchvision:
 
     def weights(self, backbone: Backbone, name: str) -> Weights:
         """Return published weights from torch.hub's folder, where torchvision itself would have put them."""
+        from tlcache.backbones.downloads import published  # and what speaks with servers
+
         checkpoint = backbone.checkpoints[name]
         return published(backbone, name, checkpoint_path(checkpoint), partial(_address, backbone, checkpoint))
 

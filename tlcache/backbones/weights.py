@@ -1,27 +1,20 @@
-"""From `--weights` to a file on disk and its sha256: embedded, downloaded, given, or random."""
+"""From `--weights` to a file on disk and its sha256: published, given, or random; and the tensors in it."""
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import io
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tlcache.backbones.backbone import Backbone, Weights
 from tlcache.errors import UnknownNameError, WeightsError, closest
-from tlcache.files import cache_folder, hash_file, whole, write_whole
+from tlcache.files import cache_folder, hash_file, write_whole
 from tlcache.keys import slug
-from tlcache.progress import byte_bar
 
-__all__ = ["HEAD_PREFIX", "checked", "download", "is_here", "load_state", "published", "resolve"]
+__all__ = ["HEAD_PREFIX", "checked", "is_here", "load_state", "resolve", "stated_hash"]
 
 HEAD_PREFIX = "tlcache.head."  # of a fine-tuned network's own head, beside the names of the network's source
-TIMEOUT_S = 20
 
 
 def is_here(backbone: Backbone, weights: str | None = None) -> bool:
@@ -88,80 +81,15 @@ def checked(name: str, path: Path, remedy: str) -> Weights:
     WeightsError
         The hash is another; `remedy` is what the message tells people to do.
     """
-    sha256, prefix = hash_file(path), _prefix(path)
+    sha256, prefix = hash_file(path), stated_hash(path)
     if not sha256.startswith(prefix):
         raise WeightsError(f"'{path}' is damaged: its sha256 should start with {prefix}, found {sha256}. {remedy}")
     return Weights(name, path, sha256)
 
 
-def published(backbone: Backbone, name: str, path: Path, address: Callable[[], str]) -> Weights:
-    """Return the published weights at `path` as `checked` does, downloaded first where they are not there.
-
-    `address` is called for where to download them from.
-
-    Raises
-    ------
-    WeightsError
-        The file has the wrong hash, or the download failed.
-    """
-    if path.is_file():
-        return checked(name, path, "Delete it and try again.")
-    try:
-        return Weights(name, path, download(address(), path, _prefix(path)))
-    except WeightsError as error:
-        raise WeightsError(
-            f"{error}\n{backbone.name} needs its {name} weights. Put the file at {path} by hand, "
-            "or pass --weights FILE (a state dict), or --weights random (untrained: a control). To try things out, "
-            "--model resnet20_cifar needs no download."
-        ) from None
-
-
-def _prefix(path: Path) -> str:
+def stated_hash(path: Path) -> str:
+    """Return the first digits of the sha256 of published weights, which the name of their file ends with."""
     return path.stem.rpartition("-")[2]
-
-
-def download(url: str, path: Path, sha256_prefix: str) -> str:
-    """Download `url` to `path` through a temporary file beside it, and return the sha256 of the bytes.
-
-    Raises
-    ------
-    WeightsError
-        No connection, a transfer that was cut, or a hash that does not begin with `sha256_prefix`.
-        Nothing is left behind.
-    """
-    digest, received = hashlib.sha256(), 0
-    try:
-        with whole(path) as unfinished:
-            with unfinished.open("wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:
-                expected = int(reply.headers.get("Content-Length") or 0)
-                with byte_bar(path.name, expected) as advance:
-                    while block := _read(reply):
-                        out.write(block)
-                        digest.update(block)
-                        received += len(block)
-                        advance(len(block))
-            if received < expected:
-                raise WeightsError(
-                    f"The transfer of {url} was cut: expected {expected:,} bytes, received {received:,}."
-                )
-            if not digest.hexdigest().startswith(sha256_prefix):
-                raise WeightsError(
-                    f"{url} has the wrong content: expected a sha256 that starts with {sha256_prefix}, "
-                    f"received {digest.hexdigest()}. Nothing was kept."
-                )
-    except OSError as error:  # urllib's errors are among them
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()
-        raise WeightsError(f"Could not download {url}: {getattr(error, 'reason', error)}.") from None
-    return digest.hexdigest()
-
-
-def _read(reply: http.client.HTTPResponse) -> bytes:
-    """Read a block; what arrived of a transfer that was cut counts like an end."""
-    try:
-        return reply.read(1 << 20)
-    except http.client.IncompleteRead as cut:
-        return cut.partial
 
 
 def _random_state(backbone: Backbone) -> Path:
