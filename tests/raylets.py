@@ -28,7 +28,7 @@ import onnx
 from fakes import tiny_network, write_photos
 from test_shares import content
 
-from tlcache.inventory import verify
+from tlcache.inventory.checks import verify
 
 PER_CLASS, IMAGES = 80, 240
 COUNTING = '''

@@ -15,7 +15,7 @@ from tlcache.cache.columns import values_of
 from tlcache.cache.feature_file import open_features
 from tlcache.datasets.dataset import Dataset, load_dataset
 from tlcache.extraction.extract import extract
-from tlcache.inventory import verify
+from tlcache.inventory.checks import verify
 
 
 def table(folder: Path, columns: Mapping[str, Sequence[object]], name: str = "photos.csv") -> Path:

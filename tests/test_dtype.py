@@ -20,7 +20,7 @@ from tlcache.exchange.adopt import adopt
 from tlcache.exchange.dump import dump
 from tlcache.extraction.embed import Block, embed
 from tlcache.extraction.extract import extract
-from tlcache.inventory import verify
+from tlcache.inventory.checks import verify
 from tlcache.probing.fit import fit_heads
 
 HALF = np.dtype(np.float16)

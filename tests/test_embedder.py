@@ -19,7 +19,7 @@ from tlcache.deploying.export import export
 from tlcache.errors import DataError, OptionError, UnknownNameError
 from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
-from tlcache.inventory import list_cache
+from tlcache.inventory.entries import list_cache
 
 
 @pytest.fixture

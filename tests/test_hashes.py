@@ -18,7 +18,7 @@ from tlcache.datasets.source import Listing
 from tlcache.datasets.splits import Row
 from tlcache.extraction.job import EmbedResult, Known
 from tlcache.extraction.rows import assemble
-from tlcache.inventory import list_cache
+from tlcache.inventory.entries import list_cache
 
 A, B, C = "0" * 63 + "a", "ab" * 32, "ab" * 31 + "ff"  # the last two begin alike
 GIVEN = [A, "", B, "no hash", "AB" * 32, C, "longer " * 20]

@@ -17,7 +17,9 @@ from tlcache.errors import CacheError
 from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.stored import StoredArray
-from tlcache.inventory import find_leftovers, list_cache, remove_leftovers, verify
+from tlcache.inventory.checks import verify
+from tlcache.inventory.entries import list_cache
+from tlcache.inventory.leftovers import find_leftovers, remove_leftovers
 from tlcache.probing.fit import fit_heads
 
 

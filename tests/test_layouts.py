@@ -22,7 +22,7 @@ from tlcache.datasets.overview import Overview
 from tlcache.datasets.splits import check_splits
 from tlcache.errors import DataError, ImageReadError, OptionError
 from tlcache.extraction.extract import extract
-from tlcache.inventory import verify
+from tlcache.inventory.checks import verify
 from tlcache.options import parameters
 from tlcache.probing.fit import fit_heads
 from tlcache.report.reproduce import commands

@@ -18,7 +18,8 @@ from tlcache.cache.feature_file import open_features
 from tlcache.display import plain_console
 from tlcache.errors import DamagedError
 from tlcache.extraction.extract import extract
-from tlcache.inventory import find_leftovers, verify
+from tlcache.inventory.checks import verify
+from tlcache.inventory.leftovers import find_leftovers
 from tlcache.keys import canonical_json, hash_json, native, portable, slug
 from tlcache.probing.fit import fit_heads
 from tlcache.report.plain import plain_table

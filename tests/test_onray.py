@@ -21,7 +21,7 @@ from tlcache.datasets.source import Images
 from tlcache.errors import CacheError, DataError, DeviceError, ModelError, OptionError
 from tlcache.extraction import inflight, onray, task
 from tlcache.extraction.extract import extract
-from tlcache.inventory import list_cache
+from tlcache.inventory.entries import list_cache
 
 __all__ = ["awkward"]
 

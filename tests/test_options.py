@@ -28,7 +28,8 @@ from tlcache.finetuning.recipe import Recipe, arguments_of, settings_of
 from tlcache.finetuning.recipes import RECIPES
 from tlcache.finetuning.schedules import SCHEDULES
 from tlcache.flags import Output
-from tlcache.inventory import list_cache, verify
+from tlcache.inventory.checks import verify
+from tlcache.inventory.entries import list_cache
 from tlcache.keys import hash_json
 from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, listed, number, numbers, pattern, several, text, whole
 from tlcache.options import Option, Parameter, asked, check_fields, described, made, parameters

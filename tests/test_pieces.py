@@ -22,7 +22,9 @@ from tlcache.evaluation.compare import compare
 from tlcache.exchange.adopt import adopt
 from tlcache.exchange.dump import dump
 from tlcache.extraction.extract import extract
-from tlcache.inventory import find_leftovers, list_cache, remove_leftovers, verify
+from tlcache.inventory.checks import verify
+from tlcache.inventory.entries import list_cache
+from tlcache.inventory.leftovers import find_leftovers, remove_leftovers
 from tlcache.pictures.explain import explain
 from tlcache.pictures.similar import similar
 from tlcache.probing.fit import fit_heads

@@ -20,7 +20,7 @@ from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
 from tlcache.images import REVISION, BadImageError, Kernel, Preprocess, Stored, changed, decode, prepare
 from tlcache.images.notes import BELOW_ZERO, FEW_LEVELS, NOT_OPAQUE, ONE_COLOUR, TRANSPARENT, sentences
-from tlcache.inventory import list_cache
+from tlcache.inventory.entries import list_cache
 from tlcache.probing.fit import fit_heads
 from tlcache.report.reproduce import commands
 from tlcache.runs.naming import backbone_label

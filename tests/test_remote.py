@@ -23,7 +23,7 @@ from tlcache.deploying.predict import predict
 from tlcache.errors import DataError, ImageReadError, OptionError, UnreachableError
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
-from tlcache.inventory import find_stores
+from tlcache.inventory.leftovers import find_stores
 from tlcache.probing.fit import fit_heads
 
 pytest.importorskip("obstore")

@@ -21,7 +21,7 @@ from tlcache.cli import app
 from tlcache.errors import CacheError, UnknownNameError
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.finetune import finetune
-from tlcache.inventory import list_cache
+from tlcache.inventory.entries import list_cache
 from tlcache.probing.fit import fit_heads
 from tlcache.report.kept import cache_table
 from tlcache.report.page import write_report

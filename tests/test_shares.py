@@ -23,7 +23,9 @@ from tlcache.extraction.claims import Claimant, claimed, is_held
 from tlcache.extraction.extract import extract, extract_layers
 from tlcache.extraction.ledgers import Ledgers, shards_of
 from tlcache.extraction.merge import merge
-from tlcache.inventory import find_leftovers, list_cache, remove_leftovers, verify
+from tlcache.inventory.checks import verify
+from tlcache.inventory.entries import list_cache
+from tlcache.inventory.leftovers import find_leftovers, remove_leftovers
 
 NO_PROCESS = 2**22 + 1  # more than Linux has
 

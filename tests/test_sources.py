@@ -214,7 +214,7 @@ NO_IMAGES = {  # what else is opened, by room, by file, or in a room that has im
     "files.py": "what the cache is made of",
     "machine.py": "what the system says of itself",
     "threads.py": "the same",
-    "inventory.py:_entry_of_parts": "the note of who extracts",
+    "inventory/entries.py:_entry_of_parts": "the note of who extracts",
     "extraction/target.py:_holder": "the same",
     "extraction/several.py:take": "embeddings that were computed",
     "extraction/forks.py:own_bytes": "what the system says of a process",

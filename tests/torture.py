@@ -46,7 +46,7 @@ from tlcache.cache.feature_file import open_features
 from tlcache.cache.shards import read_shard
 from tlcache.errors import CacheError, TlcacheError
 from tlcache.images import BadImageError, Preprocess, prepare
-from tlcache.inventory import _check
+from tlcache.inventory.checks import _check
 
 tlcache.extraction.worker.SHARD_SECONDS = 0.02  # many parts in little time
 HERE = Path(__file__).parent

@@ -168,7 +168,7 @@ def _embed_and_classify(folder: Path, images: int = 48) -> str:
     from PIL import Image
 
     from tlcache.extraction.extract import extract
-    from tlcache.inventory import verify
+    from tlcache.inventory.checks import verify
     from tlcache.probing.fit import fit_heads
 
     noise = np.random.default_rng(0).integers(0, 128, (images, 32, 32, 3), np.uint8)

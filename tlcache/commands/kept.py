@@ -69,7 +69,7 @@ def list_files(output: Output, features: Features = None) -> None:
     Example: tlcache ls
     """
     from tlcache.cache.find import features_folder
-    from tlcache.inventory import list_cache
+    from tlcache.inventory.entries import list_cache
     from tlcache.report.kept import cache_table
 
     entries = list_cache(features)
@@ -83,7 +83,7 @@ def verify(output: Output, paths: Paths = None, repair: Repair = False, features
 
     Example: tlcache verify --repair
     """
-    from tlcache.inventory import verify as run
+    from tlcache.inventory.checks import verify as run
     from tlcache.report.kept import checks_lines
 
     with stoppable("run the same command to continue"):
@@ -109,7 +109,7 @@ def prune(
 
     Example: tlcache prune --yes
     """
-    from tlcache.inventory import empty_stores, find_leftovers, find_stores, remove_leftovers
+    from tlcache.inventory.leftovers import empty_stores, find_leftovers, find_stores, remove_leftovers
     from tlcache.report.kept import leftovers_table
 
     found, stores = find_leftovers(features), find_stores(features)

@@ -6,13 +6,12 @@ import datetime
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import filesize
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tlcache.inventory import CacheEntry, Check, Leftover
 from tlcache.keys import hash_json, some
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import plain_table
@@ -21,6 +20,11 @@ from tlcache.runs.naming import set_apart
 from tlcache.runs.record import Run
 from tlcache.tasks import CLASSIFY
 from tlcache.text import counted, figure_text
+
+if TYPE_CHECKING:
+    from tlcache.inventory.checks import Check
+    from tlcache.inventory.entries import CacheEntry
+    from tlcache.inventory.leftovers import Leftover
 
 __all__ = ["cache_table", "checks_lines", "leftovers_table", "recorded_table"]
 
