@@ -216,34 +216,47 @@ def load_dataset(data: str | Path = "digits", name: str | None = None, layout: L
     given, layout = str(data), layout or Layout()
     if not given:
         raise OptionError("--data is empty. Give a folder, a manifest or a built-in name; the current folder is '.'")
-    if source := source_of(given):
-        if source is not ARCHIVE:  # which finds out
-            layout.check_has_table(given, source not in (BUILT_IN, FOLDER, BUCKET))
-        try:
-            listed = _listing(source, given, layout)
-            listed = listed._replace(rows=Rows.of(listed.rows))
-            if source in (FOLDER, ARCHIVE, BUCKET):
-                listed, layout = _tested_on_val(listed, layout)
-            found = dataset_of(name, listed, layout)
-            if found.unlabelled and not layout.unlabelled and source is not METADATA and _table_in(given):
-                raise DataError(found.unlabelled)
-            return found
-        except DataError as error:
-            if source is ARCHIVE and (tables := ARCHIVE.tables(given)):
-                how = f"--data {Path(tables[0]).name} --images {given}"
-                raise DataError(
-                    f"{error} It holds {some(tables)}: take a table that lists the images out of it, and give {how}"
-                ) from None
-            if source is METADATA or not (table := _table_in(given)):
-                raise
-            raise DataError(
-                f"{error} There are tables in it; if one lists the images, give it: --data {table}"
-            ) from None
+    source = source_of(given)
+    if source is None:
+        raise _unknown(given)
+    try:
+        return _read(source, given, name, layout)
+    except DataError as error:
+        raise _with_tables(error, source, given) from None
+
+
+def _read(source: Source, given: str, name: str | None, layout: Layout) -> Dataset:
+    if source is not ARCHIVE:  # which finds out
+        layout.check_has_table(given, source not in (BUILT_IN, FOLDER, BUCKET))
+    listed = _listing(source, given, layout)
+    listed = listed._replace(rows=Rows.of(listed.rows))
+    if source in (FOLDER, ARCHIVE, BUCKET):
+        listed, layout = _tested_on_val(listed, layout)
+    found = dataset_of(name, listed, layout)
+    if found.unlabelled and not layout.unlabelled and source is not METADATA and _table_in(given):
+        raise DataError(found.unlabelled)
+    return found
+
+
+def _with_tables(error: DataError, source: Source, given: str) -> DataError:
+    """Return an error that names the tables which lie there, where one may be what was meant."""
+    if source is ARCHIVE and (tables := ARCHIVE.tables(given)):
+        how = f"--data {Path(tables[0]).name} --images {given}"
+        return DataError(
+            f"{error} It holds {some(tables)}: take a table that lists the images out of it, and give {how}"
+        )
+    if source is not METADATA and (table := _table_in(given)):
+        return DataError(f"{error} There are tables in it; if one lists the images, give it: --data {table}")
+    return error
+
+
+def _unknown(given: str) -> DataError:
+    """Return that nothing is called so which a dataset can be."""
     if Path(given).expanduser().exists():
         words = _file_words(given)
-        raise DataError(f"'{data}' is a file, but not a manifest ({', '.join(SUFFIXES)}). {words}")
-    raise DataError(
-        f"No folder or manifest at '{data}', and no built-in dataset of that name ({', '.join(BUILT_IN.names)}). "
+        return DataError(f"'{given}' is a file, but not a manifest ({', '.join(SUFFIXES)}). {words}")
+    return DataError(
+        f"No folder or manifest at '{given}', and no built-in dataset of that name ({', '.join(BUILT_IN.names)}). "
         "See: tlcache datasets"
     )
 
