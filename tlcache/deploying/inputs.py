@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from tlcache.errors import DataError, OptionError
 from tlcache.kinds import listing
 from tlcache.progress import say
 
-__all__ = ["Listed", "list_images"]
+__all__ = ["Listed", "list_images", "parted"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,16 @@ def list_images(given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     if not found:
         raise OptionError("No images are given. Name files, folders, tables, patterns, or - for standard input.")
     return Listed(*zip(*found, strict=True))
+
+
+def parted(given: Sequence[str], known: Collection[str], classes: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Return which of these are `known` images of a dataset and no files, and the paths of all others.
+
+    The others are found as `list_images` finds them; its errors are those of this.
+    """
+    own = [each for each in given if each in known and not os.path.lexists(each)]  # noqa: PTH110
+    others = [each for each in given if each not in own]
+    return own, list(list_images(others, classes).paths) if others or not own else []
 
 
 _Image = tuple[str, str]

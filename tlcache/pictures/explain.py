@@ -203,12 +203,10 @@ def _images(asked: Sequence[str], saved: Saved, classes: Sequence[str]) -> list[
     """Return paths with what reads them: files as they are given, and test images of the run by their names there."""
     from tlcache.datasets.anywhere import absolute, open_anywhere
     from tlcache.datasets.dataset import reopen
-    from tlcache.deploying.inputs import list_images
+    from tlcache.deploying.inputs import parted
 
     tested = {os.fsdecode(row) for row in saved.run.predictions().row.tolist()} if saved.run else set[str]()
-    own = [each for each in asked if each in tested and not os.path.lexists(each)]  # noqa: PTH110
-    others = [each for each in asked if each not in own]
-    paths = list_images(others, classes).paths if others or not own else []
+    own, paths = parted(asked, tested, classes)
     anywhere = open_anywhere(map(absolute, paths))
     files = [(path, lambda path: anywhere.read(absolute(path))) for path in paths]
     if not own or saved.run is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from tlcache.cache.feature_file import FeatureFile
 from tlcache.datasets.anywhere import open_anywhere
 from tlcache.datasets.dataset import reopen
 from tlcache.datasets.source import Images
-from tlcache.deploying.inputs import list_images
+from tlcache.deploying.inputs import parted
 from tlcache.errors import DataError
 from tlcache.extraction.embed import Block, embed
 from tlcache.heads.cosines import closest
@@ -65,9 +64,8 @@ class _Searched:
 def _parted(given: Sequence[str], paths: Sequence[str]) -> tuple[dict[str, int], list[str]]:
     """Return path -> row of those that are the dataset's own by name and no file, and the paths of all others."""
     rows = {path: row for row, path in enumerate(paths)}
-    own = {each: rows[each] for each in given if each in rows and not os.path.lexists(each)}  # noqa: PTH110
-    others = [each for each in given if each not in own]
-    return own, list(dict.fromkeys(list_images(others, ()).paths)) if others or not own else []
+    own, others = parted(given, rows)
+    return {each: rows[each] for each in own}, list(dict.fromkeys(others))
 
 
 def _embedded(file: FeatureFile, paths: Sequence[str], **how: Any) -> tuple[Array, dict[str, str]]:
