@@ -2,12 +2,14 @@
 
 import os
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tlcache.datasets.contents import Member, gathered
 from tlcache.datasets.dataset import dataset_of
 from tlcache.datasets.folder import open_folder
 from tlcache.datasets.layout import Layout
@@ -96,3 +98,23 @@ def test_lines_end_as_systems_have_it(tmp_path: Path) -> None:
             (3, ["a.png", f"ant{end}or bee"]),
             (5, ["b.png", "wasp"]),
         ]
+
+
+def test_memory_of_a_member_of_an_archive() -> None:
+    members = (Member(row.path, number, 10, 10, 0, 0) for number, row in enumerate(made(MANY)))
+    peak, live = bytes_a_row(lambda: gathered(members, Counter()).names)
+    assert peak < 300
+    assert live < 100
+
+
+def test_of_members_of_one_name_the_last_is_found() -> None:
+    names = ["b/2.png", "a.png", "./a.png", "b//2.png", "./", "\udce4.png", "b/"]
+    found = gathered((Member(name, number) for number, name in enumerate(names)), Counter())
+    assert [*found.names] == ["a.png", "b/", "b/2.png", "\udce4.png"]
+    assert [(each.name, each.offset) for name in found.names if (each := found.find(name))] == [
+        ("a.png", 2),
+        ("b/", 6),
+        ("b/2.png", 3),
+        ("\udce4.png", 5),
+    ]
+    assert (found.find("a.pn"), found.find("c.png"), gathered([], Counter()).find("a.png")) == (None, None, None)

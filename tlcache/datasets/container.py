@@ -45,10 +45,9 @@ def read_member(kind: Container, place: str, name: str) -> bytes:
     file, state = open_at(place)
     with file:
         contents = _listed(kind, place, state)
-        row = contents.rows.get(name)
-        if row is None:
+        member = contents.find(name)
+        if member is None:
             raise FileNotFoundError(errno.ENOENT, f"no such image in the {kind.name} file")
-        member = Member(name, *contents.places[row].tolist())
         data = kind.read(file, member) if member.offset + member.packed <= int(state[0]) else b""
     if len(data) != member.size or member.crc not in (-1, zlib.crc32(data)):
         raise OSError(f"its bytes in the {kind.name} file are cut off or damaged")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.datasets.texts import Texts
+
 __all__ = ["Contents", "Member", "gathered"]
+
+_BLOCK = 2048  # members at a time
 
 
 class Member(NamedTuple):
@@ -46,27 +53,38 @@ class Contents:
 
     Parameters
     ----------
-    rows
-        Name -> row of `places`; of members of one name the last, which is the one that unpacking leaves.
+    names
+        (N,) of its members, sorted by their bytes; of members of one name it is the last, which unpacking leaves.
     places
         (N, 5) int64: offset, packed, size, crc and mark of a `Member`.
     passed_over
         What else is in it, by kind.
     """
 
-    rows: Mapping[str, int]
+    names: Texts
     places: NDArray[np.int64]
     passed_over: Counter[str]
+
+    def find(self, name: str) -> Member | None:
+        """Return the member of a name, if there is one."""
+        place = bisect_left(self.names.stored, os.fsencode(name))
+        is_there = place < len(self.names) and self.names[place] == name
+        return Member(name, *self.places[place].tolist()) if is_there else None
 
 
 def gathered(members: Iterable[Member], passed_over: Counter[str]) -> Contents:
     """Return the contents that have these members; what is counted as passed over may grow while they come."""
-    names, places = list[str](), list[tuple[int, ...]]()
-    for name, *place in members:
-        names.append(_plain(name))
-        places.append(tuple(place))
-    rows = {name: row for row, name in enumerate(names) if name}
-    return Contents(rows, np.array(places, np.int64).reshape(-1, len(Member._fields) - 1), passed_over)
+    names, places = [np.empty(0, "S1")], [np.empty((0, len(Member._fields) - 1), np.int64)]
+    left = iter(members)
+    while block := list(islice(left, _BLOCK)):
+        names.append(Texts.of([_plain(member.name) for member in block]).stored)
+        places.append(np.array([member[1:] for member in block], np.int64))
+    stored = np.concatenate(names)
+    order = np.argsort(stored, kind="stable")
+    stored = stored[order]
+    is_last = np.append(stored[1:] != stored[:-1], True)[: len(stored)]
+    kept = is_last & (stored != b"")
+    return Contents(Texts(stored[kept]), np.concatenate(places)[order[kept]], passed_over)
 
 
 def _plain(name: str) -> str:

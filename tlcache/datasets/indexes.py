@@ -13,6 +13,7 @@ import numpy as np
 from tlcache.datasets.contents import Contents, Member
 from tlcache.datasets.places import State
 from tlcache.datasets.remote import is_url
+from tlcache.datasets.texts import Texts
 from tlcache.files import cache_folder, write_whole
 from tlcache.keys import hash_json
 
@@ -39,15 +40,16 @@ def kept(kind: str, place: str, state: State, make: Callable[[], Contents]) -> C
     with suppress(OSError, ValueError, KeyError, TypeError):
         return _unpack(path.read_bytes(), about)
     found = make()
-    if (is_url(place) or len(found.rows) >= _LEAST) and all(state):
+    if (is_url(place) or len(found.names) >= _LEAST) and all(state):
         with suppress(OSError):  # it is made again
             write_whole(path, _pack(found, about))
     return found
 
 
 def _pack(contents: Contents, about: list[int | str]) -> bytes:
-    head = {"about": about, "rows": dict(contents.rows), "passed_over": dict(contents.passed_over)}
-    data = json.dumps(head).encode() + b"\n" + contents.places.astype("<i8").tobytes()
+    names = contents.names.stored
+    head = {"about": about, "names": [len(names), names.dtype.str], "passed_over": dict(contents.passed_over)}
+    data = json.dumps(head).encode() + b"\n" + contents.places.astype("<i8").tobytes() + names.tobytes()
     return hashlib.sha256(data).digest() + data
 
 
@@ -56,10 +58,11 @@ def _unpack(packed: bytes, about: list[int | str]) -> Contents:
     digest, data = packed[:_DIGEST_BYTES], packed[_DIGEST_BYTES:]
     if hashlib.sha256(data).digest() != digest:
         raise ValueError("damaged")
-    head, _, places = data.partition(b"\n")
+    head, _, arrays = data.partition(b"\n")
     said = json.loads(head)
     if said["about"] != about:
         raise ValueError("of another state")
-    return Contents(
-        said["rows"], np.frombuffer(places, "<i8").astype(np.int64).reshape(-1, _WIDTH), Counter(said["passed_over"])
-    )
+    count, kind = said["names"]
+    places = np.frombuffer(arrays, "<i8", count * _WIDTH).astype(np.int64).reshape(-1, _WIDTH)
+    names = np.frombuffer(arrays, kind, count, places.nbytes).copy()
+    return Contents(Texts(names), places, Counter(said["passed_over"]))

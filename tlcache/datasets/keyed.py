@@ -16,6 +16,7 @@ __all__ = ["PATH", "table_of_keys"]
 
 PATH = "image of the key"  # the column of names, which is called as no field of a .json is
 _ABOUT = ("cls", "json", "txt")  # endings of what is known of an image
+_ENDINGS = tuple(f".{ending}" for ending in _ABOUT)
 
 
 def table_of_keys(
@@ -41,6 +42,8 @@ def table_of_keys(
     DataError
         A key has several images, or what is known of one cannot be read.
     """
+    if not any(name.lower().endswith(_ENDINGS) for name in names):
+        return None
     keys = _keys(names, layout)
     images = {key: own for key, own in keys.items() if any(map(is_image_name, own.values()))}
     labelled = sum("cls" in own or "json" in own for own in images.values())

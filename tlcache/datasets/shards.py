@@ -100,12 +100,12 @@ def called(paths: list[str]) -> dict[str, str]:
     return {path: posixpath.splitext(path[len(top) :].lstrip("/"))[0] for path in paths}
 
 
-_Places = Mapping[str, tuple[str, str]]
+_Places = Mapping[str, tuple[str, str]]  # name -> its container, and what it begins with beside its name there
 _KEPT: dict[tuple[str, str], _Places] = {}  # of patterns, as last listed: too much to find out anew for every image
 
 
 def merged(kind: Container, given: str) -> tuple[_Places, Counter[str]]:
-    """Return name -> container and member of it, and what else is in them, by kind.
+    """Return name -> container and what the name has before that of the member, and what else is in them, by kind.
 
     Members have their own names, so that these stay when a container is renamed; where two containers have one of a
     name, the names of all begin with that of their container.
@@ -117,10 +117,15 @@ def merged(kind: Container, given: str) -> tuple[_Places, Counter[str]]:
     """
     paths = shards_of(given)
     listed = {path: contents_of(kind, path) for path in paths}
-    times = Counter(name for contents in listed.values() for name in contents.rows if not name.endswith("/"))
-    prefixes = called(paths) if times and max(times.values()) > 1 else {}
-    begins = {path: f"{prefixes[path]}/" if path in prefixes else "" for path in paths}
-    places = {begins[path] + name: (path, name) for path, contents in listed.items() for name in contents.rows}
+    begins = dict.fromkeys(paths, "")
+    if len(paths) > 1:
+        times = Counter(name for contents in listed.values() for name in contents.names if not name.endswith("/"))
+        if max(times.values(), default=0) > 1:
+            begins = {path: f"{name}/" for path, name in called(paths).items()}
+    places = dict[str, tuple[str, str]]()
+    for path, contents in listed.items():
+        place = path, begins[path]  # one for all of them
+        places |= ((begins[path] + name, place) for name in contents.names)
     if is_pattern(given):
         _KEPT[kind.name, given] = places
     return places, sum((contents.passed_over for contents in listed.values()), Counter[str]())
@@ -153,11 +158,11 @@ def _read(kind: Container, given: str, name: str) -> bytes:
     if not is_pattern(given):
         return read_member(kind, given, name)
     try:
-        path, member = (_KEPT.get((kind.name, given)) or merged(kind, given)[0])[name]
+        path, begins = (_KEPT.get((kind.name, given)) or merged(kind, given)[0])[name]
     except UnreachableError:
         raise
     except DataError as error:
         raise OSError(str(error)) from None
     except KeyError:
         raise FileNotFoundError(errno.ENOENT, f"no such image in the {kind.name} files") from None
-    return read_member(kind, path, member)
+    return read_member(kind, path, name.removeprefix(begins))
