@@ -4,7 +4,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import lightgbm
 import numpy as np
 import pytest
 import torch
@@ -602,3 +604,16 @@ def test_boosting_of_many_classes_ends_in_time(monkeypatch: pytest.MonkeyPatch) 
     assert LightGbm(rounds=20, patience=99).fit(X, y).best_round_ == 7
     assert LightGbm(rounds=5, patience=99).fit(X, y).best_round_ == 5
     assert LightGbm().fit(*blobs(120, 8, 60)).best_round_ == 1
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+def test_trees_a_round_at_a_time_give_the_same_to_the_bit(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = blobs(300, 8, classes)
+    head = LightGbm(rounds=40, patience=99).fit(X[:200], y[:200])
+    asked, predict = list[dict[str, Any]](), lightgbm.Booster.predict
+    monkeypatch.setattr(lightgbm.Booster, "predict", lambda *rows, **how: asked.append(how) or predict(*rows, **how))
+    whole = head.logits(X)
+    assert len(asked) == 1
+    monkeypatch.setattr("tlcache.heads.logits._MANY", 0)
+    assert np.array_equal(head.logits(X), whole)
+    assert len(asked) == 1 + 40

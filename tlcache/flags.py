@@ -68,13 +68,15 @@ class Output:
 
     def write(self, figures: Mapping[str, Any]) -> None:
         """Write the figures where `--json` says, if it does."""
+        if not self.json:
+            return
         text = json.dumps(figures, indent=1) + "\n"
         if self._is_piped:
             sys.stdout.write(text)
             sys.stdout.flush()
-        elif self.json and self.json.exists() and not self.json.is_file():
+        elif self.json.exists() and not self.json.is_file():
             self.json.write_text(text)  # a pipe or a device is written to, not replaced
-        elif self.json:
+        else:
             write_whole(self.json, text.encode())
 
 
