@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tlcache.cli import app
 from tlcache.errors import OptionError, UnknownNameError
 from tlcache.files import cache_folder
 from tlcache.finetuning import race
+from tlcache.finetuning.clock import Clock
 from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.finetune import finetune
 from tlcache.finetuning.pace import Pace
@@ -22,7 +24,7 @@ from tlcache.finetuning.plan import Plan, Round, Rows, budget_of, fitted, planne
 from tlcache.finetuning.recipe import Recipe, resolved
 from tlcache.finetuning.recipes import INSTEAD, RACED, RECIPES
 from tlcache.finetuning.step import Step
-from tlcache.finetuning.training import TrainingError
+from tlcache.finetuning.training import Phase, TrainingError
 from tlcache.finetuning.trial import Trial
 from tlcache.probing.fit import fit_heads
 from tlcache.report.curves import learning_curves
@@ -364,3 +366,69 @@ def test_a_race_keeps_its_budget_when_the_machine_becomes_busier(
     assert 100 < run.race.spent_s <= 1.5 * 400
     assert any(cut in line for line in run.race.cut) if cut else not run.race.cut
     assert RUNS.read(run.path) == run
+
+
+@pytest.mark.usefixtures("tinynet", "short")
+def test_timing_ends_within_its_share_of_the_budget(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock of its own, on which a training step takes 10 s: one says how to compute, another what it costs."""
+    now, plans = [0.0], list[dict[str, Pace]]()
+    monkeypatch.setattr(race, "RACED", RACED)
+    for module in ("speed", "race", "trial"):
+        monkeypatch.setattr(f"tlcache.finetuning.{module}.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def step(*_: object, **__: object) -> None:
+        now[0] += 10
+
+    def planned(_: Rows, paces: dict[str, Pace], *__: object) -> Plan:
+        plans.append(paces)
+        raise KeyboardInterrupt
+
+    for module in ("speed", "pace"):
+        monkeypatch.setattr(f"tlcache.finetuning.{module}.training_step", step)
+    monkeypatch.setattr(race, "planned", planned)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(photos, "tinynet", "random", budget_s=20)
+    assert now[0] == 20
+    assert {pace.train_s for pace in plans[0].values()} == {10 / 8}  # those not timed count as all layers
+
+
+def test_what_is_done_once_takes_no_epochs_and_is_named_where_it_is_why_something_is_cut() -> None:
+    clock, paces = Clock(100.0), dict.fromkeys("ab", Pace(0.004, 0.001))
+    clock.spend(150.0, epochs_s=10.0)
+    assert clock.left_s == 50  # what is planned for the training in earnest
+    kept = fitted(LEFT, FLOWERS, paces, clock.left_s)
+    why = clock.told_once()
+    assert why == ("2.5 min of 1.7 min are spent, 2.3 min on what is done once (timing, heads, exporting, activations)")
+    assert race._cut(LEFT, kept, why).startswith(f"{why}; to end in time: ")
+    busy = Clock(100.0)
+    busy.spend(150.0, epochs_s=150.0)
+    assert busy.left_s == 10
+
+
+@pytest.mark.usefixtures("tinynet", "short")
+def test_where_setting_up_takes_long_the_best_recipe_has_its_epochs_still(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock on which an image takes 1 s, and what comes before the first epoch of each training 450 s."""
+    monkeypatch.setattr("tlcache.finetuning.clock._SETTING_UP_S", 30.0)
+    now = [0.0]
+    for module in ("training", "trial", "race"):
+        monkeypatch.setattr(f"tlcache.finetuning.{module}.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    step, phases = Step.__call__, Trial._phases
+
+    def stepping(self: Step, inputs: torch.Tensor, labels: torch.Tensor, *more: Any) -> tuple[float, int, int]:
+        now[0] += len(labels)
+        return step(self, inputs, labels, *more)
+
+    def setting_up(self: Trial) -> list[Phase]:
+        now[0] += 450
+        return phases(self)
+
+    monkeypatch.setattr(Step, "__call__", stepping)
+    monkeypatch.setattr(Trial, "_phases", setting_up)
+    monkeypatch.setattr(race, "measured", lambda *_: Pace(1.0, 0.0))
+    run = raced(photos, budget_s=400)
+    assert run.race is not None
+    assert len(run.history) - 1 == 4
+    assert run.refit_history
+    assert not any("machine" in line for line in run.race.cut)

@@ -17,6 +17,7 @@ __all__ = ["Clock", "slowed"]
 
 _ROUND = 0.25  # of the budget, that is planned for a round
 _LATE = 0.25  # of the budget: what follows is cut to be late by no more
+_EARNEST = 0.5  # of the budget, that is planned for the training in earnest and the refit
 _MOST = 0.5  # of the budget: a refit that would be later is given up
 _SETTING_UP_S = 30.0  # for each round and the rest: fitting a head, or exporting, may take longer than training
 
@@ -31,23 +32,24 @@ class Clock:
 
     Attributes
     ----------
-    spent_s
-        Of the trainings that are finished.
+    spent_s, once_s
+        What is finished took, and which of that was no epoch: timing, heads, exporting, activations.
     cut
         What was left out or shortened, in words.
     """
 
     def __init__(self, budget_s: float) -> None:
-        self.budget_s, self.spent_s, self.cut = budget_s, 0.0, list[str]()
+        self.budget_s, self.spent_s, self.once_s, self.cut = budget_s, 0.0, 0.0, list[str]()
 
     @property
     def left_s(self) -> float:
-        """Until when what follows is to end; less than 0 if that has passed."""
-        return self._end(_LATE) - self.spent_s
+        """How long what follows may take; less than 0 if its time has passed."""
+        return self._left(_LATE)
 
-    def spend(self, seconds: float) -> None:
-        """Count a training that is finished."""
+    def spend(self, seconds: float, epochs_s: float = 0.0) -> None:
+        """Count what is finished, and which of its seconds were of epochs."""
         self.spent_s += seconds
+        self.once_s += seconds - epochs_s
 
     def note(self, line: str) -> None:
         """Say and remember that something was cut."""
@@ -74,12 +76,24 @@ class Clock:
         """Return what gives up the training on train + val: it would take far longer than was promised."""
 
         def is_late(history: Sequence[Mapping[str, Any]]) -> bool:
-            return self.spent_s + seconds_of(history) * epochs / max(1, len(history)) > self._end(_MOST)
+            return seconds_of(history) * epochs / max(1, len(history)) > self._left(_MOST)
 
         return is_late
 
-    def _end(self, late: float) -> float:
-        return self.budget_s + max(late * self.budget_s, 2 * _SETTING_UP_S)
+    def _left(self, late: float) -> float:
+        """Return what is left of the budget if it may be exceeded by this share of it.
+
+        What is done once may leave less than was planned for the training in earnest, but takes none of its epochs.
+        """
+        end = self.budget_s + max(late * self.budget_s, 2 * _SETTING_UP_S)
+        return max(end - self.spent_s, min(_EARNEST * self.budget_s, end - (self.spent_s - self.once_s)))
+
+    def told_once(self) -> str:
+        """Return how much of the time no epoch took."""
+        return (
+            f"{duration(self.spent_s)} of {duration(self.budget_s)} are spent, {duration(self.once_s)} on what is done "
+            "once (timing, heads, exporting, activations)"
+        )
 
     def told(self) -> str:
         """Return how long it took, beside what was promised."""

@@ -30,6 +30,7 @@ from tlcache.finetuning.live import Live
 from tlcache.finetuning.pixels import Pixels, open_pixels
 from tlcache.finetuning.teacher import Teacher
 from tlcache.images import MAX_PIXELS, Preprocess
+from tlcache.progress import say
 
 __all__ = ["TuningData"]
 
@@ -152,6 +153,7 @@ class TuningData:
         """Return a head that was fitted on the cached embeddings, of all images; it is fitted once."""
         asked = (kind, seed, refit, class_weight)
         if asked not in self.heads:
+            say("fitting the head that training begins with ...")
             train, val, classes = self.splits["train"], self.splits["val"], len(self.classes)
             self.heads[asked] = cached_head(kind, train, val, classes, seed, refit, class_weight, self.target)
         return deepcopy(self.heads[asked])

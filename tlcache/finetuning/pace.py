@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, replace
 import torch
 
 from tlcache.finetuning.classifier import Classifier
-from tlcache.finetuning.speed import ComputeFormat, quickest, training_step
+from tlcache.finetuning.speed import ComputeFormat, Ends, never, quickest, training_step
 
 __all__ = ["Pace", "measured"]
 
@@ -45,19 +45,19 @@ class Pace:
         return Pace(self.train_s + self.once_s, self.look_s + self.once_s)
 
 
-def measured(network: Classifier, way: ComputeFormat, crop: int, device: str) -> Pace:
-    """Time a few steps; weights stay, statistics do not."""
+def measured(network: Classifier, way: ComputeFormat, crop: int, device: str, ends: Ends = never) -> Pace:
+    """Time a few steps, and of each kind one alone once `ends` says so; weights stay, statistics do not."""
     batch = torch.zeros(_IMAGES, 3, crop, crop, dtype=torch.uint8, device=device)
     way.lay(network)
     network.unfreeze()
     network.train()
     with way.computing(device):
         ready = network.before(batch).float()
-        once_s = quickest(lambda: network.before(batch), device, _TIMES)
-    train_s = quickest(lambda: training_step(way, network, ready, ready=True), device, _TIMES)
+        once_s = quickest(lambda: network.before(batch), device, _TIMES, ends)
+    train_s = quickest(lambda: training_step(way, network, ready, ready=True), device, _TIMES, ends)
     network.eval()
     with torch.no_grad():
-        look_s = quickest(lambda: way.forward(network, ready, ready=True), device, _TIMES)
+        look_s = quickest(lambda: way.forward(network, ready, ready=True), device, _TIMES, ends)
     network.zero_grad(set_to_none=True)
     pace = Pace(train_s / _IMAGES, look_s / _IMAGES, once_s / _IMAGES, ready[0].numel() * ready.element_size())
     return pace if network.cut else pace.anew()

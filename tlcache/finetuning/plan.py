@@ -8,9 +8,20 @@ from dataclasses import dataclass, replace
 
 from tlcache.finetuning.pace import Pace
 
-__all__ = ["Plan", "Round", "Rows", "budget_of", "fitted", "planned", "training_s", "usual_epochs", "worth_keeping"]
+__all__ = [
+    "FLOOR_S",
+    "Plan",
+    "Round",
+    "Rows",
+    "budget_of",
+    "fitted",
+    "planned",
+    "training_s",
+    "usual_epochs",
+    "worth_keeping",
+]
 
-_IMAGE_S, _FLOOR_S, _LEAST_S, _MOST_S = 0.13, 200.0, 10.0, 7_200.0
+_IMAGE_S, FLOOR_S, _LEAST_S, _MOST_S = 0.13, 200.0, 10.0, 7_200.0
 _WORTH = 40  # epochs of all layers: more time than they take is not needed
 _STEPS, _FEW, _MANY = 300, 10, 30  # a training has about so many steps, in so many epochs at least and at most
 _LEAST_EPOCHS = 4  # with fewer a recipe is not worth trying
@@ -77,7 +88,7 @@ def budget_of(rows: Rows, whole: Pace) -> float:
     It grows with the images, and is no more than `_WORTH` epochs of all layers take; `whole` is the pace of these.
     """
     enough = _WORTH * (rows.train * whole.train_s + rows.val * whole.look_s)
-    return max(_LEAST_S, min(enough, _MOST_S, max(_FLOOR_S, _IMAGE_S * (rows.train + rows.val))))
+    return max(_LEAST_S, min(enough, _MOST_S, max(FLOOR_S, _IMAGE_S * (rows.train + rows.val))))
 
 
 def worth_keeping(images: int, pace: Pace) -> bool:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from tlcache.finetuning.clock import Clock, slowed
 from tlcache.finetuning.data import TuningData
 from tlcache.finetuning.pace import Pace, measured
-from tlcache.finetuning.plan import Plan, Round, Rows, budget_of, fitted, planned, worth_keeping
+from tlcache.finetuning.plan import FLOOR_S, Plan, Round, Rows, budget_of, fitted, planned, worth_keeping
 from tlcache.finetuning.ranks import shared
 from tlcache.finetuning.recipe import Recipe
 from tlcache.finetuning.recipes import INSTEAD, RACED, RECIPES
@@ -44,6 +44,8 @@ class _Timed:
 _TIMED: Form[_Timed] = Form("tlcache-race", 1, "what a race was planned by", _Timed)
 _PLAN: Form[Plan] = Form("tlcache-race-plan", 1, "what is left of a race", Plan)
 _PASSES = 2  # the machine may have had something else to do in one of them
+_TIMING = 0.1  # of the budget: timing takes no longer, but for a step of each kind
+_SLOW = 1.1  # times as long as was timed: less may be noise
 
 
 def run_race(
@@ -64,12 +66,13 @@ def run_race(
     TrainingError
         The loss went out of bounds with every recipe.
     """
-    timed, rows = _timed_once(data, base, folder), Rows.of(data.splits, base.refit)
+    timed, rows = _timed_once(data, base, folder, budget_s), Rows.of(data.splits, base.refit)
     budget = budget_of(rows, timed.whole) if budget_s is None else budget_s
     plan = planned(rows, timed.paces, budget, base.batch_size)
     say(_announced(plan))
     clock, done, number, left_out = Clock(budget), list[TrainedVariant](), 0, plan.left_out
-    clock.spent_s, names = timed.seconds, list(plan.epochs)
+    clock.spend(timed.seconds)
+    names = list(plan.epochs)
     racing = _Racing(data, base, timed, rows, clock)
     while plan.rounds:
         number += 1
@@ -82,7 +85,7 @@ def run_race(
     say(f"the recipe is {names[0]}, for {counted(plan.epochs[names[0]], 'epoch')}")
     ends = clock.final_ends((rows.train + rows.val) / rows.train if rows.refit else 0.0)
     final = racing.train(data, names[0], plan.epochs[names[0]], folder, ends, alone=True)
-    clock.spend(final.seconds)
+    clock.spend(final.seconds, final.epochs_s)
     if (trained := len(final.state.history) - 1 if final.state else 0) < plan.epochs[names[0]]:
         clock.note(f"time ended the training after {counted(trained, 'epoch')}")
     rates = {name: 1 / pace.train_s for name, pace in timed.paces.items()}
@@ -115,7 +118,7 @@ class _Racing:
                 break
             where = f"round {folder.name}: {name}"
             found[name] = self.train(some.told_as(where), name, each.epochs, folder, ends)
-            clock.spend(found[name].seconds)
+            clock.spend(found[name].seconds, found[name].epochs_s)
             say(f"{where}: {_result(found[name])}")
         return found
 
@@ -128,7 +131,8 @@ class _Racing:
         paces = {name: timed[name].slowed(times) for name in going_on}
         kept = shared(lambda: _once(_PLAN, path, lambda: fitted(rest, self.rows, paces, self.clock.left_s)))
         if kept != rest:
-            self.clock.note(_cut(rest, kept, times))
+            slow = f"the machine takes {times:.1f} times as long as it was timed to"
+            self.clock.note(_cut(rest, kept, slow if times >= _SLOW else self.clock.told_once()))
         return kept
 
     def train(
@@ -144,7 +148,7 @@ class _Racing:
         return replace(found, images=len(data.rows("train")), trial=found.trial if alone else None)
 
 
-def _cut(before: Plan, now: Plan, times: float) -> str:
+def _cut(before: Plan, now: Plan, why: str) -> str:
     """Return in words how what follows is shortened."""
     rounds = [
         f"{counted(each.train, 'image')} and {counted(each.epochs, 'epoch')} in the next round" for each in now.rounds
@@ -152,7 +156,7 @@ def _cut(before: Plan, now: Plan, times: float) -> str:
     was, are = (counted(max(plan.epochs.values()), "epoch") for plan in (before, now))
     end = [] if are == was else [f"at most {are} in the end, not {was}"]
     told = [*(rounds or ["no other round"] * len(before.rounds)), *end] or ["fewer images"]
-    return f"the machine takes {times:.1f} times as long as it was timed to; to end in time: {', '.join(told)}"
+    return f"{why}; to end in time: {', '.join(told)}"
 
 
 def _score(found: TrainedVariant) -> tuple[float, float]:
@@ -194,24 +198,35 @@ def _once(form: Form[T], path: Path, make: Callable[[], T]) -> T:
     return form.read(path)
 
 
-def _timed_once(data: TuningData, base: Recipe, folder: Path) -> _Timed:
-    return shared(lambda: _once(_TIMED, folder / "race.json", lambda: _timed(data, base)))
+def _timed_once(data: TuningData, base: Recipe, folder: Path, budget_s: float | None = None) -> _Timed:
+    return shared(lambda: _once(_TIMED, folder / "race.json", lambda: _timed(data, base, budget_s)))
 
 
-def _timed(data: TuningData, base: Recipe) -> _Timed:
+def _timed(data: TuningData, base: Recipe, budget_s: float | None) -> _Timed:
+    """Time as much as there is time for; parts of the network that are not timed count as all of it, which is more."""
     began = time.perf_counter()
     trial, crop = Trial(data, replace(base, recipe=None)), data.preprocess.crop
-    way, _ = choose_format(base.precision, base.layout, trial.network, crop, data.device)
+    most = _TIMING * (FLOOR_S if budget_s is None else budget_s)
+    say(f"timing some training steps, within about {duration(most)} ...")
+    end = time.perf_counter() + most
+
+    def ends() -> bool:
+        return time.perf_counter() > end
+
+    way, _ = choose_format(base.precision, base.layout, trial.network, crop, data.device, ends)
     parts_of = {name: row.get("unfreeze", "all") for name, row in RECIPES.items()}
     names = [name if trial.suits(parts_of[name]) else INSTEAD.get(name) for name in RACED]
     suited = {name: parts_of[name] for name in names if name}
     parts = {unfreeze: trial.classifier(unfreeze) for unfreeze in ("all", *suited.values())}
     by_part = dict[str, Pace]()
     for unfreeze, network in list(parts.items()) * _PASSES:
-        again = measured(network, way, crop, data.device)
+        if by_part and ends():
+            break
+        again = measured(network, way, crop, data.device, ends)
         by_part[unfreeze] = again.least(by_part.get(unfreeze, again))
     images = len(data.splits["train"]) + len(data.splits["val"])
-    paces = {name: _kept(by_part[unfreeze], RECIPES[name].get("views", 1), images) for name, unfreeze in suited.items()}
+    own = {name: by_part.get(unfreeze, by_part["all"]) for name, unfreeze in suited.items()}
+    paces = {name: _kept(pace, RECIPES[name].get("views", 1), images) for name, pace in own.items()}
     return _Timed(way.precision, way.layout, paces, by_part["all"], time.perf_counter() - began)
 
 

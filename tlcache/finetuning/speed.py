@@ -19,17 +19,26 @@ __all__ = [
     "CHOICE_IMAGES",
     "COMPUTE_FORMATS",
     "ComputeFormat",
+    "Ends",
     "choose_format",
     "find_torch_device",
     "forget_peak",
     "images_per_s",
+    "never",
     "peak_bytes",
     "quickest",
     "training_step",
 ]
 
+Ends = Callable[[], bool]  # whether the time for measuring is over
+
 _IMAGES, _STEPS = 8, 3
 _WORTH = 1.1  # a way that rounds more or is less usual has to be faster by more than a short measurement's noise
+
+
+def never() -> bool:
+    """Let everything be measured."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -88,33 +97,44 @@ def find_torch_device(device: str) -> str:
 
 
 def choose_format(
-    precision: str, layout: str, network: Classifier, crop: int, device: str
+    precision: str, layout: str, network: Classifier, crop: int, device: str, ends: Ends = never
 ) -> tuple[ComputeFormat, dict[str, float]]:
     """Return how to compute, and the images per second that were measured where `auto` leaves a choice.
 
-    A few training steps are timed without an optimizer; afterwards the network is as it was.
+    A few training steps are timed without an optimizer; afterwards the network is as it was. Once `ends` says so, the
+    choice is among the ways that are measured by then: the first always is.
     """
     ways = [way for way in COMPUTE_FORMATS if precision in ("auto", way.precision) and layout in ("auto", way.layout)]
     if len(ways) == 1:
         return ways[0], {}
     buffers = [(each, each.clone()) for each in network.buffers()]
-    rates = {way: images_per_s(way, network, crop, device) for way in ways}
+    rates = dict[ComputeFormat, float]()
+    for way in ways:
+        if rates and ends():
+            break
+        rates[way] = images_per_s(way, network, crop, device, ends=ends)
     for each, before in buffers:
         each.copy_(before)
     network.zero_grad(set_to_none=True)
-    fastest = max(ways, key=lambda way: rates[way] / (1 if way == ways[0] else _WORTH))
+    fastest = max(rates, key=lambda way: rates[way] / (1 if way == ways[0] else _WORTH))
     return fastest, {str(way): rate for way, rate in rates.items()}
 
 
 def images_per_s(
-    way: ComputeFormat, network: Classifier, crop: int, device: str, images: int = _IMAGES, steps: int = _STEPS
+    way: ComputeFormat,
+    network: Classifier,
+    crop: int,
+    device: str,
+    images: int = _IMAGES,
+    steps: int = _STEPS,
+    ends: Ends = never,
 ) -> float:
     """Time the fastest of a few training steps on a batch that is ready; weights stay, statistics do not."""
     batch = torch.zeros(images, 3, crop, crop, dtype=torch.uint8, device=device)
     way.lay(network)
     network.unfreeze()
     network.train()
-    return images / quickest(lambda: training_step(way, network, batch), device, steps)
+    return images / quickest(lambda: training_step(way, network, batch), device, steps, ends)
 
 
 def training_step(way: ComputeFormat, network: Classifier, inputs: Tensor, ready: bool = False) -> None:
@@ -122,16 +142,21 @@ def training_step(way: ComputeFormat, network: Classifier, inputs: Tensor, ready
     way.forward(network, inputs, ready).square().mean().backward()  # type: ignore[no-untyped-call]
 
 
-def quickest(act: Callable[[], object], device: str, times: int) -> float:
-    """Return the seconds of the quickest of a few calls; one before them sets things up."""
-    seconds = []
+def quickest(act: Callable[[], object], device: str, times: int, ends: Ends = never) -> float:
+    """Return the seconds of the quickest of a few calls; one before them sets things up.
+
+    No other call is made once `ends` says so: if there was that one alone, its seconds are returned.
+    """
+    seconds = list[float]()
     for _ in range(1 + times):
+        if seconds and ends():
+            break
         began = time.perf_counter()
         act()
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return min(seconds[1:])
+    return min(seconds[1:] or seconds)
 
 
 def forget_peak(device: str) -> None:

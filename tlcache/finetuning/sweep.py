@@ -52,6 +52,11 @@ class TrainedVariant:
     trained_parameters: int = 0
     peak_bytes: int = 0
 
+    @property
+    def epochs_s(self) -> float:
+        """Those of `seconds` that are of epochs; the others are there once, whatever their number."""
+        return seconds_of(self.state.history) if self.state else 0.0
+
     def score(self) -> tuple[float, float]:
         """Return what candidates are compared by: that of their best epoch on validation."""
         return self.state.best_epoch.score if self.state else (-math.inf, 0.0)
