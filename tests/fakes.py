@@ -285,13 +285,14 @@ def make_run(
     held_out: float | None = None,
     probabilities: NDArray[np.float32] | None = None,
     held: Predictions | None = None,
+    chosen_by: str = "validation split",
     swept: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> Run:
     """Record a run of two classes whose test predictions are right where `right` (n,) says so.
 
     `held_out` is what a head reached on validation, where its record says so; `probabilities` replace 0.8 and 0.2;
-    `held` is what it said of validation images;
+    `held` is what it said of validation images, `chosen_by` by which of these a head was chosen;
     `val` are the accuracies of a fine-tuning on validation: of its start, and after every epoch;
     `swept` is what a sweep chose.
     """
@@ -334,6 +335,7 @@ def make_run(
     if strategy == "finetune":
         run: Run = _tuned(fields, train_s, val, swept or {})
     else:
+        fields["chosen_by"] = chosen_by
         run = _frozen(fields, fit_s, held_out, backbone.split("+") if strategy == "joined" else ())
     write_run(run, test, probabilities, held)
     return run
@@ -350,7 +352,6 @@ def _frozen(fields: dict[str, Any], fit_s: float, held_out: float | None, parts:
     run: FrozenRun = kind(
         **fields,
         chosen={},
-        chosen_by="validation split",
         candidates=(HeadCandidate(setting={}, scores=scores, fit_s=1.0),) if scores else (),
         skipped=0,
         history=(),

@@ -12,6 +12,8 @@ from fakes import make_run, right_but
 from scipy import stats
 from test_cli import invoke
 
+from tlcache.cache.feature_file import Split
+from tlcache.deploying.best import best_of, best_run
 from tlcache.errors import CacheError, OptionError, UnknownNameError
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison
@@ -24,6 +26,7 @@ from tlcache.probing.fit import fit_heads
 from tlcache.report.curves import learning_curves
 from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.folder import runs_folder
+from tlcache.runs.predictions import Predictions
 
 N = 400
 
@@ -121,7 +124,7 @@ def test_a_fine_tuning_without_an_epoch_that_was_better_is_none() -> None:
     scores = "(accuracy 0.700 with a loss of 0.300; the best epoch 0.600 with a loss of 0.400)"
     start = f"no epoch was better on validation than the head it began with {scores}, which is what is tested."
     fewer = "It was trained on train alone, heads on train + val; with --refit both are."
-    words = f"Fine-tuning tinynet gave nothing: {start} {fewer} The most accurate is fine-tuned"
+    words = f"Fine-tuning tinynet gave nothing: {start} {fewer} The most accurate but for fine-tunings in vain is svm"
     assert verdict(found).startswith(words)
     assert "x its time" not in verdict(found)
     assert found.as_json()["runs"][0]["tuned"] is False
@@ -129,6 +132,65 @@ def test_a_fine_tuning_without_an_epoch_that_was_better_is_none() -> None:
     assert "Fine-tuning tinynet gave nothing: in none of 2 runs was an epoch better on validation" in verdict(only())
     make_run(head="dense", right=right_but(90), strategy="finetune", val=(0.7, 0.6, 0.8))
     assert verdict(only()).startswith("Fine-tuning tinynet loses 7.5 points")
+
+
+@pytest.mark.parametrize("held_out", [0.6, None])
+def test_a_fine_tuning_in_vain_is_picked_only_where_there_are_no_heads(held_out: float | None) -> None:
+    """It is the quickest here, and the best on validation and on the test images."""
+    make_run(head="linear", right=right_but(20), strategy="finetune", val=(0.7, 0.5), train_s=1.0)
+    assert (only().picked[0].run.strategy, best_of(only()).run.strategy) == ("finetune", "finetune")
+    make_run(head="svm", right=right_but(22), held_out=held_out, fit_s=90.0)
+    found = only()
+    assert [entry.head for entry in found.entries] == ["fine-tuned (0 epochs kept)", "svm"]
+    assert [entry.head for entry in found.picked] == ["svm", "fine-tuned (0 epochs kept)"]
+    assert all(entry.best for entry in found.entries)
+    assert best_of(found).head == best_run()[0].head == "svm"
+    assert "the quickest" not in verdict(found)
+    assert "To use svm on tinynet" in report_of()
+
+
+def in_folds(wrong: int, n: int, start: int = 0) -> Predictions:
+    """What was said of the first `n` held-out images, of which those from `start` on are wrong."""
+    label, right = np.arange(n) % 2, right_but(wrong, start, n)
+    answers = np.where(np.arange(2) == np.where(right, label, 1 - label)[:, None], 0.8, 0.2).astype(np.float32)
+    paths = tuple(f"train/{row:05}.jpg" for row in range(n))
+    return Predictions.of(Split(np.zeros((n, 1), np.float32), label, paths, ("",) * n), answers)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "first", "figures"),
+    [
+        (6, "fine-tuned", "has 0.850, the best fine-tuning 0.875."),  # though its Val is the smaller one
+        (4, "svm", "has 0.900, the best fine-tuning 0.875."),
+        (5, "svm", "has 0.875, the best fine-tuning 0.875."),
+    ],
+)
+def test_heads_in_folds_and_fine_tunings_are_picked_by_the_images_both_held_out(
+    wrong: int, first: str, figures: str
+) -> None:
+    """Heads held out 400 images, of which the first 40 are those of validation."""
+    make_run(head="svm", right=right_but(20), held_out=0.98, held=in_folds(wrong, 400), chosen_by="5-fold")
+    make_run(head="knn", right=right_but(20), held_out=0.60, held=in_folds(0, 400), chosen_by="5-fold")
+    make_run(head="linear", right=right_but(60), strategy="finetune", val=(0.5, 0.875), held=in_folds(5, 40))
+    found = only()
+    assert found.picked[0].head == first
+    assert [entry.head for entry in found.picked if entry.frozen] == ["svm", "knn"]
+    said = "Val of heads is of the 800 images of train and val, in folds, that of fine-tunings of the 400 of val."
+    note = f"{said} On the 40 that both held out the best head {figures}"
+    assert note in " ".join(invoke("compare").split())
+    assert note in report_of()
+
+
+def test_heads_and_fine_tunings_on_the_same_validation_images_are_picked_by_their_figures() -> None:
+    make_run(head="svm", right=right_but(20), held_out=0.9, held=in_folds(6, 40))
+    make_run(head="linear", right=right_but(60), strategy="finetune", val=(0.5, 0.875), held=in_folds(5, 40))
+    assert only().picked[0].head == "svm"
+    assert "Val of heads" not in invoke("compare")
+
+
+def report_of() -> str:
+    page = Path(invoke("report").split()[-1]).with_suffix(".md")
+    return page.read_text()
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_the_best_run_to_use_is_one_that_is_kept(without_test: bool) -> None:
     entries = [
         SimpleNamespace(
             name=name,
-            run=SimpleNamespace(kept=name != "folds", validated={"accuracy": value}),
+            run=SimpleNamespace(kept=name != "folds", untuned=False, validated={"accuracy": value}),
             figure=lambda _, value=value: (value, 0.0, 1.0),
             images_per_s=1.0,
             train_s=1.0,

@@ -75,7 +75,8 @@ def _equal(found: Comparison) -> list[Entry]:
 
     A network that was tested in folds is not kept, and cannot be used.
     """
-    usable = [entry for entry in found.picked if entry.run.kept] or [*found.picked]
+    untuned = found.picked[0].run.untuned  # where there are heads, no fine-tuning in vain is as good as the first
+    usable = [each for each in found.picked if each.run.kept and each.run.untuned == untuned] or [*found.picked]
     if found.without_test:
         return [entry for entry in usable if entry.run.validated == usable[0].run.validated]
     return [entry for entry in usable if entry.figure(found.by) == usable[0].figure(found.by)]

@@ -19,6 +19,7 @@ from tlcache.evaluation.estimates import Estimate, compare_figures
 from tlcache.evaluation.metrics import estimates, figures
 from tlcache.evaluation.multilabel import right as multilabel_right
 from tlcache.evaluation.perclass import class_figures
+from tlcache.evaluation.picking import pick_order
 from tlcache.evaluation.resampled import compare_folds
 from tlcache.evaluation.significance import (
     LEVEL,
@@ -53,8 +54,9 @@ def compare(
     """Compare all recorded runs, those of each dataset and split among themselves.
 
     One is picked by what was held out of train and test alike, so that its figures on the test images are not those of
-    the luckiest of many. It is called best, and so is every run that is not shown to be worse than it, by McNemar's
-    test on the same images, corrected for their number (Holm, 1979). Where a record does not say what it reached on
+    the luckiest of many; where there are heads, that is no fine-tuning of which no epoch was kept. It is called best,
+    and so is every run that is not shown to be worse than it, by McNemar's test on the same images, corrected for their
+    number (Holm, 1979). Where a record does not say what it reached on
     validation, the best on the test images is picked, and p is corrected for all pairs of runs.
 
     Parameters
@@ -184,9 +186,7 @@ def _compare(
     named, sign = [each.run for each in tested], 1 if larger_is_better(by) else -1
     scores = [_held_out(run, by) for run in named]
     without_test = None not in scores
-    held_out = [sign * (score or 0.0) for score in scores]
-    order = sorted(range(len(named)), key=lambda n: (-held_out[n], named[n].validated.get("log_loss", 0.0), n))
-    order = order if without_test else list(range(len(named)))
+    order, same = pick_order(named, scores, by)
     two = list(combinations(range(len(tested)), 2))
     differences = [tested[a].over(tested[b], units) for a, b in two]
     corrected = correct_for_many([each.p for each in differences])
@@ -200,7 +200,7 @@ def _compare(
     )
     baseline = _baseline(tested[0], by)
     picked = tuple(entries[number] for number in order)
-    return Comparison(dataset, digest, by, entries, picked, without_test, pairs, groups, baseline)
+    return Comparison(dataset, digest, by, entries, picked, without_test, pairs, groups, baseline, same)
 
 
 def _tested(

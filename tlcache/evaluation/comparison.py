@@ -13,6 +13,7 @@ import numpy as np
 from tlcache.datasets.tasks import told_of
 from tlcache.evaluation.baseline import Baseline
 from tlcache.evaluation.margins import Margin, margins
+from tlcache.evaluation.picking import SameImages
 from tlcache.evaluation.significance import LEVEL, Difference, Units, correct_for_many, effective_groups, smallest_shown
 from tlcache.evaluation.task import larger_is_better
 from tlcache.records import as_json
@@ -187,6 +188,8 @@ class Comparison:
         The groups that the test images are in, which intervals and tests then count; None where they have none.
     baseline
         What always giving one answer would reach; None where the figure that is compared by says nothing of that.
+    same_images
+        What decided between the best head and the best fine-tuning, where these were validated on different images.
     margin
         Points up to which runs count as equally good; None where that is not asked.
     """
@@ -200,6 +203,7 @@ class Comparison:
     pairs: tuple[Pair, ...]
     groups: Groups | None
     baseline: Baseline | None
+    same_images: SameImages | None = None
     margin: float | None = None
 
     @property

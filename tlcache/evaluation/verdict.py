@@ -57,7 +57,9 @@ def _picked(found: Comparison) -> str:
     if found.without_test:
         first = f"Picked on validation, without the test images: {figures} on them"
     else:
-        first = f"The most accurate is {figures}" if found.by == "accuracy" else f"The best is {figures}"
+        first = "The most accurate" if found.by == "accuracy" else "The best"
+        first += "" if picked is found.entries[0] else " but for fine-tunings in vain"
+        first += f" is {figures}"
         figures = "picked on the test images, where the luckiest of several looks better than it is"
         first += f" ({figures})"
     return f"{first}; {who} {shown} to be worse."
@@ -247,7 +249,8 @@ def _quickest(found: Comparison) -> str:
     picked = found.picked[0]
     if found.task == REGRESSION:  # what is near is for who knows the unit to say
         return ""
-    near = [entry for entry in found.entries if entry.best and _near(entry, picked, found.by)]
+    tried = [entry for entry in found.entries if entry.best and (picked.run.untuned or not entry.run.untuned)]
+    near = [entry for entry in tried if _near(entry, picked, found.by)]
     quickest = min(near, key=lambda entry: entry.first_s)
     if quickest is picked:
         return ""
@@ -256,9 +259,10 @@ def _quickest(found: Comparison) -> str:
 
 
 def _near(entry: Entry, picked: Entry, by: str) -> bool:
-    """Return whether a run is no more than a point behind, on validation and on the test images."""
-    held_out = [(picked.val_score, entry.val_score), (picked.figure(by)[0], entry.figure(by)[0])]
-    return all(_sign(by) * (a - b) <= _POINT for a, b in held_out if a is not None and b is not None)
+    """Return whether a run is no more than a point behind on the test images, and on validation if of the same ones."""
+    same = picked.run.validated_on == entry.run.validated_on
+    both = [(picked.figure(by)[0], entry.figure(by)[0]), *([(picked.val_score, entry.val_score)] if same else [])]
+    return all(_sign(by) * (a - b) <= _POINT for a, b in both if a is not None and b is not None)
 
 
 def _baseline(found: Comparison) -> str:

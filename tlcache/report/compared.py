@@ -26,6 +26,7 @@ from tlcache.report.tables import (
     group_name,
     groups_lines,
     heading,
+    held_out_lines,
     mark,
     marks,
     per_group_lines,
@@ -77,7 +78,8 @@ def comparison_tables(
     """
     parts: list[RenderableType] = []
     for found in comparisons:
-        notes = [Text(baseline_line(found.baseline)), *groups_lines(found.groups), *per_group_lines(found)]
+        notes = [*held_out_lines(found), Text(baseline_line(found.baseline)), *groups_lines(found.groups)]
+        notes += per_group_lines(found)
         if _several(found, comparisons):
             notes.append(Text("Runs on other images or splits of this dataset are not compared with these."))
         line, matters = leak_line(found, audits, gaps)

@@ -47,7 +47,15 @@ from tlcache.report.plain import interval
 from tlcache.report.rates import RATES, rates_notes, rates_rows, rates_title
 from tlcache.report.reproduce import commands, uses
 from tlcache.report.robustness import GAINS, RUNS, worse
-from tlcache.report.tables import baseline_line, group_name, groups_lines, learned, per_group_lines, tested
+from tlcache.report.tables import (
+    baseline_line,
+    group_name,
+    groups_lines,
+    held_out_lines,
+    learned,
+    per_group_lines,
+    tested,
+)
 from tlcache.report.thumbnails import Thumbnails
 from tlcache.report.tried import FOLDS, folds_rows
 from tlcache.robustness.records import read_robustness
@@ -150,6 +158,7 @@ def _html(chapters: Sequence[Chapter], left_out: int) -> str:
         figures=figures,
         group_figures=group_figures,
         group_name=group_name,
+        held_out_lines=held_out_lines,
         per_group_lines=per_group_lines,
         interval=interval,
         learned=learned,
@@ -199,8 +208,8 @@ def _markdown(
                 of_groups = group_figures(one, found.by)
                 rows.append(("", entry.backbone, f"{entry.head}, {group_name(one)}", *of_groups, *blank))
             lines += map(_row, rows)
-        lines_of_groups = (*groups_lines(found.groups), *per_group_lines(found))
-        notes = (baseline_line(found.baseline), *(line.plain for line in lines_of_groups))
+        told = (*held_out_lines(found), *groups_lines(found.groups), *per_group_lines(found))
+        notes = (baseline_line(found.baseline), *(line.plain for line in told))
         lines += ["", " ".join(notes), "", f"\\{marks(found)} {LEGEND}", ""]
         if rates:
             lines += [f"**{rates_title(rates)}**", "", _row(RATES), "|---" * 2 + "|--:" * 3 + "|"]

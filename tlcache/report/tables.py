@@ -14,10 +14,11 @@ from tlcache.extraction.job import Extraction
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval, plain_table
 from tlcache.report.reached import COLUMNS
+from tlcache.runs.finetuned import FinetunedRun
 from tlcache.runs.pergroup import PerGroup
 from tlcache.runs.record import Run
 from tlcache.tasks import MULTILABEL, REGRESSION
-from tlcache.text import counted
+from tlcache.text import counted, figure_text
 
 if TYPE_CHECKING:
     from tlcache.evaluation.baseline import Baseline
@@ -31,6 +32,7 @@ __all__ = [
     "group_interval",
     "group_name",
     "groups_lines",
+    "held_out_lines",
     "mark",
     "marks",
     "heading",
@@ -164,6 +166,24 @@ def per_group_lines(found: Comparison) -> list[Text]:
         if (one := entry.per_group)
     }
     return [Text(line) for line in sorted(lines)]
+
+
+def held_out_lines(found: Comparison) -> list[Text]:
+    """Return which images runs were validated on, where heads and fine-tunings were on different ones."""
+    frozen, tuned = (
+        next((each.run for each in found.picked if isinstance(each.run, FinetunedRun) == tuned), None)
+        for tuned in (False, True)
+    )
+    if not (frozen and tuned and found.without_test) or frozen.validated_on == tuned.validated_on:
+        return []
+    line = (
+        f"Val of heads is of the {frozen.validated_on:,} images of train and val, in folds, that of fine-tunings of "
+        f"the {tuned.validated_on:,} of val."
+    )
+    if same := found.same_images:
+        head, best = (figure_text(each, found.by) for each in (same.head, same.tuned))
+        line += f" On the {same.n:,} that both held out the best head has {head}, the best fine-tuning {best}."
+    return [Text(line)]
 
 
 def baseline_line(found: Baseline | None) -> str:

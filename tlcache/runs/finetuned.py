@@ -188,6 +188,11 @@ class FinetunedRun(RunRecord, frozen=True, kw_only=True, tag="finetune"):
         return {best.figure: best.value, **({} if best.val_accuracy is None else {"log_loss": best.val_loss})}
 
     @property
+    def validated_on(self) -> int:
+        """How many images `validated` is of."""
+        return self.rows.val
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The options that were in force: those that were asked for, and of a sweep what it chose."""
         return {**self.arguments, **self.chosen.setting}

@@ -111,6 +111,11 @@ class FrozenRun(RunRecord, frozen=True, kw_only=True, tag="frozen"):
         return {name.removeprefix("val_"): value for each in own[:1] for name, value in each.items()}
 
     @property
+    def validated_on(self) -> int:
+        """How many images `validated` is of."""
+        return self.rows.val if self.chosen_by == "validation split" else self.rows.train + self.rows.val
+
+    @property
     def train_s(self) -> float:
         """Seconds of choosing layer and settings, and of fitting."""
         return self.fit_s + sum(each.search_s for each in self.layers if each.key != self.key)
