@@ -29,7 +29,7 @@ X = (RANDOM.normal(size=(CLASSES, DIM))[Y] + RANDOM.normal(size=(N, DIM))).astyp
 def on_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     """The shapes of what lies on disk, where there is next to no budget."""
     shapes, make = list[tuple[int, ...]](), large._on_disk
-    monkeypatch.setattr(large, "_on_disk", lambda shape, size: (shapes.append(shape), make(shape, size))[1])
+    monkeypatch.setattr(large, "_on_disk", lambda shape, *more: (shapes.append(shape), make(shape, *more))[1])
     with within(1000):
         yield shapes
 

@@ -6,12 +6,13 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlcache.errors import CacheError
 from tlcache.files import cache_folder, reserve
-from tlcache.heads.rows import Array
 from tlcache.machine import free_memory_bytes
 
 __all__ = ["empty", "within"]
@@ -32,8 +33,8 @@ def within(budget: int | None) -> Iterator[None]:
         _budget = before
 
 
-def empty(shape: tuple[int, int]) -> Array:
-    """Return float32 rows to be written: an array, which lies in a file where a budget has no room for it.
+def empty(shape: tuple[int, int], dtype: type[np.generic] = np.float32) -> NDArray[Any]:
+    """Return rows to be written: an array, which lies in a file where a budget has no room for it.
 
     The file has no name and goes with the array. The system keeps as much of it in memory as is free.
 
@@ -42,18 +43,18 @@ def empty(shape: tuple[int, int]) -> Array:
     CacheError
         The disk has no room for it.
     """
-    size = 4 * math.prod(shape)
+    size = np.dtype(dtype).itemsize * math.prod(shape)
     budget = _SHARE * free_memory_bytes() if _budget is None else _budget
-    return np.empty(shape, np.float32) if size <= budget / _AT_ONCE else _on_disk(shape, size)
+    return np.empty(shape, dtype) if size <= budget / _AT_ONCE else _on_disk(shape, dtype, size)
 
 
-def _on_disk(shape: tuple[int, int], size: int) -> Array:
+def _on_disk(shape: tuple[int, int], dtype: type[np.generic], size: int) -> NDArray[Any]:
     folder = cache_folder() / "large"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             reserve(file.fileno(), size)
-            return np.asarray(np.memmap(file, np.float32, "r+", shape=shape))
+            return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
     except OSError as error:
         raise CacheError(
             f"{size / 1e9:.1f} GB of embeddings are more than --memory allows, and '{folder}' has no room for them "

@@ -148,8 +148,12 @@ def _note(head: Network, epoch: int, loss: float, score: tuple[float | None, flo
 def _tensor(X: Features, device: torch.device) -> Tensor:
     """Return rows as the products take them."""
     kind = _kind(device)
-    plain = kind == torch.float32 and device.type == "cpu"
-    rows = torch.from_numpy(empty(X.shape)) if plain else torch.empty(X.shape, dtype=kind, device=device)
+    if device.type != "cpu":
+        rows = torch.empty(X.shape, dtype=kind, device=device)
+    elif kind == torch.bfloat16:  # which NumPy does not have
+        rows = torch.from_numpy(empty(X.shape, np.int16)).view(kind)
+    else:
+        rows = torch.from_numpy(empty(X.shape))
     for some in blocks(len(X)):
         rows[some] = torch.from_numpy(X[some])
     return rows
