@@ -25,9 +25,11 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torchvision.transforms import InterpolationMode, v2
 
 from benchmarks.timing import cpu_seconds
+from tlcache.auditing.run import audit
 from tlcache.backbones.torch_network import pretrained
 from tlcache.backbones.weights import load_state
 from tlcache.cache.feature_file import FeatureFile
+from tlcache.cache.resplit import apply_split
 from tlcache.evaluation.compare import compare
 from tlcache.extraction.extract import extract
 from tlcache.finetuning.classifier import Classifier, trained_layers
@@ -36,6 +38,7 @@ from tlcache.finetuning.finetune import finetune
 from tlcache.machine import hardware
 from tlcache.probing.fit import fit_heads
 from tlcache.progress import say, show_progress
+from tlcache.tasks import TASKS
 
 __all__ = ["PLAIN", "Plain", "main", "train"]
 
@@ -202,27 +205,37 @@ def _tested(network: Classifier, data: TuningData) -> float:
 
 
 def measure(
-    data: str, model: str, weights: str | None, side: int | None, seed: int, work: Path, names: Sequence[str]
+    data: str,
+    model: str,
+    weights: str | None,
+    side: int | None,
+    seed: int,
+    work: Path,
+    names: Sequence[str],
+    split: str,
 ) -> dict[str, Any]:
     """Return what frozen heads, a fine-tuning by its defaults, and the plain recipes reach on a dataset."""
-    features, runs = work / "features", work / f"runs-{seed}"
+    features, runs = work / "features", work / f"runs-{split}-{seed}"
     sizes: dict[str, Any] = {"resize": side * 8 // 7, "crop": side} if side else {}
     file = extract(data, model, weights, features=features, **sizes).path
+    if split == "group":
+        audit([file], runs=runs)
     began = cpu_seconds()
-    heads = fit_heads([file], runs=runs, seed=seed)
+    heads = fit_heads([file], runs=runs, seed=seed, split=split)
     heads_s, began = cpu_seconds() - began, cpu_seconds()
-    tuned = finetune(data, model, weights, features=features, runs=runs, seed=seed, **sizes)
+    tuned = finetune(data, model, weights, features=features, runs=runs, seed=seed, split=split, **sizes)
     tuned_s = cpu_seconds() - began
     (found,) = compare(runs)
-    frozen = found.top("frozen")
+    frozen = found.top("frozen", backbone=model)
     assert frozen is not None
     with FeatureFile(file) as opened:
-        own = TuningData.of(opened, weights, "cpu")
+        own = TuningData.of(apply_split(opened, split, runs, 0, TASKS), weights, "cpu")
     own.pixels.images.rows  # noqa: B018, decoded before anything is timed
     plain = {name: train(own, PLAIN[name], tuned_s, seed) for name in names}
     return {
         "data": own.attrs["dataset"],
         "model": model,
+        "split": split,
         "seed": seed,
         "images": {name: len(split) for name, split in own.splits.items()},
         "frozen": {"head": frozen.head, "accuracy": frozen.accuracy, "cpu_s": heads_s},
@@ -242,13 +255,14 @@ def main() -> None:
     parser.add_argument("--side", type=int, help="of the crops that the network takes; default: its own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--plain", nargs="*", default=list(PLAIN))
+    parser.add_argument("--split", choices=["given", "group"], default="given")
     parser.add_argument("--work", type=Path)
     asked = parser.parse_args()
     show_progress()
     with tempfile.TemporaryDirectory(prefix="tlcache-recipes-") as scratch:
         for seed in asked.seeds:
             work = asked.work or Path(scratch)
-            found = measure(asked.data, asked.model, asked.weights, asked.side, seed, work, asked.plain)
+            found = measure(asked.data, asked.model, asked.weights, asked.side, seed, work, asked.plain, asked.split)
             say(f"{found['data']}, {asked.model}, seed {seed}: {found['finetuned']}")
             print(json.dumps(found), flush=True)
 
