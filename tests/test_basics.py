@@ -40,6 +40,10 @@ def test_closest_name() -> None:
     assert "Did you mean" not in closest("head", "zzz", ["ridge", "knn"])
 
 
+def test_a_name_with_a_comma_is_one_in_a_list() -> None:
+    assert closest("class", "truk", ["ship, big", "truck"]).endswith("Known: 'ship, big', truck.")
+
+
 def test_of_many_names_the_nearest_are_told() -> None:
     names = [f"mobilenetv2-ridge-{number:06}" for number in range(500)]
     message = closest("run", "mobilenetv2-ridge-000041x", names)

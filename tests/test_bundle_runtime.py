@@ -222,6 +222,13 @@ def test_errors_are_one_line(
     assert found.count("\n") == 1
 
 
+def test_a_pack_does_not_replace_its_model(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = bundle.read_bytes()
+    assert main([str(bundle), "--pack", str(bundle.parent / "." / bundle.name)]) == 2
+    assert "would replace the model itself" in capsys.readouterr().err
+    assert bundle.read_bytes() == before
+
+
 def test_a_model_that_is_not_there_and_one_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nowhere.onnx", "a.png"]) == 1
     assert capsys.readouterr().err == "error: No such file or directory: nowhere.onnx\n"

@@ -31,7 +31,21 @@ from tlcache.flags import Output
 from tlcache.inventory.checks import verify
 from tlcache.inventory.entries import list_cache
 from tlcache.keys import hash_json
-from tlcache.kinds import PATH, SECONDS, SWITCH, Kind, choice, listed, number, numbers, pattern, several, text, whole
+from tlcache.kinds import (
+    PATH,
+    SECONDS,
+    SIZE,
+    SWITCH,
+    Kind,
+    choice,
+    listed,
+    number,
+    numbers,
+    pattern,
+    several,
+    text,
+    whole,
+)
 from tlcache.options import Option, Parameter, asked, check_fields, described, made, parameters
 from tlcache.probing.fit import fit_columns, fit_curves, fit_heads
 from tlcache.probing.protocol import SearchProtocol
@@ -297,3 +311,17 @@ def test_a_pipe_that_figures_go_to_stays_a_pipe(tmp_path: Path) -> None:
     finally:
         os.close(reader)
     assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("500kB", 500_000), ("500 KB", 500_000), ("1.5G", 1_500_000_000), ("2TB", 2 * 10**12), ("1GiB", 2**30), ("7", 7)],
+)
+def test_sizes_have_the_usual_units(text: str, size: int) -> None:
+    assert SIZE.read(text) == size
+
+
+@pytest.mark.parametrize("text", ["1XB", "GB", "1 i", "-1MB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        SIZE.read(text)

@@ -28,6 +28,7 @@ from tlcache.inventory.leftovers import find_leftovers, remove_leftovers
 from tlcache.pictures.explain import explain
 from tlcache.pictures.similar import similar
 from tlcache.probing.fit import fit_heads
+from tlcache.report.kept import checks_lines
 
 ROW = 8 * 4 + 8 + 11 + 64 + 1 + 1 + 12 + 4  # bytes: features, label, path, hash, split, group, sizes, checksum
 FIVE = 5 * ROW + 20  # five rows, also where paths are a bit longer
@@ -165,6 +166,8 @@ def test_a_damaged_file_is_named_and_mended_alone(made: Path, how: str, lost: in
     assert SAYS.get(how, "") in shown
     (mended,) = verify(made, repair=True)
     assert (mended.repaired, rows_of(made)) == (True, before)
+    (said,) = checks_lines([mended])
+    assert said.endswith("(repaired: extracted again from the dataset as it is now)")
     assert [each.stat().st_ino for each in pieces if each != pieces[1]] == untouched
 
 

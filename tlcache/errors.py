@@ -97,6 +97,7 @@ def closest(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1) or [each for each in known if name[1:] and name in each]
     hint = f" Did you mean '{near[0]}'?" if near else ""
     shown = known if len(known) <= _MANY else difflib.get_close_matches(name, known, n=_NEAREST, cutoff=0)
+    shown = [f"'{each}'" if ", " in each else each for each in shown]
     rest = f" and {len(known) - len(shown):,} more" if len(known) > len(shown) else ""
     return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(shown)}{rest}."
 

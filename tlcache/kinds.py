@@ -146,10 +146,11 @@ def _seconds(word: str) -> float:
 
 
 def _size(word: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMG]?)B?", word)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?))?b?", word, re.IGNORECASE)
     if not found:
         raise ValueError(word)
-    return round(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]])
+    unit: int = (1024 if found[3] else 1000) ** " kmgt".index((found[2] or " ").lower())
+    return round(float(found[1]) * unit)
 
 
 def _rate(word: str) -> tuple[str, float]:
@@ -184,13 +185,13 @@ SECONDS = Kind(
 
 
 SIZE = Kind(
-    "a size like 500kB or 20MB (a number alone: bytes)",
+    "a size like 500kB, 20MB or 2GiB (a number alone: bytes)",
     "SIZE",
     "int",
     _size,
     lambda value: type(value) is int and value >= 0,
 )
-LARGEST = replace(SIZE, takes="a size above 0 like 500MB or 32GB (a number alone: bytes)", allows=whole(1).allows)
+LARGEST = replace(SIZE, takes="a size above 0 like 500MB, 32GB or 1TB (a number alone: bytes)", allows=whole(1).allows)
 
 
 def listed(texts: Sequence[str]) -> list[str]:

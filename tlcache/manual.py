@@ -41,7 +41,7 @@ def find_topic(topic: str) -> str:
     words, commands = _words(), _commands()
     said = (words | commands).get(name)
     if said is None:
-        raise UnknownNameError(closest("topic", topic, sorted([*pages, *commands])))
+        raise UnknownNameError(closest("topic", topic, sorted({*pages, *commands})))
     return said
 
 

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.pack and asked.images:
             raise OptionError("--pack takes no images: it writes the model and its program. Leave one of them out.")
         if asked.pack:
+            if asked.pack.exists() and asked.pack.samefile(sys.argv[0] if own else asked.model):
+                raise OptionError(f"--pack would replace the model itself, '{asked.pack}'. Give it another name.")
             pack(model, asked.pack)
         elif not asked.images:
             raise OptionError("No images are given. Give files or folders, or - for paths on standard input.")

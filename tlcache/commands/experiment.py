@@ -103,7 +103,10 @@ def merge(output: Output, features: Features = None) -> None:
     """
     from tlcache.extraction.merge import merge as run
 
-    done = run(features)
+    if not (done := run(features)):
+        output.write({"files": []})
+        output.say("Nothing is in shards: what was is published. See: tlcache ls")
+        return
     _say_files(output, done)
     _show_files(output, done)
     if any(one.shards for one in done):

@@ -248,5 +248,5 @@ def check_rejected(count: int, total: int, max_bad: float, example: str) -> None
     if count > max_bad * total:
         raise DataError(
             f"At least {count:,} of {total:,} images are unusable, more than --max-bad {max_bad:g} allows; "
-            f"the last one: {example}. Check the data, or allow more with --max-bad."
+            f"the last one: {example}. Check the data, or allow more with --max-bad of tlcache extract."
         )

@@ -26,12 +26,13 @@ def merge(features: Features = None) -> list[Extraction]:
     Returns
     -------
     list of Extraction
-        One for every network and dataset with shards; those with `shards` are not whole yet, and have no file.
+        One for every network and dataset with shards; those with `shards` are not whole yet, and have no file. None
+        where all that was in shards is published.
 
     Raises
     ------
     CacheError
-        There are none, or rows are gone that were there.
+        Nothing was ever extracted there, or rows are gone that were there.
     TlcacheError
         As `extract`.
 
@@ -47,11 +48,8 @@ def merge(features: Features = None) -> list[Extraction]:
 
     root = features_folder(features)
     found = list(_begun(root))
-    if not found:
-        raise CacheError(
-            f"Nothing under '{root}' is in shards: what was is published (tlcache ls lists it), or nothing was begun. "
-            "Begin with: tlcache extract --shard 1/2"
-        )
+    if not found and not any(root.glob("*/*.h5")):
+        raise CacheError(f"Nothing under '{root}' is in shards. Begin with: tlcache extract --shard 1/2")
     request = {"features": str(root)}
     return [Extraction.from_json(extract.run_apart({**each, **request}, "merge")) for each in found]
 

@@ -65,8 +65,7 @@ def checks_lines(checks: Sequence[Check]) -> list[str]:
             lost = len(check.damaged)
             count = f"{lost:,} of {counted(check.rows, 'row')} {'is' if lost == 1 else 'are'} damaged"
             lines.append(f"{check.path}: {count}: {some(check.damaged, 10)}{end}")
-            end = ""
-        if check.problem:
+        if check.problem and not (check.damaged and check.repaired):  # which says what to do, and it is done
             lines.append(f"{_about(check.path, check.problem)}{end}")
     return lines
 
