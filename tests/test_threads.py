@@ -74,7 +74,8 @@ def test_a_team_leaves_to_others_the_cpus_that_these_use(
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
     monkeypatch.setattr(threads.time, "monotonic", lambda: threads._BEGAN + 100)
     monkeypatch.setattr(threads.time, "process_time", lambda: 100 * own)
-    assert threads.free_cpus() == expected
+    assert threads.team_for(threads.SMALL + 1) == expected
+    assert threads.team_for(threads.SMALL) == 1
 
 
 def test_threads_that_wait_sleep_in_this_process_and_its_children_unless_the_user_says_otherwise() -> None:
@@ -103,7 +104,7 @@ def test_boosted_trees_are_the_same_with_any_number_of_threads(monkeypatch: pyte
     X, y = random.standard_normal((600, 32), np.float32), random.integers(0, 3, 600)
     answers = []
     for count in (1, 3):
-        monkeypatch.setattr("tlcache.heads.lightgbm.free_cpus", lambda count=count: count)
+        monkeypatch.setattr("tlcache.heads.lightgbm.team_for", lambda _, count=count: count)
         answers.append(LightGbm(components=16, rounds=12).fit(X, y).logits(X))
     assert answers[0].tobytes() == answers[1].tobytes()
 

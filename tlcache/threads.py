@@ -2,7 +2,7 @@
 
 Threads of a library that wait for work spin, unless told otherwise, and take the cores from whoever has work, our own
 other libraries among them. Here they sleep. How many there are follows from what this process may use, so that a
-command gives the same numbers whatever else runs; from the load only where results do not depend on it (`free_cpus`).
+command gives the same numbers whatever else runs; from the load only where results do not depend on it (`team_for`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-__all__ = ["available_cpus", "blas_for", "free_cpus", "in_threads", "set_waiting"]
+__all__ = ["available_cpus", "blas_for", "in_threads", "set_waiting", "team_for"]
 
 _BEGAN = time.monotonic()
 SMALL = 8_000_000  # numbers: 6,250 rows of 1,280
@@ -42,12 +42,15 @@ def available_cpus() -> int:
     return max(1, min([_seen_cpus(), *_quotas()]))
 
 
-def free_cpus() -> int:
-    """Return how many threads a team should have whose results do not depend on that, by the load of the last minute.
+def team_for(numbers: int) -> int:
+    """Return how many threads a team should have whose results do not depend on that, for a problem of `numbers`.
 
-    A team goes at the pace of its slowest member, which has half of a CPU where another process computes. So the CPUs
-    that others use are left to them, but for one.
+    Of few numbers a step takes less than waking a thread does. A team goes at the pace of its slowest member, which has
+    half of a CPU where another process computes. So the CPUs that others used in the last minute are left to them, but
+    for one.
     """
+    if numbers <= SMALL:
+        return 1
     cpus = available_cpus()
     try:
         load = os.getloadavg()[0] * cpus / (os.cpu_count() or cpus)  # the whole machine's

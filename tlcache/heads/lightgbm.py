@@ -14,7 +14,7 @@ from tlcache.heads.base import Head, Validation
 from tlcache.heads.logits import components, trees
 from tlcache.heads.rows import Array, Features, View
 from tlcache.heads.solver import Basis
-from tlcache.threads import free_cpus
+from tlcache.threads import team_for
 
 __all__ = ["LightGbm"]
 
@@ -122,7 +122,7 @@ class LightGbm(Head):
             "max_bin": 31,
             "seed": self.seed,
             "deterministic": True,  # whatever the number of threads is
-            "num_threads": free_cpus(),
+            "num_threads": team_for(Z.size),
             "force_row_wise": True,
             "verbosity": -1,
             **(_RANDOM if self.splits == "random" and not self.columns else {}),
