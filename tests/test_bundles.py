@@ -1,6 +1,7 @@
 """Runs as ONNX files: what they answer is what the run answers, and what they say of themselves is true."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -389,8 +390,12 @@ def test_runs_are_named_by_their_files_or_by_their_stem(ridge: Run, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Give a run (see: tlcache runs), or with --model a network alone"),
-        (["x.json", "-m", "resnet50"], "Given are a run, 'x.json', and --model resnet50. Give one of them."),
+        ([], "Give a run (see: tlcache runs) or --best, or with --model a network alone"),
+        (["--best", "-m", "resnet50"], "Given are --best and --model resnet50. Give one of them."),
+        (["--best", "x.json"], "Given are the run 'x.json' and --best. Give one of them."),
+        (["x.json", "--data", "photos"], "--data photos is of --best, which chooses a run."),
+        (["--best", "--pool", "max"], "A run has its own weights, layer and pooling"),
+        (["x.json", "-m", "resnet50"], "Given are the run 'x.json' and --model resnet50. Give one of them."),
         (["x.json", "--pool", "max"], "A run has its own weights, layer and pooling"),
         (["x.json"], "There is no run at 'x.json', and none is recorded in"),
         (["x.json", "--max-loss", "2"], "--max-loss 2 is of --half and --int8. Give one of these, too."),
@@ -411,6 +416,21 @@ def test_the_command_tells_what_was_compared(ridge: Run) -> None:
     figures = json.loads(Path("run.json").read_text())
     assert figures["bytes"] == Path("run.onnx").stat().st_size
     assert [each["n"] for each in figures["checks"]] == [6, 6]
+
+
+@pytest.mark.usefixtures("ridge")
+def test_the_best_run_is_the_one_that_predict_takes(photos: Path) -> None:
+    fit_heads(heads=["knn"])
+    named = CliRunner().invoke(app, ["predict", "--best", str(photos / "red")])
+    result = CliRunner().invoke(app, ["export", "--best", "--data", "photos", "-o", "best.onnx"])
+    assert result.exit_code == 0, result.output
+    predicted, exported = (
+        re.findall(r"tiny-\w+-\w{12}, .*recorded", " ".join(each.stderr.split())) for each in (named, result)
+    )
+    assert predicted == exported
+    best = exported[0].partition(",")[0]
+    export(best, out="named.onnx")
+    assert Path("best.onnx").read_bytes() == Path("named.onnx").read_bytes()
 
 
 @pytest.mark.parametrize("what", ["head", "record", "network"])

@@ -43,6 +43,7 @@ __all__ = [
     "TRAINING",
     "BackboneWeights",
     "BatchSize",
+    "Best",
     "BestOf",
     "By",
     "Budget",
@@ -160,6 +161,7 @@ OnlyDatasets = Annotated[
     str | Path | Sequence[str | Path] | None,
     _dataset("Of these datasets alone, by name, folder or manifest", several(DATASET), "all"),
 ]
+Best = Annotated[bool, Option("Take the best run of --data, which compare has first", SWITCH, DATA)]
 BestOf = Annotated[str | Path | None, _dataset("With --best: of this dataset", default="the only one with runs")]
 Paths = Annotated[
     str | Path | Sequence[str | Path] | None,

@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from tlcache.arguments import DATA, GIVEN, CardsPage, Thumbnail
+from tlcache.arguments import DATA, GIVEN, Best, CardsPage, Thumbnail
 from tlcache.commands.base import app, stoppable
 from tlcache.deploying.export import export as _export
 from tlcache.deploying.predict import predict as _predict
 from tlcache.errors import OptionError
 from tlcache.flags import Output, command
-from tlcache.kinds import SWITCH
 from tlcache.options import Option, parameters
 from tlcache.progress import say, warn
 from tlcache.suggesting.suggest import suggest as _suggest
@@ -35,7 +34,7 @@ def predict(
             "RUN IMAGES",
         ),
     ] = None,
-    best: Annotated[bool, Option("Take the best run of --data, which compare has first", SWITCH, DATA)] = False,
+    best: Best = False,
     **options: Any,
 ) -> None:
     """Classify images with a recorded run, at the pace of extract; what is cached of them is used.
@@ -103,7 +102,7 @@ def export(output: Output, /, **options: Any) -> None:
     The file takes uint8 images; a run's gives calibrated probabilities, the label and the embedding. What it answers is
     compared with what the run answers before it is written.
 
-    Example: tlcache export runs/photos/mobilenetv2-logreg-2543acb3fa32.json --out photos.onnx
+    Example: tlcache export --best --data photos --out photos.onnx
     """
     from tlcache.deploying.export import export as run
 

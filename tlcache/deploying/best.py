@@ -13,11 +13,11 @@ from tlcache.evaluation.compare import compare
 from tlcache.evaluation.comparison import Comparison, Entry
 from tlcache.keys import some
 from tlcache.kinds import listing
-from tlcache.progress import warn
+from tlcache.progress import say, warn
 from tlcache.runs.folder import NAMED_BY, runs_folder
 from tlcache.text import figure_text
 
-__all__ = ["best_of", "best_run", "refuse_runs"]
+__all__ = ["best_of", "best_run", "refuse_runs", "say_best"]
 
 
 def best_run(
@@ -55,6 +55,13 @@ def best_run(
         raise OptionError(f"There are runs of {some(names)}. Say which the best one is to be of, with --data.")
     chosen = best_of(found[0])
     return chosen, _why(chosen, found[0], len(_equal(found[0])))
+
+
+def say_best(data: str | Path | None = None, runs: str | Path | None = None) -> Path:
+    """Return the record of the run that `best_run` chooses, and say which it is and why."""
+    best, why = best_run(data, runs)
+    say(f"{best.run.path.stem}, {why}")
+    return best.run.path
 
 
 def refuse_runs(images: str | PathLike[str] | Iterable[str | PathLike[str]], runs: str | Path | None = None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tlcache.arguments import NETWORK, OUTPUT, LoneModel, MaybeRun, OnnxFile, Pool, Runs, Weights
+from tlcache.arguments import NETWORK, OUTPUT, Best, BestOf, LoneModel, MaybeRun, OnnxFile, Pool, Runs, Weights
 from tlcache.errors import OptionError
 from tlcache.files import write_whole
 from tlcache.kinds import SWITCH, number, text
@@ -66,6 +66,8 @@ def export(
     run: MaybeRun = None,
     *,
     out: OnnxFile,
+    best: Best = False,
+    data: BestOf = None,
     model: LoneModel = None,
     weights: Weights = None,
     pool: Pool = None,
@@ -112,25 +114,30 @@ def export(
     from tlcache.backbones.onnx_file import check_written
     from tlcache.backbones.onnx_weights import joined
     from tlcache.backbones.sources import lookup
+    from tlcache.deploying.best import say_best
     from tlcache.deploying.saved import find_saved
 
     if max_loss is not None and not (half or int8):
         raise OptionError(f"--max-loss {max_loss:g} is of --half and --int8. Give one of these, too.")
-    if run is not None and model is not None:
-        raise OptionError(f"Given are a run, '{run}', and --model {model}. Give one of them.")
-    if run is not None:
+    given = [*([f"the run '{run}'"] if run else []), *["--best"] * best, *([f"--model {model}"] if model else [])]
+    if len(given) > 1:
+        raise OptionError(f"Given are {' and '.join(given)}. Give one of them.")
+    if data is not None and not best:
+        raise OptionError(f"--data {data} is of --best, which chooses a run. Give --best and nothing in its place.")
+    if run is not None or best:
         if weights or pool or layer:
             raise OptionError("A run has its own weights, layer and pooling. Leave out --weights, --layer and --pool.")
         if half and int8:
             raise OptionError("--half and --int8 are two precisions. Give one of them.")
-        return _of_run(
-            find_saved(run, runs, TASKS), Path(out), "fp16" if half else "int8" if int8 else "fp32", max_loss
-        )
+        saved = find_saved(say_best(data, runs) if run is None else run, runs, TASKS)
+        return _of_run(saved, Path(out), "fp16" if half else "int8" if int8 else "fp32", max_loss)
     if half or int8:
         raise OptionError("What --half and --int8 cost is measured with a head. Give a run instead of --model.")
     check_written(out)
     if model is None:
-        raise OptionError("Give a run (see: tlcache runs), or with --model a network alone (see: tlcache models).")
+        raise OptionError(
+            "Give a run (see: tlcache runs) or --best, or with --model a network alone (see: tlcache models)."
+        )
     if Path(model).is_file() and not lookup(str(model)):
         raise OptionError(f"'{model}' is not a network of tlcache models. If a run left it: tlcache export {model}")
     return _written(Path(out), joined(load_model(str(model), weights, pool=pool, output=layer).onnx()))

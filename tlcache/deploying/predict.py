@@ -13,7 +13,7 @@ from tlcache.errors import OptionError
 from tlcache.keys import some
 from tlcache.kinds import PATH, SWITCH, number, whole
 from tlcache.options import Option, described
-from tlcache.progress import say, warn
+from tlcache.progress import warn
 
 if TYPE_CHECKING:
     from tlcache.deploying.predicted import Predicted
@@ -142,13 +142,11 @@ def predict(
 def _chosen(
     run: Recorded | str | Path | None, images: Given, data: str | Path | None, runs: str | Path | None
 ) -> str | Path:
-    from tlcache.deploying.best import best_run, refuse_runs
+    from tlcache.deploying.best import refuse_runs, say_best
 
     if run is None:
         refuse_runs(images, runs)
-        best, why = best_run(data, runs)
-        say(f"{best.run.path.stem}, {why}")
-        return best.run.path
+        return say_best(data, runs)
     if data is not None:
         raise OptionError(f"--data {data} is of --best, which chooses a run; '{run}' is one. Give one of them.")
     return run if isinstance(run, str | Path) else run.path
