@@ -119,7 +119,9 @@ def test_the_page_has_the_pictures_it_has_room_for(made: Path, photos: Path) -> 
     assert "1 of 1 image cannot be used: broken.png (" in alone.stderr
 
 
-@pytest.mark.parametrize(("words", "size"), [("20MB", 20_000_000), ("1.5 kB", 1500), ("0", 0), ("2G", 2_000_000_000), ("2 TB", 2 * 10**12)])
+@pytest.mark.parametrize(
+    ("words", "size"), [("20MB", 20_000_000), ("1.5 kB", 1500), ("0", 0), ("2G", 2_000_000_000), ("2 TB", 2 * 10**12)]
+)
 def test_sizes_are_read(words: str, size: int) -> None:
     assert SIZE.value(words) == size
 
