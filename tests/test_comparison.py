@@ -465,12 +465,29 @@ def test_groups_of_images_widen_the_intervals() -> None:
     assert pair.found.won == pair.found.lost == 30
 
 
-def test_runs_that_differ_in_a_setting_are_called_by_it() -> None:
-    for unfreeze, views in (("all", 1), ("stage:2", 8)):
-        make_run(head="linear", right=right_but(20), strategy="finetune", unfreeze=unfreeze, views=views)
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ([{"unfreeze": "all", "views": 1}, {"unfreeze": "stage:2", "views": 8}], ["all", "stage:2"]),
+        ([{"views": 1}, {"views": 8}], ["views 1", "views 8"]),
+        ([{"epochs": 60, "lr": 0.1}, {"epochs": 2, "lr": 0.2}], ["lr 0.1", "lr 0.2"]),
+        ([{"epochs": 60}, {"epochs": 1}], ["epochs 1/60", "epochs 1"]),  # of which one was trained
+        ([{"recipe": "race", "epochs": 15}, {"epochs": 2}, {"epochs": 3}], ["race", "epochs 1/2", "epochs 1/3"]),
+        ([{"lr": 0.1, "sweep": {"lr": [0.1, 0.2]}}, {"lr": 0.3, "sweep": {}}], ["sweep of lr", ""]),
+        (
+            [{"lr": 0.1, "seed": 1}, {"lr": 0.1, "seed": 2}, {"lr": 0.2, "seed": 1}],
+            ["lr 0.1 seed 1", "lr 0.1 seed 2", "lr 0.2 seed 1"],
+        ),
+    ],
+)
+def test_runs_are_called_by_as_few_settings_as_tell_them_apart(
+    settings: list[dict[str, object]], names: list[str]
+) -> None:
+    for each in settings:
+        make_run(head="linear", right=right_but(20), strategy="finetune", **each)
     make_run(head="linear", right=right_but(20))
-    names = {entry.head for entry in only().entries}
-    assert names == {"fine-tuned all views 1", "fine-tuned stage:2 views 8", "linear"}
+    wanted = [*(f"fine-tuned {name}".strip() for name in names), "linear"]
+    assert sorted(entry.head for entry in only().entries) == sorted(wanted)
 
 
 def test_predictions_of_other_images_are_an_error() -> None:

@@ -195,3 +195,9 @@ def test_a_small_error_is_told_of_what_was_tried() -> None:
     run: Any = SimpleNamespace(candidates=(tried, TunedCandidate(setting={"lr": 1.0})), race=None)
     (column,) = [each for each in tried_table(run).columns if each.header == "Validation"]
     assert [*column.cells] == ["1.25e-07", "diverged"]
+
+
+def test_what_was_raced_is_counted_in_words() -> None:
+    raced = TunedCandidate(setting={"recipe": "top", "epochs": 1}, scores={"val_loss": 1.0}, images=1200)
+    run: Any = SimpleNamespace(candidates=(raced,), race=True)
+    assert [*tried_table(run).columns[0].cells] == ["top, 1 epoch, 1,200 images"]

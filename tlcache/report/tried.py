@@ -11,7 +11,7 @@ from rich.table import Table
 from tlcache.report.plain import plain_table
 from tlcache.runs.finetuned import FinetunedRun, TunedCandidate
 from tlcache.runs.folds import CrossValidation
-from tlcache.text import figure_text
+from tlcache.text import counted, figure_text
 
 __all__ = ["FOLDS", "folds_rows", "folds_table", "tried_table"]
 
@@ -53,7 +53,9 @@ def folds_rows(run: FinetunedRun, found: CrossValidation) -> Iterator[tuple[str,
 def _named(each: TunedCandidate, run: FinetunedRun) -> str:
     """Return what was trained: of a race the recipe and its epochs, of a sweep the values that it tried."""
     if run.race:
-        return f"{each.setting['recipe']}, {each.setting['epochs']} epochs, {each.images:,} images"
+        return ", ".join(
+            [each.setting["recipe"], counted(each.setting["epochs"], "epoch"), counted(each.images, "image")]
+        )
     return _settings(each.setting or _trained(run.settings))
 
 

@@ -15,7 +15,14 @@ from tlcache.runs.record import Run
 __all__ = ["backbone_label", "head_label", "named_runs", "set_apart"]
 
 _DIGITS = 6  # of a key, in a name
-_BY_VALUE = {"unfreeze", "method", "output", "pool"}  # which say what they are
+_BY_VALUE = {"recipe", "unfreeze", "method", "output", "pool"}  # which say what they are
+_TELLING = (
+    "sweep",
+    "method",
+    "unfreeze",
+    "lr",
+    "epochs",
+)  # are named rather than others, the first of these most of all
 _UNSAID = {"layers", "space", "budget_s", "budget"}  # follow from others, or change nothing but the time
 
 
@@ -65,7 +72,10 @@ def backbone_label(run: Run, runs: Sequence[Run]) -> str:
 
 
 def head_label(run: Run, runs: Sequence[Run]) -> str:
-    """Return a run's head, or what was fine-tuned, as it is called among `runs`: "svm", "fine-tuned stage:5"."""
+    """Return a run's head, or what was fine-tuned, as it is called among `runs`: "svm", "fine-tuned stage:5".
+
+    Of the settings in which these differ it names no more than tell them apart.
+    """
     head = run.head
     if isinstance(run, FinetunedRun):
         tuned = "fine-tuned (0 epochs kept)" if run.untuned else "fine-tuned"
@@ -74,12 +84,48 @@ def head_label(run: Run, runs: Sequence[Run]) -> str:
         head = f"{head}, best of {len(run.layers)}"
     same = attrgetter("strategy", "backbone", "head", "key")
     alike = [other for other in runs if same(other) == same(run)]
-    return " ".join([head, *_differing(_arguments(run), [_arguments(other) for other in alike])])
+    recipes = _differing({"recipe": run.arguments.get("recipe")}, [other.arguments for other in alike])
+    raced = [other for other in alike if other.arguments.get("recipe") == run.arguments.get("recipe")]
+    told = _fewest([_arguments(other) for other in raced])
+    settings = (_setting(name, _trained(run, name)) for name in told if _is_said(run.arguments.get(name)))
+    return " ".join([head, *recipes, *settings])
+
+
+def _fewest(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return names of settings by which these are apart as far as they are, so few that none can be left out."""
+
+    def values(names: Sequence[str]) -> list[tuple[Any, ...]]:
+        return [tuple(each.get(name) for name in names) for each in settings]
+
+    known = dict.fromkeys(name for each in settings for name in each)
+    told = [name for name in dict.fromkeys((*_TELLING, *known)) if _number_apart(values([name])) > 1]
+    for name in reversed(told):
+        fewer = [other for other in told if other != name]
+        if _number_apart(values(fewer)) == _number_apart(values(told)):
+            told = fewer
+    return told
+
+
+def _number_apart(values: Sequence[tuple[Any, ...]]) -> int:
+    return sum(each not in values[:number] for number, each in enumerate(values))
+
+
+def _trained(run: Run, name: str) -> Any:
+    """Return a setting, of epochs also how many of them were trained where these are fewer: "7/60"."""
+    value = run.arguments[name]
+    if name != "epochs" or not isinstance(run, FinetunedRun):
+        return value
+    trained = max((epoch.epoch for epoch in run.history if epoch.phase == "backbone"), default=value)
+    return f"{trained}/{value}" if trained < value else value
 
 
 def _differing(mine: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
     apart = [name for name, value in mine.items() if any(value != other.get(name) for other in others)]
-    return [_setting(name, mine[name]) for name in apart if mine[name] not in (None, False, {}, [])]
+    return [_setting(name, mine[name]) for name in apart if _is_said(mine[name])]
+
+
+def _is_said(value: Any) -> bool:
+    return value not in (None, False, {}, [])
 
 
 def _setting(name: str, value: Any) -> str:
@@ -103,4 +149,5 @@ def _settings(embedded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arguments(run: Run) -> dict[str, Any]:
-    return {name: value for name, value in run.arguments.items() if name not in _UNSAID}
+    unsaid = {*_UNSAID, *(run.arguments.get("sweep") or {})}  # a sweep chose others
+    return {name: value for name, value in run.arguments.items() if name not in unsaid}
