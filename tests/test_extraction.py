@@ -263,11 +263,16 @@ def command(*arguments: str | Path) -> list[str]:
 @pytest.mark.slow
 def test_killed_at_random_moments_and_finished_bit_for_bit(slow_set: tuple[Path, Path], tmp_path: Path) -> None:
     photos, model = slow_set
-    expected = features_by_path(extract(photos, str(model), features=tmp_path / "reference", batch_size=8).path)
     chance, kills, report = random.Random(0), 0, tmp_path / "report.json"
+    whole = command("-m", model, "-d", photos, "--batch-size", "8")
+    began = time.monotonic()
+    subprocess.run([*whole, "--features", tmp_path / "reference"], stderr=subprocess.DEVNULL, check=True)
+    took = time.monotonic() - began
+    (reference,) = (tmp_path / "reference").rglob("*.h5")
+    expected = features_by_path(reference)
     for _ in range(5):
-        process = subprocess.Popen(command("-m", model, "-d", photos, "--batch-size", "8"), stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.5, 2.5))
+        process = subprocess.Popen(whole, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.1 * took, 0.35 * took))
         kills += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
