@@ -185,7 +185,8 @@ def odd_files() -> dict[str, bytes]:
     for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB"):
         kind = "PNG" if mode in ("LA", "P") else "TIFF"
         image = Image.new("LAB", (8, 8), (99, 128, 150)) if mode == "LAB" else picture.convert(mode)
-        files[mode] = encode(image, kind)
+        # Pillow before 13 cannot read YCbCr that is not compressed.
+        files[mode] = encode(image, kind, compression="jpeg") if mode == "YCbCr" else encode(image, kind)
     for dtype in (np.uint16, np.int32, np.float32):
         files[f"grey {dtype}"] = encode(Image.fromarray(grey.astype(dtype) * dtype(100)), "TIFF")
     files["16-bit PNG"] = encode(Image.fromarray(grey.astype(np.uint16) * 16), "PNG")
