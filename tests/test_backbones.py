@@ -49,6 +49,12 @@ def test_both_spellings_are_found() -> None:
     assert find("mobilenet_v3_large") is find("mobilenetv3_large")
     with pytest.raises(UnknownNameError, match=r"'resnet51'. Did you mean 'resnet50'\? Known: mobilenetv3_small"):
         find("resnet51")
+    with pytest.raises(UnknownNameError, match="found 'resnet50, resnet18', which is 2"):
+        find("resnet50, resnet18")
+    with pytest.raises(UnknownNameError, match="^One backbone is taken here; found 'study', which is 6"):
+        find("study")
+    with pytest.raises(UnknownNameError, match="^Unknown backbone 'resnet50,resnet51'"):
+        find("resnet50,resnet51")
 
 
 def test_untrained_networks_come_from_their_seed_and_leave_the_generator_alone() -> None:

@@ -321,11 +321,18 @@ def test_lists_are_repeated_or_have_commas(photos: Path, tiny_model: Path, tmp_p
         assert {run["head"] for run in report["runs"]} == {"ridge", "knn"}
 
 
-def test_weights_are_for_all_or_for_each(tinynet: None, photos: Path) -> None:
+def test_weights_are_for_all_or_for_each(tinynet: None, photos: Path, tiny_model: Path) -> None:
     del tinynet
     invoke("extract", "-m", "tinynet", "-w", "tinynet=random", "-d", photos)
     (file,) = json.loads(stdout("ls", "--json", "-"))["files"]
     assert file["weights"] == "random"
+    Path("own.pth").touch()
+    refused = CliRunner().invoke(app, ["extract", "-m", "tinynet", "-m", str(tiny_model), "-w", "own.pth"])
+    assert refused.exit_code == 2
+    told = " ".join(refused.stderr.split())
+    assert "--weights takes one file for one backbone; found 'own.pth' for tinynet" in told
+    assert "--weights tinynet=own.pth, and give others their own." in told
+    assert "reading" not in told
 
 
 def test_json_goes_to_standard_output_alone(photos: Path, tiny_model: Path) -> None:

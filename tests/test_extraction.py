@@ -21,6 +21,7 @@ from tlcache.cache.feature_file import open_features
 from tlcache.errors import CacheError, DataError
 from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
+from tlcache.files import check_folder
 
 
 def features_by_path(path: Path) -> dict[str, np.ndarray]:
@@ -254,6 +255,12 @@ def test_a_folder_that_cannot_be_written_is_named(photos: Path, tiny_model: Path
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CacheError, match=r"Cannot write to .*file': it is no folder\. .*--features"):
         extract(photos, str(tiny_model), features=tmp_path / "file")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_a_folder_is_tried_whatever_its_permissions_promise() -> None:
+    with pytest.raises(CacheError, match=r"^Cannot write to '/proc/nope': '/proc' may not be written\. .* --runs"):
+        check_folder(Path("/proc/nope"), "--runs")
 
 
 def command(*arguments: str | Path) -> list[str]:

@@ -105,7 +105,7 @@ def test_a_transformer_with_its_updates_merged_is_the_same_and_a_plain_one(
     ("method", "unfreeze", "moves"),
     [
         ("full", "all", "features.0 features.1 features.2"),
-        ("last", "all", "features.2"),
+        ("last", None, "features.2"),
         ("bias", "all", "features.0.1.bias features.1.0.bias features.1.1.bias features.2.0.bias features.2.1.bias"),
         ("bias", "top:1", "features.2.0.bias features.2.1.bias"),
         ("norm", "all", "features.0.1. features.1.1. features.2.1."),
@@ -116,9 +116,10 @@ def test_a_transformer_with_its_updates_merged_is_the_same_and_a_plain_one(
     ],
 )
 def test_what_a_method_does_not_train_does_not_move_by_a_bit(
-    photos: Path, method: str, unfreeze: str, moves: str
+    photos: Path, method: str, unfreeze: str | None, moves: str
 ) -> None:
-    run = tune(photos, method=method, unfreeze=unfreeze, init_head="scratch", head_epochs=1, refit=True)
+    layers = {"unfreeze": unfreeze} if unfreeze else {}
+    run = tune(photos, method=method, **layers, init_head="scratch", head_epochs=1, refit=True)
     before, after = load_state(resolve(find("tinynet"), "random")), load_file(run.head_path)
     parameters = {name for name in before if name.startswith("features") and name.endswith(("weight", "bias"))}
     wanted = {name for name in parameters if name.startswith(tuple(moves.split()))}
@@ -153,6 +154,7 @@ def test_a_network_trained_by_updates_is_a_plain_one_to_export_and_to_extract(ph
         ({"method": "lora:2"}, r"tinynet has nothing that --method lora:2 trains in --unfreeze all\. Give a smaller"),
         ({"method": "lora"}, r"--method takes full, last, bias, norm, or lora:R with a rank from 1 on; found 'lora'"),
         ({"method": "last", "unfreeze": "top:2"}, r"--method last is --unfreeze top:1; found --unfreeze top:2"),
+        ({"method": "last", "unfreeze": "all"}, r"--method last is --unfreeze top:1; found --unfreeze all"),
         ({"method": "norm", "cached_prefix": True}, "cached-prefix needs frozen layers"),
     ],
 )

@@ -456,6 +456,11 @@ def test_slips_are_told_before_the_first_step(
     assert files() == {}
 
 
+def test_a_method_that_says_what_is_trained_is_handed_on(photos: Path) -> None:
+    (step,) = [each for each in go(photos, models=["tinier"], heads=["ncm"], method="last") if each.kind == "finetune"]
+    assert (step.state, step.note) == ("done", "")
+
+
 def test_two_datasets_of_one_name_cannot_be_told_apart(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Two of the datasets are called 'photos'"):
         study([photos, write_photos(tmp_path / "more" / "photos")], BOTH, "random")

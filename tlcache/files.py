@@ -34,13 +34,22 @@ def hub_folder() -> Path:
 def check_folder(folder: Path, option: str) -> Path:
     """Return `folder`, which `option` names; raises CacheError when nothing could be written there. Nothing is made."""
     there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK) and _takes_files(there)):
         what, why = (
             "it" if there == folder else f"'{there}'",
             "may not be written" if there.is_dir() else "is no folder",
         )
         raise CacheError(f"Cannot write to '{folder}': {what} {why}. Give another folder with {option}.")
     return folder
+
+
+def _takes_files(folder: Path) -> bool:
+    """Return whether a file can be made in a folder: of /proc and the like its permissions promise what it refuses."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def check_room(folder: Path, size: int) -> None:

@@ -25,13 +25,18 @@ def weights_of(weights: str | Sequence[str] | Mapping[str, str] | None, models: 
     Raises
     ------
     OptionError
-        Both at once, or weights of a backbone that is not among these.
+        Both at once, one file for several backbones, or weights of a backbone that is not among these.
     """
     common, own = _read(weights)
     known = {_name(model): model for model in models}
     for name in own:
         if _name(name) not in known:
             raise UnknownNameError(closest("backbone in --weights", name, models))
+    if common and len(known) > 1 and Path(common).expanduser().is_file():
+        raise OptionError(
+            f"--weights takes one file for one backbone; found '{common}' for {', '.join(models)}. Say whose it is, "
+            f"--weights {models[0]}={common}, and give others their own."
+        )
     chosen = {known[_name(name)]: each for name, each in own.items()}
     return {model: chosen.get(model, common) for model in models}
 

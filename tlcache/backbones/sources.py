@@ -8,13 +8,14 @@ from tlcache.arguments import Crop
 from tlcache.arguments import Model as ModelName
 from tlcache.backbones.backbone import Backbone, Source
 from tlcache.backbones.embedded.source import EMBEDDED
-from tlcache.backbones.groups import GROUPS
+from tlcache.backbones.groups import GROUPS, ungrouped
 from tlcache.backbones.onnx_file import ONNX_FILE
 from tlcache.backbones.output import Output
 from tlcache.backbones.timm_source import TIMM
 from tlcache.backbones.torch_module import TORCH_MODULE
 from tlcache.backbones.torchvision import TORCHVISION
 from tlcache.errors import ModelError, UnknownNameError, WeightsError, closest
+from tlcache.kinds import listed
 from tlcache.options import described
 
 __all__ = ["GIVEN", "SOURCES", "find", "find_trainable", "forms", "list_layers", "list_models", "lookup"]
@@ -84,7 +85,7 @@ def find(model: str) -> Backbone:
     Raises
     ------
     UnknownNameError
-        No such backbone; the message names the nearest one and all that are listed.
+        No such backbone, of which the message names the nearest one and all that are listed; or several.
     ModelError
         One that is known by its embeddings alone.
 
@@ -95,6 +96,10 @@ def find(model: str) -> Backbone:
     """
     if found := _found(model):
         return found
+    if len(several := ungrouped(listed([model]))) > 1 and all(map(lookup, several)):
+        raise UnknownNameError(
+            f"One backbone is taken here; found '{model}', which is {len(several)}. Run the same command for each."
+        )
     if beside := next((name for source in SOURCES if lookup(name := f"{source.name}/{model}")), ""):
         raise UnknownNameError(f"Unknown backbone '{model}'. Did you mean '{beside}'?")
     names = [name for source in SOURCES for name in source.names()]

@@ -72,6 +72,7 @@ _SHARED = {
 _TEACHING = {"distill": None, "distill_weight": 0.5, "distill_temperature": 2.0}
 _OF_CLASSES = ("loss", "label_smoothing", "class_weight", "mixup", "cutmix", *_TEACHING)  # that others do not have
 _LARGER = 10
+_ALIKE = "--method last is --unfreeze top:1; found --unfreeze {}. Give one of them."
 _BEFORE: Mapping[str, Any] = {
     "clip": 0.0,
     "method": "full",
@@ -243,7 +244,7 @@ class Recipe:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in decided)
             raise OptionError(f"The race tries several values of {named}. Leave that out, or give --recipe own.")
         if self.method == "last" and self.unfreeze != "all":
-            raise OptionError(f"--method last is --unfreeze top:1; found --unfreeze {self.unfreeze}. Give one of them.")
+            raise OptionError(_ALIKE.format(self.unfreeze))
         if self.sync_batch_norm and self.batch_norm == "eval":
             raise OptionError(
                 "--sync-batch-norm is about statistics that follow the images, --batch-norm eval keeps them: give "
@@ -310,7 +311,14 @@ def resolved(given: Mapping[str, Any], sweep: Mapping[str, Sequence[Any]] | None
 
     >>> resolved({"recipe": "bold", "epochs": 3})["lr"], resolved({"seed": 1})["recipe"], resolved({"epochs": 3})
     (0.001, 'race', {'epochs': 3, 'recipe': None})
+
+    Raises
+    ------
+    OptionError
+        No such recipe, or two settings that say the same.
     """
+    if given.get("method") == "last" and "unfreeze" in given:
+        raise OptionError(_ALIKE.format(given["unfreeze"]))
     name = given.get("recipe") or (OWN if sweep or given.keys() & _decided() else RACE)
     parameters(Recipe)["recipe"].check(name)
     return {**given, "recipe": RACE} if name == RACE else {**RECIPES[name], **given, "recipe": None}

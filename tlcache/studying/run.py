@@ -216,6 +216,9 @@ def _finetune(plan: StudyPlan, step: Step) -> str:
     from tlcache.finetuning.finetune import finetune
 
     assert plan.recipe is not None
+    settings = asked(plan.recipe)
+    if plan.recipe.method == "last":
+        del settings["unfreeze"]  # which that says
     finetune(
         step.data,
         step.model,
@@ -225,7 +228,7 @@ def _finetune(plan: StudyPlan, step: Step) -> str:
         runs=plan.runs,
         device=plan.device,
         cv=plan.cv,
-        **asked(plan.recipe),
+        **settings,
         **plan.layout.arguments,
     )
     return DONE

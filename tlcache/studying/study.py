@@ -141,11 +141,11 @@ def study(
     from tlcache.studying.steps import StudyPlan, find_cells, find_joined
 
     place = check_folder(features_folder(features), "--features")
+    records = check_folder(runs_folder(runs), "--runs")
     cells = find_cells(listing(data), ungrouped(map(str, listing(models))), weights, place, layout)
     for dataset in {cell.data: cell.dataset for cell in cells.values()}.values():
         say(f"{dataset.name}: {Overview.expected(dataset)}")
     joined = find_joined(cells, listing(joins or ()))
-    records = check_folder(runs_folder(runs), "--runs")
     if screen is not None and plan:
         say(f"The plan is of all backbones; --screen {screen} leaves {screen} of them for each dataset.")
     elif screen is not None:
