@@ -18,6 +18,7 @@ from tlcache.cli import app
 from tlcache.errors import DataError, DeviceError
 from tlcache.extraction.embedder import ImageEmbedder
 from tlcache.extraction.extract import extract
+from tlcache.probing import costs
 from tlcache.probing.engines import engines
 from tlcache.probing.fit import fit_heads
 
@@ -74,6 +75,15 @@ def test_each_way_says_what_it_costs(photos: Path, tiny_model: Path) -> None:
     assert first.images_per_s is not None
     assert first.images_per_s > 100
     assert not low.exact
+
+
+def test_how_many_times_as_many_and_how_many_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = (way for way, why in ways("cpu") if not why and way.precision == "fp32")
+    rounds = [[100.0, 50.0, 200.0], [300.0, 60.0, 180.0]]  # in the second one the machine did something else, too
+    monkeypatch.setattr(costs, "measure", lambda *_: rounds)
+    known = {way: costs.EngineCost(way.engine, way.precision, way.device) for way in (first, other)}
+    found = costs._timed(known, dict.fromkeys(known, (Sleeping(1), 1)), np.zeros((1, 3, 4, 4), np.uint8), 1.0)
+    assert [(each.images_per_s, each.times) for each in found.values()] == [(100, 1), (pytest.approx(120), 1.2)]
 
 
 def test_images_for_testing_are_not_looked_at(photos: Path, tiny_model: Path) -> None:

@@ -283,7 +283,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, how: signal.Signals) -> None:
+def test_a_run_that_was_killed_ends_with_the_same_weights(
+    tmp_path: Path, how: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tlcache")
     photos = write_photos(tmp_path / "photos", 20)
     extract(photos, "tinynet", "random")  # here, where the network has been exported before
     paths = [str(Path(__file__).parent), str(Path(tlcache.__file__).parents[1])]
@@ -305,6 +308,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, how: s
     settings |= {"init_head": "scratch", "head_epochs": 2}
     resumed = finetune(photos, "tinynet", "random", **settings, runs=tmp_path / "runs")
     whole = finetune(photos, "tinynet", "random", **settings, runs=tmp_path / "other")
+    assert re.findall("goes on after .*", caplog.text) == ["goes on after head 2/2"]
     assert same(resumed, whole)
     for one, other in zip(resumed.history, whole.history, strict=True):
         both = (as_json(one), as_json(other))

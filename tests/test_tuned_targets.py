@@ -16,7 +16,9 @@ from torch.nn.functional import binary_cross_entropy
 
 from tlcache.deploying.predict import predict
 from tlcache.errors import OptionError
+from tlcache.evaluation.baseline import Baseline
 from tlcache.evaluation.compare import compare
+from tlcache.evaluation.multilabel import log_losses
 from tlcache.evaluation.resampled import resampled
 from tlcache.finetuning import race
 from tlcache.finetuning.finetune import finetune
@@ -201,3 +203,18 @@ def test_what_was_raced_is_counted_in_words() -> None:
     raced = TunedCandidate(setting={"recipe": "top", "epochs": 1}, scores={"val_loss": 1.0}, images=1200)
     run: Any = SimpleNamespace(candidates=(raced,), race=True)
     assert [*tried_table(run).columns[0].cells] == ["top, 1 epoch, 1,200 images"]
+
+
+def test_losses_of_several_labels_are_told_per_label_as_that_of_the_test(tables: dict[str, Path]) -> None:
+    run = tune(tables, "multilabel", lr=1e-5, augment="none", batch_norm="eval", refit=False)
+    held = run.held_out()
+    assert held is not None
+    said = held.probabilities.astype(np.float64)
+    uncalibrated = 1 / (1 + (1 / said - 1) ** run.temperature)
+    best = max(run.history, key=lambda epoch: epoch.score)
+    assert best.val_loss == pytest.approx(log_losses(held.label, uncalibrated).mean(), rel=1e-3)
+    assert 0 < (run.history[1].train_loss or 0) < best.val_loss  # of images it knows; as a sum it would be the larger
+
+
+def test_a_constant_answer_has_its_error_in_the_form_of_others() -> None:
+    assert str(Baseline("3", 22044.25, "mae")).endswith("a mean error of 22044.250.")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.keys import printable
-from tlcache.text import numbers_text
+from tlcache.text import figure_text, numbers_text
 
 __all__ = ["Baseline"]
 
@@ -38,9 +38,8 @@ class Baseline(NamedTuple):
 
     def __str__(self) -> str:
         if self.figure == "mae":
-            return (
-                f"Always answering {self.answer}, the median of the test images: a mean error of {self.accuracy:.4g}."
-            )
+            error = figure_text(self.accuracy, self.figure)
+            return f"Always answering {self.answer}, the median of the test images: a mean error of {error}."
         if self.figure != "accuracy":
             return f"By chance, whatever the image: a mean average precision of {self.accuracy:.3f}."
         return f"Always answering '{self.answer}', the largest class of the test images: {self.accuracy:.3f}."

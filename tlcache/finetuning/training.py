@@ -32,7 +32,7 @@ from tlcache.finetuning.speed import ComputeFormat
 from tlcache.finetuning.step import Step
 from tlcache.progress import say, training_bar
 from tlcache.runs.finetuned import TunedEpoch
-from tlcache.tasks import USUAL
+from tlcache.tasks import MULTILABEL, USUAL
 from tlcache.text import duration, figure_text
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ class Training:
         self.model, self.head, self.recipe, self.device = model, head, recipe, device
         self.target, self.classes = target, classes
         self.both = nn.ModuleDict({"model": model, "head": head})
+        self._columns = classes if target.name == MULTILABEL else 1  # losses are told per label, as those of the test
         self._checkpoints, self._tell, self._late, self._live = checkpoints, tell, late, live or Live()
 
     def run(self, phases: Sequence[Phase], state: State) -> State:
@@ -171,6 +172,9 @@ class Training:
         """
         state.way.lay(self.model)
         self.both.load_state_dict(state.weights)
+        if state.history:
+            phase = phases[state.phase if state.epoch else state.phase - 1]
+            self._tell(f"goes on after {_where(phase, state.history[-1]['epoch'])}")
         if self.recipe.init_head == "cached" and phases[0].val and not state.history:
             self._judge(phases[0], state, {"phase": phases[0].name, "epoch": 0})
             self._tell_epoch(state, phases[0])
@@ -256,7 +260,7 @@ class Training:
             loss, hits, images = step(inputs, labels, self._factor(phase, number, steps), *taught)
             if not math.isfinite(loss):
                 raise self._not_finite(phase, state)
-            seen, right, loss_sum = seen + images, right + hits, loss_sum + loss * images
+            seen, right, loss_sum = seen + images, right + hits, loss_sum + loss / self._columns * images
             counted = {"train_accuracy": right / seen} if phase.train.labels.ndim == 1 else {}
             told = "".join(f", accuracy {share:.3f}" for share in counted.values())
             advance(images, f"{_where(phase, state.epoch + 1)}: loss {loss_sum / seen:.3f}{told}")
@@ -292,7 +296,7 @@ class Training:
             logits = logits_of(phase.network, phase.val, self.device, state.way)
             known = target.seen(phase.train.labels, wanted)  # the loss of others is whatever it was
             learned = (torch.from_numpy(each[known]) for each in (logits, target.learned(wanted)))
-            loss = float(make_loss(self.recipe.criterion)(*learned))
+            loss = float(make_loss(self.recipe.criterion)(*learned)) / self._columns
             value = target.metrics[name].value(wanted, target.answers(logits))
             figures = {**figures, "val_loss": loss, f"val_{name}": value}
         return {**figures, "val_s": time.perf_counter() - began}
