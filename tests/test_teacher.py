@@ -124,6 +124,15 @@ def test_what_cannot_teach_is_refused(photos: Path) -> None:
     with pytest.raises(UnknownNameError, match="Unknown run 'nobody'"):
         taught(Path("no such folder"), distill="nobody")  # which is told before any image is read
     own = taught(photos, init_head="scratch", head_epochs=1)
+    shutil.copytree(photos, "others")
+    for each in (photos, "others"):
+        extract(each, "tinynet", "random")
+    names = {run.dataset: run.path.stem for run in fit_heads(heads=["ncm"])}
+    for where in ({}, {"name": "photos"}):
+        with pytest.raises(UnknownNameError, match=f"Unknown run 'nobody'\\. Known: {names['photos']}\\.$"):
+            taught(photos, distill="nobody", **where)
+    with pytest.raises(UnknownNameError, match=f"Known: {names['others']}, {names['photos']}\\.$"):
+        taught(photos, distill="nobody", name="more")
     with pytest.raises(OptionError, match="--distill takes one run of fit-heads, of classes"):
         taught(photos, distill=own.path.stem)
 

@@ -115,6 +115,7 @@ def finetune(
     from tlcache.backbones.sources import find_trainable
     from tlcache.cache.feature_file import FeatureFile
     from tlcache.cache.resplit import apply_split
+    from tlcache.datasets.dataset import names_of
     from tlcache.finetuning.data import TuningData
     from tlcache.finetuning.nested import cross_validate
     from tlcache.finetuning.run import claimed, train_and_test
@@ -127,7 +128,7 @@ def finetune(
 
     folder, found_device = check_folder(runs_folder(runs), "--runs"), find_torch_device(device)
     names = {each.distill for each in (base, *(each for _, each in wanted)) if each.distill}
-    teachers = {name: find_teacher(name, folder) for name in names}
+    teachers = {each: find_teacher(each, folder, (name,) if name else names_of(str(data))) for each in names}
     found = extract(
         *(data, find_trainable(str(model)).name, weights),
         crop_borders=crop_borders,

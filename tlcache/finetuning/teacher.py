@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from tlcache.cache.feature_file import Split
 from tlcache.cache.joined import open_joined
 from tlcache.datasets.splits import SPLITS
-from tlcache.errors import DataError, OptionError
+from tlcache.errors import DataError, OptionError, UnknownNameError, closest
 from tlcache.heads.table import find_head
 from tlcache.keys import some
 from tlcache.probing.folds import fold_count
@@ -20,7 +21,7 @@ from tlcache.probing.search import Candidate
 from tlcache.runs.folder import read_runs
 from tlcache.runs.frozen import FrozenRun
 from tlcache.runs.naming import named_runs
-from tlcache.runs.record import RUNS
+from tlcache.runs.record import RUNS, Run
 from tlcache.tasks import CLASSIFY
 
 __all__ = ["Teacher", "find_teacher"]
@@ -72,8 +73,10 @@ class Teacher:
         return out_of_fold(row, taught, best, classes, fold_count(taught), seed)
 
 
-def find_teacher(run: str, runs: Path) -> Teacher:
+def find_teacher(run: str, runs: Path, datasets: Collection[str] = ()) -> Teacher:
     """Return the teacher of a run: its record, what is beside that, or the name of one in `runs`.
+
+    Where no run is called so, those are told that can teach: heads on classes, of these datasets where there are any.
 
     Raises
     ------
@@ -81,7 +84,16 @@ def find_teacher(run: str, runs: Path) -> Teacher:
         No run is called so, or it is none of a head on classes.
     """
     path = Path(run)
-    found = [RUNS.read(path.with_suffix(".json"))] if path.is_file() else named_runs(read_runs(runs), [run])
+    found = [RUNS.read(path.with_suffix(".json"))] if path.is_file() else _named(run, read_runs(runs), datasets)
     if len(found) > 1 or not isinstance(first := found[0], FrozenRun) or first.task != CLASSIFY:
         raise OptionError(f"--distill takes one run of fit-heads, of classes; '{run}' is none. See: tlcache runs")
     return Teacher(first)
+
+
+def _named(name: str, runs: Sequence[Run], datasets: Collection[str]) -> list[Run]:
+    try:
+        return named_runs(runs, [name])
+    except UnknownNameError:
+        able = [each for each in runs if isinstance(each, FrozenRun) and each.task == CLASSIFY]
+        own = [each for each in able if each.dataset in datasets]
+        raise UnknownNameError(closest("run", name, [each.path.stem for each in own or able])) from None
