@@ -455,6 +455,18 @@ def test_other_images_or_splits_are_never_compared() -> None:
     assert "aaaaaaaa" in output
 
 
+@pytest.mark.parametrize("left_out", [(), ("bold",)])
+def test_a_race_in_vain_that_had_no_time_for_all_is_no_last_word(left_out: tuple[str, ...]) -> None:
+    make_run(head="ridge", right=right_but(20))
+    run = make_run(head="linear", right=right_but(30), strategy="finetune", val=(0.8, 0.7), recipe="race")
+    race = {"budget_s": 40.0, "timing_s": 1.0, "images_per_s": {}, "left_out": left_out}
+    record = json.loads(run.path.read_text())
+    tried = [{**each, "recipe": "top"} for each in record["candidates"]]
+    run.path.write_text(json.dumps({**record, "candidates": tried, "race": race}))
+    short = "A budget of 40 s cut the search short: more time may tell (--budget)."
+    assert (short in verdict(only())) == bool(left_out)
+
+
 def test_groups_of_images_widen_the_intervals() -> None:
     for head, start in (("svm", 0), ("ridge", 30)):
         make_run(head=head, right=right_but(40, start=start), groups=[f"patient{n // 20}" for n in range(N)])

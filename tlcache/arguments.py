@@ -168,7 +168,13 @@ Paths = Annotated[
     Option("Feature files, or folders of them", several(PATH), DATA, "PATHS", default="all under --features"),
 ]
 Name = Annotated[
-    str | None, Option("What the dataset is called in files and tables", text("NAME"), DATA, default="as its folder")
+    str | None,
+    Option(
+        "What the dataset is called in files and tables",
+        text("NAME"),
+        DATA,
+        default="as its folder, or labels of labels.csv",
+    ),
 ]
 Split = Annotated[
     str,

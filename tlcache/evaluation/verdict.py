@@ -178,9 +178,18 @@ def _start(found: Comparison) -> str:
     backbones = ", ".join(dict.fromkeys(backbone for backbone, _ in tried))
     if len(tried) == 1:
         _, run = tried[0]
-        return f"Fine-tuning {backbones} gave nothing: {_untuned(run)}.{_unequal(run)}"
+        return f"Fine-tuning {backbones} gave nothing: {_untuned(run)}.{_unequal(run)}{_cut_short(run)}"
     many = f"in none of {len(tried)} runs was an epoch better on validation than the head it began with"
-    return f"Fine-tuning {backbones} gave nothing: {many}."
+    return (
+        f"Fine-tuning {backbones} gave nothing: {many}.{next(filter(None, (_cut_short(run) for _, run in tried)), '')}"
+    )
+
+
+def _cut_short(run: FinetunedRun) -> str:
+    """Say it where a race had no time for all that it would have tried."""
+    if run.race and (run.race.left_out or run.race.cut):
+        return f" A budget of {duration(run.race.budget_s)} cut the search short: more time may tell (--budget)."
+    return ""
 
 
 def _partly(found: Comparison) -> str:
