@@ -13,8 +13,10 @@ import onnx
 import pytest
 from fakes import doom, write_image
 from test_one_pass import OPTIONS, network
+from typer.testing import CliRunner
 
 from tlcache.cache.feature_file import open_features
+from tlcache.cli import app
 from tlcache.datasets.folder import FileImages
 from tlcache.errors import CacheError, DataError, OptionError
 from tlcache.extraction import claims, target
@@ -26,6 +28,7 @@ from tlcache.extraction.merge import merge
 from tlcache.inventory.checks import verify
 from tlcache.inventory.entries import list_cache
 from tlcache.inventory.leftovers import find_leftovers, remove_leftovers
+from tlcache.report.tables import provider_words
 
 NO_PROCESS = 2**22 + 1  # more than Linux has
 
@@ -326,3 +329,69 @@ def test_merging_again_changes_nothing(awkward: Path, tiny_model: Path, monkeypa
     assert done.quarantined == 3
     assert merge() == []
     assert done.path.read_bytes() == before
+
+
+def test_images_that_were_added_between_shares_are_told_and_ls_counts_as_merge_does(
+    photos: Path, tiny_model: Path
+) -> None:
+    assert extract(photos, tiny_model, shard="1/3").warnings == ()
+    write_image(photos / "blue" / "0a.png", 99, 0)  # of the first shard, and moves all that follow
+    second = extract(photos, tiny_model, shard="2/3")
+    assert (second.shards, second.missing_shares) == ((1, 4), ("1/3", "3/3"))
+    assert second.warnings == (
+        "The images have changed since these shares were done: 1/3. Give their commands again: only images that are "
+        "new are embedded.",
+    )
+    (listed,) = list_cache()
+    assert listed.detail == "1 of 4 shards; the images of 1 more have changed since"
+    write_image(photos / "red" / "9.png", 100, 0)  # in the end: no shard that is done has others
+    write_image(photos / "blue" / "0b.png", 101, 0)  # and in front of those of the second
+    (merged,) = merge()
+    (listed,) = list_cache()
+    assert merged.shards == (0, 4)
+    assert listed.detail == "0 of 4 shards; the images of 2 more have changed since"
+    done = shares(photos, tiny_model, 3)[-1]
+    assert (done.rows, done.warnings, list_cache()[0].state) == (27, (), "complete")
+
+
+def test_merge_says_which_shares_are_missing_in_place_of_a_table(photos: Path, tiny_model: Path) -> None:
+    extract(photos, tiny_model, shard="1/4")
+    result = CliRunner().invoke(app, ["merge"])
+    assert result.exit_code == 1
+    assert "not yet, 1 of 3 shards done" in result.stdout
+    assert "shares 2/4, 3/4 are missing: give their commands again" in result.stdout
+    assert "Embedded" not in result.stdout
+
+
+def test_without_shares_merge_asks_for_a_claim(photos: Path, tiny_model: Path, held: Path) -> None:
+    (held.parent.parent / "shards.json").unlink()
+    assert extract(photos, tiny_model, claim=True).shards == (2, 3)
+    result = CliRunner().invoke(app, ["merge"])
+    assert "the rest is missing: give the command again with --claim" in result.stdout
+
+
+def test_what_others_are_at_is_not_missing(held: Path) -> None:
+    (merged,) = merge()
+    assert merged.missing_shares == ("3/3",)
+    os.utime(held, (0, 0))
+    assert merge()[0].missing_shares == ("2/3", "3/3")
+
+
+def test_a_share_names_its_images_that_cannot_be_used(photos: Path, tiny_model: Path) -> None:
+    (photos / "blue" / "1.png").write_bytes(b"no image")
+    (photos / "blue" / "2.png").unlink()
+    (photos / "blue" / "2.png").symlink_to("nowhere.png")
+    told = "2 of 24 images cannot be used (1 not-an-image, 1 unreadable): blue/1.png, blue/2.png."
+    for _ in range(2):  # and again where there is nothing to do
+        assert extract(photos, tiny_model, shard="1/3", max_bad=0.5).warnings == (told,)
+    assert extract(photos, tiny_model, shard="2/3", max_bad=0.5).warnings == ()
+    assert merge()[0].warnings == (told,)
+
+
+def test_a_new_share_of_what_is_published_says_that_the_file_stays(photos: Path, tiny_model: Path) -> None:
+    done = extract(photos, tiny_model)
+    again = extract(photos, tiny_model, shard="1/3")
+    assert provider_words(again) == "as it was before, 1 of 3 shards done"
+    file, parts = list_cache()
+    assert (file.state, parts.state) == ("complete", "unfinished")
+    assert parts.detail == f"1 of 3 shards; '{done.path.name}' stays as it is until all are done"

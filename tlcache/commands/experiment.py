@@ -90,7 +90,7 @@ def extract(
             found = run(place, names, layers, pool, weights=weights, **options)
         done += found
         _say_files(output, found)
-    _show_files(output, done)
+    _show_files(output, done, done)
 
 
 @command(app, panel=PANEL)
@@ -102,14 +102,17 @@ def merge(output: Output, features: Features = None) -> None:
     Example: tlcache merge --features /shared/features
     """
     from tlcache.extraction.merge import merge as run
+    from tlcache.report.tables import missing_words
 
     if not (done := run(features)):
         output.write({"files": []})
         output.say("Nothing is in shards: what was is published. See: tlcache ls")
         return
     _say_files(output, done)
-    _show_files(output, done)
-    if any(one.shards for one in done):
+    _show_files(output, done, [one for one in done if not one.shards])
+    if unfinished := [one for one in done if one.shards]:
+        for one in unfinished:
+            output.say(f"{one.path}: {missing_words(one)}")
         raise typer.Exit(1)
 
 
@@ -120,13 +123,15 @@ def _say_files(output: Output, done: Iterable[Extraction]) -> None:
         output.say(f"{one.path}: {provider_words(one)}")
 
 
-def _show_files(output: Output, done: Sequence[Extraction]) -> None:
+def _show_files(output: Output, done: Sequence[Extraction], shown: Sequence[Extraction]) -> None:
+    """Write what was done, say what a user should know of it, and show a table of some."""
     from tlcache.report.tables import extractions_table
 
     output.write({"files": [one.as_json() for one in done]})
     for line in dict.fromkeys(line for one in done for line in one.warnings):
         warn(line)
-    output.show(extractions_table(done, output.verbose))
+    if shown:
+        output.show(extractions_table(shown, output.verbose))
 
 
 @command(app, parameters(_fit_heads), parameters(_fit_curves), parameters(_fit_columns), panel=PANEL)

@@ -212,7 +212,10 @@ class Extraction:
     warnings
         What a user should know: leaks between splits, unusable images, empty classes.
     shards
-        How many shards are done, and how many there are, where others do the rest and there is no file yet.
+        How many shards are done, and how many there are, where others do the rest and this is not published yet.
+    missing_shares
+        Then the shares with shards that are not done and that nobody is at, like `3/16`; None where there are none, as
+        only `--claim` was given.
     """
 
     path: Path
@@ -232,6 +235,7 @@ class Extraction:
     output: str | None = None
     pool: str | None = None
     shards: tuple[int, int] | None = None
+    missing_shares: tuple[str, ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,12 +21,24 @@ from tlcache.cache.feature_file import stage_seconds
 from tlcache.cache.shards import SHARD_FOLDERS, Rejected
 from tlcache.datasets.hashes import Hashes
 from tlcache.datasets.source import ImageList
-from tlcache.errors import ImageReadError, UnreachableError
+from tlcache.errors import CacheError, ImageReadError, UnreachableError
 from tlcache.extraction.claims import Claimant, claimed, is_held
 from tlcache.extraction.job import EmbedResult
 from tlcache.files import write_whole, writing_to
+from tlcache.text import counted
 
-__all__ = ["Ledger", "Ledgers", "count_done", "is_worked_on", "shards_of", "write_ledger"]
+__all__ = [
+    "Ledger",
+    "Ledgers",
+    "Progress",
+    "has_ledgers",
+    "is_worked_on",
+    "progress_of",
+    "shards_of",
+    "write_ledger",
+]
+
+_LIST = "shards.json"  # in a folder of parts: which ledgers count
 
 
 def shards_of(images: int) -> list[range]:
@@ -66,6 +78,54 @@ def write_ledger(path: Path, ledger: Ledger) -> None:
         write_whole(path, msgspec.json.encode(ledger))
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far the shards of a list of images are.
+
+    Parameters
+    ----------
+    total
+        How many there are.
+    missing
+        The numbers of those that are not done.
+    changed
+        Those of `missing` that were done, and of which the images are others now.
+    free
+        Those of `missing` that nobody is at.
+    shares
+        In how many shares they are done; 0 where only `--claim` was given.
+    """
+
+    total: int
+    missing: Sequence[int]
+    changed: Sequence[int]
+    free: Sequence[int]
+    shares: int
+
+    @property
+    def done(self) -> int:
+        """How many are done."""
+        return self.total - len(self.missing)
+
+    def __str__(self) -> str:
+        changed = f"; the images of {len(self.changed):,} more have changed since" if self.changed else ""
+        return f"{self.done:,} of {counted(self.total, 'shard')}{changed}"
+
+    def shares_of(self, shards: Iterable[int]) -> tuple[str, ...] | None:
+        """Return whose these shards are, like `3/16`; None where there are no shares."""
+        if not self.shares:
+            return None
+        return tuple(f"{number + 1}/{self.shares}" for number in sorted({shard % self.shares for shard in shards}))
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The names of the ledgers of all shards in order, and the number of shares."""
+
+    ledgers: list[str]
+    shares: int = 0
+
+
 class Ledgers:
     """The shards of what one network makes of a dataset.
 
@@ -86,7 +146,7 @@ class Ledgers:
 
     def folder(self, number: int) -> Path:
         """Return where the parts of a shard are."""
-        return self._workspace / f"shard-{number:06d}"
+        return _folder(self._workspace, number)
 
     def path(self, number: int) -> Path:
         """Return the ledger of a shard, which is there when the shard is done; its parts are beside it."""
@@ -99,6 +159,34 @@ class Ledgers:
     def has(self, number: int) -> bool:
         """Return whether a shard is done."""
         return self.path(number).exists()
+
+    def progress(self) -> Progress:
+        """Return how far they are."""
+        return _progress(self._workspace, _Listed(self._names, _listed(self._workspace).shares))
+
+    def leave_list(self, shares: int = 0) -> None:
+        """Leave word of which shards there are, for who does not list the images; 0 `shares`: as many as before."""
+        before = _listed(self._workspace)
+        listed = _Listed(self._names, shares or before.shares)
+        if listed != before:
+            with writing_to(self._workspace):
+                write_whole(self._workspace / _LIST, msgspec.json.encode(listed))
+
+    def update_list(self) -> None:
+        """Leave word where the images are others than those of the last word; not where somebody has published."""
+        if _listed(self._workspace).ledgers not in ([], self._names):
+            with suppress(CacheError):
+                self.leave_list()
+
+    def unusable(self, numbers: Iterable[int]) -> dict[int, Rejected]:
+        """Return which images of shards that are done cannot be used, by their place in the list, and why."""
+        found = dict[int, Rejected]()
+        for number in numbers:
+            if ledger := self._read(number):
+                for place, sha256 in enumerate(ledger.sha256):
+                    if why := ledger.unreadable.get(place) or ledger.bad.get(sha256):
+                        found[self.shards[number].start + place] = why
+        return found
 
     def claimed(self, number: int, me: Claimant) -> AbstractContextManager[bool]:
         """Have a shard to oneself for a while; False where somebody else is at it."""
@@ -164,14 +252,37 @@ class Ledgers:
             return None
 
 
-def count_done(workspace: Path) -> int:
-    """Return how many shards in a folder of parts have a ledger."""
-    return len({path.parent for path in workspace.glob(f"{SHARD_FOLDERS}/*.json")})
+def has_ledgers(workspace: Path) -> bool:
+    """Return whether a shard in a folder of parts is done, if only of images that are others now."""
+    return any(workspace.glob(f"{SHARD_FOLDERS}/*.json"))
+
+
+def progress_of(workspace: Path) -> Progress:
+    """Return how far the shards in a folder of parts are, of the images that whoever listed them last has found."""
+    return _progress(workspace, _listed(workspace))
 
 
 def is_worked_on(workspace: Path) -> bool:
     """Return whether somebody is at a shard in a folder of parts."""
     return any(map(is_held, workspace.glob(SHARD_FOLDERS)))
+
+
+def _folder(workspace: Path, number: int) -> Path:
+    return workspace / f"shard-{number:06d}"
+
+
+def _listed(workspace: Path) -> _Listed:
+    with suppress(FileNotFoundError, ValueError, msgspec.DecodeError):  # nobody has left it yet, or it is damaged
+        return msgspec.json.decode((workspace / _LIST).read_bytes(), type=_Listed)
+    return _Listed([])
+
+
+def _progress(workspace: Path, listed: _Listed) -> Progress:
+    folders = [_folder(workspace, number) for number in range(len(listed.ledgers))]
+    missing = [place for place, name in enumerate(listed.ledgers) if not (folders[place] / name).exists()]
+    changed = [place for place in missing if any(folders[place].glob("*.json"))]
+    free = [place for place in missing if not is_held(folders[place])]
+    return Progress(len(folders), missing, changed, free, listed.shares)
 
 
 def _is_other(images: ImageList, row: int, sha256: str) -> bool:

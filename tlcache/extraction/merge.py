@@ -56,8 +56,8 @@ def merge(features: Features = None) -> list[Extraction]:
 
 def _begun(root: Path) -> Iterator[dict[str, Any]]:
     """Yield the arguments of every extraction that has a shard done."""
-    from tlcache.extraction.ledgers import count_done
+    from tlcache.extraction.ledgers import has_ledgers
 
     for run in sorted(root.glob("*/.*.parts/run.json")):
-        if count_done(run.parent):
+        if has_ledgers(run.parent):
             yield native(json.loads(run.read_bytes()))["arguments"]

@@ -83,6 +83,7 @@ def run_on_ray(job: Job, address: str) -> list[EmbedResult]:
     books = [Ledgers(sink.workspace, sink.model.key, paths) for sink in job.sinks]
     for book, sink in zip(books, job.sinks, strict=True):
         book.drop_broken(sink.known)
+        book.leave_list()
     missing = sorted({number for book in books for number in book.missing()})
     deal = _Deal(deque(missing))
     if missing:

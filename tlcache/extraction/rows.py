@@ -30,7 +30,7 @@ from tlcache.keys import canonical_json, few, quoted, some
 from tlcache.machine import hardware, now, versions
 from tlcache.tasks import REGRESSION
 
-__all__ = ["Rows", "assemble"]
+__all__ = ["Rows", "assemble", "unusable_lines"]
 
 
 @dataclass(frozen=True)
@@ -224,15 +224,22 @@ def _warnings(
     sha256: Sequence[str],
     quarantine: Sequence[tuple[str, str, str, str]],
 ) -> list[str]:
-    lines = [*dataset.warnings]
-    if quarantine:
-        counts = Counter(code for _, _, code, _ in quarantine).most_common()
-        what = ", ".join(f"{count} {code}" for code, count in counts)
-        lines.append(
-            f"{len(quarantine)} of {len(dataset)} images cannot be used ({what}): "
-            f"{some([row[0] for row in quarantine])}."
-        )
-    return [*lines, *_on_classes(dataset, labels, splits), *_on_leaks(paths, labels, splits, groups, sha256)]
+    lines = unusable_lines([(path, code) for path, _, code, _ in quarantine], len(dataset))
+    return [
+        *dataset.warnings,
+        *lines,
+        *_on_classes(dataset, labels, splits),
+        *_on_leaks(paths, labels, splits, groups, sha256),
+    ]
+
+
+def unusable_lines(unusable: Sequence[tuple[str, str]], total: int) -> list[str]:
+    """Return a sentence on the images of `total` that cannot be used, if there are any: path and code of each."""
+    if not unusable:
+        return []
+    counts = Counter(code for _, code in unusable).most_common()
+    what = ", ".join(f"{count} {code}" for code, count in counts)
+    return [f"{len(unusable)} of {total} images cannot be used ({what}): {some([path for path, _ in unusable])}."]
 
 
 def _on_classes(dataset: Dataset, labels: NDArray[np.int64], splits: Sequence[str]) -> list[str]:

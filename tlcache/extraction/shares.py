@@ -40,12 +40,18 @@ class Share:
         """Who does them: this process."""
         return Claimant(self.given or "")
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its number and how many shares there are; 1 and 0 where none was given."""
+        number, count = map(int, self.given.split("/")) if self.given else (1, 0)
+        return number, count
+
     def of(self, missing: Sequence[int], under_way: bool = True) -> list[int]:
         """Return which of the missing shards to do, in order: those of others from the end, where they come last.
 
         Where nothing is `under_way`, a share comes after all the others have published, and leaves theirs alone.
         """
-        number, count = map(int, self.given.split("/")) if self.given else (1, 0)
+        number, count = self.place
         own = [shard for shard in missing if count and shard % count == number - 1]
         takes_others = self.claim and (under_way or not self.given)
         others = sorted({*missing}.difference(own), reverse=True) if takes_others else ()

@@ -20,7 +20,7 @@ from tlcache.errors import CacheError, DataError, OptionError
 from tlcache.extraction.forks import can_fork
 from tlcache.extraction.inflight import InFlight
 from tlcache.extraction.job import EmbedResult, Extraction, Job
-from tlcache.extraction.ledgers import count_done
+from tlcache.extraction.ledgers import has_ledgers
 from tlcache.extraction.local import run_workers
 from tlcache.extraction.merging import merged
 from tlcache.extraction.shares import Share, do_share
@@ -169,10 +169,11 @@ def _shared(
 ) -> list[Extraction]:
     """Do a share of the images, and publish the files if all shards are done then."""
     books = [target.ledgers for target in targets]
+    own = share.of(range(len(books[0].shards)), under_way=False)
     for book in books:
-        book.drop_mended(share.of(range(len(book.shards)), under_way=False), targets[0].dataset)
+        book.drop_mended(own, targets[0].dataset)
     missing = sorted({number for book in books for number in book.missing()})
-    under_way = any(count_done(target.workspace) or not target.path.exists() for target in targets)
+    under_way = any(has_ledgers(target.workspace) or not target.path.exists() for target in targets)
     todo = share.of(missing, under_way)
     if not todo:
         say(f"{targets[0].dataset.name}: nothing to do of {counted(len(books[0].shards), 'shard')}")
@@ -180,9 +181,11 @@ def _shared(
     else:
         for target in targets:
             target.begin()
+            target.ledgers.leave_list(share.place[1])
         results = do_share(job(), books, todo, share.claimant)
+    looked_at = sorted({*own, *todo})
     pairs = zip(targets, results, strict=True)
-    return [merged(target, result, overview, **how) for target, result in pairs]
+    return [merged(target, result, looked_at, overview, **how) for target, result in pairs]
 
 
 def merge_here(
@@ -199,7 +202,7 @@ def merge_here(
     dataset = load_dataset(request["data"], request["name"], Layout.of(request))
     (target,) = _targets(features, dataset, {**request, "max_bad": max_bad}, [{}])
     how = {"wait": True, "seed": request["seed"], "max_bad": max_bad, "started": started}
-    return merged(target, EmbedResult(), Overview.expected(dataset), **how)
+    return merged(target, EmbedResult(), range(len(target.ledgers.shards)), Overview.expected(dataset), **how)
 
 
 def check_name(folder: Path, dataset: Dataset, advice: str = "Give this one another name with --name.") -> None:

@@ -22,12 +22,11 @@ from tlcache.cache.pieces import SUFFIX as PIECES
 from tlcache.cache.pieces import stale_pieces
 from tlcache.cache.shards import find_shards, read_shard
 from tlcache.errors import CacheError, OutdatedError
-from tlcache.extraction.ledgers import count_done, is_worked_on, shards_of
+from tlcache.extraction.ledgers import has_ledgers, is_worked_on, progress_of
 from tlcache.extraction.target import lock_of
 from tlcache.images import RULES_VERSION
 from tlcache.options import described
 from tlcache.records import as_json
-from tlcache.text import counted
 
 __all__ = ["CacheEntry", "if_idle", "list_cache", "used_in", "workspace_of"]
 
@@ -151,11 +150,15 @@ def _entry_of_parts(workspace: Path) -> CacheEntry:
     except (OSError, ValueError):
         note = {}
     hashes, dim = _in_parts(workspace)
-    images, done = int(note.get("images", 0)), count_done(workspace)
+    images = int(note.get("images", 0))
     with if_idle(workspace) as idle:
         state = "unfinished" if idle else "running"
     who = "" if state == "unfinished" else f"process {note.get('process')} on {note.get('host')}"
-    shards = f"{done:,} of {counted(len(shards_of(images)), 'shard')}" if done or is_worked_on(workspace) else ""
+    shards = ""
+    if has_ledgers(workspace) or is_worked_on(workspace):
+        published = workspace.with_name(f"{workspace.name[1:].removesuffix('.parts')}.h5")
+        stays = f"; '{published.name}' stays as it is until all are done" if published.exists() else ""
+        shards = f"{progress_of(workspace)}{stays}"
     return CacheEntry(
         workspace,
         workspace.parent.name,

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tlcache.extraction.job import Extraction
+from tlcache.keys import few
 from tlcache.report.fitting import FittedTable
 from tlcache.report.plain import interval, plain_table
 from tlcache.report.reached import COLUMNS
@@ -34,6 +35,7 @@ __all__ = [
     "groups_lines",
     "held_out_lines",
     "mark",
+    "missing_words",
     "marks",
     "heading",
     "learned",
@@ -63,11 +65,27 @@ def provider_words(done: Extraction) -> str:
     """Return what was done, and where the network ran, in plain words."""
     if done.shards:
         count, total = done.shards
-        return f"not yet, {count:,} of {counted(total, 'shard')} done"
+        state = "as it was before" if done.path.exists() else "not yet"
+        return f"{state}, {count:,} of {counted(total, 'shard')} done"
     if done.up_to_date:
         return "up to date"
     where = {"CPUExecutionProvider": "on the CPU", "CUDAExecutionProvider": "on the GPU"}
     return f"written, {counted(done.embedded, 'image')} embedded {where.get(done.provider, f'by {done.provider}')}"
+
+
+def missing_words(done: Extraction) -> str:
+    """Return which shares are missing of what is not published yet, and what to do."""
+    shares = done.missing_shares
+    if shares is None:
+        return "the rest is missing: give the command again with --claim"
+    if not shares:
+        return "others are at what is missing"
+    one = len(shares) == 1
+    again = "its command" if one else "their commands"
+    return (
+        f"{'share' if one else 'shares'} {few(shares, 10)} {'is' if one else 'are'} missing: give {again} again, or "
+        "one with --claim in place of --shard"
+    )
 
 
 def runs_tables(comparisons: Sequence[Comparison]) -> RenderableType:
