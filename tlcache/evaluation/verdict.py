@@ -180,9 +180,8 @@ def _start(found: Comparison) -> str:
         _, run = tried[0]
         return f"Fine-tuning {backbones} gave nothing: {_untuned(run)}.{_unequal(run)}{_cut_short(run)}"
     many = f"in none of {len(tried)} runs was an epoch better on validation than the head it began with"
-    return (
-        f"Fine-tuning {backbones} gave nothing: {many}.{next(filter(None, (_cut_short(run) for _, run in tried)), '')}"
-    )
+    cut = next((said for _, run in tried if (said := _cut_short(run))), "")
+    return f"Fine-tuning {backbones} gave nothing: {many}.{cut}"
 
 
 def _cut_short(run: FinetunedRun) -> str:
