@@ -502,6 +502,22 @@ def test_runs_are_called_by_as_few_settings_as_tell_them_apart(
     assert sorted(entry.head for entry in only().entries) == sorted(wanted)
 
 
+def test_what_a_head_promises_makes_no_other_competitor_of_it(made: Path) -> None:
+    plain, other = fit_heads([made], ["ridge", "knn"])
+    (promising,) = fit_heads([made], ["ridge"], coverage=0.7)
+    found = only()
+    assert {entry.run.path for entry in found.entries} == {promising.path, other.path}
+    assert {entry.head for entry in found.entries} == {"ridge", "knn"}
+    assert len(found.pairs) == 1
+    assert plain.path.exists()
+
+
+def test_heads_with_other_answers_stay_apart_whatever_they_promise() -> None:
+    make_run(head="ridge", right=right_but(20))
+    make_run(head="ridge", right=right_but(30), coverage=0.9)
+    assert {entry.head for entry in only().entries} == {"ridge", "ridge coverage 0.9"}
+
+
 def test_predictions_of_other_images_are_an_error() -> None:
     make_run(head="svm", right=right_but(20))
     make_run(head="ridge", right=right_but(20)[:300])

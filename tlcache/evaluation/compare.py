@@ -53,7 +53,7 @@ def compare(
 ) -> list[Comparison]:
     """Compare all recorded runs, those of each dataset and split among themselves.
 
-    One is picked by what was held out of train and test alike, so that its figures on the test images are not those of
+    The same head with and without `--coverage` is one, that with it. One is picked by what was held out of train and test alike, so that its figures on the test images are not those of
     the luckiest of many; where there are heads, that is no fine-tuning of which no epoch was kept. It is called best,
     and so is every run that is not shown to be worse than it, by McNemar's test on the same images, corrected for their
     number (Holm, 1979). Where a record does not say what it reached on
@@ -158,6 +158,13 @@ class _Tested:
         )
         return cls(run, top, run.test.others, run.per_class, compared, None, errors)
 
+    def answers_as(self, other: _Tested) -> bool:
+        """Return whether the two are one, save for what they promise of their answers (`--coverage`)."""
+        return _without_promise(self.run) == _without_promise(other.run) and (
+            np.array_equal(self.top.predicted, other.top.predicted)
+            and np.array_equal(self.top.confidence, other.top.confidence)
+        )
+
     def over(self, other: _Tested, units: Units | None) -> Difference:
         """Return what it has over another."""
         if self.compared and other.compared:
@@ -174,6 +181,12 @@ class _Tested:
         if self.fold is not None:
             return self.run.test.accuracy_low, self.run.test.accuracy_high
         return clustered_interval(self.top.right, units)
+
+
+def _without_promise(run: Run) -> tuple[object, ...]:
+    """Return what a run was asked for, without what is to be promised of its answers."""
+    asked = {name: value for name, value in run.arguments.items() if name not in ("coverage", "per_class")}
+    return run.strategy, run.backbone, run.key, run.head, asked
 
 
 def _compare(
@@ -224,7 +237,16 @@ def _tested(
             )
         tested.append(_Tested.of(run, replace(found, row=rows), units, by))
     sign = 1 if larger_is_better(by) else -1
-    return sorted(tested, key=lambda each: _rank(each, sign)), units, groups
+    return sorted(_told_apart(tested), key=lambda each: _rank(each, sign)), units, groups
+
+
+def _told_apart(tested: Sequence[_Tested]) -> list[_Tested]:
+    """Return one of those that answer alike and differ in what they promise alone: the first that promises anything."""
+    kept: list[_Tested] = []
+    for each in sorted(tested, key=lambda each: each.run.arguments.get("coverage") is None):
+        if not any(each.answers_as(other) for other in kept):
+            kept.append(each)
+    return kept
 
 
 def _baseline(tested: _Tested, by: str) -> Baseline | None:
