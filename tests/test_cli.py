@@ -526,3 +526,19 @@ def test_a_shell_completes_names(typed: str, expected: set[str]) -> None:
         [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, check=False
     )
     assert set(result.stdout.split()) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["extract", "-m", "resnet20_cifar", "--data", "photoes"],
+        ["extract", "-m", "resnet20_cifar", "--data", "./photoes"],
+        ["fit-heads", "--features", "photoes"],
+        ["compare", "--runs", "photoes"],
+        ["export", "--runs", "photoes", "-o", "x.onnx", "RUN"],
+    ],
+)
+def test_a_folder_beside_a_misspelt_one_is_asked_for(arguments: list[str], photos: Path) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code in (1, 2)
+    assert f"Did you mean '{photos.name}'?" in " ".join(result.stderr.split())

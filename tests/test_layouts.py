@@ -658,7 +658,7 @@ def test_groups_that_cannot_be_drawn_from_are_told_before_the_work() -> None:
             Overview(
                 {"train": 1200, "val": 0, "test": 100}, ("val",), dict.fromkeys("abcdefghijklm", 100), {"x folder": 1}
             ),
-            "1,300 images: train 1,200, test 100; 13 classes, 100 images each; 1 folder passed over (1 x folder)",
+            "1,300 images: train 1,200, test 100; 13 classes, 100 images each; 1 folder passed over (1 called x)",
         ),
         (
             Overview({"train": 2, "val": 1, "test": 1}, None, {"a\nb": 1, "c": 3}, None),

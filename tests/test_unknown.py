@@ -105,6 +105,8 @@ def test_the_command_prints_the_mean_of_the_classes(run: FrozenRun, tmp_path: Pa
     assert done.exit_code == 0
     found = json.loads((tmp_path / "found.json").read_text())
     assert found == json.loads(json.dumps(unknown(run.path).as_json()))
+    head = done.stdout.splitlines()[0]
+    assert all(head.count(title) == 1 for title in ("Prob. AUROC", "Prob. found", "Dist. AUROC", "Dist. found"))
     mean = np.mean([each["distance"]["auroc"] for each in found["images"]])
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("3 classes, mean"))
     assert line.split()[6] == f"{mean:.3f}"
@@ -143,3 +145,10 @@ def test_a_fine_tuned_network_is_not_trained_again(photos: Path) -> None:
     run = finetune(photos, "tinynet", "random", **settings)
     with pytest.raises(OptionError, match="would be trained again for each class. Give a run of fit-heads"):
         unknown(run.path)
+
+
+def test_nothing_is_said_to_be_done_that_is_refused(run: FrozenRun) -> None:
+    refused = CliRunner().invoke(app, ["unknown", "other"])
+    assert refused.exit_code == 2
+    assert "leaving out classes" not in refused.stderr
+    assert "leaving out classes" in CliRunner().invoke(app, ["unknown", run.path.stem]).stderr

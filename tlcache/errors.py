@@ -22,6 +22,7 @@ __all__ = [
     "WeightsError",
     "closest",
     "first_line",
+    "meant",
     "one_line",
     "root_line",
 ]
@@ -94,12 +95,22 @@ def closest(kind: str, name: str, known: Iterable[str]) -> str:
     "Unknown backbone 'resnet51'. Did you mean 'resnet50'? Known: resnet50, vit_b_16."
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1) or [each for each in known if name[1:] and name in each]
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    hint = meant(name, known)
     shown = known if len(known) <= _MANY else difflib.get_close_matches(name, known, n=_NEAREST, cutoff=0)
     shown = [f"'{each}'" if ", " in each else each for each in shown]
     rest = f" and {len(known) - len(shown):,} more" if len(known) > len(shown) else ""
     return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(shown)}{rest}."
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return the question whether the nearest known name was meant, after a space; nothing where none is near.
+
+    >>> meant("feature", ["features", "runs"])
+    " Did you mean 'features'?"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1) or [each for each in known if name[1:] and name in each]
+    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -7,13 +7,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tlcache.errors import CacheError
+from tlcache.errors import CacheError, meant
 
-__all__ = ["cache_folder", "check_folder", "check_room", "hash_file", "hub_folder", "naming", "relative", "reserve",
-           "sync_folder", "whole", "write_whole", "writing_to"]  # fmt: skip
+__all__ = ["cache_folder", "check_folder", "check_room", "folder_meant", "hash_file", "hub_folder", "naming",
+           "relative", "reserve", "sync_folder", "whole", "write_whole", "writing_to"]  # fmt: skip
 
 
 def cache_folder() -> Path:
@@ -50,6 +50,14 @@ def _takes_files(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def folder_meant(folder: Path) -> str:
+    """Return the question whether a folder beside one that is not there was meant, as `tlcache.errors.meant` does."""
+    with suppress(OSError):  # of a name that is none, or a folder that cannot be read
+        if not folder.exists() and folder.parent.is_dir():
+            return meant(str(folder), (str(each) for each in sorted(folder.parent.iterdir()) if each.is_dir()))
+    return ""
 
 
 def check_room(folder: Path, size: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from tlcache.cache.attributes import extract_arguments
 from tlcache.datasets.layout import Layout
 from tlcache.errors import CacheError, DataError
+from tlcache.files import folder_meant
 from tlcache.kinds import listing
 from tlcache.options import made
 from tlcache.progress import say
@@ -64,7 +65,10 @@ def find_features(
     places = [Path(path) for path in listing(paths or features_folder(features))]
     found = [file for place in places for file in ([place] if place.suffix == ".h5" else sorted(place.rglob("*.h5")))]
     if not found:
-        raise CacheError(f"No feature files under '{', '.join(map(str, places))}'. Make some with: tlcache extract")
+        hint = "".join(map(folder_meant, places))
+        raise CacheError(
+            f"No feature files under '{', '.join(map(str, places))}'.{hint} Make some with: tlcache extract"
+        )
     return found if data is None else _of_datasets(found, data)
 
 

@@ -196,7 +196,6 @@ def unknown(
 
     Example: tlcache unknown mobilenetv2-svm-1c9be2c3dd5e --against holidays
     """
-    say("leaving out classes ...")
     from tlcache.deploying.unknown import unknown as measure
     from tlcache.report.uncertainty import unknown_table
 

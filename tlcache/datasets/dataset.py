@@ -32,6 +32,7 @@ from tlcache.datasets.tasks import Targets, read_labels
 from tlcache.datasets.texts import Texts
 from tlcache.datasets.tree import OTHER_DATA
 from tlcache.errors import DataError, ImageReadError, OptionError
+from tlcache.files import folder_meant
 from tlcache.keys import slug, some
 from tlcache.kinds import listing
 from tlcache.progress import image_bar
@@ -256,8 +257,8 @@ def _unknown(given: str) -> DataError:
         words = _file_words(given)
         return DataError(f"'{given}' is a file, but not a manifest ({', '.join(SUFFIXES)}). {words}")
     return DataError(
-        f"No folder or manifest at '{given}', and no built-in dataset of that name ({', '.join(BUILT_IN.names)}). "
-        "See: tlcache datasets"
+        f"No folder or manifest at '{given}', and no built-in dataset of that name ({', '.join(BUILT_IN.names)})."
+        f"{folder_meant(Path(given).expanduser())} See: tlcache datasets"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tlcache.datasets.dataset import names_of, source_of
 from tlcache.errors import CacheError, UnknownNameError, closest
+from tlcache.files import folder_meant
 from tlcache.kinds import listing
 
 __all__ = ["chosen_names", "is_here", "unknown_dataset"]
@@ -54,4 +55,5 @@ def _chosen(data: str | Path, known: Mapping[str, str], what: str) -> str:
 def unknown_dataset(data: str | Path, known: Iterable[str]) -> UnknownNameError:
     """Return the error for what is no dataset: neither of a known name nor a folder or manifest."""
     words = closest("dataset", str(data), sorted(known))
-    return UnknownNameError(f"{words} No folder or manifest is there, either. See: tlcache datasets")
+    beside = folder_meant(Path(data))
+    return UnknownNameError(f"{words} No folder or manifest is there, either.{beside} See: tlcache datasets")

@@ -130,8 +130,16 @@ def _classes(classes: Mapping[str, int], noun: str) -> str:
 
 def _passed_over(kinds: Mapping[str, int]) -> str:
     ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-    each = [f"{count:,} {kind}" if kind.startswith(".") else counted(count, kind) for kind, count in ranked]
+    each = [_of_kind(kind, count) for kind, count in ranked]
     folders = sum(count for kind, count in ranked if kind.endswith("folder"))
     files = sum(kinds.values()) - folders
     parts = [counted(count, noun) for count, noun in ((files, "file"), (folders, "folder")) if count]
     return f"{' and '.join(parts)} passed over ({few(each)})"
+
+
+def _of_kind(kind: str, count: int) -> str:
+    """Return how many of a kind: of `.mat` or `hidden file` that, of `x folder` how many folders are called so."""
+    if kind.startswith("."):
+        return f"{count:,} {kind}"
+    name, is_folder, _ = kind.rpartition(" folder")
+    return f"{count:,} called {name}" if is_folder and name != "hidden" else counted(count, kind)

@@ -19,6 +19,7 @@ from tlcache.backbones.model import Model
 from tlcache.backbones.sources import lookup
 from tlcache.backbones.weights import HEAD_PREFIX
 from tlcache.errors import CacheError, HeadError, ModelError, OptionError
+from tlcache.files import folder_meant
 from tlcache.heads.answering import Answering, answering_of
 from tlcache.heads.logits import softmax, through_layers
 from tlcache.heads.uncertainty import Uncertainty
@@ -199,7 +200,8 @@ def _find_saved(run: str | Path, runs: str | Path | None) -> Saved:
     folder = runs_folder(runs)
     known = read_runs(folder)
     if not known:
-        raise OptionError(f"There is no run at '{run}', and none is recorded in '{folder}'. See: tlcache runs")
+        hint = folder_meant(folder)
+        raise OptionError(f"There is no run at '{run}', and none is recorded in '{folder}'.{hint} See: tlcache runs")
     found = named_runs(known, [path.stem if path.suffix in ENDINGS else str(run)])
     if len(found) > 1:
         raise OptionError(f"'{run}' names {len(found)} runs: {', '.join(each.path.stem for each in found)}. Give one.")

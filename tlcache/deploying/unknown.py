@@ -27,7 +27,7 @@ from tlcache.probing.data import Data
 from tlcache.probing.heldout import distances_of
 from tlcache.probing.search import fitting
 from tlcache.probing.session import opened
-from tlcache.progress import step_bar
+from tlcache.progress import say, step_bar
 from tlcache.records import as_json
 from tlcache.runs.folder import runs_folder
 from tlcache.runs.frozen import FrozenRun
@@ -140,6 +140,7 @@ def unknown(
     if not labels and not others:
         raise DataError(f"{found.dataset} has {data.classes} classes; to leave one out takes three. Give --against.")
     rows = []
+    say("leaving out classes ...")
     with step_bar("leaving out classes", len(labels)) as advance:
         for label in labels:
             rows.append(_without(head, data, label))

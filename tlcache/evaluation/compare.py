@@ -53,7 +53,9 @@ def compare(
 ) -> list[Comparison]:
     """Compare all recorded runs, those of each dataset and split among themselves.
 
-    The same head with and without `--coverage` is one, that with it. One is picked by what was held out of train and test alike, so that its figures on the test images are not those of
+    The same head with and without `--coverage` is one, that with it.
+
+    One is picked by what was held out of train and test alike, so that its figures on the test images are not those of
     the luckiest of many; where there are heads, that is no fine-tuning of which no epoch was kept. It is called best,
     and so is every run that is not shown to be worse than it, by McNemar's test on the same images, corrected for their
     number (Holm, 1979). Where a record does not say what it reached on

@@ -70,8 +70,8 @@ _UNKNOWN_NOTE = (
 
 def unknown_table(found: UnknownCheck) -> RenderableType:
     """Return one row for each class that was left out and each dataset, and the mean over the classes."""
-    figures = ("Images", "Probability", "found", "Distance", "found", "Unusual", "of test")
-    table = FittedTable(("Unknown to the head",), figures)
+    figures = ("Images", "Prob. AUROC", "Prob. found", "Dist. AUROC", "Dist. found", "Unusual", "of test")
+    table = FittedTable(("Unknown",), figures, ("of test",))
     classes = [each for each in found.images if each.kind == "class"]
     rows = [(f"class {printable(each.name)}", [each]) for each in classes]
     rows += [(f"{len(classes)} classes, mean", classes)] if len(classes) > 1 else []

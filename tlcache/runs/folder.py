@@ -19,6 +19,7 @@ from tlcache.cache.feature_file import Split
 from tlcache.datasets.dataset import names_of
 from tlcache.datasets.names import chosen_names
 from tlcache.errors import CacheError
+from tlcache.files import folder_meant
 from tlcache.keys import slug
 from tlcache.kinds import listing
 from tlcache.locks import Lock
@@ -143,7 +144,8 @@ def list_runs(runs: Runs = None, data: OnlyDatasets = None, on_warning: Callable
     for run in found:
         by_name.setdefault(run.dataset, []).append(run)
     if not by_name:
-        raise CacheError(f"No runs are recorded in '{folder}'. Make some with: tlcache fit-heads")
+        hint = folder_meant(folder)
+        raise CacheError(f"No runs are recorded in '{folder}'.{hint} Make some with: tlcache fit-heads")
     made_of = {name: str(own[0].extract_arguments["data"]) for name, own in by_name.items()}
     wanted = by_name if data is None else chosen_names(data, made_of, "runs")
     return [run for name in wanted for run in by_name[name]]

@@ -27,7 +27,10 @@ class MLflow:
             self.client: Any = mlflow.MlflowClient(tracking_uri=place)
             self.client.search_experiments(max_results=1)
         except Exception as error:  # of MLflow, its database, its requests
-            raise TlcacheError(f"MLflow does not take runs at '{place}': {first_line(error)}") from None
+            raise TlcacheError(
+                f"MLflow does not take runs at '{place}': {first_line(error)}. Start its server there "
+                "(mlflow server), or give another --place, like sqlite:///mlflow.db."
+            ) from None
         self._live = dict[str, str]()
 
     def _experiment(self, dataset: str) -> str:
