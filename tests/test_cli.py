@@ -25,6 +25,7 @@ from tlcache.datasets.dataset import list_datasets
 from tlcache.demo import RECIPE, next_step
 from tlcache.evaluation.compare import compare
 from tlcache.evaluation.task import figure_names
+from tlcache.files import folder_meant
 from tlcache.heads.table import HEADS
 from tlcache.runs.record import RUNS
 
@@ -542,3 +543,8 @@ def test_a_folder_beside_a_misspelt_one_is_asked_for(arguments: list[str], photo
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code in (1, 2)
     assert f"Did you mean '{photos.name}'?" in " ".join(result.stderr.split())
+
+
+def test_folders_that_have_only_what_is_before_their_names_in_common_are_not_asked_for(photos: Path) -> None:
+    assert folder_meant(photos.parent / "letters") == ""
+    assert folder_meant(photos.parent / "photoes") == f" Did you mean '{photos}'?"

@@ -170,7 +170,7 @@ Paths = Annotated[
 Name = Annotated[
     str | None,
     Option(
-        "What the dataset is called in files and tables",
+        "Name in files and tables",
         text("NAME"),
         DATA,
         default="as its folder, or labels of labels.csv",

@@ -102,15 +102,17 @@ def closest(kind: str, name: str, known: Iterable[str]) -> str:
     return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(shown)}{rest}."
 
 
-def meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str], before: str = "") -> str:
     """Return the question whether the nearest known name was meant, after a space; nothing where none is near.
+
+    `before` is what comes before all names, like a folder: it is said, and counts for nothing.
 
     >>> meant("feature", ["features", "runs"])
     " Did you mean 'features'?"
     """
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1) or [each for each in known if name[1:] and name in each]
-    return f" Did you mean '{near[0]}'?" if near else ""
+    return f" Did you mean '{before}{near[0]}'?" if near else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -56,7 +56,8 @@ def folder_meant(folder: Path) -> str:
     """Return the question whether a folder beside one that is not there was meant, as `tlcache.errors.meant` does."""
     with suppress(OSError):  # of a name that is none, or a folder that cannot be read
         if not folder.exists() and folder.parent.is_dir():
-            return meant(str(folder), (str(each) for each in sorted(folder.parent.iterdir()) if each.is_dir()))
+            names = (each.name for each in sorted(folder.parent.iterdir()) if each.is_dir())
+            return meant(folder.name, names, str(folder)[: -len(folder.name)])
     return ""
 
 
