@@ -247,7 +247,8 @@ def test_ray_is_not_asked_for_an_address_where_nobody_listens(ray: FakeRay, addr
         pytest.fail("connected")
 
 
-def test_a_cluster_deals_out_shards_itself(photos: Path, tiny_model: Path) -> None:
+def test_a_cluster_deals_out_shards_itself(photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlcache.extraction.extract.run_apart", None)  # it is said before any process begins
     with pytest.raises(OptionError, match="--ray deals out all shards itself"):
         extract(photos, tiny_model, ray="local", shard="1/2")
 

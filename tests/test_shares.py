@@ -395,3 +395,13 @@ def test_a_new_share_of_what_is_published_says_that_the_file_stays(photos: Path,
     file, parts = list_cache()
     assert (file.state, parts.state) == ("complete", "unfinished")
     assert parts.detail == f"1 of 3 shards; '{done.path.name}' stays as it is until all are done"
+
+
+def test_where_only_shards_or_rows_are_left_verify_says_what_they_are(photos: Path, tiny_model: Path) -> None:
+    extract(photos, tiny_model, shard="1/2")
+    with pytest.raises(CacheError, match=r"No feature files under .*parts' has shards\. .*tlcache merge"):
+        verify()
+    done = extract(photos, tiny_model, file_size=1000, features="several")
+    done.path.unlink()
+    with pytest.raises(CacheError, match=rf"'{done.path.name}' is missing, whose rows are in .*same tlcache extract"):
+        verify(features="several")

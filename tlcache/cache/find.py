@@ -65,11 +65,25 @@ def find_features(
     places = [Path(path) for path in listing(paths or features_folder(features))]
     found = [file for place in places for file in ([place] if place.suffix == ".h5" else sorted(place.rglob("*.h5")))]
     if not found:
-        hint = "".join(map(folder_meant, places))
-        raise CacheError(
-            f"No feature files under '{', '.join(map(str, places))}'.{hint} Make some with: tlcache extract"
-        )
+        raise CacheError(f"No feature files under '{', '.join(map(str, places))}'.{_how_to_have_some(places)}")
     return found if data is None else _of_datasets(found, data)
+
+
+def _how_to_have_some(places: Sequence[Path]) -> str:
+    """Return, after a space, what to do where there are no feature files, or what is left of some or begun."""
+    from tlcache.cache.pieces import SUFFIX
+
+    for place in places:
+        if lost := next(place.rglob(f"*{SUFFIX}"), None):
+            return (
+                f" '{lost.stem}.h5' is missing, whose rows are in '{lost}'. Bring it back, or give the same tlcache "
+                "extract again: it takes them."
+            )
+        if begun := next(place.rglob(".*.parts"), None):
+            if any(begun.glob("shard-*/*.json")):
+                return f" '{begun}' has shards. Publish them, or see which are missing, with: tlcache merge"
+            return f" '{begun}' is of an extraction that was not finished. Run the same command again."
+    return "".join(map(folder_meant, places)) + " Make some with: tlcache extract"
 
 
 def named(model: str | None, about: Mapping[Path, str]) -> list[Path]:

@@ -32,6 +32,7 @@ from tlcache.arguments import (
 )
 from tlcache.cache.find import features_folder, find_dataset
 from tlcache.datasets.layout import Layout
+from tlcache.errors import OptionError
 from tlcache.files import check_folder
 from tlcache.kinds import LARGEST, SHARE, SWITCH, choice, listing, number, numbers, text, whole
 from tlcache.options import Option, check_names, described, parameters
@@ -269,7 +270,9 @@ def _listed(names: str | Sequence[str] | None) -> list[str | None]:
 
 
 def _request(given: Mapping[str, Any], layout: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of an extraction as the process that does it takes them."""
+    """Return the options of an extraction as the process that does it takes them; raises OptionError."""
+    if given["ray"] and (given["shard"] or given["claim"]):
+        raise OptionError("--ray deals out all shards itself; leave --shard and --claim out.")
     place, name, understood = find_dataset(given["data"], given["name"], layout, given["features"])
     folder = str(check_folder(features_folder(given["features"]), "--features"))
     own = {**given, "data": place, "name": name, "model": str(given["model"]), "features": folder}

@@ -16,7 +16,7 @@ from tlcache.cache.feature_file import FeatureFile
 from tlcache.datasets.dataset import Dataset, load_dataset, reopen
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.overview import Overview
-from tlcache.errors import CacheError, DataError, OptionError
+from tlcache.errors import CacheError, DataError
 from tlcache.extraction.forks import can_fork
 from tlcache.extraction.inflight import InFlight
 from tlcache.extraction.job import EmbedResult, Extraction, Job
@@ -81,8 +81,6 @@ def _extract(
         As for `tlcache.extraction.extract.extract`, all of them given.
     """
     started = time.perf_counter()
-    if ray and (shard or claim):
-        raise OptionError("--ray deals out all shards itself; leave --shard and --claim out.")
     dataset = load_dataset(request["data"], request["name"], Layout.of(request))
     overview = Overview.expected(dataset)
     say(f"{dataset.name}: {overview}")
