@@ -548,3 +548,14 @@ def test_a_folder_beside_a_misspelt_one_is_asked_for(arguments: list[str], photo
 def test_folders_that_have_only_what_is_before_their_names_in_common_are_not_asked_for(photos: Path) -> None:
     assert folder_meant(photos.parent / "letters") == ""
     assert folder_meant(photos.parent / "photoes") == f" Did you mean '{photos}'?"
+
+
+def test_figures_replace_no_file_of_another_kind(tmp_path: Path) -> None:
+    picture, figures = tmp_path / "a.jpg", tmp_path / "figures.json"
+    picture.write_bytes(b"\xff\xd8")
+    refused = CliRunner().invoke(app, ["models", "--json", str(picture)])
+    assert refused.exit_code == 2
+    assert "holds no figures" in " ".join(refused.stderr.split())
+    assert picture.read_bytes() == b"\xff\xd8"
+    for _ in range(2):
+        assert CliRunner().invoke(app, ["models", "--json", str(figures)]).exit_code == 0

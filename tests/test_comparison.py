@@ -22,6 +22,7 @@ from tlcache.evaluation.ranking import Ranked
 from tlcache.evaluation.significance import compare_paired, smallest_shown
 from tlcache.evaluation.verdict import verdict
 from tlcache.extraction.extract import extract
+from tlcache.heads.base import LinearHead
 from tlcache.probing.fit import fit_heads
 from tlcache.report.curves import learning_curves
 from tlcache.runs.finetuned import FinetunedRun
@@ -510,6 +511,14 @@ def test_what_a_head_promises_makes_no_other_competitor_of_it(made: Path) -> Non
     assert {entry.head for entry in found.entries} == {"ridge", "knn"}
     assert len(found.pairs) == 1
     assert plain.path.exists()
+
+
+def test_rounding_makes_no_other_competitor_either(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit_heads([made], ["ridge"])
+    exact = LinearHead.logits
+    monkeypatch.setattr(LinearHead, "logits", lambda self, X: exact(self, X) * np.float32(1 + 1e-6))
+    (promising,) = fit_heads([made], ["ridge"], coverage=0.7)
+    assert [entry.run.path for entry in only().entries] == [promising.path]
 
 
 def test_heads_with_other_answers_stay_apart_whatever_they_promise() -> None:

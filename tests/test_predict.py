@@ -79,7 +79,7 @@ def test_sets_and_p_values_have_columns_of_their_own() -> None:
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     out = tmp_path / "rows.csv"
-    out.write_text("what was there\n")
+    out.write_text("path,label,confidence,error\n")
 
     def fail() -> None:
         with open_writer(out, Columns()) as write:
@@ -88,7 +88,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fail()
-    assert out.read_text() == "what was there\n"
+    assert out.read_text() == "path,label,confidence,error\n"
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
@@ -438,13 +438,13 @@ def test_what_fails_on_the_way_leaves_the_file_as_it_was(
         return done.pop()  # type: ignore[return-value]
 
     out, done = tmp_path / "out.csv", [np.full((2, 3), 1 / 3, np.float32)]
-    out.write_text("before")
+    out.write_text("path,label,error")
     monkeypatch.setattr(blocks, "_FIRST", 2)
     monkeypatch.setattr("tlcache.heads.fitted.FittedHead.predict_proba", fail)
     with pytest.raises(HeadError):
         predict(ridge, photos, out=out)
     assert not done
-    assert out.read_text() == "before"
+    assert out.read_text() == "path,label,error"
     assert not list(tmp_path.glob(".out*"))
 
 
@@ -704,3 +704,18 @@ def test_a_file_of_a_run_answers_as_the_run_does(
 def test_a_network_without_classes_is_no_run(photos: Path, tiny_model: Path) -> None:
     with pytest.raises(ModelError, match="gives embedding and is no file of a run"):
         predict(tiny_model, photos)
+
+
+@pytest.mark.parametrize("name", ["images.csv", "images.jsonl", "images.parquet"])
+@pytest.mark.parametrize("columns", [Columns(), Columns(top=2, sets=True), Columns(each=("low", "high"), exact=True)])
+def test_predictions_replace_predictions_and_nothing_else(tmp_path: Path, name: str, columns: Columns) -> None:
+    table = tmp_path / name
+    table.write_text("path,label,split\na.png,red,train\n")
+    with pytest.raises(OptionError, match="holds no predictions, which would replace it"):
+        open_writer(table, columns)
+    assert table.read_text().startswith("path,label,split")
+    table.unlink()
+    for path in ("a.png", "b.png"):
+        with open_writer(table, columns) as write:
+            write([PredictedRow(path, error="no image")])
+    assert b"b.png" in table.read_bytes()

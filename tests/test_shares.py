@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from test_one_pass import OPTIONS, network
 from typer.testing import CliRunner
 
 from tlcache.cache.feature_file import open_features
+from tlcache.cache.find import features_folder
 from tlcache.cli import app
 from tlcache.datasets.folder import FileImages
 from tlcache.errors import CacheError, DataError, OptionError
@@ -405,3 +407,19 @@ def test_where_only_shards_or_rows_are_left_verify_says_what_they_are(photos: Pa
     done.path.unlink()
     with pytest.raises(CacheError, match=rf"'{done.path.name}' is missing, whose rows are in .*same tlcache extract"):
         verify(features="several")
+
+
+def test_a_dataset_that_is_gone_does_not_keep_others_from_being_published(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = photos.parent / "early"
+    shutil.copytree(photos, gone)
+    extract(gone, str(tiny_model), shard="1/2")
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledgers, "result", lambda *_: None)  # stopped before it published
+        extract(photos, str(tiny_model), shard="1/1")
+    shutil.rmtree(gone)
+    with pytest.raises(CacheError, match=r"The shards in '.*early.*' cannot be published: .*early"):
+        merge()
+    with open_features(next(features_folder().glob("photos/*.h5"))) as file:
+        assert len(file.paths()) == 24

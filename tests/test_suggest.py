@@ -93,6 +93,10 @@ def unlabelled(tmp_path: Path, tiny_model: Path) -> Path:
 def test_a_list_has_no_image_twice_and_none_that_is_labelled(unlabelled: Path) -> None:
     (run,) = tlcache.fit_heads(data="photos", heads=["ridge"])
     command = ["suggest", "--data", str(unlabelled), "--run", run.path.stem, "-n", "12", "--out", "next.csv"]
+    Path("next.csv").write_text("path,label\na.png,red\n")
+    refused = CliRunner().invoke(app, command)
+    assert "is no such list, which would replace it" in " ".join(refused.stderr.split())
+    Path("next.csv").unlink()
     done = CliRunner().invoke(app, [*command, "--page", "next.html", "--json", "next.json"])
     assert done.exit_code == 0, done.output
     with Path("next.csv").open() as file:

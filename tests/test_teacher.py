@@ -142,6 +142,7 @@ def test_what_cannot_teach_is_refused(photos: Path) -> None:
     [
         ({"distill": "a", "mixup": 0.2}, "--distill teaches what single images show, --mixup and --cutmix mix them"),
         ({"distill_weight": 0.7}, "--distill-weight and --distill-temperature are of --distill"),
+        ({"head_lr": 0.1}, "--head-lr and --head-epochs are of a fresh head"),
         ({"distill": "a", "task": "multilabel"}, "--distill is of classes, and the labels are of --task multilabel"),
         ({"distill": "a", "distill_weight": 1.5}, "--distill-weight takes a number above 0 to 1"),
     ],

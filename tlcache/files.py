@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tlcache.errors import CacheError, meant
 
-__all__ = ["cache_folder", "check_folder", "check_room", "folder_meant", "hash_file", "hub_folder", "naming",
-           "relative", "reserve", "sync_folder", "whole", "write_whole", "writing_to"]  # fmt: skip
+__all__ = ["cache_folder", "check_folder", "check_room", "first_line_of", "folder_meant", "hash_file", "hub_folder",
+           "naming", "relative", "reserve", "sync_folder", "whole", "write_whole", "writing_to"]  # fmt: skip
 
 
 def cache_folder() -> Path:
@@ -59,6 +59,14 @@ def folder_meant(folder: Path) -> str:
             names = (each.name for each in sorted(folder.parent.iterdir()) if each.is_dir())
             return meant(folder.name, names, str(folder)[: -len(folder.name)])
     return ""
+
+
+def first_line_of(path: Path) -> bytes:
+    """Return the first line of a file, up to a million bytes of it; nothing where there is no file, but a pipe say."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.readline(1_000_000)
 
 
 def check_room(folder: Path, size: int) -> None:

@@ -16,7 +16,7 @@ import typer
 
 from tlcache.arguments import OUTPUT, PANELS
 from tlcache.errors import OptionError
-from tlcache.files import write_whole
+from tlcache.files import first_line_of, write_whole
 from tlcache.kinds import PATH, SWITCH
 from tlcache.options import Option, Parameter, parameters
 from tlcache.progress import show_progress
@@ -90,6 +90,8 @@ def _common(
     ] = False,
 ) -> Output:
     """Return where results go, and let messages and bars be seen."""
+    if json and first_line_of(json)[:1] not in (b"", b"{"):
+        raise OptionError(f"'{json}' is there and holds no figures, which would replace it. Give another --json.")
     show_progress(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO, bars=not quiet)
     return Output(json, verbose)
 

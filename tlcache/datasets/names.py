@@ -55,5 +55,5 @@ def _chosen(data: str | Path, known: Mapping[str, str], what: str) -> str:
 def unknown_dataset(data: str | Path, known: Iterable[str]) -> UnknownNameError:
     """Return the error for what is no dataset: neither of a known name nor a folder or manifest."""
     words = closest("dataset", str(data), sorted(known))
-    beside = folder_meant(Path(data))
+    beside = "" if "Did you mean" in words else folder_meant(Path(data))
     return UnknownNameError(f"{words} No folder or manifest is there, either.{beside} See: tlcache datasets")

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from tlcache.errors import OptionError
 from tlcache.extras import extra
-from tlcache.files import naming, whole
+from tlcache.files import first_line_of, naming, whole
 from tlcache.keys import portable
 from tlcache.text import as_csv
 
@@ -123,7 +123,7 @@ def open_writer(out: Path | BinaryIO, columns: Columns) -> AbstractContextManage
     Raises
     ------
     OptionError
-        A file of another kind, or Parquet without pyarrow.
+        A file of another kind, Parquet without pyarrow, or a file that is there and holds no predictions.
     """
     if isinstance(out, Path) and str(out) == "-":
         out = sys.stdout.buffer
@@ -137,7 +137,24 @@ def open_writer(out: Path | BinaryIO, columns: Columns) -> AbstractContextManage
         )
     if out.suffix.lower() == ".parquet":
         _pyarrow()
+    _check_replaced(out)
     return _into_file(out, columns)
+
+
+def _check_replaced(out: Path) -> None:
+    """Raise OptionError where a file is there that no predictions were written to, like a table of images."""
+    first = first_line_of(out).decode("utf-8", "replace").strip()
+    if not first:
+        return
+    if out.suffix.lower() == ".csv":
+        ours = first.startswith("path,label,") and first.endswith(",error")
+    elif out.suffix.lower() == ".jsonl":
+        ours = first.startswith('{"path":')
+    else:
+        names = _pyarrow().parquet.read_schema(out).names if first.startswith("PAR1") else []
+        ours = names[:2] == ["path", "label"] and names[-1] == "error"
+    if not ours:
+        raise OptionError(f"'{out}' is there and holds no predictions, which would replace it. Give another --out.")
 
 
 @contextmanager

@@ -42,6 +42,8 @@ from tlcache.tasks import CLASSIFY, MULTILABEL, REGRESSION, USUAL
 
 __all__ = ["compare", "compare_runs"]
 
+_ROUNDING = 1e-4  # of probabilities: another number of threads adds up in another order
+
 
 @described()
 def compare(
@@ -164,7 +166,7 @@ class _Tested:
         """Return whether the two are one, save for what they promise of their answers (`--coverage`)."""
         return _without_promise(self.run) == _without_promise(other.run) and (
             np.array_equal(self.top.predicted, other.top.predicted)
-            and np.array_equal(self.top.confidence, other.top.confidence)
+            and np.allclose(self.top.confidence, other.top.confidence, rtol=0, atol=_ROUNDING)
         )
 
     def over(self, other: _Tested, units: Units | None) -> Difference:

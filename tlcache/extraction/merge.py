@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from tlcache.arguments import Features
 from tlcache.cache.find import features_folder
-from tlcache.errors import CacheError
+from tlcache.errors import CacheError, TlcacheError
 from tlcache.keys import native
 from tlcache.options import described
+from tlcache.progress import say
 
 if TYPE_CHECKING:
     from tlcache.extraction.job import Extraction
@@ -32,9 +33,7 @@ def merge(features: Features = None) -> list[Extraction]:
     Raises
     ------
     CacheError
-        Nothing was ever extracted there, or rows are gone that were there.
-    TlcacheError
-        As `extract`.
+        Nothing was ever extracted there, or what `extract` would raise of one of them; the others are published then.
 
     Examples
     --------
@@ -51,13 +50,23 @@ def merge(features: Features = None) -> list[Extraction]:
     if not found and not any(root.glob("*/*.h5")):
         raise CacheError(f"Nothing under '{root}' is in shards. Begin with: tlcache extract --shard 1/2")
     request = {"features": str(root)}
-    return [Extraction.from_json(extract.run_apart({**each, **request}, "merge")) for each in found]
+    done, failed = [], []
+    for folder, each in found:
+        try:
+            done.append(Extraction.from_json(extract.run_apart({**each, **request}, "merge")))
+        except TlcacheError as error:  # it is no reason to leave the others
+            failed.append(f"The shards in '{folder}' cannot be published: {error}")
+    if failed:
+        for one in done:
+            say(f"{one.path}: {'shards are missing' if one.shards else 'published'}")
+        raise CacheError("\n".join(failed))
+    return done
 
 
-def _begun(root: Path) -> Iterator[dict[str, Any]]:
-    """Yield the arguments of every extraction that has a shard done."""
+def _begun(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the folder and the arguments of every extraction that has a shard done."""
     from tlcache.extraction.ledgers import has_ledgers
 
     for run in sorted(root.glob("*/.*.parts/run.json")):
         if has_ledgers(run.parent):
-            yield native(json.loads(run.read_bytes()))["arguments"]
+            yield run.parent, native(json.loads(run.read_bytes()))["arguments"]

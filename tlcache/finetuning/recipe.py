@@ -70,6 +70,7 @@ _SHARED = {
     "refit",
 }
 _TEACHING = {"distill": None, "distill_weight": 0.5, "distill_temperature": 2.0}
+_FRESH = {"head_epochs": 10, "head_lr": 1e-3}
 _OF_CLASSES = ("loss", "label_smoothing", "class_weight", "mixup", "cutmix", *_TEACHING)  # that others do not have
 _LARGER = 10
 _ALIKE = "--method last is --unfreeze top:1; found --unfreeze {}. Give one of them."
@@ -263,6 +264,8 @@ class Recipe:
             )
         if not self.distill and any(getattr(self, name) != value for name, value in _TEACHING.items()):
             raise OptionError("--distill-weight and --distill-temperature are of --distill; give that too.")
+        if self.init_head != "scratch" and any(getattr(self, name) != value for name, value in _FRESH.items()):
+            raise OptionError("--head-lr and --head-epochs are of a fresh head: give --init-head scratch, too.")
         if self.views > 1 and not self.cached_prefix:
             raise OptionError("views says how many augmented views cached-prefix keeps; give that too.")
 

@@ -83,6 +83,8 @@ def run_sweep(
 ) -> list[TrainedVariant]:
     """Train the variants one after the other, as many as the budget has room for; all compute in the same way."""
     done: list[TrainedVariant] = []
+    if budget_s is not None and len(wanted) == 1:
+        say(f"The budget of {duration(budget_s)} is of races and sweeps; one training goes on to its end.")
     for setting, asked in wanted:
         spent, longest = sum(each.seconds for each in done), max((each.seconds for each in done), default=0.0)
         if done and budget_s is not None and spent + longest > budget_s:

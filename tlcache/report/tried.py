@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 from rich import filesize
@@ -24,12 +25,19 @@ def tried_table(run: FinetunedRun) -> Table:
     """Return one row per training of a sweep or a race, in their order."""
     table = plain_table("Trained", "Validation", "Parameters", "Memory", "Seconds", numbers=slice(1, None))
     for each in run.candidates:
-        told = {name.removeprefix("val_"): value for name, value in each.scores.items() if name != "val_loss"}
-        reached = next((figure_text(value, name) for name, value in told.items()), "diverged")
         memory = filesize.decimal(each.peak_bytes) if each.peak_bytes else "-"
         trained = f"{each.trained_parameters:,}" if each.trained_parameters else "-"
-        table.add_row(_named(each, run), reached, trained, memory, f"{each.train_s:,.1f}")
+        table.add_row(_named(each, run), _reached(each), trained, memory, f"{each.train_s:,.1f}")
     return table
+
+
+def _reached(each: TunedCandidate) -> str:
+    """Return the figure on validation: of a race that by which it is decided, of the best epoch that was trained."""
+    if trained := [epoch for epoch in each.history if epoch.epoch]:
+        best = max(trained, key=attrgetter("score"))
+        return figure_text(best.value, best.figure)
+    told = {name.removeprefix("val_"): value for name, value in each.scores.items() if name != "val_loss"}
+    return next((figure_text(value, name) for name, value in told.items()), "diverged")
 
 
 def folds_table(run: FinetunedRun, found: CrossValidation) -> Table:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tlcache.arguments import CHOOSING, OUTPUT, AskedRun, Features, MaybeModel, OneDataset, Runs
 from tlcache.errors import DataError, OptionError
-from tlcache.files import check_folder, write_whole
+from tlcache.files import check_folder, first_line_of, write_whole
 from tlcache.kinds import PATH, chosen_from, whole
 from tlcache.options import Option, described
 from tlcache.text import as_csv
@@ -24,6 +24,7 @@ _MORE = (
     "images without labels; margin: what the run is least sure of; k-centre: what is unlike all others"
 )
 COLUMNS = ("path", "rank", "score", "predicted", "why")
+_HEADER = ",".join(COLUMNS).encode()
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def suggest(
         raise OptionError("--strategy margin goes by what a model is unsure of. Name one with --run, or take another.")
     if out is not None and Path(out).suffix.lower() != ".csv":
         raise OptionError(f"--out '{out}' is no .csv file.")
+    if out is not None and first_line_of(Path(out)).strip() not in (b"", _HEADER):
+        raise OptionError(f"'{out}' is there and is no such list, which would replace it. Give another --out.")
     from tlcache.runs.folder import runs_folder
     from tlcache.suggesting.candidates import find_candidates
     from tlcache.suggesting.strategies import choose
