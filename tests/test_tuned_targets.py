@@ -218,3 +218,15 @@ def test_losses_of_several_labels_are_told_per_label_as_that_of_the_test(tables:
 
 def test_a_constant_answer_has_its_error_in_the_form_of_others() -> None:
     assert str(Baseline("3", 22044.25, "mae")).endswith("a mean error of 22044.250.")
+
+
+def test_the_table_of_a_race_has_what_was_reached_by_training() -> None:
+    epochs = [
+        TunedEpoch(phase="backbone", epoch=number, val_loss=1.0, val_accuracy=value, val_s=0.1)
+        for number, value in enumerate((0.9, 0.6, 0.8, 0.7))
+    ]
+    scores = {"val_accuracy": 0.9, "val_loss": 1.0}
+    setting = {"recipe": "top", "epochs": 3}
+    raced = TunedCandidate(setting=setting, scores=scores, images=12, history=tuple(epochs))
+    run: Any = SimpleNamespace(candidates=(raced,), race={"budget_s": 1.0})
+    assert [*tried_table(run).columns[1].cells] == ["0.800"]

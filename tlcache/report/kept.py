@@ -38,7 +38,7 @@ def cache_table(entries: Sequence[CacheEntry], folder: Path) -> RenderableType:
     )
     for entry in entries:
         rows = f"{entry.rows:,}"
-        if entry.state in ("unfinished", "running"):
+        if entry.state in ("unfinished", "running") and entry.rows <= entry.images:  # rows of images that went stay
             rows += f" of {entry.images:,}"
         style = {"complete": "", "kept": "", "damaged": "bold red", "lost": "bold red"}.get(entry.state, "magenta")
         alike = [_embedded(other) for other in entries if other.identity and _name(other) == _name(entry)]
