@@ -72,6 +72,7 @@ def find_features(
 def _how_to_have_some(places: Sequence[Path]) -> str:
     """Return, after a space, what to do where there are no feature files, or what is left of some or begun."""
     from tlcache.cache.pieces import SUFFIX
+    from tlcache.cache.shards import SHARD_FOLDERS
 
     for place in places:
         if lost := next(place.rglob(f"*{SUFFIX}"), None):
@@ -80,7 +81,7 @@ def _how_to_have_some(places: Sequence[Path]) -> str:
                 "extract again: it takes them."
             )
         if begun := next(place.rglob(".*.parts"), None):
-            if any(begun.glob("shard-*/*.json")):
+            if any(begun.glob(f"{SHARD_FOLDERS}/*.json")):
                 return f" '{begun}' has shards. Publish them, or see which are missing, with: tlcache merge"
             return f" '{begun}' is of an extraction that was not finished. Run the same command again."
     return "".join(map(folder_meant, places)) + " Make some with: tlcache extract"

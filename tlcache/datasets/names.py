@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tlcache.datasets.dataset import names_of, source_of
-from tlcache.errors import CacheError, UnknownNameError, closest
+from tlcache.errors import CacheError, UnknownNameError, closest, meant
 from tlcache.files import folder_meant
 from tlcache.kinds import listing
 
@@ -54,6 +54,7 @@ def _chosen(data: str | Path, known: Mapping[str, str], what: str) -> str:
 
 def unknown_dataset(data: str | Path, known: Iterable[str]) -> UnknownNameError:
     """Return the error for what is no dataset: neither of a known name nor a folder or manifest."""
-    words = closest("dataset", str(data), sorted(known))
-    beside = "" if "Did you mean" in words else folder_meant(Path(data))
+    names = sorted(known)
+    words = closest("dataset", str(data), names)
+    beside = "" if meant(str(data), names) else folder_meant(Path(data))
     return UnknownNameError(f"{words} No folder or manifest is there, either.{beside} See: tlcache datasets")

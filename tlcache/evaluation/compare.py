@@ -60,8 +60,8 @@ def compare(
     One is picked by what was held out of train and test alike, so that its figures on the test images are not those of
     the luckiest of many; where there are heads, that is no fine-tuning of which no epoch was kept. It is called best,
     and so is every run that is not shown to be worse than it, by McNemar's test on the same images, corrected for their
-    number (Holm, 1979). Where a record does not say what it reached on
-    validation, the best on the test images is picked, and p is corrected for all pairs of runs.
+    number (Holm, 1979). Where a record does not say what it reached on validation, the best on the test images is
+    picked, and p is corrected for all pairs of runs.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Annotated, Any
@@ -70,7 +70,7 @@ _SHARED = {
     "refit",
 }
 _TEACHING = {"distill": None, "distill_weight": 0.5, "distill_temperature": 2.0}
-_FRESH = {"head_epochs": 10, "head_lr": 1e-3}
+_FRESH = {"head_epochs", "head_lr"}
 _OF_CLASSES = ("loss", "label_smoothing", "class_weight", "mixup", "cutmix", *_TEACHING)  # that others do not have
 _LARGER = 10
 _ALIKE = "--method last is --unfreeze top:1; found --unfreeze {}. Give one of them."
@@ -241,7 +241,7 @@ class Recipe:
         said = {name: getattr(self, name) for name in of_classes}
         spread = self.label_smoothing not in (0, Recipe.label_smoothing)
         check_task(self.task, **said, loss=self.loss != Recipe.loss, label_smoothing=spread)
-        if self.recipe == RACE and (decided := self._differs()):
+        if self.recipe == RACE and (decided := self._differs(_decided())):
             named = ", ".join(f"--{name.replace('_', '-')}" for name in decided)
             raise OptionError(f"The race tries several values of {named}. Leave that out, or give --recipe own.")
         if self.method == "last" and self.unfreeze != "all":
@@ -264,18 +264,15 @@ class Recipe:
             )
         if not self.distill and any(getattr(self, name) != value for name, value in _TEACHING.items()):
             raise OptionError("--distill-weight and --distill-temperature are of --distill; give that too.")
-        if self.init_head != "scratch" and any(getattr(self, name) != value for name, value in _FRESH.items()):
+        if self.init_head != "scratch" and self._differs(_FRESH):
             raise OptionError("--head-lr and --head-epochs are of a fresh head: give --init-head scratch, too.")
         if self.views > 1 and not self.cached_prefix:
             raise OptionError("views says how many augmented views cached-prefix keeps; give that too.")
 
-    def _differs(self) -> list[str]:
-        """Return what recipes decide and is not as it is by default."""
-        return [
-            name
-            for name, each in parameters(Recipe).items()
-            if name in _decided() and getattr(self, name) != each.default
-        ]
+    def _differs(self, names: Collection[str]) -> list[str]:
+        """Return which of these are not as they are by default."""
+        own = parameters(Recipe)
+        return [name for name in own if name in names and getattr(self, name) != own[name].default]
 
     @property
     def learning_rate(self) -> float:
