@@ -101,12 +101,15 @@ def publish_large(
     folder: Path,
     make: Callable[[int, int], NDArray[np.float32]] | None = None,
     classes: int = 100,
+    held: int | None = None,
     **more: str,
 ) -> Path:
     """Publish a feature file of so many rows; `make` gives those from one number to another, else they are noise.
 
-    The label of a row is its number modulo `classes`.
+    The label of a row is its number modulo `classes`; `held` rows, else a fifth, are for validation, and as many for
+    testing.
     """
+    held = rows // 5 if held is None else held
     random, parts, part_rows = np.random.default_rng(0), [], 10_000
     hashes = np.array([hashlib.sha256(number.to_bytes(8, "big")).hexdigest() for number in range(rows)], "S64")
     for start in range(0, rows, part_rows):
@@ -120,7 +123,7 @@ def publish_large(
         "group": np.full(rows, b"", "S1"),
         "sha256": hashes,
         "label": number % classes,
-        "split": np.sort(np.array([0, 0, 0, 1, 2], np.uint8)[number % 5]),
+        "split": np.repeat(np.arange(3, dtype=np.uint8), [rows - 2 * held, held, held]),
         "source": number // part_rows,
         "index": number % part_rows,
         **{name: np.full(rows, 8, np.int32) for name in ("width", "height", "frames")},

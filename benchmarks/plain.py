@@ -123,7 +123,8 @@ def made_embeddings(rows: int, dim: int, classes: int, folder: Path, spread: flo
 
     Like those of real images, they vary most in few directions: the variance of direction i falls as 1 / i. Classes
     differ in the first 48, where their means are `spread` times as far from each other as images are from theirs: of a
-    thousand classes, linear heads tell most, and nearest neighbours fewer.
+    thousand classes, linear heads tell most, and nearest neighbours fewer. No more than 50,000 rows are for validation,
+    and as many for testing, as ImageNet has them.
     """
     random = np.random.default_rng(0)
     falling = (1 / np.sqrt(np.arange(1, dim + 1))).astype(np.float32)
@@ -137,7 +138,8 @@ def made_embeddings(rows: int, dim: int, classes: int, folder: Path, spread: flo
         return found
 
     key = json.dumps({"pool": "none", "precision": "fp32", "preprocess": {}})
-    return publish_large(rows, dim, folder, make, classes, source="made", arguments="{}", key_json=key)
+    held = min(rows // 5, 50_000)
+    return publish_large(rows, dim, folder, make, classes, held, source="made", arguments="{}", key_json=key)
 
 
 def measure(file: Path, heads: Sequence[str], at_most_s: float, memory: int | None = None) -> list[dict[str, Any]]:

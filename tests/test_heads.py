@@ -41,7 +41,7 @@ from tlcache.heads.rows import Scaler, View
 from tlcache.heads.solver import Basis, Loss, softmax_loss, squared_hinge
 from tlcache.heads.svm import Svm, _diagonal
 from tlcache.heads.table import HEADS, HeadRow, find_head
-from tlcache.heads.training import _Memory, _Stack, _Steps
+from tlcache.heads.training import _last_epoch, _Memory, _step_rows, _Stack, _Steps
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -443,6 +443,25 @@ def test_dense_is_the_studys_head_and_stops_early() -> None:
     assert head.chosen()["epochs"] == head.best_epoch_
     with pytest.raises(UnknownNameError, match="Unknown optimizer 'sdg'. Did you mean 'sgd'"):
         Dense(optimizer="sdg").fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("n", "rows", "epochs"),
+    [(1000, 128, 100), (8192, 128, 100), (20_000, 312, 100), (300_000, 1024, 21), (10**7, 1024, 10)],
+)
+def test_many_rows_are_taken_in_more_steps_and_fewer_epochs(n: int, rows: int, epochs: int) -> None:
+    assert _step_rows(Linear(), n) == rows
+    assert _last_epoch(Linear(), n) == epochs
+    assert (_step_rows(Linear(batch_size=50), n), _last_epoch(Linear(epochs=70), n)) == (50, 70)
+
+
+def test_epochs_are_counted_by_the_rows_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlcache.heads.training._MOST", 4)
+    monkeypatch.setattr("tlcache.heads.training._FEWEST", 1)
+    X, y = blobs(2000, 8, 3)  # 500 steps
+    head = Linear(patience=100).fit(X, y, X[:60], y[:60])
+    assert len(head.history_) == 12
+    assert head.history_[-1]["val_accuracy"] > 0.7
 
 
 def test_a_loss_that_is_not_finite_stops_training() -> None:

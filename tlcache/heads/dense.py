@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from tlcache.heads.network import Network
 
@@ -20,6 +20,8 @@ class Dense(Network):
         As for `Linear`.
     """
 
+    EPOCHS: ClassVar[int] = 60
+
     def __init__(
         self,
         hidden: int = 512,
@@ -28,7 +30,7 @@ class Dense(Network):
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
-        epochs: int = 60,
+        epochs: int | None = None,
         patience: int = 10,
         batch_size: int | None = None,
         class_weight: Any = None,

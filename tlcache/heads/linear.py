@@ -19,9 +19,10 @@ class Linear(Network):
     learning_rate, weight_decay, seed
         As in torch.
     batch_size
-        Rows to a step; None: 128, and more where that would be over 64 steps an epoch.
+        Rows to a step; None: 128, and up to 1,024 where that would be over 64 steps an epoch.
     epochs, patience
-        Most epochs, and epochs without a better validation score after which training stops.
+        Most epochs, and epochs without a better validation score after which training stops. None: `EPOCHS`, and
+        fewer of more than 64 steps each, as many steps in all, but 10.
     class_weight
         `balanced`, a weight per label, or None.
     """
@@ -31,7 +32,7 @@ class Linear(Network):
         optimizer: str = "sgd",
         learning_rate: float = 0.01,
         weight_decay: float = 0.0,
-        epochs: int = 100,
+        epochs: int | None = None,
         patience: int = 10,
         batch_size: int | None = None,
         class_weight: Any = None,

@@ -24,12 +24,13 @@ class Network(Head):
     """
 
     STATE: ClassVar[tuple[str, ...]] = ("layers_", "shapes_")
+    EPOCHS: ClassVar[int] = 100
     LEARNS_COLUMNS: ClassVar[bool] = True
 
     optimizer: str
     learning_rate: float
     weight_decay: float
-    epochs: int
+    epochs: int | None
     patience: int
     batch_size: int | None
     seed: int

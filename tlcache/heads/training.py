@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -60,7 +60,8 @@ class Network(Protocol):
     optimizer: str
     learning_rate: float
     weight_decay: float
-    epochs: int
+    epochs: int | None
+    EPOCHS: ClassVar[int]
     patience: int
     batch_size: int | None
     seed: int
@@ -85,6 +86,9 @@ class Network(Protocol):
 
 
 _ROWS = 1024  # that are scored at a time
+_STEPS = 64  # of an epoch, where its rows are enough and not too many
+_FEWEST, _MOST = 128, 1024  # rows to a step: with more, a pass over many rows teaches less, in the same time
+_LEAST_EPOCHS = 10
 _NEWEST = 0.3  # share of the newest weights in the average
 
 
@@ -111,11 +115,12 @@ def train(heads: Sequence[Network], X: Features, y: NDArray[Any], validation: Va
     rows = _tensor(X, device), _wanted(y, device), torch.from_numpy(weights).to(device)
     held_out = validation and (_tensor(validation[0], device), _wanted(validation[1], device))
     stack = _Stack.start(heads, X.shape[1], device, loss)
-    for epoch in range(1, heads[0].epochs + 1):
+    last = _last_epoch(heads[0], len(y))
+    for epoch in range(1, last + 1):
         losses = stack.epoch(*rows)
         scores = None if held_out is None else stack.score(*held_out)
         going = [
-            _note(head, epoch, losses[number], scores[number] if scores else None)
+            _note(head, epoch, last, losses[number], scores[number] if scores else None)
             for number, head in enumerate(stack.heads)
         ]
         for number, head in enumerate(stack.heads):
@@ -127,22 +132,32 @@ def train(heads: Sequence[Network], X: Features, y: NDArray[Any], validation: Va
             stack = stack.of([number for number, on in enumerate(going) if on])
 
 
-def _note(head: Network, epoch: int, loss: float, score: tuple[float | None, float] | None) -> bool:
+def _step_rows(head: Network, n: int) -> int:
+    return head.batch_size or min(max(_FEWEST, n // _STEPS), _MOST)
+
+
+def _last_epoch(head: Network, n: int) -> int:
+    """Return the most epochs of `n` rows: where these have more steps than usual, as many steps as of fewer rows."""
+    steps = max(_STEPS, n // _step_rows(head, n))
+    return head.epochs or max(_LEAST_EPOCHS, head.EPOCHS * _STEPS // steps)
+
+
+def _note(head: Network, epoch: int, last: int, loss: float, score: tuple[float | None, float] | None) -> bool:
     """Note what an epoch brought; return whether the network is to have another one."""
     if not np.isfinite(loss):
         raise FloatingPointError(f"the loss became {loss} in epoch {epoch}")
     figures = {"epoch": epoch, "train_loss": loss}
     if score is None:
         head.history_.append(figures)
-        head.best_epoch_ = epoch if epoch == head.epochs else 0
-        return epoch < head.epochs
+        head.best_epoch_ = epoch if epoch == last else 0
+        return epoch < last
     accuracy, val_loss = score
     best = head.history_[head.best_epoch_ - 1] if head.best_epoch_ else {"val_accuracy": -1.0, "val_loss": np.inf}
     known = {} if accuracy is None else {"val_accuracy": accuracy}  # without it, the loss alone decides
     head.history_.append({**figures, "val_loss": val_loss, **known})
     if (accuracy or 0.0, -val_loss) > (best.get("val_accuracy", 0.0), -best["val_loss"]):
         head.best_epoch_ = epoch
-    return epoch < head.epochs and epoch - head.best_epoch_ < head.patience
+    return epoch < last and epoch - head.best_epoch_ < head.patience
 
 
 def _tensor(X: Features, device: torch.device) -> Tensor:
@@ -232,7 +247,7 @@ class _Stack:
     def epoch(self, features: Tensor, labels: Tensor, row_weights: Tensor) -> list[float]:
         """Take every row once; return each network's mean loss."""
         n, device = len(labels), self.numbers.device
-        size = self.heads[0].batch_size or max(128, n // 64)
+        size = _step_rows(self.heads[0], n)
         orders = torch.from_numpy(np.stack([random.permutation(n) for random in self.randoms])).to(device)
         step = _Steps.of(find_optimizer(self.heads[0].optimizer))
         total = torch.zeros(len(self.heads), device=device)
