@@ -41,7 +41,7 @@ from tlcache.heads.rows import Scaler, View
 from tlcache.heads.solver import Basis, Loss, softmax_loss, squared_hinge
 from tlcache.heads.svm import Svm, _diagonal
 from tlcache.heads.table import HEADS, HeadRow, find_head
-from tlcache.heads.training import _last_epoch, _Memory, _step_rows, _Stack, _Steps
+from tlcache.heads.training import _last_epoch, _Memory, _Stack, _step_rows, _Steps
 
 Data = tuple[np.ndarray, np.ndarray]
 

@@ -35,7 +35,7 @@ def write(path: Path, images: Sequence[bytes], plain: bool = False, classes: Any
     features = {"image": {"_type": "Image"}} | {
         name: {"_type": "ClassLabel", "names": list(classes)}
         for name, values in columns.items()
-        if not isinstance(values[0], str)
+        if not all(isinstance(value, str) for value in values)
     }
     table = arrow.table({"image": column, **columns})
     said = {} if plain else {"huggingface": json.dumps({"info": {"features": features}})}
@@ -117,6 +117,31 @@ def test_parquet_embeds_and_trains_as_the_folder(photos: Path, tinynet: None) ->
     (frozen,) = fit_heads(data=str(path), heads=["ridge"])
     tuned = finetune(path, "tinynet", "random", epochs=1, precision="fp32", layout="contiguous")
     assert frozen.source == tuned.source == f"parquet:{path}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["0000003/3.png", "train/0000002/2.png", "train/0000000", "train/0000009/9.png", "train/-000001/0.png", "cat", ""],
+)
+def test_a_name_that_no_row_has_is_no_image(tmp_path: Path, name: str) -> None:
+    """Numbers in names are those of a split: rows 0 and 1 of train are in its first file, 2 to 4 in its third."""
+    for part, count in (("train-00000", 2), ("train-00001", 0), ("train-00002", 3), ("test-00000", 2)):
+        label = ["ant", "bee", "ant"][:count]
+        write(tmp_path / "set" / f"{part}-of-00003.parquet", numbered(count), plain=not count, label=label)
+    images = load_dataset(tmp_path / "set").images
+    assert [images.read(f"train/000000{row}/{path}.png") for row, path in ((1, 1), (4, 2))] == [b"image 1", b"image 2"]
+    with pytest.raises(ImageReadError, match="no such image"):
+        images.read(name)
+
+
+def test_columns_that_a_file_lacks_are_empty_in_its_rows(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", numbered(2), plain=True, label=["x", "y"], site=["north", "south"])
+    write(tmp_path / "b.parquet", numbered(2, 2), plain=True, label=["y", "x"], age=["3", "4"])
+    rows = load_dataset(tmp_path / "*.parquet")
+    assert {name: list(cells) for name, cells in rows.columns.items()} == {
+        "site": ["north", "south", "", ""],
+        "age": ["", "", "3", "4"],
+    }
 
 
 def test_threads_and_forks_read_a_file_at_once(tmp_path: Path) -> None:

@@ -204,9 +204,8 @@ def _write_rows(out: Path, rows: Sequence[Row], lines: Sequence[Sequence[str]]) 
     names = ["path", *(("label", "split") if labelled else ()), *(("group",) if grouped else ())]
     with whole(out) as unfinished:
         unfinished.write_bytes(os.fsencode(as_csv([names, *([getattr(row, name) for name in names] for row in rows)])))
-        read = rows_of(read_table(unfinished)._replace(path=out), Layout(unlabelled=not labelled)).rows
-        if not labelled:
-            read = [row._replace(label="") for row in read]
+        listed = rows_of(read_table(unfinished)._replace(path=out), Layout(unlabelled=not labelled))
+        read = listed.rows if labelled else [row._replace(label="") for row in listed.rows]
         if odd := next((row for row, own in zip(rows, read, strict=True) if row != own), None):
             raise DataError(
                 f"'{printable(odd.path)}' ({printable(odd.label)}) would be read as another name from a table, for a "

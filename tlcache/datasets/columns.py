@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tlcache.datasets.table import Table
+from tlcache.datasets.table import Table, column_of
 from tlcache.errors import DataError
 from tlcache.tasks import MULTILABEL, joined_label
 
@@ -71,8 +71,8 @@ class Columns(NamedTuple):
 
 def without_labels(table: Table) -> Table:
     """Return a table with a label and a split that say nothing, in columns that are called as no other is."""
-    rows = [(line, [*cells, "-", ""]) for line, cells in table.rows]
-    return table._replace(columns=[*table.columns, NO_LABEL, NO_SPLIT], rows=rows)
+    cells = [*table.cells, ["-"] * len(table.lines), [""] * len(table.lines)]
+    return table._replace(columns=[*table.columns, NO_LABEL, NO_SPLIT], cells=cells)
 
 
 def find_columns(table: Table, asked: Mapping[str, str], are_splits: Callable[[int], bool]) -> Columns:
@@ -153,26 +153,27 @@ def join_classes(table: Table, asked: Mapping[str, str], task: str | None = None
         There are such columns and no labels, and a row has several 1 or none.
     """
     columns, known = table.columns, {role: set().union(*ranks) for role, ranks in _NAMES.items()}
-    if "label" in asked or not table.rows or known["label"].intersection(map(_plain, columns)):
+    if "label" in asked or not table.lines or known["label"].intersection(map(_plain, columns)):
         return table, ()
     used = set(asked.values()).union(name for name in columns if _plain(name) in set().union(*known.values()))
     free = [n for n, name in enumerate(columns) if name not in used and not _looks_used(_plain(name), ())]
-    at = [n for n in free if all(cells[n] in _ONE or cells[n] in _ZERO for _, cells in table.rows)]
+    at = [n for n in free if {*table.cells[n]} <= _ONE | _ZERO]
     if len(at) < 2:
         return table, ()
-    names, rows = _quoted([columns[n] for n in at]), list[tuple[int, list[str]]]()
-    kept = [n for n in range(len(columns)) if n not in at]
-    for line, cells in table.rows:
-        labels = [columns[n] for n in at if cells[n] in _ONE]
+    names, joined = _quoted([columns[n] for n in at]), list[str]()
+    for line, cells in zip(table.lines, zip(*(table.cells[n] for n in at), strict=True), strict=True):
+        labels = [columns[n] for n, cell in zip(at, cells, strict=True) if cell in _ONE]
         if len(labels) != 1 and task != MULTILABEL:
             raise DataError(
                 f"{table.path}:{line}: no column is the label by its name, and of those of 0 and 1 ({names}) "
                 f"{len(labels) or 'none'} are 1. An image has one label: name its column with --label-column, leave "
                 "such rows out, or say --task multilabel, where an image has any number of labels."
             )
-        rows.append((line, [*(cells[n] for n in kept), joined_label(labels)]))
+        joined.append(joined_label(labels))
     note = f"Each of these columns is a {'label' if task == MULTILABEL else 'class'}, 1 in its images: {names}."
-    return table._replace(columns=[*(columns[n] for n in kept), "label"], rows=rows), (note,)
+    kept = [n for n in range(len(columns)) if n not in at]
+    left = [*(table.cells[n] for n in kept), column_of(joined)]
+    return table._replace(columns=[*(columns[n] for n in kept), "label"], cells=left), (note,)
 
 
 def _check(table: Table, places: Mapping[str, Sequence[int]], asked: Mapping[str, str]) -> None:

@@ -55,9 +55,7 @@ def table_of_keys(
     for fields in found:
         if split := splits.get(fields[PATH]):
             fields.setdefault("split", split)
-    columns = list(dict.fromkeys(name for fields in found for name in fields))
-    rows = [(line, [fields.get(name, "") for name in columns]) for line, fields in enumerate(found, 1)]
-    return Table(where, columns, rows)
+    return Table.of_objects(where, enumerate(found, 1))
 
 
 def _keys(names: Collection[str], layout: Layout) -> dict[str, dict[str, str]]:

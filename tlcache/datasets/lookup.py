@@ -72,7 +72,7 @@ def locate(
     )
 
 
-def find_members(given: list[str], names: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
+def find_members(given: Sequence[str], names: Collection[str]) -> tuple[Sequence[str], tuple[str, ...]]:
     """Return the members of an archive that paths mean, and a note where they are not called so.
 
     Where no path is a member, each is the one image of its name, with or without an ending, if that is so for all.

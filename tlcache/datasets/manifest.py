@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from operator import attrgetter
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from tlcache.datasets.columns import NO_LABEL, NO_SPLIT, Columns, find_columns, join_classes, without_labels
 from tlcache.datasets.folder import open_folder
 from tlcache.datasets.labels import check_numbers, is_missing, is_missing_number, may_be_missing, whole_numbers
 from tlcache.datasets.layout import Layout, ignoring, splitting_of
 from tlcache.datasets.lookup import find_members, folder_of, locate
-from tlcache.datasets.rows import Rows
+from tlcache.datasets.rows import Names, Rows
 from tlcache.datasets.source import Form, Images, Listing, Source
 from tlcache.datasets.splits import SPLITS, Row
 from tlcache.datasets.table import SUFFIXES, Table, read_table
@@ -72,8 +74,10 @@ class Manifest(Source):
 MANIFEST = Manifest()
 
 
+T = TypeVar("T")
+
 Where = Callable[[int], str]  # number of a path -> where it is written
-Find = Callable[[list[str], Where], tuple[list[str], tuple[str, ...]]]  # paths as they are written -> as found
+Find = Callable[[Sequence[str], Where], tuple[Sequence[str], tuple[str, ...]]]  # paths as they are written -> as found
 
 
 class Listed(NamedTuple):
@@ -97,21 +101,40 @@ class Listed(NamedTuple):
     notes: tuple[str, ...]
 
 
-class _Line(NamedTuple):
-    """A row with a label: its line, the path as it is written and as it was found, and the other cells."""
+@dataclass(frozen=True)
+class _Lines:
+    """The rows that have a label, in columns: lines, paths as they are written and as they were found, and cells."""
 
-    number: int
-    written: str
-    path: str
-    label: str
-    split: str
-    group: str
-    cells: tuple[tuple[str, str], ...]
+    numbers: Sequence[int]
+    written: Sequence[str]
+    paths: Sequence[str]
+    labels: Sequence[str]
+    splits: Sequence[str]
+    groups: Sequence[str]
+    others: Mapping[str, Sequence[str]]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What `--ignore` may name."""
-        return *self.path.split("/"), self.label, self.split
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def names(self, row: int) -> tuple[str, ...]:
+        """Return what `--ignore` may name of a row."""
+        return *self.paths[row].split("/"), self.labels[row], self.splits[row]
+
+    def of(self, rows: Sequence[int]) -> _Lines:
+        """Return some of the rows."""
+
+        def some_of(column: Sequence[T]) -> Sequence[T]:
+            return [column[row] for row in rows]
+
+        return _Lines(
+            some_of(self.numbers),
+            some_of(self.written),
+            some_of(self.paths),
+            some_of(self.labels),
+            some_of(self.splits),
+            some_of(self.groups),
+            {name: some_of(column) for name, column in self.others.items()},
+        )
 
 
 def read_rows(path: Path, root: Path, layout: Layout, split: str = "train") -> Listed:
@@ -150,48 +173,52 @@ def rows_of(
     table, on_classes = join_classes(table, layout.columns, layout.task)
     columns = _columns(table, layout)
     lines, on_lines = _lines(table, columns, find, layout.task)
-    path = table.path
-    patterns = layout.patterns(lines, attrgetter("names"))
-    kept = [line for line, pattern in zip(lines, patterns, strict=True) if not pattern]
-    if not kept:
-        raise DataError(f"{path}: --ignore leaves no row of {len(lines):,}. Leave some of its names out.")
-    if layout.task == MULTILABEL:
-        kept = _merged(kept, path)
-    _check_once(kept, path)
-    check_numbers([line.label for line in kept], str(path), layout.task)
-    splits, on_splits = _splits(kept, path, layout, split)
-    groups, on_groups = whole_numbers([line.group for line in kept], "group")
-    rows = Rows.of(
-        Row(line.path, line.label, split, group, line.cells)
-        for line, split, group in zip(kept, splits, groups, strict=True)
-    )
-    notes = (*columns.notes, *on_classes, *on_lines, *on_splits, *on_groups, *_perhaps_alone(groups))
+    path, listed = table.path, Texts.of(lines.paths)
+    patterns = layout.patterns(range(len(lines)), lines.names)
     passed_over = Counter(f"{pattern} file" for pattern in patterns if pattern)
-    return Listed(rows, Texts.of([line.path for line in lines]), passed_over, notes)
+    if passed_over:
+        kept = [row for row, pattern in enumerate(patterns) if not pattern]
+        if not kept:
+            raise DataError(f"{path}: --ignore leaves no row of {len(lines):,}. Leave some of its names out.")
+        lines = lines.of(kept)
+    if layout.task == MULTILABEL:
+        lines = _merged(lines, path)
+    _check_once(lines, path)
+    check_numbers(lines.labels, str(path), layout.task)
+    splits, on_splits = _splits(lines, path, layout, split)
+    groups, on_groups = whole_numbers(lines.groups, "group")
+    paths = Texts.of(lines.paths) if len(lines) < len(listed) else listed
+    rows = Rows(paths, Names.of(lines.labels), Names.of(splits), Names.of(groups), lines.others)
+    notes = (*columns.notes, *on_classes, *on_lines, *on_splits, *on_groups, *_perhaps_alone(groups))
+    return Listed(rows, listed, passed_over, notes)
 
 
-def _lines(table: Table, columns: Columns, find: Find, task: str | None) -> tuple[list[_Line], tuple[str, ...]]:
+def _lines(table: Table, columns: Columns, find: Find, task: str | None) -> tuple[_Lines, tuple[str, ...]]:
     """Return the rows that have a label, and what to tell of those that have none, of their paths and labels."""
-    missing = _missing(task)
-    listed = [(line, cells) for line, cells in table.rows if not missing(cells[columns.label])]
-    if not listed:
+    bare, on_bare = _unlabelled(table, columns, task)
+    if len(bare) == len(table.lines):
         raise DataError(
-            f"{table.path}: no row has a label." if table.rows else f"'{table.path}' has a header and no rows."
+            f"{table.path}: no row has a label." if table.lines else f"'{table.path}' has a header and no rows."
         )
-    written = [cells[columns.path] for _, cells in listed]
-    paths, on_paths = find(written, lambda row: f"{table.path}:{listed[row][0]}")
-    said = [cells[columns.label] for _, cells in listed]
-    labels, on_labels = (said, ()) if task == REGRESSION else whole_numbers(said, "class")
-    splits, groups = ([_cell(cells, at) for _, cells in listed] for at in (columns.split, columns.group))
-    others = columns.others(table.columns)
-    cells = [tuple((name, cells[at]) for at, name in others) for _, cells in listed]
-    lines = list(map(_Line, (line for line, _ in listed), written, paths, labels, splits, groups, cells))
-    return lines, (*_unlabelled(table, columns, task), *on_paths, *on_labels)
+
+    def cells(at: int | None) -> Sequence[str]:
+        return [""] * len(table.lines) if at is None else table.cells[at]
+
+    written, labels, splits, groups = map(cells, columns[:4])
+    others = {name: table.cells[at] for at, name in columns.others(table.columns)}
+    lines = _Lines(table.lines, written, written, labels, splits, groups, others)
+    if bare:
+        lines = lines.of([row for row in range(len(lines)) if row not in bare])
+    paths, on_paths = find(lines.written, lambda row: f"{table.path}:{lines.numbers[row]}")
+    labels, on_labels = (lines.labels, ()) if task == REGRESSION else whole_numbers(lines.labels, "class")
+    splits, groups = map(_known, (lines.splits, lines.groups))
+    lines = replace(lines, paths=paths, labels=labels, splits=splits, groups=groups)
+    return lines, (*on_bare, *on_paths, *on_labels)
 
 
 def _columns(table: Table, layout: Layout) -> Columns:
     def are_splits(at: int) -> bool:
-        names = {cells[at] for _, cells in table.rows}
+        names = {*table.cells[at]}
         known = layout.named_splits(names)
         return all(name in known or is_missing(name) for name in names)
 
@@ -205,14 +232,16 @@ def _labelled(table: Table, layout: Layout) -> tuple[Table, Layout]:
     return without_labels(table), replace(layout, unlabelled=False, label_column=NO_LABEL, split_column=NO_SPLIT)
 
 
-def _paths(table: Table, layout: Layout) -> list[str]:
+def _paths(table: Table, layout: Layout) -> Sequence[str]:
     table, layout = _labelled(table, layout)
-    at = _columns(join_classes(table, layout.columns, layout.task)[0], layout).path
-    return [cells[at] for _, cells in table.rows]
+    table, _ = join_classes(table, layout.columns, layout.task)
+    return table.cells[_columns(table, layout).path]
 
 
-def _cell(cells: Sequence[str], at: int | None) -> str:
-    return "" if at is None or is_missing(cells[at]) else cells[at]
+def _known(cells: Sequence[str]) -> Sequence[str]:
+    """Return cells of which those are empty that say that nothing is known."""
+    nothing = {cell for cell in {*cells} - {""} if is_missing(cell)}
+    return ["" if cell in nothing else cell for cell in cells] if nothing else cells
 
 
 def _missing(task: str | None) -> Callable[[str], bool]:
@@ -220,20 +249,21 @@ def _missing(task: str | None) -> Callable[[str], bool]:
     return is_missing_number if task == REGRESSION else is_missing
 
 
-def _unlabelled(table: Table, columns: Columns, task: str | None) -> list[str]:
-    """Return a note on the rows that are left out because they have no label."""
-    missing = _missing(task)
-    lines = {line: cells[columns.label] for line, cells in table.rows if missing(cells[columns.label])}
-    if not lines:
-        return []
-    written = " or ".join(["empty", *(f"'{printable(word)}'" for word in sorted({*lines.values()} - {""}))])
-    shown = ", ".join(map(str, [*lines][:5])) + (" and more" if len(lines) > 5 else "")
-    rows = f"{len(lines):,} of {counted(len(table.rows), 'row')}"
+def _unlabelled(table: Table, columns: Columns, task: str | None) -> tuple[Collection[int], list[str]]:
+    """Return the rows that are left out because they have no label, and a note on them."""
+    missing, labels = _missing(task), table.cells[columns.label]
+    words = set(filter(missing, {*labels}))
+    if not words:
+        return (), []
+    bare = {row: table.lines[row] for row, label in enumerate(labels) if label in words}
+    written = " or ".join(["empty", *(f"'{printable(word)}'" for word in sorted(words - {""}))])
+    shown = ", ".join(map(str, islice(bare.values(), 5))) + (" and more" if len(bare) > 5 else "")
+    rows = f"{len(bare):,} of {counted(len(table.lines), 'row')}"
     none = f" An image that is known to have none of the labels has the label '{NONE}'." if task == MULTILABEL else ""
-    return [f"{rows} left out, as they have no label ({written}): line {shown}.{none}"]
+    return bare, [f"{rows} left out, as they have no label ({written}): line {shown}.{none}"]
 
 
-def _merged(lines: Sequence[_Line], table: Path | str) -> list[_Line]:
+def _merged(lines: _Lines, table: Path | str) -> _Lines:
     """Return one line for all of an image, each of which has some of its labels, and the same split and group.
 
     Raises
@@ -241,56 +271,67 @@ def _merged(lines: Sequence[_Line], table: Path | str) -> list[_Line]:
     DataError
         The lines of an image have other splits or groups.
     """
-    by_path: dict[str, list[_Line]] = {}
-    separator = separator_of(line.label for line in lines)
-    for line in lines:
-        by_path.setdefault(line.path, []).append(line)
+    by_path: dict[str, list[int]] = {}
+    separator = separator_of(lines.labels)
+    for row, path in enumerate(lines.paths):
+        by_path.setdefault(path, []).append(row)
     for first, *others in by_path.values():
+        known = lines.splits[first], lines.groups[first]
         for other in others:
-            if (other.split, other.group) != (first.split, first.group):
+            if (lines.splits[other], lines.groups[other]) != known:
                 raise DataError(
-                    f"{table}:{other.number}: '{other.written}' has the split '{other.split}' and the group "
-                    f"'{other.group}', and '{first.split}' and '{first.group}' on line {first.number}. Give all lines "
-                    "of an image the same."
+                    f"{table}:{lines.numbers[other]}: '{lines.written[other]}' has the split '{lines.splits[other]}' "
+                    f"and the group '{lines.groups[other]}', and '{known[0]}' and '{known[1]}' on line "
+                    f"{lines.numbers[first]}. Give all lines of an image the same."
                 )
-    return [own[0]._replace(label=separator.join(line.label for line in own)) for own in by_path.values()]
+    labels = [separator.join(lines.labels[row] for row in own) for own in by_path.values()]
+    return replace(lines.of([own[0] for own in by_path.values()]), labels=labels)
 
 
-def _check_once(lines: Iterable[_Line], table: Path | str) -> None:
+def _check_once(lines: _Lines, table: Path | str) -> None:
     """Raise DataError where two rows are of one image: it has one label, one split and one group."""
-    first: dict[str, _Line] = {}
-    for line in lines:
-        if (other := first.setdefault(line.path, line)) is not line:
-            same = "" if line.path == line.written else f" '{line.path}', which is"
+    first = dict[str, int]()
+    for row in _perhaps_twice(lines.paths):
+        path, written, label = lines.paths[row], lines.written[row], lines.labels[row]
+        if (other := first.setdefault(path, row)) != row:
+            same = "" if path == written else f" '{path}', which is"
             labels = (
-                f"with another label ('{other.label}', and '{line.label}' here). An image has one label, or with "
+                f"with another label ('{lines.labels[other]}', and '{label}' here). An image has one label, or with "
                 "--task multilabel several: say that, or keep"
-                if other.label != line.label
+                if lines.labels[other] != label
                 else "with the same label. Keep"
             )
             raise DataError(
-                f"{table}:{line.number}: '{line.written}' is{same} listed already, on line {other.number}, {labels} "
-                "one of the lines."
+                f"{table}:{lines.numbers[row]}: '{written}' is{same} listed already, on line {lines.numbers[other]}, "
+                f"{labels} one of the lines."
             )
 
 
-def _splits(
-    lines: Sequence[_Line], table: Path | str, layout: Layout, default: str
-) -> tuple[list[str], tuple[str, ...]]:
+def _perhaps_twice(texts: Sequence[str]) -> list[int]:
+    """Return the numbers of the texts that another one is equal to, by their hashes: a dictionary would be larger."""
+    hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
+    order = np.argsort(hashes)
+    hashes = hashes[order]
+    same = np.flatnonzero(hashes[1:] == hashes[:-1])
+    found: list[int] = np.unique(order[np.concatenate([same, same + 1])]).tolist()
+    return found
+
+
+def _splits(lines: _Lines, table: Path | str, layout: Layout, default: str) -> tuple[list[str], tuple[str, ...]]:
     """Return which of `SPLITS` the names mean, and a note on the rows that have none."""
-    names = [line.split for line in lines]
+    names = lines.splits
     there, found = dict.fromkeys(names), some(sorted({*names} - {""})) or "none"
     if odd := (layout.split_folders or {}).keys() - there.keys():
         raise DataError(f"--split-folders: no image has the split {some(sorted(odd))}. The splits are: {found}.")
     known = {"": default, **layout.named_splits(there)}
     if odd := there.keys() - known.keys():
-        line = next(line for line in lines if line.split in odd)
-        use, no_use = splitting_of(sorted(odd)[:3]), ignoring([line.split])
+        line, name = next(each for each in zip(lines.numbers, names, strict=True) if each[1] in odd)
+        use, no_use = splitting_of(sorted(odd)[:3]), ignoring([name])
         raise DataError(
-            f"{table}:{line.number}: unknown split '{line.split}'. Known: {', '.join(SPLITS)}. The column has {found}: "
+            f"{table}:{line}: unknown split '{name}'. Known: {', '.join(SPLITS)}. The column has {found}: "
             f"say which is which with {use}, or leave rows out with {no_use}."
         )
-    blank = names.count("")
+    blank = sum(not name for name in names)
     note = f"{blank:,} of {counted(len(names), 'row')} have no split and are taken as {default}."
     return [known[name] for name in names], (note,) if 0 < blank < len(names) else ()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tlcache.datasets.places import there
 from tlcache.datasets.remote import is_url
 from tlcache.datasets.shards import is_pattern, name_of, pattern_of, shards_of, splits_of
 from tlcache.datasets.source import Form, Images, Listing, Source
-from tlcache.datasets.table import Table
+from tlcache.datasets.table import Table, column_of
+from tlcache.datasets.texts import Texts, filled
 from tlcache.errors import DataError
 from tlcache.keys import some
 
@@ -78,25 +80,29 @@ def _given(data: str) -> str:
 
 def _table(paths: Sequence[str], splits: Mapping[str, str]) -> tuple[Table, list[str]]:
     """Return what is known of all rows, and the columns of numbered classes."""
-    rows, named = list[dict[str, str]](), dict[str, None]()
-    for path, names in names_of_rows(paths, splits).items():
+    cells, named, count = dict[str, list[str]](), dict[str, None](), 0
+    names_of = names_of_rows(paths, splits)
+    for path, names in names_of.items():
         file = open_file(path)
         features, kinds = features_of(file), {field.name: str(field.type) for field in file.schema_arrow}
         classes = {name: each["names"] for name, each in features.items() if _is_classes(each)}
         named |= dict.fromkeys(classes)
-        columns = [name for name, kind in kinds.items() if kind in _TEXTS]
-        read = {name: file.read([name])[name].to_pylist() for name in columns}
-        cells = {name: [_cell(value, classes.get(name)) for value in values] for name, values in read.items()}
-        own = {"split": [splits[path]] * len(names)} if path in splits else {}
-        own |= cells | {_PATH: list(names)}
-        rows += (dict(zip(own, each, strict=True)) for each in zip(*own.values(), strict=True))
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [(line, [row.get(name, "") for name in columns]) for line, row in enumerate(rows, 1)]
-    return Table(paths[0] if len(paths) == 1 else posixpath.dirname(paths[0]), columns, lines), list(named)
+        own: dict[str, Iterable[str]] = {"split": repeat(splits[path], len(names))} if path in splits else {}
+        own |= {name: _cells(file, name, classes.get(name)) for name, kind in kinds.items() if kind in _TEXTS}
+        for name, column in own.items():
+            filled(cells.setdefault(name, []), count).extend(column)
+        count += len(names)
+    columns = [*(filled(column, count) for column in cells.values()), Texts.joined(names_of.values())]
+    where = paths[0] if len(paths) == 1 else posixpath.dirname(paths[0])
+    return Table(where, [*cells, _PATH], range(1, count + 1), columns), list(named)
 
 
 def _is_classes(feature: Any) -> bool:
     return isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and bool(feature.get("names"))
+
+
+def _cells(file: Any, name: str, classes: Sequence[str] | None) -> list[str]:
+    return column_of(_cell(value, classes) for value in file.read([name])[name].to_pylist())
 
 
 def _cell(value: Any, classes: Sequence[str] | None) -> str:

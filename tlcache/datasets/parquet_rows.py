@@ -9,28 +9,32 @@ from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate
 from threading import Lock
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
 
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.places import State, images_in, open_at, state_of
 from tlcache.datasets.remote import is_url
 from tlcache.datasets.shards import shards_of, splits_of
 from tlcache.datasets.source import Images
+from tlcache.datasets.texts import Texts
 from tlcache.errors import DataError, OptionError, UnreachableError
 from tlcache.extras import extra
 from tlcache.keys import some
 
-__all__ = ["features_of", "has_images", "names_of_rows", "open_file", "open_rows"]
+__all__ = ["Names", "features_of", "has_images", "names_of_rows", "open_file", "open_rows"]
 
 
 def open_rows(given: str) -> Images:
     """Return the images of the rows of a file, or of all files that a pattern means."""
 
     def places() -> dict[str, str]:
-        return {name: path for name, (path, _, _) in _places(given).items()}
+        return {name: path for path, names in _places(given).names.items() for name in names}
 
     return images_in(f"parquet:{given}", partial(_read, given), partial(shards_of, given), places)
 
@@ -82,50 +86,102 @@ def _has_bytes(kind: Any) -> bool:
     return str(kind) in ("binary", "large_binary") or fields.get("bytes") in ("binary", "large_binary")
 
 
-def names_of_rows(paths: Sequence[str], splits: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the names of the rows of each file: split, number in it, and the path that the row says."""
-    counts = Counter[str]()
-    found: dict[str, list[str]] = {}
+@dataclass(frozen=True)
+class Names(Sequence[str]):
+    """The names of the rows of a file: split, number in it, and the last part of the path that the row says.
+
+    Parameters
+    ----------
+    split
+        Of the file; empty where its name says none.
+    start
+        Number of its first row.
+    said
+        (N,) parts of paths, empty where a row says none.
+    """
+
+    split: str
+    start: int
+    said: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.said)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        if isinstance(row, slice):
+            return [self[each] for each in range(len(self))[row]]
+        return "/".join(filter(None, (self.split, f"{self.start + row:07d}", self.said[row])))
+
+
+def names_of_rows(paths: Sequence[str], splits: Mapping[str, str]) -> dict[str, Names]:
+    """Return the names of the rows of each file."""
+    counts, found = Counter[str](), dict[str, Names]()
     for path in paths:
-        split = splits.get(path, "")
-        said = _paths(path)
-        start = counts[split]
+        split, said = splits.get(path, ""), _paths(path)
+        found[path] = Names(split, counts[split], said)
         counts[split] += len(said)
-        found[path] = ["/".join(filter(None, (split, f"{start + n:07d}", each))) for n, each in enumerate(said)]
     return found
 
 
-def _paths(path: str) -> list[str]:
+def _paths(path: str) -> Sequence[str]:
     with suppress(OSError):  # which opening it tells
         state_of(path)
     file = open_file(path)
     column = _image_column(path, file)
     if "path" not in {field.name for field in _fields(file.schema_arrow.field(column).type)}:
-        return [""] * file.metadata.num_rows
+        return Texts(np.zeros(file.metadata.num_rows, "S1"))
     told = file.read([f"{column}.path"])[column].combine_chunks().field("path").to_pylist()
-    return [posixpath.basename(each) if each else "" for each in told]
+    return Texts.of([posixpath.basename(each) if each else "" for each in told])
 
 
 def _fields(kind: Any) -> Iterator[Any]:
     return iter(kind) if str(kind).startswith("struct") else iter(())
 
 
+class _Places:
+    """Where the row of a name is, by the number in it."""
+
+    def __init__(self, names: Mapping[str, Names], states: Mapping[str, State]) -> None:
+        self.names, self._states = names, states
+        self._of_split: dict[str, tuple[list[int], list[str]]] = {}
+        for path, own in names.items():
+            if len(own):
+                starts, paths = self._of_split.setdefault(own.split, ([], []))
+                starts.append(own.start)
+                paths.append(path)
+
+    def find(self, name: str) -> tuple[str, State, int]:
+        """Return a file, as it was when it was listed, and a row of it; raises KeyError."""
+        first, _, rest = name.partition("/")
+        split, number = ("", first) if "" in self._of_split and first.isdecimal() else (first, rest.partition("/")[0])
+        starts, paths = self._of_split[split]
+        if number.isdecimal() and (file := bisect_right(starts, int(number))):
+            path = paths[file - 1]
+            row = int(number) - starts[file - 1]
+            if row < len(self.names[path]) and self.names[path][row] == name:
+                return path, self._states[path], row
+        raise KeyError(name)
+
+
 @lru_cache(maxsize=8)
-def _places(given: str) -> dict[str, tuple[str, State, int]]:
-    """Return name -> file, as it was then, and row of it."""
+def _places(given: str) -> _Places:
+    """Return where rows are in files as these are now."""
     paths = shards_of(given)
     found = names_of_rows(paths, splits_of(paths, Layout()))
-    states = {path: state_of(path, asking=False) for path in paths}
-    return {name: (path, states[path], row) for path, names in found.items() for row, name in enumerate(names)}
+    return _Places(found, {path: state_of(path, asking=False) for path in paths})
 
 
 def _read(given: str, name: str) -> bytes:
     """Return the bytes of a row; raises OSError, or UnreachableError for its store."""
     try:
-        path, listed, row = _places(given)[name]
+        path, listed, row = _places(given).find(name)
         if state_of(path, asking=False) != listed:
             _places.cache_clear()
-            path, listed, row = _places(given)[name]
+            path, listed, row = _places(given).find(name)
         data: bytes | None = _column(path, listed).read(row)
     except UnreachableError:
         raise

@@ -28,10 +28,10 @@ def read_paths(path: Path) -> list[tuple[str, str]]:
     """
     table, _ = join_classes(read_table(path), {}, MULTILABEL)  # of which any row is sound
     image, label = find_images(table)
-    if not table.rows:
+    if not table.lines:
         raise DataError(f"'{path}' lists no image.")
-    places = _places(path, [cells[image] for _, cells in table.rows], [line for line, _ in table.rows])
-    cells = ("" if label is None else row[label] for _, row in table.rows)
+    places = _places(path, table.cells[image], table.lines)
+    cells = [""] * len(places) if label is None else table.cells[label]
     labels, _ = whole_numbers(["" if is_missing(cell) else cell for cell in cells], "class")
     return list(zip(places, labels, strict=True))
 

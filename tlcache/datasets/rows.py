@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.datasets.splits import Row
-from tlcache.datasets.texts import Texts, numbers, picked
+from tlcache.datasets.texts import Texts, filled, numbers, picked
 
 __all__ = ["Names", "Rows"]
 
@@ -32,6 +32,12 @@ class Names(Sequence[str]):
 
     def __init__(self, codes: NDArray[np.int32], names: Iterable[str]) -> None:
         self.codes, self.names = codes, tuple(names)
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Names:
+        """Return texts of any kind."""
+        known = dict[str, int]()
+        return cls(np.fromiter((known.setdefault(text, len(known)) for text in texts), np.int32, len(texts)), known)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -109,10 +115,10 @@ class Rows(Sequence[Row]):
                 found.append(np.array([names.setdefault(text, len(names)) for text in texts], np.int32))
             for number, row in enumerate(block, start):
                 for name, cell in row.cells:
-                    _filled(cells.setdefault(name, []), number).append(cell)
+                    filled(cells.setdefault(name, []), number).append(cell)
             start += len(block)
         labels, splits, groups = map(Names, map(np.concatenate, codes), known)
-        others = {name: _filled(column, start) for name, column in cells.items()}
+        others = {name: filled(column, start) for name, column in cells.items()}
         return cls(Texts(np.concatenate(paths)), labels, splits, groups, others)
 
     def __len__(self) -> int:
@@ -149,9 +155,3 @@ class Rows(Sequence[Row]):
         by_path = np.argsort(self.paths.stored, kind="stable")
         by_split = np.argsort(self.splits.numbered(number, -1)[by_path], kind="stable")
         return self.picked(by_path[by_split])
-
-
-def _filled(column: list[str], count: int) -> list[str]:
-    """Return a column with as many cells, those that are lacking empty."""
-    column += [""] * (count - len(column))
-    return column

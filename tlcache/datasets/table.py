@@ -1,4 +1,4 @@
-"""Tables as people have them: CSV, TSV, lists with blanks, JSON lines -> columns, and rows with their lines."""
+"""Tables as people have them: CSV, TSV, lists with blanks, JSON lines -> columns of texts, and the lines of rows."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tlcache.datasets.texts import filled
 from tlcache.errors import DataError
 from tlcache.keys import native
 
-__all__ = ["SUFFIXES", "Table", "is_image_name", "read_table"]
+__all__ = ["SUFFIXES", "Table", "column_of", "is_image_name", "read_table"]
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
 
@@ -25,6 +27,7 @@ _IMAGE = re.compile(
 )
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+_FEW = 4096  # texts of a column that may stand there again
 
 
 class Table(NamedTuple):
@@ -36,16 +39,56 @@ class Table(NamedTuple):
         The file, or what to call it.
     columns
         What they are called.
-    rows
-        The line that each row ends on, and its cells, as many as there are columns.
+    lines
+        (N,) the line that each row ends on.
+    cells
+        Of each column, (N,).
     has_header
         False: it is a list of images, perhaps with labels, and the columns are called path and label.
     """
 
     path: Path | str
     columns: list[str]
-    rows: list[tuple[int, list[str]]]
+    lines: Sequence[int]
+    cells: Sequence[Sequence[str]]
     has_header: bool = True
+
+    @classmethod
+    def of_rows(
+        cls, path: Path | str, columns: list[str], rows: Iterable[tuple[int, Sequence[str]]], has_header: bool = True
+    ) -> Table:
+        """Return a table of rows, each a line and as many cells as there are columns."""
+        lines, cells, known = array("q"), [list[str]() for _ in columns], [dict[str, str]() for _ in columns]
+        for line, row in rows:
+            lines.append(line)
+            for column, seen, cell in zip(cells, known, row, strict=True):
+                column.append(_same(seen, cell))
+        return cls(path, columns, lines, cells, has_header)
+
+    @classmethod
+    def of_objects(cls, path: Path | str, objects: Iterable[tuple[int, Mapping[str, str]]]) -> Table:
+        """Return a table of objects, each with its line; what one does not have is an empty cell."""
+        lines, columns = array("q"), dict[str, tuple[list[str], dict[str, str]]]()
+        for number, (line, each) in enumerate(objects):
+            lines.append(line)
+            for name, cell in each.items():
+                column, seen = columns.setdefault(name, ([], {}))
+                filled(column, number).append(_same(seen, cell))
+        return cls(path, [*columns], lines, [filled(column, len(lines)) for column, _ in columns.values()])
+
+    def rows(self) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yield the line and the cells of each row."""
+        return zip(self.lines, zip(*self.cells, strict=True), strict=True)
+
+
+def column_of(cells: Iterable[str]) -> list[str]:
+    """Return cells, in which a text that stands there again is no object of its own, as of labels."""
+    seen = dict[str, str]()
+    return [_same(seen, cell) for cell in cells]
+
+
+def _same(seen: dict[str, str], cell: str) -> str:
+    return seen.setdefault(cell, cell) if len(seen) < _FEW else seen.get(cell, cell)
 
 
 def is_image_name(name: str) -> bool:
@@ -82,14 +125,14 @@ def read_table(path: Path, most: int | None = None) -> Table:
     first, header = next(found, (0, list[str]()))
     if len(header) <= 2 and any(images := [is_image_name(cell) for cell in header]):
         columns = ["path", "label"] if images[0] else ["label", "path"]
-        rows = [(line, _fitting(path, line, cells, len(header))) for line, cells in chain([(first, header)], found)]
-        return Table(path, columns[: len(header)], rows, has_header=False)
+        rows = ((line, _fitting(path, line, cells, len(header))) for line, cells in chain([(first, header)], found))
+        return Table.of_rows(path, columns[: len(header)], rows, has_header=False)
     if any(map(is_image_name, header)):
         raise DataError(f"{path}:{first}: no header, but {', '.join(header)}. Add a line like path,label.")
-    rows = [
+    rows = (
         (line, _fitting(path, line, cells, len(header))) for line, cells in found if not re.match(r"#(\s|$)", cells[0])
-    ]
-    return Table(path, header, rows)
+    )
+    return Table.of_rows(path, header, rows)
 
 
 def _text(path: Path) -> str:
@@ -140,13 +183,7 @@ def _fitting(path: Path, line: int, cells: list[str], count: int) -> list[str]:
 def _from_objects(path: Path, text: str, most: int | None) -> Table:
     """Return lines of JSON as a table; what an object does not have is an empty cell."""
     filled = ((line, content) for line, content in enumerate(_lines(text), 1) if content.strip())
-    objects = [(line, _object(f"{path}:{line}", content)) for line, content in islice(filled, most)]
-    columns = list(dict.fromkeys(name for _, each in objects for name in each))
-    rows = [(line, [_cell(each.get(name)) for name in columns]) for line, each in objects]
-    for line, cells in rows:
-        if not _is_text("".join(cells)):
-            raise DataError(f"{path}:{line}: a null byte, or half of a character, in a text. Write it anew.")
-    return Table(path, columns, rows)
+    return Table.of_objects(path, ((line, _object(path, line, content)) for line, content in islice(filled, most)))
 
 
 def _from_columns(path: Path, most: int | None) -> Table:
@@ -154,8 +191,8 @@ def _from_columns(path: Path, most: int | None) -> Table:
     from tlcache.datasets.parquet_rows import open_file
 
     read = open_file(str(path)).read().slice(0, most)
-    cells = zip(*(map(_cell, column.to_pylist()) for column in read.columns), strict=True)
-    return Table(path, list(read.column_names), [(row, list(each)) for row, each in enumerate(cells, 1)])
+    cells = [column_of(map(_cell, column.to_pylist())) for column in read.columns]
+    return Table(path, list(read.column_names), range(1, read.num_rows + 1), cells)
 
 
 def _is_text(text: str) -> bool:
@@ -166,12 +203,15 @@ def _is_text(text: str) -> bool:
         return False
 
 
-def _object(where: str, content: str) -> dict[str, Any]:
+def _object(path: Path, line: int, content: str) -> dict[str, str]:
     try:
-        return dict(native(json.loads(content)))
+        found = {name: _cell(value) for name, value in dict(native(json.loads(content))).items()}
     except (ValueError, TypeError):
         example = '{"path": "a.png", "label": "cat"}'
-        raise DataError(f"{where}: no object of JSON. Each line is one, as in {example}.") from None
+        raise DataError(f"{path}:{line}: no object of JSON. Each line is one, as in {example}.") from None
+    if not _is_text("".join(found.values())):
+        raise DataError(f"{path}:{line}: a null byte, or half of a character, in a text. Write it anew.")
+    return found
 
 
 def _cell(value: Any) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Texts", "numbers", "picked"]
+__all__ = ["Texts", "filled", "numbers", "picked"]
 
 _BLOCK = 8192  # texts at a time
 
@@ -45,6 +45,11 @@ class Texts(Sequence[str]):
             stored[start : start + _BLOCK] = [os.fsencode(text) for text in texts[start : start + _BLOCK]]
         return cls(stored)
 
+    @classmethod
+    def joined(cls, parts: Iterable[Sequence[str]]) -> Texts:
+        """Return the texts of one part or more after each other."""
+        return cls(np.concatenate([cls.of(part).stored for part in parts]))
+
     def __len__(self) -> int:
         return len(self.stored)
 
@@ -61,7 +66,7 @@ class Texts(Sequence[str]):
             yield from map(os.fsdecode, self.stored[start : start + _BLOCK].tolist())
 
     def __add__(self, other: Sequence[str]) -> Texts:
-        return Texts(np.concatenate([self.stored, Texts.of(other).stored]))
+        return Texts.joined([self, other])
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Texts):
@@ -70,6 +75,12 @@ class Texts(Sequence[str]):
 
     def __repr__(self) -> str:
         return repr(tuple(self))
+
+
+def filled(column: list[str], count: int) -> list[str]:
+    """Return a column with at least as many cells, those that are lacking empty."""
+    column += [""] * (count - len(column))
+    return column
 
 
 def picked(texts: Sequence[str], rows: NDArray[np.int64]) -> Sequence[str]:

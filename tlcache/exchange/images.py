@@ -106,7 +106,7 @@ def _of_file(path: Path, found: Found, roles: dict[str, str], ids: Sequence[str]
     columns = {name: found.columns[roles[name]] for name in ("label", "split", "group") if name in roles}
     if all(map(is_missing, columns.get("label", ()))):
         layout, notes = replace(layout, unlabelled=True), (f"'{path}' has no labels.", *notes)
-    table = Table(path, ["path", *columns], [*enumerate(map(list, zip(ids, *columns.values(), strict=True)), 1)])
+    table = Table(path, ["path", *columns], range(1, len(ids) + 1), [ids, *columns.values()])
     listed = rows_of(table, _by_these(layout, columns))
     images = reopen(str(found.said.get("source") or f"given:{path.absolute()}"))
     name = str(found.said.get("dataset") or path.stem)
