@@ -134,6 +134,18 @@ def test_a_name_that_no_row_has_is_no_image(tmp_path: Path, name: str) -> None:
         images.read(name)
 
 
+def test_rows_and_a_column_of_labels_are_needed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", [], label=[])
+    with pytest.raises(DataError, match=r"a\.parquet' has no rows\.$"):
+        load_dataset(path)
+    write(path, numbered(2), plain=True)
+    with pytest.raises(DataError, match=r"no column is the label by its name; there is no other\. To take images without labels"):
+        load_dataset(path)
+    write(path, numbered(2), plain=True, age=["3", "4"])
+    with pytest.raises(DataError, match=r"no column is the label by its name; there are 'age'\. Say which it is"):
+        load_dataset(path)
+
+
 def test_columns_that_a_file_lacks_are_empty_in_its_rows(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", numbered(2), plain=True, label=["x", "y"], site=["north", "south"])
     write(tmp_path / "b.parquet", numbered(2, 2), plain=True, label=["y", "x"], age=["3", "4"])
@@ -165,6 +177,8 @@ def test_a_file_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
     assert before.read(2) == b"image 12"
     with pytest.raises(ImageReadError, match="no such image in the parquet files"):
         before.read(3)
+    write(path, numbered(5, 20), label=[0, 1, 0, 1, 0])
+    assert load_dataset(path).read(3) == b"image 23"  # a row that there was none of
 
 
 def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

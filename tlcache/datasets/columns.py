@@ -179,14 +179,18 @@ def join_classes(table: Table, asked: Mapping[str, str], task: str | None = None
 def _check(table: Table, places: Mapping[str, Sequence[int]], asked: Mapping[str, str]) -> None:
     if not any(table.columns):
         raise DataError(f"'{table.path}' has no header. Its first line names the columns, as in path,label.")
-    there = f"there are {_quoted(table.columns)}" if table.has_header else "the table has no header, so add one"
+    others = _quoted([name for name in table.columns if name != asked.get("path")])
+    there = f"there are {others}" if others else "there is no other"
+    if not table.has_header:
+        there = "the table has no header, so add one"
     for role, name in asked.items():
         if not places[role]:
             raise DataError(f"{table.path}:1: no column '{name}' (--{role}-column); {there}.")
     if missing := [role for role in ("path", "label") if not places[role]]:
         options = " and ".join(f"--{role}-column NAME" for role in missing)
         what = f"no column is the {' or the '.join(missing)} by its name"
-        raise DataError(f"{table.path}:1: {what}; {there}. Say which it is with {options}.")
+        advice = f"Say which it is with {options}." if others else "To take images without labels: --unlabelled."
+        raise DataError(f"{table.path}:1: {what}; {there}. {advice}")
     for role, several in places.items():
         if len(several) > 1:
             names = _quoted([table.columns[at] for at in several])

@@ -87,13 +87,17 @@ def _table(paths: Sequence[str], splits: Mapping[str, str]) -> tuple[Table, list
         features, kinds = features_of(file), {field.name: str(field.type) for field in file.schema_arrow}
         classes = {name: each["names"] for name, each in features.items() if _is_classes(each)}
         named |= dict.fromkeys(classes)
+        if not names:
+            continue
         own: dict[str, Iterable[str]] = {"split": repeat(splits[path], len(names))} if path in splits else {}
         own |= {name: _cells(file, name, classes.get(name)) for name, kind in kinds.items() if kind in _TEXTS}
         for name, column in own.items():
             filled(cells.setdefault(name, []), count).extend(column)
         count += len(names)
-    columns = [*(filled(column, count) for column in cells.values()), Texts.joined(names_of.values())]
     where = paths[0] if len(paths) == 1 else posixpath.dirname(paths[0])
+    if not count:
+        raise DataError(f"'{where}' has no rows.")
+    columns = [*(filled(column, count) for column in cells.values()), Texts.joined(names_of.values())]
     return Table(where, [*cells, _PATH], range(1, count + 1), columns), list(named)
 
 

@@ -7,7 +7,7 @@ import json
 import posixpath
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -146,7 +146,7 @@ class _Places:
     """Where the row of a name is, by the number in it."""
 
     def __init__(self, names: Mapping[str, Names], states: Mapping[str, State]) -> None:
-        self.names, self._states = names, states
+        self.names, self.states = names, states
         self._of_split: dict[str, tuple[list[int], list[str]]] = {}
         for path, own in names.items():
             if len(own):
@@ -163,7 +163,7 @@ class _Places:
             path = paths[file - 1]
             row = int(number) - starts[file - 1]
             if row < len(self.names[path]) and self.names[path][row] == name:
-                return path, self._states[path], row
+                return path, self.states[path], row
         raise KeyError(name)
 
 
@@ -171,17 +171,30 @@ class _Places:
 def _places(given: str) -> _Places:
     """Return where rows are in files as these are now."""
     paths = shards_of(given)
-    found = names_of_rows(paths, splits_of(paths, Layout()))
-    return _Places(found, {path: state_of(path, asking=False) for path in paths})
+    return _Places(names_of_rows(paths, splits_of(paths, Layout())), _states(paths))
+
+
+def _states(paths: Iterable[str]) -> dict[str, State]:
+    return {path: state_of(path, asking=False) for path in paths}
+
+
+def _place(given: str, name: str) -> tuple[str, State, int]:
+    """Return where a row is in files as these are now; raises KeyError."""
+    known = _places(given)
+    with suppress(KeyError):
+        path, listed, row = known.find(name)
+        if state_of(path, asking=False) == listed:
+            return path, listed, row
+    if _states(shards_of(given)) == known.states:
+        raise KeyError(name)
+    _places.cache_clear()
+    return _places(given).find(name)
 
 
 def _read(given: str, name: str) -> bytes:
     """Return the bytes of a row; raises OSError, or UnreachableError for its store."""
     try:
-        path, listed, row = _places(given).find(name)
-        if state_of(path, asking=False) != listed:
-            _places.cache_clear()
-            path, listed, row = _places(given).find(name)
+        path, listed, row = _place(given, name)
         data: bytes | None = _column(path, listed).read(row)
     except UnreachableError:
         raise
