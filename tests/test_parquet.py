@@ -139,7 +139,7 @@ def test_rows_and_a_column_of_labels_are_needed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.parquet' has no rows\.$"):
         load_dataset(path)
     write(path, numbered(2), plain=True)
-    with pytest.raises(DataError, match=r"no column is the label by its name; there is no other\. To take images without labels"):
+    with pytest.raises(DataError, match=r"there is no other\. To take images without labels: --unlabelled"):
         load_dataset(path)
     write(path, numbered(2), plain=True, age=["3", "4"])
     with pytest.raises(DataError, match=r"no column is the label by its name; there are 'age'\. Say which it is"):
