@@ -1,6 +1,7 @@
 """How settings are chosen: folds that tear nothing apart, scores, the one-standard-error rule, a budget."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,36 @@ def test_folds_keep_groups_and_duplicates_together_and_classes_apart() -> None:
     assert again != [judge.tolist() for _, judge in split_folds(rows, 5, seed=1)]
     with pytest.raises(DataError, match="5 folds need as many images or groups of images; found 2"):
         list(split_folds(split(4, groups=("a", "a", "b", "b")), 5, seed=0))
+
+
+@pytest.mark.parametrize("budget_s", [None, 60.0])
+def test_logits_are_kept_of_what_may_be_chosen(budget_s: float | None) -> None:
+    row, fold = HEADS["knn"], one_fold()
+    every = search(row, row.settings(), [fold], 3, budget_s, one_se=True)
+    found = search(row, row.settings(), [fold], 3, budget_s)
+    best = choose(found, "accuracy", one_se=False)
+    assert all(each.logits is not None for each in every)
+    assert best.logits is not None
+    assert any(each.logits is None for each in found)
+    for one, other in zip(every, found, strict=True):
+        assert (one.params, one.scores, one.temperature) == (other.params, other.scores, other.temperature)
+        assert other.logits is None or np.array_equal(one.logits, other.logits)
+
+
+@pytest.mark.parametrize("name", ["ridge", "knn"])
+def test_memory_of_many_settings_is_that_of_few(name: str) -> None:
+    """Logits of nine settings were there at a time, and four arrays as large to judge one: 18 times the size."""
+    row, classes, held = HEADS[name], 200, 20_000
+    X, y = blobs(2000 + held, 16, classes)
+    fold = Fold(X[:2000], y[:2000], X[2000:], y[2000:])
+    search(row, row.settings()[:1], [fold], classes, None)  # imports
+    tracemalloc.start()
+    try:
+        search(row, row.settings(), [fold], classes, None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 7 * 4 * held * classes
 
 
 def test_samples_of_one_seed_are_nested() -> None:

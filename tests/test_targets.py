@@ -65,7 +65,7 @@ def test_a_head_learns_columns_and_answers_the_same_from_its_arrays(name: str, t
     row, wanted = HEADS[name], HAS if task == "multilabel" else NUMBER
     settings = row.settings()[:2]
     heads = row.type().fit_columns(settings, View(X[:220]), wanted[:220], View(X[220:260]), wanted[220:260])
-    each = row.type().logits_each(heads, View(X[260:]))
+    each = [*row.type().logits_each(heads, View(X[260:]))]
     best = max(_skill(head.logits(X[260:]), wanted[260:]) for head in heads[-1:])
     assert best > (0.6 if task == "multilabel" else 0.3 if name != "ridge" else -0.1)
     for head, logits in zip(heads, each, strict=True):

@@ -26,7 +26,8 @@ def fit_temperature(logits: Array, labels: Labels) -> float:
     known = np.isfinite(logits[np.arange(len(labels)), labels])
     if not known.any():
         return 1.0
-    logits, labels = logits[known], labels[known]
+    if not known.all():
+        logits, labels = logits[known], labels[known]
     doubt, highest = 1 / (len(labels) + 2), logits.max(axis=1, keepdims=True).astype(np.float64)
     right = (logits[np.arange(len(labels)), labels] - highest[:, 0]).mean()
     usual = (logits.mean(axis=1, where=np.isfinite(logits), dtype=np.float64) - highest[:, 0]).mean()

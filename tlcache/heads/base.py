@@ -152,9 +152,9 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         return self._logits(validate_data(self, X, dtype=np.float32, order="C", reset=False))
 
     @classmethod
-    def logits_each(cls, heads: Sequence[Self], X: ArrayLike | View) -> list[Array]:
-        """Return the logits of heads that were fitted together; a subclass computes once what they share."""
-        return [head.logits(X) for head in heads]
+    def logits_each(cls, heads: Sequence[Self], X: ArrayLike | View) -> Iterator[Array]:
+        """Yield the logits of heads that were fitted together; a subclass computes once what they share."""
+        return (head.logits(X) for head in heads)
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return `logits`; with two classes, as scikit-learn wants it, how far the second is above the first (n,)."""

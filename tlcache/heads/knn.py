@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -50,8 +50,8 @@ class Knn(Head):
             head.weights_ = np.ones(len(y), np.float32) if weights is None else weights
 
     @classmethod
-    def logits_each(cls, heads: Sequence[Self], X: ArrayLike | View) -> list[Array]:
-        """Return the logits of heads that were fitted together, whose neighbours are looked for once."""
+    def logits_each(cls, heads: Sequence[Self], X: ArrayLike | View) -> Iterator[Array]:
+        """Yield the logits of heads that were fitted together, whose neighbours are looked for once."""
         return votes(heads, X if isinstance(X, View) else np.asarray(X, np.float32))
 
     def _logits(self, X: Array) -> Array:

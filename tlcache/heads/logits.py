@@ -92,9 +92,11 @@ class Restored:
 
 
 def softmax(logits: NDArray[np.floating]) -> Array:
-    """Return the softmax over the last axis as float32, computed in float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    probabilities: Array = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+    """Return the softmax of (n, C) or (n, ..., C) over the last axis as float32, computed in float64, by blocks."""
+    probabilities = np.empty(logits.shape, np.float32)
+    for rows in blocks(len(logits)):
+        shifted = np.exp(logits[rows].astype(np.float64) - logits[rows].max(axis=-1, keepdims=True))
+        probabilities[rows] = shifted / shifted.sum(axis=-1, keepdims=True)
     return probabilities
 
 
@@ -169,18 +171,21 @@ def white_cosines(head: Any, X: Array) -> Array:
 
 def neighbours(head: Any, X: Array) -> Array:
     """Return the votes of the nearest training rows, as of `Knn`."""
-    return votes([head], X)[0]
+    return next(votes([head], X))
 
 
-def votes(heads: Sequence[Any], X: Features) -> list[Array]:
-    """Return the logits of several `Knn` that keep the same rows, whose neighbours are looked for once."""
+def votes(heads: Sequence[Any], X: Features) -> Iterator[Array]:
+    """Yield the logits of several `Knn` that keep the same rows, whose neighbours are looked for once."""
     most = max(heads, key=lambda head: head.k)
-    logits = [np.empty((len(X), len(most.classes_)), np.float32) for _ in heads]
+    shape = len(X), min(most.k, len(most.rows_))
+    similar, nearest = np.empty(shape, np.float32), np.empty(shape, np.int64)
     for block in blocks(len(X), _ASKED):
-        similar, nearest = closest(unit_rows(X[block]), most.rows_, most.k)
-        for head, found in zip(heads, logits, strict=True):
-            found[block] = _shares(head, similar[:, : head.k], nearest[:, : head.k])
-    return logits
+        similar[block], nearest[block] = closest(unit_rows(X[block]), most.rows_, most.k)
+    for head in heads:
+        logits = np.empty((len(X), len(head.classes_)), np.float32)
+        for block in blocks(len(X), _ASKED):
+            logits[block] = _shares(head, similar[block, : head.k], nearest[block, : head.k])
+        yield logits
 
 
 def _shares(head: Any, similar: Array, nearest: NDArray[np.int64]) -> Array:

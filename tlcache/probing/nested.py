@@ -98,7 +98,7 @@ def _fit_one(
     started, settings, classes = time.perf_counter(), protocol.settings(row), len(file.classes)
     chosen, said = list[Candidate](), list[Array]()
     for part in parts:
-        candidates = search(row, settings, part.inner, classes, None, protocol.metric)
+        candidates = search(row, settings, part.inner, classes, None, protocol.metric, one_se=protocol.one_se)
         chosen.append(choose(candidates, protocol.metric, protocol.one_se))
         said.append(held_answers(row, pool, chosen[-1], classes, part.outer.fit, part.outer.held))
     searched, usual = time.perf_counter(), _usual(chosen, row.space(protocol.search))

@@ -115,7 +115,7 @@ def _fit_one(
     budget_s: float | None,
 ) -> FrozenRun:
     started, energy, settings = time.perf_counter(), Energy(), protocol.settings(row)
-    candidates = search(row, settings, folds, data.classes, budget_s, protocol.metric, data.task)
+    candidates = search(row, settings, folds, data.classes, budget_s, protocol.metric, data.task, protocol.one_se)
     best = choose(candidates, protocol.metric, protocol.one_se, data.task)
     task = _chosen_on(data.task, folds, best, protocol)
     searched = time.perf_counter()

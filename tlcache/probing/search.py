@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
@@ -92,6 +92,7 @@ def search(
     budget_s: float | None,
     metric: str = "accuracy",
     task: Task = CLASSES,
+    one_se: bool = False,
 ) -> list[Candidate]:
     """Fit every setting on every fold and judge it on the rows held out, all folds pooled.
 
@@ -111,6 +112,8 @@ def search(
         What is to be chosen by.
     task
         What is learned.
+    one_se
+        As for `choose`: without it, logits of a candidate than which another is better are not kept.
 
     Raises
     ------
@@ -119,8 +122,13 @@ def search(
     """
     ready = [_scaled(row, fold) for fold in folds]
     told = [each for each in task.metrics.values() if each.always or each.name == metric]
+
+    def kept(found: Sequence[Candidate]) -> list[Candidate]:
+        best = max(_rank(each, metric, task) for each in found)
+        return [each if one_se or _rank(each, metric, task) == best else replace(each, logits=None) for each in found]
+
     if budget_s is None:
-        return _fit(row, settings, ready, classes, told, task)
+        return _fit(row, settings, ready, classes, told, task, kept)
     found: dict[int, Candidate] = {}
     started = time.perf_counter()
     limit = {"seconds": budget_s / 3 / len(folds)} if "seconds" in row.defaults() else {}
@@ -129,6 +137,7 @@ def search(
         if found and time.perf_counter() - started + 2 * slowest > budget_s:
             break
         (found[number],) = _fit(row, [{**settings[number], **limit}], ready, classes, told, task)
+        found = dict(zip(found, kept([*found.values()]), strict=True))
     return [found[number] for number in sorted(found)]
 
 
@@ -149,12 +158,16 @@ def choose(candidates: Sequence[Candidate], metric: str, one_se: bool, task: Tas
     With `one_se`, the first candidate that is no more than one standard error of the best worse than it (Breiman et
     al., 1984); they are in the order of their flexibility.
     """
-    sign = 1 if task.metrics[metric].larger_is_better else -1
-    best = max(candidates, key=lambda each: (sign * each.scores[metric], -each.scores.get("log_loss", 0.0)))
+    best = max(candidates, key=lambda each: _rank(each, metric, task))
     if not one_se:
         return best
-    least = sign * best.scores[metric] - best.errors[metric]
-    return next(each for each in candidates if sign * each.scores[metric] >= least)
+    least = _rank(best, metric, task)[0] - best.errors[metric]
+    return next(each for each in candidates if _rank(each, metric, task)[0] >= least)
+
+
+def _rank(each: Candidate, metric: str, task: Task) -> tuple[float, float]:
+    sign = 1 if task.metrics[metric].larger_is_better else -1
+    return sign * each.scores[metric], -each.scores.get("log_loss", 0.0)
 
 
 def _scaled(row: HeadRow, fold: Fold) -> Fold:
@@ -187,26 +200,20 @@ def _fit(
     classes: int,
     told: Sequence[Metric],
     task: Task,
+    kept: Callable[[Sequence[Candidate]], list[Candidate]] = list,
 ) -> list[Candidate]:
+    """Fit and judge settings; of one fold, the logits of a setting are there when it is judged and no longer."""
     started = time.perf_counter()
-    with fitting(row):
-        tried = [list(_on_fold(row, settings, fold, classes, task)) for fold in folds]
-    seconds = (time.perf_counter() - started) / len(settings)
-    labels, found = np.concatenate([fold.y_val for fold in folds]), []
+    folds_tried: Iterable[Iterable[_Tried]] = (_on_fold(row, settings, fold, classes, task) for fold in folds)
+    tried = folds_tried if len(folds) == 1 else map(list, folds_tried)
+    labels, found = np.concatenate([fold.y_val for fold in folds]), list[Candidate]()
     for of_setting in zip(*tried, strict=True):
         params, histories, logits = zip(*of_setting, strict=True)
-        found.append(
-            _judge(
-                agreed(params),
-                np.concatenate(logits) if len(logits) > 1 else logits[0],
-                labels,
-                seconds,
-                histories[0],
-                told,
-                task,
-            )
-        )
-    return found
+        together = np.concatenate(logits) if len(logits) > 1 else logits[0]
+        found.append(_judge(agreed(params), together, labels, histories[0], told, task))
+        found = kept(found)
+    seconds = (time.perf_counter() - started) / len(settings)
+    return [replace(each, fit_s=seconds) for each in found]
 
 
 def fit_each(
@@ -228,11 +235,19 @@ def _on_fold(
     row: HeadRow, settings: Sequence[Mapping[str, Any]], fold: Fold, classes: int, task: Task
 ) -> Iterator[_Tried]:
     """Fit every setting on a fold; of the heads, which may hold all rows, no more than this is left."""
-    heads = fit_each(row, settings, task, fold.X, fold.y, fold.X_val, fold.y_val)
-    for head, logits in zip(heads, row.type().logits_each(heads, fold.X_val), strict=True):
-        wide = np.full((len(logits), classes), -np.inf, np.float32)  # -inf for classes that the head has not seen
-        wide[:, head.classes_] = logits
-        yield head.chosen(), getattr(head, "history_", []), wide
+    with fitting(row):
+        heads = fit_each(row, settings, task, fold.X, fold.y, fold.X_val, fold.y_val)
+        for head, logits in zip(heads, row.type().logits_each(heads, fold.X_val), strict=True):
+            yield head.chosen(), getattr(head, "history_", []), _of_all(classes, head, logits)
+
+
+def _of_all(classes: int, head: Head, logits: Array) -> Array:
+    """Return logits of all classes, -inf for those that the head has not seen."""
+    if len(head.classes_) == classes:
+        return np.asarray(logits, np.float32)
+    wide = np.full((len(logits), classes), -np.inf, np.float32)
+    wide[:, head.classes_] = logits
+    return wide
 
 
 def agreed(chosen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -251,23 +266,23 @@ def _judge(
     params: Mapping[str, Any],
     logits: Array,
     labels: NDArray[Any],
-    fit_s: float,
     history: Sequence[Mapping[str, float]],
     told: Sequence[Metric],
     task: Task,
 ) -> Candidate:
-    known = task.known(logits, labels)
+    known, all_rows = task.known(logits, labels), slice(None)
     temperature = task.temperature(logits, labels)
-    before, after = task.answers(logits), task.answers(logits, temperature)
-    judged = [(metric, known if metric.seen_only else slice(None)) for metric in told]
+    before = task.calibration_error(labels, task.answers(logits))
+    answers = task.answers(logits, temperature)
+    judged = [(metric, known if metric.seen_only and not known.all() else all_rows) for metric in told]
     return Candidate(
         params,
-        {metric.name: metric.value(labels[rows], after[rows]) for metric, rows in judged},
-        {metric.name: metric.error(labels[rows], after[rows]) for metric, rows in judged},
+        {metric.name: metric.value(labels[rows], answers[rows]) for metric, rows in judged},
+        {metric.name: metric.error(labels[rows], answers[rows]) for metric, rows in judged},
         temperature,
-        task.calibration_error(labels, before),
-        task.calibration_error(labels, after),
-        fit_s,
+        before,
+        task.calibration_error(labels, answers),
+        float("nan"),
         history,
         logits,
     )
