@@ -1,4 +1,5 @@
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -60,13 +61,13 @@ def test_only_what_is_missing_is_drawn_and_only_from_train() -> None:
     assert splits[20:] == ("test",) * 10
     assert Counter(splits[:20]) == {"train": 16, "val": 4}
     complete = ["train", "val", "test"] * 10
-    assert draw_splits(labels, complete, [""] * 30, ["0" * 64] * 30, 0) == tuple(complete)
+    assert draw_splits(labels, complete, [""] * 30, ["0" * 64] * 30, 0) == complete
 
 
 def test_a_dataset_that_grows_keeps_nearly_all_of_its_split() -> None:
     sha256 = [f"{number * 7919:064x}" for number in range(1000)]
 
-    def drawn(n: int) -> tuple[str, ...]:
+    def drawn(n: int) -> Sequence[str]:
         return draw_splits(np.zeros(n, int), ["train"] * n, [""] * n, sha256[:n], 0)
 
     before, after = drawn(950), drawn(1000)

@@ -26,9 +26,12 @@ def codes(texts: Iterable[str], n: int) -> NDArray[np.int64]:
 
 
 def repeated(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Return the numbers of those texts that may be there several times."""
-    found = codes(texts, len(texts))
-    return np.flatnonzero(np.bincount(found)[found] > 1)
+    """Return the numbers of those texts that may be there several times; a dictionary of all would be larger."""
+    hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
+    order = np.argsort(hashes)
+    hashes = hashes[order]
+    same = np.flatnonzero(hashes[1:] == hashes[:-1])
+    return np.unique(order[np.concatenate([same, same + 1])])
 
 
 def together(rows: NDArray[np.int64], groups: Sequence[str], contents: Sequence[str]) -> NDArray[np.int64]:

@@ -156,9 +156,11 @@ class _Sorted(NamedTuple):
         digests, where = map(np.concatenate, zip((self.digests, self.where), *added, strict=True))
         starts = _starts(digests)
         order = np.argsort(starts, kind="stable")
-        words = digests[order].view(np.uint64)
-        order = order[np.append(True, (words[1:] != words[:-1]).any(axis=1))[: len(words)]]
-        return _Sorted(starts[order], digests[order], where[order])
+        starts, digests, where = starts[order], digests[order], where[order]
+        alike = np.flatnonzero(starts[1:] == starts[:-1])
+        again = alike[(digests[alike] == digests[alike + 1]).all(axis=1)] + 1
+        whole = _Sorted(starts, digests, where)
+        return whole.of(np.delete(np.arange(len(starts)), again)) if len(again) else whole
 
     def place(self, sha256: str) -> int:
         """Return where a hash is among these; -1 where it is not."""

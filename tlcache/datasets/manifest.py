@@ -10,9 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
 from tlcache.datasets.columns import NO_LABEL, NO_SPLIT, Columns, find_columns, join_classes, without_labels
+from tlcache.datasets.drawing import repeated
 from tlcache.datasets.folder import open_folder
 from tlcache.datasets.labels import check_numbers, is_missing, is_missing_number, may_be_missing, whole_numbers
 from tlcache.datasets.layout import Layout, ignoring, splitting_of
@@ -291,7 +290,7 @@ def _merged(lines: _Lines, table: Path | str) -> _Lines:
 def _check_once(lines: _Lines, table: Path | str) -> None:
     """Raise DataError where two rows are of one image: it has one label, one split and one group."""
     first = dict[str, int]()
-    for row in _perhaps_twice(lines.paths):
+    for row in repeated(lines.paths).tolist():
         path, written, label = lines.paths[row], lines.written[row], lines.labels[row]
         if (other := first.setdefault(path, row)) != row:
             same = "" if path == written else f" '{path}', which is"
@@ -305,16 +304,6 @@ def _check_once(lines: _Lines, table: Path | str) -> None:
                 f"{table}:{lines.numbers[row]}: '{written}' is{same} listed already, on line {lines.numbers[other]}, "
                 f"{labels} one of the lines."
             )
-
-
-def _perhaps_twice(texts: Sequence[str]) -> list[int]:
-    """Return the numbers of the texts that another one is equal to, by their hashes: a dictionary would be larger."""
-    hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
-    order = np.argsort(hashes)
-    hashes = hashes[order]
-    same = np.flatnonzero(hashes[1:] == hashes[:-1])
-    found: list[int] = np.unique(order[np.concatenate([same, same + 1])]).tolist()
-    return found
 
 
 def _splits(lines: _Lines, table: Path | str, layout: Layout, default: str) -> tuple[list[str], tuple[str, ...]]:

@@ -70,7 +70,7 @@ def draw_splits(
     sha256: Sequence[str],
     seed: int,
     shares: Mapping[str, float] | None = None,
-) -> tuple[str, ...]:
+) -> Sequence[str]:
     """Complete the splits: each of val and test that is not given takes a share of the images that train.
 
     Images of one group, and images with the same bytes, go to one split together. Within each class the groups are
@@ -89,18 +89,19 @@ def draw_splits(
 
     Returns
     -------
-    tuple of str
-        (N,) `train`, `val` or `test`.
+    sequence of str
+        (N,) `train`, `val` or `test`; what was given, where nothing is drawn.
     """
     import numpy as np
 
     from tlcache.datasets.drawing import draw, joined_rows
 
-    result, shares = list(splits), shares or dict.fromkeys(SPLITS[1:], FRACTION)
+    shares = shares or dict.fromkeys(SPLITS[1:], FRACTION)
     missing = {name: shares[name] for name in missing_splits(splits) if shares[name]}
     train = np.flatnonzero(np.fromiter((split == "train" for split in splits), bool, len(splits)))
     if not missing or not len(train):
-        return tuple(result)
+        return splits
+    result = list(splits)
     if labels.ndim == 2:
         return _dealt(labels, result, joined_rows(train, groups, sha256), sha256, seed, missing)
     for name, rows in draw(labels[train], train, groups, sha256, seed, missing).items():
