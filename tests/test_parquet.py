@@ -181,6 +181,32 @@ def test_a_file_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
     assert load_dataset(path).read(3) == b"image 23"  # a row that there was none of
 
 
+def test_a_file_that_is_added_renamed_or_gone_is_seen_when_data_are_listed_again(tmp_path: Path) -> None:
+    def read() -> list[bytes]:
+        data = load_dataset(tmp_path)
+        return [data.read(row) for row in range(len(data))]
+
+    first = write(tmp_path / "a.parquet", numbered(2), label=[0, 1])
+    write(tmp_path / "c.parquet", numbered(2, 20), label=[0, 1])
+    assert read() == [*numbered(2), *numbered(2, 20)]
+    write(tmp_path / "b.parquet", numbered(2, 10), label=[0, 1])
+    assert read() == [*numbered(2), *numbered(2, 10), *numbered(2, 20)]
+    first.rename(tmp_path / "d.parquet")
+    assert read() == [*numbered(2, 10), *numbered(2, 20), *numbered(2)]
+    images = load_dataset(tmp_path).images
+    assert images.read("0000000/0.png") == b"image 10"
+    (tmp_path / "b.parquet").unlink()
+    assert images.read("0000000/0.png") == b"image 20"  # of the files as they are now
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = [arrow.array(numbered(2), arrow.binary()), ["x", "y"], ["x", "y"]]
+    parquet.write_table(arrow.table(columns, names=["image", "label", "label"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"several columns of one name: label\. Give each a name of its own\.$"):
+        load_dataset(tmp_path)
+
+
 def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.parquet", numbered(4), label=[0, 1, 0, 1])
     whole = path.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
@@ -13,7 +14,14 @@ from tlcache.datasets.columns import find_columns
 from tlcache.datasets.hub import files_of, is_of_hub
 from tlcache.datasets.layout import Layout
 from tlcache.datasets.manifest import rows_of
-from tlcache.datasets.parquet_rows import features_of, has_images, names_of_rows, open_file, open_rows
+from tlcache.datasets.parquet_rows import (
+    features_of,
+    forget_rows,
+    has_images,
+    names_of_rows,
+    open_file,
+    open_rows,
+)
 from tlcache.datasets.places import there
 from tlcache.datasets.remote import is_url
 from tlcache.datasets.shards import is_pattern, name_of, pattern_of, shards_of, splits_of
@@ -53,6 +61,7 @@ class Parquet(Source):
     def find(self, data: str, layout: Layout) -> Listing:
         """Return the rows of all files; names of classes are those that the files have for their numbers."""
         given = _given(data)
+        forget_rows()
         paths = shards_of(given)
         table, named = _table(paths, splits_of(paths, layout))
         listed = rows_of(table, replace(layout, path_column=_PATH, label_column=_label(table, named, layout)))
@@ -85,6 +94,9 @@ def _table(paths: Sequence[str], splits: Mapping[str, str]) -> tuple[Table, list
     for path, names in names_of.items():
         file = open_file(path)
         features, kinds = features_of(file), {field.name: str(field.type) for field in file.schema_arrow}
+        if len(kinds) < len(file.schema_arrow):
+            again = some([name for name, count in Counter(file.schema_arrow.names).items() if count > 1])
+            raise DataError(f"'{path}' has several columns of one name: {again}. Give each a name of its own.")
         classes = {name: each["names"] for name, each in features.items() if _is_classes(each)}
         named |= dict.fromkeys(classes)
         if not names:

@@ -27,7 +27,7 @@ from tlcache.errors import DataError, OptionError, UnreachableError
 from tlcache.extras import extra
 from tlcache.keys import some
 
-__all__ = ["Names", "features_of", "has_images", "names_of_rows", "open_file", "open_rows"]
+__all__ = ["Names", "features_of", "forget_rows", "has_images", "names_of_rows", "open_file", "open_rows"]
 
 
 def open_rows(given: str) -> Images:
@@ -174,6 +174,11 @@ def _places(given: str) -> _Places:
     return _Places(names_of_rows(paths, splits_of(paths, Layout())), _states(paths))
 
 
+def forget_rows() -> None:
+    """List files anew when a row is next read: of more files, or in another order, a name may be another row's."""
+    _places.cache_clear()
+
+
 def _states(paths: Iterable[str]) -> dict[str, State]:
     return {path: state_of(path, asking=False) for path in paths}
 
@@ -181,13 +186,13 @@ def _states(paths: Iterable[str]) -> dict[str, State]:
 def _place(given: str, name: str) -> tuple[str, State, int]:
     """Return where a row is in files as these are now; raises KeyError."""
     known = _places(given)
-    with suppress(KeyError):
+    with suppress(KeyError, OSError):  # of a file that has another name now, or is gone
         path, listed, row = known.find(name)
         if state_of(path, asking=False) == listed:
             return path, listed, row
     if _states(shards_of(given)) == known.states:
         raise KeyError(name)
-    _places.cache_clear()
+    forget_rows()
     return _places(given).find(name)
 
 
