@@ -390,6 +390,20 @@ def test_labels_splits_and_groups_of_json_are_columns(tmp_path: Path) -> None:
     assert load_dataset(path, layout=Layout(ignore=["5.*"])).paths[-1] == "4.jpg"
 
 
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ("[1, 2]", r"what lies beside the image '0\.jpg' cannot be read: '0\.json' is no object of JSON\."),
+        ("null", r"'0\.json' is no object of JSON"),
+        ('{"label": "\\ud800"}', "cannot be read: .*surrogates not allowed"),
+    ],
+)
+def test_json_beside_an_image_that_is_no_object_or_no_text_is_told(tmp_path: Path, about: str, message: str) -> None:
+    path = shard(tmp_path / "set.tar", {"0.jpg": b"0", "0.json": about, "1.jpg": b"1", "1.cls": "b"})
+    with pytest.raises(DataError, match=message):
+        load_dataset(path)
+
+
 def test_captions_are_labels_where_nothing_else_is_known(tmp_path: Path) -> None:
     path = shard(tmp_path / "set.tar", {f"{n}.{e}": "ab"[n % 2] for n in range(4) for e in ("png", "txt")})
     assert load_dataset(path).labels.tolist() == [0, 1, 0, 1]

@@ -79,9 +79,12 @@ def _fields(where: str, key: str, own: Mapping[str, str], read: Callable[[str], 
         )
     try:
         texts = {ending: read(own[ending]).decode() for ending in _ABOUT if ending in own}
-        known: dict[str, Any] = json.loads(texts["json"]) if "json" in texts else {}
+        known: Any = json.loads(texts["json"]) if "json" in texts else {}
+        if not isinstance(known, dict):
+            raise ValueError(f"'{own['json']}' is no object of JSON")
+        fields = {name: str(value) for name, value in known.items() if isinstance(value, str | int | float)}
+        "".join([*fields, *fields.values()]).encode()  # JSON may escape half of a character
     except (OSError, ValueError) as error:
         raise DataError(f"'{where}': what lies beside the image '{images[0]}' cannot be read: {error}.") from None
-    fields = {name: str(value) for name, value in known.items() if isinstance(value, str | int | float)}
     label = texts.get("cls", fields.get("label") if known else texts.get("txt"))
     return {PATH: images[0], **fields, **({} if label is None else {"label": label.strip()})}
