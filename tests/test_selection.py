@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sklearn.metrics import f1_score
 from test_heads import blobs
 
 from tlcache.cache.feature_file import Split, open_features
-from tlcache.errors import DataError, OptionError, UnknownNameError
+from tlcache.errors import DataError, HeadError, OptionError, UnknownNameError
 from tlcache.evaluation.calibration import fit_temperature
 from tlcache.extraction.extract import extract
 from tlcache.heads.rows import Scaler
@@ -68,6 +69,18 @@ def test_logits_are_kept_of_what_may_be_chosen(budget_s: float | None) -> None:
     for one, other in zip(every, found, strict=True):
         assert (one.params, one.scores, one.temperature) == (other.params, other.scores, other.temperature)
         assert other.logits is None or np.array_equal(one.logits, other.logits)
+
+
+@pytest.mark.parametrize("odd", [lambda logits: logits[:, 0], lambda logits: np.hstack([logits, logits])])
+def test_logits_of_another_shape_are_a_fault_of_the_head(
+    odd: Callable[[np.ndarray], np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = HEADS["ncm"]
+    monkeypatch.setattr(
+        row.type(), "logits_each", classmethod(lambda _, heads, X: [odd(each.logits(X)) for each in heads])
+    )
+    with pytest.raises(HeadError, match=r"ncm head could not be fitted: its logits are .* of 40 rows and 3 classes"):
+        search(row, row.settings(), [one_fold()], 3, None)
 
 
 @pytest.mark.parametrize("name", ["ridge", "knn"])

@@ -238,14 +238,17 @@ def _on_fold(
     with fitting(row):
         heads = fit_each(row, settings, task, fold.X, fold.y, fold.X_val, fold.y_val)
         for head, logits in zip(heads, row.type().logits_each(heads, fold.X_val), strict=True):
-            yield head.chosen(), getattr(head, "history_", []), _of_all(classes, head, logits)
+            yield head.chosen(), getattr(head, "history_", []), _of_all(classes, head, logits, len(fold.X_val))
 
 
-def _of_all(classes: int, head: Head, logits: Array) -> Array:
-    """Return logits of all classes, -inf for those that the head has not seen."""
+def _of_all(classes: int, head: Head, logits: Array, n: int) -> Array:
+    """Return logits (n, C) of all classes, -inf for those that the head has not seen; raises ValueError."""
+    logits = np.asarray(logits, np.float32)
+    if logits.shape != (n, len(head.classes_)):
+        raise ValueError(f"its logits are {logits.shape} of {n} rows and {len(head.classes_)} classes")
     if len(head.classes_) == classes:
-        return np.asarray(logits, np.float32)
-    wide = np.full((len(logits), classes), -np.inf, np.float32)
+        return logits
+    wide = np.full((n, classes), -np.inf, np.float32)
     wide[:, head.classes_] = logits
     return wide
 
