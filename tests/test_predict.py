@@ -352,6 +352,7 @@ def test_images_are_named_as_people_name_them(given: list[str], images: list[tup
         (["gone.csv"], "Nothing is at"),
         (["lost.csv"], "no listed image is where the list says"),
         (["hollow.csv"], "lists no image"),
+        (["blank.csv"], "'blank.csv' lists no image"),
     ],
 )
 def test_what_names_no_image_is_an_error(given: list[str], message: str) -> None:
@@ -360,6 +361,7 @@ def test_what_names_no_image_is_an_error(given: list[str], message: str) -> None
     Path("empty/a.npy").write_bytes(b"")
     Path("lost.csv").write_text("path\nnowhere/1.png\n")
     Path("hollow.csv").write_text("path\n")
+    Path("blank.csv").touch()
     with pytest.raises((OptionError, DataError), match=message):
         listed(*given)
 

@@ -27,9 +27,9 @@ def read_paths(path: Path) -> list[tuple[str, str]]:
         With the line of a fault, or because no listed image is there.
     """
     table, _ = join_classes(read_table(path), {}, MULTILABEL)  # of which any row is sound
-    image, label = find_images(table)
     if not table.lines:
         raise DataError(f"'{path}' lists no image.")
+    image, label = find_images(table)
     places = _places(path, table.cells[image], table.lines)
     cells = [""] * len(places) if label is None else table.cells[label]
     labels, _ = whole_numbers(["" if is_missing(cell) else cell for cell in cells], "class")
