@@ -101,6 +101,19 @@ def test_a_column_of_bytes_and_one_of_texts_will_do(tmp_path: Path) -> None:
     assert data.read(3) == b"image 3"
 
 
+def test_categories_are_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", numbered(3), plain=True, label=["x", "y", "x"], age=["3", "4", "5"])
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(path)
+    places = [table.column_names.index(name) for name in ("label", "age")]
+    for place in places:
+        table = table.set_column(place, table.column_names[place], table.column(place).dictionary_encode())
+    parquet.write_table(table, path)
+    data = load_dataset(path)
+    assert (data.classes, data.labels.tolist()) == (("x", "y"), [0, 1, 0])
+    assert {name: list(cells) for name, cells in data.columns.items()} == {"age": ["3", "4", "5"]}
+
+
 def test_parquet_embeds_and_trains_as_the_folder(photos: Path, tinynet: None) -> None:
     del tinynet
     plain = extract(photos, "tinynet", "random")

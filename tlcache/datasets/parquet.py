@@ -93,7 +93,7 @@ def _table(paths: Sequence[str], splits: Mapping[str, str]) -> tuple[Table, list
     names_of = names_of_rows(paths, splits)
     for path, names in names_of.items():
         file = open_file(path)
-        features, kinds = features_of(file), {field.name: str(field.type) for field in file.schema_arrow}
+        features, kinds = features_of(file), {field.name: _kind(field.type) for field in file.schema_arrow}
         if len(kinds) < len(file.schema_arrow):
             again = some([name for name, count in Counter(file.schema_arrow.names).items() if count > 1])
             raise DataError(f"'{path}' has several columns of one name: {again}. Give each a name of its own.")
@@ -111,6 +111,11 @@ def _table(paths: Sequence[str], splits: Mapping[str, str]) -> tuple[Table, list
         raise DataError(f"'{where}' has no rows.")
     columns = [*(filled(column, count) for column in cells.values()), Texts.joined(names_of.values())]
     return Table(where, [*cells, _PATH], range(1, count + 1), columns), list(named)
+
+
+def _kind(of: Any) -> str:
+    """Return what the cells of a column are; of categories, as pandas writes them, what these are."""
+    return str(getattr(of, "value_type", of) if str(of).startswith("dictionary") else of)
 
 
 def _is_classes(feature: Any) -> bool:
