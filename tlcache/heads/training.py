@@ -139,7 +139,7 @@ def _step_rows(head: Network, n: int) -> int:
 def _last_epoch(head: Network, n: int) -> int:
     """Return the most epochs of `n` rows: where these have more steps than usual, as many steps as of fewer rows."""
     steps = max(_STEPS, n // _step_rows(head, n))
-    return head.epochs or max(_LEAST_EPOCHS, head.EPOCHS * _STEPS // steps)
+    return max(_LEAST_EPOCHS, head.EPOCHS * _STEPS // steps) if head.epochs is None else head.epochs
 
 
 def _note(head: Network, epoch: int, last: int, loss: float, score: tuple[float | None, float] | None) -> bool:
