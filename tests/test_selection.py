@@ -15,6 +15,7 @@ from test_heads import blobs
 from tlcache.cache.feature_file import Split, open_features
 from tlcache.errors import DataError, HeadError, OptionError, UnknownNameError
 from tlcache.evaluation.calibration import fit_temperature
+from tlcache.evaluation.metrics import METRICS
 from tlcache.extraction.extract import extract
 from tlcache.heads.rows import Scaler
 from tlcache.heads.table import HEADS, HeadRow
@@ -81,6 +82,13 @@ def test_logits_of_another_shape_are_a_fault_of_the_head(
     )
     with pytest.raises(HeadError, match=r"ncm head could not be fitted: its logits are .* of 40 rows and 3 classes"):
         search(row, row.settings(), [one_fold()], 3, None)
+
+
+def test_logits_are_kept_where_what_is_chosen_by_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = replace(METRICS["accuracy"], value=lambda *_: float("nan"))
+    monkeypatch.setitem(METRICS, "accuracy", unknown)
+    found = search(HEADS["knn"], HEADS["knn"].settings(), [one_fold()], 3, None)
+    assert choose(found, "accuracy", one_se=False).logits is not None
 
 
 @pytest.mark.parametrize("name", ["ridge", "knn"])

@@ -124,8 +124,12 @@ def search(
     told = [each for each in task.metrics.values() if each.always or each.name == metric]
 
     def kept(found: Sequence[Candidate]) -> list[Candidate]:
-        best = max(_rank(each, metric, task) for each in found)
-        return [each if one_se or _rank(each, metric, task) == best else replace(each, logits=None) for each in found]
+        best = choose(found, metric, one_se, task)
+        rank = _rank(best, metric, task)  # which another may have as well
+        return [
+            each if one_se or each is best or _rank(each, metric, task) == rank else replace(each, logits=None)
+            for each in found
+        ]
 
     if budget_s is None:
         return _fit(row, settings, ready, classes, told, task, kept)
