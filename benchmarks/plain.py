@@ -1,4 +1,4 @@
-"""Heads against the plain ways of scikit-learn and LightGBM, on feature files or on made embeddings of growing number.
+"""Heads against the plain ways of scikit-learn, LightGBM and torch, on feature files or on more and more made rows.
 
 python -m benchmarks.plain [FEATURES.h5 ...] [--rows 100000 400000 1281167] [--classes 1000] [--heads logreg ridge]
 
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,39 @@ class Plain:
         return getattr(import_module(module), name)(**setting)
 
 
-_RATES = (1e-6, 1e-5, 1e-4, 1e-3)
+class TorchLinear:
+    """A linear layer as torch's users train it: AdamW, batches of 256, ten epochs."""
+
+    def __init__(self, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
+
+    def fit(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> Self:
+        """Fit on rows (n, dim) and labels (n,)."""
+        torch = import_module("torch")
+        torch.manual_seed(0)
+        rows = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+        self.layer = torch.nn.Linear(X.shape[1], int(y.max()) + 1)
+        optimizer = torch.optim.AdamW(self.layer.parameters(), self.learning_rate)
+        for _ in range(10):
+            for some, labels in torch.utils.data.DataLoader(rows, 256, shuffle=True):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(self.layer(some), labels).backward()
+                optimizer.step()
+        return self
+
+    def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities (n, C)."""
+        torch = import_module("torch")
+        with torch.inference_mode():
+            found: NDArray[np.float32] = self.layer(torch.from_numpy(X)).softmax(1).numpy()
+        return found
+
+    def predict(self, X: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return labels (n,)."""
+        found: NDArray[np.int64] = self.predict_proba(X).argmax(axis=1)
+        return found
+
+
 PLAIN: Mapping[str, Plain] = {
     "logreg": Plain("sklearn.linear_model:LogisticRegression", {"max_iter": 1000}, "C", HEADS["logreg"].quick["C"]),
     "ridge": Plain("sklearn.linear_model:RidgeClassifier", {}, "alpha", HEADS["ridge"].quick["alpha"]),
@@ -75,7 +107,7 @@ PLAIN: Mapping[str, Plain] = {
         HEADS["ncm"].quick["shrinkage"],
     ),
     "lightgbm": Plain("lightgbm:LGBMClassifier", {"verbose": -1}),
-    "linear": Plain("sklearn.linear_model:SGDClassifier", {"loss": "log_loss"}, "alpha", _RATES),
+    "linear": Plain("benchmarks.plain:TorchLinear", {}, "learning_rate", (3e-4, 1e-3, 3e-3, 1e-2)),
     "dense": Plain(
         "sklearn.neural_network:MLPClassifier",
         {"hidden_layer_sizes": (512, 512), "early_stopping": True},

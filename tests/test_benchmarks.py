@@ -216,7 +216,7 @@ def test_paths_of_labels_are_timed_and_intervals_drawn_again_hold_as_often_as_pr
     assert np.mean(shares) == pytest.approx(0.802, abs=0.01)
 
 
-@pytest.mark.parametrize("name", ["logreg", "ridge", "ncm"])
+@pytest.mark.parametrize("name", ["logreg", "ridge", "ncm", "linear"])
 def test_a_plain_way_is_worth_what_the_head_is(name: str, tmp_path: Path) -> None:
     """With as many settings, on the same rows."""
     file = str(made_embeddings(1500, 32, 4, tmp_path, spread=0.6))
@@ -225,4 +225,5 @@ def test_a_plain_way_is_worth_what_the_head_is(name: str, tmp_path: Path) -> Non
     assert abs(head["accuracy"] - plain["accuracy"]) < 0.03
     assert min(head["cpu_s"], plain["cpu_s"]) > 0
     assert (plain["log_loss"] is None) == (name == "ridge")
-    assert abs(head["log_loss"] - (plain["log_loss"] or head["log_loss"])) < 0.05
+    few_epochs = 0.2 if name == "linear" else 0.05
+    assert abs(head["log_loss"] - (plain["log_loss"] or head["log_loss"])) < few_epochs
