@@ -203,7 +203,7 @@ def _lines(table: Table, columns: Columns, find: Find, task: str | None) -> tupl
     def cells(at: int | None) -> Sequence[str]:
         return [""] * len(table.lines) if at is None else table.cells[at]
 
-    written, labels, splits, groups = map(cells, columns[:4])
+    written, labels, splits, groups = map(cells, (columns.path, columns.label, columns.split, columns.group))
     others = {name: table.cells[at] for at, name in columns.others(table.columns)}
     lines = _Lines(table.lines, written, written, labels, splits, groups, others)
     if bare:

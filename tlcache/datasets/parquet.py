@@ -95,7 +95,7 @@ def _table(paths: Sequence[str], splits: Mapping[str, str]) -> tuple[Table, list
         file = open_file(path)
         features, kinds = features_of(file), {field.name: _kind(field.type) for field in file.schema_arrow}
         if len(kinds) < len(file.schema_arrow):
-            again = some([name for name, count in Counter(file.schema_arrow.names).items() if count > 1])
+            again = some([name for name, times in Counter(file.schema_arrow.names).items() if times > 1])
             raise DataError(f"'{path}' has several columns of one name: {again}. Give each a name of its own.")
         classes = {name: each["names"] for name, each in features.items() if _is_classes(each)}
         named |= dict.fromkeys(classes)

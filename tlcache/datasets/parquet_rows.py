@@ -27,7 +27,7 @@ from tlcache.errors import DataError, OptionError, UnreachableError
 from tlcache.extras import extra
 from tlcache.keys import some
 
-__all__ = ["Names", "features_of", "forget_rows", "has_images", "names_of_rows", "open_file", "open_rows"]
+__all__ = ["RowNames", "features_of", "forget_rows", "has_images", "names_of_rows", "open_file", "open_rows"]
 
 
 def open_rows(given: str) -> Images:
@@ -87,7 +87,7 @@ def _has_bytes(kind: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Names(Sequence[str]):
+class RowNames(Sequence[str]):
     """The names of the rows of a file: split, number in it, and the last part of the path that the row says.
 
     Parameters
@@ -117,12 +117,12 @@ class Names(Sequence[str]):
         return "/".join(filter(None, (self.split, f"{self.start + row:07d}", self.said[row])))
 
 
-def names_of_rows(paths: Sequence[str], splits: Mapping[str, str]) -> dict[str, Names]:
+def names_of_rows(paths: Sequence[str], splits: Mapping[str, str]) -> dict[str, RowNames]:
     """Return the names of the rows of each file."""
-    counts, found = Counter[str](), dict[str, Names]()
+    counts, found = Counter[str](), dict[str, RowNames]()
     for path in paths:
         split, said = splits.get(path, ""), _paths(path)
-        found[path] = Names(split, counts[split], said)
+        found[path] = RowNames(split, counts[split], said)
         counts[split] += len(said)
     return found
 
@@ -145,7 +145,7 @@ def _fields(kind: Any) -> Iterator[Any]:
 class _Places:
     """Where the row of a name is, by the number in it."""
 
-    def __init__(self, names: Mapping[str, Names], states: Mapping[str, State]) -> None:
+    def __init__(self, names: Mapping[str, RowNames], states: Mapping[str, State]) -> None:
         self.names, self.states = names, states
         self._of_split: dict[str, tuple[list[int], list[str]]] = {}
         for path, own in names.items():

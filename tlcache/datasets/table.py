@@ -76,10 +76,6 @@ class Table(NamedTuple):
                 filled(column, number).append(_same(seen, cell))
         return cls(path, [*columns], lines, [filled(column, len(lines)) for column, _ in columns.values()])
 
-    def rows(self) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Yield the line and the cells of each row."""
-        return zip(self.lines, zip(*self.cells, strict=True), strict=True)
-
 
 def column_of(cells: Iterable[str]) -> list[str]:
     """Return cells, in which a text that stands there again is no object of its own, as of labels."""
@@ -120,8 +116,8 @@ def read_table(path: Path, most: int | None = None) -> Table:
     if path.suffix.lower() == ".jsonl":
         return _from_objects(path, text, most)
     stripped = ((line, [cell.strip() for cell in cells]) for line, cells in _cells(path, native(text)))
-    filled = ((line, cells) for line, cells in stripped if any(cells))
-    found = islice(dropwhile(lambda row: row[1][0].startswith(("#", "sep=")), filled), most)
+    said = ((line, cells) for line, cells in stripped if any(cells))
+    found = islice(dropwhile(lambda row: row[1][0].startswith(("#", "sep=")), said), most)
     first, header = next(found, (0, list[str]()))
     if len(header) <= 2 and any(images := [is_image_name(cell) for cell in header]):
         columns = ["path", "label"] if images[0] else ["label", "path"]
@@ -182,8 +178,8 @@ def _fitting(path: Path, line: int, cells: list[str], count: int) -> list[str]:
 
 def _from_objects(path: Path, text: str, most: int | None) -> Table:
     """Return lines of JSON as a table; what an object does not have is an empty cell."""
-    filled = ((line, content) for line, content in enumerate(_lines(text), 1) if content.strip())
-    return Table.of_objects(path, ((line, _object(path, line, content)) for line, content in islice(filled, most)))
+    said = ((line, content) for line, content in enumerate(_lines(text), 1) if content.strip())
+    return Table.of_objects(path, ((line, _object(path, line, content)) for line, content in islice(said, most)))
 
 
 def _from_columns(path: Path, most: int | None) -> Table:
